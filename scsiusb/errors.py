@@ -1,0 +1,183 @@
+"""The one tree of exceptions: the transport's errors and the command's errors are two branches that never mix."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scsiusb.scsi.sense import Sense
+
+
+class ScsiUsbError(Exception):
+    """The root. `what` says what happened to what, `remedy` what to do about it (or is empty)."""
+
+    default_remedy = ""
+
+    def __init__(self, what: str, remedy: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = self.default_remedy if remedy is None else remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+class OutOfRange(ScsiUsbError, ValueError):
+    """Blocks were asked for that the medium does not have; nothing was sent."""
+
+
+# --- Did the transfer work? ---------------------------------------------------------------------
+
+
+class TransportError(ScsiUsbError):
+    """The exchange with the device failed; what became of the command is not known."""
+
+    default_remedy = "unplug the device and plug it in again if this goes on"
+
+
+class DeviceNotFound(TransportError):
+    """No attached device, or no logical unit in it, matches what was asked for."""
+
+    default_remedy = "run `scsiusb list` to see what is attached"
+
+
+class DeviceNotUnique(TransportError):
+    """More than one attached device matches what was asked for."""
+
+    default_remedy = "name one of them by its address"
+
+
+class DeviceUnsupported(TransportError):
+    """The device is there but speaks nothing that scsiusb can drive."""
+
+    default_remedy = "use the kernel's driver for it"
+
+
+class DeviceGone(TransportError, OSError):
+    """The device was unplugged (also an OSError with ENODEV)."""
+
+    default_remedy = "plug it in and open it again"
+
+    def __init__(self, what: str, remedy: str | None = None) -> None:
+        super().__init__(what, remedy)
+        self.errno = errno.ENODEV
+
+
+class DeviceBusy(TransportError):
+    """Somebody else uses the device: a mounted file system, another program."""
+
+    default_remedy = "close whatever uses it and try again"
+
+
+class DeviceTimeout(TransportError, TimeoutError):
+    """The device did not answer in time."""
+
+    default_remedy = "try a longer timeout, or unplug the device and plug it in again"
+
+
+class AccessDenied(TransportError, PermissionError):
+    """The operating system does not let this user open the device."""
+
+    default_remedy = "install udev/70-scsiusb.rules (see the README) or run as root"
+
+
+class TransferStalled(TransportError):
+    """An endpoint answered STALL where the protocol has no meaning for it."""
+
+
+class PhaseError(TransportError):
+    """The device and the host disagree about the data phase (BOT 6.7); the transport was reset."""
+
+
+class MalformedReply(TransportError):
+    """The device answered bytes that the specification does not allow."""
+
+    default_remedy = "this is the device's fault; try again, or report it with a trace"
+
+
+# --- Did the command work? ----------------------------------------------------------------------
+
+
+class CheckCondition(ScsiUsbError):
+    """The device carried the command to its end and says that it failed; `sense` tells why (SPC-4 4.5)."""
+
+    def __init__(self, what: str, sense: Sense, remedy: str | None = None) -> None:
+        super().__init__(what, remedy)
+        self.sense = sense
+
+
+class NotReady(CheckCondition):
+    """NOT READY (2h)."""
+
+    default_remedy = "wait and try again"
+
+
+class NoMedium(NotReady):
+    """NOT READY, MEDIUM NOT PRESENT (2h, 3Ah)."""
+
+    default_remedy = "insert a medium"
+
+
+class MediumError(CheckCondition):
+    """MEDIUM ERROR (3h)."""
+
+    default_remedy = "read around the bad blocks; the medium is failing"
+
+
+class HardwareError(CheckCondition):
+    """HARDWARE ERROR (4h)."""
+
+    default_remedy = "the device is failing; save what can be read"
+
+
+class IllegalRequest(CheckCondition):
+    """ILLEGAL REQUEST (5h)."""
+
+    default_remedy = "the device does not take this command or one of its fields"
+
+
+class UnsupportedOpcode(IllegalRequest):
+    """ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE (5h, 20h/00h)."""
+
+    default_remedy = "the device does not have this command"
+
+
+class LbaOutOfRange(IllegalRequest):
+    """ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE (5h, 21h/00h)."""
+
+    default_remedy = "run `scsiusb capacity` to see how large the medium is"
+
+
+class UnitAttention(CheckCondition):
+    """UNIT ATTENTION (6h)."""
+
+    default_remedy = "the unit's state changed; try again"
+
+
+class MediumChanged(UnitAttention):
+    """UNIT ATTENTION, NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED (6h, 28h)."""
+
+    default_remedy = "look what medium is in the unit now, then try again"
+
+
+class DataProtect(CheckCondition):
+    """DATA PROTECT (7h)."""
+
+    default_remedy = "the medium is write protected; look for a switch on it"
+
+
+class BlankCheck(CheckCondition):
+    """BLANK CHECK (8h)."""
+
+
+class AbortedCommand(CheckCondition):
+    """ABORTED COMMAND (Bh)."""
+
+    default_remedy = "try again"
+
+
+class Miscompare(CheckCondition):
+    """MISCOMPARE (Eh)."""
+
+    default_remedy = "the medium does not hold the data that was expected"

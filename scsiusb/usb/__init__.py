@@ -1,0 +1,1 @@
+"""All that knows USB: the backend, finding interfaces, the open port."""
