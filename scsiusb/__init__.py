@@ -1,0 +1,111 @@
+"""Drive USB mass-storage devices from Python, in user space, and leave nothing behind.
+
+    import scsiusb
+
+    with scsiusb.open() as disk:
+        print(disk.inquiry().product, disk.blocks, disk.block_size)
+        boot_record = disk.read(0, 1)
+
+Importing this does no I/O and loads nothing: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from scsiusb._version import __version__
+
+if TYPE_CHECKING:
+    from scsiusb.devices import devices as devices
+    from scsiusb.devices import open as open
+    from scsiusb.disk import Disk as Disk
+    from scsiusb.errors import AbortedCommand as AbortedCommand
+    from scsiusb.errors import AccessDenied as AccessDenied
+    from scsiusb.errors import BlankCheck as BlankCheck
+    from scsiusb.errors import CheckCondition as CheckCondition
+    from scsiusb.errors import DataProtect as DataProtect
+    from scsiusb.errors import DeviceBusy as DeviceBusy
+    from scsiusb.errors import DeviceGone as DeviceGone
+    from scsiusb.errors import DeviceNotFound as DeviceNotFound
+    from scsiusb.errors import DeviceNotUnique as DeviceNotUnique
+    from scsiusb.errors import DeviceTimeout as DeviceTimeout
+    from scsiusb.errors import DeviceUnsupported as DeviceUnsupported
+    from scsiusb.errors import HardwareError as HardwareError
+    from scsiusb.errors import IllegalRequest as IllegalRequest
+    from scsiusb.errors import LbaOutOfRange as LbaOutOfRange
+    from scsiusb.errors import MalformedReply as MalformedReply
+    from scsiusb.errors import MediumChanged as MediumChanged
+    from scsiusb.errors import MediumError as MediumError
+    from scsiusb.errors import Miscompare as Miscompare
+    from scsiusb.errors import NoMedium as NoMedium
+    from scsiusb.errors import NotReady as NotReady
+    from scsiusb.errors import OutOfRange as OutOfRange
+    from scsiusb.errors import PhaseError as PhaseError
+    from scsiusb.errors import ScsiUsbError as ScsiUsbError
+    from scsiusb.errors import TransferStalled as TransferStalled
+    from scsiusb.errors import TransportError as TransportError
+    from scsiusb.errors import UnitAttention as UnitAttention
+    from scsiusb.errors import UnsupportedOpcode as UnsupportedOpcode
+    from scsiusb.scsi.command import Command as Command
+    from scsiusb.scsi.inquiry import InquiryData as InquiryData
+    from scsiusb.scsi.sense import Sense as Sense
+    from scsiusb.scsi.unit import LogicalUnit as LogicalUnit
+    from scsiusb.scsi.unit import RetryPolicy as RetryPolicy
+    from scsiusb.transport.base import Direction as Direction
+    from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
+
+_EXPORTS = {
+    "scsiusb.devices": ("devices", "open"),
+    "scsiusb.disk": ("Disk",),
+    "scsiusb.errors": (
+        "AbortedCommand",
+        "AccessDenied",
+        "BlankCheck",
+        "CheckCondition",
+        "DataProtect",
+        "DeviceBusy",
+        "DeviceGone",
+        "DeviceNotFound",
+        "DeviceNotUnique",
+        "DeviceTimeout",
+        "DeviceUnsupported",
+        "HardwareError",
+        "IllegalRequest",
+        "LbaOutOfRange",
+        "MalformedReply",
+        "MediumChanged",
+        "MediumError",
+        "Miscompare",
+        "NoMedium",
+        "NotReady",
+        "OutOfRange",
+        "PhaseError",
+        "ScsiUsbError",
+        "TransferStalled",
+        "TransportError",
+        "UnitAttention",
+        "UnsupportedOpcode",
+    ),
+    "scsiusb.scsi.command": ("Command",),
+    "scsiusb.scsi.inquiry": ("InquiryData",),
+    "scsiusb.scsi.sense": ("Sense",),
+    "scsiusb.scsi.unit": ("LogicalUnit", "RetryPolicy"),
+    "scsiusb.transport.base": ("Direction",),
+    "scsiusb.usb.interface": ("InterfaceInfo",),
+}
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

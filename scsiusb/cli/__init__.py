@@ -1,0 +1,1 @@
+"""Words on a terminal: one small module per family of commands."""

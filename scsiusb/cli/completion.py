@@ -1,0 +1,26 @@
+"""The command that prints a shell's completion script."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from scsiusb.cli.options import global_options
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@global_options
+def completion_command(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    Examples:
+      scsiusb completion bash >> ~/.bash_completion
+      scsiusb completion fish > ~/.config/fish/completions/scsiusb.fish
+    """
+    root = click.get_current_context().find_root()
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(kind(root.command, {}, "scsiusb", "_SCSIUSB_COMPLETE").source())

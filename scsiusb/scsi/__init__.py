@@ -1,0 +1,1 @@
+"""SCSI: commands, replies, sense, and the logical unit that executes them."""

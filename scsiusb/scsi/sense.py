@@ -1,0 +1,190 @@
+"""Sense data in fixed and descriptor format (SPC-4 4.5), its text, and the error that it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from construct import (
+    BitsInteger,
+    BitStruct,
+    Byte,
+    Bytes,
+    Default,
+    Flag,
+    GreedyBytes,
+    GreedyRange,
+    Int8ub,
+    Int32ub,
+    Int64ub,
+    Optional,
+    Padding,
+    Prefixed,
+    Struct,
+)
+
+from scsiusb import errors
+from scsiusb.errors import CheckCondition
+from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+from scsiusb.scsi.reply import parse
+
+KEYS: Final = (  # SPC-4 table 53
+    "No sense",
+    "Recovered error",
+    "Not ready",
+    "Medium error",
+    "Hardware error",
+    "Illegal request",
+    "Unit attention",
+    "Data protect",
+    "Blank check",
+    "Vendor specific",
+    "Copy aborted",
+    "Aborted command",
+    "Reserved",
+    "Volume overflow",
+    "Miscompare",
+    "Completed",
+)
+NO_SENSE: Final = 0x0
+RECOVERED_ERROR: Final = 0x1
+NOT_READY: Final = 0x2
+UNIT_ATTENTION: Final = 0x6
+
+FIXED_CODES: Final = (0x70, 0x71)
+DESCRIPTOR_CODES: Final = (0x72, 0x73)
+DEFERRED_CODES: Final = (0x71, 0x73)
+RESPONSE_CODE: Final = 0x7F
+INFORMATION_DESCRIPTOR: Final = 0x00
+BLOCK_DESCRIPTOR: Final = 0x05
+
+FIXED: Final = Struct(  # SPC-4 table 51
+    "head" / BitStruct("valid" / Flag, "response_code" / BitsInteger(7)),
+    Padding(1),
+    "flags" / BitStruct("filemark" / Flag, "eom" / Flag, "ili" / Flag, Padding(1), "key" / BitsInteger(4)),
+    "information" / Default(Optional(Int32ub), 0),
+    "additional_length" / Optional(Byte),
+    "command_specific" / Optional(Bytes(4)),
+    "asc" / Optional(Int8ub),
+    "ascq" / Optional(Int8ub),
+)
+DESCRIPTOR: Final = Struct(  # SPC-4 table 36
+    "response_code" / Int8ub,
+    "key" / BitStruct(Padding(4), "key" / BitsInteger(4)),
+    "asc" / Int8ub,
+    "ascq" / Int8ub,
+    Padding(4),
+    "descriptors" / GreedyRange(Struct("kind" / Int8ub, "body" / Prefixed(Int8ub, GreedyBytes))),
+)
+INFORMATION: Final = Struct("flags" / BitStruct("valid" / Flag, Padding(7)), Padding(1), "value" / Int64ub)
+BLOCK: Final = Struct(Padding(1), "flags" / BitStruct(Padding(2), "ili" / Flag, Padding(5)))
+
+
+@dataclass(frozen=True)
+class Sense:
+    """What a logical unit says of the command before."""
+
+    key: int
+    asc: int
+    ascq: int
+    information: int | None = None
+    """The INFORMATION field where it is valid; for a medium error, the LBA that failed."""
+    ili: bool = False
+    """Incorrect length indicator."""
+    deferred: bool = False
+    """The error belongs to an earlier command (SPC-4 4.5.7)."""
+    raw: bytes = b""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Sense:
+        """Raises MalformedReply for a format other than fixed or descriptor; nothing at all is NO SENSE."""
+        code = data[0] & RESPONSE_CODE if data else 0
+        if code in FIXED_CODES:
+            return cls._fixed(data, parse(FIXED, data, "sense data"), code in DEFERRED_CODES)
+        if code in DESCRIPTOR_CODES:
+            return cls._descriptor(data, parse(DESCRIPTOR, data, "sense data"), code in DEFERRED_CODES)
+        if not any(data):
+            return cls(NO_SENSE, 0, 0, raw=data)
+        raise errors.MalformedReply(f"sense data: {code:02X}h is no response code")
+
+    @classmethod
+    def _fixed(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
+        information = fields.information if fields.head.valid else None
+        flags = fields.flags
+        return cls(flags.key, fields.asc or 0, fields.ascq or 0, information, flags.ili, deferred, data)
+
+    @classmethod
+    def _descriptor(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
+        information, ili = None, False
+        for descriptor in fields.descriptors:
+            if descriptor.kind == INFORMATION_DESCRIPTOR:
+                content = parse(INFORMATION, descriptor.body, "sense information descriptor")
+                information = content.value if content.flags.valid else None
+            elif descriptor.kind == BLOCK_DESCRIPTOR:
+                ili = parse(BLOCK, descriptor.body, "sense block descriptor").flags.ili
+        return cls(fields.key.key, fields.asc, fields.ascq, information, ili, deferred, data)
+
+    @property
+    def key_text(self) -> str:
+        return KEYS[self.key]
+
+    @property
+    def text(self) -> str:
+        """The additional sense in the standard's words, its numbers where the standard has none."""
+        known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
+        if known:
+            return known
+        if self.asc in ADDITIONAL_SENSE_RANGES:
+            return ADDITIONAL_SENSE_RANGES[self.asc].format(self.ascq)
+        return f"Additional sense {self.asc:02X}h/{self.ascq:02X}h"
+
+    @property
+    def is_empty(self) -> bool:
+        return (self.key, self.asc, self.ascq) == (NO_SENSE, 0, 0)
+
+    @property
+    def is_becoming_ready(self) -> bool:
+        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x01)
+
+    @property
+    def needs_start(self) -> bool:
+        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
+
+    @property
+    def codes(self) -> str:
+        """Key, ASC and ASCQ as engineers write them: "2/3A/00"."""
+        return f"{self.key:X}/{self.asc:02X}/{self.ascq:02X}"
+
+    def __str__(self) -> str:
+        return f"{self.key_text.lower()}: {self.text} ({self.codes})"
+
+
+ANY: Final = None
+ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckCondition]], ...]] = (
+    # (sense key, ASC, ASCQ), most specific first
+    ((0x2, 0x3A, ANY), errors.NoMedium),
+    ((0x5, 0x20, 0x00), errors.UnsupportedOpcode),
+    ((0x5, 0x21, 0x00), errors.LbaOutOfRange),
+    ((0x6, 0x28, ANY), errors.MediumChanged),
+    ((0x2, ANY, ANY), errors.NotReady),
+    ((0x3, ANY, ANY), errors.MediumError),
+    ((0x4, ANY, ANY), errors.HardwareError),
+    ((0x5, ANY, ANY), errors.IllegalRequest),
+    ((0x6, ANY, ANY), errors.UnitAttention),
+    ((0x7, ANY, ANY), errors.DataProtect),
+    ((0x8, ANY, ANY), errors.BlankCheck),
+    ((0xB, ANY, ANY), errors.AbortedCommand),
+    ((0xE, ANY, ANY), errors.Miscompare),
+)
+
+
+def error_for(sense: Sense, doing: str) -> CheckCondition:
+    """The error that `sense` stands for, met while `doing` something: "READ(10) of 8 blocks at LBA 0"."""
+    if sense.is_empty:
+        return CheckCondition(f"{doing} failed, and the device does not say why", sense, "try again")
+    seen = (sense.key, sense.asc, sense.ascq)
+    for pattern, kind in ERRORS:
+        if all(want in (ANY, have) for want, have in zip(pattern, seen, strict=True)):
+            hint = "no medium: " if kind is errors.NoMedium else ""
+            return kind(f"{doing} failed: {hint}{sense}", sense)
+    return CheckCondition(f"{doing} failed: {sense}", sense)

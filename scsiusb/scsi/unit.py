@@ -1,0 +1,172 @@
+"""One logical unit: executes commands, asks for the sense when one fails, and retries what is worth it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged, NotReady, UnitAttention
+from scsiusb.scsi.block import TOO_LARGE_FOR_10, Capacity, ReadCapacity10, ReadCapacity16, StartStopUnit
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.inquiry import STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.mode import ModeParameters
+from scsiusb.scsi.primary import Inquiry, InquiryVpd, ModeSense6, RequestSense, TestUnitReady
+from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.vpd import AnyPage
+from scsiusb.transport.base import GOOD, Completion, Direction, Transport
+
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how long a command is repeated whose failure says that it was not begun."""
+
+    unit_attentions: int = 4
+    """A unit may have several queued: power on, reset, medium changed."""
+    becoming_ready: float = 30.0
+    """Seconds to wait for a unit that says it is becoming ready."""
+    interval: float = 0.25
+
+
+NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0)
+
+
+class LogicalUnit:
+    """Executes commands on one LUN of a transport. Holds nothing that must be closed."""
+
+    def __init__(
+        self, transport: Transport, lun: int = 0, *, retry: RetryPolicy = RetryPolicy(), timeout: float | None = None
+    ) -> None:
+        self.transport = transport
+        self.lun = lun
+        self.retry = retry
+        self.timeout = timeout
+        """Seconds for every command; None: as the command is declared."""
+
+    def execute(self, command: Command[R], *, retry: RetryPolicy | None = None) -> R:
+        """Runs the command to its end and returns its typed reply.
+
+        Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
+        """
+        with self.transport.buffer(max(command.length, 1)) as whole, whole[: command.length] as buffer:
+            if command.direction is Direction.OUT:
+                buffer[:] = command.payload
+            received = self.transfer(command, buffer, retry=retry)
+            return command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
+
+    def transfer(self, command: Command[R], buffer: memoryview, *, retry: RetryPolicy | None = None) -> int:
+        """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed."""
+        cdb = command.cdb()
+        patience = _Patience(self.retry if retry is None else retry)
+        while True:
+            completion = self._send(command, cdb, buffer)
+            if completion.status == GOOD:
+                return self._processed(command, completion)
+            sense = self.auto_sense()
+            if sense.key == RECOVERED_ERROR:
+                log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
+                return self._processed(command, completion)
+            error = error_for(sense, str(command))
+            if not patience.allows(command, error):
+                raise error
+            log.debug("LUN %d: %s; trying again", self.lun, error)
+
+    def inquiry(self) -> InquiryData:
+        return self.execute(Inquiry())
+
+    def vpd(self, page: int) -> AnyPage:
+        """A vital product data page. Some sticks hang on any: ask only when told to, or when the version is new."""
+        return self.execute(InquiryVpd(page))
+
+    def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
+        """Returns when the unit is ready, else raises NotReady, NoMedium, …"""
+        self.execute(TestUnitReady(), retry=retry)
+
+    def request_sense(self) -> Sense:
+        return self.execute(RequestSense())
+
+    def make_ready(self) -> None:
+        """As `test_unit_ready`; a unit that waits to be started is started."""
+        try:
+            self.test_unit_ready()
+        except NotReady as error:
+            if not error.sense.needs_start:
+                raise
+            self.execute(StartStopUnit(start=True))
+            self.test_unit_ready()
+
+    def read_capacity(self) -> Capacity:
+        """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense."""
+        capacity = self.execute(ReadCapacity10())
+        if capacity.last_lba == TOO_LARGE_FOR_10:
+            capacity = self.execute(ReadCapacity16())
+        if capacity.block_size == 0 or capacity.block_size % 4:
+            raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
+        return capacity
+
+    def mode_sense(self) -> ModeParameters:
+        """All mode pages, by MODE SENSE(6)."""
+        return self.execute(ModeSense6())
+
+    def _send(self, command: Command[R], cdb: bytes, buffer: memoryview) -> Completion:
+        timeout = command.timeout if self.timeout is None else self.timeout
+        return self.transport.execute(self.lun, cdb, command.direction, buffer, timeout)
+
+    def _processed(self, command: Command[R], completion: Completion) -> int:
+        """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
+        processed = completion.processed(command.length)
+        if processed == command.length:
+            return processed
+        if completion.transferred == command.length and _is_fixed(command):
+            log.info(
+                "LUN %d: %s: all data came with a residue of %d; residues are ignored from now on",
+                self.lun,
+                command,
+                completion.residue,
+            )
+            self.transport.ignore_residue = True
+            return completion.transferred
+        if command.exact or command.direction is Direction.OUT:
+            raise MalformedReply(
+                f"{command}: good status, but only {processed} of {command.length} bytes were processed"
+            )
+        return processed
+
+    def auto_sense(self) -> Sense:
+        """REQUEST SENSE right behind the failed command; itself never retried."""
+        command = RequestSense()
+        with self.transport.buffer(command.length) as buffer:
+            completion = self._send(command, command.cdb(), buffer)
+            return Sense.parse(
+                bytes(buffer[: completion.processed(command.length)]) if completion.status == GOOD else b""
+            )
+
+
+def _is_fixed(command: Command[R]) -> bool:
+    """Every device has exactly this much to say, so that a residue beside all of it must be false."""
+    return isinstance(command, ReadCapacity10) or (isinstance(command, Inquiry) and command.length == STANDARD_LENGTH)
+
+
+class _Patience:
+    """Counts one command's retries against the policy."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._attentions = 0
+        self._deadline = time.monotonic() + policy.becoming_ready
+
+    def allows(self, command: Command[R], error: CheckCondition) -> bool:
+        """May the command be sent again? Waits where waiting is what it needs."""
+        if isinstance(error, MediumChanged) and command.accesses_medium:
+            return False
+        if isinstance(error, UnitAttention):
+            self._attentions += 1
+            return self._attentions <= self._policy.unit_attentions
+        if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
+            time.sleep(self._policy.interval)
+            return True
+        return False

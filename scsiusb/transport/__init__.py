@@ -1,0 +1,1 @@
+"""Carries a command's bytes to the device and back."""

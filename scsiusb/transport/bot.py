@@ -1,0 +1,228 @@
+"""Bulk-Only Transport (USB MSC BOT 1.0): CBW, data and CSW in turn, and reset recovery when they get out of step."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import AbstractContextManager, ExitStack
+from typing import Final
+
+from construct import Bytes, Const, Int8ul, Int32ul, Struct
+
+from scsiusb.errors import DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.transport.base import FAILED, Completion, Direction
+from scsiusb.usb.backend import Code
+from scsiusb.usb.port import Port
+from scsiusb.wire import ByteCodec
+
+CBW_SIGNATURE: Final = b"USBC"
+CSW_SIGNATURE: Final = b"USBS"
+MAX_CDB: Final = 16
+MAX_LUN: Final = 15  # bCBWLUN has four bits
+
+CBW: Final = Struct(  # BOT 5.1
+    "signature" / Const(CBW_SIGNATURE, Bytes(4)),  # dCBWSignature
+    "tag" / Int32ul,  # dCBWTag
+    "length" / Int32ul,  # dCBWDataTransferLength
+    "flags" / Int8ul,  # bmCBWFlags
+    "lun" / Int8ul,  # bCBWLUN
+    "cdb_length" / Int8ul,  # bCBWCBLength
+    "cdb" / Bytes(MAX_CDB),  # CBWCB
+)
+CSW: Final = Struct(  # BOT 5.2
+    "signature" / Bytes(4),  # dCSWSignature
+    "tag" / Int32ul,  # dCSWTag
+    "residue" / Int32ul,  # dCSWDataResidue
+    "status" / Int8ul,  # bCSWStatus
+)
+CBW_CODEC: Final = ByteCodec(CBW)
+CSW_CODEC: Final = ByteCodec(CSW)
+
+FLAG_DATA_IN: Final = 0x80
+STATUS_PHASE_ERROR: Final = 2
+
+CLASS_INTERFACE_OUT: Final = 0x21
+CLASS_INTERFACE_IN: Final = 0xA1
+MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
+GET_MAX_LUN: Final = 0xFE  # BOT 3.2
+CONTROL_TIMEOUT: Final = 5.0
+
+# As Linux has it: larger commands break some high-speed sticks.
+MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
+MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class BulkOnlyTransport:
+    """Owns its port: closing the transport closes it. Safe to use from several threads."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._lock = threading.Lock()
+        self._tag = 0
+        self._out_of_step = False
+        self.ignore_residue = False
+        self.max_transfer = MAX_TRANSFER_SUPER_SPEED if port.info.speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
+        with ExitStack() as stack:
+            stack.callback(port.close)
+            self._cbw = stack.enter_context(port.buffer(CBW_CODEC.length))
+            # A whole packet: a CSW with bytes behind it is then seen as one, not as an overflow.
+            self._csw = stack.enter_context(port.buffer(port.bulk_in.max_packet_size))
+            stack.callback(self._settle)
+            self.max_lun = self._get_max_lun()
+            self._resources = stack.pop_all()
+
+    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        """Runs one command (BOT 5.3). Raises TransportError; the transport has then been recovered, if it could be."""
+        if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
+            raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
+        with self._lock:
+            if self._out_of_step:
+                self._recover()
+            self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
+            try:
+                completion = self._exchange(lun, cdb, direction, buffer, time.monotonic() + timeout)
+            except DeviceGone:
+                raise
+            except TransportError:
+                self._recover()
+                raise
+            self._out_of_step = False
+            return completion
+
+    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
+        return self._port.buffer(size)
+
+    def close(self) -> None:
+        """Recovers a command that was interrupted, then closes the port. May be called again."""
+        self._resources.close()
+
+    def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
+        self._send_cbw(lun, cdb, direction, len(buffer), deadline)
+        count, overflow = 0, False
+        if direction is Direction.IN and buffer:
+            count, overflow = self._data_in(buffer, deadline)
+            if self._is_csw_instead_of_data(buffer, count):
+                self._csw[: CSW_CODEC.length] = buffer[:count]
+                return self._check_csw(count, len(buffer), 0)
+        elif buffer:
+            count = self._data_out(buffer, deadline)
+        completion = self._check_csw(self._read_csw(deadline), len(buffer), count)
+        if overflow:
+            raise PhaseError(f"{_name(cdb)}: the device sent more than the {len(buffer)} bytes asked for")
+        return completion
+
+    def _send_cbw(self, lun: int, cdb: bytes, direction: Direction, length: int, deadline: float) -> None:
+        self._tag = (self._tag + 1) & 0xFFFFFFFF
+        flags = FLAG_DATA_IN if direction is Direction.IN else 0
+        CBW_CODEC.pack_into(self._cbw, self._tag, length, flags, lun, len(cdb), cdb)
+        code, count = self._port.write(self._cbw, _milliseconds(deadline))
+        if code is Code.PIPE:
+            raise TransferStalled(f"{_name(cdb)}: the device refused the command block (STALL in the CBW phase)")
+        self._port.check(code, f"{_name(cdb)}, CBW phase")
+        if count != CBW_CODEC.length:
+            raise TransportError(f"{_name(cdb)}: only {count} of the CBW's {CBW_CODEC.length} bytes were sent")
+
+    def _data_in(self, buffer: memoryview, deadline: float) -> tuple[int, bool]:
+        """Returns the bytes that came and whether the device had more (a babble; the CSW still follows)."""
+        code, count = self._port.read(buffer, _milliseconds(deadline))
+        if code is Code.PIPE:  # the normal way to say "less than asked" (BOT 6.7.2)
+            self._port.clear_halt_in()
+        elif code is not Code.OVERFLOW:
+            self._port.check(code, f"data-in phase, {count} of {len(buffer)} bytes here")
+        return count, code is Code.OVERFLOW
+
+    def _data_out(self, buffer: memoryview, deadline: float) -> int:
+        code, count = self._port.write(buffer, _milliseconds(deadline))
+        if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
+            self._port.clear_halt_out()
+        else:
+            self._port.check(code, f"data-out phase, {count} of {len(buffer)} bytes sent")
+        return count
+
+    def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
+        """The device skipped the data phase without a STALL; the tag tells its CSW from data that looks like one."""
+        if count != CSW_CODEC.length or len(buffer) <= count:
+            return False
+        signature, tag, _, _ = CSW_CODEC.unpack_from(buffer)
+        return bool(signature == CSW_SIGNATURE and tag == self._tag)
+
+    def _read_csw(self, deadline: float) -> int:
+        """Reads the CSW, once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
+        for last in (False, True):
+            code, count = self._port.read(self._csw, _milliseconds(deadline))
+            if code is Code.PIPE and not last:
+                self._port.clear_halt_in()
+            elif code is Code.PIPE:
+                raise TransferStalled("CSW phase: the device stalled twice")
+            elif code is Code.OVERFLOW:
+                raise MalformedReply("CSW phase: the device sent more than a packet")
+            else:
+                self._port.check(code, "CSW phase")
+                if count or last:
+                    break
+        return count
+
+    def _check_csw(self, count: int, asked: int, transferred: int) -> Completion:
+        """Is the CSW valid, and what does it say (BOT 6.3)?"""
+        if count != CSW_CODEC.length:
+            raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_CODEC.length}")
+        signature, tag, residue, status = CSW_CODEC.unpack_from(self._csw)
+        if signature != CSW_SIGNATURE:
+            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {CSW_SIGNATURE.hex()}")
+        if tag != self._tag:
+            raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
+        if status == STATUS_PHASE_ERROR:
+            raise PhaseError("the device reports a phase error")
+        if status > FAILED:
+            raise MalformedReply(f"CSW phase: the status is {status}")
+        # A residue beyond what was asked for is nonsense; so read, no byte of the data counts.
+        return Completion(status, 0 if self.ignore_residue else min(residue, asked), transferred)
+
+    def _get_max_lun(self) -> int:
+        """0 where the device stalls, hangs or lies (BOT 3.2 allows the STALL)."""
+        try:
+            reply = self._port.control_in(
+                CLASS_INTERFACE_IN, GET_MAX_LUN, 0, self._port.info.interface, 1, CONTROL_TIMEOUT
+            )
+        except (TransferStalled, DeviceTimeout) as error:
+            log.info("GET MAX LUN: %s; taken as 0", error)
+            return 0
+        return reply[0] if len(reply) == 1 and reply[0] <= MAX_LUN else 0
+
+    def _recover(self) -> None:
+        """Reset recovery (BOT 5.3.4), then a port reset; afterwards the next command finds the device in step."""
+        try:
+            self._reset_recovery()
+        except DeviceGone:
+            raise
+        except TransportError as error:
+            log.warning("reset recovery failed (%s); resetting the port", error)
+            self._port.reset()
+        self._out_of_step = False
+
+    def _reset_recovery(self) -> None:
+        port = self._port
+        port.control_out(CLASS_INTERFACE_OUT, MASS_STORAGE_RESET, 0, port.info.interface, b"", CONTROL_TIMEOUT)
+        port.clear_halt_in()
+        port.clear_halt_out()
+
+    def _settle(self) -> None:
+        """At close: a command that was interrupted must not greet the next driver."""
+        with self._lock:
+            if not self._out_of_step:
+                return
+            try:
+                self._recover()
+            except TransportError as error:
+                log.info("the device could not be recovered at close: %s", error)
+
+
+def _milliseconds(deadline: float) -> int:
+    return max(1, round((deadline - time.monotonic()) * 1000))
+
+
+def _name(cdb: bytes) -> str:
+    return f"command {cdb[0]:02X}h"

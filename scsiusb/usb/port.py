@@ -1,0 +1,183 @@
+"""An open, claimed interface: acquired step by step, given back in the reverse order, exactly once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import TracebackType
+from typing import TypeVar
+
+from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
+from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
+from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
+from scsiusb.usb.translate import translate
+
+PAGE = 4096
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Port:
+    """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
+
+    Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
+    DeviceUnsupported for an interface that speaks only UAS.
+    """
+
+    def __init__(self, backend: Backend, info: InterfaceInfo) -> None:
+        self.info = info
+        self.bulk_in, self.bulk_out = _endpoints(info)
+        self._backend = backend
+        self._buffers = _Buffers()
+        self._had_driver = False
+        uses = backend.uses(info.device, info.interface)
+        if uses:
+            raise DeviceBusy(f"{info}: {', '.join(uses)}", "unmount it first")
+        with ExitStack() as stack:
+            self._handle = self._do("opening", lambda: backend.open(info.device))
+            stack.callback(self._handle.close)
+            stack.callback(self._buffers.drain, self._handle.free)
+            self._take(stack)
+            self._resources = stack.pop_all()
+
+    def __enter__(self) -> Port:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the interface, gives the kernel its driver back, closes the handle. May be called again."""
+        self._resources.close()
+
+    def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
+        return self._handle.bulk(self.bulk_in.address, buffer, timeout)
+
+    def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
+        return self._handle.bulk(self.bulk_out.address, buffer, timeout)
+
+    def check(self, code: Code, doing: str) -> None:
+        """Raises the public error for any code but OK."""
+        if code is not Code.OK:
+            raise translate(UsbError(code), f"{doing}, {self.info.address}")
+
+    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: float) -> bytes:
+        """A control request with data-in; timeout in seconds."""
+        return self._do(
+            f"control request {request:02X}h to",
+            lambda: self._handle.control_in(request_type, request, value, index, length, round(timeout * 1000)),
+        )
+
+    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: float) -> None:
+        """A control request with or without data-out; timeout in seconds."""
+        self._do(
+            f"control request {request:02X}h to",
+            lambda: self._handle.control_out(request_type, request, value, index, data, round(timeout * 1000)),
+        )
+
+    def clear_halt_in(self) -> None:
+        self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_in.address))
+
+    def clear_halt_out(self) -> None:
+        self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_out.address))
+
+    def reset(self) -> None:
+        """Resets the device at its port and sets our alternate setting again. DeviceGone: it came back as another."""
+        try:
+            self._handle.reset()
+        except UsbError as error:
+            if error.code is Code.NOT_FOUND:
+                raise DeviceGone(f"{self.info} came back from a port reset as another device") from error
+            raise translate(error, f"resetting {self.info}") from error
+        self._select()
+
+    @contextmanager
+    def buffer(self, size: int) -> Iterator[memoryview]:
+        """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
+        whole = self._buffers.take(size) or self._handle.allocate(_Buffers.capacity(size))
+        view = whole[:size]
+        try:
+            yield view
+        finally:
+            view.release()
+            self._buffers.give_back(whole)
+
+    def _take(self, stack: ExitStack) -> None:
+        """Each release is registered before its acquire: an interrupt between the two must not lose it."""
+        info, handle = self.info, self._handle
+        if self._do("asking for the driver of", lambda: handle.driver_active(info.interface)):
+            self._had_driver = True
+            stack.callback(self._give_driver_back)
+            self._do("detaching the kernel's driver from", lambda: handle.detach_driver(info.interface))
+        stack.callback(self._release)
+        self._do("claiming", lambda: handle.claim(info.interface))
+        self._select()
+
+    def _select(self) -> None:
+        """Sets our alternate setting where there is a choice: the kernel's uas driver leaves its own behind."""
+        choice = sum(setting.interface == self.info.interface for setting in self.info.device.settings)
+        if choice > 1:
+            info = self.info
+            self._do("selecting BOT on", lambda: self._handle.set_alternate(info.interface, info.alternate))
+
+    def _release(self) -> None:
+        self._quietly("releasing", lambda: self._handle.release(self.info.interface))
+
+    def _give_driver_back(self) -> None:
+        self._quietly("giving the kernel back its driver for", lambda: self._handle.attach_driver(self.info.interface))
+
+    def _quietly(self, doing: str, action: Callable[[], None]) -> None:
+        """A release goes on whatever happens; gone, never claimed and already bound are no news."""
+        try:
+            action()
+        except UsbError as error:
+            expected = error.code in (Code.NO_DEVICE, Code.NOT_FOUND, Code.BUSY)
+            log.log(logging.DEBUG if expected else logging.WARNING, "%s", translate(error, f"{doing} {self.info}"))
+
+    def _do(self, doing: str, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except UsbError as error:
+            raise translate(error, f"{doing} {self.info}") from error
+
+
+class _Buffers:
+    """Idle transfer buffers; sizes are powers of two, so that few kinds serve all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: dict[int, list[memoryview]] = {}
+
+    @staticmethod
+    def capacity(size: int) -> int:
+        return max(PAGE, 1 << (size - 1).bit_length())
+
+    def take(self, size: int) -> memoryview | None:
+        with self._lock:
+            idle = self._idle.get(self.capacity(size))
+            return idle.pop() if idle else None
+
+    def give_back(self, whole: memoryview) -> None:
+        with self._lock:
+            self._idle.setdefault(len(whole), []).append(whole)
+
+    def drain(self, free: Callable[[memoryview], None]) -> None:
+        with self._lock:
+            for buffers in self._idle.values():
+                for buffer in buffers:
+                    free(buffer)
+            self._idle.clear()
+
+
+def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
+    into, out = bulk_in(info.setting), bulk_out(info.setting)
+    if info.protocol != "bot" or into is None or out is None:
+        raise DeviceUnsupported(f"{info} speaks only UAS, which scsiusb does not drive; nothing was detached")
+    return into, out

@@ -1,0 +1,140 @@
+"""Bulk transfers by libusb's asynchronous interface: the true count always, and Ctrl-C at once."""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+from functools import partial
+from typing import Any, Final
+
+from scsiusb.usb.backend import Code
+
+BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
+STATUS: Final = (  # by enum libusb_transfer_status
+    Code.OK,
+    Code.IO,
+    Code.TIMEOUT,
+    Code.INTERRUPTED,
+    Code.PIPE,
+    Code.NO_DEVICE,
+    Code.OVERFLOW,
+)
+# How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
+SLICE_MICROSECONDS: Final = 100_000
+ABANDON_SLICES: Final = 50
+
+Callback: Final[Any] = getattr(ctypes, "WINFUNCTYPE", ctypes.CFUNCTYPE)(None, ctypes.c_void_p)  # LIBUSB_CALL
+
+
+class LibusbTransfer(ctypes.Structure):
+    """`struct libusb_transfer`."""
+
+    _fields_ = (
+        ("dev_handle", ctypes.c_void_p),
+        ("flags", ctypes.c_uint8),
+        ("endpoint", ctypes.c_ubyte),
+        ("type", ctypes.c_ubyte),
+        ("timeout", ctypes.c_uint),
+        ("status", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("actual_length", ctypes.c_int),
+        ("callback", Callback),
+        ("user_data", ctypes.c_void_p),
+        ("buffer", ctypes.c_void_p),
+        ("num_iso_packets", ctypes.c_int),
+    )
+
+
+class Timeval(ctypes.Structure):
+    """`struct timeval`."""
+
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long))
+
+
+def declare(lib: Any) -> None:
+    """The prototypes that pyusb does not have."""
+    lib.libusb_cancel_transfer.argtypes = [ctypes.c_void_p]
+    lib.libusb_handle_events_timeout_completed.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    lib.libusb_dev_mem_alloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.libusb_dev_mem_alloc.restype = ctypes.c_void_p
+    lib.libusb_dev_mem_free.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+
+
+class _Transfer:
+    """One libusb_transfer, used again and again."""
+
+    def __init__(self, lib: Any, handle: ctypes.c_void_p) -> None:
+        self.pointer = lib.libusb_alloc_transfer(0)
+        if not self.pointer:
+            raise MemoryError("libusb_alloc_transfer")
+        self.address = ctypes.addressof(self.pointer.contents)
+        self.fields = LibusbTransfer.from_address(self.address)
+        self.done = (ctypes.c_int * 1)()
+        # Builtins all the way: a Python function could take a KeyboardInterrupt here, and ctypes would lose it and
+        # the completion with it. What lands in `done` is the transfer's address, all that matters is that it is not 0.
+        self.fields.callback = self._callback = Callback(partial(operator.setitem, self.done, 0))
+        self.fields.dev_handle = handle.value
+        self.fields.type = BULK_TRANSFER
+
+
+class Transfers:
+    """The bulk transfers of one device handle; any number of threads may have one under way."""
+
+    def __init__(self, lib: Any, context: ctypes.c_void_p, handle: ctypes.c_void_p) -> None:
+        self._lib = lib
+        self._context = context
+        self._handle = ctypes.c_void_p(handle.value)
+        self._idle: list[_Transfer] = []
+        self._abandoned: list[tuple[_Transfer, Any]] = []
+
+    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        """See `Handle.bulk`."""
+        transfer = self._idle.pop() if self._idle else _Transfer(self._lib, self._handle)
+        anchor = ctypes.c_char.from_buffer(buffer)
+        fields = transfer.fields
+        fields.endpoint = endpoint
+        fields.timeout = timeout
+        fields.buffer = ctypes.addressof(anchor)
+        fields.length = len(buffer)
+        try:
+            transfer.done[0] = 0
+            code = self._lib.libusb_submit_transfer(transfer.pointer)
+            if code == 0:
+                self._wait(transfer)
+        except BaseException:
+            self._cancel(transfer, anchor)
+            raise
+        if code != 0:
+            self._idle.append(transfer)
+            return Code(code), 0
+        result = STATUS[fields.status], fields.actual_length
+        self._idle.append(transfer)
+        return result
+
+    def close(self) -> None:
+        """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write."""
+        for transfer in self._idle:
+            self._lib.libusb_free_transfer(transfer.pointer)
+        self._idle.clear()
+        for transfer, _ in self._abandoned:
+            if transfer.done[0]:
+                self._lib.libusb_free_transfer(transfer.pointer)
+
+    def _wait(self, transfer: _Transfer, slices: int | None = None) -> None:
+        done = ctypes.addressof(transfer.done)
+        while not transfer.done[0] and slices != 0:
+            slice_ = Timeval(0, SLICE_MICROSECONDS)
+            self._lib.libusb_handle_events_timeout_completed(self._context, ctypes.addressof(slice_), done)
+            slices = None if slices is None else slices - 1
+
+    def _cancel(self, transfer: _Transfer, anchor: object) -> None:
+        """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel."""
+        try:
+            if self._lib.libusb_cancel_transfer(transfer.address) == Code.NOT_FOUND:
+                transfer.done[0] = 1  # never submitted, or ended already
+            self._wait(transfer, ABANDON_SLICES)
+        finally:
+            if transfer.done[0]:
+                self._idle.append(transfer)
+            else:
+                self._abandoned.append((transfer, anchor))

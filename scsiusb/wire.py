@@ -1,0 +1,107 @@
+"""Quick packers derived from construct declarations, which stay the truth."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+from construct import (
+    BitsInteger,
+    Bytes,
+    Const,
+    Construct,
+    Flag,
+    FormatField,
+    Padded,
+    Renamed,
+    Struct,
+    Transformed,
+)
+
+BYTE_BITS = 8
+
+
+class BitPacker:
+    """Packs the attributes of an object as a `BitStruct` does, most significant bit first."""
+
+    def __init__(self, layout: Construct) -> None:
+        if not isinstance(layout, Transformed):
+            raise TypeError(f"{layout!r} is not a BitStruct")
+        self.length: int = layout.sizeof()
+        self._constant = 0
+        self._fields: list[tuple[str, int, int]] = []
+        shift = self.length * BYTE_BITS
+        for name, width, constant in _bit_fields(layout.subcon):
+            shift -= width
+            if name is not None and constant is None:
+                self._fields.append((name, shift, (1 << width) - 1))
+            else:
+                self._constant |= (constant or 0) << shift
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _, _ in self._fields]
+
+    def pack(self, source: object) -> bytes:
+        """Raises ValueError where a value does not fit its field."""
+        word = self._constant
+        for name, shift, limit in self._fields:
+            value = getattr(source, name)
+            if not 0 <= value <= limit:
+                raise ValueError(f"{name}={value} does not fit: 0 to {limit} does")
+            word |= value << shift
+        return word.to_bytes(self.length, "big")
+
+
+def _bit_fields(layout: Construct) -> Iterator[tuple[str | None, int, int | None]]:
+    """The name, width in bits and constant value of each field."""
+    for field in layout.subcons:
+        name, inner = _unwrap(field)
+        if isinstance(inner, Const):
+            yield name, inner.subcon.sizeof(), int(inner.value)
+        elif isinstance(inner, (BitsInteger, Padded)) or inner is Flag:
+            yield name, inner.sizeof(), None
+        else:
+            raise TypeError(f"no quick packer for the field {field!r}")
+
+
+def _unwrap(field: Construct) -> tuple[str | None, Construct]:
+    return (field.name, field.subcon) if isinstance(field, Renamed) else (None, field)
+
+
+class ByteCodec:
+    """Packs and unpacks a byte-wise `Struct` of fixed size; values go by position, constants are left out."""
+
+    def __init__(self, layout: Struct) -> None:
+        columns = [_byte_column(field) for field in layout.subcons]
+        orders = {order for _, order, _ in columns} - {""}
+        if len(orders) > 1:
+            raise TypeError(f"{layout!r} mixes byte orders")
+        self._struct = struct.Struct((orders.pop() if orders else ">") + "".join(code for code, _, _ in columns))
+        self._constants = [(at, value) for at, (_, _, value) in enumerate(columns) if value is not None]
+        self.length = self._struct.size
+
+    def pack_into(self, buffer: memoryview, *values: Any) -> None:
+        """Raises struct.error where a value does not fit its field."""
+        row = list(values)
+        for at, constant in self._constants:
+            row.insert(at, constant)
+        self._struct.pack_into(buffer, 0, *row)
+
+    def unpack_from(self, buffer: memoryview) -> tuple[Any, ...]:
+        """Every field, the constants too: whoever asks checks them."""
+        return self._struct.unpack_from(buffer)
+
+
+def _byte_column(field: Construct) -> tuple[str, str, Any]:
+    """The field's struct code, its byte order and its constant value."""
+    _, inner = _unwrap(field)
+    constant = None
+    if isinstance(inner, Const):
+        constant, inner = inner.value, inner.subcon
+    if isinstance(inner, FormatField):
+        return inner.fmtstr[1], inner.fmtstr[0] if inner.length > 1 else "", constant
+    if isinstance(inner, Bytes):
+        return f"{inner.length}s", "", constant
+    raise TypeError(f"no quick packer for the field {field!r}")
