@@ -1,0 +1,150 @@
+"""Media: where a unit's blocks are kept, in memory or in a file."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+_CHUNK = 1 << 16
+
+
+class Medium(ABC):
+    """Blocks behind a unit, reached by byte offset; the unit checks the range first."""
+
+    def __init__(self, size: int, block_size: int, read_only: bool = False) -> None:
+        if block_size <= 0:
+            raise ValueError(f"a block size of {block_size} bytes")
+        if size <= 0 or size % block_size:
+            raise ValueError(f"{size} bytes are not a positive multiple of the block size, {block_size}")
+        self.block_size = block_size
+        self.blocks = size // block_size
+        self.read_only = read_only
+        self.is_closed = False
+        self.reads = self.writes = self.flushes = 0
+
+    def readinto(self, offset: int, view: memoryview) -> None:
+        """Fills `view`; OSError if the medium cannot be read there."""
+        self.reads += 1
+        self._readinto(offset, view)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """Keeps `view`; OSError if the medium cannot be written there."""
+        self.writes += 1
+        self._write(offset, view)
+
+    def flush(self) -> None:
+        """Makes sure that what was written stays."""
+        self.flushes += 1
+
+    def close(self) -> None:
+        """Gives back what the medium holds; may be called again."""
+        self.is_closed = True
+
+    @abstractmethod
+    def _readinto(self, offset: int, view: memoryview) -> None: ...
+
+    @abstractmethod
+    def _write(self, offset: int, view: memoryview) -> None: ...
+
+
+class Memory(Medium):
+    """All blocks in one bytearray, `data`."""
+
+    def __init__(self, data: int | bytes | bytearray, block_size: int = 512, read_only: bool = False) -> None:
+        self.data = data if isinstance(data, bytearray) else bytearray(data)
+        super().__init__(len(self.data), block_size, read_only)
+
+    def _readinto(self, offset: int, view: memoryview) -> None:
+        view[:] = memoryview(self.data)[offset : offset + len(view)]
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        memoryview(self.data)[offset : offset + len(view)] = view
+
+
+class Sparse(Medium):
+    """A medium of any size that keeps only the chunks that were written; the rest reads as zeros."""
+
+    def __init__(self, blocks: int, block_size: int = 512, read_only: bool = False) -> None:
+        super().__init__(blocks * block_size, block_size, read_only)
+        self.chunks: dict[int, bytearray] = {}
+
+    def _readinto(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            index, start = divmod(offset + done, _CHUNK)
+            count = min(_CHUNK - start, len(view) - done)
+            chunk = self.chunks.get(index)
+            view[done : done + count] = bytes(count) if chunk is None else memoryview(chunk)[start : start + count]
+            done += count
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            index, start = divmod(offset + done, _CHUNK)
+            count = min(_CHUNK - start, len(view) - done)
+            chunk = self.chunks.setdefault(index, bytearray(_CHUNK))
+            memoryview(chunk)[start : start + count] = view[done : done + count]
+            done += count
+
+
+class File(Medium):
+    """A file or a block device, opened once; write protected where it may not be written."""
+
+    def __init__(self, path: str | os.PathLike[str], block_size: int = 512, read_only: bool | None = None) -> None:
+        self._lock = threading.Lock()
+        self._file, written = _open(Path(path), read_only)
+        try:
+            super().__init__(self._file.seek(0, os.SEEK_END), block_size, not written)
+        except ValueError:
+            self._file.close()
+            raise
+
+    def _seek(self, offset: int) -> None:
+        if self._file.closed:
+            raise OSError("the medium was closed")
+        self._file.seek(offset)
+
+    def _readinto(self, offset: int, view: memoryview) -> None:
+        with self._lock:
+            self._seek(offset)
+            while view:
+                count = self._file.readinto(view)
+                if not count:
+                    raise OSError("the file is shorter than it was")
+                view = view[count:]
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        with self._lock:
+            self._seek(offset)
+            while view:
+                view = view[self._file.write(view) or 0 :]
+
+    def flush(self) -> None:
+        super().flush()
+        with self._lock:
+            self._seek(0)
+            if self._file.writable():
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            self._file.close()
+
+
+def _open(path: Path, read_only: bool | None) -> tuple[io.FileIO, bool]:
+    """The file, and whether it may be written; root may write anything, so the mode bits count too."""
+    writable = path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    if writable and not read_only:
+        try:
+            return io.FileIO(path, "r+"), True
+        except PermissionError:
+            if read_only is False:
+                raise
+    elif read_only is False:
+        raise PermissionError(f"{path} is write protected")
+    return io.FileIO(path, "r"), False

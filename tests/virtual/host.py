@@ -1,0 +1,119 @@
+"""A host that drives a stick through its handle, with every byte packed by hand."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from scsiusb.usb.backend import Code, Device
+from scsiusb.virtual import Bus, Stick, VirtualHandle
+
+IN, OUT = 0x81, 0x02
+TIMEOUT = 50
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the three phases of a command came to."""
+
+    data: bytes
+    code: Code  # of the data phase; OK where there was none
+    moved: int
+    status: int
+    residue: int
+
+
+def cbw(tag: int, length: int, flags: int, lun: int, cdb: bytes, cdb_length: int | None = None) -> bytes:
+    """BOT 1.0 table 5.1."""
+    return struct.pack(
+        "<4sIIBBB16s", b"USBC", tag, length, flags, lun, len(cdb) if cdb_length is None else cdb_length, cdb
+    )
+
+
+class Host:
+    """Bulk-Only Transport from the host's side; it recovers from nothing but a halt before the CSW."""
+
+    def __init__(self, stick: Stick, interface: int = 0, attentions: bool = False) -> None:
+        self.stick = stick
+        self.bus = Bus(stick)
+        self.device: Device = self.bus.devices()[0]
+        self.handle: VirtualHandle = self.bus.open(self.device)
+        if self.handle.driver_active(interface):
+            self.handle.detach_driver(interface)
+        self.handle.claim(interface)
+        self.tag = 0
+        if not attentions:
+            for lun in range(len(stick.units)):
+                self.sense(lun)
+
+    def write(self, data: bytes, timeout: int = TIMEOUT) -> tuple[Code, int]:
+        return self.handle.bulk(OUT, memoryview(bytearray(data)), timeout)
+
+    def read(self, length: int, timeout: int = TIMEOUT) -> tuple[Code, bytes]:
+        buffer = bytearray(length)
+        code, count = self.handle.bulk(IN, memoryview(buffer), timeout)
+        return code, bytes(buffer[:count])
+
+    def command(self, cdb: bytes, length: int = 0, flags: int = 0x80, lun: int = 0) -> None:
+        self.tag += 1
+        assert self.write(cbw(self.tag, length, flags, lun, cdb)) == (Code.OK, 31)
+
+    def csw(self) -> tuple[int, int]:
+        """Status and residue; a halt is cleared once."""
+        code, data = self.read(13)
+        if code is Code.PIPE:
+            self.handle.clear_halt(IN)
+            code, data = self.read(13)
+        assert code is Code.OK
+        signature, tag, residue, status = struct.unpack("<4sIIB", data)
+        assert (signature, tag) == (b"USBS", self.tag)
+        return status, residue
+
+    def do(self, cdb: bytes, length: int = 0, out: bytes | None = None, lun: int = 0) -> Result:
+        """A whole command: data-in of `length` bytes, or `out`, or no data."""
+        self.command(cdb, length if out is None else len(out), 0x80 if out is None else 0, lun)
+        code, data, moved = Code.OK, b"", 0
+        if out is not None:
+            code, moved = self.write(out)
+            if code is Code.PIPE:
+                self.handle.clear_halt(OUT)
+        elif length:
+            code, data = self.read(length)
+            moved = len(data)
+            if code is Code.PIPE:
+                self.handle.clear_halt(IN)
+        status, residue = self.csw()
+        return Result(data, code, moved, status, residue)
+
+    def data(self, cdb: bytes, length: int, lun: int = 0) -> bytes:
+        """The data of a data-in command that must succeed."""
+        result = self.do(cdb, length, lun=lun)
+        assert result.status == 0
+        return result.data
+
+    def ok(self, cdb: bytes, out: bytes | None = None, lun: int = 0) -> None:
+        result = self.do(cdb, out=out, lun=lun)
+        assert (result.status, result.residue) == (0, 0)
+
+    def sense(self, lun: int = 0) -> tuple[int, int, int]:
+        """Key, ASC and ASCQ by REQUEST SENSE."""
+        data = self.data(bytes((0x03, 0, 0, 0, 18, 0)), 18, lun)
+        assert len(data) == 18
+        assert data[0] & 0x7F == 0x70
+        assert data[7] == 10
+        return data[2] & 0x0F, data[12], data[13]
+
+    def fails(self, cdb: bytes, length: int = 0, out: bytes | None = None, lun: int = 0) -> tuple[int, int, int]:
+        """The sense of a command that must fail with nothing moved."""
+        result = self.do(cdb, length, out, lun)
+        assert result.status == 1
+        assert result.residue == (length if out is None else len(out))
+        return self.sense(lun)
+
+
+def cdb10(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+    return struct.pack(">BBIxHx", opcode, flags, lba, blocks)
+
+
+def cdb16(opcode: int, lba: int, blocks: int, flags: int = 0) -> bytes:
+    return struct.pack(">BBQIxx", opcode, flags, lba, blocks)

@@ -1,0 +1,92 @@
+"""No bytes from the host get a stick out of step: after reset recovery it answers as it should."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scsiusb.usb.backend import Code
+from scsiusb.virtual import DataIn, DataOut, Manners, Memory, Stick, Unit
+from scsiusb.virtual.function import Stall
+
+from .host import IN, OUT, cbw
+
+OPCODES = st.sampled_from(
+    [0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88, 0x8A, 0x9E, 0xA0, 0xAA]
+)
+CDBS = st.one_of(
+    st.binary(min_size=1, max_size=16),
+    st.builds(lambda opcode, rest: bytes((opcode, *rest)), OPCODES, st.binary(max_size=15)),
+    st.builds(lambda opcode, rest: bytes((opcode,)) + bytes(5) + rest, OPCODES, st.binary(max_size=4)),
+)
+LENGTHS = st.one_of(st.integers(0, 3000), st.integers(0, 0xFFFFFFFF))
+CBWS = st.builds(cbw, st.integers(0, 0xFFFFFFFF), LENGTHS, st.sampled_from([0, 0x80]), st.integers(0, 3), CDBS)
+MANNERS = st.builds(Manners, st.sampled_from(DataIn), st.sampled_from(DataOut))
+SETUPS = st.builds(
+    struct.Struct("<BBHHH").pack,
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.integers(0, 0xFFFF),
+    st.sampled_from([0, 1, IN, OUT, 0xFFFF]),
+    st.integers(0, 0xFFFF),
+)
+STEPS = st.one_of(
+    st.tuples(st.just(OUT), st.one_of(CBWS, st.binary(max_size=2000))),
+    st.tuples(st.just(IN), st.integers(0, 3000).map(bytes)),
+    st.tuples(st.just(0), SETUPS),
+)
+
+
+def ask(stick: Stick, setup: bytes) -> None:
+    try:
+        answer = stick.control(setup)
+    except Stall:
+        return
+    assert len(answer) <= int.from_bytes(setup[6:8], "little")
+
+
+@settings(max_examples=150, deadline=None)
+@given(MANNERS, st.lists(STEPS, max_size=12))
+def test_any_bytes_are_survived(manners: Manners, steps: list[tuple[int, bytes]]) -> None:
+    stick = Stick([Unit(Memory(4096)), Unit()], manners=manners)
+    stick.configure(1)
+    for endpoint, data in steps:
+        if endpoint:
+            code, count = stick.transfer(endpoint, memoryview(bytearray(data)), 0)
+            assert count <= len(data)
+            assert code in (Code.OK, Code.TIMEOUT, Code.PIPE, Code.OVERFLOW, Code.NOT_FOUND)
+        else:
+            ask(stick, data)
+    ask(stick, struct.pack("<BBHHH", 0x00, 9, 1, 0, 0))
+    assert stick.transfer(OUT, memoryview(bytearray(cbw(7, 18, 0x80, 0, bytes((3, 0, 0, 0, 18, 0))))), 0) == (0, 31)
+    assert stick.transfer(IN, memoryview(bytearray(18)), 0) == (0, 18)
+    answer = bytearray(13)
+    assert stick.transfer(IN, memoryview(answer), 0) == (0, 13)
+    assert answer == b"USBS" + struct.pack("<IIB", 7, 0, 0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CBWS, MANNERS)
+def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, manners: Manners) -> None:
+    stick = Stick([Unit(Memory(4096)), Unit()], manners=manners)
+    stick.configure(1)
+    length, flags = struct.unpack_from("<IB", packet, 8)
+    stick.transfer(OUT, memoryview(bytearray(packet)), 0)
+    left = length if length <= 1 << 20 else 0
+    data = memoryview(bytearray(left))
+    code = Code.OK
+    if left:
+        code, _ = stick.transfer(IN if flags & 0x80 else OUT, data, 0)
+    elif length:
+        return
+    answer = bytearray(13)
+    for endpoint in (OUT, IN):
+        ask(stick, struct.pack("<BBHHH", 0x02, 1, 0, endpoint, 0))
+    assert code in (Code.OK, Code.PIPE)
+    assert stick.transfer(IN, memoryview(answer), 0) == (Code.OK, 13)
+    signature, tag, residue, status = struct.unpack("<4sIIB", answer)
+    assert (signature, tag) == (b"USBS", struct.unpack_from("<I", packet, 4)[0])
+    assert residue <= length
+    assert status <= 2
