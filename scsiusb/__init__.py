@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 from scsiusb._version import __version__
 
 if TYPE_CHECKING:
-    from scsiusb.devices import devices as devices
-    from scsiusb.devices import open as open
     from scsiusb.disk import Disk as Disk
     from scsiusb.errors import AbortedCommand as AbortedCommand
     from scsiusb.errors import AccessDenied as AccessDenied
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import CheckCondition as CheckCondition
     from scsiusb.errors import DataProtect as DataProtect
     from scsiusb.errors import DeviceBusy as DeviceBusy
+    from scsiusb.errors import DeviceClosed as DeviceClosed
     from scsiusb.errors import DeviceGone as DeviceGone
     from scsiusb.errors import DeviceNotFound as DeviceNotFound
     from scsiusb.errors import DeviceNotUnique as DeviceNotUnique
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from scsiusb.errors import TransportError as TransportError
     from scsiusb.errors import UnitAttention as UnitAttention
     from scsiusb.errors import UnsupportedOpcode as UnsupportedOpcode
+    from scsiusb.opening import devices as devices
+    from scsiusb.opening import open as open
     from scsiusb.scsi.command import Command as Command
     from scsiusb.scsi.inquiry import InquiryData as InquiryData
     from scsiusb.scsi.sense import Sense as Sense
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.devices": ("devices", "open"),
+    "scsiusb.opening": ("devices", "open"),
     "scsiusb.disk": ("Disk",),
     "scsiusb.errors": (
         "AbortedCommand",
@@ -65,6 +66,7 @@ _EXPORTS = {
         "CheckCondition",
         "DataProtect",
         "DeviceBusy",
+        "DeviceClosed",
         "DeviceGone",
         "DeviceNotFound",
         "DeviceNotUnique",

@@ -134,20 +134,17 @@ class Disk:
 
     def _medium(self) -> Capacity:
         if self._capacity is None:
+            version = self.unit.inquiry().version  # before TEST UNIT READY: some devices want it so
             self.unit.make_ready()
             capacity = self.unit.read_capacity()
-            self._max_blocks = self._find_max_blocks(capacity.block_size)
+            by_bus = max(1, self.unit.transport.max_transfer // capacity.block_size)
+            by_device = self._max_transfer_by_vpd() if version >= SPC_3 else 0
+            self._max_blocks = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
             self._capacity = capacity
         return self._capacity
 
-    def _find_max_blocks(self, block_size: int) -> int:
-        by_bus = max(1, self.unit.transport.max_transfer // block_size)
-        return min(filter(None, (by_bus, self._max_transfer_by_vpd(), MAX_BLOCKS_10)))
-
     def _max_transfer_by_vpd(self) -> int:
         """In blocks; 0 where the device does not say."""
-        if self.unit.inquiry().version < SPC_3:
-            return 0
         try:
             supported = self.unit.vpd(SupportedPages.PAGE)
             if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:

@@ -64,6 +64,12 @@ class DeviceGone(TransportError, OSError):
         self.errno = errno.ENODEV
 
 
+class DeviceClosed(TransportError, ValueError):
+    """This program closed the device (also a ValueError, as with a closed file)."""
+
+    default_remedy = "open it again"
+
+
 class DeviceBusy(TransportError):
     """Somebody else uses the device: a mounted file system, another program."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from scsiusb.cli.options import settings
-from scsiusb.devices import open as open_disk
 from scsiusb.disk import Disk
+from scsiusb.opening import open as open_disk
 
 
 def opened(device: str | None, lun: int) -> Disk:
     """For a `with`."""
     given = settings()
-    return open_disk(device, lun=lun, timeout=given.timeout)
+    return open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace)

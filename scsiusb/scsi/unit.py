@@ -17,6 +17,8 @@ from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 
+LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
+
 R = TypeVar("R")
 log = logging.getLogger(__name__)
 
@@ -63,10 +65,11 @@ class LogicalUnit:
         cdb = command.cdb()
         patience = _Patience(self.retry if retry is None else retry)
         while True:
-            completion = self._send(command, cdb, buffer)
-            if completion.status == GOOD:
-                return self._processed(command, completion)
-            sense = self.auto_sense()
+            with self.transport.hold():  # another thread's command would take the sense away
+                completion = self._send(command, cdb, buffer)
+                if completion.status == GOOD:
+                    return self._processed(command, completion)
+                sense = self.auto_sense()
             if sense.key == RECOVERED_ERROR:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
                 return self._processed(command, completion)
@@ -104,7 +107,7 @@ class LogicalUnit:
         capacity = self.execute(ReadCapacity10())
         if capacity.last_lba == TOO_LARGE_FOR_10:
             capacity = self.execute(ReadCapacity16())
-        if capacity.block_size == 0 or capacity.block_size % 4:
+        if not 0 < capacity.block_size <= LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
         return capacity
 
@@ -131,9 +134,7 @@ class LogicalUnit:
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise MalformedReply(
-                f"{command}: good status, but only {processed} of {command.length} bytes were processed"
-            )
+            raise MalformedReply(f"{command}: good status for only {processed} of {command.length} bytes")
         return processed
 
     def auto_sense(self) -> Sense:

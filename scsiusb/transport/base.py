@@ -45,6 +45,9 @@ class Transport(Protocol):
         Raises TransportError; what became of the command is then not known.
         """
 
+    def hold(self) -> AbstractContextManager[object]:
+        """Keeps other threads' commands out, for a command and what must follow it at once."""
+
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lends a writable buffer of `size` bytes that is quick to transfer."""
 

@@ -10,7 +10,15 @@ from typing import Final
 
 from construct import Bytes, Const, Int8ul, Int32ul, Struct
 
-from scsiusb.errors import DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.errors import (
+    DeviceClosed,
+    DeviceGone,
+    DeviceTimeout,
+    MalformedReply,
+    PhaseError,
+    TransferStalled,
+    TransportError,
+)
 from scsiusb.transport.base import FAILED, Completion, Direction
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port
@@ -60,9 +68,10 @@ class BulkOnlyTransport:
 
     def __init__(self, port: Port) -> None:
         self._port = port
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._tag = 0
         self._out_of_step = False
+        self._closed = False
         self.ignore_residue = False
         self.max_transfer = MAX_TRANSFER_SUPER_SPEED if port.info.speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
         with ExitStack() as stack:
@@ -79,6 +88,7 @@ class BulkOnlyTransport:
         if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
             raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
         with self._lock:
+            self._check_open()
             if self._out_of_step:
                 self._recover()
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
@@ -92,12 +102,20 @@ class BulkOnlyTransport:
             self._out_of_step = False
             return completion
 
+    def hold(self) -> AbstractContextManager[object]:
+        return self._lock
+
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
+        self._check_open()
         return self._port.buffer(size)
 
     def close(self) -> None:
-        """Recovers a command that was interrupted, then closes the port. May be called again."""
+        """Waits for the command under way, recovers one that was interrupted, closes the port. May be called again."""
         self._resources.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceClosed(f"{self._port.info} was closed")
 
     def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
         self._send_cbw(lun, cdb, direction, len(buffer), deadline)
@@ -212,6 +230,7 @@ class BulkOnlyTransport:
     def _settle(self) -> None:
         """At close: a command that was interrupted must not greet the next driver."""
         with self._lock:
+            self._closed = True
             if not self._out_of_step:
                 return
             try:

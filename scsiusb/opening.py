@@ -16,6 +16,7 @@ from scsiusb.usb.port import Port
 from scsiusb.usb.translate import translate
 
 if TYPE_CHECKING:
+    from scsiusb.usb.trace import Tracing
     from scsiusb.virtual import Bus
 
 VIRTUAL: Final = "virtual:"
@@ -28,22 +29,30 @@ def devices() -> list[InterfaceInfo]:
     return find(_libusb())
 
 
-def open(device: str | InterfaceInfo | None = None, *, lun: int = 0, timeout: float | None = None) -> Disk:
+def open(
+    device: str | InterfaceInfo | None = None, *, lun: int = 0, timeout: float | None = None, trace: str | None = None
+) -> Disk:
     """Opens a device; close the disk, or use it in a `with`, to give it back.
 
     `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "virtual:FILE", "virtual:" alone, or what `devices`
     returned; None: the only one attached. `timeout`: seconds for every command, None: as each is declared.
+    `trace`: a pcapng file that records what goes over the bus.
 
     Raises DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
-    DeviceUnsupported, and the errors of the first INQUIRY.
+    DeviceUnsupported, and the errors of the first commands.
     """
-    if isinstance(device, str) and device.startswith(VIRTUAL):
-        with ExitStack() as stack:
-            backend = stack.enter_context(closing(_virtual(device.removeprefix(VIRTUAL))))
-            disk = open_on(backend, lun=lun, timeout=timeout)
-            disk.add_resources(stack.pop_all())
-            return disk
-    return open_on(_libusb(), device, lun=lun, timeout=timeout)
+    with ExitStack() as stack:
+        if isinstance(device, str) and device.startswith(VIRTUAL):
+            backend: Backend = _virtual(device.removeprefix(VIRTUAL))
+            device = None
+        else:
+            backend = _libusb()
+        stack.callback(backend.close)
+        if trace is not None:
+            backend = stack.enter_context(closing(_tracing(backend, trace)))
+        disk = open_on(backend, device, lun=lun, timeout=timeout)
+        disk.add_resources(stack.pop_all())
+        return disk
 
 
 def open_on(
@@ -89,6 +98,12 @@ def _virtual(path: str) -> Bus:
     from scsiusb.virtual import Bus, Stick
 
     return Bus(Stick.open_file(path) if path else Stick.formatted())
+
+
+def _tracing(backend: Backend, path: str) -> Tracing:
+    from scsiusb.usb.trace import Tracing
+
+    return Tracing(backend, path)
 
 
 def _libusb() -> Backend:

@@ -1,0 +1,397 @@
+"""Bulk-Only Transport: phases, checks and recovery, with the wire meddled with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from scsiusb import DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.transport.base import Direction
+from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.usb.backend import ENDPOINT_IN, Code
+from scsiusb.virtual import DataIn, Identity, Manners, Memory, Stick, Unit
+from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
+
+TEST_UNIT_READY = bytes(6)
+INQUIRY = bytes.fromhex("120000002400")
+READ = bytes.fromhex("28000000000000000100")
+WRITE = bytes.fromhex("2a000000000000000100")
+RECOVERY = ["request ff", "clear in", "clear out"]
+
+
+@pytest.fixture
+def bus() -> Iterator[MeddledBus]:
+    bus = MeddledBus(stick())
+    yield bus
+    assert not bus.handles
+    bus.close()
+
+
+@pytest.fixture
+def transport(bus: MeddledBus) -> Iterator[BulkOnlyTransport]:
+    transport = transport_on(bus)
+    run(transport, TEST_UNIT_READY)  # takes the unit attention after power on
+    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+    bus.wire.log.clear()
+    yield transport
+    transport.close()
+
+
+def run(
+    transport: BulkOnlyTransport, cdb: bytes, direction: Direction = Direction.NONE, length: int = 0, timeout: float = 5
+) -> tuple[int, int, int, bytes]:
+    """Status, residue, bytes over the wire, data."""
+    with transport.buffer(max(length, 1)) as whole, whole[:length] as buffer:
+        buffer[:] = b"\xee" * length
+        completion = transport.execute(0, cdb, direction, buffer, timeout)
+        return (*completion, bytes(buffer))
+
+
+def on(opcode: int, phase: str, answer: Meddle, times: int = 1) -> Meddle:
+    """Answers the phase ("cbw", "data", "csw") of the first `times` commands with that opcode."""
+    left = [times]
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode != opcode or not left[0] or _phase(wire, endpoint) != phase:
+            return None
+        left[0] -= 1
+        return answer(wire, endpoint, buffer)
+
+    return meddle
+
+
+def _phase(wire: Wire, endpoint: int) -> str:
+    if wire.log[-1].startswith("cbw"):
+        return "cbw"
+    since = wire.log[max(at for at, entry in enumerate(wire.log) if entry.startswith("cbw")) :]
+    has_data = wire.opcode in (0x12, 0x28, 0x2A, 0x03)
+    transfers = [entry for entry in since if entry in ("in", "out")]
+    return "data" if has_data and len(transfers) == 1 else "csw"
+
+
+def fails(code: Code, count: int = 0) -> Meddle:
+    return lambda wire, endpoint, buffer: (code, count)
+
+
+def answers(**fields: int) -> Meddle:
+    """A CSW with these fields, in the place of the device's own, which is taken off the wire."""
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        return wire.put(buffer, csw(fields.get("tag", wire.tag), fields.get("residue", 0), fields.get("status", 0)))
+
+    return meddle
+
+
+def is_usable(transport: BulkOnlyTransport) -> bool:
+    status, residue, count, data = run(transport, READ, Direction.IN, 512)
+    return (status, residue, count, data[:4]) == (0, 0, 512, bytes(4))
+
+
+def test_phases_go_one_after_another(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    run(transport, TEST_UNIT_READY)
+    run(transport, READ, Direction.IN, 512)
+    run(transport, WRITE, Direction.OUT, 512)
+    assert bus.wire.log == ["cbw 00", "in", "cbw 28", "in", "in", "cbw 2a", "out", "in"]
+
+
+def test_a_failed_command_is_a_status_and_no_error(transport: BulkOnlyTransport) -> None:
+    status, _, _, _ = run(transport, bytes.fromhex("c00000000000"))
+    assert status == 1
+    assert is_usable(transport)
+
+
+@pytest.mark.parametrize("manner", [DataIn.SHORT, DataIn.STALL, DataIn.PAD])
+def test_less_data_than_asked_is_told_by_residue_whatever_the_devices_manner(manner: DataIn) -> None:
+    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], manners=Manners(data_in=manner))) as transport:
+        status, residue, count, data = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
+        assert status == 0
+        assert data[8:15] == b"scsiusb"
+        assert min(count, 255 - residue) == 36
+
+
+class MeddledBusOf:
+    """A transport on a stick of its own, for a `with`."""
+
+    def __init__(self, stick: Stick) -> None:
+        self.bus = MeddledBus(stick)
+
+    def __enter__(self) -> BulkOnlyTransport:
+        self.transport = transport_on(self.bus)
+        return self.transport
+
+    def __exit__(self, *error: object) -> None:
+        self.transport.close()
+        self.bus.close()
+
+
+def test_a_stalled_csw_is_read_again_once(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.PIPE))
+    assert is_usable(transport)
+    assert bus.wire.log == ["cbw 28", "in", "in", "clear in", "in"]
+
+
+def test_a_csw_that_stalls_twice_ends_in_reset_recovery(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.PIPE), times=2)
+    with pytest.raises(TransferStalled):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-3:] == RECOVERY
+    assert is_usable(transport)
+
+
+def test_an_empty_csw_is_read_again_once(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.OK))
+    assert is_usable(transport)
+    bus.wire.meddle = on(0x28, "csw", fails(Code.OK), times=2)
+    with pytest.raises(MalformedReply):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (answers(tag=0xDEAD), MalformedReply),
+        (answers(status=3), MalformedReply),
+        (answers(status=2), PhaseError),
+        (fails(Code.OK, 12), MalformedReply),
+        (fails(Code.OK, 14), MalformedReply),
+        (fails(Code.OVERFLOW), MalformedReply),
+        (lambda wire, endpoint, buffer: wire.put(buffer, csw(wire.tag, signature=b"USBC")), MalformedReply),
+        (fails(Code.IO), TransportError),
+    ],
+    ids=["tag", "status 3", "phase error", "short", "long", "overflow", "signature", "i/o"],
+)
+def test_a_bad_csw_is_an_error_and_the_transport_recovers(
+    bus: MeddledBus, transport: BulkOnlyTransport, answer: Meddle, error: type[TransportError]
+) -> None:
+    bus.wire.meddle = on(0x28, "csw", answer)
+    with pytest.raises(error):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-3:] == RECOVERY
+    assert is_usable(transport)
+
+
+def test_a_csw_in_the_place_of_the_data_counts_as_no_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", lambda wire, _, buffer: wire.put(buffer, csw(wire.tag, 512, 1)))
+    status, residue, count, _ = run(transport, READ, Direction.IN, 512)
+    assert (status, residue, count) == (1, 512, 0)
+    assert "clear in" not in bus.wire.log
+
+
+def test_data_that_only_look_like_a_csw_are_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", lambda wire, _, buffer: wire.put(buffer, csw(wire.tag + 1)))
+    with pytest.raises(MalformedReply):  # the device's own data now comes where the CSW should
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+def test_a_babble_is_an_error_but_the_csw_is_read(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def babble(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        with memoryview(bytearray(512)) as aside:
+            bus.handles[0].__class__.__mro__[1].bulk(bus.handles[0], endpoint, aside, 1000)  # type: ignore[attr-defined]
+        return Code.OVERFLOW, 512
+
+    bus.wire.meddle = on(0x28, "data", babble)
+    with pytest.raises(PhaseError, match="more than the 512 bytes"):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[:3] == ["cbw 28", "in", "in"]
+    assert is_usable(transport)
+
+
+def test_a_refused_command_block_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "cbw", fails(Code.PIPE))
+    with pytest.raises(TransferStalled, match="28h: the device refused the command block"):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+def test_a_command_block_sent_in_part_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "cbw", fails(Code.OK, 30))
+    with pytest.raises(TransportError, match="only 30"):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+def test_data_out_that_stalls_is_cut_short(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    unit = bus._connections[2].stick.units[0]
+    unit.write_protected = True
+    status, residue, count, _ = run(transport, WRITE, Direction.OUT, 512)
+    assert status == 1
+    assert residue == 512
+    assert count == 0
+    assert "clear out" in bus.wire.log
+
+
+def test_a_silent_device_times_out_and_is_recovered(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT, 100))
+    with pytest.raises(DeviceTimeout, match="100 of 512 bytes here"):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-3:] == RECOVERY
+    assert is_usable(transport)
+
+
+def test_the_timeout_is_for_all_phases_together(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    """A real wait: the device has nothing to send in the status phase of a command that it never got."""
+    bus.wire.meddle = on(0x00, "cbw", fails(Code.OK, 31))
+    with pytest.raises(DeviceTimeout):
+        run(transport, TEST_UNIT_READY, timeout=0.05)
+    assert is_usable(transport)
+
+
+def test_the_port_is_reset_where_the_class_reset_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests["request ff"] = Code.PIPE
+    with pytest.raises(PhaseError):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-2:] == ["request ff", "port reset"]
+    run(transport, TEST_UNIT_READY)  # a unit attention, after the reset
+    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+    assert is_usable(transport)
+
+
+def test_a_device_that_cannot_be_recovered_is_tried_again_before_the_next_command(
+    bus: MeddledBus, transport: BulkOnlyTransport
+) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(TransportError):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.fail_requests = {}
+    bus.wire.log.clear()
+    assert is_usable(transport)
+    assert bus.wire.log[:4] == [*RECOVERY, "cbw 28"]
+
+
+def test_an_unplugged_device_is_gone_without_any_recovery(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.unplug(bus.devices()[0])
+    bus.wire.log.clear()
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log == ["cbw 28"]
+
+
+def test_a_device_unplugged_in_the_data_phase_is_gone(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def pull(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        bus.unplug(bus.devices()[0])
+
+    bus.wire.meddle = on(0x28, "data", pull)
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+
+
+def test_a_device_found_gone_while_recovering_is_gone(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def fail(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        bus.unplug(bus.devices()[0])
+        return Code.IO, 0
+
+    bus.wire.meddle = on(0x28, "data", fail)
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+
+
+@pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
+def test_an_interrupted_command_is_recovered_before_the_next(
+    bus: MeddledBus, transport: BulkOnlyTransport, phase: str
+) -> None:
+    def interrupt(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        raise KeyboardInterrupt
+
+    bus.wire.meddle = on(0x28, phase, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.log.clear()
+    assert is_usable(transport)
+    assert bus.wire.log[:3] == RECOVERY
+
+
+def test_an_interrupted_command_is_recovered_at_close(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def interrupt(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        raise KeyboardInterrupt
+
+    bus.wire.meddle = on(0x28, "data", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.log.clear()
+    transport.close()
+    assert bus.wire.log == RECOVERY
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_closing_is_quiet_where_even_the_recovery_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(TransportError):
+        run(transport, READ, Direction.IN, 512)
+    transport.close()
+    transport.close()
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+@pytest.mark.parametrize(("code", "luns"), [(Code.PIPE, 0), (Code.TIMEOUT, 0)])
+def test_get_max_lun_may_fail(code: Code, luns: int) -> None:
+    bus = MeddledBus(Stick([Unit(Memory(512)), Unit(Memory(512))]))
+    bus.wire.fail_requests["request fe"] = code
+    with_failure = transport_on(bus)
+    assert with_failure.max_lun == luns
+    with_failure.close()
+    bus.wire.fail_requests.clear()
+    without = transport_on(bus)
+    assert without.max_lun == 1
+    without.close()
+    bus.close()
+
+
+@pytest.mark.parametrize("reply", [b"", b"\x10", b"\xff"])
+def test_a_max_lun_that_cannot_be_is_taken_as_0(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+    bus = MeddledBus(stick())
+    monkeypatch.setattr("tests.sticks.MeddledHandle.control_in", lambda *arguments: reply)
+    transport = transport_on(bus)
+    assert transport.max_lun == 0
+    transport.close()
+    bus.close()
+
+
+@pytest.mark.parametrize(("lun", "cdb"), [(16, TEST_UNIT_READY), (-1, TEST_UNIT_READY), (0, b""), (0, bytes(17))])
+def test_what_does_not_fit_a_cbw_is_refused(
+    bus: MeddledBus, transport: BulkOnlyTransport, lun: int, cdb: bytes
+) -> None:
+    with pytest.raises(ValueError, match="do not fit a CBW"):
+        transport.execute(lun, cdb, Direction.NONE, memoryview(b""), 1)
+    assert bus.wire.log == []
+
+
+def test_a_residue_beyond_the_length_vouches_for_nothing(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x12, "csw", answers(residue=0xFFFFFFFF))
+    _, residue, count, _ = run(transport, INQUIRY, Direction.IN, 36)
+    assert (residue, count) == (36, 36)
+
+
+def test_threads_do_not_interleave(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    wrong: list[int] = []
+
+    def read_blocks(first: int) -> None:
+        for lba in range(first, first + 50):
+            _, _, _, data = run(transport, bytes([0x28, 0, *lba.to_bytes(4, "big"), 0, 0, 1, 0]), Direction.IN, 512)
+            if data[:4] != lba.to_bytes(4, "big"):
+                wrong.append(lba)
+
+    threads = [threading.Thread(target=read_blocks, args=(first * 100,)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(bus.wire.log[at : at + 3] == ["cbw 28", "in", "in"] for at in range(0, len(bus.wire.log), 3))
+
+
+@pytest.mark.parametrize(("speed", "most"), [("high", 120 * 1024), ("full", 120 * 1024), ("super", 1 << 20)])
+def test_the_bus_speed_bounds_a_command(speed: str, most: int) -> None:
+    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], Identity(speed=speed))) as transport:
+        assert transport.max_transfer == most
+
+
+def test_the_in_endpoint_of_the_tests_is_marked_so() -> None:
+    assert ENDPOINT_IN == 0x80
+    assert len(csw(1)) == CSW_LENGTH

@@ -1,0 +1,249 @@
+"""Reads and writes of any size, on media of every block size, up to beyond 2 TiB."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scsiusb import DataProtect, Disk, LbaOutOfRange, MediumChanged, NoMedium, OutOfRange, TransportError
+from scsiusb.opening import open_on
+from scsiusb.scsi.block import Read10
+from scsiusb.usb.backend import Code
+from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
+from tests.sticks import Answer, MeddledBus, Wire, stick
+
+
+@contextmanager
+def disk_on(*sticks: Stick) -> Iterator[tuple[Disk, MeddledBus]]:
+    bus = MeddledBus(*sticks)
+    with open_on(bus) as disk:
+        yield disk, bus
+    assert not bus.handles
+    bus.close()
+
+
+def cbws(bus: MeddledBus, opcode: str) -> int:
+    return bus.wire.log.count(f"cbw {opcode}")
+
+
+@pytest.mark.parametrize("block_size", [512, 2048, 4096])
+def test_every_block_is_where_it_belongs(block_size: int) -> None:
+    with disk_on(stick(700, block_size)) as (disk, _):
+        assert (disk.blocks, disk.block_size, disk.size) == (700, block_size, 700 * block_size)
+        for lba, blocks in [(0, 1), (699, 1), (0, 700), (3, 333)]:
+            data = disk.read(lba, blocks)
+            assert len(data) == blocks * block_size
+            for at in range(blocks):
+                assert int.from_bytes(data[at * block_size :][:4], "big") == lba + at
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_write_lands_where_it_belongs_and_nowhere_else(data: st.DataObject) -> None:
+    lba = data.draw(st.integers(0, 599))
+    blocks = data.draw(st.integers(0, 600 - lba))
+    medium = Memory(600 * 512)
+    before = bytes(medium.data)
+    payload = bytes([0xA5]) * (blocks * 512)
+    with disk_on(Stick([Unit(medium)])) as (disk, _):
+        assert disk.write(lba, payload) == blocks
+        assert disk.read(lba, blocks) == payload
+    assert bytes(medium.data) == before[: lba * 512] + payload + before[(lba + blocks) * 512 :]
+
+
+def test_a_large_transfer_is_cut_by_the_bus_speed() -> None:
+    with disk_on(stick(2048)) as (disk, bus):
+        assert disk.max_blocks == 240
+        disk.read(0, 2048)
+        assert cbws(bus, "28") == 9
+    fast = Stick([Unit(Memory(1 << 21))], Identity(speed="super"))
+    with disk_on(fast) as (disk, bus):
+        assert disk.max_blocks == 2048
+        disk.read(0, 4096)
+        assert cbws(bus, "28") == 2
+
+
+def test_a_large_transfer_is_cut_by_the_devices_block_limits() -> None:
+    with disk_on(stick(256, maximum_transfer=64)) as (disk, bus):
+        assert disk.max_blocks == 64
+        disk.read(0, 130)
+        assert cbws(bus, "28") == 3
+
+
+def test_an_old_device_is_not_asked_for_vpd_pages() -> None:
+    """Some sticks hang on any."""
+    with disk_on(stick(256, version=4, maximum_transfer=64)) as (disk, bus):
+        assert disk.max_blocks == 240
+        assert cbws(bus, "12") == 1
+
+
+def test_beyond_two_tebibytes_the_long_commands_are_used() -> None:
+    blocks = 6 << 30
+    border = 1 << 32
+    with disk_on(Stick([Unit(Sparse(blocks))])) as (disk, bus):
+        assert disk.blocks == blocks
+        disk.write(border - 2, b"\x11" * 1024)
+        assert (cbws(bus, "2a"), cbws(bus, "8a")) == (1, 0)
+        disk.write(border - 1, b"\x22" * 1024)
+        assert cbws(bus, "8a") == 1
+        disk.write(blocks - 1, b"\x33" * 512)
+        assert disk.read(border - 2, 3) == b"\x11" * 512 + b"\x22" * 1024
+        assert disk.read(blocks - 1, 1) == b"\x33" * 512
+        assert disk.read(blocks - 2, 1) == bytes(512)
+
+
+@pytest.mark.parametrize("blocks", [1 << 32, (1 << 32) - 1, (1 << 32) + 1])
+def test_capacities_around_two_tebibytes(blocks: int) -> None:
+    with disk_on(Stick([Unit(Sparse(blocks))])) as (disk, _):
+        assert disk.blocks == blocks
+        assert disk.read(blocks - 1, 1) == bytes(512)
+
+
+@pytest.mark.parametrize(("lba", "blocks"), [(2048, 1), (2047, 2), (0, 2049), (1 << 70, 1), (0, 1 << 70)])
+def test_blocks_that_are_not_there_are_refused_before_anything_is_sent(lba: int, blocks: int) -> None:
+    with disk_on(stick()) as (disk, bus):
+        assert disk.blocks == 2048
+        bus.wire.log.clear()
+        with pytest.raises(OutOfRange, match="beyond the medium's 2048 blocks"):
+            disk.read(lba, blocks)
+        with pytest.raises(ValueError):
+            disk.write(2048, bytes(512))
+        assert bus.wire.log == []
+
+
+@pytest.mark.parametrize(("lba", "blocks"), [(-1, 1), (0, -1), (-1, 0)])
+def test_negatives_are_refused(lba: int, blocks: int) -> None:
+    with disk_on(stick()) as (disk, _), pytest.raises(ValueError, match="negative"):
+        disk.read(lba, blocks)
+
+
+def test_no_blocks_are_no_command() -> None:
+    with disk_on(stick()) as (disk, bus):
+        assert disk.read(0, 0) == b""
+        assert disk.read(2048, 0) == b""
+        assert disk.write(0, b"") == 0
+        assert cbws(bus, "28") == cbws(bus, "2a") == 0
+
+
+@pytest.mark.parametrize("length", [1, 511, 513])
+def test_a_length_that_is_no_whole_number_of_blocks_is_refused(length: int) -> None:
+    with disk_on(stick()) as (disk, bus):
+        with pytest.raises(ValueError, match="no multiple of the block size 512"):
+            disk.readinto(0, bytearray(length))
+        with pytest.raises(ValueError, match="no multiple"):
+            disk.write(0, bytes(length))
+        assert cbws(bus, "2a") == 0
+
+
+def test_readinto_takes_any_writable_buffer() -> None:
+    with disk_on(stick()) as (disk, _):
+        words = array.array("I", bytes(1024))
+        assert disk.readinto(7, memoryview(words)) == 2
+        assert words.tobytes()[:4] == (7).to_bytes(4, "big")
+        whole = bytearray(2048)
+        with memoryview(whole) as view:
+            disk.readinto(9, view[512:1024])
+        assert whole[:512] == bytes(512)
+        assert whole[512:516] == (9).to_bytes(4, "big")
+
+
+def test_readinto_refuses_what_cannot_be_written() -> None:
+    with disk_on(stick()) as (disk, _), pytest.raises(TypeError, match="writable"):
+        disk.readinto(0, memoryview(bytes(512)))
+
+
+def test_the_callers_buffer_is_free_again_after_an_error() -> None:
+    with disk_on(stick()) as (disk, bus):
+        buffer = bytearray(512 * 300)
+
+        def fail(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
+            return (Code.IO, 0) if wire.opcode == 0x28 else None
+
+        bus.wire.meddle = fail
+        with pytest.raises(TransportError):
+            disk.readinto(0, buffer)
+        buffer.append(0)  # a BufferError if it were still exported
+        bus.wire.meddle = None
+
+
+def test_closing_flushes_what_was_written() -> None:
+    medium = Memory(1 << 16)
+    with disk_on(Stick([Unit(medium)])) as (disk, bus):
+        disk.write(0, bytes(512))
+        assert cbws(bus, "35") == 0
+    assert cbws(bus, "35") == 1
+    assert medium.flushes == 1
+
+
+def test_closing_after_reading_flushes_nothing() -> None:
+    with disk_on(stick()) as (disk, bus):
+        disk.read(0, 1)
+    assert cbws(bus, "35") == 0
+
+
+def test_a_transport_error_is_not_followed_by_a_flush() -> None:
+    bus = MeddledBus(stick())
+    with pytest.raises(TransportError, match="the cable"), open_on(bus) as disk:
+        disk.write(0, bytes(512))
+        raise TransportError("the cable")
+    assert cbws(bus, "35") == 0
+    bus.close()
+
+
+def test_the_device_is_released_also_when_the_last_flush_fails() -> None:
+    bus = MeddledBus(stick())
+    disk = open_on(bus)
+    disk.write(0, bytes(512))
+    bus.wire.meddle = lambda wire, endpoint, view: (Code.IO, 0) if wire.opcode == 0x35 else None
+    with pytest.raises(TransportError):
+        disk.close()
+    assert not bus.handles
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+    disk.close()
+    bus.close()
+
+
+def test_a_device_without_a_cache_has_nothing_to_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    with disk_on(stick()) as (disk, _):
+        disk.write(0, bytes(512))
+        monkeypatch.setattr("scsiusb.disk.SynchronizeCache10.cdb", lambda self: bytes.fromhex("c0" + "00" * 9))
+        disk.flush()
+
+
+def test_write_protected() -> None:
+    with disk_on(stick(write_protected=True)) as (disk, _):
+        assert disk.read(0, 1)[:4] == bytes(4)
+        with pytest.raises(DataProtect, match=r"WRITE\(10\) of 1 block at LBA 0"):
+            disk.write(0, bytes(512))
+
+
+def test_an_empty_unit_has_no_blocks_but_a_name() -> None:
+    with disk_on(Stick([Unit()])) as (disk, _):
+        assert disk.inquiry().product == "Virtual Stick"
+        with pytest.raises(NoMedium):
+            disk.blocks  # noqa: B018
+        with pytest.raises(NoMedium):
+            disk.read(0, 1)
+
+
+def test_a_changed_medium_is_told_and_then_known_anew() -> None:
+    with disk_on(stick(2048)) as (disk, bus):
+        assert disk.blocks == 2048
+        unit = bus._connections[2].stick.units[0]
+        unit.remove()
+        unit.insert(Memory(100 * 512))
+        with pytest.raises(MediumChanged):
+            disk.read(0, 1)
+        assert disk.blocks == 100
+
+
+def test_the_device_has_the_last_word_on_a_block_address() -> None:
+    with disk_on(stick(64)) as (disk, _):
+        disk.read(0, 1)
+        with pytest.raises(LbaOutOfRange):
+            disk.execute(Read10(64, 1, block_size=512))

@@ -1,0 +1,132 @@
+"""Which device the words mean, and opening it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique
+from scsiusb.opening import open_on, select
+from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.interface import find
+from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit
+
+
+@pytest.fixture
+def bus() -> Bus:
+    identities = [Identity(vid=0x1234, pid=0xABCD, serial="A"), Identity(vid=0x1234, pid=0xABCD, serial="B")]
+    return Bus(*(Stick([Unit(Memory(512))], identity) for identity in identities), number=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "address"), [("2-1", "2-1"), ("2-2:1.0", "2-2"), ("serial=B", "2-2"), ("serial=A", "2-1")]
+)
+def test_a_device_by_address_name_or_serial(bus: Bus, words: str, address: str) -> None:
+    assert select(find(bus), words).address == address
+
+
+def test_the_only_device_needs_no_words(bus: Bus) -> None:
+    bus.unplug(bus.devices()[0])
+    assert select(find(bus), None).address == "2-2"
+    assert select(find(bus), "1234:abcd").address == "2-2"
+    assert select(find(bus), "1234:ABCD").address == "2-2"
+
+
+@pytest.mark.parametrize("words", [None, "1234:abcd"])
+def test_two_matches_are_an_error_that_lists_them(bus: Bus, words: str | None) -> None:
+    with pytest.raises(DeviceNotUnique, match=r"2-1 \(1234:abcd, serial A\), 2-2 \(1234:abcd, serial B\)"):
+        select(find(bus), words)
+
+
+@pytest.mark.parametrize("words", ["2-3", "serial=", "serial=AB", "ffff:ffff", "2", ""])
+def test_no_match_is_an_error(bus: Bus, words: str) -> None:
+    with pytest.raises(DeviceNotFound, match="no attached device matches"):
+        select(find(bus), words)
+
+
+def test_nothing_attached_is_an_error() -> None:
+    with pytest.raises(DeviceNotFound, match="no mass-storage device is attached"):
+        select(find(Bus()), None)
+
+
+@pytest.mark.parametrize("lun", [-1, 16])
+def test_a_lun_that_cannot_be_is_refused_before_anything_is_opened(bus: Bus, lun: int) -> None:
+    with pytest.raises(ValueError, match=f"LUN {lun}"):
+        open_on(bus, "2-1", lun=lun)
+
+
+def test_a_lun_that_the_device_does_not_have(bus: Bus) -> None:
+    with pytest.raises(DeviceNotFound, match="has no LUN 9, its last is 0"):
+        open_on(bus, "2-1", lun=9)
+    assert not bus.handles
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_a_device_in_use_by_another_handle(bus: Bus) -> None:
+    with open_on(bus, "2-1"), pytest.raises(DeviceBusy):
+        open_on(bus, "2-1")
+
+
+def test_an_interface_found_before_a_replug_is_gone(bus: Bus) -> None:
+    old = find(bus)[0]
+    with open_on(bus, old) as disk:
+        assert disk.blocks == 1
+    stick = Stick([Unit(Memory(512))])
+    bus.unplug(bus.devices()[0])
+    bus.plug(stick, (1,))
+    with pytest.raises(DeviceGone):
+        open_on(bus, old)
+
+
+def test_a_virtual_stick_in_a_file(tmp_path: Path) -> None:
+    image = tmp_path / "disk: image.img"
+    image.write_bytes(bytes(512) + b"second".ljust(512, b"\0"))
+    with scsiusb.open(f"virtual:{image}") as disk:
+        assert disk.blocks == 2
+        assert disk.read(1, 1).startswith(b"second")
+        disk.write(0, b"\x01" * 512)
+    assert image.read_bytes()[:512] == b"\x01" * 512
+
+
+def test_a_formatted_virtual_stick_in_memory() -> None:
+    with scsiusb.open("virtual:") as disk:
+        assert disk.read(0, 1)[510:] == b"\x55\xaa"
+
+
+def test_a_virtual_stick_in_a_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(bytes(513))
+    with pytest.raises(ValueError):
+        scsiusb.open(f"virtual:{tmp_path / 'odd'}")
+    with pytest.raises(FileNotFoundError):
+        scsiusb.open(f"virtual:{tmp_path / 'none'}")
+
+
+def test_a_closed_disk_is_closed(tmp_path: Path) -> None:
+    disk = scsiusb.open("virtual:")
+    disk.close()
+    disk.close()
+    with pytest.raises(DeviceClosed, match="was closed; open it again"):
+        disk.read(0, 1)
+
+
+def test_libusb_that_cannot_be_loaded_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded")
+
+    monkeypatch.setattr("scsiusb.usb.libusb.LibusbBackend.__init__", fail)
+    with pytest.raises(scsiusb.DeviceUnsupported, match="libusb cannot be loaded"):
+        scsiusb.devices()
+
+
+def test_devices_are_values() -> None:
+    for info in scsiusb.devices():
+        assert info.protocol in ("bot", "uas")
+
+
+def test_names_are_exported_lazily() -> None:
+    assert set(scsiusb.__all__) <= set(dir(scsiusb))
+    assert all(getattr(scsiusb, name) for name in scsiusb.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        scsiusb.nothing  # noqa: B018

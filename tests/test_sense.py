@@ -1,0 +1,118 @@
+"""Sense data, their text and the error that they stand for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import scsiusb
+from scsiusb import CheckCondition, MalformedReply, Sense
+from scsiusb.scsi.sense import error_for
+
+FIXED = bytes.fromhex("f0 00 03 12345678 0a 00000000 11 00 00 000000")
+DESCRIPTOR = bytes.fromhex("72 03 11 00 000000 10 00 0a 80 00 0000000123456789 05 02 00 20")
+
+
+def test_fixed_format() -> None:
+    sense = Sense.parse(FIXED)
+    assert (sense.key, sense.asc, sense.ascq, sense.information) == (3, 0x11, 0, 0x12345678)
+    assert not sense.deferred
+    assert not sense.ili
+
+
+def test_the_information_counts_only_where_it_is_valid() -> None:
+    assert Sense.parse(b"\x70" + FIXED[1:]).information is None
+
+
+def test_descriptor_format() -> None:
+    sense = Sense.parse(DESCRIPTOR)
+    assert (sense.key, sense.asc, sense.ascq, sense.information) == (3, 0x11, 0, 0x123456789)
+    assert sense.ili
+
+
+@pytest.mark.parametrize("code", [0x71, 0x73, 0xF1])
+def test_a_deferred_error_belongs_to_an_earlier_command(code: int) -> None:
+    body = DESCRIPTOR if code & 0x7F == 0x73 else FIXED
+    assert Sense.parse(bytes([code]) + body[1:]).deferred
+
+
+def test_an_incorrect_length_is_seen() -> None:
+    assert Sense.parse(b"\x70\0\x25" + FIXED[3:]).ili
+
+
+@pytest.mark.parametrize("data", [b"", bytes(18)])
+def test_nothing_at_all_is_no_sense(data: bytes) -> None:
+    assert Sense.parse(data).is_empty
+
+
+@pytest.mark.parametrize("data", [b"\x01", b"\x7f" + bytes(17), b"\x70", b"\x72\x05"])
+def test_another_format_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedReply):
+        Sense.parse(data)
+
+
+def test_fixed_sense_may_be_cut_behind_the_key() -> None:
+    assert Sense.parse(FIXED[:3]).key == 3
+    assert Sense.parse(FIXED[:13]).asc == 0x11
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_sense_or_malformed(data: bytes) -> None:
+    try:
+        sense = Sense.parse(data)
+    except MalformedReply:
+        return
+    assert str(sense)
+    assert isinstance(error_for(sense, "a command"), CheckCondition)
+
+
+@pytest.mark.parametrize(
+    ("asc", "ascq", "text"),
+    [
+        (0x3A, 0x00, "Medium not present"),
+        (0x04, 0x01, "Logical unit is in process of becoming ready"),
+        (0x40, 0x85, "Diagnostic failure on component 85h"),
+        (0x80, 0x12, "Additional sense 80h/12h"),
+    ],
+)
+def test_the_text_is_the_standards_or_the_numbers(asc: int, ascq: int, text: str) -> None:
+    assert Sense(2, asc, ascq).text == text
+
+
+@pytest.mark.parametrize(
+    ("key", "asc", "ascq", "error"),
+    [
+        (0x2, 0x3A, 0x01, "NoMedium"),
+        (0x2, 0x04, 0x01, "NotReady"),
+        (0x3, 0x11, 0x00, "MediumError"),
+        (0x4, 0x44, 0x00, "HardwareError"),
+        (0x5, 0x20, 0x00, "UnsupportedOpcode"),
+        (0x5, 0x21, 0x00, "LbaOutOfRange"),
+        (0x5, 0x24, 0x00, "IllegalRequest"),
+        (0x6, 0x28, 0x00, "MediumChanged"),
+        (0x6, 0x29, 0x00, "UnitAttention"),
+        (0x7, 0x27, 0x00, "DataProtect"),
+        (0x8, 0x00, 0x00, "BlankCheck"),
+        (0x9, 0x80, 0x00, "CheckCondition"),
+        (0xB, 0x00, 0x00, "AbortedCommand"),
+        (0xE, 0x1D, 0x00, "Miscompare"),
+        (0x0, 0x00, 0x00, "CheckCondition"),
+    ],
+)
+def test_the_most_specific_error_is_raised(key: int, asc: int, ascq: int, error: str) -> None:
+    raised = error_for(Sense(key, asc, ascq), "READ(10)")
+    assert type(raised) is getattr(scsiusb, error)
+    assert raised.sense.key == key
+    assert str(raised).startswith("READ(10) failed")
+
+
+def test_an_error_without_sense_says_so() -> None:
+    assert "does not say why" in str(error_for(Sense(0, 0, 0), "READ(10)"))
+
+
+def test_the_two_branches_of_errors_never_mix() -> None:
+    kinds = [getattr(scsiusb, name) for name in scsiusb.__all__]
+    errors = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, scsiusb.ScsiUsbError)]
+    assert len(errors) > 20
+    assert not [e for e in errors if issubclass(e, scsiusb.TransportError) and issubclass(e, CheckCondition)]
