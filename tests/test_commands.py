@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scsiusb import MalformedReply
-from scsiusb.scsi import block, inquiry, mode, primary, vpd
+from scsiusb.scsi import block, inquiry, mode, multimedia, primary, vpd
 from scsiusb.scsi.command import Command
 from scsiusb.transport.base import Direction
 
@@ -37,6 +37,7 @@ CDBS: list[tuple[Command[Any], str]] = [
     (block.SynchronizeCache10(immediate=True), "35 02 00 00 00 00 00 00 00 00"),
     (block.StartStopUnit(start=True), "1b 00 00 00 01 00"),
     (block.StartStopUnit(load_eject=True), "1b 00 00 00 02 00"),
+    (multimedia.GetMediaEvent(), "4a 01 00 00 10 00 00 00 08 00"),
     (block.StartStopUnit(power_condition=3, immediate=True), "1b 01 00 00 30 00"),
 ]
 
@@ -174,3 +175,21 @@ def test_a_mode_subpage_has_a_longer_header() -> None:
 def test_mode_parameters_without_a_whole_header_are_malformed(data: bytes) -> None:
     with pytest.raises(MalformedReply):
         primary.ModeSense6().reply(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "told", "present"),
+    [
+        ("0006 04 5e 02 02 0000", True, True),
+        ("0006 04 5e 03 01 0000", True, False),
+        ("0002 80 5e 00 00 0000", False, False),
+    ],
+)
+def test_a_media_event_tells_whether_a_disc_is_in(data: str, told: bool, present: bool) -> None:
+    event = multimedia.GetMediaEvent().reply(bytes.fromhex(data))
+    assert (not event.no_event, event.present) == (told, present)
+
+
+def test_a_media_event_cut_short_is_malformed() -> None:
+    with pytest.raises(MalformedReply):
+        multimedia.GetMediaEvent().reply(bytes(5))

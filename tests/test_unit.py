@@ -14,6 +14,7 @@ from scsiusb import (
     CheckCondition,
     Command,
     Direction,
+    IllegalRequest,
     LogicalUnit,
     MalformedReply,
     MediumChanged,
@@ -317,3 +318,53 @@ def test_no_other_thread_comes_between_a_failure_and_its_sense(bus: MeddledBus, 
     sent = cbws(bus)
     assert sent.count("03") == 100
     assert all(after == "03" for before, after in pairwise(sent) if before == "00")
+
+
+NOT_SUPPORTED = bytes.fromhex("70 00 05 00000000 0a 00000000 25 00 00 000000")
+
+
+def without_sense(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, event: bytes | None, device_type: int) -> None:
+    """A device as QEMU's usb-bot: each REQUEST SENSE says that the unit is not supported."""
+    execute = unit.transport.execute
+
+    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        if cdb[0] == 0x03:
+            buffer[:] = NOT_SUPPORTED
+            return Completion(0, 0, len(buffer))
+        if cdb[0] == 0x4A and event is not None:
+            buffer[:] = event
+            return Completion(0, 0, len(buffer))
+        true = execute(lun, cdb, direction, buffer, timeout)
+        if cdb[0] == 0x12:
+            buffer[0] = device_type
+        return true
+
+    monkeypatch.setattr(unit.transport, "execute", ended)
+
+
+NO_DISC, DISC = bytes.fromhex("0006045e00000000"), bytes.fromhex("0006045e00020000")
+
+
+@pytest.mark.parametrize(
+    ("event", "device_type", "error"),
+    [(NO_DISC, 5, NoMedium), (DISC, 5, IllegalRequest), (NO_DISC, 0, IllegalRequest), (None, 5, IllegalRequest)],
+    ids=["empty drive", "disc", "disk", "no such command"],
+)
+def test_an_empty_drive_whose_sense_is_false_is_asked_otherwise(
+    unit: LogicalUnit,
+    monkeypatch: pytest.MonkeyPatch,
+    event: bytes | None,
+    device_type: int,
+    error: type[CheckCondition],
+) -> None:
+    empty = LogicalUnit(unit.transport, 1)
+    without_sense(empty, monkeypatch, event, device_type)
+    with pytest.raises(error):
+        empty.test_unit_ready()
+
+
+def test_a_unit_attention_whose_sense_is_false_is_still_taken(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_sense(unit, monkeypatch, None, 0)
+    unit.test_unit_ready()

@@ -12,14 +12,14 @@ from construct import Array, BitsInteger, BitStruct, Byte, Bytes, Const, Flag, I
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsiusb.scsi import block, primary
+from scsiusb.scsi import block, multimedia, primary
 from scsiusb.scsi.command import Command
 from scsiusb.transport.bot import CBW, CBW_CODEC, CSW, CSW_CODEC
 from scsiusb.wire import BitPacker, ByteCodec
 
 COMMANDS = [
     kind
-    for module in (primary, block)
+    for module in (primary, block, multimedia)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Command) and "CDB" in vars(kind)
 ]
@@ -31,7 +31,7 @@ def field_values(kind: type[Command[Any]]) -> st.SearchStrategy[dict[str, int]]:
 
 
 def test_all_commands_are_proved() -> None:
-    assert len(COMMANDS) == 17
+    assert len(COMMANDS) == 18
 
 
 @pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)

@@ -20,8 +20,13 @@ class Reply:
     @classmethod
     def parse(cls: type[R], data: bytes) -> R:
         """Raises MalformedReply where `data` does not have the layout."""
-        values = parse(cls.LAYOUT, data, cls.__name__)
+        values = cls.fields_of(data)
         return cls(**{field.name: values[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+
+    @classmethod
+    def fields_of(cls, data: bytes) -> Any:
+        """The layout's fields, for replies that are made of them in another way."""
+        return parse(cls.LAYOUT, data, cls.__name__)
 
 
 def parse(layout: Construct, data: bytes, what: str) -> Any:

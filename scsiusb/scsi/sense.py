@@ -49,7 +49,7 @@ KEYS: Final = (  # SPC-4 table 53
 NO_SENSE: Final = 0x0
 RECOVERED_ERROR: Final = 0x1
 NOT_READY: Final = 0x2
-UNIT_ATTENTION: Final = 0x6
+ILLEGAL_REQUEST: Final = 0x5
 
 FIXED_CODES: Final = (0x70, 0x71)
 DESCRIPTOR_CODES: Final = (0x72, 0x73)
@@ -151,6 +151,10 @@ class Sense:
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
 
     @property
+    def is_unit_not_supported(self) -> bool:
+        return (self.key, self.asc, self.ascq) == (ILLEGAL_REQUEST, 0x25, 0x00)
+
+    @property
     def codes(self) -> str:
         """Key, ASC and ASCQ as engineers write them: "2/3A/00"."""
         return f"{self.key:X}/{self.asc:02X}/{self.ascq:02X}"
@@ -158,6 +162,8 @@ class Sense:
     def __str__(self) -> str:
         return f"{self.key_text.lower()}: {self.text} ({self.codes})"
 
+
+MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
 ANY: Final = None
 ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckCondition]], ...]] = (

@@ -10,10 +10,11 @@ from typing import Final, TypeVar
 from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged, NotReady, UnitAttention
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Capacity, ReadCapacity10, ReadCapacity16, StartStopUnit
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.inquiry import STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.inquiry import CD_ROM, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
+from scsiusb.scsi.multimedia import GetMediaEvent
 from scsiusb.scsi.primary import Inquiry, InquiryVpd, ModeSense6, RequestSense, TestUnitReady
-from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 
@@ -70,6 +71,8 @@ class LogicalUnit:
                 if completion.status == GOOD:
                     return self._processed(command, completion)
                 sense = self.auto_sense()
+                if sense.is_unit_not_supported and patience.is_worn:
+                    sense = self._without_sense(sense)
             if sense.key == RECOVERED_ERROR:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
                 return self._processed(command, completion)
@@ -139,12 +142,32 @@ class LogicalUnit:
 
     def auto_sense(self) -> Sense:
         """REQUEST SENSE right behind the failed command; itself never retried."""
-        command = RequestSense()
+        try:
+            return self._reply_of(RequestSense())
+        except CheckCondition:
+            return Sense(0, 0, 0)
+
+    def _without_sense(self, sense: Sense) -> Sense:
+        """What the unit would say if it could.
+
+        QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
+        is there. A CD-ROM drive can be asked otherwise whether it is empty.
+        """
+        try:
+            if self._reply_of(Inquiry()).peripheral_device_type != CD_ROM:
+                return sense
+            event = self._reply_of(GetMediaEvent())
+        except (CheckCondition, MalformedReply):
+            return sense
+        return sense if event.no_event or event.present else MEDIUM_NOT_PRESENT
+
+    def _reply_of(self, command: Command[R]) -> R:
+        """Runs a command once and without asking for any sense: an error stands for all that it could say."""
         with self.transport.buffer(command.length) as buffer:
             completion = self._send(command, command.cdb(), buffer)
-            return Sense.parse(
-                bytes(buffer[: completion.processed(command.length)]) if completion.status == GOOD else b""
-            )
+            if completion.status != GOOD:
+                raise error_for(Sense(0, 0, 0), str(command))
+            return command.reply(bytes(buffer[: completion.processed(command.length)]))
 
 
 def _is_fixed(command: Command[R]) -> bool:
@@ -160,11 +183,16 @@ class _Patience:
         self._attentions = 0
         self._deadline = time.monotonic() + policy.becoming_ready
 
+    @property
+    def is_worn(self) -> bool:
+        """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
+        return self._attentions > 0 or not self._policy.unit_attentions
+
     def allows(self, command: Command[R], error: CheckCondition) -> bool:
         """May the command be sent again? Waits where waiting is what it needs."""
         if isinstance(error, MediumChanged) and command.accesses_medium:
             return False
-        if isinstance(error, UnitAttention):
+        if isinstance(error, UnitAttention) or (error.sense.is_unit_not_supported and not self.is_worn):
             self._attentions += 1
             return self._attentions <= self._policy.unit_attentions
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
