@@ -166,6 +166,19 @@ def test_mode_parameters_6_and_10() -> None:
     assert short.block_descriptors.hex() == "0000000000000200"
 
 
+def test_what_stands_beyond_the_mode_data_is_padding() -> None:
+    data = primary.ModeSense6().reply(bytes.fromhex("07 00 00 00 0a 02 aabb") + bytes(100))
+    assert data.pages == (mode.ModePage(0x0A, 0, b"\xaa\xbb"),)
+    long = primary.ModeSense10().reply(bytes.fromhex("000a 00 00 0000 0000 0a 02 aabb") + bytes(100))
+    assert long.pages == data.pages
+
+
+def test_a_mode_data_length_of_nothing_is_not_believed() -> None:
+    """Some sticks leave it 0."""
+    data = primary.ModeSense6().reply(bytes.fromhex("00 00 80 00"))
+    assert data.write_protected
+
+
 def test_a_mode_subpage_has_a_longer_header() -> None:
     data = primary.ModeSense6().reply(bytes.fromhex("00 00 00 00 4a 01 0002 aabb"))
     assert data.pages == (mode.ModePage(0x0A, 1, b"\xaa\xbb"),)

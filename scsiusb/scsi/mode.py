@@ -68,8 +68,10 @@ class ModeParameters:
 
     @classmethod
     def parse(cls, data: bytes, *, long_header: bool) -> ModeParameters:
-        """Raises MalformedReply where not even the header is whole."""
-        fields = parse(HEADER_10 if long_header else HEADER_6, data, "MODE SENSE")
+        """Raises MalformedReply where not even the header is whole. What stands beyond the data's length is padding."""
+        size = 2 if long_header else 1  # of the MODE DATA LENGTH field, which does not count itself
+        length = int.from_bytes(data[:size], "big") + size
+        fields = parse(HEADER_10 if long_header else HEADER_6, data[:length] if length > size else data, "MODE SENSE")
         return cls(
             medium_type=fields.medium_type,
             write_protected=fields.device_specific.write_protected,

@@ -30,6 +30,11 @@ class Code(IntEnum):
     NOT_SUPPORTED = -12
     OTHER = -99
 
+    @classmethod
+    def _missing_(cls, value: object) -> Code:
+        """A newer libusb may have codes that we do not know."""
+        return cls.OTHER
+
 
 class UsbError(Exception):
     """A request failed with `code`; never leaves `usb/`, where `port.py` turns it into the public error."""

@@ -127,9 +127,10 @@ def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, 
 
 
 def _printable(strings: Strings) -> Strings:
-    return Strings(*(printable(text) for text in (strings.serial, strings.manufacturer, strings.product)))
+    texts = (strings.serial, strings.manufacturer, strings.product)
+    return Strings(*(None if text is None else printable(text) for text in texts))
 
 
-def printable(text: str | None) -> str | None:
+def printable(text: str) -> str:
     """Without what a hostile device could send to a terminal."""
-    return None if text is None else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

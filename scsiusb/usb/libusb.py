@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from scsiusb.usb import linux
 from scsiusb.usb.backend import Code, Device, Endpoint, Handle, Setting, Strings, UsbError
+from scsiusb.usb.interface import printable
 from scsiusb.usb.transfer import Transfers, declare
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed
@@ -68,18 +71,26 @@ class LibusbBackend:
         """The context stays: it is pyusb's, and others in this process may use it."""
 
     def _find(self, device: Device) -> tuple[Any, Any]:
-        for reference in self._backend.enumerate_devices():
-            descriptor = self._backend.get_device_descriptor(reference)
+        for reference, descriptor in self._references():
             if (descriptor.bus, descriptor.address) == (device.bus, device.number):
                 return reference, descriptor
         raise UsbError(Code.NO_DEVICE)
 
     def _scan(self) -> Iterator[tuple[Any, Device]]:
-        for reference in self._backend.enumerate_devices():
-            descriptor = self._backend.get_device_descriptor(reference)
+        for reference, descriptor in self._references():
             if descriptor.bDeviceClass != HUB_CLASS:
                 configuration, settings = self._active_configuration(reference)
                 yield reference, _device(descriptor, configuration, settings)
+
+    def _references(self) -> Iterator[tuple[Any, Any]]:
+        """Every device with its descriptor; pyusb's errors become ours."""
+        try:
+            for reference in self._backend.enumerate_devices():
+                yield reference, self._backend.get_device_descriptor(reference)
+        except self._pyusb.USBError as error:
+            raise UsbError(Code(error.backend_error_code), error.strerror or "") from error
+        except NotImplementedError as error:
+            raise UsbError(Code.NOT_SUPPORTED) from error
 
     def _active_configuration(self, reference: Any) -> tuple[int, tuple[Setting, ...]]:
         """(0, ()) where there is none or it cannot be read."""
@@ -127,39 +138,44 @@ class LibusbHandle:
         self._lib = backend.lib
         self._device = device
         self._handle = ctypes.c_void_p()
-        self._memory: dict[int, int] = {}  # id of a view: address of its device memory
-        self._check(self._lib.libusb_open(reference.devid, ctypes.byref(self._handle)))
+        _check(self._lib.libusb_open(reference.devid, ctypes.byref(self._handle)))
         self._transfers = Transfers(self._lib, backend.ctx, self._handle)
 
     def claim(self, interface: int) -> None:
-        code = self._lib.libusb_claim_interface(self._handle, interface)
-        if code == Code.BUSY and ON_LINUX:
-            raise UsbError(Code.BUSY, ", ".join(linux.openers(self._device)))
-        self._check(code)
+        try:
+            self._call("claim_interface", interface)
+        except UsbError as error:
+            if error.code is Code.BUSY and ON_LINUX:
+                raise UsbError(Code.BUSY, printable(", ".join(linux.openers(self._device)))) from None
+            raise
 
     def release(self, interface: int) -> None:
-        self._check(self._lib.libusb_release_interface(self._handle, interface))
+        self._call("release_interface", interface)
 
     def set_alternate(self, interface: int, alternate: int) -> None:
-        self._check(self._lib.libusb_set_interface_alt_setting(self._handle, interface, alternate))
+        self._call("set_interface_alt_setting", interface, alternate)
 
     def driver_active(self, interface: int) -> bool:
         """False where the platform has no kernel drivers to detach."""
-        code = self._lib.libusb_kernel_driver_active(self._handle, interface)
-        return code != Code.NOT_SUPPORTED and bool(self._check(code))
+        try:
+            return bool(self._call("kernel_driver_active", interface))
+        except UsbError as error:
+            if error.code is Code.NOT_SUPPORTED:
+                return False
+            raise
 
     def detach_driver(self, interface: int) -> None:
         with linux.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
-            self._check(self._lib.libusb_detach_kernel_driver(self._handle, interface))
+            self._call("detach_kernel_driver", interface)
 
     def attach_driver(self, interface: int) -> None:
-        self._check(self._lib.libusb_attach_kernel_driver(self._handle, interface))
+        self._call("attach_kernel_driver", interface)
 
     def clear_halt(self, endpoint: int) -> None:
-        self._check(self._lib.libusb_clear_halt(self._handle, endpoint))
+        self._call("clear_halt", endpoint)
 
     def reset(self) -> None:
-        self._check(self._lib.libusb_reset_device(self._handle))
+        self._call("reset_device")
 
     def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
         data = (ctypes.c_ubyte * length)()
@@ -172,11 +188,7 @@ class LibusbHandle:
     def _control(
         self, request_type: int, request: int, value: int, index: int, data: ctypes.Array[ctypes.c_ubyte], timeout: int
     ) -> int:
-        return self._check(
-            self._lib.libusb_control_transfer(
-                self._handle, request_type, request, value, index, data, len(data), timeout
-            )
-        )
+        return self._call("control_transfer", request_type, request, value, index, data, len(data), timeout)
 
     def string(self, index: int) -> str | None:
         """A string descriptor in the device's first language."""
@@ -185,32 +197,43 @@ class LibusbHandle:
         return bytes(data[:count]).decode("ascii", "replace") if count > 0 else None
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-        return self._transfers.bulk(endpoint, buffer, timeout)
+        return self._transfers.bulk(endpoint, buffer, timeout) if self._handle else (Code.NO_DEVICE, 0)
 
     def allocate(self, size: int) -> memoryview:
         """Device memory (zero copy in usbfs), ordinary memory where libusb grants none."""
-        address = self._lib.libusb_dev_mem_alloc(self._handle, size)
+        address = self._lib.libusb_dev_mem_alloc(self._handle, size) if self._handle else None
         if not address:
             return memoryview(bytearray(size))
-        view = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
-        self._memory[id(view)] = address
-        return view
+        memory = (ctypes.c_ubyte * size).from_address(address)
+        weakref.finalize(memory, _give_back, self._lib, address, size, os.getpid()).atexit = False
+        return memoryview(memory).cast("B")
 
     def free(self, buffer: memoryview) -> None:
-        """Raises BufferError while part of the buffer is still in use elsewhere."""
-        size = len(buffer)
+        """The memory goes with the last slice of it, or transfer on it; BufferError while an object exports it."""
         buffer.release()
-        address = self._memory.pop(id(buffer), None)
-        if address is not None:
-            self._lib.libusb_dev_mem_free(self._handle, address, size)
 
     def close(self) -> None:
         handle, self._handle = self._handle, ctypes.c_void_p()
         if handle:
-            self._transfers.close()
-            self._lib.libusb_close(handle)
+            try:
+                self._transfers.close()
+            finally:
+                self._lib.libusb_close(handle)
 
-    def _check(self, code: int) -> int:
-        if code < 0:
-            raise UsbError(Code(code) if code in Code._value2member_map_ else Code.OTHER)
-        return code
+    def _call(self, name: str, *arguments: object) -> int:
+        """libusb's function of that name on the handle; a closed one would crash it."""
+        if not self._handle:
+            raise UsbError(Code.NO_DEVICE, "the handle is closed")
+        return _check(getattr(self._lib, f"libusb_{name}")(self._handle, *arguments))
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        raise UsbError(Code(code))
+    return code
+
+
+def _give_back(lib: Any, address: int, size: int, owner: int) -> None:
+    """Without the handle, which may be closed by now: usbfs, which alone has device memory, does not look at it."""
+    if os.getpid() == owner:  # a fork's child does not have the memory
+        lib.libusb_dev_mem_free(None, address, size)

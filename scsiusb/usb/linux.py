@@ -14,6 +14,7 @@ from scsiusb.usb.backend import Code, Device, Strings, UsbError
 
 USB_DEVICES: Final = Path("/sys/bus/usb/devices")
 CLASS_BLOCK: Final = Path("/sys/class/block")
+DEV_BLOCK: Final = Path("/sys/dev/block")
 PROC: Final = Path("/proc")
 OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
@@ -29,10 +30,8 @@ def strings(device: Device) -> Strings:
 
 
 def driver(device: Device, interface: int) -> str | None:
-    try:
-        return os.path.basename(os.readlink(interface_path(device, interface) / "driver"))
-    except OSError:
-        return None
+    target = _target(interface_path(device, interface) / "driver")
+    return target and os.path.basename(target)
 
 
 def disks(device: Device, interface: int) -> list[str]:
@@ -75,13 +74,18 @@ def openers(device: Device) -> list[str]:
 
 
 def _open_files(process: Path) -> set[str]:
-    found = set()
     try:
-        for link in os.scandir(process / "fd"):
-            found.add(os.readlink(link.path))
+        names = os.listdir(process / "fd")
     except OSError:  # it ended, or is not ours to look at
-        pass
-    return found
+        return set()
+    return {file for name in names if (file := _target(process / "fd" / name))}
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
 
 
 def _uses_of(name: str, table: dict[str, list[str]], within: str) -> Iterator[str]:
@@ -114,7 +118,7 @@ def _mounts() -> Iterator[tuple[str, str]]:
         number, mount_point = fields.split(" ")[2], _unescape(fields.split(" ")[4])
         source = _unescape(rest.split(" ")[1])
         use = f"is mounted on {mount_point}"
-        by_number = Path("/sys/dev/block") / number
+        by_number = DEV_BLOCK / number
         if by_number.exists():
             yield by_number.resolve().name, use
         elif source.startswith("/dev/"):
@@ -132,13 +136,14 @@ def _unescape(text: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(errors="replace").splitlines()
+        text = path.read_bytes().decode("utf-8", "replace")
     except OSError:
         return []
+    return [line for line in text.split("\n") if line]  # splitlines ends one at some characters of a mount point's
 
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace").strip() or None
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None

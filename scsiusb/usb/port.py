@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
 from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
-from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
+from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out, printable
 from scsiusb.usb.translate import translate
 
 PAGE = 4096
@@ -35,13 +35,13 @@ class Port:
         self._had_driver = False
         uses = backend.uses(info.device, info.interface)
         if uses:
-            raise DeviceBusy(f"{info}: {', '.join(uses)}", "unmount it first")
-        with ExitStack() as stack:
-            self._handle = self._do("opening", lambda: backend.open(info.device))
-            stack.callback(self._handle.close)
-            stack.callback(self._buffers.drain, self._handle.free)
-            self._take(stack)
-            self._resources = stack.pop_all()
+            raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
+        self._resources = ExitStack()
+        try:
+            self._take()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Port:
         return self
@@ -72,14 +72,14 @@ class Port:
         """A control request with data-in; timeout in seconds."""
         return self._do(
             f"control request {request:02X}h to",
-            lambda: self._handle.control_in(request_type, request, value, index, length, round(timeout * 1000)),
+            lambda: self._handle.control_in(request_type, request, value, index, length, _milliseconds(timeout)),
         )
 
     def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: float) -> None:
         """A control request with or without data-out; timeout in seconds."""
         self._do(
             f"control request {request:02X}h to",
-            lambda: self._handle.control_out(request_type, request, value, index, data, round(timeout * 1000)),
+            lambda: self._handle.control_out(request_type, request, value, index, data, _milliseconds(timeout)),
         )
 
     def clear_halt_in(self) -> None:
@@ -109,9 +109,12 @@ class Port:
             view.release()
             self._buffers.give_back(whole)
 
-    def _take(self, stack: ExitStack) -> None:
+    def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
-        info, handle = self.info, self._handle
+        info, stack = self.info, self._resources
+        stack.callback(self._close_handle)
+        self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
+        stack.callback(self._buffers.drain, handle.free)
         if self._do("asking for the driver of", lambda: handle.driver_active(info.interface)):
             self._had_driver = True
             stack.callback(self._give_driver_back)
@@ -127,6 +130,10 @@ class Port:
             info = self.info
             self._do("selecting BOT on", lambda: self._handle.set_alternate(info.interface, info.alternate))
 
+    def _close_handle(self) -> None:
+        if hasattr(self, "_handle"):
+            self._handle.close()
+
     def _release(self) -> None:
         self._quietly("releasing", lambda: self._handle.release(self.info.interface))
 
@@ -134,7 +141,15 @@ class Port:
         self._quietly("giving the kernel back its driver for", lambda: self._handle.attach_driver(self.info.interface))
 
     def _quietly(self, doing: str, action: Callable[[], None]) -> None:
-        """A release goes on whatever happens; gone, never claimed and already bound are no news."""
+        """A release goes on whatever happens, and is taken again after Ctrl-C, which may have come before it."""
+        try:
+            self._attempt(doing, action)
+        except BaseException:
+            self._attempt(doing, action)
+            raise
+
+    def _attempt(self, doing: str, action: Callable[[], None]) -> None:
+        """Gone, never claimed and already bound are no news."""
         try:
             action()
         except UsbError as error:
@@ -169,10 +184,11 @@ class _Buffers:
             self._idle.setdefault(len(whole), []).append(whole)
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
-        with self._lock:
+        """Frees every one, also where one of them is still in use and raises."""
+        with self._lock, ExitStack() as stack:
             for buffers in self._idle.values():
                 for buffer in buffers:
-                    free(buffer)
+                    stack.callback(free, buffer)
             self._idle.clear()
 
 
@@ -181,3 +197,8 @@ def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
     if info.protocol != "bot" or into is None or out is None:
         raise DeviceUnsupported(f"{info} speaks only UAS, which scsiusb does not drive; nothing was detached")
     return into, out
+
+
+def _milliseconds(seconds: float) -> int:
+    """At least 1: libusb takes 0 for no limit at all."""
+    return max(1, round(seconds * 1000))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
+import time
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +23,8 @@ STATUS: Final = (  # by enum libusb_transfer_status
 )
 # How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
 SLICE_MICROSECONDS: Final = 100_000
-ABANDON_SLICES: Final = 50
+ABANDON_SECONDS: Final = 5.0
+LEAKED: Final[list[object]] = []  # the kernel may still write to these: they live as long as the process
 
 Callback: Final[Any] = getattr(ctypes, "WINFUNCTYPE", ctypes.CFUNCTYPE)(None, ctypes.c_void_p)  # LIBUSB_CALL
 
@@ -89,15 +92,15 @@ class Transfers:
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        transfer = self._idle.pop() if self._idle else _Transfer(self._lib, self._handle)
         anchor = ctypes.c_char.from_buffer(buffer)
+        transfer = self._take()
         fields = transfer.fields
         fields.endpoint = endpoint
         fields.timeout = timeout
         fields.buffer = ctypes.addressof(anchor)
         fields.length = len(buffer)
+        transfer.done[0] = 0
         try:
-            transfer.done[0] = 0
             code = self._lib.libusb_submit_transfer(transfer.pointer)
             if code == 0:
                 self._wait(transfer)
@@ -116,23 +119,36 @@ class Transfers:
         for transfer in self._idle:
             self._lib.libusb_free_transfer(transfer.pointer)
         self._idle.clear()
-        for transfer, _ in self._abandoned:
+        for transfer, anchor in self._abandoned:
             if transfer.done[0]:
                 self._lib.libusb_free_transfer(transfer.pointer)
+            else:
+                LEAKED.append((transfer, anchor))
+        self._abandoned.clear()
 
-    def _wait(self, transfer: _Transfer, slices: int | None = None) -> None:
+    def _take(self) -> _Transfer:
+        try:
+            return self._idle.pop()
+        except IndexError:  # asking first whether there is one would be a race with other threads
+            return _Transfer(self._lib, self._handle)
+
+    def _wait(self, transfer: _Transfer, seconds: float = math.inf) -> None:
+        """Not counted in calls: libusb's comes back early for every event of any other transfer."""
         done = ctypes.addressof(transfer.done)
-        while not transfer.done[0] and slices != 0:
+        deadline = time.monotonic() + seconds
+        while not transfer.done[0] and time.monotonic() < deadline:
             slice_ = Timeval(0, SLICE_MICROSECONDS)
             self._lib.libusb_handle_events_timeout_completed(self._context, ctypes.addressof(slice_), done)
-            slices = None if slices is None else slices - 1
 
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
-        """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel."""
+        """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel.
+
+        Only the callback tells that. That there is nothing to cancel (NOT_FOUND) does not: libusb says so as well of a
+        transfer that it is cancelling itself, after a timeout, or whose callback another thread is about to call.
+        """
         try:
-            if self._lib.libusb_cancel_transfer(transfer.address) == Code.NOT_FOUND:
-                transfer.done[0] = 1  # never submitted, or ended already
-            self._wait(transfer, ABANDON_SLICES)
+            self._lib.libusb_cancel_transfer(transfer.address)
+            self._wait(transfer, ABANDON_SECONDS)
         finally:
             if transfer.done[0]:
                 self._idle.append(transfer)
