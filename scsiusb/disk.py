@@ -167,7 +167,7 @@ class Disk:
             raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
         if lba + blocks > self.blocks:
             raise OutOfRange(
-                f"{blocks} blocks at LBA {lba} end beyond the medium's {self.blocks} blocks",
+                f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {self.blocks} blocks",
                 f"the last block is {self.blocks - 1}",
             )
 

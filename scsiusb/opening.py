@@ -97,7 +97,10 @@ def _virtual(path: str) -> Bus:
     """A bus with one stick on it; OSError where the file cannot be opened, ValueError for a size that is none."""
     from scsiusb.virtual import Bus, Stick
 
-    return Bus(Stick.open_file(path) if path else Stick.formatted())
+    try:
+        return Bus(Stick.open_file(path) if path else Stick.formatted())
+    except ValueError as error:
+        raise ValueError(f"{VIRTUAL}{path}: {error}") from error
 
 
 def _tracing(backend: Backend, path: str) -> Tracing:

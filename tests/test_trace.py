@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import scsiusb
 from scsiusb import TransportError
 from scsiusb.opening import open_on
+from scsiusb.scsi.block import Read10
 from scsiusb.usb.backend import Code
 from scsiusb.usb.trace import SNAPLEN, Tracing
 from tests.sticks import MeddledBus, stick
@@ -92,3 +96,21 @@ def test_a_long_transfer_is_kept_in_part(tmp_path: Path) -> None:
 def test_a_trace_that_cannot_be_written_is_an_error_before_the_device_is_opened(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         scsiusb.open("virtual:", trace=str(tmp_path / "none" / "trace.pcapng"))
+
+
+@pytest.mark.skipif(shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed")
+def test_tshark_understands_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with scsiusb.open("virtual:", trace=str(path)) as disk:
+        disk.read(7, 3)
+        with pytest.raises(scsiusb.LbaOutOfRange):
+            disk.execute(Read10(1 << 31, 1, block_size=512))
+    words = ["tshark", "-r", str(path), "-Y", "usbms", "-T", "fields"]
+    fields = ["scsi_sbc.opcode", "scsi_sbc.rdwr10.lba", "scsi_sbc.rdwr10.xferlen", "scsi.sns.ascascq", "_ws.expert"]
+    shown = subprocess.run(
+        [*words, *(w for f in fields for w in ("-e", f))], capture_output=True, text=True, check=True
+    )
+    rows = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert ["0x28", "7", "3"] in [row[:3] for row in rows]
+    assert "0x2100" in [row[3] for row in rows]
+    assert "Malformed" not in shown.stdout

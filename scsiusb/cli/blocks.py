@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, BinaryIO, Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import click
 
+from scsiusb.cli.ask import confirm, require_somebody
+from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
 from scsiusb.cli.options import device_argument, global_options, number_option, settings
-from scsiusb.cli.output import hex_dump, show_json, size_text
+from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
 from scsiusb.cli.progress import progress
-from scsiusb.cli.session import opened
+from scsiusb.cli.session import name_of, opened
 from scsiusb.disk import Disk
 from scsiusb.errors import Miscompare
+from scsiusb.scsi.sense import Sense
 
 CHUNK: Final = 4 * 1024 * 1024
 MOST_AS_TEXT: Final = 16 * 1024 * 1024
-STDIN: Final = "-"
-
-Moved = Callable[[int], None]
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 
 
-@click.command("read")
+@click.command("read", short_help="Read blocks into a file, a pipe or onto the screen.")
 @device_argument
 @number_option("--lba", default="0", help="The first block (default 0).")
 @number_option("--blocks", default="1", help="How many blocks (default 1).")
-@click.option("-o", "--output", type=click.Path(), help="The file to write to; default: stdout.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE; - and default: stdout.")
 @global_options
 def read_command(device: str | None, lun: int, lba: int, blocks: int, output: str | None) -> None:
     """Read blocks: into a file, raw into a pipe, as a hex dump onto a terminal.
+
+    With --json and without -o, the data is in the JSON, as hex digits.
 
     \b
     Examples:
@@ -40,32 +40,43 @@ def read_command(device: str | None, lun: int, lba: int, blocks: int, output: st
       scsiusb read serial=ABC --lba 2048 --blocks 0x1000 -o part.img
       scsiusb read 2-1 --blocks 32768 | sha256sum
     """
-    with opened(device, lun) as disk:
+    if output == STANDARD and settings().json:
+        raise click.UsageError("--json and -o - would both go to stdout")
+    refuse_own_file(device, output)
+    if output is None and (settings().json or sys.stdout.isatty()):
+        _read_as_text(device, lun, lba, blocks)
+        return
+    with sink(output) as target, opened(device, lun) as disk:
         disk.check_range(lba, blocks)
-        record: dict[str, Any] = {"lba": lba, "blocks": blocks, "block_size": disk.block_size}
-        record["bytes"] = blocks * disk.block_size
-        if output is None and (settings().json or sys.stdout.isatty()):
-            _read_as_text(disk, record)
-            return
-        with _binary_output(output) as write, progress("reading", record["bytes"]) as moved:
-            for data in _chunks_read(disk, lba, blocks):
-                write(data)
+        record = _record(disk, lba, blocks)
+        target.begin()
+        with progress("reading", record["bytes"]) as moved:
+            for data in _chunks(disk, lba, blocks):
+                target.write(data)
                 moved(len(data))
-    if output is not None and settings().json:
+    if settings().json:
         show_json({**record, "output": output})
 
 
-def _read_as_text(disk: Disk, record: dict[str, Any]) -> None:
-    if record["bytes"] > MOST_AS_TEXT:
-        raise click.UsageError(f"{size_text(record['bytes'])} are too much to print: use -o FILE or a pipe")
-    data = disk.read(record["lba"], record["blocks"])
+def _record(disk: Disk, lba: int, blocks: int) -> dict[str, Any]:
+    size = disk.block_size
+    return {"lba": lba, "blocks": blocks, "block_size": size, "bytes": blocks * size}
+
+
+def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
+    with opened(device, lun) as disk:
+        disk.check_range(lba, blocks)
+        record = _record(disk, lba, blocks)
+        if record["bytes"] > MOST_AS_TEXT:
+            raise click.UsageError(f"{size_text(record['bytes'])} are too much to show: use -o FILE or a pipe")
+        data = disk.read(lba, blocks)
     if settings().json:
         show_json({**record, "data": data})
-    else:
-        click.echo(hex_dump(data, record["lba"] * disk.block_size))
+    elif data:
+        show(hex_dump(data, lba * record["block_size"]))
 
 
-def _chunks_read(disk: Disk, lba: int, blocks: int) -> Iterator[memoryview]:
+def _chunks(disk: Disk, lba: int, blocks: int) -> Iterator[memoryview]:
     """The blocks, in one buffer that is used again for each piece."""
     step = max(1, CHUNK // disk.block_size)
     buffer = memoryview(bytearray(min(step, blocks) * disk.block_size))
@@ -75,120 +86,88 @@ def _chunks_read(disk: Disk, lba: int, blocks: int) -> Iterator[memoryview]:
             yield piece
 
 
-@contextmanager
-def _binary_output(path: str | None) -> Iterator[Callable[[memoryview], None]]:
-    """Unbuffered, so that a full disk is met here and not when the interpreter closes the file."""
-    if path is None:
-        yield lambda data: _write_all(sys.stdout.fileno(), data, "stdout")
-        return
-    with open(path, "wb", buffering=0) as file:
-        yield lambda data: _write_all(file.fileno(), data, path)
-
-
-def _write_all(descriptor: int, data: memoryview, name: str) -> None:
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, name) from error
-
-
-@click.command("write")
+@click.command("write", short_help="Write a file onto blocks.")
 @device_argument
 @number_option("--lba", required=True, help="The first block to overwrite.")
-@click.option("-i", "--input", "source", required=True, help="The file to write; - is stdin.")
+@click.option(
+    "-i", "--input", "path", metavar="FILE", type=click.Path(), required=True, help="The file to write; - is stdin."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--verify", is_flag=True, help="Flush, read back from the device and compare.")
 @global_options
-def write_command(device: str | None, lun: int, lba: int, source: str, yes: bool, verify: bool) -> None:
-    """Write a file onto blocks. Its length must be a whole number of blocks; nothing is padded.
+def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, verify: bool) -> None:
+    """Write a file onto blocks. Its length must be a whole number of blocks.
+
+    Asks first, unless --yes is given. Nothing is padded, and nothing is
+    written before the file's length and place are checked.
 
     \b
     Examples:
       scsiusb write 2-1 --lba 0 -i image.img --verify
       zcat image.gz | scsiusb write serial=ABC --lba 0 -i - --yes
     """
-    with _input(source) as file, opened(device, lun) as disk:
-        length = file.seek(0, os.SEEK_END)
-        blocks, rest = divmod(length, disk.block_size)
-        if rest:
-            raise click.UsageError(f"{source} has {length} bytes, no multiple of the block size {disk.block_size}")
-        disk.check_range(lba, blocks)
-        if not yes:
+    if not yes:
+        require_somebody("the write")
+    refuse_own_file(device, path)
+    with source(path) as file, opened(device, lun) as disk:
+        blocks = _checked_blocks(disk, lba, file)
+        if blocks and not yes:
             _ask(disk, device, lba, blocks)
-        with progress("writing", length) as moved:
-            _for_each_chunk(disk, file, lba, moved, disk.write)
-        disk.flush()
+        _write(disk, lba, file)
         if verify:
-            with progress("verifying", length) as moved:
-                _for_each_chunk(disk, file, lba, moved, lambda at, data: _compare(disk, at, data))
-    record = {"lba": lba, "blocks": blocks, "bytes": length, "verified": verify}
+            _verify(disk, lba, file)
     if settings().json:
-        show_json(record)
+        show_json({"lba": lba, "blocks": blocks, "bytes": file.length, "verified": verify})
     else:
-        click.echo(f"wrote {blocks} blocks at LBA {lba}{', and read them back' if verify else ''}", err=True)
+        say(f"wrote {counted(blocks, 'block')} at LBA {lba}{', read back and compared' if verify else ''}")
 
 
-@contextmanager
-def _input(path: str) -> Iterator[BinaryIO]:
-    """A seekable file. stdin is kept in a temporary file first, so that its length is known before anything is sent."""
-    if path != STDIN:
-        with open(path, "rb") as file:
-            yield file
-        return
-    with tempfile.TemporaryFile() as copy:
-        while data := sys.stdin.buffer.read(CHUNK):
-            copy.write(data)
-        yield copy
+def _checked_blocks(disk: Disk, lba: int, file: Source) -> int:
+    """How many blocks the file is. Raises OutOfRange where they do not fit, UsageError for part of a block."""
+    disk.check_range(lba, 0)
+    file.measure((disk.blocks - lba + 1) * disk.block_size)  # a block too many is enough to know
+    blocks, rest = divmod(file.length, disk.block_size)
+    disk.check_range(lba, blocks)
+    if rest:
+        length = counted(file.length, "byte")
+        raise click.UsageError(f"{file.name} has {length}, no multiple of the block size {disk.block_size}")
+    return blocks
 
 
 def _ask(disk: Disk, device: str | None, lba: int, blocks: int) -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("nobody is at the terminal to confirm the write: give --yes")
     unit = disk.inquiry()
-    last = lba + max(blocks, 1) - 1
-    name = f"{unit.vendor} {unit.product} ({size_text(disk.size)}) at {device or 'the only device'}"
-    click.confirm(f"Overwrite LBA {lba} to {last} of {name}?", abort=True, err=True)
+    place = f"LBA {lba}" if blocks == 1 else f"LBA {lba} to {lba + blocks - 1}"
+    amount = f"{counted(blocks, 'block')}, {size_text(blocks * disk.block_size)}"
+    what = f"{unit.vendor} {unit.product} ({size_text(disk.size)})"
+    confirm(f"Overwrite {place} ({amount}) of {what}, {name_of(device)}?")
 
 
-def _for_each_chunk(
-    disk: Disk, file: BinaryIO, lba: int, moved: Moved, action: Callable[[int, memoryview], object]
-) -> None:
-    """Calls `action` with the LBA and the bytes of each piece of the file."""
-    buffer = memoryview(bytearray(max(1, CHUNK // disk.block_size) * disk.block_size))
-    file.seek(0)
-    while count := _fill(file, buffer):
-        with buffer[:count] as piece:
-            action(lba, piece)
-        lba += count // disk.block_size
-        moved(count)
+def _buffer(disk: Disk, file: Source) -> memoryview:
+    whole = max(1, CHUNK // disk.block_size) * disk.block_size
+    return memoryview(bytearray(max(min(whole, file.length), 1)))
 
 
-def _fill(file: BinaryIO, buffer: memoryview) -> int:
-    """As much of `buffer` as the file still has: a short read is not its end."""
-    count = 0
-    while count < len(buffer) and (data := file.read(len(buffer) - count)):
-        buffer[count : count + len(data)] = data
-        count += len(data)
-    return count
+def _write(disk: Disk, lba: int, file: Source) -> None:
+    with progress("writing", file.length) as moved:
+        for data in file.pieces(_buffer(disk, file)):
+            lba += disk.write(lba, data)
+            moved(len(data))
+    disk.flush()
 
 
-def _compare(disk: Disk, lba: int, wanted: memoryview) -> None:
-    found = disk.read(lba, len(wanted) // disk.block_size)
-    if found != wanted:
-        raise _difference(disk, lba, found, wanted)
+def _verify(disk: Disk, lba: int, file: Source) -> None:
+    buffer = _buffer(disk, file)
+    with progress("verifying", file.length) as moved, memoryview(bytearray(len(buffer))) as found:
+        for wanted in file.pieces(buffer):
+            with found[: len(wanted)] as piece:
+                blocks = disk.readinto(lba, piece)
+                if piece != wanted:
+                    raise _difference(lba, piece, wanted, disk.block_size)
+            lba += blocks
+            moved(len(wanted))
 
 
-def _difference(disk: Disk, lba: int, found: bytes, wanted: memoryview) -> Miscompare:
-    from scsiusb.scsi.sense import Sense
-
-    differ = next(
-        at
-        for at in range(0, len(found), disk.block_size)
-        if found[at:][: disk.block_size] != wanted[at:][: disk.block_size]
-    )
-    return Miscompare(
-        f"verify: LBA {lba + differ // disk.block_size} does not hold what was written", Sense(0xE, 0x1D, 0)
-    )
+def _difference(lba: int, found: memoryview, wanted: memoryview, size: int) -> Miscompare:
+    starts = range(0, len(found), size)
+    at = next(start for start in starts if found[start : start + size] != wanted[start : start + size])
+    return Miscompare(f"verify: LBA {lba + at // size} does not hold what was written", MISCOMPARE)

@@ -1,19 +1,28 @@
-"""Commands that tell what is there: list, inquiry, capacity, luns, sense."""
+"""Commands that tell what is there: list, inquiry, capacity, luns."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any, Final
 
 import click
 
-from scsiusb.cli.options import device_argument, global_options, settings
-from scsiusb.cli.output import show_json, show_record, show_table, size_text
-from scsiusb.cli.session import opened
-from scsiusb.devices import devices
-from scsiusb.errors import NotReady
-from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.scsi.vpd import BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber, VpdPage
+from scsiusb.cli import words
+from scsiusb.cli.options import device_argument, global_options, quoted, settings
+from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table, size_text
+from scsiusb.cli.session import attached, opened
+from scsiusb.errors import CheckCondition, IllegalRequest
+from scsiusb.scsi.inquiry import PERIPHERAL_DEVICE_TYPES
+from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
+from scsiusb.scsi.vpd import (
+    AnyPage,
+    BlockLimits,
+    DeviceIdentification,
+    SupportedPages,
+    UnitSerialNumber,
+    VpdPage,
+)
 from scsiusb.usb.interface import InterfaceInfo
 
 PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
@@ -26,35 +35,40 @@ PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
     "bl": BlockLimits.PAGE,
     "limits": BlockLimits.PAGE,
 }
-LAST_PAGE: Final = 0xFF
+PAGE_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})[hH]?")
+NOW: Final = RetryPolicy(becoming_ready=0)
 
 
 def _page_number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    if value is None or value in PAGE_NAMES:
-        return PAGE_NAMES.get(value or "")
-    try:
-        page = int(value, 16)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no page: {', '.join(PAGE_NAMES)} or hex digits") from None
-    if not 0 <= page <= LAST_PAGE:
-        raise click.BadParameter(f"{value!r} is not from 0 to ff")
-    return page
+    if value is None:
+        return None
+    match = PAGE_HEX.fullmatch(value)
+    if match is not None:
+        return int(match[1], 16)
+    if value.lower() not in PAGE_NAMES:
+        raise click.BadParameter(f"{quoted(value)} is no page: {', '.join(PAGE_NAMES)} or 0 to ff in hex")
+    return PAGE_NAMES[value.lower()]
 
 
-@click.command("list")
+@click.command("list", short_help="List the devices that are attached.")
 @global_options
 def list_command() -> None:
-    """List the mass-storage interfaces that are attached."""
-    rows = [_listed(info) for info in devices()]
+    """List the mass-storage interfaces that are attached.
+
+    \b
+    Examples:
+      scsiusb list
+      scsiusb list --json
+    """
+    rows = [_listed(info) for info in attached()]
     if settings().json:
         show_json(rows)
     elif rows:
         columns = ("address", "vid:pid", "serial", "manufacturer", "product", "protocol", "speed", "driver")
-        show_table(
-            columns, [[f"{row['vid']}:{row['pid']}" if c == "vid:pid" else row[c] for c in columns] for row in rows]
-        )
+        cells = [{**row, "vid:pid": f"{row['vid']}:{row['pid']}"} for row in rows]
+        show_table(columns, [[row[column] for column in columns] for row in cells])
     else:
-        click.echo("no mass-storage device is attached", err=True)
+        say("no mass-storage device is attached")
 
 
 def _listed(info: InterfaceInfo) -> dict[str, Any]:
@@ -72,7 +86,7 @@ def _listed(info: InterfaceInfo) -> dict[str, Any]:
     }
 
 
-@click.command("inquiry")
+@click.command("inquiry", short_help="Who the unit is.")
 @device_argument
 @click.option(
     "--page",
@@ -82,53 +96,99 @@ def _listed(info: InterfaceInfo) -> dict[str, Any]:
 )
 @global_options
 def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
-    """Who the unit is, or one of its vital product data pages."""
+    """Who the unit is, or one of its vital product data pages.
+
+    \b
+    Pages by name: sv (supported pages), sn (unit serial number),
+    di (device identification), bl (block limits).
+
+    \b
+    Examples:
+      scsiusb inquiry 2-1
+      scsiusb inquiry 2-1 --page sv
+      scsiusb inquiry 2-1 --page b1 --json
+    """
     with opened(device, lun) as disk:
-        record = asdict(disk.inquiry()) if page is None else _page_record(disk.unit, page)
-    if settings().json:
+        if page is None:
+            data = disk.inquiry()
+            record, shown = asdict(data), words.inquiry_words(data)
+        else:
+            found = disk.unit.vpd(page)
+    if page is not None:
+        _show_page(page, found)
+    elif settings().json:
         show_json(record)
     else:
-        show_record(record)
+        show_record(shown)
 
 
-def _page_record(unit: LogicalUnit, number: int) -> dict[str, Any]:
-    page = unit.vpd(number)
-    if isinstance(page, VpdPage):
-        return asdict(page)
-    return {"page": number, **asdict(page)}
+def _show_page(number: int, page: AnyPage) -> None:
+    if settings().json:
+        show_json({"page": number, **asdict(page)})
+    elif isinstance(page, SupportedPages):
+        show_table(words.SUPPORTED_COLUMNS, words.supported_rows(page))
+    elif isinstance(page, DeviceIdentification):
+        show_table(words.DESIGNATOR_COLUMNS, [words.designator_row(entry) for entry in page.designators])
+    elif isinstance(page, VpdPage):
+        show(f"page {words.page_name(number)}")
+        if page.body:
+            show(hex_dump(page.body))
+    else:
+        show_record(words.page_words(page))
 
 
-@click.command("capacity")
+@click.command("capacity", short_help="How large the medium is.")
 @device_argument
 @global_options
 def capacity_command(device: str | None, lun: int) -> None:
-    """How large the medium is."""
+    """How large the medium is.
+
+    \b
+    Examples:
+      scsiusb capacity 2-1
+      scsiusb capacity virtual: --json
+    """
     with opened(device, lun) as disk:
         record = {"blocks": disk.blocks, "block_size": disk.block_size, "bytes": disk.size}
     if settings().json:
         show_json(record)
     else:
-        show_record({**record, "bytes": f"{record['bytes']} ({size_text(record['bytes'])})"})
+        size = f"{record['bytes']} ({size_text(record['bytes'])})"
+        show_record({"blocks": record["blocks"], "block size": record["block_size"], "bytes": size})
 
 
-@click.command("luns")
+@click.command("luns", short_help="List the logical units of the device.")
 @device_argument
 @global_options
 def luns_command(device: str | None, lun: int) -> None:
-    """The logical units of the device."""
+    """List the logical units of the device, and whether they are ready.
+
+    \b
+    Examples:
+      scsiusb luns 2-1
+      scsiusb luns 2-1 --json
+    """
     with opened(device, lun) as disk:
-        transport = disk.unit.transport
-        units = [LogicalUnit(transport, number, timeout=disk.unit.timeout) for number in range(transport.max_lun + 1)]
-        rows = [row for unit in units if (row := _unit_row(unit))]
+        unit = disk.unit
+        units = [LogicalUnit(unit.transport, n, timeout=unit.timeout) for n in range(unit.transport.max_lun + 1)]
+        rows = [row for each in units if (row := _unit_row(each))]
     if settings().json:
         show_json(rows)
     else:
-        show_table(("LUN", "vendor", "product", "type", "ready"), [list(row.values()) for row in rows])
+        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows])
+
+
+def _in_words(row: dict[str, Any]) -> list[Any]:
+    kind = row["peripheral_device_type"]
+    return list({**row, "peripheral_device_type": PERIPHERAL_DEVICE_TYPES.get(kind, f"type {kind:02X}h")}.values())
 
 
 def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
     """None where the device says that there is no unit at this LUN."""
-    data = unit.inquiry()
+    try:
+        data = unit.inquiry()
+    except IllegalRequest:
+        return None
     if not data.is_present:
         return None
     return {
@@ -142,30 +202,7 @@ def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
 
 def _is_ready(unit: LogicalUnit) -> bool:
     try:
-        unit.test_unit_ready()
-    except NotReady:
+        unit.test_unit_ready(retry=NOW)
+    except CheckCondition:
         return False
     return True
-
-
-@click.command("sense")
-@device_argument
-@global_options
-def sense_command(device: str | None, lun: int) -> None:
-    """What the unit has to say of its state (REQUEST SENSE)."""
-    with opened(device, lun) as disk:
-        sense = disk.unit.request_sense()
-    record = {
-        "key": sense.key,
-        "key_text": sense.key_text,
-        "asc": sense.asc,
-        "ascq": sense.ascq,
-        "text": sense.text,
-        "information": sense.information,
-        "deferred": sense.deferred,
-        "raw": sense.raw,
-    }
-    if settings().json:
-        show_json(record)
-    else:
-        show_record({"sense": str(sense), "raw": sense.raw})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -12,8 +13,13 @@ from click.shell_completion import CompletionItem
 
 from scsiusb._version import __version__
 
+COMPLETION_VARIABLE: Final = "_SCSIUSB_COMPLETE"
 F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
+LONGEST_TIMEOUT: Final = 1_000_000.0  # libusb counts milliseconds in 32 bits
+MAX_LUN: Final = 15  # a LUN has four bits on this transport
+SHOWN: Final = 40  # characters of a wrong value
 
 
 @dataclass
@@ -26,17 +32,21 @@ class Settings:
     timeout: float | None = None
 
 
+def quoted(value: str) -> str:
+    """A wrong value as an error shows it."""
+    return repr(value if len(value) <= SHOWN else f"{value[:SHOWN]}…")
+
+
 def number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """An option's callback: a whole number, not negative; decimal, or hex with 0x."""
     if value is None:
         return None
-    try:
-        parsed = int(value, 0)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a whole number") from None
-    if parsed < 0:
+    match = NUMBER.fullmatch(value)
+    if match is None:
+        raise click.BadParameter(f"{quoted(value)} is not a whole number, such as 2048 or 0x800")
+    if match[1]:
         raise click.BadParameter(f"{value} is negative")
-    return parsed
+    return int(match[2], 16) if match[2] else int(match[3])
 
 
 def number_option(*names: str, **attributes: Any) -> Callable[[F], F]:
@@ -48,8 +58,8 @@ def _seconds(value: str) -> float:
         seconds = float(value)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise click.BadParameter(f"{value!r} is not a time in seconds above 0")
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise click.BadParameter(f"{quoted(value)} is not a time in seconds, above 0 and at most {LONGEST_TIMEOUT:.0f}")
     return seconds
 
 
@@ -60,9 +70,13 @@ def settings() -> Settings:
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     """Stores an option that was given; one that was not must not undo the same one on the other side."""
-    if value and parameter.name:
-        kept = context.find_root().ensure_object(Settings)
-        setattr(kept, parameter.name, _seconds(value) if parameter.name == "timeout" else value)
+    kept = context.find_root().ensure_object(Settings)
+    if parameter.name == "timeout" and value is not None:
+        kept.timeout = _seconds(value)
+    elif parameter.name == "verbosity":
+        kept.verbosity += value
+    elif parameter.name and value not in (None, False):
+        setattr(kept, parameter.name, value)
 
 
 def global_options(function: F) -> F:
@@ -79,19 +93,31 @@ def global_options(function: F) -> F:
     return function
 
 
-def _complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.devices import VIRTUAL, devices
+def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from scsiusb.cli.session import attached
     from scsiusb.errors import ScsiUsbError
+    from scsiusb.opening import VIRTUAL
 
     try:
-        found = [(info.address, str(info)) for info in devices()]
+        found = [(info.address, str(info)) for info in attached()]
     except ScsiUsbError:
         found = []
     words = [*found, (VIRTUAL, "a small stick in memory")]
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
 
 
+def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    lun = number(context, parameter, value) or 0
+    if lun > MAX_LUN:
+        raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
+    return lun
+
+
+def lun_option(function: F) -> F:
+    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="The logical unit (default 0).")
+    return option(function)
+
+
 def device_argument(function: F) -> F:
     """DEVICE and --lun."""
-    function = number_option("--lun", default="0", help="The logical unit (default 0).")(function)
-    return click.argument("device", required=False, shell_complete=_complete_device)(function)
+    return click.argument("device", required=False, shell_complete=complete_device)(lun_option(function))

@@ -1,15 +1,63 @@
-"""Results on stdout: JSON for scripts, tables on a terminal, plain text in a pipe."""
+"""Results on stdout: JSON for scripts, tables on a terminal, plain text in a pipe; remarks on stderr."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 import click
 
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+from scsiusb.errors import ScsiUsbError
+
+UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+BETWEEN_COLUMNS: Final = 3  # columns of the screen that the table takes for each of its own
+STDOUT: Final = "stdout"
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """An OSError that names no file names this one; a broken pipe stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if isinstance(error, ScsiUsbError) or error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, name) from error
+
+
+def show(text: str) -> None:
+    """A result."""
+    with naming(STDOUT):
+        click.echo(text)
+
+
+def show_bytes(data: bytes) -> None:
+    """A result as it is."""
+    with naming(STDOUT):
+        sys.stdout.flush()
+        write_all(sys.stdout.fileno(), data)
+
+
+def say(text: str) -> None:
+    """A remark; a stderr that takes nothing does not change how the command ends."""
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Unbuffered, so that a full disk is met here and not when the interpreter closes the file."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            with view[done:] as rest:
+                done += os.write(descriptor, rest)
 
 
 def jsonable(value: Any) -> Any:
@@ -24,23 +72,24 @@ def jsonable(value: Any) -> Any:
 
 
 def show_json(value: Any) -> None:
-    click.echo(json.dumps(jsonable(value), indent=2))
+    show(json.dumps(jsonable(value), indent=2))
 
 
 def show_record(record: Mapping[str, Any]) -> None:
     """One thing with its attributes, a line each."""
-    width = max(len(key) for key in record)
-    for key, value in record.items():
-        click.echo(f"{key.replace('_', ' '):<{width}}  {_words(value)}")
+    width = max(map(len, record), default=0)
+    show("\n".join(f"{key:<{width}}  {_words(value)}".rstrip() for key, value in record.items()))
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Many things, a line each; with rules on a terminal, aligned columns in a pipe."""
+    """Many things, a line each; with a rule on a terminal, and a record each where that is too narrow."""
     cells = [[_words(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _show_rich(columns, cells)
-    else:
+    if not sys.stdout.isatty():
         _show_plain(columns, cells)
+    elif _width(columns, cells) > shutil.get_terminal_size().columns:
+        _show_records(columns, cells)
+    else:
+        _show_rich(columns, cells)
 
 
 def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
@@ -49,16 +98,34 @@ def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in cells:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    size = shutil.get_terminal_size()  # rich's own is always 80 where TERM is dumb
+    with naming(STDOUT):
+        Console(width=size.columns, height=size.lines).print(table)
+
+
+def _show_records(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    for at, row in enumerate(cells):
+        if at:
+            show("")
+        show_record(dict(zip(columns, row, strict=True)))
 
 
 def _show_plain(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    widths = _widths(columns, cells)
     for row in (columns, *cells):
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        show("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+
+
+def _width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
+    """Of the table on the screen."""
+    return sum(_widths(columns, cells)) + BETWEEN_COLUMNS * len(columns)
 
 
 def _words(value: Any) -> str:
@@ -68,8 +135,6 @@ def _words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, (bytes, bytearray)):
         return value.hex(" ")
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_words, value))
     return str(value)
 
 
@@ -78,7 +143,12 @@ def size_text(count: int) -> str:
     size, power = float(count), 0
     while size >= 1024 and power < len(UNITS) - 1:
         size, power = size / 1024, power + 1
-    return f"{count} bytes" if power == 0 else f"{size:.4g} {UNITS[power]}"
+    return counted(count, "byte") if power == 0 else f"{size:.4g} {UNITS[power]}"
+
+
+def counted(count: int, thing: str) -> str:
+    """1 block, 2 blocks."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def hex_dump(data: bytes, start: int = 0) -> str:

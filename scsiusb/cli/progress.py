@@ -1,16 +1,19 @@
-"""A progress bar on stderr, on a terminal only."""
+"""A progress bar on stderr, on a terminal only, and only where there is something to wait for."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
 
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields a function to call with the number of bytes that were moved since the last call."""
-    if not sys.stderr.isatty():
+    if total <= WORTH_SHOWING or not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console

@@ -12,6 +12,7 @@ CANNOT_OPEN: Final = 15
 OTHER: Final = 99
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141  # as the shell reports SIGPIPE
+SIGNALLED: Final = 128  # and the signal's number, as the shell has it
 
 STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specific first
     (errors.NotReady, 2),
@@ -36,7 +37,6 @@ STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specifi
     (errors.ScsiUsbError, OTHER),
     (OSError, CANNOT_OPEN),
     (ValueError, USAGE),
-    (KeyboardInterrupt, INTERRUPTED),
 )
 
 

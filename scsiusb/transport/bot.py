@@ -21,7 +21,7 @@ from scsiusb.errors import (
 )
 from scsiusb.transport.base import FAILED, Completion, Direction
 from scsiusb.usb.backend import Code
-from scsiusb.usb.port import Port
+from scsiusb.usb.port import Port, milliseconds
 from scsiusb.wire import ByteCodec
 
 CBW_SIGNATURE: Final = b"USBC"
@@ -240,7 +240,7 @@ class BulkOnlyTransport:
 
 
 def _milliseconds(deadline: float) -> int:
-    return max(1, round((deadline - time.monotonic()) * 1000))
+    return milliseconds(deadline - time.monotonic())
 
 
 def _name(cdb: bytes) -> str:

@@ -7,14 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
 from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out, printable
 from scsiusb.usb.translate import translate
 
-PAGE = 4096
+PAGE: Final = 4096
+LONGEST_TIMEOUT: Final = 0x7FFFFFFF  # milliseconds
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ class Port:
         self.bulk_in, self.bulk_out = _endpoints(info)
         self._backend = backend
         self._buffers = _Buffers()
-        self._had_driver = False
         uses = backend.uses(info.device, info.interface)
         if uses:
             raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
@@ -72,14 +72,14 @@ class Port:
         """A control request with data-in; timeout in seconds."""
         return self._do(
             f"control request {request:02X}h to",
-            lambda: self._handle.control_in(request_type, request, value, index, length, _milliseconds(timeout)),
+            lambda: self._handle.control_in(request_type, request, value, index, length, milliseconds(timeout)),
         )
 
     def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: float) -> None:
         """A control request with or without data-out; timeout in seconds."""
         self._do(
             f"control request {request:02X}h to",
-            lambda: self._handle.control_out(request_type, request, value, index, data, _milliseconds(timeout)),
+            lambda: self._handle.control_out(request_type, request, value, index, data, milliseconds(timeout)),
         )
 
     def clear_halt_in(self) -> None:
@@ -116,7 +116,6 @@ class Port:
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
         stack.callback(self._buffers.drain, handle.free)
         if self._do("asking for the driver of", lambda: handle.driver_active(info.interface)):
-            self._had_driver = True
             stack.callback(self._give_driver_back)
             self._do("detaching the kernel's driver from", lambda: handle.detach_driver(info.interface))
         stack.callback(self._release)
@@ -199,6 +198,6 @@ def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
     return into, out
 
 
-def _milliseconds(seconds: float) -> int:
-    """At least 1: libusb takes 0 for no limit at all."""
-    return max(1, round(seconds * 1000))
+def milliseconds(seconds: float) -> int:
+    """At least 1, which libusb does not take for no limit at all, and no more than it can count."""
+    return round(min(max(seconds * 1000, 1), LONGEST_TIMEOUT))

@@ -88,10 +88,15 @@ class Tracing:
 
     def __init__(self, below: Backend, path: str) -> None:
         self._below = below
-        self._file = open(path, "wb")  # noqa: SIM115 - closed in close()
+        self._path = path
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed in close()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
-        self._file.write(SECTION_HEADER.build({}) + INTERFACE_DESCRIPTION.build({}))
+        try:
+            self._append(SECTION_HEADER.build({}) + INTERFACE_DESCRIPTION.build({}))
+        except OSError:
+            self._file.close()
+            raise
 
     def devices(self) -> Sequence[Device]:
         return self._below.devices()
@@ -130,7 +135,15 @@ class Tracing:
         lengths = {"total": total, "captured": len(packet), "length": len(packet) - len(kept) + len(data)}
         block = ENHANCED_PACKET.build({**lengths, "high": stamp >> 32, "low": stamp & 0xFFFFFFFF})
         with self._lock:
-            self._file.write(block + packet + bytes(-len(packet) % 4) + Int32ul.build(total))
+            self._append(block + packet + bytes(-len(packet) % 4) + Int32ul.build(total))
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
 
 
 class _TracingHandle:

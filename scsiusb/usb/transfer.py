@@ -138,7 +138,9 @@ class Transfers:
         deadline = time.monotonic() + seconds
         while not transfer.done[0] and time.monotonic() < deadline:
             slice_ = Timeval(0, SLICE_MICROSECONDS)
-            self._lib.libusb_handle_events_timeout_completed(self._context, ctypes.addressof(slice_), done)
+            code = self._lib.libusb_handle_events_timeout_completed(self._context, ctypes.addressof(slice_), done)
+            if code not in (Code.OK, Code.INTERRUPTED):
+                time.sleep(SLICE_MICROSECONDS / 1e6)  # it may fail at once each time, and must not take the processor
 
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
         """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel.

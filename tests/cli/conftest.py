@@ -1,0 +1,114 @@
+"""Runs the command line in this process, on virtual sticks in place of attached devices."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from scsiusb.cli import session
+from scsiusb.cli.app import run
+from scsiusb.disk import Disk
+from scsiusb.opening import VIRTUAL, open_on
+from scsiusb.opening import open as open_disk
+from scsiusb.usb.interface import InterfaceInfo, find
+from scsiusb.virtual import Stick
+from tests.sticks import MeddledBus
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def failed(self, status: int, *words: str) -> bool:
+        """With this status and one line of error that has all of the words, a remedy behind them, and no result."""
+        line = self.err
+        assert line.startswith("scsiusb: error: ")
+        assert line.count("\n") == 1
+        assert line.endswith("\n")
+        assert "; " in line
+        assert "Traceback" not in line
+        for word in words:
+            assert word in line
+        assert self.status == status
+        assert self.out == b""
+        return True
+
+
+Cli = Callable[..., Ended]
+
+
+@dataclass
+class Attached:
+    """The sticks that are plugged in, in place of the machine's devices."""
+
+    bus: MeddledBus = field(default_factory=MeddledBus)
+
+    def __call__(self, *sticks: Stick) -> MeddledBus:
+        for stick in sticks:
+            self.bus.plug(stick)
+        return self.bus
+
+    def open(self, device: str | None, *, lun: int, timeout: float | None, trace: str | None) -> Disk:
+        if device is not None and device.startswith(VIRTUAL):
+            return open_disk(device, lun=lun, timeout=timeout, trace=trace)
+        return open_on(self.bus, device, lun=lun, timeout=timeout)
+
+    def devices(self) -> list[InterfaceInfo]:
+        return find(self.bus)
+
+
+@pytest.fixture(autouse=True)
+def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
+    """Plugs sticks in; afterwards no handle may be open, and every driver must be bound again."""
+    attached = Attached()
+    monkeypatch.setattr(session, "open_disk", attached.open)
+    monkeypatch.setattr(session, "devices", attached.devices)
+    yield attached
+    assert attached.bus.handles == ()
+    for info in attached.devices():
+        assert info.driver in ("usb-storage", "uas")
+    attached.bus.close()
+
+
+@pytest.fixture
+def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    def call(*words: object) -> Ended:
+        capfdbinary.readouterr()
+        status = run([str(word) for word in words])
+        out, err = capfdbinary.readouterr()
+        return Ended(status, out, err.decode())
+
+    return call
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
+    """As `cli`, with stdout and stderr a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+    def call(*words: object) -> Ended:
+        with monkeypatch.context() as patch:
+            for stream in (sys.stdout, sys.stderr):
+                patch.setattr(stream, "isatty", lambda: True)
+            return cli(*words)
+
+    return call

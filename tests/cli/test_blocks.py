@@ -1,0 +1,405 @@
+"""read and write: every byte in its place, and nothing written before all is checked and asked."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scsiusb.cli import blocks as blocks_module
+from scsiusb.cli import files
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.cli.conftest import Attached, Cli
+from tests.sticks import MeddledBus, stick
+
+WRITES = ("cbw 2a", "cbw 8a")
+
+
+class Person(io.StringIO):
+    """Somebody at the terminal, and what they type."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch, screen: Cli) -> Callable[[str], Person]:
+    def types(text: str) -> Person:
+        somebody = Person(text)
+        monkeypatch.setattr(sys, "stdin", somebody)
+        return somebody
+
+    return types
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """Gives stdin bytes, by way of a pipe."""
+    opened = []
+
+    def feed(data: bytes) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, data)
+        os.close(writer)
+        opened.append(os.fdopen(reader))
+        monkeypatch.setattr(sys, "stdin", opened[-1])
+
+    yield feed
+    for stdin in opened:
+        stdin.close()
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image"
+    path.write_bytes(bytes(range(256)) * 4)  # two blocks
+    return path
+
+
+def held(target: Stick) -> bytearray:
+    medium = target.units[0].medium
+    assert isinstance(medium, Memory)
+    return medium.data
+
+
+def wrote(bus: MeddledBus) -> bool:
+    return any(entry in WRITES for entry in bus.wire.log)
+
+
+def test_read_into_a_pipe_is_the_raw_bytes(cli: Cli, attach: Attached) -> None:
+    target = stick()
+    attach(target)
+    ended = cli("read", "1-1", "--lba", "3", "--blocks", "2")
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.out == held(target)[3 * 512 : 5 * 512]
+
+
+@pytest.mark.parametrize("lba", ["2047", "0x7ff", "0X7FF", "02047"])
+def test_numbers_are_decimal_or_hex(cli: Cli, attach: Attached, lba: str) -> None:
+    attach(stick())
+    assert cli("read", "--lba", lba).out[:4] == (2047).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("word", ["", "x", "1.5", "0x", "1_0", "٣", "1e3", "9" * 5000, "--"])
+def test_a_number_that_is_none(cli: Cli, attach: Attached, word: str) -> None:
+    bus = attach(stick())
+    ended = cli("read", f"--blocks={word}")
+    assert ended.failed(1, "--blocks", "is not a whole number")
+    assert len(ended.err) < 200
+    assert bus.wire.log == []
+
+
+def test_negative_numbers(cli: Cli, attach: Attached) -> None:
+    bus = attach(stick())
+    assert cli("read", "--lba", "-1").failed(1, "--lba", "-1 is negative")
+    assert cli("read", "--blocks=-5").failed(1, "--blocks", "-5 is negative")
+    assert bus.wire.log == []
+
+
+def test_read_of_nothing_is_nothing(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+    attach(stick())
+    assert cli("read", "--blocks", "0").out == b""
+    assert cli("read", "--blocks", "0", "-o", tmp_path / "empty").status == 0
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_a_read_is_cut_into_chunks_without_a_seam(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_module, "CHUNK", 1536)
+    target = stick(blocks=8)
+    attach(target)
+    assert cli("read", "--blocks", "8").out == held(target)
+
+
+def test_read_into_a_file(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+    target, path = stick(), tmp_path / "part.img"
+    attach(target)
+    path.write_bytes(b"longer than before" * 100)
+    ended = cli("read", "--lba", "1", "-o", path)
+    assert (ended.status, ended.out, ended.err) == (0, b"", "")
+    assert path.read_bytes() == held(target)[512:1024]
+    assert cli("read", "--lba", "1", "-o", path, "--json").json == {
+        "lba": 1,
+        "blocks": 1,
+        "block_size": 512,
+        "bytes": 512,
+        "output": str(path),
+    }
+
+
+def test_read_with_json_has_the_data_in_hex(cli: Cli, attach: Attached) -> None:
+    target = stick()
+    attach(target)
+    record = cli("read", "--lba", "9", "--json").json
+    assert record["data"] == bytes(held(target)[9 * 512 : 10 * 512]).hex()
+    assert [record[key] for key in ("lba", "blocks", "block_size", "bytes")] == [9, 1, 512, 512]
+
+
+def test_a_dash_is_stdout_also_on_a_terminal(screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = attach(stick())
+    assert screen("read", "--lba", "5", "-o", "-").out[:4] == b"\0\0\0\5"
+    assert not Path("-").exists()
+    bus.wire.log.clear()
+    assert screen("read", "-o", "-", "--json").failed(1, "stdout")
+    assert bus.wire.log == []
+
+
+def test_read_on_a_terminal_is_a_hex_dump(screen: Cli, attach: Attached) -> None:
+    target = stick()
+    held(target)[512 : 512 + 20] = b"Hello, terminal!\x00\x1b\xff~"
+    attach(target)
+    lines = screen("read", "--lba", "1").text.splitlines()
+    assert len(lines) == 32
+    assert lines[0] == "00000200  48 65 6c 6c 6f 2c 20 74  65 72 6d 69 6e 61 6c 21  |Hello, terminal!|"
+    assert lines[1] == "00000210  00 1b ff 7e 00 00 00 00  00 00 00 00 00 00 00 00  |...~............|"
+    assert screen("read", "--blocks", "0").out == b""
+
+
+def test_too_much_to_show_is_refused(screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_module, "MOST_AS_TEXT", 1024)
+    bus = attach(stick())
+    assert screen("read", "--blocks", "3").failed(1, "1.5 KiB", "-o FILE")
+    assert "cbw 28" not in bus.wire.log
+
+
+@pytest.mark.parametrize(
+    ("lba", "count"),
+    [("2048", "1"), ("2047", "2"), ("0", "2049"), ("2049", "0"), ("0", "9" * 23), ("9" * 23, "1"), ("0xffffffff", "1")],
+)
+def test_blocks_that_the_medium_does_not_have(cli: Cli, attach: Attached, tmp_path: Path, lba: str, count: str) -> None:
+    """Nothing is read, and a file that was there stays as it was."""
+    bus, path = attach(stick()), tmp_path / "kept"
+    path.write_bytes(b"kept")
+    assert cli("read", "--lba", lba, "--blocks", count, "-o", path).failed(22, "the last block is 2047")
+    assert path.read_bytes() == b"kept"
+    assert cli("read", "--lba", lba, "--blocks", count, "-o", tmp_path / "new").failed(22)
+    assert not (tmp_path / "new").exists()
+    assert "cbw 28" not in bus.wire.log
+
+
+def test_an_output_that_cannot_be_opened(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+    """Found out before the device is opened."""
+    bus = attach(stick())
+    assert cli("read", "-o", tmp_path).failed(15, str(tmp_path))
+    assert cli("read", "-o", tmp_path / "no" / "way").failed(15, "way", "check the path")
+    assert cli("read", "-o", "").failed(15, "an empty file name")
+    assert bus.wire.log == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("read", "-o", "/dev/full").failed(15, "/dev/full: No space left on device; free some space")
+
+
+def test_the_file_behind_a_virtual_stick_is_not_its_own_output(cli: Cli, image: Path) -> None:
+    content = image.read_bytes()
+    assert cli("read", f"virtual:{image}", "-o", image).failed(1, "is the device itself")
+    assert cli("write", f"virtual:{image}", "--lba", "0", "-i", image, "--yes").failed(1, "is the device itself")
+    assert image.read_bytes() == content
+
+
+def test_write_puts_the_file_there_and_nothing_beside_it(cli: Cli, attach: Attached, image: Path) -> None:
+    target = stick()
+    before = bytes(held(target))
+    attach(target)
+    ended = cli("write", "1-1", "--lba", "7", "-i", image, "--yes", "--verify", "--json")
+    assert ended.json == {"lba": 7, "blocks": 2, "bytes": 1024, "verified": True}
+    assert held(target) == before[: 7 * 512] + image.read_bytes() + before[9 * 512 :]
+
+
+def test_write_says_what_it_did_on_stderr(cli: Cli, attach: Attached, image: Path) -> None:
+    attach(stick())
+    ended = cli("write", "--lba", "0", "-i", image, "--yes")
+    assert (ended.out, ended.err) == (b"", "wrote 2 blocks at LBA 0\n")
+    ended = cli("write", "--lba", "0x10", "-i", image, "--yes", "--verify")
+    assert ended.err == "wrote 2 blocks at LBA 16, read back and compared\n"
+
+
+def test_write_from_stdin(cli: Cli, attach: Attached, pipe: Callable[[bytes], None]) -> None:
+    target = stick()
+    attach(target)
+    pipe(b"p" * 1536)
+    assert cli("write", "--lba", "1", "-i", "-", "--yes", "--verify").status == 0
+    assert held(target)[512:2052] == b"p" * 1536 + b"\0\0\0\4"
+
+
+def test_stdin_that_is_a_file_counts_from_where_it_stands(
+    cli: Cli, attach: Attached, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = stick()
+    attach(target)
+    with image.open() as stdin:
+        os.lseek(stdin.fileno(), 512, os.SEEK_SET)
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert cli("write", "--lba", "0", "-i", "-", "--yes").err == "wrote 1 block at LBA 0\n"
+    assert held(target)[:512] == image.read_bytes()[512:]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
+def test_a_source_without_end_is_read_only_as_far_as_it_could_fit(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = attach(stick(blocks=64))
+    assert cli("write", "--lba", "60", "-i", "/dev/zero", "--yes").failed(22, "the last block is 63")
+    with open("/dev/zero") as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert cli("write", "--lba", "0", "-i", "-", "--yes").failed(22, "the last block is 63")
+    assert not wrote(bus)
+
+
+@pytest.mark.parametrize("length", [1, 511, 513, 1023])
+@pytest.mark.parametrize("way", ["file", "pipe"])
+def test_a_length_that_is_no_whole_number_of_blocks(
+    cli: Cli, attach: Attached, tmp_path: Path, pipe: Callable[[bytes], None], length: int, way: str
+) -> None:
+    bus, path = attach(stick()), tmp_path / "odd"
+    path.write_bytes(bytes(length))
+    pipe(bytes(length))
+    name = str(path) if way == "file" else "-"
+    assert cli("write", "--lba", "0", "-i", name, "--yes").failed(1, f"{length} byte", "block size 512")
+    assert not wrote(bus)
+
+
+def test_an_empty_file_is_no_blocks(
+    screen: Cli, attach: Attached, tmp_path: Path, person: Callable[[str], Person]
+) -> None:
+    """There is nothing to ask either."""
+    bus, path = attach(stick()), tmp_path / "empty"
+    path.touch()
+    person("")
+    assert screen("write", "--lba", "2048", "-i", path, "--verify").err.startswith("wrote 0 blocks")
+    assert screen("write", "--lba", "2049", "-i", path).failed(22)
+    assert not wrote(bus)
+
+
+def test_a_file_that_does_not_fit(cli: Cli, attach: Attached, image: Path) -> None:
+    bus = attach(stick())
+    assert cli("write", "--lba", "2047", "-i", image, "--yes").failed(22, "2 blocks at LBA 2047")
+    assert not wrote(bus)
+
+
+def test_an_input_that_cannot_be_read(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+    """Found out before the device is opened."""
+    bus = attach(stick())
+    assert cli("write", "--lba", "0", "-i", tmp_path / "none", "--yes").failed(15, "none", "check the path")
+    assert cli("write", "--lba", "0", "-i", tmp_path, "--yes").failed(15, str(tmp_path))
+    assert cli("write", "--lba", "0", "-i", "", "--yes").failed(15, "an empty file name")
+    assert bus.wire.log == []
+
+
+def test_a_missing_option(cli: Cli, image: Path) -> None:
+    assert cli("write", "-i", image, "--yes").failed(1, "--lba")
+    assert cli("write", "--lba", "0", "--yes").failed(1, "--input")
+
+
+def test_a_file_that_shrinks_meanwhile_is_an_error(
+    cli: Cli, attach: Attached, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick())
+    measure = files.Source.measure
+
+    def truncated(source: files.Source, at_most: int) -> None:
+        measure(source, at_most)
+        os.truncate(image, 512)
+
+    monkeypatch.setattr(files.Source, "measure", truncated)
+    assert cli("write", "--lba", "0", "-i", image, "--yes").failed(15, "it became shorter")
+
+
+class Forgetful(Memory):
+    """Takes one block without keeping it."""
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        super()._write(offset, view)
+        self.data[10 * 512 : 11 * 512] = bytes(512)
+
+
+def test_verify_names_the_first_block_that_differs(cli: Cli, attach: Attached, image: Path) -> None:
+    attach(Stick([Unit(Forgetful(64 * 512))]))
+    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 10 does not hold")
+    assert cli("write", "--lba", "9", "-i", image, "--yes").status == 0
+
+
+def test_verify_goes_through_all_pieces(
+    cli: Cli, attach: Attached, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks_module, "CHUNK", 512)
+    attach(Stick([Unit(Forgetful(64 * 512))]))
+    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 10 does not hold")
+    assert cli("write", "--lba", "20", "-i", image, "--yes", "--verify").status == 0
+
+
+def test_with_nobody_at_the_terminal_a_write_needs_yes(
+    cli: Cli, attach: Attached, image: Path, pipe: Callable[[bytes], None]
+) -> None:
+    """Also where stdin says y: that is data, not a person."""
+    bus = attach(stick())
+    pipe(b"y\n")
+    assert cli("write", "--lba", "0", "-i", image).failed(1, "nobody is at the terminal", "give --yes")
+    assert bus.wire.log == []
+
+
+def test_the_question_names_the_device_what_is_on_it_and_the_range(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
+) -> None:
+    attach(stick(vendor="ACME", product="Rocket"))
+    person("y\n")
+    question = "Overwrite LBA 5 to 6 (2 blocks, 1 KiB) of ACME Rocket (1 MiB), {}? [y/N] wrote 2 blocks at LBA 5\n"
+    assert screen("write", "1209:0001", "--lba", "5", "-i", image).err == question.format("1209:0001")
+    person("Yes\n")
+    assert screen("write", "--lba", "5", "-i", image).err == question.format("1-1"), "the only device has a name too"
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", "", "ja\n", "yy\n", "n\ny\n"])
+def test_any_answer_but_yes_writes_nothing(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person], answer: str
+) -> None:
+    target = stick()
+    before, bus = bytes(held(target)), attach(target)
+    person(answer)
+    ended = screen("write", "--lba", "0", "-i", image)
+    assert ended.status == 1
+    assert ended.err.endswith("scsiusb: error: not confirmed, and nothing was written; answer y, or give --yes\n")
+    assert ended.err.count("[y/N]") == 1, "it asks once"
+    assert held(target) == before
+    assert not wrote(bus)
+
+
+def test_all_is_checked_before_anything_is_asked(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
+) -> None:
+    attach(stick())
+    person("y\n")
+    assert screen("write", "--lba", "2047", "-i", image).failed(22)
+
+
+def test_the_name_of_a_device_that_cannot_be_told(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick())
+    person("n\n")
+    monkeypatch.setattr("scsiusb.cli.session.devices", list)
+    assert "the only device attached?" in screen("write", "--lba", "0", "-i", image).err
+
+
+def test_a_write_protected_medium(cli: Cli, attach: Attached, image: Path) -> None:
+    target = stick(write_protected=True)
+    before = bytes(held(target))
+    attach(target)
+    assert cli("write", "--lba", "0", "-i", image, "--yes").failed(7, "write protected")
+    assert held(target) == before
+
+
+def test_a_long_read_shows_its_progress_on_the_terminal_only(
+    cli: Cli, screen: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scsiusb.cli.progress.WORTH_SHOWING", 1024)
+    monkeypatch.setenv("TERM", "xterm")
+    attach(stick())
+    assert "reading" in screen("read", "--blocks", "2048", "-o", tmp_path / "image").err
+    assert screen("read", "--blocks", "2", "-o", tmp_path / "image").err == ""
+    assert cli("read", "--blocks", "2048", "-o", tmp_path / "image").err == ""

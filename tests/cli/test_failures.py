@@ -1,0 +1,330 @@
+"""Every failure is one line with a remedy and the status of CLI.md, whoever is at fault."""
+
+from __future__ import annotations
+
+import errno
+import io
+import signal
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from scsiusb.cli import failure, process, session
+from scsiusb.cli.failure import failure_of
+from scsiusb.errors import CheckCondition
+from scsiusb.usb.backend import ENDPOINT_IN, Code
+from scsiusb.virtual import Stick, Unit, VirtualHandle, uas_interface
+from tests.cli.conftest import Attached, Cli
+from tests.sticks import CSW_LENGTH, Answer, Wire, csw, stick
+
+
+def uas_only() -> Stick:
+    return Stick([Unit()], interfaces=[uas_interface(alternate=0)])
+
+
+def test_an_empty_removable_unit_is_not_ready_but_answers_inquiry(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit()]))
+    assert cli("read").failed(2, "no medium")
+    assert cli("capacity").failed(2, "no medium")
+    assert cli("inquiry").status == 0
+
+
+def test_an_empty_cd_rom_drive(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit.cd_rom()]))
+    assert cli("capacity", "--json").failed(2, "no medium")
+    assert cli("inquiry", "--json").json["peripheral_device_type"] == 5
+
+
+def test_uas_only_is_listed_and_refused_and_nothing_is_detached(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(uas_only())
+    monkeypatch.setattr(VirtualHandle, "detach_driver", lambda *_: pytest.fail("detached"))
+    assert cli("list", "--json").json[0]["protocol"] == "uas"
+    assert cli("inquiry").failed(15, "UAS", "nothing was detached")
+
+
+def test_a_mounted_stick_is_refused_by_its_mount_point(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = stick()
+    target.uses = ["/dev/sda1 is mounted on /media/stick"]
+    attach(target)
+    monkeypatch.setattr(VirtualHandle, "detach_driver", lambda *_: pytest.fail("detached"))
+    assert cli("read").failed(15, "/dev/sda1 is mounted on /media/stick", "unmount it first")
+
+
+def test_no_permission(cli: Cli, attach: Attached) -> None:
+    target = stick()
+    target.accessible = False
+    attach(target)
+    assert cli("capacity").failed(15, "permission denied", "udev")
+
+
+def test_two_matches_are_both_named(cli: Cli, attach: Attached) -> None:
+    bus = attach(stick(), stick())
+    for words in ([], ["1209:0001"], ["serial=0123456789AB"]):
+        assert cli("inquiry", *words).failed(15, "1-1", "1-2")
+    assert bus.wire.log == []
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "",
+        " ",
+        "9-9",
+        "dead:beef",
+        "serial=none",
+        "serial=",
+        "virtual",
+        "x" * 99,
+        "ü\x1b[2J\n",
+        "\udcff",
+        "virtual:/no",
+    ],
+)
+def test_a_device_that_is_not_there(cli: Cli, attach: Attached, device: str) -> None:
+    bus = attach(stick())
+    ended = cli("inquiry", device)
+    assert ended.failed(15)
+    assert "\x1b" not in ended.err
+    assert bus.wire.log == []
+
+
+def test_no_device_at_all(cli: Cli) -> None:
+    assert cli("capacity").failed(15, "no mass-storage device is attached")
+
+
+def test_a_lun_that_the_device_does_not_have(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("inquiry", "--lun", "9").failed(15, "no LUN 9")
+    assert cli("inquiry", "--lun", "16").failed(1, "--lun", "16 is not from 0 to 15")
+    assert cli("inquiry", "--lun", "-1").failed(1, "--lun")
+
+
+@pytest.mark.parametrize("length", [0, 3, 513])
+def test_a_virtual_file_of_the_wrong_length_is_named(cli: Cli, tmp_path: Path, length: int) -> None:
+    path = tmp_path / "odd"
+    path.write_bytes(bytes(length))
+    assert cli("inquiry", f"virtual:{path}").failed(1, f"virtual:{path}: {length} bytes")
+
+
+def test_a_directory_is_no_virtual_stick(cli: Cli, tmp_path: Path) -> None:
+    assert cli("inquiry", f"virtual:{tmp_path}").failed(15, str(tmp_path))
+
+
+def test_a_device_that_goes_away(cli: Cli, attach: Attached) -> None:
+    def unplug(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode == 0x28:
+            attach.bus.unplug(target)
+        return None
+
+    target = stick()
+    attach(target).wire.meddle = unplug
+    assert cli("read").failed(35, "gone")
+
+
+def test_a_device_that_does_not_answer(cli: Cli, attach: Attached) -> None:
+    def silent(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        return (Code.TIMEOUT, 0) if wire.opcode == 0x25 and endpoint & ENDPOINT_IN else None
+
+    attach(stick()).wire.meddle = silent
+    assert cli("capacity").failed(33, "did not answer in time", "timeout")
+
+
+def test_a_reply_that_no_device_may_give(cli: Cli, attach: Attached) -> None:
+    def lie(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode == 0x00 and endpoint & ENDPOINT_IN and len(buffer) >= CSW_LENGTH:
+            return wire.put(buffer, csw(wire.tag, signature=b"SBSU"))
+        return None
+
+    attach(stick()).wire.meddle = lie
+    assert cli("capacity").failed(97, "signature")
+
+
+def test_a_stall_where_none_may_be(cli: Cli, attach: Attached) -> None:
+    attach(stick()).wire.meddle = lambda wire, endpoint, buffer: (Code.PIPE, 0) if wire.opcode == 0x12 else None
+    assert cli("inquiry").failed(35)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Missing command"),
+        (["--json"], "Missing command"),
+        (["nosuch"], "nosuch"),
+        (["--nosuch"], "--nosuch"),
+        (["capacity", "--lbn", "1"], "did you mean --lun"),
+        (["inquiry", "1-1", "extra"], "extra"),
+        (["completion", "tcsh"], "tcsh"),
+        (["completion"], "bash"),
+        (["inquiry", "--lun"], "--lun"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage(cli: Cli, words: list[str], said: str) -> None:
+    assert cli(*words).failed(1, said, "--help`")
+
+
+@pytest.mark.parametrize("number", sorted(failure.REMEDIES))
+def test_each_error_of_the_system_has_its_remedy(number: int) -> None:
+    found = failure_of(OSError(number, "What the system says", "name"))
+    assert found.status == 15
+    assert found.line == f"scsiusb: error: name: What the system says; {failure.REMEDIES[number]}"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (OSError(9999, None), 15, "error 9999; run it again"),
+        (OSError(errno.EIO, "I/O error", b"by\xfftes"), 15, "by\N{REPLACEMENT CHARACTER}tes: I/O error"),
+        (OSError("the medium was closed"), 15, "the medium was closed; "),
+        (OSError(), 15, "OSError; "),
+        (click.FileError("name", "it is odd"), 15, "it is odd"),
+        (click.ClickException("It is odd."), 15, "It is odd; "),
+        (click.UsageError("It is odd."), 1, "It is odd; run `scsiusb --help`"),
+        (ValueError("two\nlines\x1b"), 1, "two lines\N{REPLACEMENT CHARACTER}; "),
+        (RuntimeError("a fault"), 99, "RuntimeError: a fault; report this"),
+        (KeyboardInterrupt(), 130, "interrupted; "),
+        (failure.Terminated(signal.SIGTERM), 143, "ended by SIGTERM; "),
+    ],
+)
+def test_what_is_said_of_errors(error: BaseException, status: int, line: str) -> None:
+    found = failure_of(error)
+    assert found.status == status
+    assert line in found.line
+    assert found.line.startswith("scsiusb: error: ")
+
+
+def test_an_error_without_a_remedy_of_its_own_gets_one() -> None:
+    from scsiusb.scsi.sense import Sense
+
+    error = CheckCondition("it failed", Sense(9, 0, 0))
+    assert failure_of(error).line.endswith("it failed; run it again with -vv to see more")
+
+
+def test_a_fault_of_ours_shows_its_traceback_only_when_asked(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*words: object, **options: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(session, "open_disk", fault)
+    assert cli("inquiry").failed(99, "RuntimeError: a fault", "-vv")
+    ended = cli("inquiry", "-vv")
+    assert ended.status == 99
+    assert "scsiusb: debug: traceback\nTraceback" in ended.err
+
+
+@pytest.mark.parametrize("name", [name for name in process.ENDING if hasattr(signal, name)])
+def test_a_signal_gives_the_device_back(cli: Cli, attach: Attached, tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+
+    def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode == 0x28:
+            signal.raise_signal(number)
+        return None
+
+    bus, handler = attach(stick()), signal.getsignal(number)
+    bus.wire.meddle = strike
+    assert cli("read", "-o", tmp_path / "image").failed(128 + number)
+    assert "request ff" in bus.wire.log, "the transport was brought back into step"
+    assert signal.getsignal(number) is handler
+    bus.wire.meddle = None
+    assert cli("read").status == 0
+
+
+def test_a_second_ctrl_c_does_not_stop_the_giving_back(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's driver must be bound again, however impatient somebody is."""
+
+    def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode == 0x28:
+            signal.raise_signal(signal.SIGINT)
+        return None
+
+    release = VirtualHandle.release
+
+    def struck(handle: VirtualHandle, interface: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        release(handle, interface)
+
+    monkeypatch.setattr(VirtualHandle, "release", struck)
+    attach(stick()).wire.meddle = strike
+    assert cli("read").failed(130, "interrupted")
+
+
+def test_signals_that_the_caller_ignores_stay_ignored(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with process.unwinding_signals():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_run_works_outside_the_main_thread(cli: Cli, attach: Attached) -> None:
+    """Where Python lets nobody set a signal handler."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    attach(stick())
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli, "inquiry").result().status == 0
+
+
+def test_ctrl_c_at_the_question(screen: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+            raise KeyboardInterrupt
+
+    path = tmp_path / "block"
+    path.write_bytes(bytes(512))
+    bus = attach(stick())
+    monkeypatch.setattr(sys, "stdin", Interrupting())
+    ended = screen("write", "--lba", "0", "-i", path)
+    assert ended.status == 130
+    assert ended.err.splitlines()[1].startswith("scsiusb: error: interrupted; ")
+    assert "cbw 2a" not in bus.wire.log
+
+
+class Broken(io.StringIO):
+    """A stream that takes nothing."""
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_stderr_that_takes_nothing_changes_no_status(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick())
+    monkeypatch.setattr(sys, "stderr", Broken())
+    assert cli("eject").status == 0
+    assert cli("inquiry", "9-9").status == 15
+
+
+def test_a_stdout_that_takes_nothing(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(stick())
+    monkeypatch.setattr(sys, "stdout", Broken())
+    for words in (["inquiry"], ["list", "--json"], ["--help"], ["raw", "--help"], ["completion", "fish"]):
+        assert cli(*words).failed(15, "output: No space left on device" if "--help" in words else "stdout: No space")
+
+
+def test_a_reader_that_went_away_is_no_news(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    attach(stick())
+    monkeypatch.setattr(sys, "stdout", Gone())
+    ended = cli("inquiry")
+    assert (ended.status, ended.err) == (141, "")

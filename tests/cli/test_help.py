@@ -1,0 +1,109 @@
+"""--help, --version and completion."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scsiusb import __version__
+from scsiusb.cli.app import COMMANDS
+from tests.cli.conftest import Attached, Cli
+from tests.sticks import stick
+
+ON_WINDOWS = sys.platform == "win32"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples_in_80_columns(cli: Cli, command: str) -> None:
+    for option in ("--help", "-h"):
+        ended = cli(command, option)
+        assert (ended.status, ended.err) == (0, "")
+        assert ended.text.startswith(f"Usage: scsiusb {command} ")
+        assert f"  Examples:\n    scsiusb {command}" in ended.text
+        assert max(map(len, ended.text.splitlines())) < 80
+        for shared in ("--json", "--verbose", "--timeout", "--trace", "--version"):
+            assert shared in ended.text
+
+
+def test_help_lists_every_command_in_full(cli: Cli) -> None:
+    ended = cli("--help")
+    assert ended.status == 0
+    assert "..." not in ended.text.replace("[ARGS]...", "")
+    for command in COMMANDS:
+        assert f"\n  {command} " in ended.text
+    assert max(map(len, ended.text.splitlines())) < 80
+
+
+def test_version_before_and_after_the_command(cli: Cli) -> None:
+    for words in (["--version"], ["read", "--version"]):
+        assert cli(*words).text == f"scsiusb {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_for_each_shell(cli: Cli, shell: str) -> None:
+    ended = cli("completion", shell)
+    assert ended.status == 0
+    assert f"_SCSIUSB_COMPLETE={shell}_complete" in ended.text
+
+
+@pytest.mark.parametrize(
+    ("words", "word", "found"),
+    [
+        ("scsiusb ", 1, ["list", "read", "completion"]),
+        ("scsiusb cap", 1, ["capacity"]),
+        ("scsiusb inquiry ", 2, ["1-1", "virtual:"]),
+        ("scsiusb raw ", 2, ["1-1", "virtual:"]),
+        ("scsiusb inquiry vir", 2, ["virtual:"]),
+        ("scsiusb read --bl", 2, ["--blocks"]),
+        ("scsiusb completion ", 2, ["bash", "zsh", "fish"]),
+    ],
+)
+def test_what_completes(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, words: str, word: int, found: list[str]
+) -> None:
+    attach(stick())
+    monkeypatch.setenv("_SCSIUSB_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(word))
+    ended = cli()
+    assert ended.status == 0
+    values = [line.split(",")[1] for line in ended.text.splitlines()]
+    assert set(found) <= set(values)
+
+
+def test_completing_goes_on_where_devices_cannot_be_listed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scsiusb.errors import AccessDenied
+
+    def denied() -> None:
+        raise AccessDenied("no")
+
+    monkeypatch.setattr("scsiusb.cli.session.devices", denied)
+    monkeypatch.setenv("_SCSIUSB_COMPLETE", "fish_complete")
+    monkeypatch.setenv("COMP_WORDS", "scsiusb inquiry ")
+    monkeypatch.setenv("COMP_CWORD", "")
+    assert "virtual:" in cli().text
+
+
+def test_no_shell_of_that_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scsiusb.cli.completion.get_completion_class", lambda shell: None)
+    assert cli("completion", "bash").failed(1, "bash")
+
+
+@pytest.mark.skipif(ON_WINDOWS or not shutil.which("bash"), reason="needs bash")
+def test_bash_completes_by_the_script(cli: Cli, tmp_path: Path) -> None:
+    """Sourced as a user would, with the console script on the PATH."""
+    program = tmp_path / "scsiusb"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scsiusb "$@"\n')
+    program.chmod(0o755)
+    script = tmp_path / "completion.bash"
+    script.write_bytes(cli("completion", "bash").out)
+    asked = (
+        f'PATH="{tmp_path}:$PATH"; source {script}; COMP_WORDS=(scsiusb cap); COMP_CWORD=1; '
+        '_scsiusb_completion scsiusb; echo "${COMPREPLY[@]}"'
+    )
+    ended = subprocess.run(["bash", "--norc", "-c", asked], capture_output=True, text=True, check=True)
+    assert ended.stdout == "capacity\n"

@@ -1,0 +1,325 @@
+"""list, inquiry, capacity, luns and sense: their JSON is a contract, their words are for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from scsiusb.usb.backend import Code
+from scsiusb.virtual import Identity, Memory, Stick, Unit, bot_interface, uas_interface
+from scsiusb.virtual.sense import Sense
+from scsiusb.virtual.task import Task
+from tests.cli.conftest import Attached, Cli
+from tests.sticks import Answer, Wire, stick
+
+
+class Refusing(Unit):
+    """Answers one command with a sense, each time."""
+
+    opcode = 0x00
+    refusal = Sense(0x4, 0x44, 0x00)
+
+    def execute(self, cdb: bytes) -> Task:
+        if cdb[0] == self.opcode:
+            self.keep_sense(self.refusal)
+            return Task(failed=True)
+        return super().execute(cdb)
+
+
+def test_list_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(stick(), Stick([Unit()], interfaces=[bot_interface(), uas_interface()]))
+    ended = cli("list", "--json")
+    assert ended.status == 0
+    assert ended.err == ""
+    assert ended.json[0] == {
+        "address": "1-1",
+        "vid": "1209",
+        "pid": "0001",
+        "serial": "0123456789AB",
+        "manufacturer": "scsiusb",
+        "product": "Virtual Stick",
+        "protocol": "bot",
+        "speed": "high",
+        "driver": "usb-storage",
+        "lease": None,
+    }
+    assert ended.json[1]["driver"] == "uas"
+
+
+def test_json_may_stand_before_the_command_too(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("--json", "list").json == cli("list", "--json").json
+
+
+def test_vid_and_pid_have_four_digits(cli: Cli, attach: Attached) -> None:
+    attach(Stick.formatted(identity=Identity(vid=0x1, pid=0xAB)))
+    row = cli("list", "--json").json[0]
+    assert (row["vid"], row["pid"]) == ("0001", "00ab")
+
+
+def test_list_without_devices_is_empty(cli: Cli) -> None:
+    assert cli("list", "--json").json == []
+    ended = cli("list")
+    assert (ended.status, ended.out, ended.err) == (0, b"", "no mass-storage device is attached\n")
+
+
+def test_a_device_that_is_not_ours_to_open_is_listed(cli: Cli, attach: Attached) -> None:
+    locked = stick()
+    locked.accessible = locked.has_readable_strings = False
+    attach(locked)
+    assert cli("list", "--json").json[0]["serial"] is None
+    assert cli("inquiry", "1-1").failed(15, "permission denied", "udev")
+
+
+def test_list_in_a_pipe_is_aligned_columns(cli: Cli, attach: Attached) -> None:
+    attach(stick(), Stick.formatted(identity=Identity(serial=None)))
+    lines = cli("list").text.splitlines()
+    assert lines[0].split()[:4] == ["address", "vid:pid", "serial", "manufacturer"]
+    assert lines[0].split()[4:] == ["product", "protocol", "speed", "driver"]
+    assert lines[2].split()[:4] == ["1-2", "1209:0001", "-", "scsiusb"]
+    assert len({line.index("scsiusb") for line in lines[1:]}) == 1
+
+
+def test_list_on_a_terminal_is_a_table_and_on_a_narrow_one_records(
+    screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick(), stick())
+    monkeypatch.setenv("COLUMNS", "120")
+    assert len(screen("list").text.splitlines()) == 4
+    monkeypatch.setenv("COLUMNS", "60")
+    text = screen("list").text
+    assert "address       1-1\n" in text
+    assert "\n\naddress       1-2\n" in text
+    assert "…" not in text
+
+
+def test_what_a_hostile_device_calls_itself_does_not_reach_the_terminal(screen: Cli, attach: Attached) -> None:
+    attach(Stick.formatted(identity=Identity(product="\x1b[2Jx", serial="a\nb")))
+    assert "\x1b" not in screen("list").text
+
+
+def test_inquiry_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("inquiry", "1-1", "--json").json == {
+        "peripheral_qualifier": 0,
+        "peripheral_device_type": 0,
+        "removable": True,
+        "version": 6,
+        "response_data_format": 2,
+        "vendor": "scsiusb",
+        "product": "Virtual Stick",
+        "revision": "1.00",
+    }
+
+
+@pytest.mark.parametrize("name", ["1-1", "1209:0001", "serial=0123456789AB", "1-1:1.0"])
+def test_every_way_to_name_a_device(cli: Cli, attach: Attached, name: str) -> None:
+    attach(stick())
+    assert cli("inquiry", name).status == 0
+    assert cli("inquiry").status == 0, "the only device may be left out"
+
+
+def test_inquiry_in_words(cli: Cli, attach: Attached) -> None:
+    attach(stick(version=4), Stick([Unit.cd_rom()]), stick(version=0x55))
+    assert cli("inquiry", "1-1").text == (
+        "vendor       scsiusb\n"
+        "product      Virtual Stick\n"
+        "revision     1.00\n"
+        "type         disk (00h)\n"
+        "removable    yes\n"
+        "standard     SPC-2 (04h)\n"
+        "qualifier    0\n"
+        "data format  2\n"
+    )
+    assert "type         CD/DVD (05h)\n" in cli("inquiry", "1-2").text
+    assert "standard     55h\n" in cli("inquiry", "1-3").text
+
+
+@pytest.mark.parametrize("name", ["sv", "SV", "supported", "0", "00", "0x00", "00h"])
+def test_supported_pages_are_hex_with_names(cli: Cli, attach: Attached, name: str) -> None:
+    attach(stick())
+    assert cli("inquiry", "--page", name).text.splitlines()[1:] == [
+        "00h   supported pages",
+        "80h   unit serial number",
+        "83h   device identification",
+        "B0h   block limits",
+    ]
+    assert cli("inquiry", "--page", name, "--json").json == {"page": 0, "pages": [0, 0x80, 0x83, 0xB0]}
+
+
+def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    name = "scsiusb Virtual Stick   000000000001"
+    assert cli("inquiry", "--page", "di").text.splitlines() == [
+        "of            kind           value",
+        f"logical unit  T10 vendor ID  {name}",
+    ]
+    assert cli("inquiry", "--page", "83", "--json").json == {
+        "page": 0x83,
+        "designators": [{"association": 0, "kind": 1, "value": name.encode().hex(), "text": name}],
+    }
+
+
+def test_block_limits_have_units(cli: Cli, attach: Attached) -> None:
+    attach(stick(maximum_transfer=240), stick(maximum_transfer=1))
+    assert cli("inquiry", "1-1", "--page", "bl").text == (
+        "optimal granularity  not reported\nmax transfer         240 blocks\noptimal transfer     not reported\n"
+    )
+    assert "1 block\n" in cli("inquiry", "1-2", "--page", "bl").text
+
+
+def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:
+    attach(stick(serial="S1"))
+    assert cli("inquiry", "--page", "sn").text == "serial  S1\n"
+    assert cli("inquiry", "--page", "80", "--json").json == {"page": 0x80, "serial": "S1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "dump"),
+    [(b"\x0a\x0b", "\n00000000  0a 0b                                             |..|"), (b"", "")],
+)
+def test_a_page_without_words_is_a_dump(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, body: bytes, dump: str
+) -> None:
+    from scsiusb.virtual import pages
+
+    monkeypatch.setattr(pages, "vpd", lambda unit, page: bytes((0, page, 0, len(body))) + body)
+    attach(stick())
+    assert cli("inquiry", "--page", "b1").text == f"page B1h block device characteristics{dump}\n"
+    assert cli("inquiry", "--page", "c5").text == f"page C5h vendor specific{dump}\n"
+    assert cli("inquiry", "--page", "0x9a", "--json").json == {"page": 0x9A, "body": body.hex()}
+
+
+def test_a_page_that_the_device_does_not_have(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("inquiry", "--page", "b1").failed(5, "VPD page B1h")
+
+
+@pytest.mark.parametrize("page", ["", "zz", "100", "-1", "1_0", " 80", "٨٠", "0x", "h"])
+def test_a_page_that_is_none(cli: Cli, attach: Attached, page: str) -> None:
+    bus = attach(stick())
+    assert cli("inquiry", "--page", page).failed(1, "--page")
+    assert bus.wire.log == []
+
+
+def test_capacity_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(stick(blocks=2048), stick(blocks=3, block_size=4096))
+    assert cli("capacity", "1-1", "--json").json == {"blocks": 2048, "block_size": 512, "bytes": 1048576}
+    assert cli("capacity", "1-2", "--json").json == {"blocks": 3, "block_size": 4096, "bytes": 12288}
+    assert cli("capacity", "1-1").text == "blocks      2048\nblock size  512\nbytes       1048576 (1 MiB)\n"
+
+
+def test_luns_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(1024)), Unit.cd_rom(), Unit(Memory(1024), becoming_ready=1000)]))
+    rows = cli("luns", "--json").json
+    assert rows[0] == {
+        "lun": 0,
+        "vendor": "scsiusb",
+        "product": "Virtual Stick",
+        "peripheral_device_type": 0,
+        "ready": True,
+    }
+    assert [(row["lun"], row["peripheral_device_type"], row["ready"]) for row in rows[1:]] == [
+        (1, 5, False),
+        (2, 0, False),
+    ]
+
+
+def test_luns_in_words(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(1024)), Unit.cd_rom()]))
+    assert cli("luns").text.splitlines() == [
+        "LUN  vendor   product         type    ready",
+        "0    scsiusb  Virtual Stick   disk    yes",
+        "1    scsiusb  Virtual CD-ROM  CD/DVD  no",
+    ]
+
+
+def test_a_failing_unit_does_not_hide_the_others(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Refusing(), Unit(Memory(1024))]))
+    assert [row["ready"] for row in cli("luns", "--json").json] == [False, True]
+
+
+def test_a_lun_without_a_unit_is_left_out(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent, refusing = Unit(), Refusing()
+    monkeypatch.setattr(absent, "inquiry", lambda: b"\x7f\0\x06\x02" + bytes(32))
+    refusing.opcode, refusing.refusal = 0x12, Sense(0x5, 0x25, 0x00)
+    attach(Stick([Unit(), absent, refusing]))
+    assert [row["lun"] for row in cli("luns", "--json").json] == [0]
+
+
+def test_sense_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("sense", "--json").json == {
+        "key": 6,
+        "key_text": "Unit attention",
+        "asc": 0x29,
+        "ascq": 0,
+        "text": "Power on, reset, or bus device reset occurred",
+        "information": None,
+        "deferred": False,
+        "raw": "70000600000000" + "0a00000000" + "290000000000",
+    }
+    assert cli("sense", "--json").json["key"] == 0, "it is said once"
+
+
+def test_sense_in_words(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    lines = cli("sense").text.splitlines()
+    assert lines[:2] == [
+        "key          6h Unit attention",
+        "asc/ascq     29h/00h Power on, reset, or bus device reset occurred",
+    ]
+    assert lines[4] == "raw          70 00 06 00 00 00 00 0a 00 00 00 00 29 00 00 00 00 00"
+
+
+def test_verbose_says_what_was_tried_again_wherever_it_stands(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    assert cli("capacity").err == ""
+    for words in (["-vv", "capacity"], ["capacity", "-vv"], ["-v", "capacity", "-v"]):
+        attach.bus.unplug(attach.devices()[0].device)
+        attach(stick())
+        assert "scsiusb: debug: LUN 0: TEST UNIT READY failed: unit attention" in cli(*words).err
+
+
+def test_the_timeout_reaches_the_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = attach(stick())
+    seen: list[float | None] = []
+    opener = attach.open
+
+    def spy(device: str | None, *, lun: int, timeout: float | None, trace: str | None) -> object:
+        seen.append(timeout)
+        return opener(device, lun=lun, timeout=timeout, trace=trace)
+
+    monkeypatch.setattr("scsiusb.cli.session.open_disk", spy)
+    cli("--timeout", "5", "inquiry")
+    cli("inquiry", "--timeout", "0.5")
+    cli("inquiry")
+    assert seen == [5.0, 0.5, None]
+    assert bus.wire.log
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "1e300", "soon"])
+def test_a_timeout_that_is_none(cli: Cli, attach: Attached, value: str) -> None:
+    bus = attach(stick())
+    assert cli("inquiry", "--timeout", value).failed(1, "--timeout")
+    assert cli(f"--timeout={value}", "inquiry").failed(1, "--timeout")
+    assert bus.wire.log == []
+
+
+def test_no_output_is_no_json(cli: Cli, attach: Attached) -> None:
+    """A failure prints no half result."""
+
+    def gone(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        return Code.NO_DEVICE, 0
+
+    attach(stick()).wire.meddle = gone
+    assert cli("inquiry", "--json").failed(35, "gone")
+
+
+def test_json_is_ascii_and_parses_whatever_the_device_is_called(cli: Cli, attach: Attached) -> None:
+    attach(Stick.formatted(identity=replace(Identity(), product="Stück “7”")))
+    ended = cli("list", "--json")
+    assert ended.out.isascii()
+    assert json.loads(ended.out)[0]["product"] == "Stück “7”"
