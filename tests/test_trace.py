@@ -98,7 +98,9 @@ def test_a_trace_that_cannot_be_written_is_an_error_before_the_device_is_opened(
         scsiusb.open("virtual:", trace=str(tmp_path / "none" / "trace.pcapng"))
 
 
-@pytest.mark.skipif(shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed")
+@pytest.mark.skipif(
+    shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed"
+)
 def test_tshark_understands_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with scsiusb.open("virtual:", trace=str(path)) as disk:

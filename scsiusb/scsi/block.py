@@ -135,11 +135,9 @@ class Read16(BlockCommand):
 
 
 @dataclass(frozen=True)
-class Write10(BlockCommand):
-    """WRITE(10) (SBC-3 5.32)."""
+class WriteCommand(BlockCommand):
+    """What writing has in common: `data`, as many bytes as the blocks have."""
 
-    NAME = "WRITE(10)"
-    CDB = BitStruct(opcode(0x2A), *RW_10)
     direction = Direction.OUT
     data: bytes | bytearray | memoryview = field(default=b"", repr=False)
 
@@ -149,17 +147,19 @@ class Write10(BlockCommand):
 
 
 @dataclass(frozen=True)
-class Write16(BlockCommand):
+class Write10(WriteCommand):
+    """WRITE(10) (SBC-3 5.32)."""
+
+    NAME = "WRITE(10)"
+    CDB = BitStruct(opcode(0x2A), *RW_10)
+
+
+@dataclass(frozen=True)
+class Write16(WriteCommand):
     """WRITE(16) (SBC-3 5.34)."""
 
     NAME = "WRITE(16)"
     CDB = BitStruct(opcode(0x8A), *RW_16)
-    direction = Direction.OUT
-    data: bytes | bytearray | memoryview = field(default=b"", repr=False)
-
-    @property
-    def payload(self) -> bytes | bytearray | memoryview:
-        return self.data
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def test_descriptors_that_are_not_there_are_stalled() -> None:
     ],
 )
 def test_an_identity_that_cannot_be_is_refused(identity: dict[str, str | int]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each has a text of its own
+    with pytest.raises(ValueError):
         Identity(**identity)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,212 @@
+"""The zoo as the guest's kernel sees it: where each device is, who drives it, and its nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+USB = Path("/sys/bus/usb")
+_places: dict[str, Path | None] = {}
+_complete: set[tuple[Path, int]] = set()
+PATIENCE = 60.0  # seconds; under emulation a probe can take several
+
+
+class LabError(AssertionError):
+    """The machine is not as a test may expect."""
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait until the condition holds, and fail naming what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.02)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A logical unit as it was made; `path` is its backing file, None without a medium."""
+
+    device: Device
+    lun: int
+    type: str
+    path: Path | None
+    block_size: int
+    blocks: int
+    removable: bool
+    read_only: bool
+    regions: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        return f"{self.device.name}:{self.lun}"
+
+    @property
+    def size(self) -> int:
+        return self.blocks * self.block_size
+
+    @property
+    def sg(self) -> Path:
+        """The kernel's generic node; waits for it, as a probe goes on after the driver was bound."""
+        return self._node("scsi_generic")
+
+    @property
+    def node(self) -> Path:
+        """The kernel's block node, /dev/sdX or /dev/srX; waits for it."""
+        return self._node("block")
+
+    def backing(self, lba: int, blocks: int) -> bytes:
+        """Read blocks out of the backing file, past the USB stack."""
+        assert self.path is not None, f"{self} has no medium"
+        with self.path.open("rb") as file:
+            return os.pread(file.fileno(), blocks * self.block_size, lba * self.block_size)
+
+    def kernel_read(self, lba: int, blocks: int) -> bytes:
+        """Read blocks through the kernel's block device, past its cache."""
+        size = self.block_size
+        with self.node.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), lba * size, blocks * size, os.POSIX_FADV_DONTNEED)
+            return os.pread(file.fileno(), blocks * size, lba * size)
+
+    def _node(self, kind: str) -> Path:
+        self.device.wait()
+        for folder in self.device.unit_folders(self.lun):
+            for entry in (folder / kind).glob("*"):
+                return Path("/dev") / entry.name
+        raise LabError(f"the kernel has no {kind} node for {self}")
+
+    def has_nodes(self) -> bool:
+        folders = list(self.device.unit_folders(self.lun))
+        return all(
+            any((Path("/dev") / entry.name).exists() for folder in folders for entry in (folder / kind).glob("*"))
+            for kind in ("scsi_generic", "block")
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """A device of the zoo; `driver` is the kernel's for it, `qemu` what device_add takes."""
+
+    name: str
+    kind: str
+    driver: str
+    serial: str
+    speed: int
+    units: tuple[Unit, ...]
+    qemu: tuple[dict[str, Any], ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def folder(self) -> Path:
+        """The device's folder in sysfs."""
+        found = self._find()
+        if found is None:
+            raise LabError(f"the kernel sees no device with serial {self.serial}")
+        return found
+
+    @property
+    def present(self) -> bool:
+        return self._find() is not None
+
+    @property
+    def address(self) -> str:
+        """The address as the kernel prints it: 2-1."""
+        return self.folder.name
+
+    @property
+    def interface(self) -> Path:
+        """The mass-storage interface's folder in sysfs."""
+        folder = self.folder
+        return folder / f"{folder.name}:1.0"
+
+    def _find(self) -> Path | None:
+        """Find the folder by the serial number, first where it was last: looking everywhere is slow."""
+        known = _places.get(self.serial)
+        if known is None or _text(known / "serial") != self.serial:
+            paths = (USB / "devices").glob("*/serial")
+            known = _places[self.serial] = next((path.parent for path in paths if _text(path) == self.serial), None)
+        return known
+
+    def bound(self) -> str | None:
+        """Name the driver that the interface has now."""
+        if not self.present:
+            return None
+        try:
+            return (self.interface / "driver").readlink().name
+        except FileNotFoundError:
+            return None
+
+    def unit_folders(self, lun: int) -> Iterator[Path]:
+        yield from self.interface.glob(f"host*/target*/*:{lun}")
+
+    def ready(self) -> bool:
+        """Tell whether the kernel's driver has it and all its nodes are there."""
+        if self.bound() != self.driver:
+            return False
+        # Each binding makes a SCSI host anew, though maybe with an old number: what was complete once still is.
+        found = ((path, _inode(path)) for path in self.interface.glob("host*"))
+        hosts = [host for host in found if host not in _complete]
+        if hosts and all(unit.has_nodes() for unit in self.units):
+            _complete.update(hosts)
+            return True
+        return not hosts
+
+    def wait(self) -> Device:
+        """Wait until the kernel has it; return it."""
+        wait_for(self.ready, f"{self.driver} to have {self.name} and all its nodes")
+        return self
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+def share() -> Path:
+    """The folder shared with the host."""
+    return Path(os.environ["SCSIUSB_LAB"])
+
+
+@cache
+def zoo() -> dict[str, Device]:
+    """Every device by name."""
+    rows = json.loads((share() / "zoo.json").read_text())
+    return {row["name"]: _device(row) for row in rows}
+
+
+def units(*, medium: bool | None = None, bot: bool = True) -> list[Unit]:
+    """The zoo's logical units, for parametrize: with or without a medium, of BOT devices or of all."""
+    found = [unit for device in zoo().values() if device.driver == "usb-storage" or not bot for unit in device.units]
+    return [unit for unit in found if medium is None or (unit.path is not None) == medium]
+
+
+def _device(row: dict[str, Any]) -> Device:
+    plain = {key: row[key] for key in ("name", "kind", "driver", "serial", "speed")}
+    device = Device(**plain, units=(), qemu=tuple(row["qemu"]))
+    made = tuple(_unit(device, unit) for unit in row["units"])
+    object.__setattr__(device, "units", made)
+    return device
+
+
+def _unit(device: Device, row: dict[str, Any]) -> Unit:
+    path = Path(row["path"]) if row["path"] else None
+    regions = tuple((offset, length) for offset, length in row["regions"])
+    return Unit(device, **{**row, "path": path, "regions": regions})
+
+
+def _text(path: Path) -> str:
+    """Read an attribute of a device that may be leaving."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

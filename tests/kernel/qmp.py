@@ -1,0 +1,94 @@
+"""QEMU's monitor from inside the guest: plug, unplug and change media."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .machine import Device, LabError, wait_for
+
+PORT = "scsiusb.qmp"
+PATIENCE = 60.0
+
+
+class QmpError(LabError):
+    """QEMU refused the command."""
+
+
+class Monitor:
+    """QEMU's monitor at the guest's end of the port."""
+
+    def __init__(self, node: Path) -> None:
+        self._fd = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._received = b""
+        self._number = 0
+        self.events: list[dict[str, Any]] = []
+        # An error only says that an earlier process of this guest did it already.
+        self._exchange("qmp_capabilities", {})
+
+    def execute(self, command: str, arguments: dict[str, Any]) -> Any:
+        reply = self._exchange(command, arguments)
+        if "error" in reply:
+            raise QmpError(f"{command}: {reply['error']['desc']}")
+        return reply["return"]
+
+    def _exchange(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        self._number += 1
+        mark = f"{os.getpid()}-{self._number}"
+        os.write(self._fd, json.dumps({"execute": command, "arguments": arguments, "id": mark}).encode() + b"\n")
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            message = self._message(deadline)
+            if message.get("id") == mark:
+                return message
+            if "event" in message:
+                self.events.append(message)
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            if left < 0 or not select.select([self._fd], [], [], left)[0]:
+                raise LabError("QEMU's monitor does not answer")
+            self._received += os.read(self._fd, 65536)
+        line, _, self._received = self._received.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+@cache
+def monitor() -> Monitor:
+    """The one connection: two would take each other's replies."""
+    for name in Path("/sys/class/virtio-ports").glob("*/name"):
+        if name.read_text().strip() == PORT:
+            return Monitor(Path("/dev") / name.parent.name)
+    raise LabError(f"the guest has no port {PORT}")
+
+
+def qmp(command: str, **arguments: Any) -> Any:
+    """Have QEMU execute a command and return its reply; give names with a dash as `**{"node-name": …}`."""
+    return monitor().execute(command, arguments)
+
+
+def unplug(device: Device) -> None:
+    """Pull one of QEMU's devices and wait until the kernel has noticed."""
+    qmp("device_del", id=device.name)
+    wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone")
+
+
+def plug(device: Device) -> None:
+    """Plug one of QEMU's devices that was pulled, and wait until the kernel drives it."""
+    for unit in device.units:
+        if unit.type == "disk" and unit.path is None:
+            # QEMU drops an empty drive with its device.
+            qmp("human-monitor-command", **{"command-line": f"drive_add 0 if=none,id={device.name}-{unit.lun}"})
+    for properties in device.qemu:
+        qmp("device_add", **properties)
+    if device.kind == "usb-bot":
+        # Hot-plugged, it stays off the bus until its disks are complete.
+        qmp("qom-set", path=f"/machine/peripheral/{device.name}", property="attached", value=True)
+    device.wait()

@@ -1,0 +1,184 @@
+"""What is refused is refused in one line, with the right status, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+
+from .command import scsiusb as cli
+from .command import start
+from .machine import Device, wait_for
+
+NOBODY = 65534
+
+
+def one_line(error: str) -> bool:
+    return error.startswith("scsiusb: error: ") and error.count("\n") == 1 and "; " in error
+
+
+@pytest.fixture
+def mounted(fat: Device, tmp_path: Path) -> Path:
+    partition = f"{fat.units[0].node}1"
+    subprocess.run(["mount", "-t", "vfat", partition, tmp_path], check=True)
+    return tmp_path
+
+
+def test_a_mounted_stick_is_refused_and_the_mount_stays_usable(fat: Device, mounted: Path) -> None:
+    try:
+        (mounted / "before.txt").write_text("before")
+        for words in (["capacity"], ["read", "--lba", "0"], ["raw", "000000000000"]):
+            ended = cli(words[0], fat.address, *words[1:])
+            assert ended.status == 15
+            assert str(mounted) in ended.err
+            assert one_line(ended.err)
+            assert fat.bound() == "usb-storage"
+        with pytest.raises(scsiusb.DeviceBusy, match=str(mounted)):
+            scsiusb.open(fat.address)
+        (mounted / "after.txt").write_text("after")
+        os.sync()
+        assert (mounted / "before.txt").read_text() == "before"
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+    subprocess.run(["fsck.vfat", "-n", f"{fat.units[0].node}1"], check=True)
+    assert cli("capacity", fat.address, "--json").json()["blocks"] == fat.units[0].blocks
+
+
+def test_a_disk_that_something_holds_without_a_mount_is_refused(fat: Device) -> None:
+    """A mount in another namespace looks so: only the exclusive open shows it."""
+    held = os.open(f"{fat.units[0].node}1", os.O_RDONLY | os.O_EXCL)
+    try:
+        ended = cli("capacity", fat.address)
+        assert ended.status == 15
+        assert one_line(ended.err)
+        assert fat.bound() == "usb-storage"
+    finally:
+        os.close(held)
+
+
+def test_swap_is_refused(fat: Device) -> None:
+    node = f"{fat.units[0].node}1"
+    saved = Path(node).read_bytes()
+    subprocess.run(["mkswap", node], check=True, capture_output=True)
+    subprocess.run(["swapon", node], check=True)
+    try:
+        ended = cli("capacity", fat.address)
+        assert ended.status == 15
+        assert "swap" in ended.err
+    finally:
+        subprocess.run(["swapoff", node], check=True)
+        with open(node, "r+b") as file:
+            file.write(saved)
+            os.fsync(file.fileno())
+
+
+def test_a_second_process_is_refused_and_told_who_has_it(stick: Device) -> None:
+    with scsiusb.open(stick.address) as disk, start("inquiry", stick.address) as second:
+        _, error = second.communicate(timeout=120)
+        assert disk.read(0, 8) == stick.units[0].backing(0, 8)
+    assert second.returncode == 15
+    assert f"pid {os.getpid()}" in error.decode()
+    assert one_line(error.decode())
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["capacity"], 15),  # several are attached
+        (["capacity", "46f4:0001"], 15),
+        (["capacity", "9-9"], 15),
+        (["capacity", "serial=none"], 15),
+        (["read", "ADDRESS", "--lba", "-1"], 1),
+        (["read", "ADDRESS", "--lba", "131109"], 22),
+        (["read", "ADDRESS", "--lba", "131108", "--blocks", "2"], 22),
+        (["read", "ADDRESS", "--blocks", "99999999999999999999999"], 22),
+        (["read", "ADDRESS", "-o", "/dev/full"], 15),
+        (["read", "ADDRESS", "-o", "/nonexistent/file"], 15),
+        (["write", "ADDRESS", "--lba", "0", "-i", "/etc/hostname", "--yes"], 1),
+        (["write", "ADDRESS", "--lba", "0", "-i", "/nonexistent", "--yes"], 15),
+        (["write", "ADDRESS", "--lba", "0", "-i", "/", "--yes"], 15),
+        (["raw", "ADDRESS", "12 0"], 1),
+        (["raw", "ADDRESS", "nonsense"], 1),
+        (["inquiry", "ADDRESS", "--lun", "9"], 15),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input(stick: Device, words: list[str], status: int) -> None:
+    before = (stick.units[0].device.folder / "urbnum").read_text()
+    ended = cli(*(stick.address if word == "ADDRESS" else word for word in words))
+    assert ended.status == status
+    assert one_line(ended.err)
+    assert ended.out == b""
+    if status == 1 and words[0] != "write":
+        assert (stick.folder / "urbnum").read_text() == before, "something was sent to the device"
+
+
+# Nobody may not even read the interpreter here, so everything is loaded first.
+AS_NOBODY = f"""
+import os, sys
+import scsiusb.cli.identify, scsiusb.usb.libusb
+from scsiusb.cli.app import run
+scsiusb.usb.libusb.LibusbBackend().devices()
+os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", AS_NOBODY, *words], capture_output=True, text=True, check=False)
+
+
+def test_no_permission(stick: Device) -> None:
+    ended = as_nobody("inquiry", stick.address)
+    assert ended.returncode == 15
+    assert "permission" in ended.stderr
+    assert "udev" in ended.stderr
+    assert one_line(ended.stderr)
+    assert stick.serial in as_nobody("list").stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_a_long_read_gives_the_device_back(stick: Device, tmp_path: Path, number: int) -> None:
+    output = tmp_path / "image"
+    process = start("read", stick.address, "--blocks", stick.units[0].blocks, "-o", output)
+    interrupt(process, lambda: output.exists() and output.stat().st_size > 1 << 20, number)
+    answers_again(stick)
+
+
+def test_ctrl_c_in_a_long_write_gives_the_device_back(scratch: Device, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(scratch.units[0].size)
+    written = scratch.folder / "urbnum"
+    before = int(written.read_text())
+    process = start("write", scratch.address, "--lba", 0, "-i", image, "--yes", "--verify")
+    interrupt(process, lambda: int(written.read_text()) > before + 100, signal.SIGINT)
+    answers_again(scratch)
+
+
+def interrupt(process: subprocess.Popen[bytes], running: Callable[[], bool], number: int) -> None:
+    with process:
+        wait_for(running, "the command to be under way")
+        assert process.poll() is None, "it ended before the signal"
+        began = time.monotonic()
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert time.monotonic() - began < 30
+    assert process.returncode == (130 if number == signal.SIGINT else 128 + number)
+    assert b"Traceback" not in error
+
+
+def answers_again(device: Device) -> None:
+    wait_for(device.ready, f"the kernel to have {device} again")
+    unit = device.units[0]
+    assert unit.kernel_read(0, 64) == unit.backing(0, 64)
+    with scsiusb.open(device.address) as disk:
+        assert disk.read(0, 64) == unit.backing(0, 64)

@@ -1,0 +1,90 @@
+"""Install what the lab needs: distribution packages, and virtme-ng in a private environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+
+from .host import CACHE, PYTHON, ROOT, LabError, find, need, run, say
+
+VIRTME = "virtme-ng==1.42"
+PACKAGES = (
+    "busybox-static",
+    "dosfstools",
+    "e2fsprogs",
+    "iproute2",
+    "kmod",
+    "qemu-system-x86",
+    "sg3-utils",
+    "tshark",
+    "udev",
+    "usbutils",
+)
+USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
+PROGRAMS = ("busybox", "depmod", "mke2fs", "mkfs.vfat", "qemu-system-x86_64", "sg_inq", "tshark", "udevadm", "lsusb")
+
+
+def prepare() -> None:
+    """Put everything in place that does not depend on the kernel."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        raise LabError(f"the lab needs Linux on x86_64, not {platform.system()} on {platform.machine()}")
+    if any(letter.isspace() or letter in ",'\"" for letter in str(ROOT)):
+        raise LabError(f"the kernel's command line cannot name this folder: move {ROOT} to one without blanks")
+    run([ROOT / "tools" / "setup"])
+    CACHE.mkdir(exist_ok=True)
+    _distribution_packages()
+    _virtme()
+
+
+def installed(package: str) -> bool:
+    """Tell whether dpkg has the package installed."""
+    query = ["dpkg-query", "-W", "-f=${db:Status-Status}", package]
+    return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"
+
+
+def apt_get(*words: str) -> None:
+    """Run apt-get as root, asking nothing."""
+    sudo = [] if os.geteuid() == 0 else ["sudo"]
+    if sudo and find("sudo") is None:
+        raise LabError(f"not root and no sudo; as root, run: apt-get {' '.join(words)}")
+    run([*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *words])
+
+
+def install(missing: list[str]) -> None:
+    """Install distribution packages."""
+    say(f"installing {' '.join(missing)}")
+    apt_get("update")
+    apt_get("install", "-y", "--no-install-recommends", *missing)
+
+
+def _distribution_packages() -> None:
+    if find("apt-get") is None or find("dpkg-query") is None:
+        missing = [program for program in PROGRAMS if find(program) is None]
+        if missing:
+            raise LabError(f"no apt-get here; install these programs yourself: {' '.join(missing)}")
+        return
+    missing = [package for package in PACKAGES if not installed(package)]
+    if not any(installed(package) for package in USBIP):
+        missing.append(USBIP[1] if _is_ubuntu() else USBIP[0])
+    if missing:
+        install(missing)
+
+
+def _is_ubuntu() -> bool:
+    return platform.freedesktop_os_release().get("ID") == "ubuntu"
+
+
+def _virtme() -> None:
+    """Make the private environment; the project's pip fills it, so that ensurepip is not needed."""
+    stamp = CACHE / "virtme.stamp"
+    made = f"{VIRTME} in {CACHE} by {PYTHON.resolve()}"
+    if stamp.exists() and stamp.read_text() == made:
+        return
+    say(f"installing {VIRTME} into {CACHE.name}/virtme")
+    home = CACHE / "virtme"
+    run([PYTHON, "-m", "venv", "--clear", "--without-pip", home])
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "-q", f"--python={home}/bin/python"]
+    run([*pip, "install", VIRTME])
+    need("qemu-system-x86_64")
+    stamp.write_text(made)

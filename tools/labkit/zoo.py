@@ -1,0 +1,207 @@
+"""The zoo, declared in one table: which devices the guest has, and what stands on them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .host import need, output
+
+GUEST_ZOO = Path("/run/zoo")
+GUEST_GADGETS = Path("/run/gadgets")
+MIB = 1 << 20
+TIB = 1 << 40
+Value = str | int  # of a property of QEMU's devices; bool is an int
+PARTITION = MIB  # where the FAT stick's partition begins
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A logical unit; without blocks it has no medium."""
+
+    blocks: int = 0
+    block_size: int = 512
+    type: str = "disk"  # or "cdrom"
+    removable: bool = False
+    read_only: bool = False
+    sparse: bool = False  # random content around the start, the 2 TiB boundary and the end only
+    fat: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.blocks * self.block_size
+
+    def regions(self) -> list[tuple[int, int]]:
+        """Where random content is: offset and length in bytes."""
+        if self.fat:
+            return []
+        if not self.sparse:
+            return [(0, self.size)]
+        reach = 4 * MIB
+        return [(0, reach), (2 * TIB - reach, 2 * reach), (self.size - reach, reach)]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the zoo: QEMU's, or a gadget of the guest's own kernel."""
+
+    name: str
+    kind: str  # QEMU's device model, or "gadget"
+    units: tuple[Unit, ...]
+    driver: str = "usb-storage"
+    speed: int = 5000  # Mbit/s, as sysfs has it
+    serial: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "serial", f"LAB{self.name.upper().replace('-', '')}01")
+
+    def file(self, lun: int) -> str:
+        return f"{self.name}-{lun}.img"
+
+
+ZOO = (
+    Device("stick", "usb-storage", (Unit(blocks=131072 + 37),)),
+    # Not usb-storage: before QEMU 8.2 that does not hand its block size on to the disk.
+    Device("stick-4k", "usb-bot", (Unit(blocks=16384 + 5, block_size=4096),)),
+    Device("empty", "usb-storage", (Unit(removable=True),)),
+    Device(
+        "multi",
+        "usb-bot",
+        (
+            Unit(blocks=32768 + 3),
+            Unit(blocks=3 * TIB // 512, sparse=True),
+            Unit(type="cdrom", block_size=2048, removable=True),
+        ),
+    ),
+    # Apart from the one above: QEMU answers REQUEST SENSE for any LUN but 0 with "logical unit not supported".
+    Device("cdrom", "usb-bot", (Unit(type="cdrom", block_size=2048, removable=True),)),
+    Device("uas", "usb-uas", (Unit(blocks=65536),), driver="uas"),
+    Device("fat", "usb-storage", (Unit(blocks=65536, removable=True, fat=True),)),
+    Device("scratch", "usb-storage", (Unit(blocks=65536),)),
+    Device("gadget-high", "gadget", (Unit(blocks=8192), Unit(blocks=4096 + 1, read_only=True)), speed=480),
+    Device(
+        "gadget-super",
+        "gadget",
+        (
+            Unit(blocks=8192 + 1),
+            Unit(blocks=2048, block_size=2048, type="cdrom", read_only=True),
+            Unit(removable=True),
+        ),
+    ),
+)
+
+
+def build(folder: Path, share: Path) -> list[str]:
+    """Make every backing file and the description; return QEMU's options."""
+    for device in ZOO:
+        for lun, unit in enumerate(device.units):
+            if unit.blocks:
+                _fill(folder / device.file(lun), unit)
+    (share / "zoo.json").write_text(json.dumps([_describe(device) for device in ZOO], indent=1))
+    (share / "gadgets").write_text("".join(f"{line}\n" for line in _gadgets()))
+    return ["-device", "qemu-xhci,id=xhci,p2=15,p3=15", *(word for device in ZOO for word in _qemu(device, folder))]
+
+
+def _fill(path: Path, unit: Unit) -> None:
+    source = random.Random(path.name)
+    with path.open("wb") as file:
+        file.truncate(unit.size)
+        for offset, length in unit.regions():
+            file.seek(offset)
+            for start in range(0, length, MIB):
+                file.write(source.randbytes(min(MIB, length - start)))
+    if unit.fat:
+        _format(path, unit)
+
+
+def _format(path: Path, unit: Unit) -> None:
+    """Write a partition table with one FAT partition, as sticks are sold."""
+    first = PARTITION // 512
+    entry = bytes([0, 0xFE, 0xFF, 0xFF, 0x0E, 0xFE, 0xFF, 0xFF])
+    entry += first.to_bytes(4, "little") + (unit.blocks - first).to_bytes(4, "little")
+    with path.open("r+b") as file:
+        file.seek(446)
+        file.write(entry + bytes(48) + b"\x55\xaa")
+    size = (unit.size - PARTITION) // 1024
+    output([need("mkfs.vfat"), "-F", "16", "-n", "SCSIUSB", "-i", "5C510B00", f"--offset={first}", path, str(size)])
+
+
+def _describe(device: Device) -> dict[str, Any]:
+    units = [_describe_unit(device, lun, unit) for lun, unit in enumerate(device.units)]
+    plain = ("name", "kind", "driver", "serial", "speed")
+    return {**{key: getattr(device, key) for key in plain}, "units": units, "qemu": _models(device)}
+
+
+def _describe_unit(device: Device, lun: int, unit: Unit) -> dict[str, Any]:
+    folder = GUEST_GADGETS if device.kind == "gadget" else GUEST_ZOO
+    plain = ("type", "block_size", "blocks", "removable", "read_only")
+    return {
+        "lun": lun,
+        "path": str(folder / device.file(lun)) if unit.blocks else None,
+        **{key: getattr(unit, key) for key in plain},
+        "regions": unit.regions() if unit.blocks else [],
+    }
+
+
+def _qemu(device: Device, folder: Path) -> Iterator[str]:
+    """Yield QEMU's options for a device and its media."""
+    if device.kind == "gadget":
+        return
+    for lun, unit in enumerate(device.units):
+        node = f"{device.name}-{lun}"
+        if unit.blocks:
+            yield from (
+                "-blockdev",
+                f"driver=raw,node-name={node},file.driver=file,file.filename={folder / device.file(lun)}",
+            )
+        elif unit.type == "disk":
+            yield from ("-drive", f"if=none,id={node}")
+    for model in _models(device):
+        yield from ("-device", ",".join(f"{name}={_option(value)}" for name, value in model.items()))
+
+
+def _option(value: Value) -> str:
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
+
+
+def _models(device: Device) -> list[dict[str, Value]]:
+    """Return the properties of QEMU's device and of the disks behind it, as device_add takes them too."""
+    if device.kind == "gadget":
+        return []
+    usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": "xhci.0", "serial": device.serial}
+    if device.kind == "usb-storage":
+        return [{**usb, **_disk(device, 0), "removable": device.units[0].removable}]
+    models = [usb]
+    for lun in range(len(device.units)):
+        model = "scsi-cd" if device.units[lun].type == "cdrom" else "scsi-hd"
+        place: dict[str, Value] = {"bus": f"{device.name}.0", "scsi-id": 0, "lun": lun, "serial": device.serial}
+        models.append({"driver": model, "id": f"{device.name}-lun{lun}", **place, **_disk(device, lun)})
+    return models
+
+
+def _disk(device: Device, lun: int) -> dict[str, Value]:
+    unit = device.units[lun]
+    if unit.type == "cdrom" and not unit.blocks:
+        return {}
+    disk: dict[str, Value] = {"drive": f"{device.name}-{lun}"}
+    if unit.type == "disk" and unit.block_size != 512:
+        disk |= {"logical_block_size": unit.block_size, "physical_block_size": unit.block_size}
+    return disk
+
+
+def _gadgets() -> Iterator[str]:
+    """Yield the shell calls by which the guest makes its gadgets: see guest.sh."""
+    for device in ZOO:
+        if device.kind != "gadget":
+            continue
+        speed = "high-speed" if device.speed == 480 else "super-speed"
+        yield f"gadget {device.name} {speed} {device.serial}"
+        for lun, unit in enumerate(device.units):
+            file = device.file(lun) if unit.blocks else "-"
+            flags = (unit.type == "cdrom", unit.read_only, unit.removable)
+            yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(flag)) for flag in flags)}"
+        yield f"gadget_plug {device.name}"
