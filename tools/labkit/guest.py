@@ -42,9 +42,11 @@ def boot_command(image: Path, work: Path, devices: list[str], shell: bool) -> li
     words = [str(CACHE / "virtme" / "bin" / "vng"), "--run", str(image), "--name", "scsiusb-lab", "--user", "root"]
     words += ["--force-9p", "--disable-kvm", "--disable-microvm", "--memory", "2G", "--cpus", "2"]
     words += ["--rodir", f"{zoo.GUEST_ZOO}={work / 'zoo'}", "--rwdir", f"{GUEST_SHARE}={work / 'share'}"]
-    # virtme-ng throws the kernel's first console away; warnings and worse go to a second one.
-    for argument in (f"modprobe.blacklist={UNWANTED}", "usb-storage.delay_use=0", "console=hvc0", "loglevel=5"):
-        words += ["--append", argument]
+    arguments = [f"modprobe.blacklist={UNWANTED}", "usb-storage.delay_use=0"]
+    if not shell:
+        # virtme-ng throws the kernel's first console away; warnings and worse go to a second one.
+        arguments += ["console=hvc0", "loglevel=5"]
+    words += [word for argument in arguments for word in ("--append", argument)]
     words.append(f"--qemu-opts={shlex.join([*devices, *_plumbing(work)])}")
     if shell:
         return [*words, "--disable-monitor", "--shell", f"{GUEST_SHARE}/guest.sh"]

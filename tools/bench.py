@@ -34,8 +34,9 @@ def with_scsiusb(serial: str) -> float:
 
 def with_plain_pyusb(serial: str) -> float:
     """MB/s of what one writes first: CBW, data and CSW by `Device.write` and `Device.read`."""
-    device = next(d for d in usb.core.find(find_all=True, backend=libusb_package.get_libusb1_backend())
-                  if _serial(d) == serial)
+    device = next(
+        d for d in usb.core.find(find_all=True, backend=libusb_package.get_libusb1_backend()) if _serial(d) == serial
+    )
     device.detach_kernel_driver(0)
     usb.util.claim_interface(device, 0)
     try:
@@ -65,7 +66,9 @@ def _read(device: usb.core.Device, tag: int, lba: int) -> None:
 
 
 def main() -> None:
-    serial = sys.argv[1] if len(sys.argv) > 1 else next(i.serial or "" for i in scsiusb.devices() if i.protocol == "bot")
+    serial = (
+        sys.argv[1] if len(sys.argv) > 1 else next(i.serial or "" for i in scsiusb.devices() if i.protocol == "bot")
+    )
     runs: dict[str, list[float]] = {"scsiusb": [], "plain pyusb": []}
     ways: dict[str, Callable[[str], float]] = {"scsiusb": with_scsiusb, "plain pyusb": with_plain_pyusb}
     for _ in range(ROUNDS):
