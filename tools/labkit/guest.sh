@@ -121,10 +121,13 @@ zoo() {
     image checkout
     over_files
     over "$STDLIB" python/stdlib
-    mkdir -p /run/images/venv
+    # The modules of a fetched kernel are in the cache: they must not vanish under the checkout's image.
+    mkdir -p /run/images/venv /run/images/cache
     mount --bind "$VENV" /run/images/venv || die "no $VENV in the guest"
+    mount --bind "$CACHE" /run/images/cache || die "no $CACHE in the guest"
     over "$ROOT" checkout
     over "$VENV" venv
+    over "$CACHE" cache
     over "$SITE" python/site
     wait
     modules libcomposite usb_f_mass_storage

@@ -67,11 +67,12 @@ def _interpreter(stdlib: Path, folder: Path) -> None:
 
 
 def checkout_image(image: Path) -> Path:
-    """Make the image of the checkout as it is now, with a place to mount the environment on."""
+    """Make the image of the checkout as it is now, with places to mount the environment and the cache on."""
     stage = _stage(image.with_suffix(".stage"))
     stage.rmdir()
     shutil.copytree(ROOT, stage, symlinks=True, ignore=shutil.ignore_patterns(*NOT_CHECKOUT))
-    (stage / VENV.name).mkdir()
+    for folder in (VENV, CACHE):
+        (stage / folder.name).mkdir()
     _make(stage, image)
     return image
 

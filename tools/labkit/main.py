@@ -132,6 +132,7 @@ def _furnish(work: Path, python: Path, command: list[str], mode: str) -> list[st
     settings = {
         "ROOT": ROOT,
         "VENV": VENV,
+        "CACHE": CACHE,
         "STDLIB": stdlib,
         "SITE": site,
         "MODE": mode,

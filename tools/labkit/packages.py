@@ -13,6 +13,7 @@ PACKAGES = (
     "busybox-static",
     "dosfstools",
     "e2fsprogs",
+    "file",
     "iproute2",
     "kmod",
     "qemu-system-x86",
@@ -22,7 +23,18 @@ PACKAGES = (
     "usbutils",
 )
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
-PROGRAMS = ("busybox", "depmod", "mke2fs", "mkfs.vfat", "qemu-system-x86_64", "sg_inq", "tshark", "udevadm", "lsusb")
+PROGRAMS = (
+    "busybox",
+    "depmod",
+    "file",
+    "mke2fs",
+    "mkfs.vfat",
+    "qemu-system-x86_64",
+    "sg_inq",
+    "tshark",
+    "udevadm",
+    "lsusb",
+)
 
 
 def prepare() -> None:
