@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
-from scsiusb.errors import IllegalRequest, MalformedReply, MediumChanged, OutOfRange, TransportError
-from scsiusb.scsi.block import Capacity, Read10, Read16, SynchronizeCache10, Write10, Write16
+from scsiusb.errors import (
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    MediumChanged,
+    NoMedium,
+    OutOfRange,
+    ScsiUsbError,
+    TransportError,
+    UnitAttention,
+    UnsupportedOpcode,
+)
+from scsiusb.scsi.block import BlockCommand, Read10, Read16, SynchronizeCache10, Write10, Write16
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
+from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 
@@ -20,8 +33,19 @@ R = TypeVar("R")
 MAX_LBA_10: Final = 0xFFFFFFFF
 MAX_BLOCKS_10: Final = 0xFFFF
 SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
+PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
+LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
 
 log = logging.getLogger(__name__)
+
+
+class Medium(NamedTuple):
+    """What block addresses mean, until the unit says that its medium changed."""
+
+    blocks: int
+    block_size: int
+    max_blocks: int
+    changes: int  # of the unit's `medium_changes`
 
 
 class Disk:
@@ -33,9 +57,9 @@ class Disk:
     def __init__(self, unit: LogicalUnit, resources: ExitStack) -> None:
         self.unit = unit
         self._resources = resources
-        self._capacity: Capacity | None = None
-        self._max_blocks = 0
-        self._unflushed = False
+        self._closing = threading.Lock()
+        self._known: Medium | None = None
+        self._unflushed_since: int | None = None  # the unit's `resets` when the first unflushed block was written
 
     def __enter__(self) -> Disk:
         return self
@@ -43,18 +67,19 @@ class Disk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, TransportError):
-            self._unflushed = False  # the way to the device is broken, and the caller knows
+        if error is not None:
+            self._flush_quietly()
         self.close()
 
     def close(self) -> None:
         """Flushes, then gives the device back, whatever became of the flush. May be called again."""
         try:
-            if self._unflushed:
-                self._unflushed = False
+            if self._unflushed_since is not None:
                 self.flush()
         finally:
-            self._resources.close()
+            self._unflushed_since = None
+            with self._closing:
+                self._resources.close()
 
     def add_resources(self, below: ExitStack) -> None:
         """Hands over what is to be released after the device."""
@@ -64,17 +89,18 @@ class Disk:
     @property
     def blocks(self) -> int:
         """The number of blocks on the medium. Raises NoMedium, NotReady."""
-        return self._medium().blocks
+        return self.medium().blocks
 
     @property
     def block_size(self) -> int:
         """Bytes in a block. Raises NoMedium, NotReady."""
-        return self._medium().block_size
+        return self.medium().block_size
 
     @property
     def size(self) -> int:
         """Bytes on the medium. Raises NoMedium, NotReady."""
-        return self.blocks * self.block_size
+        medium = self.medium()
+        return medium.blocks * medium.block_size
 
     def inquiry(self) -> InquiryData:
         """Who the unit is (INQUIRY, SPC-4 6.4); works without a medium."""
@@ -82,13 +108,19 @@ class Disk:
 
     def execute(self, command: Command[R]) -> R:
         """Any declared command, or your own (see `Command`). Raises CheckCondition, TransportError."""
-        return self.unit.execute(command)
+        try:
+            return self.unit.execute(command)
+        except (MediumChanged, NoMedium):
+            self._known = None
+            raise
 
     def read(self, lba: int, blocks: int) -> bytes:
         """The bytes of `blocks` blocks from `lba` on. Raises as `readinto`."""
-        self.check_range(lba, blocks)
-        data = bytearray(blocks * self.block_size)
-        self.readinto(lba, data)
+        medium = self.medium()
+        _check_range(medium, lba, blocks)
+        data = bytearray(blocks * medium.block_size)
+        with memoryview(data) as view:
+            self._read_into(medium, lba, blocks, view)
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
@@ -100,9 +132,9 @@ class Disk:
         with memoryview(buffer) as whole, whole.cast("B") as view:
             if view.readonly:
                 raise TypeError("readinto needs a writable buffer")
-            blocks = self._whole_blocks(view)
-            for at, count, offset in self._pieces(lba, blocks):
-                self._read_piece(at, count, view[offset : offset + count * self.block_size])
+            medium = self.medium()
+            blocks = _whole_blocks(medium, view)
+            self._read_into(medium, lba, blocks, view)
             return blocks
 
     def write(self, lba: int, data: bytes | bytearray | memoryview) -> int:
@@ -112,87 +144,133 @@ class Disk:
         write protected. After an error, blocks before the one named in it are written, later ones are not known.
         """
         with memoryview(data) as whole, whole.cast("B") as view:
-            blocks = self._whole_blocks(view)
-            for at, count, offset in self._pieces(lba, blocks):
-                self._unflushed = True
-                self._write_piece(at, count, view[offset : offset + count * self.block_size])
+            medium = self.medium()
+            blocks = _whole_blocks(medium, view)
+            for at, count, piece in _pieces(medium, lba, blocks, view):
+                if self._unflushed_since is None:
+                    self._unflushed_since = self.unit.resets
+                self._write_piece(medium, at, count, piece)
             return blocks
 
     def flush(self) -> None:
-        """Returns when all that was written is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20)."""
-        try:
-            self.unit.execute(SynchronizeCache10())
-        except IllegalRequest as error:
-            log.debug("no cache to flush: %s", error)
-        self._unflushed = False
+        """Returns when all that was written is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20).
+
+        Raises MediumChanged, and UnitAttention where the unit was reset since: its cache may have been lost.
+        """
+        self._flush(None)
+
+    def check_range(self, lba: int, blocks: int) -> None:
+        """Raises OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negatives."""
+        _check_range(self.medium(), lba, blocks)
 
     @property
     def max_blocks(self) -> int:
         """Blocks that one command moves at most, by the bus, the block limits VPD page and the command's field."""
-        self._medium()
-        return self._max_blocks
+        return self.medium().max_blocks
 
-    def _medium(self) -> Capacity:
-        if self._capacity is None:
-            version = self.unit.inquiry().version  # before TEST UNIT READY: some devices want it so
-            self.unit.make_ready()
+    def medium(self) -> Medium:
+        """The medium that is in the unit. Raises NoMedium, NotReady."""
+        known = self._known
+        if known is None:
+            known = self._known = self._find_medium()
+        return known
+
+    def _find_medium(self) -> Medium:
+        version = self.unit.inquiry().version  # before TEST UNIT READY: some devices want it so
+        self.unit.make_ready()
+        with self.unit.transport.hold():
             capacity = self.unit.read_capacity()
-            by_bus = max(1, self.unit.transport.max_transfer // capacity.block_size)
-            by_device = self._max_transfer_by_vpd() if version >= SPC_3 else 0
-            self._max_blocks = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-            self._capacity = capacity
-        return self._capacity
+            changes = self.unit.medium_changes
+        by_bus = max(1, self.unit.transport.max_transfer // capacity.block_size)
+        by_device = self._max_transfer_by_vpd() if version >= SPC_3 else 0
+        most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
+        return Medium(capacity.blocks, capacity.block_size, most, changes)
 
     def _max_transfer_by_vpd(self) -> int:
         """In blocks; 0 where the device does not say."""
         try:
-            supported = self.unit.vpd(SupportedPages.PAGE)
+            supported = self.unit.vpd(SupportedPages.PAGE, timeout=PROBE_TIMEOUT)
             if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
                 return 0
-            limits = self.unit.vpd(BlockLimits.PAGE)
-        except (IllegalRequest, MalformedReply) as error:
-            log.debug("no block limits: %s", error)
+            limits = self.unit.vpd(BlockLimits.PAGE, timeout=PROBE_TIMEOUT)
+        except (DeviceGone, DeviceClosed):
+            raise
+        except (CheckCondition, TransportError) as error:
+            log.info("no block limits: %s", error)
             return 0
         return limits.max_transfer if isinstance(limits, BlockLimits) else 0
 
-    def _whole_blocks(self, view: memoryview) -> int:
-        blocks, rest = divmod(len(view), self.block_size)
-        if rest:
-            raise ValueError(f"{len(view)} bytes are no multiple of the block size {self.block_size}")
-        return blocks
+    def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        for at, count, piece in _pieces(medium, lba, blocks, view):
+            kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
+            with piece, self.unit.transport.buffer(len(piece)) as buffer:
+                self._on_medium(medium, kind(at, count, block_size=medium.block_size), buffer)
+                piece[:] = buffer
 
-    def check_range(self, lba: int, blocks: int) -> None:
-        """Raises OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negatives."""
-        if lba < 0 or blocks < 0:
-            raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
-        if lba + blocks > self.blocks:
-            raise OutOfRange(
-                f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {self.blocks} blocks",
-                f"the last block is {self.blocks - 1}",
-            )
-
-    def _pieces(self, lba: int, blocks: int) -> Iterator[tuple[int, int, int]]:
-        """(LBA, blocks, byte offset) for each command."""
-        self.check_range(lba, blocks)
-        for done in range(0, blocks, self._max_blocks):
-            yield lba + done, min(self._max_blocks, blocks - done), done * self.block_size
-
-    def _read_piece(self, lba: int, blocks: int, view: memoryview) -> None:
-        kind = Read10 if lba + blocks - 1 <= MAX_LBA_10 else Read16
-        with view, self.unit.transport.buffer(len(view)) as buffer:
-            self._on_medium(kind(lba, blocks, block_size=self.block_size), buffer)
-            view[:] = buffer
-
-    def _write_piece(self, lba: int, blocks: int, view: memoryview) -> None:
+    def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
         with view, self.unit.transport.buffer(len(view)) as buffer:
             buffer[:] = view
-            self._on_medium(kind(lba, blocks, block_size=self.block_size), buffer)
+            self._on_medium(medium, kind(lba, blocks, block_size=medium.block_size), buffer)
 
-    def _on_medium(self, command: Command[bytes], buffer: memoryview) -> None:
-        """Runs a command whose block addresses mean the medium that we know."""
+    def _on_medium(self, medium: Medium, command: BlockCommand, buffer: memoryview) -> None:
+        """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         try:
-            self.unit.transfer(command, buffer)
-        except MediumChanged:
-            self._capacity = None
+            with self.unit.transport.hold():
+                if medium is not self._known or medium.changes != self.unit.medium_changes:
+                    raise error_for(MEDIUM_CHANGED, str(command))
+                self.unit.transfer(command, buffer)
+        except (MediumChanged, NoMedium):
+            self._known = None
             raise
+
+    def _flush(self, timeout: float | None) -> None:
+        written_at, self._unflushed_since = self._unflushed_since, None
+        try:
+            self.unit.execute(SynchronizeCache10(), timeout=timeout)
+        except UnsupportedOpcode as error:
+            log.debug("no cache to flush: %s", error)
+        except (MediumChanged, NoMedium):
+            self._known = None
+            raise
+        except BaseException:
+            self._unflushed_since = written_at
+            raise
+        if written_at not in (None, self.unit.resets):
+            raise UnitAttention("the unit was reset before what was written was flushed", RESET, "write it again")
+
+    def _flush_quietly(self) -> None:
+        """For an error on its way to the caller, which must neither be replaced nor wait long."""
+        if self._unflushed_since is None:
+            return
+        try:
+            self._flush(LAST_FLUSH_TIMEOUT)
+        except ScsiUsbError as error:
+            log.warning("what was written may not be on the medium: %s", error)
+            self._unflushed_since = None
+
+
+def _whole_blocks(medium: Medium, view: memoryview) -> int:
+    blocks, rest = divmod(len(view), medium.block_size)
+    if rest:
+        raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
+    return blocks
+
+
+def _check_range(medium: Medium, lba: int, blocks: int) -> None:
+    if lba < 0 or blocks < 0:
+        raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
+    if lba + blocks > medium.blocks:
+        raise OutOfRange(
+            f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {medium.blocks} blocks",
+            f"the last block is {medium.blocks - 1}",
+        )
+
+
+def _pieces(medium: Medium, lba: int, blocks: int, view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """LBA, blocks and bytes of each command."""
+    _check_range(medium, lba, blocks)
+    for done in range(0, blocks, medium.max_blocks):
+        count = min(medium.max_blocks, blocks - done)
+        start = done * medium.block_size
+        yield lba + done, count, view[start : start + count * medium.block_size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final
@@ -59,7 +60,9 @@ def open_on(
     backend: Backend, device: str | InterfaceInfo | None = None, *, lun: int = 0, timeout: float | None = None
 ) -> Disk:
     """As `open`, on a USB stack of the caller's, such as a `virtual.Bus`, which stays the caller's to close."""
-    if not 0 <= lun <= MAX_LUN:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"a timeout of {timeout} seconds")
+    if not 0 <= operator.index(lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
     with ExitStack() as stack:

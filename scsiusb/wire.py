@@ -14,6 +14,7 @@ from construct import (
     Flag,
     FormatField,
     Padded,
+    Pass,
     Renamed,
     Struct,
     Transformed,
@@ -60,10 +61,16 @@ def _bit_fields(layout: Construct) -> Iterator[tuple[str | None, int, int | None
         name, inner = _unwrap(field)
         if isinstance(inner, Const):
             yield name, inner.subcon.sizeof(), int(inner.value)
-        elif isinstance(inner, (BitsInteger, Padded)) or inner is Flag:
+        elif inner is Flag or _is_plain(inner):
             yield name, inner.sizeof(), None
         else:
             raise TypeError(f"no quick packer for the field {field!r}")
+
+
+def _is_plain(field: Construct) -> bool:
+    if isinstance(field, BitsInteger):
+        return not field.signed and not field.swapped
+    return isinstance(field, Padded) and field.subcon is Pass
 
 
 def _unwrap(field: Construct) -> tuple[str | None, Construct]:

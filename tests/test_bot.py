@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
-from scsiusb import DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot import BulkOnlyTransport
-from scsiusb.usb.backend import ENDPOINT_IN, Code
+from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
+from scsiusb.usb.interface import find
+from scsiusb.usb.port import Port
 from scsiusb.virtual import DataIn, Identity, Manners, Memory, Stick, Unit
 from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
 
@@ -329,7 +332,7 @@ def test_closing_is_quiet_where_even_the_recovery_fails(bus: MeddledBus, transpo
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-@pytest.mark.parametrize(("code", "luns"), [(Code.PIPE, 0), (Code.TIMEOUT, 0)])
+@pytest.mark.parametrize(("code", "luns"), [(Code.PIPE, 0), (Code.TIMEOUT, 0), (Code.IO, 0), (Code.OVERFLOW, 0)])
 def test_get_max_lun_may_fail(code: Code, luns: int) -> None:
     bus = MeddledBus(Stick([Unit(Memory(512)), Unit(Memory(512))]))
     bus.wire.fail_requests["request fe"] = code
@@ -390,6 +393,97 @@ def test_threads_do_not_interleave(bus: MeddledBus, transport: BulkOnlyTransport
 def test_the_bus_speed_bounds_a_command(speed: str, most: int) -> None:
     with MeddledBusOf(Stick([Unit(Memory(1 << 16))], Identity(speed=speed))) as transport:
         assert transport.max_transfer == most
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_a_csw_may_span_packets(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full-speed device may have bulk packets of 8 bytes (USB 2.0 5.8.3)."""
+    bus = MeddledBus(stick())
+    seen: list[int] = []
+
+    def note(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        seen.append(len(buffer))
+
+    info = find(bus)[0]
+    endpoints = tuple(replace(endpoint, max_packet_size=size) for endpoint in info.setting.endpoints)
+    transport = BulkOnlyTransport(Port(bus, replace(info, setting=replace(info.setting, endpoints=endpoints))))
+    bus.wire.meddle = note
+    run(transport, TEST_UNIT_READY)
+    assert seen[-1] == max(16, size)
+    transport.close()
+    bus.close()
+
+
+def test_a_failing_recovery_does_not_replace_the_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(DeviceTimeout):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.fail_requests = {}
+    assert is_usable(transport)
+
+
+def test_data_without_a_direction_are_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    with pytest.raises(ValueError, match="without a direction"):
+        run(transport, TEST_UNIT_READY, Direction.NONE, 8)
+    assert bus.wire.log == []
+
+
+@pytest.mark.parametrize("what", ["execute", "close"])
+def test_a_signals_handler_cannot_come_between_the_phases(
+    bus: MeddledBus, transport: BulkOnlyTransport, what: str
+) -> None:
+    def handler(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        with pytest.raises(DeviceBusy, match="under way in this thread"):
+            transport.close() if what == "close" else run(transport, TEST_UNIT_READY)
+
+    bus.wire.meddle = handler
+    assert is_usable(transport)
+
+
+def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    started, closed = threading.Event(), threading.Event()
+    was_open: list[bool] = []
+
+    def slow(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        started.set()
+        was_open.append(not closed.wait(0.05))
+
+    def close() -> None:
+        transport.close()
+        closed.set()
+
+    bus.wire.meddle = on(0x28, "data", slow)
+    reader = threading.Thread(target=lambda: run(transport, READ, Direction.IN, 512))
+    reader.start()
+    started.wait(5)
+    closers = [threading.Thread(target=close) for _ in range(2)]
+    for thread in closers:
+        thread.start()
+    for thread in (reader, *closers):
+        thread.join()
+    assert was_open == [True]
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_a_buffer_given_back_after_the_close_is_freed(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    handle = bus.handles[0]
+    with transport.buffer(512):
+        transport.close()
+        assert handle.outstanding == 1
+    assert handle.outstanding == 0
+
+
+def test_a_driver_that_no_one_takes_is_told(
+    bus: MeddledBus, transport: BulkOnlyTransport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nobody(self: object, interface: int) -> None:
+        raise UsbError(Code.NOT_FOUND)
+
+    monkeypatch.setattr("tests.sticks.MeddledHandle.attach_driver", nobody)
+    transport.close()
+    assert "giving the kernel back its driver" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 def test_the_in_endpoint_of_the_tests_is_marked_so() -> None:

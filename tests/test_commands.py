@@ -17,7 +17,7 @@ CDBS: list[tuple[Command[Any], str]] = [
     (primary.RequestSense(descriptor=True, length=252), "03 01 00 00 fc 00"),
     (primary.Inquiry(), "12 00 00 00 24 00"),
     (primary.Inquiry(length=0x1234), "12 00 00 12 34 00"),
-    (primary.InquiryVpd(0x83), "12 01 83 00 fc 00"),
+    (primary.InquiryVpdBytes(0x83), "12 01 83 00 fc 00"),
     (primary.ModeSense6(), "1a 00 3f 00 c0 00"),
     (primary.ModeSense6(page=8, page_control=2, disable_block_descriptors=True, subpage=1), "1a 08 88 01 c0 00"),
     (primary.ModeSense10(), "5a 00 3f 00 00 00 00 00 c0 00"),
@@ -63,7 +63,7 @@ def test_directions_and_lengths_of_the_data_phase() -> None:
 def test_a_command_tells_in_words_what_it_does() -> None:
     assert str(block.Read10(7, 1, block_size=512)) == "READ(10) of 1 block at LBA 7"
     assert str(block.Write16(7, 2, block_size=512)) == "WRITE(16) of 2 blocks at LBA 7"
-    assert str(primary.InquiryVpd(0xB0)) == "INQUIRY of VPD page B0h"
+    assert str(primary.InquiryVpdBytes(0xB0)) == "INQUIRY of VPD page B0h"
 
 
 INQUIRY = bytes.fromhex("00800502 1f000000") + b"Vendor  Product         1.0 "
@@ -125,20 +125,27 @@ def test_report_luns_believes_neither_a_length_beyond_the_data_nor_data_beyond_t
     assert primary.ReportLuns().reply(bytes.fromhex("00000008 00000000") + entry * 2) == (3,)
 
 
+def page(number: int, data: bytes) -> vpd.AnyPage:
+    return vpd.parse_page(data, number)
+
+
+def test_a_vpd_page_cut_short_is_malformed() -> None:
+    with pytest.raises(MalformedReply, match="10 bytes came of 24"):
+        page(0x80, bytes.fromhex("00800014") + b"ABCDEF")
+
+
 def test_vpd_pages_are_typed() -> None:
-    assert primary.InquiryVpd(0).reply(bytes.fromhex("00000003 008083")) == vpd.SupportedPages((0, 0x80, 0x83))
-    assert primary.InquiryVpd(0x80).reply(bytes.fromhex("00800004") + b" AB\0") == vpd.UnitSerialNumber("AB")
-    limits = primary.InquiryVpd(0xB0).reply(bytes.fromhex("00b0003c 0000 0008 00001000 00000800") + bytes(48))
+    assert page(0, bytes.fromhex("00000003 008083")) == vpd.SupportedPages((0, 0x80, 0x83))
+    assert page(0x80, bytes.fromhex("00800004") + b" AB\0") == vpd.UnitSerialNumber("AB")
+    limits = page(0xB0, bytes.fromhex("00b0003c 0000 0008 00001000 00000800") + bytes(48))
     assert limits == vpd.BlockLimits(8, 0x1000, 0x800)
-    assert primary.InquiryVpd(0xC7).reply(bytes.fromhex("00c70002 abcdee")) == vpd.VpdPage(0xC7, b"\xab\xcd")
+    assert page(0xC7, bytes.fromhex("00c70002 abcdee")) == vpd.VpdPage(0xC7, b"\xab\xcd")
 
 
 def test_device_identification_lists_its_designators() -> None:
-    page = primary.InquiryVpd(0x83).reply(
-        bytes.fromhex("0083 0018 0103 0008 5000c500 12345678 0201 0008") + b"Vendor X"
-    )
-    assert isinstance(page, vpd.DeviceIdentification)
-    assert [(d.kind_text, d.text) for d in page.designators] == [
+    names = page(0x83, bytes.fromhex("0083 0018 0103 0008 5000c500 12345678 0201 0008") + b"Vendor X")
+    assert isinstance(names, vpd.DeviceIdentification)
+    assert [(d.kind_text, d.text) for d in names.designators] == [
         ("NAA", "5000c50012345678"),
         ("T10 vendor ID", "Vendor X"),
     ]
@@ -149,10 +156,10 @@ def test_another_vpd_page_than_asked_is_malformed(data: str) -> None:
     """Some sticks answer every INQUIRY with the standard data."""
     reply = bytes.fromhex(data)
     if data.startswith("05"):
-        assert primary.InquiryVpd(0).reply(reply) == vpd.SupportedPages((0, 0x80, 0x83))
+        assert page(0, reply) == vpd.SupportedPages((0, 0x80, 0x83))
     else:
         with pytest.raises(MalformedReply):
-            primary.InquiryVpd(0).reply(reply)
+            page(0, reply)
 
 
 def test_mode_parameters_6_and_10() -> None:

@@ -10,8 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scsiusb import DataProtect, Disk, LbaOutOfRange, MediumChanged, NoMedium, OutOfRange, TransportError
+from scsiusb import (
+    DataProtect,
+    Disk,
+    LbaOutOfRange,
+    MediumChanged,
+    NoMedium,
+    OutOfRange,
+    TransportError,
+    UnitAttention,
+)
+from scsiusb.disk import Medium
 from scsiusb.opening import open_on
+from scsiusb.scsi import primary
 from scsiusb.scsi.block import Read10
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
@@ -186,13 +197,117 @@ def test_closing_after_reading_flushes_nothing() -> None:
     assert cbws(bus, "35") == 0
 
 
-def test_a_transport_error_is_not_followed_by_a_flush() -> None:
+def test_an_error_of_the_callers_is_followed_by_a_flush_that_cannot_replace_it() -> None:
     bus = MeddledBus(stick())
-    with pytest.raises(TransportError, match="the cable"), open_on(bus) as disk:
+    with pytest.raises(TransportError, match="another device"), open_on(bus) as disk:
         disk.write(0, bytes(512))
-        raise TransportError("the cable")
-    assert cbws(bus, "35") == 0
+        raise TransportError("another device")
+    assert cbws(bus, "35") == 1
+    with pytest.raises(KeyError), open_on(bus) as disk:
+        disk.write(0, bytes(512))
+        bus.wire.meddle = lambda wire, endpoint, view: (Code.IO, 0) if wire.opcode == 0x35 else None
+        raise KeyError
+    assert not bus.handles
     bus.close()
+
+
+def unit_of(bus: MeddledBus) -> Unit:
+    return bus._connections[2].stick.units[0]
+
+
+def swap(bus: MeddledBus, blocks: int) -> Memory:
+    medium = Memory(blocks * 512)
+    unit_of(bus).remove()
+    unit_of(bus).insert(medium)
+    return medium
+
+
+def test_a_flush_after_the_medium_was_changed_is_no_success_and_nothing_lands_on_the_new_one() -> None:
+    with disk_on(stick(64)) as (disk, bus):
+        disk.write(0, b"A" * 512)
+        new = swap(bus, 32)
+        with pytest.raises(MediumChanged):
+            disk.flush()
+        assert disk.blocks == 32
+        assert bytes(new.data) == bytes(32 * 512)
+
+
+def test_a_change_that_a_retry_took_is_not_forgotten() -> None:
+    with disk_on(stick(64)) as (disk, bus):
+        assert disk.blocks == 64
+        new = swap(bus, 32)
+        disk.execute(primary.TestUnitReady())
+        with pytest.raises(MediumChanged):
+            disk.write(0, b"A" * 512)
+        assert bytes(new.data) == bytes(32 * 512)
+        assert disk.blocks == 32
+        assert disk.write(0, b"A" * 512) == 1
+
+
+def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with disk_on(stick(2048)) as (disk, bus):
+        pieces: list[int] = []
+        write_piece = disk._write_piece
+
+        def then_swap(medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+            write_piece(medium, lba, blocks, view)
+            pieces.append(lba)
+            swap(bus, 1024)
+            with pytest.raises(MediumChanged):
+                disk.read(0, 1)
+            assert disk.blocks == 1024
+
+        monkeypatch.setattr(disk, "_write_piece", then_swap)
+        with pytest.raises(MediumChanged):
+            disk.write(0, bytes(480 * 512))
+        assert pieces == [0]
+
+
+def test_an_ejected_medium_is_not_remembered() -> None:
+    with disk_on(stick(64)) as (disk, bus):
+        assert disk.blocks == 64
+        unit_of(bus).remove()
+        with pytest.raises(NoMedium):
+            disk.read(0, 1)
+        with pytest.raises(NoMedium):
+            disk.blocks  # noqa: B018
+
+
+def test_a_reset_before_the_flush_is_told() -> None:
+    with disk_on(stick(64)) as (disk, bus):
+        disk.write(0, bytes(512))
+        unit_of(bus).power_on()
+        with pytest.raises(UnitAttention, match="was reset before"):
+            disk.flush()
+        disk.flush()
+
+
+def test_a_flush_that_is_refused_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    with disk_on(stick(64)) as (disk, _):
+        disk.write(0, bytes(512))
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "scsiusb.disk.SynchronizeCache10.cdb", lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00")
+            )
+            with pytest.raises(LbaOutOfRange):
+                disk.flush()
+        disk.flush()
+
+
+@pytest.mark.parametrize("code", [Code.PIPE, Code.IO, Code.TIMEOUT])
+def test_a_device_that_breaks_on_vpd_pages_is_still_a_disk(code: Code) -> None:
+    with disk_on(stick(256, maximum_transfer=64)) as (disk, bus):
+        cdbs: list[int] = []
+
+        def break_on_the_second_inquiry(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
+            if wire.log[-1] == "cbw 12":
+                cdbs.append(view[16])
+            return (code, 0) if wire.opcode == 0x12 and cdbs[-1:] == [1] else None
+
+        bus.wire.meddle = break_on_the_second_inquiry
+        assert disk.max_blocks == 240
+        bus.wire.meddle = None
+        assert disk.read(255, 1)[:4] == (255).to_bytes(4, "big")
 
 
 def test_the_device_is_released_also_when_the_last_flush_fails() -> None:
@@ -234,9 +349,7 @@ def test_an_empty_unit_has_no_blocks_but_a_name() -> None:
 def test_a_changed_medium_is_told_and_then_known_anew() -> None:
     with disk_on(stick(2048)) as (disk, bus):
         assert disk.blocks == 2048
-        unit = bus._connections[2].stick.units[0]
-        unit.remove()
-        unit.insert(Memory(100 * 512))
+        swap(bus, 100)
         with pytest.raises(MediumChanged):
             disk.read(0, 1)
         assert disk.blocks == 100

@@ -57,6 +57,17 @@ def test_a_lun_that_cannot_be_is_refused_before_anything_is_opened(bus: Bus, lun
         open_on(bus, "2-1", lun=lun)
 
 
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
+def test_a_timeout_that_cannot_be_is_refused_before_anything_is_opened(bus: Bus, timeout: float) -> None:
+    with pytest.raises(ValueError, match="a timeout of"):
+        open_on(bus, "2-1", timeout=timeout)
+
+
+def test_a_lun_that_is_no_whole_number_is_refused(bus: Bus) -> None:
+    with pytest.raises(TypeError):
+        open_on(bus, "2-1", lun=0.0)  # type: ignore[arg-type]
+
+
 def test_a_lun_that_the_device_does_not_have(bus: Bus) -> None:
     with pytest.raises(DeviceNotFound, match="has no LUN 9, its last is 0"):
         open_on(bus, "2-1", lun=9)

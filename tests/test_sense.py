@@ -57,6 +57,16 @@ def test_fixed_sense_may_be_cut_behind_the_key() -> None:
     assert Sense.parse(FIXED[:13]).asc == 0x11
 
 
+def test_a_short_fixed_sense_is_not_read_where_the_codes_are_not() -> None:
+    sense = Sense.parse(bytes.fromhex("70000200003a"))
+    assert (sense.key, sense.asc, sense.ascq) == (2, 0, 0)
+
+
+def test_a_descriptor_that_makes_no_sense_does_not_hide_the_rest() -> None:
+    sense = Sense.parse(bytes.fromhex("72 02 3a 00 00000004 00 00 05 00"))
+    assert (sense.key, sense.asc, sense.information) == (2, 0x3A, None)
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_sense_or_malformed(data: bytes) -> None:
     try:

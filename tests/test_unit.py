@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -269,7 +270,7 @@ def test_a_users_own_command_is_executed_as_any_other(unit: LogicalUnit) -> None
 
 def test_a_payload_of_another_length_than_declared_is_refused(bus: MeddledBus, unit: LogicalUnit) -> None:
     bus.wire.log.clear()
-    with pytest.raises(ValueError, match="memoryview"):
+    with pytest.raises(ValueError, match="5 bytes of data for a command of 512"):
         unit.execute(Write10(0, 1, block_size=512, data=b"short"))
     assert bus.wire.log == []
 
@@ -368,3 +369,64 @@ def test_a_unit_attention_whose_sense_is_false_is_still_taken(
 ) -> None:
     without_sense(unit, monkeypatch, None, 0)
     unit.test_unit_ready()
+
+
+@pytest.mark.parametrize("code", ["71", "73"])
+def test_a_deferred_recovered_error_does_not_make_a_command_good_that_was_not_begun(
+    bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    unit.test_unit_ready()
+    bus.wire.log.clear()
+    fixed, descriptor = "71 00 01 00000000 0a 00000000 17 01 00 000000", "73 01 17 01 00000000"
+    with_sense(bus, unit, monkeypatch, bytes.fromhex(fixed if code == "71" else descriptor))
+    unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
+    assert cbws(bus) == ["2a", "03", "2a"]
+
+
+def test_a_deferred_error_is_told_as_one_of_an_earlier_command(
+    bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit.test_unit_ready()
+    with_sense(bus, unit, monkeypatch, bytes.fromhex("71 00 03 00000000 0a 00000000 0c 00 00 000000"))
+    with pytest.raises(MediumError, match="was not begun, an earlier command failed"):
+        unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
+
+
+def test_a_true_residue_beside_padded_inquiry_data_is_not_learned_as_bogus(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = unit.transport.execute
+
+    def short(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        true = execute(lun, cdb, direction, buffer, timeout)
+        if cdb[0] == 0x12:
+            buffer[4] = 0
+            return Completion(0, 31, 36)
+        return true
+
+    monkeypatch.setattr(unit.transport, "execute", short)
+    assert unit.inquiry().vendor == ""
+    assert not unit.transport.ignore_residue
+
+
+def test_a_timeout_of_the_users_bounds_the_wait_for_a_unit_too(bus: MeddledBus, unit: LogicalUnit) -> None:
+    device(bus).becoming_ready = 10**6
+    began = time.monotonic()
+    with pytest.raises(NotReady):
+        LogicalUnit(unit.transport, timeout=0.05).test_unit_ready()
+    assert time.monotonic() - began < 20  # not the policy's 30
+
+
+def test_a_vpd_page_longer_than_usual_is_asked_for_again(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bytes.fromhex("00800140") + b"S" * 0x140
+    execute = unit.transport.execute
+
+    def long(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        if cdb[:3] != bytes.fromhex("120180"):
+            return execute(lun, cdb, direction, buffer, timeout)
+        data = whole[: len(buffer)]
+        buffer[: len(data)] = data
+        return Completion(0, len(buffer) - len(data), len(data))
+
+    monkeypatch.setattr(unit.transport, "execute", long)
+    assert unit.vpd(0x80) == UnitSerialNumber("S" * 0x140)

@@ -8,7 +8,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from construct import Array, BitsInteger, BitStruct, Byte, Bytes, Const, Flag, Int8ub, Int16ub, Int16ul, Padding, Struct
+from construct import (
+    Array,
+    BitsInteger,
+    BitStruct,
+    Byte,
+    Bytes,
+    Const,
+    Flag,
+    Int8ub,
+    Int16ub,
+    Int16ul,
+    Padded,
+    Padding,
+    Struct,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,8 +89,15 @@ def test_a_value_that_does_not_fit_its_bytes_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "layout",
-    [Struct("n" / Int8ub), BitStruct("f" / Array(8, Flag)), BitStruct("n" / Byte)],
-    ids=["bytes", "array", "byte"],
+    [
+        Struct("n" / Int8ub),
+        BitStruct("f" / Array(8, Flag)),
+        BitStruct("n" / Byte),
+        BitStruct("n" / BitsInteger(8, signed=True)),
+        BitStruct("n" / BitsInteger(16, swapped=True)),
+        BitStruct("n" / Padded(8, BitsInteger(4))),
+    ],
+    ids=["bytes", "array", "byte", "signed", "swapped", "padded"],
 )
 def test_a_layout_without_a_quick_packer_is_refused(layout: Any) -> None:
     with pytest.raises(TypeError):

@@ -189,6 +189,7 @@ class SynchronizeCache10(Command[None]):
         opcode(0x35), Padding(6), "immediate" / Flag, Padding(1), "lba" / U32, Padding(8), "blocks" / U16, Padding(8)
     )
     timeout = SLOW
+    accesses_medium = True
     lba: int = 0
     blocks: int = 0
     immediate: bool = False

@@ -11,6 +11,7 @@ from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import parse, text
 
 STANDARD_LENGTH: Final = 36
+ADDITIONAL_LENGTH: Final = 4  # where the field is that says how many bytes follow it
 LEAST_LENGTH: Final = 5  # up to the additional length; some devices stop there
 DISK: Final = 0x00
 CD_ROM: Final = 0x05

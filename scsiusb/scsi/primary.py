@@ -20,7 +20,6 @@ from scsiusb.scsi.inquiry import STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
 from scsiusb.scsi.reply import parse
 from scsiusb.scsi.sense import Sense
-from scsiusb.scsi.vpd import AnyPage, parse_page
 from scsiusb.transport.base import Direction
 
 SENSE_LENGTH: Final = 18  # more breaks some devices
@@ -71,8 +70,8 @@ class Inquiry(Command[InquiryData]):
 
 
 @dataclass(frozen=True)
-class InquiryVpd(Command[AnyPage]):
-    """INQUIRY, a vital product data page (SPC-4 6.4.3)."""
+class InquiryVpdBytes(Command[bytes]):
+    """INQUIRY, a vital product data page (SPC-4 6.4.3): as much of it as fits."""
 
     NAME = "INQUIRY (VPD)"
     CDB = BitStruct(opcode(0x12), Padding(7), "evpd" / Flag, "page" / U8, "length" / U16, Padding(8))
@@ -81,8 +80,8 @@ class InquiryVpd(Command[AnyPage]):
     length: int = VPD_LENGTH
     evpd: bool = True
 
-    def reply(self, data: bytes) -> AnyPage:
-        return parse_page(data, self.page)
+    def reply(self, data: bytes) -> bytes:
+        return data
 
     def __str__(self) -> str:
         return f"INQUIRY of VPD page {self.page:02X}h"

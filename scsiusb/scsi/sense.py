@@ -8,16 +8,12 @@ from typing import Any, Final
 from construct import (
     BitsInteger,
     BitStruct,
-    Byte,
-    Bytes,
-    Default,
     Flag,
     GreedyBytes,
     GreedyRange,
     Int8ub,
     Int32ub,
     Int64ub,
-    Optional,
     Padding,
     Prefixed,
     Struct,
@@ -50,6 +46,7 @@ NO_SENSE: Final = 0x0
 RECOVERED_ERROR: Final = 0x1
 NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
+UNIT_ATTENTION: Final = 0x6
 
 FIXED_CODES: Final = (0x70, 0x71)
 DESCRIPTOR_CODES: Final = (0x72, 0x73)
@@ -62,12 +59,12 @@ FIXED: Final = Struct(  # SPC-4 table 51
     "head" / BitStruct("valid" / Flag, "response_code" / BitsInteger(7)),
     Padding(1),
     "flags" / BitStruct("filemark" / Flag, "eom" / Flag, "ili" / Flag, Padding(1), "key" / BitsInteger(4)),
-    "information" / Default(Optional(Int32ub), 0),
-    "additional_length" / Optional(Byte),
-    "command_specific" / Optional(Bytes(4)),
-    "asc" / Optional(Int8ub),
-    "ascq" / Optional(Int8ub),
+    "information" / Int32ub,
+    Padding(5),
+    "asc" / Int8ub,
+    "ascq" / Int8ub,
 )
+LEAST_FIXED: Final = 3  # up to the sense key; what a device leaves out behind it counts as 0
 DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     "response_code" / Int8ub,
     "key" / BitStruct(Padding(4), "key" / BitsInteger(4)),
@@ -100,7 +97,8 @@ class Sense:
         """Raises MalformedReply for a format other than fixed or descriptor; nothing at all is NO SENSE."""
         code = data[0] & RESPONSE_CODE if data else 0
         if code in FIXED_CODES:
-            return cls._fixed(data, parse(FIXED, data, "sense data"), code in DEFERRED_CODES)
+            whole = data.ljust(FIXED.sizeof(), b"\0") if len(data) >= LEAST_FIXED else data
+            return cls._fixed(data, parse(FIXED, whole, "sense data"), code in DEFERRED_CODES)
         if code in DESCRIPTOR_CODES:
             return cls._descriptor(data, parse(DESCRIPTOR, data, "sense data"), code in DEFERRED_CODES)
         if not any(data):
@@ -111,17 +109,18 @@ class Sense:
     def _fixed(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
         information = fields.information if fields.head.valid else None
         flags = fields.flags
-        return cls(flags.key, fields.asc or 0, fields.ascq or 0, information, flags.ili, deferred, data)
+        return cls(flags.key, fields.asc, fields.ascq, information, flags.ili, deferred, data)
 
     @classmethod
     def _descriptor(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
         information, ili = None, False
         for descriptor in fields.descriptors:
-            if descriptor.kind == INFORMATION_DESCRIPTOR:
-                content = parse(INFORMATION, descriptor.body, "sense information descriptor")
+            body = bytes(descriptor.body)
+            if descriptor.kind == INFORMATION_DESCRIPTOR and len(body) >= INFORMATION.sizeof():
+                content = INFORMATION.parse(body)
                 information = content.value if content.flags.valid else None
-            elif descriptor.kind == BLOCK_DESCRIPTOR:
-                ili = parse(BLOCK, descriptor.body, "sense block descriptor").flags.ili
+            elif descriptor.kind == BLOCK_DESCRIPTOR and len(body) >= BLOCK.sizeof():
+                ili = BLOCK.parse(body).flags.ili
         return cls(fields.key.key, fields.asc, fields.ascq, information, ili, deferred, data)
 
     @property
@@ -147,6 +146,14 @@ class Sense:
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x01)
 
     @property
+    def is_medium_changed(self) -> bool:
+        return (self.key, self.asc) == (UNIT_ATTENTION, 0x28)
+
+    @property
+    def is_reset(self) -> bool:
+        return (self.key, self.asc) == (UNIT_ATTENTION, 0x29)
+
+    @property
     def needs_start(self) -> bool:
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
 
@@ -163,6 +170,8 @@ class Sense:
         return f"{self.key_text.lower()}: {self.text} ({self.codes})"
 
 
+MEDIUM_CHANGED: Final = Sense(UNIT_ATTENTION, 0x28, 0x00)
+RESET: Final = Sense(UNIT_ATTENTION, 0x29, 0x00)
 MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
 ANY: Final = None
@@ -185,7 +194,12 @@ ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckConditio
 
 
 def error_for(sense: Sense, doing: str) -> CheckCondition:
-    """The error that `sense` stands for, met while `doing` something: "READ(10) of 8 blocks at LBA 0"."""
+    """The error that `sense` stands for, met while `doing` something: "READ(10) of 8 blocks at LBA 0".
+
+    A deferred error belongs to an earlier command, and the one it was told to was not begun (SPC-4 4.5.7).
+    """
+    if sense.deferred:
+        doing = f"{doing} was not begun, an earlier command"
     if sense.is_empty:
         return CheckCondition(f"{doing} failed, and the device does not say why", sense, "try again")
     seen = (sense.key, sense.asc, sense.ascq)

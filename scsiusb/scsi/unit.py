@@ -10,14 +10,15 @@ from typing import Final, TypeVar
 from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged, NotReady, UnitAttention
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Capacity, ReadCapacity10, ReadCapacity16, StartStopUnit
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.inquiry import CD_ROM, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
 from scsiusb.scsi.multimedia import GetMediaEvent
-from scsiusb.scsi.primary import Inquiry, InquiryVpd, ModeSense6, RequestSense, TestUnitReady
+from scsiusb.scsi.primary import VPD_LENGTH, Inquiry, InquiryVpdBytes, ModeSense6, RequestSense, TestUnitReady
 from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
-from scsiusb.scsi.vpd import AnyPage
+from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 
+LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
 R = TypeVar("R")
@@ -49,44 +50,66 @@ class LogicalUnit:
         self.retry = retry
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
+        self.medium_changes = 0
+        """How often the unit said that its medium may have changed."""
+        self.resets = 0
+        """How often the unit said that it was reset: what its cache held may be gone."""
 
-    def execute(self, command: Command[R], *, retry: RetryPolicy | None = None) -> R:
-        """Runs the command to its end and returns its typed reply.
+    def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
+        """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
 
         Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
         """
         with self.transport.buffer(max(command.length, 1)) as whole, whole[: command.length] as buffer:
             if command.direction is Direction.OUT:
-                buffer[:] = command.payload
-            received = self.transfer(command, buffer, retry=retry)
+                _fill(buffer, command)
+            received = self.transfer(command, buffer, retry=retry, timeout=timeout)
             return command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
 
-    def transfer(self, command: Command[R], buffer: memoryview, *, retry: RetryPolicy | None = None) -> int:
+    def transfer(
+        self,
+        command: Command[R],
+        buffer: memoryview,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed."""
         cdb = command.cdb()
-        patience = _Patience(self.retry if retry is None else retry)
+        timeout = timeout or self.timeout
+        patience = _Patience(self.retry if retry is None else retry, timeout)
         while True:
             with self.transport.hold():  # another thread's command would take the sense away
-                completion = self._send(command, cdb, buffer)
+                completion = self._send(command, cdb, buffer, timeout)
                 if completion.status == GOOD:
-                    return self._processed(command, completion)
+                    return self._processed(command, completion, buffer)
                 sense = self.auto_sense()
                 if sense.is_unit_not_supported and patience.is_worn:
                     sense = self._without_sense(sense)
-            if sense.key == RECOVERED_ERROR:
+                self._note(sense)
+            if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
-                return self._processed(command, completion)
+                return self._processed(command, completion, buffer)
             error = error_for(sense, str(command))
             if not patience.allows(command, error):
                 raise error
             log.debug("LUN %d: %s; trying again", self.lun, error)
 
+    def _note(self, sense: Sense) -> None:
+        """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
+        self.medium_changes += sense.is_medium_changed
+        self.resets += sense.is_reset
+
     def inquiry(self) -> InquiryData:
         return self.execute(Inquiry())
 
-    def vpd(self, page: int) -> AnyPage:
+    def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
         """A vital product data page. Some sticks hang on any: ask only when told to, or when the version is new."""
-        return self.execute(InquiryVpd(page))
+        data = self.execute(InquiryVpdBytes(page), timeout=timeout)
+        needed = min(page_length(data, page), LARGEST_PAGE)
+        if needed > len(data) == VPD_LENGTH:
+            data = self.execute(InquiryVpdBytes(page, length=needed), timeout=timeout)
+        return parse_page(data, page)
 
     def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
         """Returns when the unit is ready, else raises NotReady, NoMedium, …"""
@@ -118,22 +141,17 @@ class LogicalUnit:
         """All mode pages, by MODE SENSE(6)."""
         return self.execute(ModeSense6())
 
-    def _send(self, command: Command[R], cdb: bytes, buffer: memoryview) -> Completion:
-        timeout = command.timeout if self.timeout is None else self.timeout
-        return self.transport.execute(self.lun, cdb, command.direction, buffer, timeout)
+    def _send(self, command: Command[R], cdb: bytes, buffer: memoryview, timeout: float | None) -> Completion:
+        return self.transport.execute(self.lun, cdb, command.direction, buffer, timeout or command.timeout)
 
-    def _processed(self, command: Command[R], completion: Completion) -> int:
+    def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
         """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
         processed = completion.processed(command.length)
         if processed == command.length:
             return processed
-        if completion.transferred == command.length and _is_fixed(command):
-            log.info(
-                "LUN %d: %s: all data came with a residue of %d; residues are ignored from now on",
-                self.lun,
-                command,
-                completion.residue,
-            )
+        is_whole = completion.status == GOOD and completion.transferred == command.length
+        if is_whole and _is_fixed(command, buffer):
+            log.info("LUN %d: %s: all data came beside a residue; it is ignored from now on", self.lun, command)
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
@@ -164,24 +182,38 @@ class LogicalUnit:
     def _reply_of(self, command: Command[R]) -> R:
         """Runs a command once and without asking for any sense: an error stands for all that it could say."""
         with self.transport.buffer(command.length) as buffer:
-            completion = self._send(command, command.cdb(), buffer)
+            completion = self._send(command, command.cdb(), buffer, self.timeout)
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
 
 
-def _is_fixed(command: Command[R]) -> bool:
-    """Every device has exactly this much to say, so that a residue beside all of it must be false."""
-    return isinstance(command, ReadCapacity10) or (isinstance(command, Inquiry) and command.length == STANDARD_LENGTH)
+def _fill(buffer: memoryview, command: Command[R]) -> None:
+    with memoryview(command.payload) as payload, payload.cast("B") as data:
+        if len(data) != len(buffer):
+            raise ValueError(f"{command}: {len(data)} bytes of data for a command of {len(buffer)}")
+        buffer[:] = data
+
+
+def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
+    """Does the device have exactly this much to say, so that a residue beside all of it must be false?"""
+    if isinstance(command, Inquiry):
+        return command.length == STANDARD_LENGTH <= buffer[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1
+    return isinstance(command, ReadCapacity10)
 
 
 class _Patience:
     """Counts one command's retries against the policy."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
         self._policy = policy
         self._attentions = 0
-        self._deadline = time.monotonic() + policy.becoming_ready
+        self._deadline = time.monotonic() + min(policy.becoming_ready, timeout or policy.becoming_ready)
+
+    def _may_hide_one(self, sense: Sense) -> bool:
+        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
+        deferred = sense.deferred and sense.key == RECOVERED_ERROR
+        return deferred or (sense.is_unit_not_supported and not self.is_worn)
 
     @property
     def is_worn(self) -> bool:
@@ -190,9 +222,9 @@ class _Patience:
 
     def allows(self, command: Command[R], error: CheckCondition) -> bool:
         """May the command be sent again? Waits where waiting is what it needs."""
-        if isinstance(error, MediumChanged) and command.accesses_medium:
+        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
             return False
-        if isinstance(error, UnitAttention) or (error.sense.is_unit_not_supported and not self.is_worn):
+        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
             self._attentions += 1
             return self._attentions <= self._policy.unit_attentions
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:

@@ -22,6 +22,7 @@ from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import Reply, parse, text
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
+HEADER_LENGTH: Final = 4
 
 DESIGNATORS: Final = GreedyRange(  # SPC-4 table 604
     Struct(
@@ -142,12 +143,20 @@ PAGES: Final[tuple[type[SupportedPages | UnitSerialNumber | DeviceIdentification
 )
 
 
+def page_length(data: bytes, asked: int) -> int:
+    """Bytes of the whole page, its header included."""
+    length: int = parse(HEADER, data, f"VPD page {asked:02X}h").length
+    return length + HEADER_LENGTH
+
+
 def parse_page(data: bytes, asked: int) -> AnyPage:
     """The typed page. Raises MalformedReply for another page than `asked` or a length that is not there."""
     header = parse(HEADER, data, f"VPD page {asked:02X}h")
     if header.page != asked:
         raise MalformedReply(f"VPD page {asked:02X}h: the device answered page {header.page:02X}h")
-    body = data[HEADER.sizeof() :][: header.length]
+    if len(data) < HEADER_LENGTH + header.length:
+        raise MalformedReply(f"VPD page {asked:02X}h: {len(data)} bytes came of {HEADER_LENGTH + header.length}")
+    body = data[HEADER_LENGTH:][: header.length]
     for kind in PAGES:
         if asked == kind.PAGE:
             return kind.parse(body)

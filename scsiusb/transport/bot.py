@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Final
 
 from construct import Bytes, Const, Int8ul, Int32ul, Struct
 
 from scsiusb.errors import (
+    AccessDenied,
+    DeviceBusy,
     DeviceClosed,
     DeviceGone,
-    DeviceTimeout,
     MalformedReply,
     PhaseError,
     TransferStalled,
@@ -71,14 +72,16 @@ class BulkOnlyTransport:
         self._lock = threading.RLock()
         self._tag = 0
         self._out_of_step = False
+        self._in_exchange = False
         self._closed = False
         self.ignore_residue = False
         self.max_transfer = MAX_TRANSFER_SUPER_SPEED if port.info.speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
         with ExitStack() as stack:
             stack.callback(port.close)
             self._cbw = stack.enter_context(port.buffer(CBW_CODEC.length))
-            # A whole packet: a CSW with bytes behind it is then seen as one, not as an overflow.
-            self._csw = stack.enter_context(port.buffer(port.bulk_in.max_packet_size))
+            # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
+            packet = port.bulk_in.max_packet_size
+            self._csw = stack.enter_context(port.buffer(-(-CSW_CODEC.length // packet) * packet))
             stack.callback(self._settle)
             self.max_lun = self._get_max_lun()
             self._resources = stack.pop_all()
@@ -87,18 +90,25 @@ class BulkOnlyTransport:
         """Runs one command (BOT 5.3). Raises TransportError; the transport has then been recovered, if it could be."""
         if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
             raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
+        if direction is Direction.NONE and len(buffer):
+            raise ValueError(f"{_name(cdb)}: {len(buffer)} bytes of data without a direction")
         with self._lock:
             self._check_open()
+            self._check_not_under_way()
             if self._out_of_step:
                 self._recover()
+            deadline = time.monotonic() + timeout
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
+            self._in_exchange = True
             try:
-                completion = self._exchange(lun, cdb, direction, buffer, time.monotonic() + timeout)
+                completion = self._exchange(lun, cdb, direction, buffer, deadline)
             except DeviceGone:
                 raise
             except TransportError:
-                self._recover()
+                self._recover_quietly()
                 raise
+            finally:
+                self._in_exchange = False
             self._out_of_step = False
             return completion
 
@@ -111,11 +121,26 @@ class BulkOnlyTransport:
 
     def close(self) -> None:
         """Waits for the command under way, recovers one that was interrupted, closes the port. May be called again."""
-        self._resources.close()
+        try:
+            self._close()
+        except BaseException:  # Ctrl-C may have come while we waited for another thread's command
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        with self._lock:
+            self._check_not_under_way()
+            self._closed = True
+            self._resources.close()
 
     def _check_open(self) -> None:
         if self._closed:
             raise DeviceClosed(f"{self._port.info} was closed")
+
+    def _check_not_under_way(self) -> None:
+        """The lock lets its own thread in again: a signal's handler, in the middle of a command."""
+        if self._in_exchange:
+            raise DeviceBusy(f"a command to {self._port.info} is under way in this thread", "raise an exception first")
 
     def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
         self._send_cbw(lun, cdb, direction, len(buffer), deadline)
@@ -205,7 +230,9 @@ class BulkOnlyTransport:
             reply = self._port.control_in(
                 CLASS_INTERFACE_IN, GET_MAX_LUN, 0, self._port.info.interface, 1, CONTROL_TIMEOUT
             )
-        except (TransferStalled, DeviceTimeout) as error:
+        except (DeviceGone, AccessDenied):
+            raise
+        except TransportError as error:
             log.info("GET MAX LUN: %s; taken as 0", error)
             return 0
         return reply[0] if len(reply) == 1 and reply[0] <= MAX_LUN else 0
@@ -227,16 +254,20 @@ class BulkOnlyTransport:
         port.clear_halt_in()
         port.clear_halt_out()
 
+    def _recover_quietly(self) -> None:
+        """For an error on its way to the caller, which a failing recovery must not replace; DeviceGone says more."""
+        try:
+            self._recover()
+        except DeviceGone:
+            raise
+        except TransportError as error:
+            log.warning("the device could not be recovered: %s", error)
+
     def _settle(self) -> None:
         """At close: a command that was interrupted must not greet the next driver."""
-        with self._lock:
-            self._closed = True
-            if not self._out_of_step:
-                return
-            try:
-                self._recover()
-            except TransportError as error:
-                log.info("the device could not be recovered at close: %s", error)
+        if self._out_of_step:
+            with suppress(DeviceGone):
+                self._recover_quietly()
 
 
 def _milliseconds(deadline: float) -> int:

@@ -134,26 +134,28 @@ class Port:
             self._handle.close()
 
     def _release(self) -> None:
-        self._quietly("releasing", lambda: self._handle.release(self.info.interface))
+        """Never claimed is no news."""
+        self._quietly("releasing", lambda: self._handle.release(self.info.interface), Code.NOT_FOUND)
 
     def _give_driver_back(self) -> None:
-        self._quietly("giving the kernel back its driver for", lambda: self._handle.attach_driver(self.info.interface))
+        """Never detached is no news; NOT_FOUND is: no driver took it."""
+        doing = "giving the kernel back its driver for"
+        self._quietly(doing, lambda: self._handle.attach_driver(self.info.interface), Code.BUSY)
 
-    def _quietly(self, doing: str, action: Callable[[], None]) -> None:
+    def _quietly(self, doing: str, action: Callable[[], None], expected: Code) -> None:
         """A release goes on whatever happens, and is taken again after Ctrl-C, which may have come before it."""
         try:
-            self._attempt(doing, action)
+            self._attempt(doing, action, expected)
         except BaseException:
-            self._attempt(doing, action)
+            self._attempt(doing, action, expected)
             raise
 
-    def _attempt(self, doing: str, action: Callable[[], None]) -> None:
-        """Gone, never claimed and already bound are no news."""
+    def _attempt(self, doing: str, action: Callable[[], None], expected: Code) -> None:
         try:
             action()
         except UsbError as error:
-            expected = error.code in (Code.NO_DEVICE, Code.NOT_FOUND, Code.BUSY)
-            log.log(logging.DEBUG if expected else logging.WARNING, "%s", translate(error, f"{doing} {self.info}"))
+            level = logging.DEBUG if error.code in (Code.NO_DEVICE, expected) else logging.WARNING
+            log.log(level, "%s", translate(error, f"{doing} {self.info}"))
 
     def _do(self, doing: str, action: Callable[[], T]) -> T:
         try:
@@ -168,6 +170,7 @@ class _Buffers:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: dict[int, list[memoryview]] = {}
+        self._free: Callable[[memoryview], None] | None = None  # set once there is nobody left to keep buffers for
 
     @staticmethod
     def capacity(size: int) -> int:
@@ -180,11 +183,15 @@ class _Buffers:
 
     def give_back(self, whole: memoryview) -> None:
         with self._lock:
-            self._idle.setdefault(len(whole), []).append(whole)
+            if self._free is None:
+                self._idle.setdefault(len(whole), []).append(whole)
+            else:
+                self._free(whole)
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
         """Frees every one, also where one of them is still in use and raises."""
         with self._lock, ExitStack() as stack:
+            self._free = free
             for buffers in self._idle.values():
                 for buffer in buffers:
                     stack.callback(free, buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ ERRNO: Final = {
     Code.OVERFLOW: 75,  # EOVERFLOW, which not every platform has
 }
 
+log = logging.getLogger(__name__)
+
 
 class Tracing:
     """A backend that records all that the handles it opens do; `close` closes the file, not the backend below."""
@@ -92,6 +95,7 @@ class Tracing:
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed in close()
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
+        self._failure: OSError | None = None
         try:
             self._append(SECTION_HEADER.build({}) + INTERFACE_DESCRIPTION.build({}))
         except OSError:
@@ -112,11 +116,18 @@ class Tracing:
 
     def open(self, device: Device) -> Handle:
         handle = _TracingHandle(self._below.open(device), device, self)
-        handle.introduce()
+        try:
+            handle.introduce()
+        except BaseException:
+            handle.close()
+            raise
         return handle
 
     def close(self) -> None:
+        """Raises the OSError that ended the recording early, if one did."""
         self._file.close()
+        if self._failure is not None:
+            raise self._failure
 
     def identify(self) -> int:
         """A number for a transfer; its submission and its completion have the same."""
@@ -135,7 +146,13 @@ class Tracing:
         lengths = {"total": total, "captured": len(packet), "length": len(packet) - len(kept) + len(data)}
         block = ENHANCED_PACKET.build({**lengths, "high": stamp >> 32, "low": stamp & 0xFFFFFFFF})
         with self._lock:
-            self._append(block + packet + bytes(-len(packet) % 4) + Int32ul.build(total))
+            if self._failure is not None:
+                return
+            try:
+                self._append(block + packet + bytes(-len(packet) % 4) + Int32ul.build(total))
+            except OSError as error:  # the device's exchange goes on: recovery must not fail for want of disk space
+                log.warning("the trace ends here: %s", error)
+                self._failure = error
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)
