@@ -58,6 +58,7 @@ class Disk:
         self.unit = unit
         self._resources = resources
         self._closing = threading.Lock()
+        self._finding = threading.Lock()
         self._known: Medium | None = None
         self._unflushed_since: int | None = None  # the unit's `resets` when the first unflushed block was written
 
@@ -170,10 +171,11 @@ class Disk:
 
     def medium(self) -> Medium:
         """The medium that is in the unit. Raises NoMedium, NotReady."""
-        known = self._known
-        if known is None:
-            known = self._known = self._find_medium()
-        return known
+        with self._finding:
+            known = self._known
+            if known is None:
+                known = self._known = self._find_medium()
+            return known
 
     def _find_medium(self) -> Medium:
         version = self.unit.inquiry().version  # before TEST UNIT READY: some devices want it so

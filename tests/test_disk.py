@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import array
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -261,6 +263,25 @@ def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monk
         with pytest.raises(MediumChanged):
             disk.write(0, bytes(480 * 512))
         assert pieces == [0]
+
+
+def test_threads_that_begin_at_once_agree_on_the_medium() -> None:
+    """Found on the real kernel: each took the medium that it had found itself for the only one."""
+    with disk_on(stick(64)) as (disk, bus):
+        start = threading.Barrier(8)
+        bus.wire.meddle = lambda wire, endpoint, view: time.sleep(0.001)  # lets the others in
+        read: list[bytes] = []
+
+        def read_first() -> None:
+            start.wait()
+            read.append(disk.read(1, 1))
+
+        threads = [threading.Thread(target=read_first) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert read == [(1).to_bytes(4, "big") + bytes(508)] * 8
 
 
 def test_an_ejected_medium_is_not_remembered() -> None:

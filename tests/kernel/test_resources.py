@@ -1,0 +1,115 @@
+"""Device memory, drivers and disks are given back on the real kernel, the device gone or not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb.scsi.block import Read16
+
+from .machine import Device, Unit, units
+from .qmp import plug, unplug
+
+WITH_MEDIUM = units(medium=True)
+MIB = 1 << 20
+
+
+def device_memory() -> list[int]:
+    """The sizes of usbfs's memory that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    spans = [line.split()[0].split("-") for line in lines if "/dev/bus/usb/" in line]
+    return [int(end, 16) - int(start, 16) for start, end in spans]
+
+
+def test_device_memory_is_used_and_given_back(stick: Device) -> None:
+    assert device_memory() == []
+    with scsiusb.open(stick.address) as disk:
+        disk.read(0, 2048)
+        assert max(device_memory()) >= MIB
+    assert device_memory() == []
+
+
+def test_without_device_memory_the_data_are_the_same(stick: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "scsiusb.usb.libusb.LibusbHandle.allocate", lambda self, size: memoryview(bytearray(size)), raising=True
+    )
+    with scsiusb.open(stick.address) as disk:
+        assert disk.read(7, 5000) == stick.units[0].backing(7, 5000)
+        assert device_memory() == []
+
+
+@pytest.mark.parametrize("unit", WITH_MEDIUM, ids=str)
+def test_after_a_command_and_after_an_error_the_kernel_reads_the_disk(unit: Unit) -> None:
+    unit.device.wait()
+    with scsiusb.open(unit.device.address, lun=unit.lun) as disk:
+        disk.read(0, 1)
+    unit.device.wait()
+    assert unit.kernel_read(0, 8) == unit.backing(0, 8)
+    with pytest.raises(scsiusb.CheckCondition), scsiusb.open(unit.device.address, lun=unit.lun) as disk:
+        disk.execute(Read16(unit.blocks, 1, block_size=unit.block_size))
+    unit.device.wait()
+    assert unit.kernel_read(0, 8) == unit.backing(0, 8)
+
+
+@pytest.fixture
+def pulled(scratch: Device) -> Iterator[Device]:
+    """The scratch stick, plugged in again after the test."""
+    yield scratch
+    if not scratch.present:
+        plug(scratch)
+
+
+def test_a_device_pulled_while_it_is_read_is_gone_and_comes_back(pulled: Device) -> None:
+    gone: list[float] = []
+    disk = scsiusb.open(pulled.address)
+    reading = threading.Event()
+
+    def read() -> None:
+        with pytest.raises(scsiusb.DeviceGone):
+            while True:
+                disk.read(0, 2048)
+                reading.set()
+        gone.append(time.monotonic())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert reading.wait(60)
+    unplug(pulled)
+    pulled_at = time.monotonic()
+    reader.join(30)
+    assert gone
+    assert gone[0] - pulled_at < 5
+    with pytest.raises(scsiusb.DeviceGone):
+        disk.read(0, 1)
+    disk.close()
+    disk.close()
+    assert device_memory() == []
+    plug(pulled)
+    with pytest.raises(scsiusb.DeviceClosed):
+        disk.read(0, 1)
+    with scsiusb.open(pulled.address) as again:
+        assert again.read(0, 64) == pulled.units[0].backing(0, 64)
+
+
+def test_eight_threads_on_one_disk_get_the_right_data(stick: Device) -> None:
+    unit = stick.units[0]
+    wrong: list[tuple[int, int]] = []
+
+    def read(disk: scsiusb.Disk, number: int) -> None:
+        for at in range(20):
+            lba = (number * 1000 + at * 37) % (unit.blocks - 300)
+            if disk.read(lba, 1 + at * 13) != unit.backing(lba, 1 + at * 13):
+                wrong.append((number, lba))
+
+    with scsiusb.open(stick.address) as disk:
+        threads = [threading.Thread(target=read, args=(disk, number)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
