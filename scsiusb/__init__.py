@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from scsiusb.opening import devices as devices
     from scsiusb.opening import open as open
     from scsiusb.scsi.command import Command as Command
+    from scsiusb.scsi.command import opcode as opcode
     from scsiusb.scsi.inquiry import InquiryData as InquiryData
     from scsiusb.scsi.sense import Sense as Sense
     from scsiusb.scsi.unit import LogicalUnit as LogicalUnit
@@ -89,7 +90,7 @@ _EXPORTS = {
         "UnitAttention",
         "UnsupportedOpcode",
     ),
-    "scsiusb.scsi.command": ("Command",),
+    "scsiusb.scsi.command": ("Command", "opcode"),
     "scsiusb.scsi.inquiry": ("InquiryData",),
     "scsiusb.scsi.sense": ("Sense",),
     "scsiusb.scsi.unit": ("LogicalUnit", "RetryPolicy"),
