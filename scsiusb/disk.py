@@ -90,17 +90,17 @@ class Disk:
     @property
     def blocks(self) -> int:
         """The number of blocks on the medium. Raises NoMedium, NotReady."""
-        return self.medium().blocks
+        return self._medium().blocks
 
     @property
     def block_size(self) -> int:
         """Bytes in a block. Raises NoMedium, NotReady."""
-        return self.medium().block_size
+        return self._medium().block_size
 
     @property
     def size(self) -> int:
         """Bytes on the medium. Raises NoMedium, NotReady."""
-        medium = self.medium()
+        medium = self._medium()
         return medium.blocks * medium.block_size
 
     def inquiry(self) -> InquiryData:
@@ -117,7 +117,7 @@ class Disk:
 
     def read(self, lba: int, blocks: int) -> bytes:
         """The bytes of `blocks` blocks from `lba` on. Raises as `readinto`."""
-        medium = self.medium()
+        medium = self._medium()
         _check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
         with memoryview(data) as view:
@@ -133,7 +133,7 @@ class Disk:
         with memoryview(buffer) as whole, whole.cast("B") as view:
             if view.readonly:
                 raise TypeError("readinto needs a writable buffer")
-            medium = self.medium()
+            medium = self._medium()
             blocks = _whole_blocks(medium, view)
             self._read_into(medium, lba, blocks, view)
             return blocks
@@ -145,7 +145,7 @@ class Disk:
         write protected. After an error, blocks before the one named in it are written, later ones are not known.
         """
         with memoryview(data) as whole, whole.cast("B") as view:
-            medium = self.medium()
+            medium = self._medium()
             blocks = _whole_blocks(medium, view)
             for at, count, piece in _pieces(medium, lba, blocks, view):
                 if self._unflushed_since is None:
@@ -162,14 +162,14 @@ class Disk:
 
     def check_range(self, lba: int, blocks: int) -> None:
         """Raises OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negatives."""
-        _check_range(self.medium(), lba, blocks)
+        _check_range(self._medium(), lba, blocks)
 
     @property
     def max_blocks(self) -> int:
         """Blocks that one command moves at most, by the bus, the block limits VPD page and the command's field."""
-        return self.medium().max_blocks
+        return self._medium().max_blocks
 
-    def medium(self) -> Medium:
+    def _medium(self) -> Medium:
         """The medium that is in the unit. Raises NoMedium, NotReady."""
         with self._finding:
             known = self._known
