@@ -14,6 +14,7 @@ from scsiusb.transport.bot import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
+from scsiusb.usb.quirks import QUIRKS, Quirk
 from scsiusb.virtual import DataIn, Identity, Manners, Memory, Stick, Unit, VirtualHandle
 from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
 
@@ -494,6 +495,38 @@ def test_a_driver_that_no_one_takes_is_told(
     transport.close()
     assert "giving the kernel back its driver" in caplog.text
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def quirky(vid: int, pid: int, release: int) -> MeddledBusOf:
+    identity = Identity(vid=vid, pid=pid, release=release)
+    return MeddledBusOf(Stick([Unit(Memory(1 << 16)), Unit(Memory(1 << 16))], identity))
+
+
+@pytest.mark.parametrize(("release", "most"), [(0x0370, 32), (0x0610, 32), (0x036F, 120), (0x0611, 120)])
+def test_a_device_that_breaks_on_long_commands_gets_short_ones(release: int, most: int) -> None:
+    with quirky(0x0421, 0x047C, release) as transport:
+        assert transport.max_transfer == most * 1024
+
+
+def test_a_device_known_for_its_residue_is_not_believed_from_the_start() -> None:
+    with quirky(0x03EB, 0x2002, 0x0100) as transport:
+        run(transport, TEST_UNIT_READY)
+        _, residue, count, _ = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
+        assert (residue, count) == (0, 36)
+
+
+def test_a_device_that_claims_too_many_units_has_one() -> None:
+    with quirky(0x0409, 0x0040, 0x0100) as transport:
+        assert transport.max_lun == 0
+    with quirky(0x0409, 0x0041, 0x0100) as transport:
+        assert transport.max_lun == 1
+
+
+def test_each_quirk_has_a_row_and_each_row_a_source() -> None:
+    assert {quirk for quirk in Quirk if quirk} == {
+        quirk for row in QUIRKS for quirk in Quirk if quirk and quirk in row.quirks
+    }
+    assert all(row.source and row.device and row.first <= row.last for row in QUIRKS)
 
 
 def test_the_in_endpoint_of_the_tests_is_marked_so() -> None:

@@ -23,6 +23,7 @@ from scsiusb.errors import (
 from scsiusb.transport.base import FAILED, Completion, Direction
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
+from scsiusb.usb.quirks import Quirk, quirks_of
 from scsiusb.wire import ByteCodec
 
 CBW_SIGNATURE: Final = b"USBC"
@@ -60,6 +61,7 @@ CONTROL_TIMEOUT: Final = 5.0
 # As Linux has it: larger commands break some high-speed sticks.
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
 MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
+MAX_TRANSFER_64_SECTORS: Final = 64 * 512
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,9 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._in_exchange = False
         self._closed = False
-        self.ignore_residue = False
-        self.max_transfer = MAX_TRANSFER_SUPER_SPEED if port.info.speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
+        quirks = quirks_of(port.info.device)
+        self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
+        self.max_transfer = _max_transfer(port.info.speed, quirks)
         with ExitStack() as stack:
             stack.callback(port.close)
             self._cbw = stack.enter_context(port.buffer(CBW_CODEC.length))
@@ -83,7 +86,7 @@ class BulkOnlyTransport:
             packet = port.bulk_in.max_packet_size
             self._csw = stack.enter_context(port.buffer(-(-CSW_CODEC.length // packet) * packet))
             stack.callback(self._settle)
-            self.max_lun = self._get_max_lun()
+            self.max_lun = 0 if Quirk.SINGLE_LUN in quirks else self._get_max_lun()
             self._resources = stack.pop_all()
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
@@ -268,6 +271,11 @@ class BulkOnlyTransport:
         if self._out_of_step:
             with suppress(DeviceGone):
                 self._recover_quietly()
+
+
+def _max_transfer(speed: str, quirks: Quirk) -> int:
+    by_speed = MAX_TRANSFER_SUPER_SPEED if speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
+    return min(by_speed, MAX_TRANSFER_64_SECTORS) if Quirk.MAX_SECTORS_64 in quirks else by_speed
 
 
 def _milliseconds(deadline: float) -> int:
