@@ -29,17 +29,16 @@ from scsiusb.scsi.block import StartStopUnit
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.primary import PreventAllow
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
-from scsiusb.scsi.unit import RetryPolicy
+from scsiusb.scsi.unit import NO_WAIT
 from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.bot import MAX_CDB
 
 DEVICE_SIGNS: Final = re.compile(r"[-:=]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
 SHORTEST_CDB: Final = 6
-LONGEST_CDB: Final = 16
 GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)
 LARGEST_DATA: Final = 64 * 1024 * 1024
 DESTRUCTIVE: Final = frozenset({0x04, 0x19, 0x2C, 0x41, 0x48, 0x93, 0xAC})  # FORMAT, ERASE, WRITE SAME, SANITIZE
-ATTENTION_ONLY: Final = RetryPolicy(becoming_ready=0)
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,9 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, bytes]:
 def _cdb(words: tuple[str, ...]) -> bytes:
     cdb = b"".join(map(_bytes, " ".join(words).replace(",", " ").split()))
     least = GROUP_LENGTHS.get(cdb[0] >> 5, SHORTEST_CDB) if cdb else SHORTEST_CDB
-    if not least <= len(cdb) <= LONGEST_CDB:
+    if not least <= len(cdb) <= MAX_CDB:
         named = f"command {cdb[0]:02X}h" if cdb else "a command"
-        raise click.UsageError(f"{counted(len(cdb), 'byte')} of HEX; {named} has {least} to {LONGEST_CDB}")
+        raise click.UsageError(f"{counted(len(cdb), 'byte')} of HEX; {named} has {least} to {MAX_CDB}")
     return cdb
 
 
@@ -143,7 +142,7 @@ def _payload(length: int | None, path: str | None) -> bytes:
 def _send(disk: Disk, request: Request) -> Result:
     """Once: neither retried nor interpreted."""
     with suppress(CheckCondition):  # whether the unit is ready is not the question
-        disk.unit.test_unit_ready(retry=ATTENTION_ONLY)
+        disk.unit.test_unit_ready(retry=NO_WAIT)
     try:
         return _exchange(disk, request)
     except PhaseError as error:

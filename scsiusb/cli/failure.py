@@ -11,7 +11,7 @@ import click
 
 from scsiusb.cli import status
 from scsiusb.errors import ScsiUsbError
-from scsiusb.usb.interface import printable
+from scsiusb.text import printable
 
 LOOK_CLOSER: Final = "run it again with -vv to see more"
 NO_ROOM: Final = "free some space, or write somewhere else"

@@ -13,8 +13,8 @@ from scsiusb.cli.options import device_argument, global_options, quoted, setting
 from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table, size_text
 from scsiusb.cli.session import attached, opened
 from scsiusb.errors import CheckCondition, IllegalRequest
-from scsiusb.scsi.inquiry import PERIPHERAL_DEVICE_TYPES
-from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
+from scsiusb.scsi.inquiry import device_type_text
+from scsiusb.scsi.unit import NO_WAIT, LogicalUnit
 from scsiusb.scsi.vpd import (
     AnyPage,
     BlockLimits,
@@ -36,7 +36,6 @@ PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
     "limits": BlockLimits.PAGE,
 }
 PAGE_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})[hH]?")
-NOW: Final = RetryPolicy(becoming_ready=0)
 
 
 def _page_number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -179,8 +178,7 @@ def luns_command(device: str | None, lun: int) -> None:
 
 
 def _in_words(row: dict[str, Any]) -> list[Any]:
-    kind = row["peripheral_device_type"]
-    return list({**row, "peripheral_device_type": PERIPHERAL_DEVICE_TYPES.get(kind, f"type {kind:02X}h")}.values())
+    return list({**row, "peripheral_device_type": device_type_text(row["peripheral_device_type"])}.values())
 
 
 def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
@@ -202,7 +200,7 @@ def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
 
 def _is_ready(unit: LogicalUnit) -> bool:
     try:
-        unit.test_unit_ready(retry=NOW)
+        unit.test_unit_ready(retry=NO_WAIT)
     except CheckCondition:
         return False
     return True

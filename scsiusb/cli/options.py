@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
 LONGEST_TIMEOUT: Final = 1_000_000.0  # libusb counts milliseconds in 32 bits
-MAX_LUN: Final = 15  # a LUN has four bits on this transport
+MAX_LUN: Final = 15  # as the transport has it, which takes too long to import for this alone
 SHOWN: Final = 40  # characters of a wrong value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from scsiusb.cli.output import counted
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.vpd import AnyPage, BlockLimits, Designator, SupportedPages, UnitSerialNumber
 
@@ -65,7 +66,7 @@ def page_words(page: AnyPage) -> dict[str, Any]:
 
 
 def _blocks(count: int) -> str:
-    return f"{count} block{'' if count == 1 else 's'}" if count else "not reported"
+    return counted(count, "block") if count else "not reported"
 
 
 DESIGNATOR_COLUMNS: Final = ("of", "kind", "value")

@@ -15,7 +15,6 @@ SECOND = 1.0
 DEFAULT_TIMEOUT = 30 * SECOND
 
 U2 = BitsInteger(2)
-U3 = BitsInteger(3)
 U4 = BitsInteger(4)
 U5 = BitsInteger(5)
 U6 = BitsInteger(6)

@@ -79,10 +79,14 @@ class InquiryData:
 
     @property
     def type_text(self) -> str:
-        kind = self.peripheral_device_type
-        return PERIPHERAL_DEVICE_TYPES.get(kind, f"type {kind:02X}h")
+        return device_type_text(self.peripheral_device_type)
 
     @property
     def is_present(self) -> bool:
         """Is there a logical unit at this LUN at all?"""
         return self.peripheral_qualifier != NO_UNIT
+
+
+def device_type_text(kind: int) -> str:
+    """A peripheral device type in words, its number where the standard has none."""
+    return PERIPHERAL_DEVICE_TYPES.get(kind, f"type {kind:02X}h")

@@ -25,7 +25,6 @@ from scsiusb.transport.base import Direction
 SENSE_LENGTH: Final = 18  # more breaks some devices
 MODE_LENGTH: Final = 192  # what other systems ask; less or more breaks some devices
 ALL_PAGES: Final = 0x3F
-ALL_SUBPAGES: Final = 0xFF
 VPD_LENGTH: Final = 252
 REPORT_LUNS_HEADER: Final = 8
 LUN_LENGTH: Final = 8

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from construct import Construct, ConstructError
 
 from scsiusb.errors import MalformedReply
+from scsiusb.text import printable
 
 R = TypeVar("R", bound="Reply")
 
@@ -39,5 +40,4 @@ def parse(layout: Construct, data: bytes, what: str) -> Any:
 
 def text(field: bytes) -> str:
     """A left-aligned ASCII field (SPC-4 4.4.1), without padding and without what could disturb a terminal."""
-    decoded = field.decode("ascii", "replace").split("\0")[0].strip()
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in decoded)
+    return printable(field.decode("ascii", "replace").split("\0")[0].strip())

@@ -37,6 +37,7 @@ class RetryPolicy:
 
 
 NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0)
+NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
 class LogicalUnit:

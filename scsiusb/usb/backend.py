@@ -94,6 +94,10 @@ class Device:
         ports = ".".join(map(str, self.ports))
         return f"{self.bus}-{ports}" if ports else f"usb{self.bus}"
 
+    def interface_name(self, interface: int) -> str:
+        """As the kernel prints it: `2-1:1.0`."""
+        return f"{self.address}:{self.configuration}.{interface}"
+
 
 @dataclass(frozen=True)
 class Strings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from scsiusb.text import printable
 from scsiusb.usb.backend import Backend, Device, Endpoint, Setting, Strings, UsbError
 from scsiusb.usb.translate import translate
 
@@ -49,7 +50,7 @@ class InterfaceInfo:
     @property
     def name(self) -> str:
         """The kernel's name of the interface: "2-1:1.0"."""
-        return f"{self.device.address}:{self.device.configuration}.{self.interface}"
+        return self.device.interface_name(self.interface)
 
     def __str__(self) -> str:
         label = " ".join(filter(None, (self.manufacturer, self.product))) or "a USB mass-storage device"
@@ -108,9 +109,8 @@ def _first(endpoints: Sequence[Endpoint]) -> Endpoint | None:
 
 
 def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, *, alone: bool) -> InterfaceInfo:
-    name = f"{device.address}:{device.configuration}.{setting.interface}"
     return InterfaceInfo(
-        address=device.address if alone else name,
+        address=device.address if alone else device.interface_name(setting.interface),
         vid=device.vid,
         pid=device.pid,
         serial=strings.serial,
@@ -129,8 +129,3 @@ def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, 
 def _printable(strings: Strings) -> Strings:
     texts = (strings.serial, strings.manufacturer, strings.product)
     return Strings(*(None if text is None else printable(text) for text in texts))
-
-
-def printable(text: str) -> str:
-    """Without what a hostile device could send to a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

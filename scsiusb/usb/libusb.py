@@ -9,9 +9,9 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from scsiusb.text import printable
 from scsiusb.usb import linux
 from scsiusb.usb.backend import Code, Device, Endpoint, Handle, Setting, Strings, UsbError
-from scsiusb.usb.interface import printable
 from scsiusb.usb.transfer import Transfers, declare
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed

@@ -20,7 +20,7 @@ OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 def interface_path(device: Device, interface: int) -> Path:
-    return USB_DEVICES / f"{device.address}:{device.configuration}.{interface}"
+    return USB_DEVICES / device.interface_name(interface)
 
 
 def strings(device: Device) -> Strings:

@@ -10,8 +10,9 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
+from scsiusb.text import printable
 from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
-from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out, printable
+from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.translate import translate
 
 PAGE: Final = 4096

@@ -191,9 +191,7 @@ class _TracingHandle:
                 return
 
     def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
-        setup = SETUP.build(
-            {"request_type": request_type, "request": request, "value": value, "index": index, "length": length}
-        )
+        setup = _setup(request_type, request, value, index, length)
         number = self._submit(CONTROL, ENDPOINT_IN, length, b"", setup)
         try:
             data = self._below.control_in(request_type, request, value, index, length, timeout)
@@ -204,9 +202,7 @@ class _TracingHandle:
         return data
 
     def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
-        setup = SETUP.build(
-            {"request_type": request_type, "request": request, "value": value, "index": index, "length": len(data)}
-        )
+        setup = _setup(request_type, request, value, index, len(data))
         number = self._submit(CONTROL, 0, len(data), data, setup)
         try:
             self._below.control_out(request_type, request, value, index, data, timeout)
@@ -252,3 +248,9 @@ class _TracingHandle:
             "setup": setup or bytes(8),
         }
         self._trace.write(header, data)
+
+
+def _setup(request_type: int, request: int, value: int, index: int, length: int) -> bytes:
+    fields = {"request_type": request_type, "request": request, "value": value, "index": index, "length": length}
+    setup: bytes = SETUP.build(fields)
+    return setup
