@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 from scsiusb._version import __version__
 
 if TYPE_CHECKING:
+    from scsiusb import ledger as ledger
+    from scsiusb.aio import AsyncDisk as AsyncDisk
+    from scsiusb.aio import aopen as aopen
     from scsiusb.disk import Disk as Disk
     from scsiusb.errors import AbortedCommand as AbortedCommand
     from scsiusb.errors import AccessDenied as AccessDenied
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import DeviceNotUnique as DeviceNotUnique
     from scsiusb.errors import DeviceTimeout as DeviceTimeout
     from scsiusb.errors import DeviceUnsupported as DeviceUnsupported
+    from scsiusb.errors import EventsLost as EventsLost
     from scsiusb.errors import HardwareError as HardwareError
     from scsiusb.errors import IllegalRequest as IllegalRequest
     from scsiusb.errors import LbaOutOfRange as LbaOutOfRange
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from scsiusb.errors import TransportError as TransportError
     from scsiusb.errors import UnitAttention as UnitAttention
     from scsiusb.errors import UnsupportedOpcode as UnsupportedOpcode
+    from scsiusb.manager.events import Event as Event
+    from scsiusb.opening import Manager as Manager
     from scsiusb.opening import devices as devices
     from scsiusb.opening import open as open
     from scsiusb.scsi.command import Command as Command
@@ -58,7 +64,9 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.opening": ("devices", "open"),
+    "scsiusb.opening": ("Manager", "devices", "open"),
+    "scsiusb.manager.events": ("Event",),
+    "scsiusb.aio": ("AsyncDisk", "aopen"),
     "scsiusb.disk": ("Disk",),
     "scsiusb.errors": (
         "AbortedCommand",
@@ -73,6 +81,7 @@ _EXPORTS = {
         "DeviceNotUnique",
         "DeviceTimeout",
         "DeviceUnsupported",
+        "EventsLost",
         "HardwareError",
         "IllegalRequest",
         "LbaOutOfRange",
@@ -98,11 +107,14 @@ _EXPORTS = {
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
+_MODULES = ("ledger",)
 
-__all__ = ["__version__", *sorted(_HOMES)]
+__all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"scsiusb.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

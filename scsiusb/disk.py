@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
@@ -54,10 +54,11 @@ class Disk:
     One lasting rule: addresses are in blocks (`lba`, `blocks`), buffers in bytes, a whole number of blocks.
     """
 
-    def __init__(self, unit: LogicalUnit, resources: ExitStack) -> None:
+    def __init__(self, unit: LogicalUnit, place: str = "an unknown place") -> None:
+        """Takes over the unit's transport, and tells `place` where it was opened should nobody close it."""
         self.unit = unit
-        self._resources = resources
-        self._closing = threading.Lock()
+        self._place = place
+        self._is_closed = False
         self._finding = threading.Lock()
         self._known: Medium | None = None
         self._unflushed_since: int | None = None  # the unit's `resets` when the first unflushed block was written
@@ -72,20 +73,37 @@ class Disk:
             self._flush_quietly()
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_is_closed", True):
+            return
+        try:
+            warnings.warn(f"{self} was not closed; opened at {self._place}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self._flush_quietly()
+            self.close()
+
+    def __str__(self) -> str:
+        return f"LUN {self.unit.lun} of {self.unit.transport}"
+
     def close(self) -> None:
-        """Flushes, then gives the device back, whatever became of the flush. May be called again."""
+        """Flushes, then gives the device back, whatever became of the flush.
+
+        May be called again, from any thread: a command under way in another one is then ended there (DeviceClosed).
+        Raises as `flush` does, where something was written; DeviceGone among that only if no call raised it before.
+        """
         try:
             if self._unflushed_since is not None:
                 self.flush()
         finally:
+            self.unit.transport.close()
             self._unflushed_since = None
-            with self._closing:
-                self._resources.close()
+            self._is_closed = True
 
-    def add_resources(self, below: ExitStack) -> None:
-        """Hands over what is to be released after the device."""
-        below.push(self._resources.pop_all())
-        self._resources = below
+    def abandon(self) -> None:
+        """In a fork's child, where none of this is ours."""
+        self._is_closed = True
+        self._unflushed_since = None
+        self._finding = threading.Lock()
 
     @property
     def blocks(self) -> int:
@@ -225,6 +243,9 @@ class Disk:
         except (MediumChanged, NoMedium):
             self._known = None
             raise
+        except DeviceGone:  # so the caller knows what became of writes that were not flushed
+            self._unflushed_since = None
+            raise
 
     def _flush(self, timeout: float | None) -> None:
         written_at, self._unflushed_since = self._unflushed_since, None
@@ -234,6 +255,8 @@ class Disk:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
             self._known = None
+            raise
+        except DeviceGone:
             raise
         except BaseException:
             self._unflushed_since = written_at

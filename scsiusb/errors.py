@@ -27,6 +27,12 @@ class OutOfRange(ScsiUsbError, ValueError):
     """Blocks were asked for that the medium does not have; nothing was sent."""
 
 
+class EventsLost(ScsiUsbError):
+    """A reader of events was so slow that some had to be dropped."""
+
+    default_remedy = "read faster, or look at `Manager.devices` for what is attached now"
+
+
 # --- Did the transfer work? ---------------------------------------------------------------------
 
 
@@ -85,7 +91,7 @@ class DeviceTimeout(TransportError, TimeoutError):
 class AccessDenied(TransportError, PermissionError):
     """The operating system does not let this user open the device."""
 
-    default_remedy = "install udev/70-scsiusb.rules (see the README) or run as root"
+    default_remedy = "run `scsiusb doctor`, which has the udev rule for it, or run as root"
 
 
 class TransferStalled(TransportError):

@@ -1,28 +1,32 @@
-"""Which device the words mean, and opening it."""
+"""Which device the words mean, and opening it; the manager, which opens what it sees."""
 
 from __future__ import annotations
 
 import operator
-import re
+import warnings
+import weakref
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from scsiusb import ledger
 from scsiusb.disk import Disk
 from scsiusb.errors import DeviceNotFound, DeviceNotUnique
+from scsiusb.manager.client import OnGone
+from scsiusb.manager.events import ATTACHED, DETACHED, Events, Match
+from scsiusb.manager.process import PROCESS
+from scsiusb.manager.registry import Registry, Subscription
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.bot import MAX_LUN, BulkOnlyTransport
-from scsiusb.usb.backend import Backend, UsbError
-from scsiusb.usb.interface import InterfaceInfo, find
-from scsiusb.usb.port import Port
-from scsiusb.usb.translate import translate
+from scsiusb.transport.bot import MAX_LUN
+from scsiusb.usb.backend import Backend
+from scsiusb.usb.interface import InterfaceInfo, find, matches
 
 if TYPE_CHECKING:
     from scsiusb.usb.trace import Tracing
     from scsiusb.virtual import Bus
 
 VIRTUAL: Final = "virtual:"
-SERIAL: Final = "serial="
-VID_PID: Final = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 
 
 def devices() -> list[InterfaceInfo]:
@@ -31,17 +35,25 @@ def devices() -> list[InterfaceInfo]:
 
 
 def open(
-    device: str | InterfaceInfo | None = None, *, lun: int = 0, timeout: float | None = None, trace: str | None = None
+    device: str | InterfaceInfo | None = None,
+    *,
+    lun: int = 0,
+    timeout: float | None = None,
+    on_gone: OnGone | None = None,
+    trace: str | None = None,
 ) -> Disk:
     """Opens a device; close the disk, or use it in a `with`, to give it back.
 
     `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "virtual:FILE", "virtual:" alone, or what `devices`
     returned; None: the only one attached. `timeout`: seconds for every command, None: as each is declared.
-    `trace`: a pcapng file that records what goes over the bus.
+    `on_gone` is called once if the device is unplugged: with the InterfaceInfo, or with nothing if it takes nothing;
+    from a thread of scsiusb's, so it should return soon. `trace`: a pcapng file that records what goes over the bus.
 
+    Opened again while it is open in this process, the device is shared: commands take turns.
     Raises DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
     DeviceUnsupported, and the errors of the first commands.
     """
+    _check_arguments(lun, timeout)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
             backend: Backend = _virtual(device.removeprefix(VIRTUAL))
@@ -49,51 +61,159 @@ def open(
         else:
             backend = _libusb()
         stack.callback(backend.close)
-        if trace is not None:
-            backend = stack.enter_context(closing(_tracing(backend, trace)))
-        disk = open_on(backend, device, lun=lun, timeout=timeout)
-        disk.add_resources(stack.pop_all())
-        return disk
+        return _open(backend, device, lun, timeout, on_gone, trace, stack)
 
 
 def open_on(
-    backend: Backend, device: str | InterfaceInfo | None = None, *, lun: int = 0, timeout: float | None = None
+    backend: Backend,
+    device: str | InterfaceInfo | None = None,
+    *,
+    lun: int = 0,
+    timeout: float | None = None,
+    on_gone: OnGone | None = None,
 ) -> Disk:
     """As `open`, on a USB stack of the caller's, such as a `virtual.Bus`, which stays the caller's to close."""
+    _check_arguments(lun, timeout)
+    with ExitStack() as stack:
+        return _open(backend, device, lun, timeout, on_gone, None, stack)
+
+
+def _check_arguments(lun: int, timeout: float | None) -> None:
     if timeout is not None and not timeout > 0:
         raise ValueError(f"a timeout of {timeout} seconds")
     if not 0 <= operator.index(lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
+
+
+def _open(
+    backend: Backend,
+    device: str | InterfaceInfo | None,
+    lun: int,
+    timeout: float | None,
+    on_gone: OnGone | None,
+    trace: str | None,
+    below: ExitStack,
+) -> Disk:
+    if trace is not None:
+        backend = below.enter_context(closing(_tracing(backend, trace)))
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
-    with ExitStack() as stack:
-        transport = stack.enter_context(closing(BulkOnlyTransport(Port(backend, info))))
-        if lun > transport.max_lun:
+    client = PROCESS.join(backend, info, on_gone=on_gone, below=below, alone=trace is not None)
+    try:
+        if lun > client.max_lun:
             raise DeviceNotFound(
-                f"{info} has no LUN {lun}, its last is {transport.max_lun}", "run `scsiusb luns` to see them"
+                f"{info} has no LUN {lun}, its last is {client.max_lun}", "run `scsiusb luns` to see them"
             )
-        return Disk(LogicalUnit(transport, lun, timeout=timeout), stack.pop_all())
+        disk = Disk(LogicalUnit(client, lun, timeout=timeout), client.place)
+        PROCESS.close_at_exit(disk)
+    except BaseException:
+        client.close()
+        raise
+    return disk
+
+
+class Manager:
+    """Knows which mass-storage interfaces are attached, tells who asks, and opens them. Use it in a `with`.
+
+    What is attached already comes first, as "attached", to every callback and iterator: each sees each
+    plugging-in exactly once, and its end, in order. Callbacks run in the manager's one thread: they should return
+    soon. Leaving the `with` ends the thread, the iterations, and closes what `open` opened.
+    """
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self._backend = _libusb() if backend is None else backend
+        self._disks: weakref.WeakSet[Disk] = weakref.WeakSet()
+        self._is_closed = False
+        PROCESS.close_at_exit(self)
+        self._entry = ledger.acquire("manager", "of mass-storage devices")
+        try:
+            self._registry = Registry(self._backend)
+        except BaseException:
+            self._is_closed = True
+            self._entry.release()
+            raise
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_registry", None) is None or self._is_closed:
+            return
+        what = f"a manager was not closed; made at {self._entry.place}"
+        try:
+            warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self.close()
+
+    def devices(self) -> list[InterfaceInfo]:
+        """The interfaces attached now, by address."""
+        return self._registry.devices()
+
+    def on_attach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
+        """Calls back for each interface that is attached now or later.
+
+        `device`: only for those that these words mean (as in `open`), or that a function of the InterfaceInfo takes.
+        `cancel` on what this returns ends it.
+        """
+        return self._registry.subscribe(ATTACHED, callback, device)
+
+    def on_detach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
+        """Calls back for each interface that leaves; the rest as in `on_attach`."""
+        return self._registry.subscribe(DETACHED, callback, device)
+
+    def events(self, timeout: float | None = None, device: Match = None) -> Events:
+        """What comes and leaves, for `for` or for `async for`.
+
+        Ends after `timeout` seconds without an event, and when the manager is closed. `device` as in `on_attach`.
+        """
+        return self._registry.events(timeout, device)
+
+    def open(
+        self,
+        device: str | InterfaceInfo | None = None,
+        *,
+        lun: int = 0,
+        timeout: float | None = None,
+        on_gone: OnGone | None = None,
+        trace: str | None = None,
+    ) -> Disk:
+        """As `scsiusb.open`; the disk is closed with the manager, if it is still open then."""
+        _check_arguments(lun, timeout)
+        with ExitStack() as stack:
+            disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack)
+        self._disks.add(disk)
+        return disk
+
+    def close(self) -> None:
+        """May be called again, also by a callback."""
+        self._is_closed = True
+        with ExitStack() as stack:
+            stack.callback(self._entry.release)
+            stack.callback(self._registry.close)
+            for disk in tuple(self._disks):
+                stack.callback(disk.close)
+
+    def abandon(self) -> None:
+        """In a fork's child, where the manager's thread is not."""
+        self._is_closed = True
+        self._registry.abandon()
 
 
 def select(found: list[InterfaceInfo], words: str | None) -> InterfaceInfo:
     """The one interface that `words` mean. Raises DeviceNotFound, DeviceNotUnique."""
-    matches = [info for info in found if words is None or _matches(info, words)]
-    if len(matches) == 1:
-        return matches[0]
+    meeting = [info for info in found if words is None or matches(info, words)]
+    if len(meeting) == 1:
+        return meeting[0]
     meant = "no device was named and" if words is None else f"{words!r}:"
-    if not matches:
+    if not meeting:
         none = "no mass-storage device is attached" if not found else "no attached device matches"
         raise DeviceNotFound(f"{meant} {none}")
-    several = ", ".join(f"{info.address} ({info.vid:04x}:{info.pid:04x}, serial {info.serial})" for info in matches)
-    raise DeviceNotUnique(f"{meant} {len(matches)} devices match: {several}")
-
-
-def _matches(info: InterfaceInfo, words: str) -> bool:
-    if words.startswith(SERIAL):
-        return info.serial == words.removeprefix(SERIAL)
-    identity = VID_PID.fullmatch(words)
-    if identity:
-        return (info.vid, info.pid) == tuple(int(number, 16) for number in identity.groups())
-    return words in (info.address, info.device.address, info.name)
+    several = ", ".join(f"{info.address} ({info.vid:04x}:{info.pid:04x}, serial {info.serial})" for info in meeting)
+    raise DeviceNotUnique(f"{meant} {len(meeting)} devices match: {several}")
 
 
 def _virtual(path: str) -> Bus:
@@ -113,9 +233,6 @@ def _tracing(backend: Backend, path: str) -> Tracing:
 
 
 def _libusb() -> Backend:
-    from scsiusb.usb.libusb import LibusbBackend
+    from scsiusb.usb.libusb import libusb
 
-    try:
-        return LibusbBackend()
-    except UsbError as error:
-        raise translate(error, "loading libusb") from error
+    return libusb()

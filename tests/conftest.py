@@ -1,10 +1,24 @@
-"""What every test relies on: Ctrl-C works, also where whoever started pytest ignores it."""
+"""What every test relies on: nothing is left held, and Ctrl-C works, also where whoever started pytest ignores it."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from scsiusb import ledger
 
 
 def pytest_configure() -> None:
     """A shell without job control starts what runs in the background deaf to SIGINT, and children inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def empty_ledger() -> Iterator[None]:
+    """After each test nothing is held. A test that fails may hold things; the next one must not pay for that."""
+    yield
+    left = ledger.dump() if ledger.outstanding() else ""
+    ledger.forget()
+    assert left == ""

@@ -11,6 +11,7 @@ from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, Device
 from scsiusb.opening import open_on, select
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
+from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit
 
 
@@ -76,8 +77,15 @@ def test_a_lun_that_the_device_does_not_have(bus: Bus) -> None:
 
 
 def test_a_device_in_use_by_another_handle(bus: Bus) -> None:
-    with open_on(bus, "2-1"), pytest.raises(DeviceBusy):
+    with Port(bus, find(bus)[0]), pytest.raises(DeviceBusy):
         open_on(bus, "2-1")
+
+
+def test_a_device_opened_twice_is_shared(bus: Bus) -> None:
+    with open_on(bus, "2-1") as first, open_on(bus, "2-1") as second:
+        first.write(0, bytes(512))
+        assert second.read(0, 1) == bytes(512)
+        assert len(bus.handles) == 1
 
 
 def test_an_interface_found_before_a_replug_is_gone(bus: Bus) -> None:

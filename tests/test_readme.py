@@ -5,23 +5,44 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import scsiusb
 from scsiusb.cli.app import run
+from scsiusb.virtual import Bus, Identity, Stick
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^\$ scsiusb (\w+ 2-1.*?)(?: +#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^\$ scsiusb (\w+ 2-1[^&]*?)(?: +#.*)?$", README, re.MULTILINE)
+STICKS = [block.replace('"2-1"', '"virtual:"') for block in BLOCKS]
 
 
-def test_the_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    use, declare = (block.replace('"2-1"', '"virtual:"') for block in BLOCKS)
-    exec(compile(use, "README.md", "exec"), {})
+def test_reading_and_writing(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(STICKS[0], "README.md", "exec"), {})
     assert capsys.readouterr().out == "Virtual Stick 16384 512\n"
+
+
+def test_the_manager(capsys: pytest.CaptureFixture[str]) -> None:
+    stick = Stick.formatted(identity=Identity(serial="LABSTICK01"))
+    bus = Bus(stick)
+    names = {"scsiusb": SimpleNamespace(Manager=lambda: scsiusb.Manager(bus))}
+    exec(compile(STICKS[1], "README.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert "scsiusb Virtual Stick at 1-1\n" in out
+    assert "attached LABSTICK01\n" in out
+    assert not bus.handles
+
+
+def test_asyncio() -> None:
+    names = {"scsiusb": scsiusb}
+    exec(compile(STICKS[2], "README.md", "exec"), names)
+
+
+def test_a_command_of_ones_own() -> None:
     with pytest.raises(scsiusb.UnsupportedOpcode, match="READ TEMPERATURE"):
-        exec(compile(declare, "README.md", "exec"), {})
+        exec(compile(STICKS[3], "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,5 +54,5 @@ def test_the_shell_examples_run(command: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 2
+    assert len(BLOCKS) == 4
     assert {command.split()[0] for command in COMMANDS} == {"inquiry", "capacity", "read", "write", "raw"}

@@ -25,6 +25,10 @@ COMMANDS: Final = {  # in the order of --help
     "write": "scsiusb.cli.blocks",
     "raw": "scsiusb.cli.control",
     "eject": "scsiusb.cli.control",
+    "watch": "scsiusb.cli.watch",
+    "leases": "scsiusb.cli.manage",
+    "recover": "scsiusb.cli.manage",
+    "doctor": "scsiusb.cli.doctor",
     "completion": "scsiusb.cli.completion",
 }
 

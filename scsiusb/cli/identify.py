@@ -13,6 +13,7 @@ from scsiusb.cli.options import device_argument, global_options, quoted, setting
 from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table, size_text
 from scsiusb.cli.session import attached, opened
 from scsiusb.errors import CheckCondition, IllegalRequest
+from scsiusb.manager.lease import holder
 from scsiusb.scsi.inquiry import device_type_text
 from scsiusb.scsi.unit import NO_WAIT, LogicalUnit
 from scsiusb.scsi.vpd import (
@@ -64,7 +65,7 @@ def list_command() -> None:
         show_json(rows)
     elif rows:
         columns = ("address", "vid:pid", "serial", "manufacturer", "product", "protocol", "speed", "driver")
-        cells = [{**row, "vid:pid": f"{row['vid']}:{row['pid']}"} for row in rows]
+        cells = [{**row, "vid:pid": f"{row['vid']}:{row['pid']}", "driver": _used_by(row)} for row in rows]
         show_table(columns, [[row[column] for column in columns] for row in cells])
     else:
         say("no mass-storage device is attached")
@@ -81,8 +82,20 @@ def _listed(info: InterfaceInfo) -> dict[str, Any]:
         "protocol": info.protocol,
         "speed": info.speed,
         "driver": info.driver,
-        "lease": None,
+        "lease": _lease(info),
     }
+
+
+def _used_by(row: dict[str, Any]) -> str | None:
+    lease, driver = row["lease"], row["driver"]
+    return f"{driver}, pid {lease['pid']}" if lease else driver
+
+
+def _lease(info: InterfaceInfo) -> dict[str, Any] | None:
+    record = holder(info)
+    if record is None:
+        return None
+    return {"pid": record.pid, "command": record.command, "since": record.since}
 
 
 @click.command("inquiry", short_help="Who the unit is.")

@@ -93,16 +93,25 @@ def global_options(function: F) -> F:
     return function
 
 
-def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.cli.session import attached
+def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from scsiusb.cli.session import seen
     from scsiusb.errors import ScsiUsbError
-    from scsiusb.opening import VIRTUAL
 
     try:
-        found = [(info.address, str(info)) for info in attached()]
+        found = [(info.address, str(info)) for info in seen()]
     except ScsiUsbError:
         found = []
-    words = [*found, (VIRTUAL, "a small stick in memory")]
+    return _completions(found, incomplete)
+
+
+def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from scsiusb.opening import VIRTUAL
+
+    own = _completions([(VIRTUAL, "a small stick in memory")], incomplete)
+    return complete_attached(context, parameter, incomplete) + own
+
+
+def _completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
 
 

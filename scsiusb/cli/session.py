@@ -6,6 +6,7 @@ import click
 
 from scsiusb.cli.options import settings
 from scsiusb.disk import Disk
+from scsiusb.manager.recovery import recover
 from scsiusb.opening import devices
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo
@@ -21,7 +22,13 @@ def opened(device: str | None, lun: int) -> Disk:
 
 
 def attached() -> list[InterfaceInfo]:
-    """The mass-storage interfaces that a command could name."""
+    """The mass-storage interfaces that a command could name; what others left behind is put right first."""
+    recover()
+    return devices()
+
+
+def seen() -> list[InterfaceInfo]:
+    """As `attached`, with everything left as it is."""
     return devices()
 
 

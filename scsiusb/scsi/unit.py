@@ -40,6 +40,16 @@ NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0)
 NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
+@dataclass
+class Attentions:
+    """The unit attentions that a LUN raised, each told only once, to whichever user came next."""
+
+    medium_changes: int = 0
+    """How often the unit said that its medium may have changed."""
+    resets: int = 0
+    """How often the unit said that it was reset: what its cache held may be gone."""
+
+
 class LogicalUnit:
     """Executes commands on one LUN of a transport. Holds nothing that must be closed."""
 
@@ -51,10 +61,17 @@ class LogicalUnit:
         self.retry = retry
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
-        self.medium_changes = 0
-        """How often the unit said that its medium may have changed."""
-        self.resets = 0
-        """How often the unit said that it was reset: what its cache held may be gone."""
+        self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+
+    @property
+    def medium_changes(self) -> int:
+        """How often the unit said, to any user of the transport, that its medium may have changed."""
+        return self._attentions.medium_changes
+
+    @property
+    def resets(self) -> int:
+        """How often the unit said, to any user of the transport, that it was reset: its cache may be lost."""
+        return self._attentions.resets
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
@@ -98,8 +115,8 @@ class LogicalUnit:
 
     def _note(self, sense: Sense) -> None:
         """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
-        self.medium_changes += sense.is_medium_changed
-        self.resets += sense.is_reset
+        self._attentions.medium_changes += sense.is_medium_changed
+        self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:
         return self.execute(Inquiry())

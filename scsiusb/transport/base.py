@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 GOOD = 0
 FAILED = 1
@@ -33,11 +33,19 @@ class Completion(NamedTuple):
 class Transport(Protocol):
     """What logical units run on. One command at a time: `execute` waits its turn."""
 
-    max_lun: int
+    @property
+    def max_lun(self) -> int: ...
+
+    @property
+    def max_transfer(self) -> int:
+        """Bytes that one command should move at most on this bus."""
+
+    @property
+    def shared(self) -> dict[int, Any]:
+        """What all who use a LUN of this transport must know in common; the transport only keeps it."""
+
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""
-    max_transfer: int
-    """Bytes that one command should move at most on this bus."""
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """Runs one command; `buffer` is the whole data phase, empty for none; `timeout` in seconds.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from typing import Final
+from typing import Any, Final
 
 from construct import Bytes, Const, Int8ul, Int32ul, Struct
 
@@ -67,14 +68,24 @@ log = logging.getLogger(__name__)
 
 
 class BulkOnlyTransport:
-    """Owns its port: closing the transport closes it. Safe to use from several threads."""
+    """Owns its port: closing the transport closes it. Safe to use from several threads.
 
-    def __init__(self, port: Port) -> None:
+    `note_exchange` is told when a command goes onto the wire (True) and when the device is in step again (False).
+    """
+
+    def __init__(self, port: Port, note_exchange: Callable[[bool], None] = lambda on: None) -> None:
         self._port = port
+        self._note_exchange = note_exchange
         self._lock = threading.RLock()
+        self._interrupting = threading.RLock()
+        self._user: object = None
+        self._is_interrupted = False
+        self._is_lost = False
+        self.shared: dict[int, Any] = {}
         self._tag = 0
         self._out_of_step = False
         self._in_exchange = False
+        self._thread = 0
         self._closed = False
         quirks = quirks_of(port.info.device)
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
@@ -101,7 +112,9 @@ class BulkOnlyTransport:
             if self._out_of_step:
                 self._recover()
             deadline = time.monotonic() + timeout
+            self._note_exchange(True)
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
+            self._thread = threading.get_ident()
             self._in_exchange = True
             try:
                 completion = self._exchange(lun, cdb, direction, buffer, deadline)
@@ -113,7 +126,43 @@ class BulkOnlyTransport:
             finally:
                 self._in_exchange = False
             self._out_of_step = False
+            self._note_exchange(False)
             return completion
+
+    def begin(self, user: object) -> None:
+        """The commands that follow are this user's, until `end`; only for who has `hold`."""
+        self._check_not_under_way()
+        self._user = user
+
+    def end(self) -> None:
+        with self._interrupting:
+            self._user = None
+            if self._is_interrupted and not self._is_lost:
+                self._is_interrupted = False
+                self._port.interrupt(False)
+
+    def interrupt(self, user: object) -> None:
+        """Ends the user's command under way, if there is one: it raises TransportError, and the device is recovered."""
+        with self._interrupting:
+            if self._user is user:
+                self._is_interrupted = True
+                self._port.interrupt(True)
+
+    def lose(self) -> None:
+        """The device has gone: whatever is under way ends now, and nothing begins."""
+        with self._interrupting:
+            self._is_lost = True
+            self._port.interrupt(True)
+
+    @property
+    def is_under_way_here(self) -> bool:
+        """Is this thread in the middle of a command (and now in a signal's handler)?"""
+        return self._in_exchange and self._thread == threading.get_ident()
+
+    def abandon(self) -> None:
+        """In a fork's child, instead of `close`."""
+        self._closed = True
+        self._port.abandon()
 
     def hold(self) -> AbstractContextManager[object]:
         return self._lock
@@ -250,6 +299,7 @@ class BulkOnlyTransport:
             log.warning("reset recovery failed (%s); resetting the port", error)
             self._port.reset()
         self._out_of_step = False
+        self._note_exchange(False)
 
     def _reset_recovery(self) -> None:
         port = self._port
@@ -268,7 +318,7 @@ class BulkOnlyTransport:
 
     def _settle(self) -> None:
         """At close: a command that was interrupted must not greet the next driver."""
-        if self._out_of_step:
+        if self._out_of_step and not self._is_lost:
             with suppress(DeviceGone):
                 self._recover_quietly()
 

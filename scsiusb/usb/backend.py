@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -142,6 +142,9 @@ class Handle(Protocol):
         Interrupted by an exception (KeyboardInterrupt), the transfer is cancelled before this propagates it.
         """
 
+    def interrupt(self, on: bool) -> None:
+        """True: bulk transfers under way, and those begun later, end with INTERRUPTED at once. False: no longer."""
+
     def allocate(self, size: int) -> memoryview:
         """A writable buffer that is quick to transfer to and from: device memory where there is any.
 
@@ -153,9 +156,33 @@ class Handle(Protocol):
     def close(self) -> None:
         """Closes the handle; also when the device is gone, and when called again."""
 
+    def abandon(self) -> None:
+        """In a fork's child, instead of `close`: drops what the fork copied; the parent's handle is not touched."""
+
+
+class Hotplug(Protocol):
+    """Notices that devices came or left; for one thread that waits, and others that wake it."""
+
+    def wait(self, timeout: float) -> bool:
+        """Returns when something may have changed (True), or after `wake` or `timeout` seconds (perhaps False)."""
+
+    def wake(self) -> None:
+        """Ends the wait under way, or else the next one."""
+
+    def close(self) -> None:
+        """Only when nobody waits."""
+
 
 class Backend(Protocol):
     """A USB stack."""
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for backends that reach the same devices."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Can other processes reach the devices?"""
 
     def devices(self) -> Sequence[Device]:
         """The devices on all buses now. Opens none of them."""
@@ -170,5 +197,8 @@ class Backend(Protocol):
 
     def open(self, device: Device) -> Handle:
         """Opens exactly this plugging-in of the device, else raises `UsbError` (NO_DEVICE, ACCESS, …)."""
+
+    def watch(self) -> Hotplug:
+        """Begins to watch; what changes from here on is noticed."""
 
     def close(self) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,6 +21,8 @@ SUBCLASSES: Final = {  # bInterfaceSubClass (USB MSC overview 2)
     0x05: "SFF-8070i",
     0x06: "SCSI",
 }
+SERIAL: Final = "serial="
+VID_PID: Final = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 PROTOCOLS: Final = {0x50: "bot", 0x62: "uas"}  # bInterfaceProtocol, the one we rather use first
 
 
@@ -57,16 +60,27 @@ class InterfaceInfo:
         return f"{label} at {self.address}"
 
 
+def matches(info: InterfaceInfo, words: str) -> bool:
+    """Do the words of a user mean this interface: an address, "VID:PID", "serial=TEXT"?"""
+    if words.startswith(SERIAL):
+        return info.serial == words.removeprefix(SERIAL)
+    identity = VID_PID.fullmatch(words)
+    if identity:
+        return (info.vid, info.pid) == tuple(int(number, 16) for number in identity.groups())
+    return words in (info.address, info.device.address, info.name)
+
+
 def find(backend: Backend) -> list[InterfaceInfo]:
     """The mass-storage interfaces attached now, ordered by address."""
     try:
         devices = sorted(backend.devices(), key=lambda device: (device.bus, device.ports))
-        return [info for device in devices for info in _of_device(backend, device)]
+        return [info for device in devices for info in interfaces_of(backend, device)]
     except UsbError as error:
         raise translate(error, "looking for devices") from error
 
 
-def _of_device(backend: Backend, device: Device) -> list[InterfaceInfo]:
+def interfaces_of(backend: Backend, device: Device) -> list[InterfaceInfo]:
+    """The mass-storage interfaces of one device. Raises UsbError."""
     settings = _mass_storage_settings(device)
     if not settings:
         return []

@@ -6,13 +6,15 @@ import ctypes
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from scsiusb.text import printable
 from scsiusb.usb import linux
-from scsiusb.usb.backend import Code, Device, Endpoint, Handle, Setting, Strings, UsbError
+from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
+from scsiusb.usb.hotplug import hotplug
 from scsiusb.usb.transfer import Transfers, declare
+from scsiusb.usb.translate import translate
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed
 STRING_SIZE: Final = 256
@@ -23,6 +25,9 @@ ON_LINUX: Final = sys.platform == "linux"
 class LibusbBackend:
     """Shares pyusb's one libusb context; that ends with the interpreter."""
 
+    identity: Hashable = "libusb"
+    is_shared = True
+
     def __init__(self) -> None:
         import libusb_package
         import usb.backend.libusb1 as pyusb
@@ -30,6 +35,7 @@ class LibusbBackend:
         backend = libusb_package.get_libusb1_backend()
         if backend is None:
             raise UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded")
+        _check_process(backend)
         self._pyusb = pyusb
         self._backend = backend
         self._lib = backend.lib
@@ -66,6 +72,9 @@ class LibusbBackend:
     def open(self, device: Device) -> Handle:
         reference, _ = self._find(device)
         return LibusbHandle(self._backend, reference, device)
+
+    def watch(self) -> Hotplug:
+        return hotplug(self._lib)
 
     def close(self) -> None:
         """The context stays: it is pyusb's, and others in this process may use it."""
@@ -157,6 +166,8 @@ class LibusbHandle:
 
     def driver_active(self, interface: int) -> bool:
         """False where the platform has no kernel drivers to detach."""
+        if ON_LINUX:
+            linux.await_driver(self._device, interface)
         try:
             return bool(self._call("kernel_driver_active", interface))
         except UsbError as error:
@@ -199,6 +210,9 @@ class LibusbHandle:
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         return self._transfers.bulk(endpoint, buffer, timeout) if self._handle else (Code.NO_DEVICE, 0)
 
+    def interrupt(self, on: bool) -> None:
+        self._transfers.interrupt(on)
+
     def allocate(self, size: int) -> memoryview:
         """Device memory (zero copy in usbfs), ordinary memory where libusb grants none."""
         address = self._lib.libusb_dev_mem_alloc(self._handle, size) if self._handle else None
@@ -220,11 +234,44 @@ class LibusbHandle:
             finally:
                 self._lib.libusb_close(handle)
 
+    def abandon(self) -> None:
+        """libusb is not for a fork's child; the copies of its descriptors would keep the device from everybody."""
+        self._handle = ctypes.c_void_p()
+        if ON_LINUX:
+            linux.close_node(self._device)
+
     def _call(self, name: str, *arguments: object) -> int:
         """libusb's function of that name on the handle; a closed one would crash it."""
         if not self._handle:
             raise UsbError(Code.NO_DEVICE, "the handle is closed")
         return _check(getattr(self._lib, f"libusb_{name}")(self._handle, *arguments))
+
+
+def libusb() -> Backend:
+    """The real USB, as it is. Raises ScsiUsbError where it cannot be had."""
+    try:
+        return LibusbBackend()
+    except UsbError as error:
+        raise translate(error, "loading libusb") from error
+
+
+def _check_process(backend: Any) -> None:
+    """libusb's state does not survive a fork: its thread is not there, its locks may be held for ever."""
+    owner = getattr(backend, "scsiusb_process", None)
+    if owner is None:
+        backend.scsiusb_process = os.getpid()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: _drop_context(backend))
+    elif owner != os.getpid():
+        raise UsbError(
+            Code.NOT_SUPPORTED,
+            f"process {owner} used libusb before it forked this one: fork earlier, or start the process by spawn",
+        )
+
+
+def _drop_context(backend: Any) -> None:
+    """Keeps pyusb from ending, at the child's exit, the event thread that the parent still uses."""
+    backend.ctx = None
 
 
 def _check(code: int) -> int:

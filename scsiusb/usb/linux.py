@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ CLASS_BLOCK: Final = Path("/sys/class/block")
 DEV_BLOCK: Final = Path("/sys/dev/block")
 PROC: Final = Path("/proc")
 OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+JUST_PLUGGED: Final = 3.0  # seconds in which the kernel may still be on its way to a driver
+DRIVER_PATIENCE: Final = 1.0
 
 
 def interface_path(device: Device, interface: int) -> Path:
@@ -32,6 +35,18 @@ def strings(device: Device) -> Strings:
 def driver(device: Device, interface: int) -> str | None:
     target = _target(interface_path(device, interface) / "driver")
     return target and os.path.basename(target)
+
+
+def await_driver(device: Device, interface: int) -> None:
+    """Lets the kernel come to the end of a plugging-in: a driver that came after us would never be given back."""
+    deadline = time.monotonic() + DRIVER_PATIENCE
+    while driver(device, interface) is None and _is_just_plugged(device) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_just_plugged(device: Device) -> bool:
+    milliseconds = _text(USB_DEVICES / device.address / "power" / "connected_duration")
+    return milliseconds is not None and int(milliseconds) < JUST_PLUGGED * 1000
 
 
 def disks(device: Device, interface: int) -> list[str]:
@@ -63,13 +78,25 @@ def exclusive(names: list[str]) -> Iterator[None]:
         yield
 
 
+def node(device: Device) -> str:
+    return f"/dev/bus/usb/{device.bus:03}/{device.number:03}"
+
+
+def close_node(device: Device) -> None:
+    """Closes every descriptor of the device's node that this process has."""
+    own = PROC / "self" / "fd"
+    for name in os.listdir(own):
+        if _target(own / name) == node(device):
+            os.close(int(name))
+
+
 def openers(device: Device) -> list[str]:
     """The processes that have the device node open, as far as we may look: "pid 12 (python3)"."""
-    node = f"/dev/bus/usb/{device.bus:03}/{device.number:03}"
+    wanted = node(device)
     return [
         f"pid {folder.name} ({_text(folder / 'comm')})"
         for folder in PROC.glob("[0-9]*")
-        if int(folder.name) != os.getpid() and node in _open_files(folder)
+        if int(folder.name) != os.getpid() and wanted in _open_files(folder)
     ]
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Final, TypeVar
 
+from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
 from scsiusb.text import printable
 from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
@@ -25,12 +26,19 @@ log = logging.getLogger(__name__)
 class Port:
     """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
 
+    `before_taking` is called when nothing was taken yet, with whether a kernel's driver will be detached.
     Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
     DeviceUnsupported for an interface that speaks only UAS.
     """
 
-    def __init__(self, backend: Backend, info: InterfaceInfo) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        info: InterfaceInfo,
+        before_taking: Callable[[bool], None] = lambda is_driven: None,
+    ) -> None:
         self.info = info
+        self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)
         self._backend = backend
         self._buffers = _Buffers()
@@ -55,6 +63,16 @@ class Port:
     def close(self) -> None:
         """Releases the interface, gives the kernel its driver back, closes the handle. May be called again."""
         self._resources.close()
+
+    def abandon(self) -> None:
+        """In a fork's child, instead of `close`."""
+        self._resources.pop_all()
+        if hasattr(self, "_handle"):
+            self._handle.abandon()
+
+    def interrupt(self, on: bool) -> None:
+        """True: bulk transfers, under way or begun later, end with INTERRUPTED at once. False: no longer."""
+        self._handle.interrupt(on)
 
     def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
@@ -102,7 +120,7 @@ class Port:
     @contextmanager
     def buffer(self, size: int) -> Iterator[memoryview]:
         """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
-        whole = self._buffers.take(size) or self._handle.allocate(_Buffers.capacity(size))
+        whole = self._buffers.take(size) or self._allocate(_Buffers.capacity(size))
         view = whole[:size]
         try:
             yield view
@@ -110,18 +128,32 @@ class Port:
             view.release()
             self._buffers.give_back(whole)
 
+    def _allocate(self, size: int) -> memoryview:
+        whole = self._handle.allocate(size)
+        self._buffers.enter(whole, ledger.acquire("memory", f"of {size} bytes for {self.info.name}"))
+        return whole
+
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
         info, stack = self.info, self._resources
+        self._enter("handle")
         stack.callback(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
         stack.callback(self._buffers.drain, handle.free)
-        if self._do("asking for the driver of", lambda: handle.driver_active(info.interface)):
+        is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
+        self._before_taking(is_driven)
+        if is_driven:
+            self._enter("driver")
             stack.callback(self._give_driver_back)
             self._do("detaching the kernel's driver from", lambda: handle.detach_driver(info.interface))
+        self._enter("claim")
         stack.callback(self._release)
         self._do("claiming", lambda: handle.claim(info.interface))
         self._select()
+
+    def _enter(self, kind: str) -> None:
+        """Struck out after the release that is registered next."""
+        self._resources.callback(ledger.acquire(kind, f"of {self.info.name}").release)
 
     def _select(self) -> None:
         """Sets our alternate setting where there is a choice: the kernel's uas driver leaves its own behind."""
@@ -172,10 +204,14 @@ class _Buffers:
         self._lock = threading.Lock()
         self._idle: dict[int, list[memoryview]] = {}
         self._free: Callable[[memoryview], None] | None = None  # set once there is nobody left to keep buffers for
+        self._entries: dict[int, ledger.Entry] = {}
 
     @staticmethod
     def capacity(size: int) -> int:
         return max(PAGE, 1 << (size - 1).bit_length())
+
+    def enter(self, whole: memoryview, entry: ledger.Entry) -> None:
+        self._entries[id(whole)] = entry
 
     def take(self, size: int) -> memoryview | None:
         with self._lock:
@@ -187,7 +223,7 @@ class _Buffers:
             if self._free is None:
                 self._idle.setdefault(len(whole), []).append(whole)
             else:
-                self._free(whole)
+                self._free_one(self._free, whole)
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
         """Frees every one, also where one of them is still in use and raises."""
@@ -195,8 +231,16 @@ class _Buffers:
             self._free = free
             for buffers in self._idle.values():
                 for buffer in buffers:
-                    stack.callback(free, buffer)
+                    stack.callback(self._free_one, free, buffer)
             self._idle.clear()
+
+    def _free_one(self, free: Callable[[memoryview], None], whole: memoryview) -> None:
+        entry = self._entries.pop(id(whole), None)
+        try:
+            free(whole)
+        finally:
+            if entry is not None:
+                entry.release()
 
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:

@@ -7,12 +7,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Strings, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Strings, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
 SNAPLEN: Final = 0x10000  # bytes of a transfer that are kept
@@ -123,6 +123,17 @@ class Tracing:
             raise
         return handle
 
+    @property
+    def identity(self) -> Hashable:
+        return self._below.identity
+
+    @property
+    def is_shared(self) -> bool:
+        return self._below.is_shared
+
+    def watch(self) -> Hotplug:
+        return self._below.watch()
+
     def close(self) -> None:
         """Raises the OSError that ended the recording early, if one did."""
         self._file.close()
@@ -180,6 +191,8 @@ class _TracingHandle:
         self.reset = below.reset
         self.allocate = below.allocate
         self.free = below.free
+        self.interrupt = below.interrupt
+        self.abandon = below.abandon
         self.close = below.close
 
     def introduce(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import operator
+import threading
 import time
 from functools import partial
 from typing import Any, Final
@@ -89,9 +90,14 @@ class Transfers:
         self._handle = ctypes.c_void_p(handle.value)
         self._idle: list[_Transfer] = []
         self._abandoned: list[tuple[_Transfer, Any]] = []
+        self._active: set[_Transfer] = set()
+        self._interrupted = False
+        self._freeing = threading.RLock()
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
+        if self._interrupted:
+            return Code.INTERRUPTED, 0
         anchor = ctypes.c_char.from_buffer(buffer)
         transfer = self._take()
         fields = transfer.fields
@@ -100,13 +106,18 @@ class Transfers:
         fields.buffer = ctypes.addressof(anchor)
         fields.length = len(buffer)
         transfer.done[0] = 0
+        self._active.add(transfer)
         try:
             code = self._lib.libusb_submit_transfer(transfer.pointer)
             if code == 0:
+                if self._interrupted:  # it may have come too early to meet this transfer
+                    self._lib.libusb_cancel_transfer(transfer.address)
                 self._wait(transfer)
         except BaseException:
             self._cancel(transfer, anchor)
             raise
+        finally:
+            self._active.discard(transfer)
         if code != 0:
             self._idle.append(transfer)
             return Code(code), 0
@@ -114,17 +125,26 @@ class Transfers:
         self._idle.append(transfer)
         return result
 
+    def interrupt(self, on: bool) -> None:
+        """See `Handle.interrupt`."""
+        with self._freeing:
+            self._interrupted = on
+            if on:
+                for transfer in self._active.copy():
+                    self._lib.libusb_cancel_transfer(transfer.address)
+
     def close(self) -> None:
         """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write."""
-        for transfer in self._idle:
-            self._lib.libusb_free_transfer(transfer.pointer)
-        self._idle.clear()
-        for transfer, anchor in self._abandoned:
-            if transfer.done[0]:
+        with self._freeing:
+            for transfer in self._idle:
                 self._lib.libusb_free_transfer(transfer.pointer)
-            else:
-                LEAKED.append((transfer, anchor))
-        self._abandoned.clear()
+            self._idle.clear()
+            for transfer, anchor in self._abandoned:
+                if transfer.done[0]:
+                    self._lib.libusb_free_transfer(transfer.pointer)
+                else:
+                    LEAKED.append((transfer, anchor))
+            self._abandoned.clear()
 
     def _take(self) -> _Transfer:
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from scsiusb.usb.backend import Code, Device, Strings, UsbError
 from scsiusb.virtual.connection import Connection
 from scsiusb.virtual.handle import VirtualHandle
 from scsiusb.virtual.stick import Stick
+from scsiusb.virtual.watch import Watch
 
 
 class Bus:
@@ -20,6 +21,7 @@ class Bus:
         self._connections: dict[int, Connection] = {}
         self._last = 1  # the root hub's address
         self._handles: list[VirtualHandle] = []
+        self._watches: list[Watch] = []
         for stick in sticks:
             self.plug(stick)
 
@@ -35,6 +37,7 @@ class Bus:
                 raise ValueError(f"port {ports} is not free")
             self._last += 1
             connection = self._connections[self._last] = Connection(self.number, ports, self._last, stick)
+            self._notify()
             return connection.device()
 
     def unplug(self, what: Device | Stick) -> None:
@@ -45,6 +48,7 @@ class Bus:
                 raise ValueError("it is not plugged in")
             del self._connections[found.number]
         found.cut()
+        self._notify()
 
     def _connection_of(self, stick: Stick) -> Connection | None:
         return next((each for each in self._connections.values() if each.stick is stick), None)
@@ -59,6 +63,11 @@ class Bus:
         with self._lock:
             self._handles = [handle for handle in self._handles if handle.is_open]
             return tuple(self._handles)
+
+    def _notify(self) -> None:
+        with self._lock:
+            for watch in self._watches:
+                watch.note()
 
     # --- the seam -------------------------------------------------------------------------------
 
@@ -88,6 +97,24 @@ class Bus:
         with self._lock:
             self._handles.append(handle)
         return handle
+
+    @property
+    def identity(self) -> Hashable:
+        return id(self)
+
+    @property
+    def is_shared(self) -> bool:
+        return False
+
+    def watch(self) -> Watch:
+        watch = Watch(self._forget)
+        with self._lock:
+            self._watches.append(watch)
+        return watch
+
+    def _forget(self, watch: Watch) -> None:
+        with self._lock:
+            self._watches.remove(watch)
 
     def close(self) -> None:
         """Closes the handles that are open, and the sticks that are plugged in."""

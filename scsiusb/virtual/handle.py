@@ -8,6 +8,7 @@ import threading
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.connection import Connection
 from scsiusb.virtual.function import Stall
+from scsiusb.virtual.stick import Line
 
 _SETUP = struct.Struct("<BBHHH")
 _RECIPIENT, _TO_INTERFACE, _TO_ENDPOINT = 0x1F, 1, 2
@@ -23,6 +24,7 @@ class VirtualHandle:
         self._connection = connection
         self._buffers: dict[int, memoryview] = {}
         self._lock = threading.Lock()
+        self._line = Line(connection.line)
         self.is_open = True
 
     @property
@@ -123,7 +125,10 @@ class VirtualHandle:
         interface = connection.stick.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
-        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout, 1) / 1000, connection.line)
+        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout, 1) / 1000, self._line)
+
+    def interrupt(self, on: bool) -> None:
+        self._connection.stick.cut(self._line, Code.INTERRUPTED if on else None)
 
     # --- buffers --------------------------------------------------------------------------------
 
@@ -146,3 +151,7 @@ class VirtualHandle:
             self.is_open = False
             for interface in [each for each, owner in connection.claims.items() if owner is self]:
                 del connection.claims[interface]
+
+    def abandon(self) -> None:
+        """The child's copy of the stick is its own; the parent's is not reached."""
+        self.close()

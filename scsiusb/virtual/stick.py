@@ -21,10 +21,15 @@ _SLICE = 0.05  # seconds: on Windows a wait keeps KeyboardInterrupt from getting
 
 
 class Line:
-    """The cable as a transfer sees it: `code` is what every transfer on it ends with once it is cut."""
+    """The cable as a transfer sees it: `code` is what every transfer on it ends with once it, or its trunk, is cut."""
 
-    def __init__(self) -> None:
-        self.code: Code | None = None
+    def __init__(self, trunk: Line | None = None) -> None:
+        self._trunk = trunk
+        self.cut: Code | None = None
+
+    @property
+    def code(self) -> Code | None:
+        return self._trunk.code if self._trunk is not None and self._trunk.code is not None else self.cut
 
 
 class Stick:
@@ -209,10 +214,10 @@ class Stick:
             self._changed.wait(min(left, _SLICE))
         return left > 0
 
-    def cut(self, line: Line, code: Code) -> None:
-        """Ends every transfer on the line at once."""
+    def cut(self, line: Line, code: Code | None) -> None:
+        """Ends every transfer on the line at once, with the code; None mends it."""
         with self._changed:
-            line.code = code
+            line.cut = code
             self._changed.notify_all()
 
 

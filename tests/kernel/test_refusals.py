@@ -124,6 +124,7 @@ def test_bad_input(stick: Device, words: list[str], status: int) -> None:
 # Nobody may not even read the interpreter here, so everything is loaded first.
 AS_NOBODY = f"""
 import os, sys
+import scsiusb.manager.recovery, scsiusb.manager.warden, platformdirs.unix
 import scsiusb.cli.identify, scsiusb.usb.libusb
 from scsiusb.cli.app import run
 scsiusb.usb.libusb.LibusbBackend().devices()

@@ -268,7 +268,7 @@ def test_an_interface_that_another_handle_has_claimed_is_busy_and_stays_claimed(
 
 def test_a_device_that_we_may_not_open_is_denied_with_what_to_do(scene: Scene) -> None:
     scene.stick.accessible = False
-    with pytest.raises(AccessDenied, match=r"opening .*; install udev"):
+    with pytest.raises(AccessDenied, match=r"opening .*; run `scsiusb doctor`"):
         use(scene)
     assert scene.driver == "usb-storage"
     assert scene.bus.handles == ()

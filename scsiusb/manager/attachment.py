@@ -1,0 +1,205 @@
+"""One interface while this process holds it: taken with its first client, given back after its last."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, Protocol
+
+from scsiusb import ledger
+from scsiusb.errors import DeviceGone
+from scsiusb.manager.client import Client, OnGone
+from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.usb.backend import Backend
+from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.port import Port
+
+if TYPE_CHECKING:
+    from scsiusb.manager.lease import Lease
+    from scsiusb.manager.warden import Warden
+
+
+UNNAMED: Final = "unknown"  # a driver that went in the moment when its name was asked for
+
+
+class Owner(Protocol):
+    """Who keeps the attachments."""
+
+    @property
+    def warden(self) -> Warden: ...
+
+    def remove(self, attachment: Attachment) -> None:
+        """It is over; called while it is locked."""
+
+    def tidy(self) -> None:
+        """Ends what no attachment needs any more; called when none is locked."""
+
+    def poke(self, attachment: Attachment) -> None:
+        """Its device has gone: `end` it, in another thread."""
+
+
+class Attachment:
+    """Refers to its clients weakly and is referred to by them: the last reference to a client frees it."""
+
+    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner) -> None:
+        self.backend = backend
+        self.info = info
+        self.is_lost = False
+        self.is_deserted = False
+        self._owner = owner
+        self._lock = threading.RLock()
+        self._users: dict[int, weakref.ref[Client]] = {}  # by id: of one that is being dropped the reference is dead
+        self._resources = ExitStack()
+        self._lease: Lease | None = None
+        self._transport: BulkOnlyTransport | None = None
+        self._is_over = False
+        self._is_ended = False
+
+    @property
+    def transport(self) -> BulkOnlyTransport:
+        assert self._transport is not None
+        return self._transport
+
+    @property
+    def key(self) -> tuple[object, int, int, int]:
+        device = self.info.device
+        return self.backend.identity, device.bus, device.number, self.info.interface
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Bus and device number: one plugging-in."""
+        return self.info.device.bus, self.info.device.number
+
+    def enter(self, on_gone: OnGone | None, below: ExitStack) -> Client | None:
+        """A new client; the first takes the interface, and `below` is released after it. None: it is over.
+
+        Raises as `Port` does, and DeviceBusy where another process has the lease.
+        """
+        with self._lock:
+            if self._is_over:
+                return None
+            try:
+                return self._enter(on_gone, below)
+            except BaseException:
+                if not self._users:
+                    self._give_back()
+                raise
+
+    def _enter(self, on_gone: OnGone | None, below: ExitStack) -> Client:
+        if self._transport is None:
+            self._resources.push(below.pop_all())
+            self._take()
+        if self.is_lost:
+            raise DeviceGone(f"{self.info} was unplugged")
+        client = Client(self, on_gone)
+        self._users[id(client)] = weakref.ref(client)
+        return client
+
+    def leave(self, client: Client) -> None:
+        """The last one out gives everything back. The others need no lock: one may be dropped anywhere."""
+        self._users.pop(id(client), None)
+        if not self._users:
+            self.give_back_unused()
+
+    def leave_later(self, client: Client) -> None:
+        """As `leave`, where nothing may be waited for."""
+        self._users.pop(id(client), None)
+        self.is_deserted = True
+        self._owner.poke(self)
+
+    def give_back_unused(self) -> None:
+        """Gives everything back if no client is left."""
+        self.is_deserted = False
+        with self._lock:
+            if not self._users:
+                self._give_back()
+        self._owner.tidy()
+
+    def note_gone(self) -> None:
+        """A command found that the device has gone."""
+        self.lose()
+        self._owner.poke(self)
+
+    def lose(self) -> None:
+        """The device has gone: every command fails from now on. Quick; `end` does the rest."""
+        self.is_lost = True
+        for client in self._clients():
+            client.lose()
+        if self._transport is not None:
+            self._transport.lose()
+
+    def end(self) -> None:
+        """Gives back without any client's help, then tells the clients, also where a release failed."""
+        with ExitStack() as after, self._lock:
+            if self._is_ended:
+                return
+            self._is_ended = True
+            for client in reversed(self._clients()):
+                client.lose()
+                after.callback(client.tell_gone)
+            after.callback(self._owner.tidy)
+            self._give_back()
+
+    def close(self) -> None:
+        """Closes all clients, which closes this."""
+        for client in self._clients():
+            client.close()
+        self.give_back_unused()
+
+    def abandon(self) -> None:
+        """In a fork's child: nothing here is ours, and a lock may be held by a thread that is not here."""
+        self._is_over = True
+        self._lock = threading.RLock()
+        self._resources.pop_all()
+        for client in self._clients():
+            client.disown()
+        if self._transport is not None:
+            self._transport.abandon()
+        if self._lease is not None:
+            self._lease.abandon()
+
+    def _clients(self) -> list[Client]:
+        """From a copy made in one step: others come and leave meanwhile."""
+        return [client for user in list(self._users.values()) if (client := user()) is not None]
+
+    def _take(self) -> None:
+        stack = self._resources
+        if self.backend.is_shared:
+            self._take_lease(stack)
+        port = stack.enter_context(Port(self.backend, self.info, self._before_taking))
+        self._transport = BulkOnlyTransport(port, self._note_exchange)
+        stack.callback(self._transport.close)
+
+    def _take_lease(self, stack: ExitStack) -> None:
+        from scsiusb.manager.lease import Lease
+        from scsiusb.manager.recovery import recover
+
+        recover()
+        stack.callback(ledger.acquire("lease", f"of {self.info.name}").release)
+        lease = self._lease = Lease.acquire(self.info)
+        stack.callback(lease.release)
+
+    def _before_taking(self, is_driven: bool) -> None:
+        lease = self._lease
+        if lease is None:
+            return
+        driver = self.backend.driver(self.info.device, self.info.interface) if is_driven else None
+        lease.record_driver((driver or UNNAMED) if is_driven else None)
+        self._resources.callback(self._owner.warden.drop, lease.record)
+        self._owner.warden.hold(lease.record, lease.path)
+
+    def _note_exchange(self, on: bool) -> None:
+        if self._lease is not None:
+            self._lease.in_command = on
+
+    def _give_back(self) -> None:
+        """In the reverse order of taking, and on after Ctrl-C, which may have come before anything was released."""
+        try:
+            self._resources.close()
+        except BaseException:
+            self._resources.close()
+            raise
+        finally:
+            self._is_over = True
+            self._owner.remove(self)

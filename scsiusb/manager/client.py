@@ -1,0 +1,216 @@
+"""One user of an attachment: a transport that ends alone, and says why when it is used after its end."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from scsiusb import ledger
+from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
+from scsiusb.transport.base import Completion, Direction
+from scsiusb.usb.interface import InterfaceInfo
+
+if TYPE_CHECKING:
+    from scsiusb.manager.attachment import Attachment
+
+OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
+
+log = logging.getLogger(__name__)
+
+
+class State(Enum):
+    OPEN = "open"
+    CLOSED = "closed"
+    GONE = "gone"
+    FOREIGN = "foreign"  # a fork's child has a copy, which must not be used
+
+
+class Client:
+    """Implements `Transport` for whoever shares the attachment. `close` it, or use it in a `with`.
+
+    `on_gone` is called once, from a thread of scsiusb's, when the device was unplugged and everything is released:
+    with the InterfaceInfo, or without an argument if it takes none.
+    """
+
+    def __init__(self, attachment: Attachment, on_gone: OnGone | None) -> None:
+        self._attachment = attachment
+        self._on_gone = on_gone
+        self._state = State.OPEN
+        self._has_left = False
+        self._is_cancelled = False
+        self._transport = attachment.transport
+        self._entry = ledger.acquire("client", f"of {attachment.info.name}")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_entry", None) is None or self._has_left or self._state is State.FOREIGN:
+            return
+        what = f"a client of {self.info} was not closed; opened at {self.place}"
+        try:
+            if self._state is not State.CLOSED:  # else Ctrl-C broke into `close`
+                warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            if self._transport.is_under_way_here:  # the garbage collector, in the middle of another client's command
+                self._attachment.leave_later(self)
+                self._entry.release()
+            else:
+                self.close()
+
+    def __str__(self) -> str:
+        return str(self.info)
+
+    @property
+    def info(self) -> InterfaceInfo:
+        """The interface as it was found."""
+        return self._attachment.info
+
+    @property
+    def place(self) -> str:
+        """Where in the program it was opened: "bench.py:12"."""
+        return self._entry.place
+
+    @property
+    def is_gone(self) -> bool:
+        return self._state is State.GONE
+
+    def close(self) -> None:
+        """Ends this client's command under way, if there is one; the last client out gives the device back.
+
+        May be called again, from any thread; after an unplug it has nothing left to do.
+        """
+        if self._has_left or self._state is State.FOREIGN:
+            return
+        if self._transport.is_under_way_here:
+            raise DeviceBusy(f"a command to {self.info} is under way in this thread", "raise an exception first")
+        try:
+            self._leave()
+        except BaseException:  # Ctrl-C may have come before anything was done
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self._state = State.CLOSED
+        self._on_gone = None
+        self._transport.interrupt(self)
+        self._attachment.leave(self)
+        self._entry.release()
+        self._has_left = True
+
+    def lose(self) -> None:
+        """The device has gone."""
+        if self._state is State.OPEN:
+            self._state = State.GONE
+
+    def disown(self) -> None:
+        """This is the copy of it in a fork's child."""
+        self._state = State.FOREIGN
+
+    def tell_gone(self) -> None:
+        """Calls `on_gone`, the first time only."""
+        callback, self._on_gone = self._on_gone, None
+        if callback is None or self._state is not State.GONE:
+            return
+        try:
+            _call(callback, self.info)
+        except Exception:
+            log.exception("on_gone of %s failed", self.info)
+
+    # --- Transport ------------------------------------------------------------------------------
+
+    @property
+    def max_lun(self) -> int:
+        return self._transport.max_lun
+
+    @property
+    def max_transfer(self) -> int:
+        return self._transport.max_transfer
+
+    @property
+    def shared(self) -> dict[int, Any]:
+        return self._transport.shared
+
+    @property
+    def ignore_residue(self) -> bool:
+        return self._transport.ignore_residue
+
+    @ignore_residue.setter
+    def ignore_residue(self, ignored: bool) -> None:
+        self._transport.ignore_residue = ignored
+
+    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
+        self._check()
+        transport = self._transport
+        with transport.hold():
+            transport.begin(self)
+            try:
+                self._check()
+                return transport.execute(lun, cdb, direction, buffer, timeout)
+            except DeviceGone:
+                self._attachment.note_gone()
+                raise
+            except TransportError as error:
+                self._check(error)
+                raise
+            finally:
+                transport.end()
+
+    def hold(self) -> AbstractContextManager[object]:
+        self._check()
+        return self._transport.hold()
+
+    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
+        self._check()
+        return self._transport.buffer(size)
+
+    # --- cancelling -----------------------------------------------------------------------------
+
+    @contextmanager
+    def cancellable(self) -> Iterator[Callable[[], None]]:
+        """Yields what another thread may call to end the commands that are run inside; they raise TransportError."""
+        try:
+            yield self._cancel
+        finally:
+            self._is_cancelled = False
+
+    def _cancel(self) -> None:
+        self._is_cancelled = True
+        self._transport.interrupt(self)
+
+    def _check(self, cause: BaseException | None = None) -> None:
+        """Raises what the state says, if it says anything."""
+        if self._state is State.OPEN and not self._is_cancelled:
+            return
+        if self._state is State.GONE:
+            raise DeviceGone(f"{self.info} was unplugged") from cause
+        if self._state is State.FOREIGN:
+            raise DeviceClosed(
+                f"{self.info} was opened by the process that forked this one", "open it in this process instead"
+            ) from cause
+        if self._state is State.CLOSED:
+            raise DeviceClosed(f"{self.info} was closed") from cause
+        raise TransportError(f"a command to {self.info} was cancelled", "") from cause
+
+
+def _call(callback: Callable[..., object], info: InterfaceInfo) -> None:
+    try:
+        inspect.signature(callback).bind(info)
+    except TypeError:
+        callback()
+    except ValueError:  # a builtin that does not tell
+        callback(info)
+    else:
+        callback(info)

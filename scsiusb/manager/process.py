@@ -1,0 +1,202 @@
+"""What this process holds, in one place: its attachments, their watchers, its warden, and what happens at its end."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Hashable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+
+from scsiusb import ledger
+from scsiusb.errors import DeviceBusy, ScsiUsbError
+from scsiusb.manager.attachment import Attachment
+from scsiusb.manager.client import Client, OnGone
+from scsiusb.manager.watcher import Watcher
+from scsiusb.usb.backend import Backend
+from scsiusb.usb.interface import InterfaceInfo
+
+if TYPE_CHECKING:
+    from scsiusb.manager.warden import Warden
+
+log = logging.getLogger(__name__)
+
+
+class Closable(Protocol):
+    """What may be left open when the interpreter ends, or be open when it forks."""
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Process:
+    """At most one attachment per interface, one watcher per bus, one warden."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._attachments: dict[tuple[object, int, int, int], Attachment] = {}
+        self._watchers: dict[Hashable, Watcher] = {}
+        self._open: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._warden: Warden | None = None
+        self._is_prepared = False
+
+    def join(
+        self,
+        backend: Backend,
+        info: InterfaceInfo,
+        *,
+        on_gone: OnGone | None = None,
+        below: ExitStack | None = None,
+        alone: bool = False,
+    ) -> Client:
+        """A client of the interface. `below` is released after the interface, or at once where it is held already.
+
+        `alone`: DeviceBusy unless this is the first client. Raises as `Port` does.
+        """
+        self._prepare()
+        with ExitStack() as own:
+            stack = own if below is None else own.enter_context(below)
+            try:
+                return self._join(backend, info, on_gone, stack, alone)
+            except BaseException:
+                held = self._attachments.get(Attachment(backend, info, self).key)
+                if held is not None:
+                    held.give_back_unused()
+                self.tidy()
+                raise
+
+    def _join(
+        self, backend: Backend, info: InterfaceInfo, on_gone: OnGone | None, below: ExitStack, alone: bool
+    ) -> Client:
+        while True:
+            client = self._attachment(backend, info, alone).enter(on_gone, below)
+            if client is not None:
+                return client
+
+    def close_at_exit(self, thing: Closable) -> None:
+        """Closes it when the interpreter ends, unless it is gone by then."""
+        self._prepare()
+        with self._lock:
+            self._open.add(thing)
+
+    def _attachment(self, backend: Backend, info: InterfaceInfo, alone: bool) -> Attachment:
+        new = Attachment(backend, info, self)
+        with self._lock:
+            held = self._attachments.get(new.key)
+            if held is None:
+                self._attachments[new.key] = new
+                self._watch(backend)
+                return new
+        if alone:
+            raise DeviceBusy(f"this process has {info} open already", "close it first; a trace begins with the opening")
+        return held
+
+    # --- Owner ----------------------------------------------------------------------------------
+
+    @property
+    def warden(self) -> Warden:
+        """Made when it is first needed: a device of this process's own needs none."""
+        from scsiusb.manager.warden import Warden
+
+        with self._lock:
+            if self._warden is None:
+                self._warden = Warden()
+            return self._warden
+
+    def remove(self, attachment: Attachment) -> None:
+        """Without the lock: who has it may be waiting for the attachment's. Nobody else replaces what is there."""
+        if self._attachments.get(attachment.key) is attachment:
+            self._attachments.pop(attachment.key, None)
+
+    def tidy(self) -> None:
+        """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
+        with ExitStack() as stack, self._lock:
+            needed = {attachment.backend.identity for attachment in list(self._attachments.values())}
+            for identity in set(self._watchers) - needed:
+                stack.callback(self._watchers.pop(identity).close)
+
+    def poke(self, attachment: Attachment) -> None:
+        """Without the lock: this comes from the middle of a command."""
+        watcher = self._watchers.get(attachment.backend.identity)
+        if watcher is not None:
+            watcher.poke()
+
+    # --- unplug ---------------------------------------------------------------------------------
+
+    def _watch(self, backend: Backend) -> None:
+        identity = backend.identity
+        if identity in self._watchers:
+            return
+        try:
+            watcher = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
+        except ScsiUsbError as error:
+            log.warning("an unplug will be noticed only by the next command: %s", error)
+            return
+        self._watchers[identity] = watcher
+        watcher.start()
+
+    def _look(self, backend: Backend) -> None:
+        """Ends what is gone: first all commands, then all handles, then the callbacks."""
+        present = {(device.bus, device.number) for device in backend.devices()}
+        with self._lock:
+            held = [each for each in list(self._attachments.values()) if each.backend.identity == backend.identity]
+        with ExitStack() as stack:  # one that fails keeps no other from its end
+            for attachment in held:
+                if attachment.is_deserted:
+                    stack.callback(attachment.give_back_unused)
+                if attachment.is_lost or attachment.place not in present:
+                    attachment.lose()
+                    stack.callback(attachment.end)
+
+    # --- the end of the process, or the beginning of another ------------------------------------
+
+    def _prepare(self) -> None:
+        """Done with the first thing that is held, not at import."""
+        with self._lock:
+            if self._is_prepared:
+                return
+            self._is_prepared = True
+        atexit.register(self._close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._abandon)
+
+    def _close(self) -> None:
+        """At exit: gives back what the program did not, and goes on after Ctrl-C."""
+        with ExitStack() as stack:
+            if self._warden is not None:
+                stack.callback(self._warden.close)
+            stack.callback(self.tidy)
+            with self._lock:
+                things = (*list(self._attachments.values()), *self._open)
+            for thing in things:
+                stack.callback(_quietly, thing)
+
+    def _abandon(self) -> None:
+        """In a fork's child: all of it is the parent's. Locks may be held by threads that are not here."""
+        self._lock = threading.RLock()
+        ledger.forget()
+        with ExitStack() as stack:
+            warden, self._warden = self._warden, None
+            if warden is not None:
+                stack.callback(warden.abandon)
+            for thing in (*self._open, *self._watchers.values(), *self._attachments.values()):
+                stack.callback(thing.abandon)
+            self._attachments.clear()
+            self._watchers.clear()
+
+
+def _quietly(thing: Closable) -> None:
+    try:
+        thing.close()
+    except (ScsiUsbError, OSError) as error:
+        log.warning("at exit: %s", error)
+    except Exception:
+        log.exception("at exit")
+
+
+PROCESS: Final = Process()

@@ -1,0 +1,295 @@
+"""However a program or a device ends, the system is as it was: clients, unplug, fork, exit, drivers, two processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb import ledger
+from scsiusb.manager.lease import leases
+from scsiusb.manager.process import PROCESS
+from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.libusb import LibusbBackend
+
+from .command import scsiusb as run
+from .machine import USB, Device, wait_for
+from .qmp import plug, unplug
+
+GIVEN_BACK = 2.0  # seconds after a death
+NOTICED = 1.0  # seconds after the kernel noticed an unplug
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Iterator[None]:
+    yield
+    assert ledger.outstanding() == []
+    assert device_nodes("self") == []
+    assert leases() == []
+
+
+@pytest.fixture
+def pulled(scratch: Device) -> Iterator[Device]:
+    """The scratch stick, plugged in again after the test."""
+    yield scratch
+    if not scratch.present:
+        plug(scratch)
+
+
+def device_nodes(process: str) -> list[str]:
+    """The USB device nodes that the process has open."""
+    found = []
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except OSError:
+            continue
+    return [path for path in found if path.startswith("/dev/bus/usb/")]
+
+
+@contextmanager
+def worker(device: Device, ending: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the device open; see worker.py."""
+    words = [sys.executable, "-m", "tests.kernel.worker", device.address, ending]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert line(process) == "open"
+            yield process
+        finally:
+            process.kill()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def given_back(device: Device, driver: str | None = "usb-storage") -> None:
+    """Within two seconds the driver is back, and soon the lease and the warden are gone."""
+    wait_for(lambda: device.bound() == driver, f"{driver} to have {device} again", GIVEN_BACK)
+    wait_for(lambda: not leases(), "the lease to go", GIVEN_BACK)
+    wait_for(lambda: not wardens(), "the warden to go", GIVEN_BACK)
+
+
+def wardens() -> list[str]:
+    """Those of other processes than this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.endswith(b"warden_main.py") for word in words) and str(os.getpid()).encode() not in words:
+            found.append(path.parent.name)
+    return found
+
+
+# --- two processes, several clients ---------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_and_told_who_has_the_device(scratch: Device) -> None:
+    with worker(scratch, "read") as holder:
+        refused = run("read", scratch.address, "--lba", 0, "--blocks", 1)
+        assert refused.status == 15
+        assert re.search(rf"held by pid {holder.pid} \(.*worker.*\) since \d{{4}}-", refused.err)
+        (seen,) = leases()
+        assert (seen.record.pid, seen.state) == (holder.pid, "live")
+        (listed,) = (row for row in run("list", "--json").json() if row["address"] == scratch.address)
+        assert listed["lease"]["pid"] == holder.pid
+        (lease,) = run("leases", "--json").json()
+        assert (lease["pid"], lease["state"], lease["serial"]) == (holder.pid, "live", scratch.serial)
+        assert run("recover", "--json").json() == []
+        assert holder.poll() is None
+        holder.send_signal(signal.SIGKILL)
+    given_back(scratch)
+    assert run("read", scratch.address, "--lba", 0, "--blocks", 8).ok().out == scratch.units[0].backing(0, 8)
+
+
+def test_eight_threads_with_a_client_each_get_the_right_data(stick: Device) -> None:
+    unit = stick.units[0]
+    wrong: list[tuple[int, int]] = []
+
+    def read(number: int) -> None:
+        with scsiusb.open(stick.address) as disk:
+            for at in range(12):
+                lba = (number * 1000 + at * 37) % (unit.blocks - 300)
+                if disk.read(lba, 1 + at * 13) != unit.backing(lba, 1 + at * 13):
+                    wrong.append((number, lba))
+
+    threads = [threading.Thread(target=read, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_closing_in_another_thread_ends_a_command_and_the_next_program_finds_the_device_in_step(stick: Device) -> None:
+    for _ in range(5):
+        disk = scsiusb.open(stick.address)
+        errors: list[BaseException] = []
+        begun = threading.Event()
+
+        def read(disk: scsiusb.Disk, begun: threading.Event, errors: list[BaseException]) -> None:
+            try:
+                while True:
+                    disk.read(0, 16384)
+                    begun.set()
+            except scsiusb.ScsiUsbError as ended:
+                errors.append(ended)
+
+        reader = threading.Thread(target=read, args=[disk, begun, errors])
+        reader.start()
+        assert begun.wait(60)
+        disk.close()
+        reader.join(10)
+        assert [type(error) for error in errors] == [scsiusb.DeviceClosed]
+        assert stick.bound() == "usb-storage"
+    assert run("read", stick.address, "--lba", 5, "--blocks", 3).ok().out == stick.units[0].backing(5, 3)
+
+
+# --- unplug ---------------------------------------------------------------------------------------
+
+
+def test_an_unplug_ends_idle_clients_by_itself(pulled: Device) -> None:
+    gone: list[InterfaceInfo] = []
+    told = threading.Event()
+    first = scsiusb.open(pulled.address, on_gone=gone.append)
+    second = scsiusb.open(pulled.address, on_gone=told.set)
+    assert first.read(0, 1)
+    unplug(pulled)
+    assert told.wait(NOTICED)
+    wait_for(lambda: len(gone) == 1, "on_gone of the first client", NOTICED)
+    assert device_nodes("self") == []
+    assert leases() == []
+    plug(pulled)
+    for disk in (first, second):
+        with pytest.raises(scsiusb.DeviceGone):
+            disk.read(0, 1)
+        disk.close()
+        disk.close()
+    with scsiusb.open(pulled.address) as disk:
+        assert disk.read(3, 5) == pulled.units[0].backing(3, 5)
+    assert len(gone) == 1
+
+
+def test_the_manager_sees_each_plugging_once_and_in_order(pulled: Device) -> None:
+    called: list[tuple[str, str]] = []
+    with scsiusb.Manager() as manager:
+        manager.on_attach(lambda info: called.append(("attached", info.address)), f"serial={pulled.serial}")
+        manager.on_detach(lambda info: called.append(("detached", info.address)), f"serial={pulled.serial}")
+        events = manager.events(timeout=10, device=f"serial={pulled.serial}")
+        for _ in range(3):
+            unplug(pulled)
+            plug(pulled)
+        seen = [next(events) for _ in range(7)]
+        address = pulled.address
+        disk = manager.open(f"serial={pulled.serial}")
+        assert disk.read(1, 1) == pulled.units[0].backing(1, 1)
+        assert {info.serial for info in manager.devices()} >= {pulled.serial}
+    assert [event.kind for event in seen] == ["attached", *["detached", "attached"] * 3]
+    assert [event.generation for event in seen] == sorted(event.generation for event in seen)
+    assert len({event.generation for event in seen}) == 4
+    assert all(event.device.driver == "usb-storage" for event in seen)
+    assert called == [(event.kind, event.device.address) for event in seen]
+    assert seen[-1].device.address == address
+
+
+# --- ends of the program --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["exit", "exit-in-command"])
+def test_an_interpreter_that_ends_without_closing_gives_the_device_back(scratch: Device, ending: str) -> None:
+    with worker(scratch, ending) as process:
+        assert process.wait(60) == 0
+        given_back(scratch)
+
+
+def test_killed_in_the_middle_of_reading_it_leaves_nothing(scratch: Device) -> None:
+    for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        with worker(scratch, "read") as process:
+            time.sleep(0.1)
+            process.send_signal(number)
+            process.wait()
+            given_back(scratch)
+        wait_for(scratch.ready, "the kernel to have looked at the disk")
+        assert scratch.units[0].kernel_read(0, 64) == scratch.units[0].backing(0, 64)
+        assert run("read", scratch.address, "--lba", 7, "--blocks", 9).ok().out == scratch.units[0].backing(7, 9)
+
+
+def test_a_forks_child_is_refused_and_harms_nobody(pulled: Device) -> None:
+    with worker(pulled, "fork-then-gone") as process:
+        assert "opened by the process that forked this one" in line(process)
+        assert line(process) == "ended 7"
+        assert line(process) == "parent 512"
+        assert line(process) == "again"
+        unplug(pulled)
+        assert line(process) == "gone"
+
+
+# --- drivers --------------------------------------------------------------------------------------
+
+
+def unbind(device: Device) -> None:
+    (device.interface / "driver" / "unbind").write_text(device.interface.name)
+
+
+def probe(device: Device) -> None:
+    (USB / "drivers_probe").write_text(device.interface.name)
+    device.wait()
+
+
+@pytest.fixture
+def driverless(scratch: Device) -> Iterator[Device]:
+    unbind(scratch)
+    yield scratch
+    probe(scratch)
+
+
+def test_a_driver_that_was_not_bound_before_is_not_bound_after(driverless: Device) -> None:
+    with scsiusb.open(driverless.address) as disk:
+        disk.read(0, 1)
+    assert driverless.bound() is None
+    with worker(driverless, "read") as process:
+        process.kill()
+        process.wait()
+        given_back(driverless, None)
+
+
+def hold_uas(device: Device) -> Callable[[], None]:
+    """Takes a device from the uas driver. QEMU's has no BOT setting, so the interface is only said to speak it."""
+    backend = LibusbBackend()
+    (info,) = (info for info in scsiusb.devices() if info.serial == device.serial)
+    assert (info.protocol, info.driver) == ("uas", "uas")
+    return PROCESS.join(backend, replace(info, protocol="bot")).close
+
+
+def test_a_device_whose_driver_was_uas_gets_uas_back(uas: Device) -> None:
+    close = hold_uas(uas)
+    assert uas.bound() == "usbfs"
+    close()
+    assert uas.bound() == "uas"
+
+
+def test_a_device_whose_driver_was_uas_gets_uas_back_after_a_crash(uas: Device) -> None:
+    code = (
+        "import os, signal\n"
+        "from tests.kernel import machine\n"
+        "from tests.kernel.test_lifetime import hold_uas\n"
+        "close = hold_uas(machine.zoo()['uas'])\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code], check=False)
+    assert process.returncode == -signal.SIGKILL
+    given_back(uas, "uas")

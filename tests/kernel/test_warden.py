@@ -1,0 +1,143 @@
+"""A killed process leaves nothing on a real kernel: the warden gives the device back; if it was killed too, recovery."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scsiusb.manager.lease import leases
+from scsiusb.manager.recovery import recover
+from scsiusb.manager.warden_main import DEAD, started
+
+from .machine import USB, Device, wait_for
+
+GIVEN_BACK = 2.0  # seconds after the death
+BLOCKS = 128
+# Holds a device by hand, begins a command as far as it is told, and kills itself as it is told.
+HOLDER = """
+import os, signal, struct, sys, time
+from scsiusb.manager.lease import Lease
+from scsiusb.manager.warden import Warden
+from scsiusb.usb.interface import find
+from scsiusb.usb.libusb import LibusbBackend
+from scsiusb.usb.port import Port
+
+address, moment, whom = sys.argv[1:]
+backend = LibusbBackend()
+(info,) = [info for info in find(backend) if info.address == address]
+warden = Warden()
+lease = Lease.acquire(info, tell=warden.hold)
+
+def before_taking(is_driven):
+    lease.record_driver(backend.driver(info.device, info.interface) if is_driven else None)
+    warden.hold(lease.record, lease.path)
+
+port = Port(backend, info, before_taking)
+size = {blocks} * 512
+into, opcode = (0, 0x2A) if moment == "data-out" else (0x80, 0x28)
+cbw = struct.pack("<4sIIBBB", b"USBC", 77, size, into, 0, 10)
+cbw += struct.pack(">BBIBHB6x", opcode, 0, 0, 0, {blocks}, 0)
+if moment != "idle":
+    lease.in_command = True
+    port.write(memoryview(bytearray(cbw)), 1000)
+if moment == "data-in":
+    port.read(memoryview(bytearray(4096)), 1000)
+if moment == "data-out":
+    port.write(memoryview(bytearray(b"cut off " * 512)), 1000)
+print(warden.pid, flush=True)
+if whom == "warden":
+    os.kill(warden.pid, signal.SIGKILL)
+if whom == "group":
+    os.killpg(0, signal.SIGKILL)
+os.kill(os.getpid(), signal.SIGKILL)
+""".replace("{blocks}", str(BLOCKS))
+
+
+def die(device: Device, moment: str, whom: str) -> int:
+    """Returns the pid of the warden of a process that has just died."""
+    words = [sys.executable, "-c", HOLDER, device.address, moment, whom]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        warden = int(process.stdout.readline())
+        assert process.wait() == -signal.SIGKILL
+    return warden
+
+
+def ended(pid: int) -> bool:
+    return started(pid) in (None, DEAD)
+
+
+def assert_right(device: Device) -> None:
+    """The kernel reads what is on the medium, and nothing was left."""
+    device.wait()
+    unit = device.units[0]
+    assert unit.kernel_read(0, BLOCKS) == unit.backing(0, BLOCKS)
+    assert leases() == []
+
+
+@pytest.mark.parametrize("whom", ["itself", "group"])
+@pytest.mark.parametrize("moment", ["idle", "cbw", "data-in", "data-out"])
+def test_the_driver_is_back_soon_after_a_kill(scratch: Device, moment: str, whom: str) -> None:
+    warden = die(scratch, moment, whom)
+    died = time.monotonic()
+    wait_for(lambda: scratch.bound() == "usb-storage", "the driver", GIVEN_BACK)
+    wait_for(lambda: ended(warden) and not leases(), "the warden to end", GIVEN_BACK)
+    took = time.monotonic() - died
+    assert_right(scratch)
+    assert took < GIVEN_BACK
+
+
+@pytest.mark.parametrize("moment", ["idle", "cbw", "data-out"])
+def test_if_the_warden_was_killed_too_recovery_gives_the_device_back(scratch: Device, moment: str) -> None:
+    die(scratch, moment, "warden")
+    assert scratch.bound() is None
+    (seen,) = leases()
+    assert (seen.state, seen.in_command, seen.record.driver) == ("orphaned", moment != "idle", "usb-storage")
+    (recovered,) = recover()
+    assert (recovered.ok, recovered.done) == (True, "kernel driver usb-storage is bound again")
+    assert scratch.bound() == "usb-storage"
+    assert_right(scratch)
+
+
+@pytest.fixture
+def unbound(scratch: Device) -> Iterator[Device]:
+    """No kernel driver has it during the test."""
+    (USB / "drivers" / "usb-storage" / "unbind").write_text(scratch.interface.name)
+    yield scratch
+    assert scratch.bound() is None
+    (USB / "drivers_probe").write_text(scratch.interface.name)
+    scratch.wait()
+
+
+@pytest.mark.parametrize("whom", ["itself", "warden"])
+@pytest.mark.parametrize("moment", ["idle", "cbw", "data-in"])
+def test_a_device_unbound_before_stays_unbound_and_is_in_step(unbound: Device, moment: str, whom: str) -> None:
+    warden = die(unbound, moment, whom)
+    wait_for(lambda: ended(warden), "the warden to end", GIVEN_BACK)
+    if whom == "warden":
+        assert [each.ok for each in recover()] == [True]
+    assert unbound.bound() is None
+    assert leases() == []
+    # The next program, which takes it without any driver's help, finds the device in step.
+    before = os.listdir("/dev/bus/usb")
+    assert die(unbound, "data-in", "itself")
+    assert os.listdir("/dev/bus/usb") == before
+    wait_for(lambda: not leases(), "the lease to go", GIVEN_BACK)
+
+
+def test_a_device_pulled_with_its_process_leaves_no_lease(scratch: Device) -> None:
+    """As when the kernel itself finds it gone: here the lease is of a device number that is no more."""
+    die(scratch, "idle", "warden")
+    (path,) = (seen.path for seen in leases())
+    assert Path(path).exists()
+    number = scratch.folder / "devnum"
+    assert number.read_text().strip() in path.name.replace("-00", "-").replace("-0", "-")
+    assert [each.ok for each in recover(scratch.address)] == [True]
+    assert_right(scratch)

@@ -1,0 +1,62 @@
+"""A program that uses a device and ends as it is told: python -m tests.kernel.worker ADDRESS ENDING."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import scsiusb
+
+
+def say(*words: object) -> None:
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def read_for_ever(disk: scsiusb.Disk) -> None:
+    while True:
+        disk.read(0, 2048)
+
+
+def fork_and_exit(disk: scsiusb.Disk) -> None:
+    """The child tries what it must not, and ends as Python programs do; then the parent goes on."""
+    child = os.fork()
+    if child == 0:
+        try:
+            disk.read(0, 1)
+        except scsiusb.DeviceClosed as error:
+            say("child", error)
+        sys.exit(7)
+    _, status = os.waitpid(child, 0)
+    say("ended", os.waitstatus_to_exitcode(status))
+    say("parent", len(disk.read(0, 1)))
+    disk.close()
+
+
+def main(address: str, ending: str) -> None:
+    disk = scsiusb.open(address, on_gone=lambda: say("gone"))
+    disk.read(0, 1)
+    say("open")
+    if ending == "exit":
+        return
+    if ending == "exit-in-command":
+        threading.Thread(target=read_for_ever, args=[disk], daemon=True).start()
+        time.sleep(0.3)
+        return
+    if ending == "fork":
+        fork_and_exit(disk)
+        return
+    if ending == "fork-then-gone":
+        fork_and_exit(disk)
+        disk = scsiusb.open(address, on_gone=lambda: say("gone"))
+        say("again")
+    if ending == "read":
+        read_for_ever(disk)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Tests of who holds what, and of how it is given back."""
