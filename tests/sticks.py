@@ -1,9 +1,18 @@
-"""Virtual sticks with a hand on the wire: a test can answer any bulk transfer in the device's place."""
+"""Virtual sticks with a hand on the wire, where a test answers in the device's place; threads to use them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from scsiusb.transport.bot import BulkOnlyTransport
@@ -17,6 +26,7 @@ Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
+PATIENCE = 20.0  # seconds for what takes milliseconds
 
 
 def csw(tag: int, residue: int = 0, status: int = 0, signature: bytes = b"USBS") -> bytes:
@@ -71,6 +81,10 @@ class MeddledHandle(VirtualHandle):
         self._note(f"request {request:02x}")
         return super().control_in(request_type, request, value, index, length, timeout)
 
+    def abandon(self) -> None:
+        """Without the virtual handle's lock, which another thread may hold in the moment of the fork."""
+        self.is_open = False
+
     def _note(self, name: str) -> None:
         self.wire.log.append(name)
         if name in self.wire.fail_requests:
@@ -102,3 +116,103 @@ def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick
 
 def transport_on(bus: Bus) -> BulkOnlyTransport:
     return BulkOnlyTransport(Port(bus, find(bus)[0]))
+
+
+def hangs_at(opcode: int, reached: threading.Event) -> Meddle:
+    """The device never sees commands with that opcode, so whatever follows their CBW waits; `reached` tells."""
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode != opcode or not wire.log[-1].startswith("cbw"):
+            return None
+        reached.set()
+        return Code.OK, CBW_LENGTH
+
+    return meddle
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """For what another thread is about to do."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
+class Worker(threading.Thread):
+    """Runs something in another thread; `result` joins it, and returns or raises what came of it."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self._value: object = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._value = self._work()
+        except BaseException as error:  # noqa: BLE001
+            self._error = error
+
+    def result(self) -> object:
+        self.join(PATIENCE)
+        assert not self.is_alive(), "it hangs"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def run_all(*works: Callable[[], object]) -> list[object]:
+    """Runs all at the same time, each in a thread of its own."""
+    barrier = threading.Barrier(len(works), timeout=PATIENCE)
+
+    def start_together(work: Callable[[], object]) -> object:
+        barrier.wait()
+        return work()
+
+    return [worker.result() for worker in [Worker(partial(start_together, work)) for work in works]]
+
+
+@contextmanager
+def restless_threads() -> Iterator[None]:
+    """Threads change as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """What is freed meanwhile is freed by its last reference, not by the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def python(script: str, *, signal_at: str = "", number: int = 0, **environment: str) -> tuple[int, str, str]:
+    """Runs the script in another process: exit status, stdout, stderr. `signal_at`: sent when it prints that line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+    with process:
+        try:
+            first = ""
+            if signal_at:
+                assert process.stdout is not None
+                first = process.stdout.readline()
+                assert first.strip() == signal_at
+                process.send_signal(number)
+            out, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    return process.returncode, first + out, err

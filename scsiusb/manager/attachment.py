@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
@@ -168,16 +168,18 @@ class Attachment:
         if self.backend.is_shared:
             self._take_lease(stack)
         port = stack.enter_context(Port(self.backend, self.info, self._before_taking))
-        self._transport = BulkOnlyTransport(port, self._note_exchange)
-        stack.callback(self._transport.close)
+        self._transport = stack.enter_context(closing(BulkOnlyTransport(port, self._note_exchange)))
 
     def _take_lease(self, stack: ExitStack) -> None:
         from scsiusb.manager.lease import Lease
+        from scsiusb.manager.record import record_of
         from scsiusb.manager.recovery import recover
 
         recover()
+        warden = self._owner.warden
+        stack.callback(warden.drop, record_of(self.info))
         stack.callback(ledger.acquire("lease", f"of {self.info.name}").release)
-        lease = self._lease = Lease.acquire(self.info)
+        lease = self._lease = Lease.acquire(self.info, tell=warden.hold)
         stack.callback(lease.release)
 
     def _before_taking(self, is_driven: bool) -> None:
@@ -186,7 +188,6 @@ class Attachment:
             return
         driver = self.backend.driver(self.info.device, self.info.interface) if is_driven else None
         lease.record_driver((driver or UNNAMED) if is_driven else None)
-        self._resources.callback(self._owner.warden.drop, lease.record)
         self._owner.warden.hold(lease.record, lease.path)
 
     def _note_exchange(self, on: bool) -> None:
@@ -202,4 +203,5 @@ class Attachment:
             raise
         finally:
             self._is_over = True
+            self._transport = None  # it refers to this object
             self._owner.remove(self)

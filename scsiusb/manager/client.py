@@ -174,7 +174,11 @@ class Client:
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         self._check()
-        return self._transport.buffer(size)
+        try:
+            return self._transport.buffer(size)
+        except DeviceClosed as error:  # the device has gone since we checked
+            self._check(error)
+            raise
 
     # --- cancelling -----------------------------------------------------------------------------
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import platformdirs
-
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -182,6 +180,8 @@ def unlock(descriptor: int) -> None:
 def _runtime() -> list[Path]:
     """On Linux not by platformdirs, which warns the program's user where it finds no good folder."""
     if not ON_LINUX:
+        import platformdirs
+
         return [platformdirs.user_runtime_path(NAME, appauthor=False)]
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     bases = [Path(named)] if os.path.isabs(named) else []

@@ -115,10 +115,16 @@ class Process:
 
     def tidy(self) -> None:
         """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
-        with ExitStack() as stack, self._lock:
+        with self._lock:
             needed = {attachment.backend.identity for attachment in list(self._attachments.values())}
-            for identity in set(self._watchers) - needed:
-                stack.callback(self._watchers.pop(identity).close)
+            idle = [(identity, watcher) for identity, watcher in self._watchers.items() if identity not in needed]
+            for _, watcher in idle:
+                watcher.retire()
+        for identity, watcher in idle:
+            watcher.close()
+            with self._lock:  # one that closed itself stays for whoever can join it
+                if watcher.has_ended and self._watchers.get(identity) is watcher:
+                    del self._watchers[identity]
 
     def poke(self, attachment: Attachment) -> None:
         """Without the lock: this comes from the middle of a command."""
@@ -130,21 +136,21 @@ class Process:
 
     def _watch(self, backend: Backend) -> None:
         identity = backend.identity
-        if identity in self._watchers:
+        held = self._watchers.get(identity)
+        if held is not None and not held.is_retired:
             return
         try:
-            watcher = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
+            self._watchers[identity] = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
         except ScsiUsbError as error:
             log.warning("an unplug will be noticed only by the next command: %s", error)
             return
-        self._watchers[identity] = watcher
-        watcher.start()
+        self._watchers[identity].start()
 
     def _look(self, backend: Backend) -> None:
         """Ends what is gone: first all commands, then all handles, then the callbacks."""
+        attachments = list(self._attachments.values())  # first: one that came later may not be among the devices
+        held = [each for each in attachments if each.backend.identity == backend.identity]
         present = {(device.bus, device.number) for device in backend.devices()}
-        with self._lock:
-            held = [each for each in list(self._attachments.values()) if each.backend.identity == backend.identity]
         with ExitStack() as stack:  # one that fails keeps no other from its end
             for attachment in held:
                 if attachment.is_deserted:

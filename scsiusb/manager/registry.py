@@ -10,6 +10,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Final
@@ -105,9 +106,10 @@ class Registry:
         with self._lock:
             self._is_closed = True
             readers = tuple(self._readers)
-        for reader in readers:
-            reader.close()
-        self._watcher.close()
+        with ExitStack() as stack:
+            stack.callback(self._watcher.close)
+            for reader in readers:
+                stack.callback(reader.close)
 
     def abandon(self) -> None:
         """In a fork's child, where iterations end."""

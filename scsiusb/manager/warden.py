@@ -148,7 +148,7 @@ def holding_of(record: Record, lease: Path | None) -> Holding:
 def _command() -> list[str]:
     """OSError where there is no Python to run it, or no file of it, as in a frozen program."""
     script = warden_main.__file__
-    if getattr(sys, "frozen", False) or not os.access(sys.executable, os.X_OK):
+    if getattr(sys, "frozen", False) or not os.path.isfile(sys.executable):
         raise OSError("this program is not run by a Python interpreter that could be started again")
     if not os.path.isfile(script):
         raise OSError(f"{script} is no file")

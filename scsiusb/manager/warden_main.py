@@ -9,15 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import select
-import signal
 import struct
 import sys
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
     from typing import Any, Final
+else:
+    import _signal  # signal loads enum, which takes longer than all the rest
 if sys.platform != "win32":
     import fcntl
 
@@ -368,7 +370,7 @@ def _note(holdings: dict[str, Holding], words: list[str]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Each device is given back by a process of its own, so that a slow one holds up no other."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     os.closerange(3, 65536)
     pid, since, sysfs, dev = arguments
     children = []

@@ -15,6 +15,7 @@ from scsiusb.usb.translate import translate
 
 FOR_EVER: Final = 3600.0  # seconds; then it looks once without a reason
 AFTER_FAILURE: Final = 1.0
+JOIN_PATIENCE: Final = 5.0  # a callback may be waiting for who waits here
 
 log = logging.getLogger(__name__)
 
@@ -48,25 +49,45 @@ class Watcher:
         if self._source is not None:
             self._source.wake()
 
+    @property
+    def is_retired(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def has_ended(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def retire(self) -> None:
+        """Has the thread end, which gives back what there is, without waiting for it."""
+        self._stop.set()
+        self.poke()
+
     def close(self) -> None:
-        """Ends the thread, which gives back what there is, and joins it.
+        """Ends the thread and joins it.
 
         Called by a callback in a watcher's thread, it only has the thread end: two could wait for each other.
         """
-        self._stop.set()
-        thread = self._thread
-        if thread is None or thread.ident is None:
-            self._end()
-            return
-        self.poke()
-        if not isinstance(threading.current_thread(), _Thread):
-            thread.join()
+        try:
+            self._close()
+        except BaseException:  # Ctrl-C may have come before anything was done
+            self._close()
+            raise
 
     def abandon(self) -> None:
         """In a fork's child, which has no such thread."""
         self._ending = threading.Lock()
         self._resources.pop_all()
         self._thread = self._source = None
+
+    def _close(self) -> None:
+        self.retire()
+        thread = self._thread
+        if thread is None or thread.ident is None:
+            self._end()
+        elif not isinstance(threading.current_thread(), _Thread):
+            thread.join(JOIN_PATIENCE)
+            if thread.is_alive():
+                log.warning("a callback still runs in %s, which ends after it", self._name)
 
     def _close_source(self) -> None:
         if self._source is not None:
@@ -75,6 +96,7 @@ class Watcher:
     def _end(self) -> None:
         with self._ending:
             self._resources.close()
+        self._look = _nowhere  # it may refer to this object
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -109,6 +131,10 @@ class Watcher:
 
 class _Thread(threading.Thread):
     """A watcher's."""
+
+
+def _nowhere() -> None:
+    pass
 
 
 def _watch(backend: Backend) -> Hotplug:

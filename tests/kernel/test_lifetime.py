@@ -28,6 +28,7 @@ from .machine import USB, Device, wait_for
 from .qmp import plug, unplug
 
 GIVEN_BACK = 2.0  # seconds after a death
+NOBODY = 65534
 NOTICED = 1.0  # seconds after the kernel noticed an unplug
 
 
@@ -58,10 +59,17 @@ def device_nodes(process: str) -> list[str]:
     return [path for path in found if path.startswith("/dev/bus/usb/")]
 
 
+def as_user(user: int) -> list[str]:
+    """The words that run a program as the user; who may look into root's folders, where this Python is, but no more."""
+    look = "+dac_read_search"
+    words = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps", look, "--ambient-caps", look]
+    return ["setpriv", *words] if user else []
+
+
 @contextmanager
-def worker(device: Device, ending: str) -> Iterator[subprocess.Popen[str]]:
+def worker(device: Device, ending: str, user: int = 0) -> Iterator[subprocess.Popen[str]]:
     """Another process that has the device open; see worker.py."""
-    words = [sys.executable, "-m", "tests.kernel.worker", device.address, ending]
+    words = [*as_user(user), sys.executable, "-m", "tests.kernel.worker", device.address, ending]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert line(process) == "open"
@@ -157,6 +165,62 @@ def test_closing_in_another_thread_ends_a_command_and_the_next_program_finds_the
         assert [type(error) for error in errors] == [scsiusb.DeviceClosed]
         assert stick.bound() == "usb-storage"
     assert run("read", stick.address, "--lba", 5, "--blocks", 3).ok().out == stick.units[0].backing(5, 3)
+
+
+# --- users ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def for_all(scratch: Device) -> Iterator[Device]:
+    """As the udev rule has it: the person at the seat, who is not root, may open the device."""
+    node = Path(f"/dev/bus/usb/{int((scratch.folder / 'busnum').read_text()):03}") / (
+        f"{int((scratch.folder / 'devnum').read_text()):03}"
+    )
+    mode = node.stat().st_mode
+    node.chmod(0o666)
+    yield scratch
+    node.chmod(mode)
+
+
+def test_a_users_program_that_is_killed_gives_the_device_back_without_root(for_all: Device) -> None:
+    with worker(for_all, "read", NOBODY) as process:
+        (seen,) = leases()
+        assert (seen.record.pid, seen.record.uid, seen.state) == (process.pid, NOBODY, "live")
+        assert Path(seen.path).parent.stat().st_uid == NOBODY
+        refused = run("read", for_all.address, "--lba", 0, "--blocks", 1)
+        assert refused.status == 15
+        process.kill()
+        process.wait()
+        given_back(for_all)
+
+
+def test_a_user_is_told_that_root_has_the_device(for_all: Device) -> None:
+    with worker(for_all, "read") as process:
+        words = [*as_user(NOBODY), sys.executable, "-m", "scsiusb", "read", for_all.address, "--lba", "0"]
+        refused = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert refused.returncode == 15
+        assert f"held by pid {process.pid} (" in refused.stderr
+        process.kill()
+        process.wait()
+        given_back(for_all)
+
+
+@pytest.mark.parametrize("next_user", [0, NOBODY])
+def test_what_a_user_left_behind_with_the_warden_is_put_right_by_the_next_command(
+    for_all: Device, next_user: int
+) -> None:
+    with worker(for_all, "read", NOBODY) as process:
+        for pid in wardens():
+            os.kill(int(pid), signal.SIGKILL)
+        process.kill()
+        process.wait()
+    assert for_all.bound() is None
+    assert [seen.state for seen in leases()] == ["orphaned"]
+    read = [sys.executable, "-m", "scsiusb", "read", for_all.address, "--lba", "3", "--blocks", "2"]
+    done = subprocess.run([*as_user(next_user), *read], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == for_all.units[0].backing(3, 2)
+    given_back(for_all)
 
 
 # --- unplug ---------------------------------------------------------------------------------------

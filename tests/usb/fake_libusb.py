@@ -19,6 +19,7 @@ from scsiusb.usb.transfer import LibusbTransfer
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)  # enum libusb_transfer_status
 CONTEXT = 0xC0
 HANDLE = 0x1000
+OWN_CONTEXT = 0xD0  # what libusb_init makes
 
 Ending = tuple[int, bytes | int]
 """The status and what came (for a transfer OUT: how many bytes went)."""
@@ -58,6 +59,7 @@ class FakeLibusb:
         self.memory: dict[int, Any] = {}
         self.allocated: dict[int, Any] = {}
         self.freed: list[int] = []
+        self.subscribed: Any = None
         self.in_flight: dict[int, LibusbTransfer] = {}
         self.cancelling: set[int] = set()
         self._lock = threading.Lock()
@@ -132,6 +134,20 @@ class FakeLibusb:
             ctypes.memmove(transfer.buffer, data, len(data))
         transfer.actual_length = data if isinstance(data, int) else len(data)
         transfer.callback(address)
+
+    # --- hotplug --------------------------------------------------------------------------------
+
+    def _libusb_init(self, context: Any) -> int:
+        context._obj.value = OWN_CONTEXT
+        return 0
+
+    def _libusb_hotplug_register_callback(self, context: Any, *arguments: Any) -> int:
+        self.subscribed = arguments[5]
+        return 0
+
+    def announce(self) -> Any:
+        """As libusb does when a device came; what the callback returned."""
+        return self.subscribed(OWN_CONTEXT, None, 1, None)
 
     # --- memory ---------------------------------------------------------------------------------
 
