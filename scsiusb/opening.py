@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from scsiusb import ledger
 from scsiusb.disk import Disk
-from scsiusb.errors import DeviceNotFound, DeviceNotUnique
+from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceNotUnique
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.events import ATTACHED, DETACHED, Events, Match
 from scsiusb.manager.process import PROCESS
 from scsiusb.manager.registry import Registry, Subscription
+from scsiusb.releases import Releases
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.bot import MAX_LUN
 from scsiusb.usb.backend import Backend
@@ -121,16 +123,19 @@ class Manager:
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = _libusb() if backend is None else backend
+        self._lock = threading.RLock()
         self._disks: weakref.WeakSet[Disk] = weakref.WeakSet()
-        self._is_closed = False
-        PROCESS.close_at_exit(self)
-        self._entry = ledger.acquire("manager", "of mass-storage devices")
+        self._releases = Releases()
         try:
+            self._entry = ledger.acquire("manager", "of mass-storage devices")
+            self._releases.add(self._entry.release)
             self._registry = Registry(self._backend)
+            self._releases.add(self._registry.close)
+            PROCESS.close_at_exit(self)
         except BaseException:
-            self._is_closed = True
-            self._entry.release()
+            self._releases.close()
             raise
+        self._is_closed = False
 
     def __enter__(self) -> Manager:
         return self
@@ -141,7 +146,7 @@ class Manager:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_registry", None) is None or self._is_closed:
+        if getattr(self, "_is_closed", True):
             return
         what = f"a manager was not closed; made at {self._entry.place}"
         try:
@@ -183,23 +188,30 @@ class Manager:
     ) -> Disk:
         """As `scsiusb.open`; the disk is closed with the manager, if it is still open then."""
         _check_arguments(lun, timeout)
+        if self._is_closed:
+            raise DeviceClosed("the manager was closed", "make another one")
         with ExitStack() as stack:
             disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack)
-        self._disks.add(disk)
+        with self._lock:
+            self._disks.add(disk)
         return disk
 
     def close(self) -> None:
         """May be called again, also by a callback."""
-        self._is_closed = True
-        with ExitStack() as stack:
-            stack.callback(self._entry.release)
-            stack.callback(self._registry.close)
-            for disk in tuple(self._disks):
-                stack.callback(disk.close)
+        with self._lock:
+            disks = tuple(self._disks)
+        for disk in disks:
+            self._releases.add(disk.close)
+        try:
+            self._releases.close()
+        finally:
+            self._is_closed = True
 
     def abandon(self) -> None:
         """In a fork's child, where the manager's thread is not."""
         self._is_closed = True
+        self._lock = threading.RLock()
+        self._releases.forget()
         self._registry.abandon()
 
 

@@ -81,10 +81,6 @@ class MeddledHandle(VirtualHandle):
         self._note(f"request {request:02x}")
         return super().control_in(request_type, request, value, index, length, timeout)
 
-    def abandon(self) -> None:
-        """Without the virtual handle's lock, which another thread may hold in the moment of the fork."""
-        self.is_open = False
-
     def _note(self, name: str) -> None:
         self.wire.log.append(name)
         if name in self.wire.fail_requests:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
 from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
+from scsiusb.releases import Releases
 from scsiusb.transport.bot import BulkOnlyTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
@@ -50,7 +51,7 @@ class Attachment:
         self._owner = owner
         self._lock = threading.RLock()
         self._users: dict[int, weakref.ref[Client]] = {}  # by id: of one that is being dropped the reference is dead
-        self._resources = ExitStack()
+        self._releases = Releases()
         self._lease: Lease | None = None
         self._transport: BulkOnlyTransport | None = None
         self._is_over = False
@@ -88,7 +89,7 @@ class Attachment:
 
     def _enter(self, on_gone: OnGone | None, below: ExitStack) -> Client:
         if self._transport is None:
-            self._resources.push(below.pop_all())
+            self._releases.add(below.pop_all().close)
             self._take()
         if self.is_lost:
             raise DeviceGone(f"{self.info} was unplugged")
@@ -151,36 +152,36 @@ class Attachment:
         """In a fork's child: nothing here is ours, and a lock may be held by a thread that is not here."""
         self._is_over = True
         self._lock = threading.RLock()
-        self._resources.pop_all()
+        self._releases.forget()
         for client in self._clients():
             client.disown()
         if self._transport is not None:
             self._transport.abandon()
         if self._lease is not None:
             self._lease.abandon()
+        self.backend.abandon(self.info.device)
 
     def _clients(self) -> list[Client]:
         """From a copy made in one step: others come and leave meanwhile."""
         return [client for user in list(self._users.values()) if (client := user()) is not None]
 
     def _take(self) -> None:
-        stack = self._resources
         if self.backend.is_shared:
-            self._take_lease(stack)
-        port = stack.enter_context(Port(self.backend, self.info, self._before_taking))
-        self._transport = stack.enter_context(closing(BulkOnlyTransport(port, self._note_exchange)))
+            self._take_lease()
+        port = Port(self.backend, self.info, self._before_taking, self._releases)
+        self._transport = BulkOnlyTransport(port, self._note_exchange, self._releases)
 
-    def _take_lease(self, stack: ExitStack) -> None:
+    def _take_lease(self) -> None:
         from scsiusb.manager.lease import Lease
         from scsiusb.manager.record import record_of
         from scsiusb.manager.recovery import recover
 
         recover()
-        warden = self._owner.warden
-        stack.callback(warden.drop, record_of(self.info))
-        stack.callback(ledger.acquire("lease", f"of {self.info.name}").release)
+        releases, warden = self._releases, self._owner.warden
+        releases.add(warden.drop, record_of(self.info))
+        releases.add(ledger.acquire("lease", f"of {self.info.name}").release)
         lease = self._lease = Lease.acquire(self.info, tell=warden.hold)
-        stack.callback(lease.release)
+        releases.add(lease.release)
 
     def _before_taking(self, is_driven: bool) -> None:
         lease = self._lease
@@ -197,9 +198,9 @@ class Attachment:
     def _give_back(self) -> None:
         """In the reverse order of taking, and on after Ctrl-C, which may have come before anything was released."""
         try:
-            self._resources.close()
+            self._releases.close()
         except BaseException:
-            self._resources.close()
+            self._releases.close()
             raise
         finally:
             self._is_over = True

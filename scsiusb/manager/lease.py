@@ -53,6 +53,11 @@ class Lease:
         self._inherited = record.driver  # from an orphan in whose place this is
         self._map = None if descriptor is None else mmap.mmap(descriptor, IN_COMMAND + 1)
 
+    def __del__(self) -> None:
+        """Ctrl-C may have come before anybody had it."""
+        if getattr(self, "_map", None) is not None:
+            self.release()
+
     @classmethod
     def acquire(cls, info: InterfaceInfo, folder: Path | None = None, tell: Tell | None = None) -> Lease:
         """Takes the interface for this process; DeviceBusy names the process that has it.

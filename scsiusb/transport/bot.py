@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final
 
 from construct import Bytes, Const, Int8ul, Int32ul, Struct
@@ -21,6 +21,7 @@ from scsiusb.errors import (
     TransferStalled,
     TransportError,
 )
+from scsiusb.releases import Releases
 from scsiusb.transport.base import FAILED, Completion, Direction
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
@@ -71,9 +72,12 @@ class BulkOnlyTransport:
     """Owns its port: closing the transport closes it. Safe to use from several threads.
 
     `note_exchange` is told when a command goes onto the wire (True) and when the device is in step again (False).
+    `close` is added to `releases` before anything is sent.
     """
 
-    def __init__(self, port: Port, note_exchange: Callable[[bool], None] = lambda on: None) -> None:
+    def __init__(
+        self, port: Port, note_exchange: Callable[[bool], None] = lambda on: None, releases: Releases | None = None
+    ) -> None:
         self._port = port
         self._note_exchange = note_exchange
         self._lock = threading.RLock()
@@ -90,15 +94,26 @@ class BulkOnlyTransport:
         quirks = quirks_of(port.info.device)
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
         self.max_transfer = _max_transfer(port.info.speed, quirks)
-        with ExitStack() as stack:
-            stack.callback(port.close)
-            self._cbw = stack.enter_context(port.buffer(CBW_CODEC.length))
-            # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
-            packet = port.bulk_in.max_packet_size
-            self._csw = stack.enter_context(port.buffer(-(-CSW_CODEC.length // packet) * packet))
-            stack.callback(self._settle)
-            self.max_lun = 0 if Quirk.SINGLE_LUN in quirks else self._get_max_lun()
-            self._resources = stack.pop_all()
+        self._releases = Releases()
+        try:
+            if releases is not None:
+                releases.add(self.close)
+            self._prepare()
+        except BaseException:
+            self._releases.close()
+            raise
+
+    def _prepare(self) -> None:
+        port, releases = self._port, self._releases
+        releases.add(port.close)
+        self._cbw = port.lend(CBW_CODEC.length)
+        releases.add(self._cbw.release)
+        # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
+        packet = port.bulk_in.max_packet_size
+        self._csw = port.lend(-(-CSW_CODEC.length // packet) * packet)
+        releases.add(self._csw.release)
+        releases.add(self._settle)
+        self.max_lun = 0 if Quirk.SINGLE_LUN in quirks_of(port.info.device) else self._get_max_lun()
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """Runs one command (BOT 5.3). Raises TransportError; the transport has then been recovered, if it could be."""
@@ -162,6 +177,7 @@ class BulkOnlyTransport:
     def abandon(self) -> None:
         """In a fork's child, instead of `close`."""
         self._closed = True
+        self._releases.forget()
         self._port.abandon()
 
     def hold(self) -> AbstractContextManager[object]:
@@ -183,7 +199,7 @@ class BulkOnlyTransport:
         with self._lock:
             self._check_not_under_way()
             self._closed = True
-            self._resources.close()
+            self._releases.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -156,9 +156,6 @@ class Handle(Protocol):
     def close(self) -> None:
         """Closes the handle; also when the device is gone, and when called again."""
 
-    def abandon(self) -> None:
-        """In a fork's child, instead of `close`: drops what the fork copied; the parent's handle is not touched."""
-
 
 class Hotplug(Protocol):
     """Notices that devices came or left; for one thread that waits, and others that wake it."""
@@ -200,5 +197,8 @@ class Backend(Protocol):
 
     def watch(self) -> Hotplug:
         """Begins to watch; what changes from here on is noticed."""
+
+    def abandon(self, device: Device) -> None:
+        """In a fork's child: drops the copies of whatever handles of the device the parent has; those stay open."""
 
     def close(self) -> None: ...

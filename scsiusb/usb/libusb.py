@@ -73,6 +73,11 @@ class LibusbBackend:
         reference, _ = self._find(device)
         return LibusbHandle(self._backend, reference, device)
 
+    def abandon(self, device: Device) -> None:
+        """libusb cannot, and the copies of its descriptors would keep the device from everybody."""
+        if ON_LINUX:
+            linux.close_node(device)
+
     def watch(self) -> Hotplug:
         return hotplug(self._lib)
 
@@ -146,6 +151,7 @@ class LibusbHandle:
     def __init__(self, backend: Any, reference: Any, device: Device) -> None:
         self._lib = backend.lib
         self._device = device
+        self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
         _check(self._lib.libusb_open(reference.devid, ctypes.byref(self._handle)))
         self._transfers = Transfers(self._lib, backend.ctx, self._handle)
@@ -234,11 +240,10 @@ class LibusbHandle:
             finally:
                 self._lib.libusb_close(handle)
 
-    def abandon(self) -> None:
-        """libusb is not for a fork's child; the copies of its descriptors would keep the device from everybody."""
-        self._handle = ctypes.c_void_p()
-        if ON_LINUX:
-            linux.close_node(self._device)
+    def __del__(self) -> None:
+        """Ctrl-C may have come before anybody had it. libusb is not for a fork's child."""
+        if self._owner == os.getpid():
+            self.close()
 
     def _call(self, name: str, *arguments: object) -> int:
         """libusb's function of that name on the handle; a closed one would crash it."""

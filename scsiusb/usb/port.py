@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
+from scsiusb.releases import Releases
 from scsiusb.text import printable
 from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
@@ -27,6 +28,7 @@ class Port:
     """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
 
     `before_taking` is called when nothing was taken yet, with whether a kernel's driver will be detached.
+    `close` is added to `releases` before that.
     Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
     DeviceUnsupported for an interface that speaks only UAS.
     """
@@ -36,6 +38,7 @@ class Port:
         backend: Backend,
         info: InterfaceInfo,
         before_taking: Callable[[bool], None] = lambda is_driven: None,
+        releases: Releases | None = None,
     ) -> None:
         self.info = info
         self._before_taking = before_taking
@@ -45,8 +48,10 @@ class Port:
         uses = backend.uses(info.device, info.interface)
         if uses:
             raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
-        self._resources = ExitStack()
+        self._releases = Releases()
         try:
+            if releases is not None:
+                releases.add(self.close)
             self._take()
         except BaseException:
             self.close()
@@ -62,13 +67,11 @@ class Port:
 
     def close(self) -> None:
         """Releases the interface, gives the kernel its driver back, closes the handle. May be called again."""
-        self._resources.close()
+        self._releases.close()
 
     def abandon(self) -> None:
         """In a fork's child, instead of `close`."""
-        self._resources.pop_all()
-        if hasattr(self, "_handle"):
-            self._handle.abandon()
+        self._releases.forget()
 
     def interrupt(self, on: bool) -> None:
         """True: bulk transfers, under way or begun later, end with INTERRUPTED at once. False: no longer."""
@@ -120,7 +123,7 @@ class Port:
     @contextmanager
     def buffer(self, size: int) -> Iterator[memoryview]:
         """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
-        whole = self._buffers.take(size) or self._allocate(_Buffers.capacity(size))
+        whole = self._whole(size)
         view = whole[:size]
         try:
             yield view
@@ -128,32 +131,38 @@ class Port:
             view.release()
             self._buffers.give_back(whole)
 
-    def _allocate(self, size: int) -> memoryview:
-        whole = self._handle.allocate(size)
-        self._buffers.enter(whole, ledger.acquire("memory", f"of {size} bytes for {self.info.name}"))
+    def lend(self, size: int) -> memoryview:
+        """As `buffer`, until the port is closed."""
+        return self._whole(size)[:size]
+
+    def _whole(self, size: int) -> memoryview:
+        whole = self._buffers.take(size)
+        if whole is None:
+            whole = self._handle.allocate(_Buffers.capacity(size))
+            self._buffers.enter(whole, ledger.acquire("memory", f"of {len(whole)} bytes for {self.info.name}"))
         return whole
 
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
-        info, stack = self.info, self._resources
+        info, releases = self.info, self._releases
         self._enter("handle")
-        stack.callback(self._close_handle)
+        releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
-        stack.callback(self._buffers.drain, handle.free)
+        releases.add(self._buffers.drain, handle.free)
         is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
         self._before_taking(is_driven)
         if is_driven:
             self._enter("driver")
-            stack.callback(self._give_driver_back)
+            releases.add(self._give_driver_back)
             self._do("detaching the kernel's driver from", lambda: handle.detach_driver(info.interface))
         self._enter("claim")
-        stack.callback(self._release)
+        releases.add(self._release)
         self._do("claiming", lambda: handle.claim(info.interface))
         self._select()
 
     def _enter(self, kind: str) -> None:
         """Struck out after the release that is registered next."""
-        self._resources.callback(ledger.acquire(kind, f"of {self.info.name}").release)
+        self._releases.add(ledger.acquire(kind, f"of {self.info.name}").release)
 
     def _select(self) -> None:
         """Sets our alternate setting where there is a choice: the kernel's uas driver leaves its own behind."""
@@ -176,14 +185,7 @@ class Port:
         self._quietly(doing, lambda: self._handle.attach_driver(self.info.interface), Code.BUSY)
 
     def _quietly(self, doing: str, action: Callable[[], None], expected: Code) -> None:
-        """A release goes on whatever happens, and is taken again after Ctrl-C, which may have come before it."""
-        try:
-            self._attempt(doing, action, expected)
-        except BaseException:
-            self._attempt(doing, action, expected)
-            raise
-
-    def _attempt(self, doing: str, action: Callable[[], None], expected: Code) -> None:
+        """A release goes on whatever happens."""
         try:
             action()
         except UsbError as error:
@@ -198,20 +200,24 @@ class Port:
 
 
 class _Buffers:
-    """Idle transfer buffers; sizes are powers of two, so that few kinds serve all."""
+    """Transfer buffers, lent and idle; sizes are powers of two, so that few kinds serve all."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: dict[int, list[memoryview]] = {}
-        self._free: Callable[[memoryview], None] | None = None  # set once there is nobody left to keep buffers for
-        self._entries: dict[int, ledger.Entry] = {}
+        self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
+        self._is_drained = False
 
     @staticmethod
     def capacity(size: int) -> int:
         return max(PAGE, 1 << (size - 1).bit_length())
 
     def enter(self, whole: memoryview, entry: ledger.Entry) -> None:
-        self._entries[id(whole)] = entry
+        with self._lock:
+            if not self._is_drained:
+                self._all[id(whole)] = whole, entry
+                return
+        entry.release()
 
     def take(self, size: int) -> memoryview | None:
         with self._lock:
@@ -220,27 +226,28 @@ class _Buffers:
 
     def give_back(self, whole: memoryview) -> None:
         with self._lock:
-            if self._free is None:
+            if not self._is_drained:
                 self._idle.setdefault(len(whole), []).append(whole)
-            else:
-                self._free_one(self._free, whole)
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
-        """Frees every one, also where one of them is still in use and raises."""
-        with self._lock, ExitStack() as stack:
-            self._free = free
-            for buffers in self._idle.values():
-                for buffer in buffers:
-                    stack.callback(self._free_one, free, buffer)
+        """Frees every one, those lent too: whoever still has one keeps the memory alive, if not the buffer."""
+        with self._lock:
+            self._is_drained = True
             self._idle.clear()
+            releases = Releases()
+            for key in self._all:
+                releases.add(self._free_one, key, free)
+            releases.close()
 
-    def _free_one(self, free: Callable[[memoryview], None], whole: memoryview) -> None:
-        entry = self._entries.pop(id(whole), None)
+    def _free_one(self, key: int, free: Callable[[memoryview], None]) -> None:
+        if key not in self._all:
+            return
+        whole, entry = self._all[key]
         try:
             free(whole)
         finally:
-            if entry is not None:
-                entry.release()
+            del self._all[key]
+            entry.release()
 
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:

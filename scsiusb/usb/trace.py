@@ -134,6 +134,9 @@ class Tracing:
     def watch(self) -> Hotplug:
         return self._below.watch()
 
+    def abandon(self, device: Device) -> None:
+        self._below.abandon(device)
+
     def close(self) -> None:
         """Raises the OSError that ended the recording early, if one did."""
         self._file.close()
@@ -192,7 +195,6 @@ class _TracingHandle:
         self.allocate = below.allocate
         self.free = below.free
         self.interrupt = below.interrupt
-        self.abandon = below.abandon
         self.close = below.close
 
     def introduce(self) -> None:

@@ -106,6 +106,9 @@ class Bus:
     def is_shared(self) -> bool:
         return False
 
+    def abandon(self, device: Device) -> None:
+        """Nothing is shared: the child has a bus of its own, with a copy of each stick."""
+
     def watch(self) -> Watch:
         watch = Watch(self._forget)
         with self._lock:

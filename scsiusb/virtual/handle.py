@@ -151,7 +151,3 @@ class VirtualHandle:
             self.is_open = False
             for interface in [each for each, owner in connection.claims.items() if owner is self]:
                 del connection.claims[interface]
-
-    def abandon(self) -> None:
-        """The child's copy of the stick is its own; the parent's is not reached."""
-        self.close()

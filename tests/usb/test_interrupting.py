@@ -123,15 +123,19 @@ def test_a_handle_interrupts_its_transfers(fake: FakeBackend) -> None:
     assert handle.bulk(IN, buffer, 100) == (Code.OK, 512)
 
 
-def test_an_abandoned_handle_never_reaches_libusb_again(fake: FakeBackend) -> None:
+def test_a_handle_that_is_dropped_is_closed(fake: FakeBackend) -> None:
     handle = LibusbBackend().open(DEVICE)
-    buffer = handle.allocate(512)
     fake.lib.calls.clear()
-    handle.abandon()
-    handle.close()
-    assert handle.bulk(IN, buffer, 100) == (Code.NO_DEVICE, 0)
-    with pytest.raises(UsbError, match="the handle is closed"):
-        handle.claim(0)
+    del handle
+    assert [call[0] for call in fake.lib.calls] == ["close"]
+
+
+def test_a_childs_copy_of_a_handle_never_reaches_libusb(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = LibusbBackend().open(DEVICE)
+    fake.lib.calls.clear()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 0)
+        del handle
     assert fake.lib.calls == []
 
 
@@ -139,7 +143,7 @@ def test_on_linux_the_childs_copy_of_the_node_is_closed(fake: FakeBackend, monke
     closed: list[object] = []
     monkeypatch.setattr(module, "ON_LINUX", True)
     monkeypatch.setattr(linux, "close_node", closed.append)
-    LibusbBackend().open(DEVICE).abandon()
+    LibusbBackend().abandon(DEVICE)
     assert closed == [DEVICE]
 
 
