@@ -6,6 +6,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
@@ -165,10 +166,11 @@ class Disk:
         with memoryview(data) as whole, whole.cast("B") as view:
             medium = self._medium()
             blocks = _whole_blocks(medium, view)
-            for at, count, piece in _pieces(medium, lba, blocks, view):
-                if self._unflushed_since is None:
-                    self._unflushed_since = self.unit.resets
-                self._write_piece(medium, at, count, piece)
+            with self._telling_of_an_unplug():
+                for at, count, piece in _pieces(medium, lba, blocks, view):
+                    if self._unflushed_since is None:
+                        self._unflushed_since = self.unit.resets
+                    self._write_piece(medium, at, count, piece)
             return blocks
 
     def flush(self) -> None:
@@ -221,11 +223,21 @@ class Disk:
         return limits.max_transfer if isinstance(limits, BlockLimits) else 0
 
     def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        for at, count, piece in _pieces(medium, lba, blocks, view):
-            kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
-            with piece, self.unit.transport.buffer(len(piece)) as buffer:
-                self._on_medium(medium, kind(at, count, block_size=medium.block_size), buffer)
-                piece[:] = buffer
+        with self._telling_of_an_unplug():
+            for at, count, piece in _pieces(medium, lba, blocks, view):
+                kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
+                with piece, self.unit.transport.buffer(len(piece)) as buffer:
+                    self._on_medium(medium, kind(at, count, block_size=medium.block_size), buffer)
+                    piece[:] = buffer
+
+    @contextmanager
+    def _telling_of_an_unplug(self) -> Iterator[None]:
+        """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
+        try:
+            yield
+        except DeviceGone:
+            self._unflushed_since = None
+            raise
 
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
@@ -242,9 +254,6 @@ class Disk:
                 self.unit.transfer(command, buffer)
         except (MediumChanged, NoMedium):
             self._known = None
-            raise
-        except DeviceGone:  # so the caller knows what became of writes that were not flushed
-            self._unflushed_since = None
             raise
 
     def _flush(self, timeout: float | None) -> None:

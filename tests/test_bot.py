@@ -477,7 +477,9 @@ def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: B
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later(
+    bus: MeddledBus, transport: BulkOnlyTransport
+) -> None:
     handle = bus.handles[0]
     with transport.buffer(512):
         transport.close()

@@ -16,6 +16,7 @@ from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.virtual import Bus
 from scsiusb.virtual.watch import Watch
 from tests.sticks import MeddledBus, Worker, restless_threads, run_all, stick, wait_until
 from tests.test_sharing import first, hanging_read, unplug
@@ -259,3 +260,26 @@ def read_until_gone(disk: Disk) -> None:
     with pytest.raises(DeviceGone):
         while True:
             disk.read(0, 1)
+
+
+def test_who_was_told_of_an_unplug_by_any_call_is_not_told_again_by_close() -> None:
+    """Before or after the watcher saw it, and also where the call fails before anything is sent."""
+    for call in ("read", "write"):
+        bus = Bus(stick())
+        disk = open_on(bus)
+        disk.write(0, bytes(512))
+        bus.unplug(bus.devices()[0])
+        for _ in range(3):
+            with pytest.raises(DeviceGone):
+                disk.read(0, 1) if call == "read" else disk.write(0, bytes(512))
+        disk.close()
+
+
+def test_writes_that_were_not_flushed_are_told_by_close_if_nothing_else_did() -> None:
+    bus = Bus(stick())
+    disk = open_on(bus)
+    disk.write(0, bytes(512))
+    bus.unplug(bus.devices()[0])
+    with pytest.raises(DeviceGone):
+        disk.close()
+    disk.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import marshal
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.abc import InspectLoader
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ SHELL: Final = "/bin/sh"
 # The warden is the shell's child, and soon nobody's: this program's wait() and SIGCHLD are its own affair. A shell
 # without job control would give what it starts in the background /dev/null in the place of our socket.
 SCRIPT: Final = 'exec 3<&0; "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
+LOADER: Final = "import marshal; exec(marshal.loads(open('/proc/self/fd/{}', 'rb').read()))"
 START_PATIENCE: Final = 10.0  # seconds, for the shell
 SEND_PATIENCE: Final = 5.0  # for a warden that is still starting to read what is in its socket
 PAUSE: Final = 0.001
@@ -107,7 +110,7 @@ class Warden:
         self._hang_up()
         try:
             self._start()
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
             self._hang_up()
             self._warn(f"no warden could be started: {error}")
         else:
@@ -121,12 +124,14 @@ class Warden:
             log.warning("nothing looks after the devices held: %s; %s", why, remedy)
 
     def _start(self) -> None:
-        command = [*_command(), *self._roots]
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, os.fdopen(os.memfd_create("warden"), "wb") as program:
             ours.settimeout(SEND_PATIENCE)
             self._socket, self._inode = ours, os.fstat(ours.fileno()).st_ino
-            self._pid = _spawn(command, theirs.fileno())
+            program.write(_compiled())
+            program.flush()
+            command = [*_command(program.fileno()), *self._roots]
+            self._pid = _spawn(command, theirs.fileno(), program.fileno())
 
 
 def holding_of(record: Record, lease: Path | None) -> Holding:
@@ -145,18 +150,25 @@ def holding_of(record: Record, lease: Path | None) -> Holding:
     return holding
 
 
-def _command() -> list[str]:
-    """OSError where there is no Python to run it, or no file of it, as in a frozen program."""
-    script = warden_main.__file__
+def _command(program: int) -> list[str]:
+    """Named in what `ps` shows. OSError where there is no Python to run it, as in a frozen program."""
     if getattr(sys, "frozen", False) or not os.path.isfile(sys.executable):
         raise OSError("this program is not run by a Python interpreter that could be started again")
-    if not os.path.isfile(script):
-        raise OSError(f"{script} is no file")
     since = started(os.getpid())
-    return [sys.executable, "-I", "-S", script, str(os.getpid()), "-" if since is None else str(since)]
+    words = [str(os.getpid()), "-" if since is None else str(since)]
+    return [sys.executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
 
 
-def _spawn(command: list[str], connection: int) -> int:
+def _compiled() -> bytes:
+    """The warden's program. Python would compile a script at each start, which takes longer than all the rest."""
+    loader = warden_main.__spec__.loader if warden_main.__spec__ else None
+    code = loader.get_code(warden_main.__name__) if isinstance(loader, InspectLoader) else None
+    if code is None:
+        raise OSError("its program cannot be read")
+    return marshal.dumps(code)
+
+
+def _spawn(command: list[str], connection: int, program: int) -> int:
     """Its pid, as soon as it runs its own program. It inherits that all signals are blocked, and keeps them so."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -167,6 +179,7 @@ def _spawn(command: list[str], connection: int) -> int:
             stderr=subprocess.DEVNULL,
             cwd="/",
             env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
+            pass_fds=[program],
             start_new_session=True,
         ) as shell:
             try:

@@ -1,7 +1,7 @@
 """The warden's program: outlives the process that started it, and gives back what that held if it died without a word.
 
-Run as `python -I -S warden_main.py PID STARTED SYSFS DEV`, with a socket to that process as its standard input,
-and imported for `give_back`. It must be up in no time, so it imports next to nothing, and nothing of scsiusb.
+Run by `python -I -S`, as a script or compiled, with PID STARTED SYSFS DEV and a socket to that process as its standard
+input, and imported for `give_back`. It must be up in no time, so it imports next to nothing, and nothing of scsiusb.
 """
 
 from __future__ import annotations
@@ -387,4 +387,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[-4:])

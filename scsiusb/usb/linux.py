@@ -145,9 +145,9 @@ def _mounts() -> Iterator[tuple[str, str]]:
         number, mount_point = fields.split(" ")[2], _unescape(fields.split(" ")[4])
         source = _unescape(rest.split(" ")[1])
         use = f"is mounted on {mount_point}"
-        by_number = DEV_BLOCK / number
-        if by_number.exists():
-            yield by_number.resolve().name, use
+        by_number = _target(DEV_BLOCK / number)
+        if by_number is not None:
+            yield os.path.basename(by_number), use
         elif source.startswith("/dev/"):
             yield os.path.basename(os.path.realpath(source)), use
 

@@ -551,7 +551,7 @@ for file in files: file.close()
     assert (tmp_path / "file").read_bytes() == b""
 
 
-@pytest.mark.parametrize("how", ["no interpreter", "frozen", "no shell", "no script", "a shell that says nothing"])
+@pytest.mark.parametrize("how", ["no interpreter", "frozen", "no shell", "no program", "a shell that says nothing"])
 def test_without_a_warden_one_warning_and_on(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -559,7 +559,7 @@ def test_without_a_warden_one_warning_and_on(
         "no interpreter": (sys, "executable", ""),
         "frozen": (sys, "frozen", True),
         "no shell": (warden, "SHELL", "/nowhere/sh"),
-        "no script": (warden_main, "__file__", "/some.zip/warden_main.py"),
+        "no program": (warden_main, "__spec__", None),
         "a shell that says nothing": (warden, "SHELL", "/bin/true"),
     }
     target, name, value = changes[how]

@@ -16,6 +16,7 @@ GUEST_GADGETS = Path("/run/gadgets")
 MIB = 1 << 20
 TIB = 1 << 40
 Value = str | int  # of a property of QEMU's devices; bool is an int
+CONTROLLERS = ("xhci", "xhci-spare")  # the zoo is on the first; one has 15 ports at most
 PARTITION = MIB  # where the FAT stick's partition begins
 
 
@@ -103,7 +104,8 @@ def build(folder: Path, share: Path) -> list[str]:
                 _fill(folder / device.file(lun), unit)
     (share / "zoo.json").write_text(json.dumps([_describe(device) for device in ZOO], indent=1))
     (share / "gadgets").write_text("".join(f"{line}\n" for line in _gadgets()))
-    return ["-device", "qemu-xhci,id=xhci,p2=15,p3=15", *(word for device in ZOO for word in _qemu(device, folder))]
+    controllers = [word for name in CONTROLLERS for word in ("-device", f"qemu-xhci,id={name},p2=15,p3=15")]
+    return [*controllers, *(word for device in ZOO for word in _qemu(device, folder))]
 
 
 def _fill(path: Path, unit: Unit) -> None:

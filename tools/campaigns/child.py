@@ -1,0 +1,106 @@
+"""Forks of the campaign's process, which has imported everything and has never touched libusb."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import select
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from tempfile import TemporaryFile
+from typing import NoReturn
+
+import libusb_package
+
+PATIENCE = 60.0
+
+
+def warm_up() -> None:
+    """Imports what each fork would import, which takes seconds under emulation, by working with a virtual stick."""
+    for name in ("usb.backend.libusb1", "scsiusb.usb.libusb", "scsiusb.usb.hotplug", "scsiusb.manager.warden"):
+        import_module(name)
+    ctypes.CDLL(str(libusb_package.get_library_path()))
+    from scsiusb.cli.app import run
+
+    with TemporaryFile("w+") as nowhere, redirect_stdout(nowhere):
+        for words in (["read", "virtual:", "--lba", "0", "--blocks", "1"], ["recover", "--json"]):
+            if run(words):
+                raise RuntimeError(f"scsiusb {' '.join(words)} does not work")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+
+class Child:
+    """A fork, in a process group of its own, whose output goes into memory."""
+
+    def __init__(self, run: Callable[[], int]) -> None:
+        self._out, self._err = (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err"))
+        self.pid = os.fork()
+        if not self.pid:
+            _be(run, self._out, self._err)
+        self.descriptor = os.pidfd_open(self.pid)
+        self._status: int | None = None
+
+    def is_dead(self, seconds: float = 0.0) -> bool:
+        """Waits at most so long for it to die."""
+        return self._status is not None or bool(select.select([self.descriptor], [], [], seconds)[0])
+
+    def wait(self) -> Ended:
+        """Negative status: the signal that killed it."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return Ended(self._status, _content(self._out), _content(self._err).decode(errors="replace").strip())
+
+    def close(self) -> None:
+        for descriptor in (self._out, self._err, self.descriptor):
+            os.close(descriptor)
+
+
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+
+
+def _be(run: Callable[[], int], out: int, err: int) -> NoReturn:
+    """Never returns into the parent's code; ends as the interpreter ends."""
+    status = 70
+    try:
+        os.setpgid(0, 0)
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        status = run()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except BaseException as error:  # noqa: BLE001 - nothing may get into the parent's code
+        with suppress(OSError):
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def scsiusb(*words: object) -> Ended:
+    """Runs a command as users do, without the seconds that Python takes to start."""
+
+    def run() -> int:
+        from scsiusb.cli.app import run
+
+        return run([str(word) for word in words])
+
+    child = Child(run)
+    try:
+        if not child.is_dead(PATIENCE):
+            os.kill(child.pid, 9)
+        return child.wait()
+    finally:
+        child.close()

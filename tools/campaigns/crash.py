@@ -1,0 +1,327 @@
+"""The crash campaign: a program that uses a device is killed at a random instant, and nothing may be left of it."""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaigns import deaths
+from campaigns.child import Child, scsiusb, warm_up
+from campaigns.content import Content, written_and_flushed
+from campaigns.deaths import SIGNALS, WAYS, MemoryLimit, Victim
+from campaigns.progress import BLOCK, Phase, Progress
+from campaigns.remains import KernelLog, remains
+from campaigns.report import Report, in_words, spread
+from campaigns.worker import VARIANTS, Worker
+from scsiusb.manager.folders import own
+from scsiusb.manager.record import file_name
+from scsiusb.manager.warden_main import IN_COMMAND
+from tests.kernel.machine import USB, Device, wait_for, zoo
+
+WINDOW = 16384  # blocks at the beginning of the disk that are written and compared
+LIMIT = 2.0  # seconds after the death
+PATIENCE = 8.0  # beyond that, to know how late it comes
+STARTUP = 60.0
+AIMING = 5.0  # it may never come there again
+INSIDE = 0.8  # of the kills that aim at what is mostly commands wait for one to be on the wire
+PAUSE = 0.0005
+SHORTLY = 0.002  # after a command was seen to go onto the wire
+MOST_ACTIONS = 8  # before the kill
+# What the worker is to be at when it is killed; None: anything.
+AIMS: tuple[Phase | None, ...] = (Phase.READING, Phase.WRITING, Phase.OPENING, Phase.CLOSING, Phase.FLUSHING, None)
+WEIGHTS = (30, 28, 18, 10, 6, 8)
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    warm_up()
+    campaign = Campaign(zoo()["scratch"].wait(), options.seed, report)
+    try:
+        campaign.run(options.kills)
+    finally:
+        campaign.close()
+    campaign.conclude(options.kills, options.inside)
+
+
+@dataclass
+class Kill:
+    """One kill: how it is to be done, and what came of it."""
+
+    number: int
+    way: str
+    variant: str
+    aim: Phase | None
+    inside: bool
+    coin: bool
+    faults: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        aim = self.aim.name.lower() if self.aim is not None else "any"
+        return {"kill": self.number, "way": self.way, "variant": self.variant, "aim": aim, **self.facts}
+
+
+class LeaseView:
+    """The lease's page, which tells whether a command is on the wire, and was, even when the file is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self._view: mmap.mmap | None = None
+
+    def look(self) -> bool:
+        """Takes the file that there is now, if it is another one; True while a command is on the wire."""
+        with suppress(OSError, ValueError):
+            if self._path.stat().st_ino != self._inode:
+                with self._path.open("rb") as file:
+                    self._inode = os.fstat(file.fileno()).st_ino
+                    self._view = mmap.mmap(file.fileno(), IN_COMMAND + 1, access=mmap.ACCESS_READ)
+        return self.in_command
+
+    @property
+    def in_command(self) -> bool:
+        return self._view is not None and self._view[IN_COMMAND] == ord("1")
+
+
+def _lease(device: Device) -> Path:
+    bus, number = (int((device.folder / name).read_text()) for name in ("busnum", "devnum"))
+    return own()[0] / file_name(bus, number, 0)
+
+
+class Campaign:
+    """One device, one victim after the other."""
+
+    def __init__(self, device: Device, seed: int, report: Report) -> None:
+        self._device = device
+        self._unit = device.units[0]
+        self._choice = random.Random(seed)
+        self._report = report
+        self._log = KernelLog()
+        self._limit = MemoryLimit()
+        self._beyond = self._unit.backing(WINDOW, self._unit.blocks - WINDOW)
+        self._content = Content(self._unit.kernel_read(0, WINDOW))
+        self._spent = {phase: [0.0, 0] for phase in Phase}
+        self._kills: list[Kill] = []
+
+    def run(self, kills: int) -> None:
+        self._report.faults += [f"before the campaign: {remain}" for remain in remains()]
+        for number, way in enumerate(self._ways(kills)):
+            kill = self._plan(number + 1, way)
+            self._kills.append(kill)
+            self._kill(kill)
+            self._report.line(kill.faults + kill.stale, **kill.as_json())
+            self._repair(kill)
+
+    def close(self) -> None:
+        self._limit.close()
+
+    def conclude(self, kills: int, part: float) -> None:
+        """The whole disk, and the sums."""
+        whole = bytes(self._content.data) + self._beyond
+        if self._unit.backing(0, self._unit.blocks) != whole:
+            self._report.faults.append("the medium does not hold what the kernel read from it, or was written beyond")
+        inside = sum(bool(kill.facts.get("in_command")) for kill in self._kills)
+        if inside < kills * part:
+            self._report.faults.append(f"only {inside} of {kills} kills were inside a command")
+        stale = sum(bool(kill.stale) for kill in self._kills)
+        bound = [kill.facts["bound_after"] for kill in self._kills if kill.way != "warden" and not kill.stale]
+        self._report.words += [f"{kills} kills", f"{inside} inside a command", f"{stale} stale"]
+        self._report.words.append(f"driver back in {in_words(bound)}")
+        self._report.summary |= self._summary(kills, inside, stale)
+
+    def _summary(self, kills: int, inside: int, stale: int) -> dict[str, Any]:
+        times = ("bound_after", "clean_after", "readable_after", "read_seconds")
+        own = [kill for kill in self._kills if kill.way != "warden"]
+        return {
+            "kills": kills,
+            "in_command": inside,
+            "stale": stale,
+            "ways": Counter(kill.way for kill in self._kills),
+            "phases": Counter(kill.facts["phase"] for kill in self._kills if "phase" in kill.facts),
+            "flushed_blocks": sum(kill.facts.get("flushed_blocks", 0) for kill in self._kills),
+            "out_of_memory_by": self._limit.name,
+            "times": {name: spread([kill.facts[name] for kill in own if name in kill.facts]) for name in times},
+        }
+
+    def _ways(self, kills: int) -> list[str]:
+        """Each way as often as the others, in a random order."""
+        ways = [WAYS[number % len(WAYS)] for number in range(kills)]
+        self._choice.shuffle(ways)
+        return ways
+
+    def _plan(self, number: int, way: str) -> Kill:
+        (aim,) = self._choice.choices(AIMS, WEIGHTS)
+        variants = [each for each in VARIANTS if aim is not Phase.CLOSING or each != "keep"]
+        inside = aim not in (None, Phase.OPENING) and self._choice.random() < INSIDE
+        return Kill(number, way, self._choice.choice(variants), aim, inside, self._choice.random() < 0.5)
+
+    # --- one kill -------------------------------------------------------------------------------
+
+    def _kill(self, kill: Kill) -> None:
+        progress, view = Progress(), LeaseView(_lease(self._device))
+        receiver, sender = os.pipe()
+        child = Child(lambda: self._work(kill, progress, receiver))
+        try:
+            self._aim(kill, progress, child, view)
+            view.look()
+            self._strike(kill, Victim(child.pid, sender), child)
+            died = time.monotonic()
+            kill.facts |= {"phase": progress.phase.name.lower(), "in_command": view.in_command}
+            self._judge(kill, child)
+            self._after(kill, progress, died)
+        except AssertionError as error:  # the machine is not as it must be
+            kill.faults.append(str(error))
+        finally:
+            self._end(child)
+            os.close(receiver)
+            os.close(sender)
+
+    def _work(self, kill: Kill, progress: Progress, orders: int) -> int:
+        if kill.way == "memory":
+            self._limit.apply()
+        Worker(kill.variant, self._device.address, self._content, self._choice.getrandbits(32), progress).run(orders)
+
+    def _aim(self, kill: Kill, progress: Progress, child: Child, view: LeaseView) -> None:
+        """Waits until the worker is where it is to be killed, and then for a random while."""
+        if kill.aim is None:
+            child.is_dead(self._choice.random())
+            return
+        actions = self._choice.randrange(MOST_ACTIONS)
+        if kill.aim is Phase.OPENING and (kill.variant == "keep" or kill.coin):
+            actions = 0
+        deadline = time.monotonic() + AIMING
+        while progress.phase is not kill.aim or progress.actions < actions or (kill.inside and not view.look()):
+            # Commands are short: for one of them it does not sleep.
+            if child.is_dead(0 if progress.phase is kill.aim else PAUSE):
+                return
+            if time.monotonic() > deadline:  # then wherever it is
+                return
+        time.sleep(self._choice.random() * (SHORTLY if kill.inside else self._length(kill.aim)))
+
+    def _length(self, phase: Phase) -> float:
+        seconds, times = self._spent[phase]
+        return seconds / times if times else 0.005
+
+    def _strike(self, kill: Kill, victim: Victim, child: Child) -> None:
+        struck = time.monotonic()
+        deaths.kill(victim, kill.way, kill.coin)
+        if not child.is_dead(STARTUP):
+            kill.faults.append(f"the worker survived {kill.way}")
+            os.kill(victim.pid, signal.SIGKILL)
+        kill.facts["died_after"] = round(time.monotonic() - struck, 4)
+
+    def _judge(self, kill: Kill, child: Child) -> None:
+        """It must have died of what it was killed with."""
+        ended = child.wait()
+        wanted = {"exit": {0}, "memory": {-signal.SIGKILL, -signal.SIGABRT}}.get(kill.way, {-signal.SIGKILL})
+        if kill.way in SIGNALS:
+            wanted = {-signal.Signals[kill.way]}
+        kill.facts["status"] = ended.status
+        if ended.status not in wanted:
+            kill.faults.append(f"the worker ended with {ended.status}: {ended.err}")
+
+    def _end(self, child: Child) -> None:
+        if not child.is_dead():
+            os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.close()
+
+    # --- what must be so afterwards -------------------------------------------------------------
+
+    def _after(self, kill: Kill, progress: Progress, died: float) -> None:
+        for phase in Phase:
+            seconds, times = progress.spent(phase)
+            self._spent[phase][0] += seconds
+            self._spent[phase][1] += times
+        reads_at_once = kill.way == "warden" and kill.coin
+        if reads_at_once:
+            self._read(kill)
+        elif kill.way == "warden":
+            self._recover(kill)
+        self._await_order(kill, time.monotonic() if kill.way == "warden" else died)
+        self._look_with_kernel(kill, progress, died)
+        if not reads_at_once:
+            self._read(kill)
+            self._await_nothing(kill, "after the read")
+
+    def _recover(self, kill: Kill) -> None:
+        ended = scsiusb("recover", "--json")
+        kill.facts["recovered"] = ended.out.decode(errors="replace").strip()
+        if ended.status:
+            kill.faults.append(f"recover: status {ended.status}: {ended.err}")
+
+    def _await_order(self, kill: Kill, since: float) -> None:
+        """The driver is bound, and nothing is left, in time."""
+        self._wait(lambda: self._device.bound() == self._device.driver, since)
+        kill.facts["bound_after"] = round(time.monotonic() - since, 4)
+        if self._device.bound() != self._device.driver:
+            kill.stale.append(f"no driver is bound {time.monotonic() - since:.1f} s after the death")
+        elif kill.facts["bound_after"] > LIMIT:
+            kill.stale.append(f"the driver was bound {kill.facts['bound_after']:.2f} s after the death")
+        left, clean = self._await_clean(since)
+        kill.facts["clean_after"] = round(clean - since, 4)
+        kill.stale += left
+        if not kill.stale and kill.facts["clean_after"] > LIMIT:
+            kill.stale.append(f"something was left for {kill.facts['clean_after']:.2f} s after the death")
+
+    def _await_clean(self, since: float) -> tuple[list[str], float]:
+        """What is left, and when there was nothing any more: seen twice, as a warden may have been about to start."""
+        found, empty_since = remains(), 0.0
+        while time.monotonic() < since + LIMIT + PATIENCE:
+            if not found and empty_since:
+                break
+            empty_since = 0.0 if found else time.monotonic()
+            time.sleep(0.02)
+            found = remains()
+        return found, empty_since or time.monotonic()
+
+    def _wait(self, condition: Callable[[], bool], since: float) -> None:
+        while not condition() and time.monotonic() < since + LIMIT + PATIENCE:
+            time.sleep(0.002)
+
+    def _look_with_kernel(self, kill: Kill, progress: Progress, died: float) -> None:
+        self._device.wait()
+        found = self._unit.kernel_read(0, WINDOW)
+        kill.facts["readable_after"] = round(time.monotonic() - died, 4)
+        journal = progress.journal()
+        kill.facts |= {"actions": progress.actions, "rounds": progress.rounds}
+        kill.facts["flushed_blocks"] = written_and_flushed(journal)
+        kill.faults += self._content.settle(journal, found)
+
+    def _read(self, kill: Kill) -> None:
+        """The next command, at its first try. What it reads is compared with what the kernel reads."""
+        blocks = self._choice.choice((1, 8, 256))
+        lba = self._choice.randrange(WINDOW, self._unit.blocks - blocks)
+        began = time.monotonic()
+        ended = scsiusb("read", self._device.address, "--lba", lba, "--blocks", blocks)
+        kill.facts["read_seconds"] = round(time.monotonic() - began, 4)
+        at = (lba - WINDOW) * BLOCK
+        if ended.status:
+            kill.faults.append(f"the next read: status {ended.status}: {ended.err}")
+        elif ended.out != self._beyond[at : at + blocks * BLOCK]:
+            kill.faults.append(f"the next read got wrong data, {len(ended.out)} bytes: {ended.err}")
+        if self._device.bound() != self._device.driver:
+            kill.faults.append("the read did not give the driver back")
+
+    def _await_nothing(self, kill: Kill, when: str) -> None:
+        left, _ = self._await_clean(time.monotonic())
+        kill.faults += [f"{remain} {when}" for remain in left]
+        kill.faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+
+    def _repair(self, kill: Kill) -> None:
+        """So that one fault stays one."""
+        if self._device.bound() is None:
+            scsiusb("recover")
+            with suppress(OSError):
+                Path(USB / "drivers_probe").write_text(self._device.interface.name)
+            wait_for(lambda: self._device.bound() is not None, "the driver to be bound again")

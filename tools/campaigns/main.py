@@ -1,0 +1,53 @@
+"""The campaigns' command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from campaigns.report import Report
+
+EPILOG = """\
+in the lab:     tools/lab --silence 600 run -- tools/campaign crash --seed 7
+anywhere:       .venv/bin/python tools/campaign soak --device virtual:
+
+Prints a JSON object a line, the last one the summary, and a verdict on stderr.
+Exit status 0: all held. The seed makes the choices the same; the moments are the machine's."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one campaign; return the exit status."""
+    options = _parser().parse_args(arguments)
+    with ExitStack() as stack:
+        out = stack.enter_context(options.output.open("w")) if options.output else sys.stdout
+        run: Callable[[argparse.Namespace, Report], None] = import_module(f"campaigns.{options.campaign}").run
+        report = Report(options.campaign, options.seed, out)
+        run(options, report)
+        return report.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw: Any = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="tools/campaign", description=__doc__, epilog=EPILOG, formatter_class=raw)
+    campaigns = parser.add_subparsers(dest="campaign", required=True, metavar="CAMPAIGN")
+    crash = campaigns.add_parser("crash", help="kill a program that uses a device, at random instants (lab)")
+    crash.add_argument("--kills", type=int, default=200, metavar="N")
+    crash.add_argument("--inside", type=float, default=0.3, metavar="PART", help="of the kills, at least: in a command")
+    plug = campaigns.add_parser("plug", help="unplug and plug in a device that is in use (lab)")
+    plug.add_argument("--cycles", type=int, default=100, metavar="N")
+    many = campaigns.add_parser("many", help="plug in and unplug many sticks at the same time (lab)")
+    many.add_argument("--sticks", type=int, default=16, metavar="N")
+    many.add_argument("--rounds", type=int, default=5, metavar="N")
+    soak = campaigns.add_parser("soak", help="many commands, many openings")
+    soak.add_argument("--device", metavar="DEVICE", help="as for scsiusb; default: the lab's stick")
+    soak.add_argument("--commands", type=int, default=100_000, metavar="N")
+    soak.add_argument("--opens", type=int, default=1_000, metavar="N")
+    for campaign in (crash, plug, many, soak):
+        campaign.add_argument("--seed", type=int, default=1, metavar="N")
+        campaign.add_argument("--output", type=Path, metavar="FILE", help="for the JSON lines, instead of stdout")
+    return parser

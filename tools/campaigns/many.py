@@ -1,0 +1,156 @@
+"""Many sticks plugged in and pulled at the same time: every event must be there, once and in order."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import scsiusb
+from campaigns.footprint import Footprint, footprint, growth, one_heap
+from campaigns.plug import plug
+from campaigns.recorder import ATTACHED, DETACHED, Recorder
+from campaigns.remains import KernelLog
+from campaigns.report import Report
+from tests.kernel.machine import wait_for
+from tests.kernel.qmp import qmp
+
+SIZE = 16 << 20
+SPARE = "xhci-spare.0"
+SPARE_PORTS = 15
+FIRST = "xhci.0"
+CLIENTS = 4  # of the sticks are open when they are pulled
+PATIENCE = 60.0
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    one_heap()
+    with ExitStack() as stack:
+        sticks = [Stick(number) for number in range(options.sticks)]
+        for stick in sticks:
+            stick.make()
+            stack.callback(stick.destroy)
+        manager = stack.enter_context(scsiusb.Manager())
+        campaign = Campaign(manager, sticks, random.Random(options.seed), report)
+        stack.callback(campaign.pull_all)
+        campaign.run(options.rounds)
+        campaign.conclude()
+
+
+class Stick:
+    """A stick of QEMU's on nothing but zeroes."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"many-{number}"
+        self.serial = f"MANY{number:02d}"
+        bus = SPARE if number < SPARE_PORTS else FIRST
+        self._qemu: dict[str, Any] = {
+            "driver": "usb-storage",
+            "id": self.name,
+            "bus": bus,
+            "drive": self.name,
+            "serial": self.serial,
+        }
+        self.is_plugged = False
+
+    def make(self) -> None:
+        qmp("blockdev-add", driver="null-co", size=SIZE, **{"node-name": self.name, "read-zeroes": True})
+
+    def destroy(self) -> None:
+        qmp("blockdev-del", **{"node-name": self.name})
+
+    def plug(self) -> None:
+        plug(self._qemu)
+        self.is_plugged = True
+
+    def pull(self) -> None:
+        self.is_plugged = False
+        qmp("device_del", id=self.name)
+
+
+class Campaign:
+    """One manager that sees them all."""
+
+    def __init__(self, manager: scsiusb.Manager, sticks: list[Stick], choice: random.Random, report: Report) -> None:
+        self._manager = manager
+        self._sticks = sticks
+        self._choice = choice
+        self._report = report
+        self._log = KernelLog()
+        self._recorder = Recorder(manager, [stick.serial for stick in sticks])
+        self._footprints: list[Footprint] = []
+
+    def run(self, rounds: int) -> None:
+        for number in range(1, rounds + 1):
+            faults, facts = self._round(number)
+            self._footprints.append(footprint())
+            if number > 1:
+                faults += growth(self._footprints[0], self._footprints[-1:])
+            faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+            self._report.line(faults, round=number, **facts, **self._footprints[-1].as_json())
+
+    def pull_all(self) -> None:
+        for stick in self._sticks:
+            if stick.is_plugged:
+                stick.pull()
+        time.sleep(1)
+
+    def conclude(self) -> None:
+        self._manager.close()
+        self._recorder.join()
+        rounds = len(self._footprints)
+        self._report.faults += self._recorder.faults({stick.serial: rounds for stick in self._sticks}, ())
+        events = len(self._recorder.by_iterator)
+        self._report.words += [f"{len(self._sticks)} sticks", f"{rounds} rounds", f"{events} events in three ways"]
+        self._report.summary |= {"sticks": len(self._sticks), "rounds": rounds, "events": events}
+
+    def _round(self, number: int) -> tuple[list[str], dict[str, Any]]:
+        """Each time in another order; what is open when it is pulled is told, too."""
+        self._choice.shuffle(self._sticks)
+        began = time.monotonic()
+        for stick in self._sticks:
+            stick.plug()
+        ordered = time.monotonic()
+        self._await(ATTACHED, number)
+        attached = time.monotonic()
+        gone: list[str] = []
+        disks = [
+            self._open(stick, gone) for stick in self._choice.sample(self._sticks, min(CLIENTS, len(self._sticks)))
+        ]
+        self._choice.shuffle(self._sticks)
+        pulled = time.monotonic()
+        for stick in self._sticks:
+            stick.pull()
+        self._await(DETACHED, number)
+        facts = {"ordered": ordered - began, "attached": attached - began, "detached": time.monotonic() - pulled}
+        wait_for(lambda: len(gone) >= len(disks), "every client to be told", PATIENCE)
+        faults = [] if len(gone) == len(disks) else [f"{len(gone)} calls of on_gone for {len(disks)} clients"]
+        for disk in disks:
+            faults += _must_be_gone(disk)
+        return faults, {name: round(value, 3) for name, value in facts.items()}
+
+    def _open(self, stick: Stick, gone: list[str]) -> scsiusb.Disk:
+        disk = self._manager.open(f"serial={stick.serial}", on_gone=lambda: gone.append(stick.serial))
+        if any(disk.read(0, 8)):
+            raise AssertionError(f"{stick.name} reads other than zeroes")
+        return disk
+
+    def _await(self, kind: str, number: int) -> None:
+        serials = [stick.serial for stick in self._sticks]
+        wait_for(
+            lambda: all(self._recorder.count(kind, serial) >= number for serial in serials),
+            f"all sticks to be {kind}",
+            PATIENCE,
+        )
+
+
+def _must_be_gone(disk: scsiusb.Disk) -> list[str]:
+    try:
+        disk.read(0, 1)
+    except scsiusb.DeviceGone:
+        return []
+    finally:
+        disk.close()
+    return [f"{disk} still works after it was pulled"]

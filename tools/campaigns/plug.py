@@ -1,0 +1,203 @@
+"""The plug campaign: a device is pulled and plugged in again while clients use it, open it and wait for events."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import scsiusb
+from campaigns.clients import KINDS, Client, RandomOpener
+from campaigns.footprint import Footprint, footprint, growth, one_heap
+from campaigns.recorder import ATTACHED, DETACHED, Recorder
+from campaigns.remains import KernelLog
+from campaigns.report import Report, in_words, spread
+from campaigns.uevents import Uevents
+from tests.kernel.machine import Device, wait_for, zoo
+from tests.kernel.qmp import QmpError, qmp
+
+DEVICES = ("scratch", "scratch", "stick", "fat")  # a cycle takes one of them
+LIMIT = 1.0  # seconds from the kernel's noticing until a client is told
+PATIENCE = 30.0
+REFERENCE = 8192  # blocks that are compared
+RUN_FOR = 0.15  # seconds that the clients run at most before the device is pulled
+WARM_UP = 3  # cycles, at least; the first tenth
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    one_heap()
+    devices = {name: zoo()[name].wait() for name in dict.fromkeys(DEVICES)}
+    with ExitStack() as stack:
+        uevents = Uevents()
+        stack.callback(uevents.close)
+        manager = stack.enter_context(scsiusb.Manager())
+        campaign = Campaign(manager, devices, uevents, random.Random(options.seed), report)
+        campaign.run(options.cycles)
+        campaign.conclude()
+
+
+class Campaign:
+    """One manager that sees it all."""
+
+    def __init__(
+        self,
+        manager: scsiusb.Manager,
+        devices: dict[str, Device],
+        uevents: Uevents,
+        choice: random.Random,
+        report: Report,
+    ) -> None:
+        self._manager = manager
+        self._devices = devices
+        self._uevents = uevents
+        self._choice = choice
+        self._report = report
+        self._log = KernelLog()
+        self._references = {name: device.units[0].backing(0, REFERENCE) for name, device in devices.items()}
+        self._plugs = Counter({device.serial: 1 for device in devices.values()})
+        self._recorder = Recorder(manager, self._plugs)
+        self._opener = RandomOpener([manager.open, scsiusb.open], choice.getrandbits(32))
+        self._footprints: list[Footprint] = []
+        self._delays: list[float] = []
+
+    def run(self, cycles: int) -> None:
+        warm = max(WARM_UP, cycles // 10)
+        for number in range(1, cycles + 1):
+            name = self._choice.choice(DEVICES) if number > len(DEVICES) else DEVICES[number - 1]
+            faults, facts = self._cycle(name)
+            self._footprints.append(footprint())
+            base = self._footprints[min(warm, len(self._footprints)) - 1]
+            if number > warm:
+                faults += growth(base, self._footprints[-1:])
+            faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+            self._report.line(faults, cycle=number, device=name, **facts, **self._footprints[-1].as_json())
+
+    def conclude(self) -> None:
+        self._opener.close()
+        self._manager.close()
+        self._recorder.join()
+        report, plugs = self._report, dict(self._plugs)
+        report.faults += self._recorder.faults(plugs, plugs)
+        cycles = len(self._footprints)
+        events = len(self._recorder.by_iterator)
+        opened, others = self._opener.outcomes["opened"], self._opener.outcomes.total()
+        report.words += [f"{cycles} cycles", f"{len(self._delays)} clients told in {in_words(self._delays)}"]
+        report.words += [f"{events} events in three ways", f"{opened} of {others} random openings worked"]
+        grown = max(each.memory for each in self._footprints) - self._footprints[min(cycles, 10) - 1].memory
+        report.summary |= {
+            "cycles": cycles,
+            "told_after": spread(self._delays),
+            "events": events,
+            "openings": dict(self._opener.outcomes),
+            "most_growth_kib": grown,
+        }
+
+    # --- one cycle ------------------------------------------------------------------------------
+
+    def _cycle(self, name: str) -> tuple[list[str], dict[str, Any]]:
+        device, reference = self._devices[name], self._references[name]
+        words = f"serial={device.serial}"
+        self._await_events(ATTACHED, device)
+        self._opener.begin(words, reference)
+        clients = [self._client(kind, words, reference) for kind in KINDS if kind != "write" or name == "scratch"]
+        wait_for(lambda: all(client.actions or client.ended_at for client in clients), "all clients to work", PATIENCE)
+        time.sleep(self._choice.random() * RUN_FOR)
+        facts = self._pull(device, clients)
+        faults = self._told(facts, clients)
+        for client in clients:
+            client.must_be_dead("after the unplug")
+        self._await_events(DETACHED, device)
+        time.sleep(self._choice.random() * RUN_FOR)
+        self._plug(device)
+        self._await_events(ATTACHED, device)
+        for client in clients:
+            client.must_be_dead("after the replug")
+            client.close()
+        self._opener.pause()
+        faults += self._works_again(words, reference)
+        for client in clients:
+            faults += client.faults
+        faults += self._opener.faults
+        self._opener.faults.clear()
+        device.wait()
+        return faults, facts
+
+    def _client(self, kind: str, words: str, reference: bytes) -> Client:
+        opener = self._choice.choice([self._manager.open, scsiusb.open])
+        return Client(kind, opener, words, reference, self._choice.getrandbits(32))
+
+    def _await_events(self, kind: str, device: Device) -> None:
+        """As many as there must have been by now, in all three ways."""
+        plugs = self._plugs[device.serial]
+        wait_for(lambda: self._recorder.count(kind, device.serial) >= plugs, f"{device} to be {kind}", PATIENCE)
+
+    def _pull(self, device: Device, clients: list[Client]) -> dict[str, Any]:
+        """Returns when each took place, in seconds after the order to pull it."""
+        address = device.address
+        self._uevents.new()
+        pulled = time.monotonic()
+        qmp("device_del", id=device.name)
+        wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone", PATIENCE)
+        vanished = time.monotonic()
+        _wait(lambda: all(client.is_told() for client in clients))
+        for client in clients:
+            client.join()
+        removals = [
+            each.at
+            for each in self._uevents.new()
+            if each.action in ("remove", "unbind") and each.name.split(":")[0] == address
+        ]
+        noticed = min([*removals, vanished])
+        return {
+            "noticed": round(noticed - pulled, 4),
+            "ended": {client.kind: round(client.ended_at - noticed, 4) for client in clients},
+            "on_gone": {
+                client.kind: round(client.calls_of_on_gone[0] - noticed, 4)
+                for client in clients
+                if client.calls_of_on_gone
+            },
+        }
+
+    def _told(self, facts: dict[str, Any], clients: list[Client]) -> list[str]:
+        found = []
+        for what in ("ended", "on_gone"):
+            self._delays += facts[what].values()
+            found += [
+                f"the client that does {kind}: {what} {after:.2f} s after the kernel noticed"
+                for kind, after in facts[what].items()
+                if after > LIMIT
+            ]
+        return found + [f"the client that does {each.kind} was not told" for each in clients if not each.is_told()]
+
+    def _plug(self, device: Device) -> None:
+        (properties,) = device.qemu
+        self._plugs[device.serial] += 1
+        plug(properties)
+
+    def _works_again(self, words: str, reference: bytes) -> list[str]:
+        with self._manager.open(words) as disk:
+            return [] if disk.read(0, 64) == reference[: 64 * 512] else ["wrong data after the replug"]
+
+
+def plug(properties: dict[str, Any]) -> None:
+    """Waits for QEMU to be done with the device that had the name before."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            qmp("device_add", **properties)
+        except QmpError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
