@@ -152,7 +152,8 @@ def holding_of(record: Record, lease: Path | None) -> Holding:
 
 def _command(program: int) -> list[str]:
     """Named in what `ps` shows. OSError where there is no Python to run it, as in a frozen program."""
-    if getattr(sys, "frozen", False) or not os.path.isfile(sys.executable):
+    is_python = "py" in os.path.basename(sys.executable).lower()  # not so where Python is part of another program
+    if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(sys.executable):
         raise OSError("this program is not run by a Python interpreter that could be started again")
     since = started(os.getpid())
     words = [str(os.getpid()), "-" if since is None else str(since)]

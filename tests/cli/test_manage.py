@@ -20,27 +20,8 @@ from scsiusb.usb.interface import find
 from scsiusb.virtual import Bus, Identity, Stick
 from scsiusb.virtual.connection import Connection
 from tests.cli.conftest import Attached, Cli
+from tests.manager.usbfs import RECORD
 from tests.sticks import stick
-
-RECORD = Record(
-    pid=1234,
-    started=5678,
-    boot="0c15",
-    command="python backup.py",
-    since="2026-11-22T16:11:00+01:00",
-    address="2-1",
-    name="2-1:1.0",
-    bus=2,
-    number=7,
-    interface=0,
-    vendor_id=0x0781,
-    product_id=0x5581,
-    serial="4C53",
-    driver="usb-storage",
-    bulk_in=0x81,
-    bulk_out=0x02,
-    uid=None,
-)
 
 
 def record(**fields: Any) -> Record:

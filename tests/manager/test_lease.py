@@ -26,6 +26,7 @@ from scsiusb.manager.record import LONGEST_COMMAND, parse, runs
 from scsiusb.manager.warden_main import DEAD, locked_by_the_living, started
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.processes import HOLD, WAIT, kill, line, running, wait_for
+from tests.manager.usbfs import RECORD
 from tests.usb.watched import Scene
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
@@ -542,25 +543,7 @@ def test_root_sees_every_users_folder(tmp_path: Path, monkeypatch: pytest.Monkey
 
 # --- what may be anybody's work -------------------------------------------------------------------
 
-GOOD = Record(
-    pid=1234,
-    started=5678,
-    boot="0c15-ab",
-    command="python backup.py",
-    since="2026-11-22T16:11:00+01:00",
-    address="2-1",
-    name="2-1:1.0",
-    bus=2,
-    number=7,
-    interface=0,
-    vendor_id=0x0781,
-    product_id=0x5581,
-    serial="4C53",
-    driver="usb-storage",
-    bulk_in=0x81,
-    bulk_out=0x02,
-    uid=1000,
-)
+GOOD = replace(RECORD, boot="0c15-ab", uid=1000)
 
 
 def text(**changes: Any) -> bytes:

@@ -551,13 +551,16 @@ for file in files: file.close()
     assert (tmp_path / "file").read_bytes() == b""
 
 
-@pytest.mark.parametrize("how", ["no interpreter", "frozen", "no shell", "no program", "a shell that says nothing"])
+@pytest.mark.parametrize(
+    "how", ["no interpreter", "frozen", "embedded", "no shell", "no program", "a shell that says nothing"]
+)
 def test_without_a_warden_one_warning_and_on(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes: dict[str, tuple[object, str, object]] = {
         "no interpreter": (sys, "executable", ""),
         "frozen": (sys, "frozen", True),
+        "embedded": (sys, "executable", "/bin/sh"),
         "no shell": (warden, "SHELL", "/nowhere/sh"),
         "no program": (warden_main, "__spec__", None),
         "a shell that says nothing": (warden, "SHELL", "/bin/true"),
