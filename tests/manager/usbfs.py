@@ -110,3 +110,9 @@ RECORD = Record(
     bulk_out=0x02,
     uid=None,
 )
+
+
+def with_lease(path: Path, had_driver: bool = True) -> Holding:
+    made = holding(had_driver)
+    made.lease = os.fsencode(path)
+    return made
