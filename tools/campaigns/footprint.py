@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from scsiusb import ledger
 
 M_ARENA_MAX = -8  # malloc.h
-MOST_GROWTH = 1024  # KiB of memory after the warm-up
+MOST_GROWTH = 1024  # KiB of memory, from the first quarter to the last
 SELF = Path("/proc/self")
 
 
@@ -69,14 +70,23 @@ def _resident() -> int:
     raise ValueError("smaps_rollup without Rss")
 
 
-def growth(base: Footprint, later: Sequence[Footprint], most: int = MOST_GROWTH) -> list[str]:
-    """What is not flat since `base`: only the resident memory may move, by `most` KiB upwards at most."""
-    found = []
-    for each in later:
-        for name in ("descriptors", "threads", "children", "ledger", "device_memory"):
-            before, after = getattr(base, name), getattr(each, name)
-            if before != after:
-                found.append(f"{name}: {after} instead of {before}")
-        if each.memory > base.memory + most:
-            found.append(f"memory grew by {each.memory - base.memory} KiB")
-    return list(dict.fromkeys(found))
+def changes(base: Footprint, later: Footprint) -> list[str]:
+    """What is counted and is not as it was."""
+    counted = [(name, value, getattr(later, name)) for name, value in base.as_json().items() if name != "memory"]
+    return [f"{name}: {after} instead of {before}" for name, before, after in counted if before != after]
+
+
+def trend(footprints: Sequence[Footprint]) -> int:
+    """KiB by which the memory of the last quarter is above that of the first, by their medians.
+
+    Not sample by sample: the heap grows once by a megabyte or two when it first needs another arena, whenever that is.
+    """
+    quarter = max(1, len(footprints) // 4)
+    first, last = (median(each.memory for each in part) for part in (footprints[:quarter], footprints[-quarter:]))
+    return round(last - first)
+
+
+def growth(footprints: Sequence[Footprint], most: int = MOST_GROWTH) -> list[str]:
+    """What grew without end."""
+    grown = trend(footprints)
+    return [f"memory grew by {grown} KiB"] if grown > most else []

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import scsiusb
-from campaigns.footprint import Footprint, footprint, growth, one_heap
+from campaigns.footprint import Footprint, changes, footprint, one_heap
 from campaigns.plug import plug
 from campaigns.recorder import ATTACHED, DETACHED, Recorder
 from campaigns.remains import KernelLog
@@ -87,7 +87,7 @@ class Campaign:
             faults, facts = self._round(number)
             self._footprints.append(footprint())
             if number > 1:
-                faults += growth(self._footprints[0], self._footprints[-1:])
+                faults += changes(self._footprints[0], self._footprints[-1])
             faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
             self._report.line(faults, round=number, **facts, **self._footprints[-1].as_json())
 

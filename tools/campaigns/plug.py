@@ -12,7 +12,7 @@ from typing import Any
 
 import scsiusb
 from campaigns.clients import KINDS, Client, RandomOpener
-from campaigns.footprint import Footprint, footprint, growth, one_heap
+from campaigns.footprint import Footprint, changes, footprint, growth, one_heap, trend
 from campaigns.recorder import ATTACHED, DETACHED, Recorder
 from campaigns.remains import KernelLog
 from campaigns.report import Report, in_words, spread
@@ -65,16 +65,19 @@ class Campaign:
         self._delays: list[float] = []
 
     def run(self, cycles: int) -> None:
-        warm = max(WARM_UP, cycles // 10)
+        warm = self._warm(cycles)
         for number in range(1, cycles + 1):
             name = self._choice.choice(DEVICES) if number > len(DEVICES) else DEVICES[number - 1]
             faults, facts = self._cycle(name)
             self._footprints.append(footprint())
             base = self._footprints[min(warm, len(self._footprints)) - 1]
             if number > warm:
-                faults += growth(base, self._footprints[-1:])
+                faults += changes(base, self._footprints[-1])
             faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
             self._report.line(faults, cycle=number, device=name, **facts, **self._footprints[-1].as_json())
+
+    def _warm(self, cycles: int) -> int:
+        return min(max(WARM_UP, cycles // 10), cycles)
 
     def conclude(self) -> None:
         self._opener.close()
@@ -87,13 +90,14 @@ class Campaign:
         opened, others = self._opener.outcomes["opened"], self._opener.outcomes.total()
         report.words += [f"{cycles} cycles", f"{len(self._delays)} clients told in {in_words(self._delays)}"]
         report.words += [f"{events} events in three ways", f"{opened} of {others} random openings worked"]
-        grown = max(each.memory for each in self._footprints) - self._footprints[min(cycles, 10) - 1].memory
+        settled = self._footprints[self._warm(cycles) - 1 :]
+        report.faults += growth(settled)
         report.summary |= {
             "cycles": cycles,
             "told_after": spread(self._delays),
             "events": events,
             "openings": dict(self._opener.outcomes),
-            "most_growth_kib": grown,
+            "memory_trend_kib": trend(settled),
         }
 
     # --- one cycle ------------------------------------------------------------------------------

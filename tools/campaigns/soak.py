@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import scsiusb
-from campaigns.footprint import Footprint, footprint, growth, one_heap
+from campaigns.footprint import Footprint, changes, footprint, growth, one_heap, trend
 from campaigns.report import Report
 from scsiusb.scsi.primary import Inquiry, TestUnitReady
 
@@ -25,8 +25,8 @@ def run(options: argparse.Namespace, report: Report) -> None:
         soak.block_size = disk.block_size
         grown = soak.sample("commands", options.commands, lambda: soak.command(disk))
     grown = max(grown, soak.sample("openings", options.opens, soak.opening))
-    report.words += [f"{options.commands} commands", f"{options.opens} openings", f"at most {grown} KiB more memory"]
-    report.summary |= {"device": soak.device, "most_growth_kib": grown}
+    report.words += [f"{options.commands} commands", f"{options.opens} openings", f"memory {grown:+} KiB"]
+    report.summary |= {"device": soak.device, "memory_trend_kib": grown}
 
 
 class Soak:
@@ -54,7 +54,7 @@ class Soak:
             self._read(disk, self._choice.choice((1, 8, 64)))
 
     def sample(self, what: str, number: int, do: Callable[[], None]) -> int:
-        """Does it `number` times; returns by how many KiB the memory grew after the first tenth."""
+        """Does it `number` times; returns the memory's trend in KiB."""
         began = time.monotonic()
         samples: list[Footprint] = []
         for part in range(SAMPLES):
@@ -63,10 +63,11 @@ class Soak:
             samples.append(footprint())
             self._tell(what, number * (part + 1) // SAMPLES, samples)
         self._report.summary[what] = {"number": number, "seconds": round(time.monotonic() - began, 1)}
-        return max(each.memory for each in samples) - samples[0].memory
+        self._report.faults += [f"{what}: {fault}" for fault in growth(samples)]
+        return trend(samples)
 
     def _tell(self, what: str, done: int, samples: list[Footprint]) -> None:
-        faults = [f"after {done} {what}: {fault}" for fault in growth(samples[0], samples[-1:])]
+        faults = [f"after {done} {what}: {fault}" for fault in changes(samples[0], samples[-1])]
         facts: dict[str, Any] = {"what": what, "done": done, **samples[-1].as_json()}
         self._report.line(faults, **facts)
 
