@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from scsiusb import DeviceClosed, DeviceGone, Disk, ScsiUsbError, TransportError, ledger
+from scsiusb import DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, TransportError, ledger
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client
 from scsiusb.manager.process import PROCESS
@@ -283,3 +284,28 @@ def test_writes_that_were_not_flushed_are_told_by_close_if_nothing_else_did() ->
     with pytest.raises(DeviceGone):
         disk.close()
     disk.close()
+
+
+def test_plugging_again_and_again_keeps_nothing() -> None:
+    """Neither in the manager, nor in the process, nor on the virtual bus."""
+    bus, thing = Bus(), stick()
+
+    def ours() -> int:
+        gc.collect()
+        return sum(type(each).__module__.startswith("scsiusb.") for each in gc.get_objects())
+
+    with Manager(bus) as manager:
+        events = manager.events(timeout=10)
+        counts = []
+        for _ in range(12):
+            bus.plug(thing)
+            assert next(events).kind == "attached"
+            gone = threading.Event()
+            disk = manager.open(on_gone=gone.set)
+            bus.unplug(thing)
+            assert gone.wait(10)
+            assert next(events).kind == "detached"
+            disk.close()
+            del disk
+            counts.append(ours())
+    assert counts[3] == counts[-1]

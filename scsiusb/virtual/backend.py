@@ -95,7 +95,7 @@ class Bus:
             raise UsbError(Code.ACCESS)
         handle = VirtualHandle(connection)
         with self._lock:
-            self._handles.append(handle)
+            self._handles = [*self.handles, handle]  # without those that were closed
         return handle
 
     @property
