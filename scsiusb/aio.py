@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from scsiusb import ledger
 from scsiusb.disk import Disk
 from scsiusb.manager.client import Client, OnGone
+from scsiusb.manager.process import PROCESS
 from scsiusb.opening import Manager
 from scsiusb.opening import open as open_disk
 from scsiusb.scsi.command import Command
@@ -50,6 +51,7 @@ class AsyncDisk:
     async def __aenter__(self) -> AsyncDisk:
         if self._executor is not None:
             raise RuntimeError("this AsyncDisk was entered already")
+        PROCESS.prepare()
         self._entry = ledger.acquire("thread", "of an asynchronous disk")
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="scsiusb disk")
         try:
@@ -110,8 +112,15 @@ class AsyncDisk:
         """See `Disk.execute`."""
         return await self._do(self.disk.execute, command)
 
+    def __del__(self) -> None:
+        """The disk itself warns, with the place, and is closed."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+            self._entry.release()
+
     def _open(self) -> None:
-        self._disk = self._opener()
+        with ledger.on_behalf_of(self._entry.place):
+            self._disk = self._opener()
 
     async def _do(self, function: Callable[..., R], *arguments: Any) -> R:
         transport = self.disk.unit.transport

@@ -60,7 +60,7 @@ class Disk:
         self.unit = unit
         self._place = place
         self._is_closed = False
-        self._finding = threading.Lock()
+        self._finding = threading.RLock()
         self._known: Medium | None = None
         self._unflushed_since: int | None = None  # the unit's `resets` when the first unflushed block was written
 
@@ -80,8 +80,15 @@ class Disk:
         try:
             warnings.warn(f"{self} was not closed; opened at {self._place}", ResourceWarning, stacklevel=2, source=self)
         finally:
+            self._drop()
+
+    def _drop(self) -> None:
+        """As `close`, for the garbage collector, which may come in the middle of a command and wants no exception."""
+        try:
             self._flush_quietly()
             self.close()
+        except ScsiUsbError as error:
+            log.warning("dropping %s: %s", self, error)
 
     def __str__(self) -> str:
         return f"LUN {self.unit.lun} of {self.unit.transport}"
@@ -104,7 +111,7 @@ class Disk:
         """In a fork's child, where none of this is ours."""
         self._is_closed = True
         self._unflushed_since = None
-        self._finding = threading.Lock()
+        self._finding = threading.RLock()
 
     @property
     def blocks(self) -> int:

@@ -9,13 +9,17 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Final
 
 TRACE_VARIABLE: Final = "SCSIUSB_TRACE"
 TRACE_WORD: Final = "ledger"
-INNER: Final = ("scsiusb", "contextlib", "threading")  # modules that are never the place that a user looks for
+# Modules that are never the place that a user looks for.
+INNER: Final = ("scsiusb", "contextlib", "threading", "concurrent", "asyncio")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +41,9 @@ class Entry:
 
     def release(self) -> None:
         if _BOOK.entries.pop(self._number, None) is not None and _BOOK.tracing:
-            _say(f"released {self.kind} {self.what} in {_thread()} at {_place(sys._getframe(1))}")
+            frame = sys._getframe(1)
+            what = f"released {self.kind} {self.what} in {_thread()} at {_place(frame)}"
+            _say("\n".join((what, *_backtrace(frame))))
 
     def __str__(self) -> str:
         since = time.strftime("%H:%M:%S", time.localtime(self.since))
@@ -66,6 +72,17 @@ class _Book:
 
 
 _BOOK: Final = _Book()
+_BEHALF: Final[ContextVar[str | None]] = ContextVar("_BEHALF", default=None)
+
+
+@contextmanager
+def on_behalf_of(place: str) -> Iterator[None]:
+    """What is acquired inside was asked for at that place, in another thread."""
+    token = _BEHALF.set(place)
+    try:
+        yield
+    finally:
+        _BEHALF.reset(token)
 
 
 def acquire(kind: str, what: str) -> Entry:
@@ -74,7 +91,8 @@ def acquire(kind: str, what: str) -> Entry:
     frame = sys._getframe(1)
     backtrace = _backtrace(frame) if _BOOK.tracing else ()
     number = next(_BOOK.numbers)
-    entry = Entry(kind, what, _thread(), time.time(), _place(frame), backtrace, number)
+    place = _BEHALF.get() or _place(frame)
+    entry = Entry(kind, what, _thread(), time.time(), place, backtrace, number)
     if _BOOK.tracing:
         _say("\n".join((f"acquired {entry}", *backtrace)))
     return _BOOK.entries.setdefault(number, entry)  # in one line, so that Ctrl-C leaves no entry that nobody has
@@ -86,7 +104,7 @@ def outstanding() -> list[Entry]:
 
 
 def trace(on: bool = True) -> None:
-    """Writes every acquire, with its backtrace, and every release to stderr; so does SCSIUSB_TRACE=ledger."""
+    """Writes every acquire and every release, with backtraces, to stderr; so does SCSIUSB_TRACE=ledger."""
     _BOOK.tracing = on
 
 

@@ -126,6 +126,8 @@ class Manager:
         self._lock = threading.RLock()
         self._disks: weakref.WeakSet[Disk] = weakref.WeakSet()
         self._releases = Releases()
+        self._is_closing = False
+        PROCESS.prepare()
         try:
             self._entry = ledger.acquire("manager", "of mass-storage devices")
             self._releases.add(self._entry.release)
@@ -188,17 +190,26 @@ class Manager:
     ) -> Disk:
         """As `scsiusb.open`; the disk is closed with the manager, if it is still open then."""
         _check_arguments(lun, timeout)
-        if self._is_closed:
-            raise DeviceClosed("the manager was closed", "make another one")
+        self._check()
         with ExitStack() as stack:
             disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack)
-        with self._lock:
-            self._disks.add(disk)
+        try:
+            with self._lock:
+                self._check()
+                self._disks.add(disk)
+        except BaseException:
+            disk.close()
+            raise
         return disk
+
+    def _check(self) -> None:
+        if self._is_closing:
+            raise DeviceClosed("the manager was closed", "make another one")
 
     def close(self) -> None:
         """May be called again, also by a callback."""
         with self._lock:
+            self._is_closing = True
             disks = tuple(self._disks)
         for disk in disks:
             self._releases.add(disk.close)
@@ -209,7 +220,7 @@ class Manager:
 
     def abandon(self) -> None:
         """In a fork's child, where the manager's thread is not."""
-        self._is_closed = True
+        self._is_closed = self._is_closing = True
         self._lock = threading.RLock()
         self._releases.forget()
         self._registry.abandon()

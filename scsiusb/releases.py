@@ -24,7 +24,8 @@ class Releases:
         first: BaseException | None = None
         while self._steps:
             try:
-                self._run(self._steps[-1])
+                for step in self._steps[-1:]:  # none if another thread was quicker
+                    self._run(step)
             except BaseException as error:  # noqa: BLE001 - raised at the end
                 first = first or error
         if first is not None:

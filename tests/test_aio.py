@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import scsiusb
+from scsiusb import ledger
 from scsiusb.aio import AsyncDisk
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
@@ -166,5 +167,14 @@ def test_by_the_words_of_open() -> None:
     async def main() -> None:
         async with scsiusb.aopen("virtual:") as disk:
             assert (await disk.read(0, 1))[510:] == b"\x55\xaa"
+
+    run(main())
+
+
+def test_what_is_acquired_in_the_disks_thread_is_entered_with_the_place_of_the_caller() -> None:
+    async def main() -> None:
+        async with on(Bus(stick())):
+            places = {entry.place for entry in ledger.outstanding() if entry.kind in ("client", "claim", "thread")}
+            assert {place.partition(":")[0] for place in places} <= {"test_aio.py"}
 
     run(main())

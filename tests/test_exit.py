@@ -49,10 +49,15 @@ def test_what_is_open_at_the_end_is_given_back(script: str) -> None:
     assert (status, out[-len(CLEAN) :]) == (0, CLEAN)
 
 
-def test_the_dump_on_stderr_names_the_place() -> None:
-    _, _, err = end_of("disk = open_on(bus)")
+@pytest.mark.parametrize(
+    ("script", "held"),
+    [("disk = open_on(bus)", 8), ("manager = scsiusb.Manager(bus); disk = manager.open()", 11)],
+    ids=["disk first", "manager first"],
+)
+def test_the_dump_on_stderr_names_the_place(script: str, held: int) -> None:
+    _, _, err = end_of(script)
     assert "scsiusb: ledger: process " in err
-    assert "holds 8 resources:" in err
+    assert f"holds {held} resources:" in err
     assert "client of 1-1:1.0, acquired at <string>:" in err
 
 

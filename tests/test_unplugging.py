@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
-from scsiusb import DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, TransportError, ledger
+from scsiusb import DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, TransportError, ledger, opening
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client
 from scsiusb.manager.process import PROCESS
@@ -309,3 +311,38 @@ def test_plugging_again_and_again_keeps_nothing() -> None:
             del disk
             counts.append(ours())
     assert counts[3] == counts[-1]
+
+
+def test_a_callback_that_exits_ends_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """SystemExit is no Exception, but would end the one thread that serves everybody."""
+    bus, things = Bus(), [stick(), stick()]
+    places = [bus.plug(thing).address for thing in things]
+    told = threading.Event()
+    with Manager(bus) as manager:
+        manager.on_detach(lambda info: sys.exit(3))
+        first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
+        second = manager.open(places[1], on_gone=told.set)
+        events = manager.events(timeout=10)
+        for thing in things:
+            bus.unplug(thing)
+        assert told.wait(10)
+        assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
+        first.close()
+        second.close()
+    assert len([entry for entry in caplog.records if entry.exc_info]) == 3
+
+
+def test_a_device_opened_while_the_manager_closes_is_closed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = Bus(stick())
+    manager = Manager(bus)
+    really = opening._open
+
+    def slow(*arguments: Any) -> Disk:
+        disk = really(*arguments)
+        manager.close()
+        return disk
+
+    monkeypatch.setattr(opening, "_open", slow)
+    with pytest.raises(DeviceClosed, match="the manager was closed"):
+        manager.open()
+    assert not bus.handles

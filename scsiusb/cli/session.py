@@ -7,7 +7,7 @@ import click
 from scsiusb.cli.options import settings
 from scsiusb.disk import Disk
 from scsiusb.manager.recovery import recover
-from scsiusb.opening import devices
+from scsiusb.opening import VIRTUAL, devices
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo
 
@@ -15,6 +15,8 @@ from scsiusb.usb.interface import InterfaceInfo
 def opened(device: str | None, lun: int) -> Disk:
     """For a `with`."""
     given = settings()
+    if device is None or not device.startswith(VIRTUAL):
+        recover()  # also where the words then mean no device
     try:
         return open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace)
     except ValueError as error:  # of a file that is no whole number of blocks

@@ -18,6 +18,7 @@ from scsiusb.cli.options import complete_attached, global_options, quoted, setti
 from scsiusb.cli.output import show
 from scsiusb.manager.events import ATTACHED, Event
 from scsiusb.manager.lease import holder
+from scsiusb.manager.recovery import recover
 from scsiusb.opening import VIRTUAL, Manager
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def watch_command(device: str | None) -> int:
     """
     if device is not None and (not device.strip() or device.startswith(VIRTUAL)):
         raise click.UsageError(f"{quoted(device)} is no device that could come and go")
+    recover()
     try:
         with Manager() as manager, _view() as view:
             _follow(manager, device, view)

@@ -125,7 +125,7 @@ class Client:
             return
         try:
             _call(callback, self.info)
-        except Exception:
+        except BaseException:  # sys.exit() too would end the thread that serves everybody
             log.exception("on_gone of %s failed", self.info)
 
     # --- Transport ------------------------------------------------------------------------------

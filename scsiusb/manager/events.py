@@ -73,7 +73,7 @@ class Events:
         """A filter of the user's may raise: that is reported, and the event is shown."""
         try:
             return is_meant(self._match, event.device)
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("the filter of an iteration over events failed")
             return True
 

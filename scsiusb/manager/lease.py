@@ -15,9 +15,10 @@ from typing import Final
 
 from scsiusb.errors import DeviceBusy
 from scsiusb.manager import folders as _folders
-from scsiusb.manager.folders import ON_WINDOWS, Folder, try_lock, unlock
+from scsiusb.manager.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
 from scsiusb.manager.record import Record, file_name, parse, record_of, runs
-from scsiusb.manager.warden_main import IN_COMMAND, locked_by_the_living
+from scsiusb.manager.warden import holding_of
+from scsiusb.manager.warden_main import IN_COMMAND, Kernel, give_back, locked_by_the_living
 from scsiusb.usb.interface import InterfaceInfo
 
 __all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "look"]
@@ -50,7 +51,6 @@ class Lease:
         self.path = path
         self._descriptor = descriptor
         self._owner = os.getpid()
-        self._inherited = record.driver  # from an orphan in whose place this is
         self._map = None if descriptor is None else mmap.mmap(descriptor, IN_COMMAND + 1)
 
     def __del__(self) -> None:
@@ -88,7 +88,7 @@ class Lease:
 
     def record_driver(self, name: str | None) -> None:
         """Writes down the kernel's driver, before it is detached; None: there was none to detach."""
-        self.record = replace(self.record, driver=name or self._inherited)
+        self.record = replace(self.record, driver=name)
         if self._descriptor is not None:
             _write(self._descriptor, self.record, self.in_command)
 
@@ -249,12 +249,25 @@ def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> R
     """An orphan's file becomes ours: None if it is no orphan's, or was removed meanwhile."""
     if not try_lock(descriptor) or not folder.has(descriptor, record.file_name):
         return None
-    before = parse(_read(descriptor))
+    text = _read(descriptor)
+    before = parse(text)
     if before is not None and _same_plugging_in(before, record):
-        record = replace(record, driver=before.driver)
+        _put_right(before, in_command=text[IN_COMMAND : IN_COMMAND + 1] != b"0")
         tell(record, folder.path / record.file_name)
     _write(descriptor, record)
     return record
+
+
+def _put_right(orphan: Record, in_command: bool) -> None:
+    """What recovery would have done, had the process died a moment earlier. DeviceBusy if it cannot be done."""
+    if not ON_LINUX:
+        return
+    holding = holding_of(orphan, None)
+    holding.in_command = in_command
+    right, done = give_back(Kernel(), holding)
+    if not right:
+        what = f"{orphan.address} was left behind by pid {orphan.pid} ({orphan.command}): {done}"
+        raise DeviceBusy(what, "run `sudo scsiusb recover`")
 
 
 def _same_plugging_in(before: Record, now: Record) -> bool:

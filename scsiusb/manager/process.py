@@ -58,7 +58,7 @@ class Process:
 
         `alone`: DeviceBusy unless this is the first client. Raises as `Port` does.
         """
-        self._prepare()
+        self.prepare()
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
@@ -80,7 +80,7 @@ class Process:
 
     def close_at_exit(self, thing: Closable) -> None:
         """Closes it when the interpreter ends, unless it is gone by then."""
-        self._prepare()
+        self.prepare()
         with self._lock:
             self._open.add(thing)
 
@@ -137,7 +137,7 @@ class Process:
     def _watch(self, backend: Backend) -> None:
         identity = backend.identity
         held = self._watchers.get(identity)
-        if held is not None and not held.is_retired:
+        if held is not None and not held.is_retired and not held.has_ended:
             return
         try:
             self._watchers[identity] = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
@@ -161,8 +161,8 @@ class Process:
 
     # --- the end of the process, or the beginning of another ------------------------------------
 
-    def _prepare(self) -> None:
-        """Done with the first thing that is held, not at import."""
+    def prepare(self) -> None:
+        """Done before the first entry of the ledger, which is then the first to speak at exit; not at import."""
         with self._lock:
             if self._is_prepared:
                 return

@@ -49,7 +49,7 @@ class Subscription:
         try:
             if self.wants(event):
                 self.callback(event.device)
-        except Exception:
+        except BaseException:  # sys.exit() too would end the thread that serves everybody
             log.exception("a callback for a device %s failed", event.kind)
 
 

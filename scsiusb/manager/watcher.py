@@ -30,7 +30,7 @@ class Watcher:
         self._look = look
         self._name = name
         self._stop = threading.Event()
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
         with ExitStack() as stack:
@@ -75,7 +75,7 @@ class Watcher:
 
     def abandon(self) -> None:
         """In a fork's child, which has no such thread."""
-        self._ending = threading.Lock()
+        self._ending = threading.RLock()
         self._resources.pop_all()
         self._thread = self._source = None
 

@@ -203,7 +203,7 @@ class _Buffers:
     """Transfer buffers, lent and idle; sizes are powers of two, so that few kinds serve all."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal's handler may close the port in the middle of a loan
         self._idle: dict[int, list[memoryview]] = {}
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
         self._is_drained = False

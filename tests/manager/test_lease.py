@@ -16,7 +16,7 @@ from scsiusb.errors import DeviceBusy
 from scsiusb.manager import folders, lease, record
 from scsiusb.manager.lease import Lease, Record, holder, leases
 from scsiusb.manager.record import runs
-from scsiusb.manager.warden_main import DEAD, locked_by_the_living, started
+from scsiusb.manager.warden_main import DEAD, Holding, Kernel, locked_by_the_living, started
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
 from tests.manager.processes import HOLD, WAIT, kill, line, running, wait_for
@@ -131,22 +131,48 @@ else:
 # --- death ----------------------------------------------------------------------------------------
 
 
-def test_a_killed_holder_leaves_an_orphan_that_the_next_takes_over_with_its_driver(
-    folder: Path, info: InterfaceInfo
+@pytest.fixture
+def given_back(monkeypatch: pytest.MonkeyPatch) -> list[Holding]:
+    """What was given back in recovery's place, always with success."""
+    done: list[Holding] = []
+
+    def give_back(kernel: Kernel, holding: Holding) -> tuple[bool, str]:
+        done.append(holding)
+        return True, "bound"
+
+    monkeypatch.setattr(lease, "ON_LINUX", True)
+    monkeypatch.setattr(lease, "give_back", give_back)
+    return done
+
+
+@pytest.mark.parametrize("in_command", [0, 1])
+def test_an_orphan_that_recovery_missed_is_put_right_before_it_is_taken_over(
+    folder: Path, info: InterfaceInfo, given_back: list[Holding], in_command: int
 ) -> None:
-    orphan(folder, driver="uas")
+    """Its process may have died just after recovery had looked."""
+    orphan(folder, driver="uas", in_command=in_command)
     (seen,) = leases()
     assert seen.state == "orphaned"
     assert holder(info) is None
     held = Lease.acquire(info)
-    assert held.record.driver == "uas"
-    assert held.record.pid == os.getpid()
-    held.record_driver(None)  # there is none to detach: it was detached before
+    assert [(each.had_driver, each.in_command) for each in given_back] == [(True, bool(in_command))]
+    assert (held.record.driver, held.record.pid, held.in_command) == (None, os.getpid(), False)
     (seen,) = leases()
     assert (seen.state, seen.record) == ("live", held.record)
-    assert held.record.driver == "uas"
     held.release()
     assert list(folder.iterdir()) == []
+
+
+def test_an_orphan_that_cannot_be_put_right_stays_one(
+    folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "ON_LINUX", True)
+    monkeypatch.setattr(lease, "give_back", lambda kernel, holding: (False, "permission denied"))
+    path = orphan(folder, driver="uas")
+    before = path.read_text()
+    with pytest.raises(DeviceBusy, match=r"left behind by pid .*: permission denied; run `sudo scsiusb recover`"):
+        Lease.acquire(info)
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("change", [{"boot": "0123-4567"}, {"serial": "another"}, {"vendor_id": 1}], ids=str)
@@ -265,7 +291,7 @@ def test_whoever_is_to_know_of_it_knows_before_it_can_be_seen(folder: Path, info
     assert told == [(None, [])]
     orphan(folder, driver="uas")
     Lease.acquire(info, tell=tell).release()
-    assert told[1:] == [(None, ["orphaned"]), ("uas", ["orphaned"])]
+    assert told[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
 
 
 @is_root
