@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
+from .command import NOBODY, as_user, start
 from .command import scsiusb as run
-from .command import start
 from .machine import Device
 from .qmp import plug, unplug
-from .test_lifetime import NOBODY, as_user
 
 PLAIN_LIBUSB = """
 import os, signal, sys

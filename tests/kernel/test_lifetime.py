@@ -23,12 +23,12 @@ from scsiusb.manager.process import PROCESS
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.libusb import LibusbBackend
 
+from .command import NOBODY, as_user
 from .command import scsiusb as run
 from .machine import USB, Device, wait_for
 from .qmp import plug, unplug
 
 GIVEN_BACK = 2.0  # seconds after a death
-NOBODY = 65534
 NOTICED = 1.0  # seconds after the kernel noticed an unplug
 
 
@@ -57,13 +57,6 @@ def device_nodes(process: str) -> list[str]:
         except OSError:
             continue
     return [path for path in found if path.startswith("/dev/bus/usb/")]
-
-
-def as_user(user: int) -> list[str]:
-    """The words that run a program as the user; who may look into root's folders, where this Python is, but no more."""
-    look = "+dac_read_search"
-    words = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps", look, "--ambient-caps", look]
-    return ["setpriv", *words] if user else []
 
 
 @contextmanager

@@ -14,11 +14,9 @@ import pytest
 
 import scsiusb
 
+from .command import NOBODY, as_user, start
 from .command import scsiusb as cli
-from .command import start
 from .machine import Device, wait_for
-
-NOBODY = 65534
 
 
 def one_line(error: str) -> bool:
@@ -121,20 +119,9 @@ def test_bad_input(stick: Device, words: list[str], status: int) -> None:
         assert (stick.folder / "urbnum").read_text() == before, "something was sent to the device"
 
 
-# Nobody may not even read the interpreter here, so everything is loaded first.
-AS_NOBODY = f"""
-import os, sys
-import scsiusb.manager.recovery, scsiusb.manager.warden, platformdirs.unix
-import scsiusb.cli.identify, scsiusb.usb.libusb
-from scsiusb.cli.app import run
-scsiusb.usb.libusb.LibusbBackend().devices()
-os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
-sys.exit(run(sys.argv[1:]))
-"""
-
-
 def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", AS_NOBODY, *words], capture_output=True, text=True, check=False)
+    command = [*as_user(NOBODY), sys.executable, "-m", "scsiusb", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_no_permission(stick: Device) -> None:

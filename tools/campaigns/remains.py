@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scsiusb.manager.lease import leases
+from scsiusb.manager.warden_main import DEAD, started
 
 PROC = Path("/proc")
 WARDEN = b"warden_main.py"
@@ -18,10 +19,14 @@ OOM = re.compile(r"invoked oom-killer"), re.compile(r"Killed process|oom_reaper"
 
 
 def remains() -> list[str]:
-    """Nothing of this may be there when nobody uses a device."""
+    """Nothing of this may be there when nobody uses a device; the warden of a process that lives is as it should be."""
     found = [f"a lease, {seen.path.name}, {seen.state}" for seen in leases()]
-    found += [f"a warden, pid {pid}" for pid, _ in wardens()]
+    found += [f"a warden, pid {pid}" for pid, of in wardens() if not _lives(of)]
     return found + [f"an open {name} of pid {pid}" for pid, name in holders()]
+
+
+def _lives(pid: int) -> bool:
+    return started(pid) not in (None, DEAD)
 
 
 def wardens() -> Iterator[tuple[int, int]]:
