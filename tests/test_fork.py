@@ -117,7 +117,7 @@ def test_in_the_middle_of_a_command_and_of_an_iteration_in_other_threads(bus: Me
 
 
 def test_at_any_moment_of_what_other_threads_do() -> None:
-    """In a process of its own: where coverage is measured, a fork's child can wait for ever for a lock of coverage's."""
+    """In a process of its own: where coverage is measured, a child may wait for ever for a lock of coverage."""
     script = "from tests.test_fork import fork_among_threads; fork_among_threads()"
     status, _, err = python(script, COVERAGE_PROCESS_START="")
     assert (status, err) == (0, "")
