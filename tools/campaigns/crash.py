@@ -29,7 +29,6 @@ from scsiusb.manager.warden_main import IN_COMMAND
 from tests.kernel.machine import USB, Device, wait_for, zoo
 
 WINDOW = 16384  # blocks at the beginning of the disk that are written and compared
-LIMIT = 2.0  # seconds after the death
 PATIENCE = 8.0  # beyond that, to know how late it comes
 STARTUP = 60.0
 AIMING = 5.0  # it may never come there again
@@ -44,7 +43,7 @@ WEIGHTS = (30, 28, 18, 10, 6, 8)
 
 def run(options: argparse.Namespace, report: Report) -> None:
     warm_up()
-    campaign = Campaign(zoo()["scratch"].wait(), options.seed, report)
+    campaign = Campaign(zoo()["scratch"].wait(), options.seed, report, options.within)
     try:
         campaign.run(options.kills)
     finally:
@@ -101,7 +100,8 @@ def _lease(device: Device) -> Path:
 class Campaign:
     """One device, one victim after the other."""
 
-    def __init__(self, device: Device, seed: int, report: Report) -> None:
+    def __init__(self, device: Device, seed: int, report: Report, within: float) -> None:
+        self._within = within  # seconds after the death
         self._device = device
         self._unit = device.units[0]
         self._choice = random.Random(seed)
@@ -266,18 +266,18 @@ class Campaign:
         kill.facts["bound_after"] = round(time.monotonic() - since, 4)
         if self._device.bound() != self._device.driver:
             kill.stale.append(f"no driver is bound {time.monotonic() - since:.1f} s after the death")
-        elif kill.facts["bound_after"] > LIMIT:
+        elif kill.facts["bound_after"] > self._within:
             kill.stale.append(f"the driver was bound {kill.facts['bound_after']:.2f} s after the death")
         left, clean = self._await_clean(since)
         kill.facts["clean_after"] = round(clean - since, 4)
         kill.stale += left
-        if not kill.stale and kill.facts["clean_after"] > LIMIT:
+        if not kill.stale and kill.facts["clean_after"] > self._within:
             kill.stale.append(f"something was left for {kill.facts['clean_after']:.2f} s after the death")
 
     def _await_clean(self, since: float) -> tuple[list[str], float]:
         """What is left, and when there was nothing any more: seen twice, as a warden may have been about to start."""
         found, empty_since = remains(), 0.0
-        while time.monotonic() < since + LIMIT + PATIENCE:
+        while time.monotonic() < since + self._within + PATIENCE:
             if not found and empty_since:
                 break
             empty_since = 0.0 if found else time.monotonic()
@@ -286,7 +286,7 @@ class Campaign:
         return found, empty_since or time.monotonic()
 
     def _wait(self, condition: Callable[[], bool], since: float) -> None:
-        while not condition() and time.monotonic() < since + LIMIT + PATIENCE:
+        while not condition() and time.monotonic() < since + self._within + PATIENCE:
             time.sleep(0.002)
 
     def _look_with_kernel(self, kill: Kill, progress: Progress, died: float) -> None:

@@ -21,7 +21,6 @@ from tests.kernel.machine import Device, wait_for, zoo
 from tests.kernel.qmp import QmpError, qmp
 
 DEVICES = ("scratch", "scratch", "stick", "fat")  # a cycle takes one of them
-LIMIT = 1.0  # seconds from the kernel's noticing until a client is told
 PATIENCE = 30.0
 REFERENCE = 8192  # blocks that are compared
 RUN_FOR = 0.15  # seconds that the clients run at most before the device is pulled
@@ -36,6 +35,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
         stack.callback(uevents.close)
         manager = stack.enter_context(scsiusb.Manager())
         campaign = Campaign(manager, devices, uevents, random.Random(options.seed), report)
+        campaign.within = options.within
         campaign.run(options.cycles)
         campaign.conclude()
 
@@ -52,6 +52,7 @@ class Campaign:
         report: Report,
     ) -> None:
         self._manager = manager
+        self.within = 1.0  # seconds from the kernel's noticing until a client is told
         self._devices = devices
         self._uevents = uevents
         self._choice = choice
@@ -173,7 +174,7 @@ class Campaign:
             found += [
                 f"the client that does {kind}: {what} {after:.2f} s after the kernel noticed"
                 for kind, after in facts[what].items()
-                if after > LIMIT
+                if after > self.within
             ]
         return found + [f"the client that does {each.kind} was not told" for each in clients if not each.is_told()]
 
