@@ -82,10 +82,6 @@ class Client:
         """Where in the program it was opened: "bench.py:12"."""
         return self._entry.place
 
-    @property
-    def is_gone(self) -> bool:
-        return self._state is State.GONE
-
     def close(self) -> None:
         """Ends this client's command under way, if there is one; the last client out gives the device back.
 

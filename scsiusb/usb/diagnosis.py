@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from scsiusb.usb import linux
 from scsiusb.usb.backend import Backend, Code, Device, UsbError
+from scsiusb.usb.hotplug import HAS_HOTPLUG
 from scsiusb.usb.translate import translate
 
 NODES: Final = Path("/dev/bus/usb")
@@ -17,7 +18,6 @@ MEMORY: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")
 KERNEL_RELEASE: Final = Path("/proc/sys/kernel/osrelease")
 CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/run/systemd/container"))
 USBFS_DRIVER: Final = "usbfs"  # what the kernel calls the driver of an interface that a program has claimed
-HAS_HOTPLUG: Final = 0x0001  # LIBUSB_CAP_HAS_HOTPLUG
 
 
 class _Version(ctypes.Structure):

@@ -19,16 +19,11 @@ from scsiusb.manager import warden, warden_main
 from scsiusb.manager.warden import Warden
 from scsiusb.manager.warden_main import DEAD, started
 from tests.manager.processes import HOLD, WAIT, kill, line, running, wait_for
-from tests.manager.usbfs import RECORD, Usbfs, with_lease
+from tests.manager.usbfs import RECORD, with_lease
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
 
 START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
-
-
-@pytest.fixture
-def usbfs(tmp_path: Path) -> Usbfs:
-    return Usbfs(tmp_path)
 
 
 @pytest.fixture(autouse=True)
