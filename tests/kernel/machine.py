@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -84,7 +85,7 @@ class Unit:
     def has_nodes(self) -> bool:
         folders = list(self.device.unit_folders(self.lun))
         return all(
-            any((Path("/dev") / entry.name).exists() for folder in folders for entry in (folder / kind).glob("*"))
+            any(_opens(Path("/dev") / entry.name) for folder in folders for entry in (folder / kind).glob("*"))
             for kind in ("scsi_generic", "block")
         )
 
@@ -152,17 +153,29 @@ class Device:
         if self.bound() != self.driver:
             return False
         # Each binding makes a SCSI host anew, though maybe with an old number: what was complete once still is.
-        found = ((path, _inode(path)) for path in self.interface.glob("host*"))
-        hosts = [host for host in found if host not in _complete]
-        if hosts and all(unit.has_nodes() for unit in self.units):
-            _complete.update(hosts)
+        hosts = [(path, _inode(path)) for path in self.interface.glob("host*")]
+        if not hosts:  # the driver's link is there before the driver has looked at the device
+            return False
+        if _complete.issuperset(hosts):
             return True
-        return not hosts
+        if not all(unit.has_nodes() for unit in self.units):
+            return False
+        _complete.update(hosts)
+        return True
 
     def wait(self) -> Device:
         """Wait until the kernel has it; return it."""
         wait_for(self.ready, f"{self.driver} to have {self.name} and all its nodes")
         return self
+
+
+def _opens(node: Path) -> bool:
+    """A block device's node is there a moment before the block device; without a medium it cannot be opened either."""
+    try:
+        os.close(os.open(node, os.O_RDONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENXIO)
+    return True
 
 
 def _inode(path: Path) -> int:
