@@ -26,7 +26,7 @@ from scsiusb.scsi.block import BlockCommand, Read10, Read16, SynchronizeCache10,
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 
 R = TypeVar("R")
@@ -36,6 +36,8 @@ MAX_BLOCKS_10: Final = 0xFFFF
 SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
 PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
 LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
+WRITES: Final = 2  # of the same blocks, the second after a reset
+ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +176,7 @@ class Disk:
             medium = self._medium()
             blocks = _whole_blocks(medium, view)
             with self._telling_of_an_unplug():
-                for at, count, piece in _pieces(medium, lba, blocks, view):
-                    if self._unflushed_since is None:
-                        self._unflushed_since = self.unit.resets
-                    self._write_piece(medium, at, count, piece)
+                self._write_from(medium, lba, blocks, view)
             return blocks
 
     def flush(self) -> None:
@@ -246,6 +245,18 @@ class Disk:
             self._unflushed_since = None
             raise
 
+    def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
+        is_first = self._unflushed_since is None
+        for _ in range(WRITES):
+            resets = self.unit.resets
+            for at, count, piece in _pieces(medium, lba, blocks, view):
+                if is_first:
+                    self._unflushed_since = resets
+                self._write_piece(medium, at, count, piece)
+            if self.unit.resets == resets or not is_first:
+                return
+
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
         with view, self.unit.transport.buffer(len(view)) as buffer:
@@ -258,10 +269,18 @@ class Disk:
             with self.unit.transport.hold():
                 if medium is not self._known or medium.changes != self.unit.medium_changes:
                     raise error_for(MEDIUM_CHANGED, str(command))
-                self.unit.transfer(command, buffer)
+                self.unit.transfer(command, buffer, confirm=lambda: self._confirm(medium))
         except (MediumChanged, NoMedium):
             self._known = None
             raise
+
+    def _confirm(self, medium: Medium) -> None:
+        """Raises where the device or the medium may be others than those that a failed command was meant for."""
+        self.unit.transport.check_identity()
+        capacity = self.unit.read_capacity(retry=ONE_TRY)
+        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
+        if not is_same or medium.changes != self.unit.medium_changes:
+            raise error_for(MEDIUM_CHANGED, "what was tried again")
 
     def _flush(self, timeout: float | None) -> None:
         written_at, self._unflushed_since = self._unflushed_since, None

@@ -40,6 +40,10 @@ class TransportError(ScsiUsbError):
     """The exchange with the device failed; what became of the command is not known."""
 
     default_remedy = "unplug the device and plug it in again if this goes on"
+    tried: tuple[str, ...] = ()
+    """The rungs of the recovery that came after it, in order: "class reset", "port reset"."""
+    may_repeat = False
+    """An exchange failed and the device is in step again: a command that may be sent twice can be."""
 
 
 class DeviceNotFound(TransportError):

@@ -11,7 +11,7 @@ import scsiusb
 
 ROOT = Path(scsiusb.__file__).parent
 # From top to bottom: a module imports only from rooms below its own, or from its own.
-ROOMS = ["cli", "aio", "opening", "disk", "scsi", "manager"]
+ROOMS = ["cli", "conformance", "aio", "opening", "disk", "scsi", "manager"]
 ROOMS += ["transport", "usb", "wire", "ledger", "releases", "text", "errors", "_version"]
 MODULES = sorted(ROOT.rglob("*.py"))
 

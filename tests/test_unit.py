@@ -173,8 +173,8 @@ def test_a_good_status_with_part_of_the_data_is_malformed(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, row: tuple[int, int, int]
 ) -> None:
     unit.test_unit_ready()
-    completion(unit, monkeypatch, row)
-    with pytest.raises(MalformedReply, match=r"READ\(10\) of 1 block at LBA 0: good status for only"):
+    completion(unit, monkeypatch, row, row, row, row)
+    with pytest.raises(MalformedReply, match=r"READ\(10\) of 1 block at LBA 0: good status for only .*, 4 times"):
         unit.execute(Read10(0, 1, block_size=512))
 
 
@@ -185,14 +185,14 @@ def test_a_write_that_was_not_taken_whole_is_no_success(unit: LogicalUnit, monke
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
 
 
-def with_sense(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, sense: bytes) -> None:
-    """The next command fails, and this is the sense."""
-    left = [sense]
+def with_sense(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *senses: bytes) -> None:
+    """The next commands fail, and these are their senses."""
+    left = list(senses)
     execute = unit.transport.execute
 
     def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         true = execute(lun, cdb, direction, buffer, timeout)
-        if cdb[0] == 0x03:
+        if cdb[0] == 0x03 and left:
             data = left.pop(0)
             buffer[: len(data)] = data
             return Completion(0, len(buffer) - len(data), len(data))
@@ -218,15 +218,29 @@ def test_a_medium_error_names_the_block(bus: MeddledBus, unit: LogicalUnit, monk
     assert failed.value.sense.information == 5
 
 
-def test_an_empty_sense_after_a_failure_is_not_retried(
+def test_a_failure_without_a_reason_is_tried_again_but_not_for_ever(
+    bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit.test_unit_ready()
+    bus.wire.log.clear()
+    with_sense(bus, unit, monkeypatch, bytes(18))
+    assert len(unit.execute(Read10(0, 1, block_size=512))) == 512
+    assert cbws(bus) == ["28", "03", "28"]
+    with_sense(bus, unit, monkeypatch, *[bytes(18)] * 4)
+    with pytest.raises(CheckCondition, match="does not say why"):
+        unit.execute(Read10(0, 1, block_size=512))
+    assert cbws(bus) == ["28", "03", "28"] + ["28", "03"] * 4
+
+
+def test_a_failed_write_is_not_sent_again_where_nobody_confirms_the_device(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit.test_unit_ready()
     bus.wire.log.clear()
     with_sense(bus, unit, monkeypatch, bytes(18))
     with pytest.raises(CheckCondition, match="does not say why"):
-        unit.execute(Read10(0, 1, block_size=512))
-    assert cbws(bus) == ["28", "03"]
+        unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
+    assert cbws(bus) == ["2a", "03"]
 
 
 @pytest.mark.parametrize(("last", "block_size"), [(7, 0), (7, 3), (7, 0x10004), (7, 0xFFFFFFFC)])

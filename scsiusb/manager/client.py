@@ -18,6 +18,7 @@ from scsiusb.usb.interface import InterfaceInfo
 
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
+    from scsiusb.usb.port import Port
 
 OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
 
@@ -167,6 +168,18 @@ class Client:
     def hold(self) -> AbstractContextManager[object]:
         self._check()
         return self._transport.hold()
+
+    def check_identity(self) -> None:
+        """See `Transport.check_identity`."""
+        self._check()
+        self._transport.check_identity()
+
+    @contextmanager
+    def probing(self) -> Iterator[Port]:
+        """See `BulkOnlyTransport.probing`."""
+        self._check()
+        with self._transport.probing() as port:
+            yield port
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         self._check()

@@ -43,6 +43,7 @@ class ReadCapacity10(Command[Capacity]):
     """READ CAPACITY(10) (SBC-3 5.15)."""
 
     NAME = "READ CAPACITY(10)"
+    repeatable = True
     CDB = BitStruct(opcode(0x25), Padding(72))
     direction = Direction.IN
     exact = True
@@ -57,6 +58,7 @@ class ReadCapacity16(Command[LongCapacity]):
     """READ CAPACITY(16) (SBC-3 5.16)."""
 
     NAME = "READ CAPACITY(16)"
+    repeatable = True
     CDB = BitStruct(
         opcode(0x9E),
         Padding(3),
@@ -121,6 +123,7 @@ class Read10(BlockCommand):
     """READ(10) (SBC-3 5.11)."""
 
     NAME = "READ(10)"
+    repeatable = True
     CDB = BitStruct(opcode(0x28), *RW_10)
     direction = Direction.IN
 
@@ -130,6 +133,7 @@ class Read16(BlockCommand):
     """READ(16) (SBC-3 5.13)."""
 
     NAME = "READ(16)"
+    repeatable = True
     CDB = BitStruct(opcode(0x88), *RW_16)
     direction = Direction.IN
 
@@ -167,6 +171,7 @@ class Verify10(Command[None]):
     """VERIFY(10) without data: can the medium be read (SBC-3 5.28, BYTCHK 0)?"""
 
     NAME = "VERIFY(10)"
+    repeatable = True
     CDB = BitStruct(
         opcode(0x2F), Padding(3), "dpo" / Flag, Padding(4), "lba" / U32, Padding(8), "blocks" / U16, Padding(8)
     )
@@ -185,6 +190,7 @@ class SynchronizeCache10(Command[None]):
     """SYNCHRONIZE CACHE(10) (SBC-3 5.20); 0 blocks at LBA 0: the whole medium."""
 
     NAME = "SYNCHRONIZE CACHE(10)"
+    repeatable = True
     CDB = BitStruct(
         opcode(0x35), Padding(6), "immediate" / Flag, Padding(1), "lba" / U32, Padding(8), "blocks" / U16, Padding(8)
     )

@@ -54,6 +54,8 @@ class Command(Generic[R]):
     """Seconds until the device must have ended the command."""
     accesses_medium: ClassVar[bool] = False
     """Must not be repeated by itself when the medium may have become another one."""
+    repeatable: ClassVar[bool] = False
+    """Sent again where the transport failed: carried out twice, it does and says the same as once."""
     exact: ClassVar[bool] = False
     """A good status with fewer bytes than `length` is malformed."""
     _packer: ClassVar[BitPacker]

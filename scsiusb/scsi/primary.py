@@ -38,6 +38,7 @@ class TestUnitReady(Command[None]):
     """TEST UNIT READY (SPC-4 6.47)."""
 
     NAME = "TEST UNIT READY"
+    repeatable = True
     CDB = BitStruct(opcode(0x00), Padding(40))
 
 
@@ -60,6 +61,7 @@ class Inquiry(Command[InquiryData]):
     """INQUIRY, standard data (SPC-4 6.4.2)."""
 
     NAME = "INQUIRY"
+    repeatable = True
     CDB = BitStruct(opcode(0x12), Padding(16), "length" / U16, Padding(8))
     direction = Direction.IN
     length: int = STANDARD_LENGTH
@@ -73,6 +75,7 @@ class InquiryVpdBytes(Command[bytes]):
     """INQUIRY, a vital product data page (SPC-4 6.4.3): as much of it as fits."""
 
     NAME = "INQUIRY (VPD)"
+    repeatable = True
     CDB = BitStruct(opcode(0x12), Padding(7), "evpd" / Flag, "page" / U8, "length" / U16, Padding(8))
     direction = Direction.IN
     page: int = 0
@@ -91,6 +94,7 @@ class ModeSense6(Command[ModeParameters]):
     """MODE SENSE(6) (SPC-4 6.13)."""
 
     NAME = "MODE SENSE(6)"
+    repeatable = True
     CDB = BitStruct(
         opcode(0x1A),
         Padding(4),
@@ -118,6 +122,7 @@ class ModeSense10(Command[ModeParameters]):
     """MODE SENSE(10) (SPC-4 6.14)."""
 
     NAME = "MODE SENSE(10)"
+    repeatable = True
     CDB = BitStruct(
         opcode(0x5A),
         Padding(3),
@@ -148,6 +153,7 @@ class ReportLuns(Command[tuple[int, ...]]):
     """REPORT LUNS (SPC-4 6.33): the LUNs, single level."""
 
     NAME = "REPORT LUNS"
+    repeatable = True
     CDB = BitStruct(opcode(0xA0), Padding(8), "select_report" / U8, Padding(24), "length" / U32, Padding(16))
     direction = Direction.IN
     select_report: int = 0

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged, NotReady, UnitAttention
+from scsiusb.errors import (
+    AbortedCommand,
+    CheckCondition,
+    DeviceTimeout,
+    HardwareError,
+    MalformedReply,
+    MediumChanged,
+    NotReady,
+    TransportError,
+    UnitAttention,
+)
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Capacity, ReadCapacity10, ReadCapacity16, StartStopUnit
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
 from scsiusb.scsi.multimedia import GetMediaEvent
 from scsiusb.scsi.primary import VPD_LENGTH, Inquiry, InquiryVpdBytes, ModeSense6, RequestSense, TestUnitReady
-from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, NO_SENSE, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 
@@ -27,16 +38,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long a command is repeated whose failure says that it was not begun."""
+    """How often and how long a command is repeated: one that was not begun, or one that may be carried out twice."""
 
     unit_attentions: int = 4
     """A unit may have several queued: power on, reset, medium changed."""
     becoming_ready: float = 30.0
     """Seconds to wait for a unit that says it is becoming ready."""
     interval: float = 0.25
+    failures: int = 3
+    """How often a failed exchange, an aborted command or a failure without a reason is tried again."""
+    timeouts: int | None = None
+    """How often among these one that was not answered in time; None: once, but not where a timeout was given."""
+    failing: float = 90.0
+    """Seconds, or the timeout that was given, after which a command that fails is not tried again."""
 
 
-NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0)
+NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
 NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
@@ -91,25 +108,34 @@ class LogicalUnit:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        confirm: Callable[[], None] | None = None,
     ) -> int:
-        """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed."""
+        """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
+
+        `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent
+        again after a failed exchange: it is called before, and raises where the device may be another one.
+        """
         cdb = command.cdb()
         timeout = timeout or self.timeout
-        patience = _Patience(self.retry if retry is None else retry, timeout)
+        patience = _Patience(self.retry if retry is None else retry, timeout, command, confirm)
         while True:
-            with self.transport.hold():  # another thread's command would take the sense away
-                completion = self._send(command, cdb, buffer, timeout)
-                if completion.status == GOOD:
-                    return self._processed(command, completion, buffer)
-                sense = self.auto_sense()
-                if sense.is_unit_not_supported and patience.is_worn:
-                    sense = self._without_sense(sense)
-                self._note(sense)
+            try:
+                with self.transport.hold():  # another thread's command would take the sense away
+                    completion = self._send(command, cdb, buffer, timeout)
+                    if completion.status == GOOD:
+                        return self._processed(command, completion, buffer)
+                    sense = self.auto_sense(timeout)
+                    if sense.is_unit_not_supported and patience.is_worn:
+                        sense = self._without_sense(sense, timeout)
+                    self._note(sense)
+            except TransportError as failure:
+                patience.await_repetition(failure)
+                continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
                 return self._processed(command, completion, buffer)
             error = error_for(sense, str(command))
-            if not patience.allows(command, error):
+            if not patience.allows(error):
                 raise error
             log.debug("LUN %d: %s; trying again", self.lun, error)
 
@@ -146,11 +172,11 @@ class LogicalUnit:
             self.execute(StartStopUnit(start=True))
             self.test_unit_ready()
 
-    def read_capacity(self) -> Capacity:
+    def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense."""
-        capacity = self.execute(ReadCapacity10())
+        capacity = self.execute(ReadCapacity10(), retry=retry)
         if capacity.last_lba == TOO_LARGE_FOR_10:
-            capacity = self.execute(ReadCapacity16())
+            capacity = self.execute(ReadCapacity16(), retry=retry)
         if not 0 < capacity.block_size <= LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
         return capacity
@@ -173,34 +199,36 @@ class LogicalUnit:
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise MalformedReply(f"{command}: good status for only {processed} of {command.length} bytes")
+            error = MalformedReply(f"good status for only {processed} of {command.length} bytes")
+            error.may_repeat = True
+            raise error
         return processed
 
-    def auto_sense(self) -> Sense:
+    def auto_sense(self, timeout: float | None = None) -> Sense:
         """REQUEST SENSE right behind the failed command; itself never retried."""
         try:
-            return self._reply_of(RequestSense())
+            return self._reply_of(RequestSense(), timeout or self.timeout)
         except CheckCondition:
             return Sense(0, 0, 0)
 
-    def _without_sense(self, sense: Sense) -> Sense:
+    def _without_sense(self, sense: Sense, timeout: float | None) -> Sense:
         """What the unit would say if it could.
 
         QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
         is there. A CD-ROM drive can be asked otherwise whether it is empty.
         """
         try:
-            if self._reply_of(Inquiry()).peripheral_device_type != CD_ROM:
+            if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:
                 return sense
-            event = self._reply_of(GetMediaEvent())
+            event = self._reply_of(GetMediaEvent(), timeout)
         except (CheckCondition, MalformedReply):
             return sense
         return sense if event.no_event or event.present else MEDIUM_NOT_PRESENT
 
-    def _reply_of(self, command: Command[R]) -> R:
+    def _reply_of(self, command: Command[R], timeout: float | None) -> R:
         """Runs a command once and without asking for any sense: an error stands for all that it could say."""
         with self.transport.buffer(command.length) as buffer:
-            completion = self._send(command, command.cdb(), buffer, self.timeout)
+            completion = self._send(command, command.cdb(), buffer, timeout)
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
@@ -221,25 +249,28 @@ def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
 
 
 class _Patience:
-    """Counts one command's retries against the policy."""
+    """Counts one command's repetitions against the policy."""
 
-    def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
+    def __init__(
+        self, policy: RetryPolicy, timeout: float | None, command: Command[R], confirm: Callable[[], None] | None
+    ) -> None:
         self._policy = policy
-        self._attentions = 0
-        self._deadline = time.monotonic() + min(policy.becoming_ready, timeout or policy.becoming_ready)
-
-    def _may_hide_one(self, sense: Sense) -> bool:
-        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
-        deferred = sense.deferred and sense.key == RECOVERED_ERROR
-        return deferred or (sense.is_unit_not_supported and not self.is_worn)
+        self._command = command
+        self._confirm = confirm
+        self._attentions = self._failures = self._timeouts = 0
+        self._most_timeouts = (0 if timeout else 1) if policy.timeouts is None else policy.timeouts
+        self._began = time.monotonic()
+        self._deadline = self._began + min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._end = self._began + min(policy.failing, timeout or policy.failing)
 
     @property
     def is_worn(self) -> bool:
         """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
         return self._attentions > 0 or not self._policy.unit_attentions
 
-    def allows(self, command: Command[R], error: CheckCondition) -> bool:
+    def allows(self, error: CheckCondition) -> bool:
         """May the command be sent again? Waits where waiting is what it needs."""
+        command = self._command
         if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
             return False
         if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
@@ -248,4 +279,39 @@ class _Patience:
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
             time.sleep(self._policy.interval)
             return True
-        return False
+        return _is_passing(error) and self._allows_failure()
+
+    def _may_hide_one(self, sense: Sense) -> bool:
+        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
+        deferred = sense.deferred and sense.key == RECOVERED_ERROR
+        return deferred or (sense.is_unit_not_supported and not self.is_worn)
+
+    def await_repetition(self, error: TransportError) -> None:
+        """Returns when the command may be sent again after a failed exchange, else raises the error of the last one."""
+        while True:
+            self._timeouts += isinstance(error, DeviceTimeout)
+            allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
+            if not (error.may_repeat and allowed):
+                error.what = f"{self._command}: {error.what}{self._times}"
+                raise error
+            log.info("%s: %s; trying again", self._command, error.what)
+            try:
+                if self._confirm is not None:
+                    self._confirm()
+                return
+            except TransportError as another:
+                error = another
+
+    def _allows_failure(self) -> bool:
+        self._failures += 1
+        may_be_sent_twice = self._command.repeatable or self._confirm is not None
+        return self._failures <= self._policy.failures and time.monotonic() < self._end and may_be_sent_twice
+
+    @property
+    def _times(self) -> str:
+        return f", {self._failures} times" if self._failures > 1 else ""
+
+
+def _is_passing(error: CheckCondition) -> bool:
+    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again."""
+    return isinstance(error, (AbortedCommand, HardwareError)) or error.sense.key == NO_SENSE

@@ -56,6 +56,9 @@ class Transport(Protocol):
     def hold(self) -> AbstractContextManager[object]:
         """Keeps other threads' commands out, for a command and what must follow it at once."""
 
+    def check_identity(self) -> None:
+        """Raises DeviceGone where the device that answers now is not the one that was opened."""
+
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lends a writable buffer of `size` bytes that is quick to transfer."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
 from construct import Bytes, Const, Int8ul, Int32ul, Struct
@@ -23,6 +23,7 @@ from scsiusb.errors import (
 )
 from scsiusb.releases import Releases
 from scsiusb.transport.base import FAILED, Completion, Direction
+from scsiusb.transport.recovery import Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 from scsiusb.usb.quirks import Quirk, quirks_of
@@ -54,11 +55,12 @@ CSW_CODEC: Final = ByteCodec(CSW)
 FLAG_DATA_IN: Final = 0x80
 STATUS_PHASE_ERROR: Final = 2
 
-CLASS_INTERFACE_OUT: Final = 0x21
 CLASS_INTERFACE_IN: Final = 0xA1
-MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
 GET_MAX_LUN: Final = 0xFE  # BOT 3.2
-CONTROL_TIMEOUT: Final = 5.0
+CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
+LEAST_CONTROL_TIMEOUT: Final = 0.5
+CLEAR_HALT: Final = "clear halt"
+CSW_AGAIN: Final = "CSW again"
 
 # As Linux has it: larger commands break some high-speed sticks.
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
@@ -88,6 +90,7 @@ class BulkOnlyTransport:
         self.shared: dict[int, Any] = {}
         self._tag = 0
         self._out_of_step = False
+        self._failures = 0  # exchanges in a row
         self._in_exchange = False
         self._thread = 0
         self._closed = False
@@ -116,16 +119,16 @@ class BulkOnlyTransport:
         self.max_lun = 0 if Quirk.SINGLE_LUN in quirks_of(port.info.device) else self._get_max_lun()
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """Runs one command (BOT 5.3). Raises TransportError; the transport has then been recovered, if it could be."""
+        """Runs one command (BOT 5.3). Raises TransportError; the device has then been recovered, if it could be."""
         if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
             raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
         if direction is Direction.NONE and len(buffer):
-            raise ValueError(f"{_name(cdb)}: {len(buffer)} bytes of data without a direction")
+            raise ValueError(f"command {cdb[0]:02X}h: {len(buffer)} bytes of data without a direction")
         with self._lock:
             self._check_open()
             self._check_not_under_way()
             if self._out_of_step:
-                self._recover()
+                self._recover_first(timeout)
             deadline = time.monotonic() + timeout
             self._note_exchange(True)
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
@@ -135,11 +138,12 @@ class BulkOnlyTransport:
                 completion = self._exchange(lun, cdb, direction, buffer, deadline)
             except DeviceGone:
                 raise
-            except TransportError:
-                self._recover_quietly()
+            except TransportError as error:
+                self._after_failure(error, timeout)
                 raise
             finally:
                 self._in_exchange = False
+            self._failures = 0
             self._out_of_step = False
             self._note_exchange(False)
             return completion
@@ -183,6 +187,25 @@ class BulkOnlyTransport:
     def hold(self) -> AbstractContextManager[object]:
         return self._lock
 
+    @contextmanager
+    def probing(self) -> Iterator[Port]:
+        """Lends the port for exchanges that break the protocol's rules; the device is recovered behind them."""
+        with self._lock:
+            self._check_open()
+            self._check_not_under_way()
+            self._note_exchange(True)
+            self._out_of_step = True
+            try:
+                yield self._port
+            finally:
+                self._recover(CONTROL_TIMEOUT)
+
+    def check_identity(self) -> None:
+        """Raises DeviceGone where the device that answers now is not the one that was opened."""
+        with self._lock:
+            self._check_open()
+            self._port.check_identity()
+
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         self._check_open()
         return self._port.buffer(size)
@@ -222,7 +245,7 @@ class BulkOnlyTransport:
             count = self._data_out(buffer, deadline)
         completion = self._check_csw(self._read_csw(deadline), len(buffer), count)
         if overflow:
-            raise PhaseError(f"{_name(cdb)}: the device sent more than the {len(buffer)} bytes asked for")
+            raise PhaseError(f"data-in phase: the device sent more than the {len(buffer)} bytes asked for")
         return completion
 
     def _send_cbw(self, lun: int, cdb: bytes, direction: Direction, length: int, deadline: float) -> None:
@@ -231,16 +254,16 @@ class BulkOnlyTransport:
         CBW_CODEC.pack_into(self._cbw, self._tag, length, flags, lun, len(cdb), cdb)
         code, count = self._port.write(self._cbw, _milliseconds(deadline))
         if code is Code.PIPE:
-            raise TransferStalled(f"{_name(cdb)}: the device refused the command block (STALL in the CBW phase)")
-        self._port.check(code, f"{_name(cdb)}, CBW phase")
+            raise TransferStalled("CBW phase: the device refused the command block (STALL)")
+        self._port.check(code, "CBW phase")
         if count != CBW_CODEC.length:
-            raise TransportError(f"{_name(cdb)}: only {count} of the CBW's {CBW_CODEC.length} bytes were sent")
+            raise TransportError(f"CBW phase: only {count} of the {CBW_CODEC.length} bytes were sent")
 
     def _data_in(self, buffer: memoryview, deadline: float) -> tuple[int, bool]:
         """Returns the bytes that came and whether the device had more (a babble; the CSW still follows)."""
         code, count = self._port.read(buffer, _milliseconds(deadline))
         if code is Code.PIPE:  # the normal way to say "less than asked" (BOT 6.7.2)
-            self._port.clear_halt_in()
+            self._clear_halt_in()
         elif code is not Code.OVERFLOW:
             self._port.check(code, f"data-in phase, {count} of {len(buffer)} bytes here")
         return count, code is Code.OVERFLOW
@@ -248,6 +271,7 @@ class BulkOnlyTransport:
     def _data_out(self, buffer: memoryview, deadline: float) -> int:
         code, count = self._port.write(buffer, _milliseconds(deadline))
         if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
+            note_rung(self._port, CLEAR_HALT, logging.DEBUG)
             self._port.clear_halt_out()
         else:
             self._port.check(code, f"data-out phase, {count} of {len(buffer)} bytes sent")
@@ -265,7 +289,7 @@ class BulkOnlyTransport:
         for last in (False, True):
             code, count = self._port.read(self._csw, _milliseconds(deadline))
             if code is Code.PIPE and not last:
-                self._port.clear_halt_in()
+                self._clear_halt_in()
             elif code is Code.PIPE:
                 raise TransferStalled("CSW phase: the device stalled twice")
             elif code is Code.OVERFLOW:
@@ -274,6 +298,7 @@ class BulkOnlyTransport:
                 self._port.check(code, "CSW phase")
                 if count or last:
                     break
+            note_rung(self._port, CSW_AGAIN, logging.DEBUG)
         return count
 
     def _check_csw(self, count: int, asked: int, transferred: int) -> Completion:
@@ -305,38 +330,39 @@ class BulkOnlyTransport:
             return 0
         return reply[0] if len(reply) == 1 and reply[0] <= MAX_LUN else 0
 
-    def _recover(self) -> None:
-        """Reset recovery (BOT 5.3.4), then a port reset; afterwards the next command finds the device in step."""
-        try:
-            self._reset_recovery()
-        except DeviceGone:
-            raise
-        except TransportError as error:
-            log.warning("reset recovery failed (%s); resetting the port", error)
-            self._port.reset()
-        self._out_of_step = False
-        self._note_exchange(False)
+    def _clear_halt_in(self) -> None:
+        note_rung(self._port, CLEAR_HALT, logging.DEBUG)
+        self._port.clear_halt_in()
 
-    def _reset_recovery(self) -> None:
-        port = self._port
-        port.control_out(CLASS_INTERFACE_OUT, MASS_STORAGE_RESET, 0, port.info.interface, b"", CONTROL_TIMEOUT)
-        port.clear_halt_in()
-        port.clear_halt_out()
+    def _after_failure(self, error: TransportError, timeout: float) -> None:
+        """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
+        self._failures += 1
+        recovery = self._recover(timeout)
+        error.tried = recovery.tried
+        error.may_repeat = recovery.error is None and not self._is_interrupted
+        done = "recovered by" if recovery.error is None else "not recovered by"
+        error.what += f" ({done} {' and '.join(recovery.tried)})"
 
-    def _recover_quietly(self) -> None:
-        """For an error on its way to the caller, which a failing recovery must not replace; DeviceGone says more."""
-        try:
-            self._recover()
-        except DeviceGone:
-            raise
-        except TransportError as error:
-            log.warning("the device could not be recovered: %s", error)
+    def _recover_first(self, timeout: float) -> None:
+        """Before a command to a device that an earlier one, or another program, left out of step."""
+        recovery = self._recover(timeout)
+        if recovery.error is not None:
+            raise recovery.error
+
+    def _recover(self, timeout: float) -> Recovery:
+        """Reset recovery (BOT 5.3.4), then a port reset; raises DeviceGone."""
+        seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
+        recovery = recover(self._port, self._failures, seconds)
+        if recovery.error is None:
+            self._out_of_step = False
+            self._note_exchange(False)
+        return recovery
 
     def _settle(self) -> None:
         """At close: a command that was interrupted must not greet the next driver."""
         if self._out_of_step and not self._is_lost:
             with suppress(DeviceGone):
-                self._recover_quietly()
+                self._recover(CONTROL_TIMEOUT)
 
 
 def _max_transfer(speed: str, quirks: Quirk) -> int:
@@ -346,7 +372,3 @@ def _max_transfer(speed: str, quirks: Quirk) -> int:
 
 def _milliseconds(deadline: float) -> int:
     return milliseconds(deadline - time.monotonic())
-
-
-def _name(cdb: bytes) -> str:
-    return f"command {cdb[0]:02X}h"

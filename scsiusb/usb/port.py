@@ -10,15 +10,21 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb import ledger
-from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported
+from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
 from scsiusb.releases import Releases
 from scsiusb.text import printable
-from scsiusb.usb.backend import Backend, Code, Endpoint, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, UsbError
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.translate import translate
 
 PAGE: Final = 4096
 LONGEST_TIMEOUT: Final = 0x7FFFFFFF  # milliseconds
+GET_DESCRIPTOR: Final = 6
+DEVICE_DESCRIPTOR: Final = 1
+DEVICE_DESCRIPTOR_LENGTH: Final = 18
+STRING_DESCRIPTOR: Final = 3
+ENGLISH: Final = 0x0409
+DESCRIPTOR_TIMEOUT: Final = 1.0
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -119,6 +125,26 @@ class Port:
                 raise DeviceGone(f"{self.info} came back from a port reset as another device") from error
             raise translate(error, f"resetting {self.info}") from error
         self._select()
+
+    def check_identity(self) -> None:
+        """Asks the device anew who it is. Raises DeviceGone where it is not the one that was opened."""
+        device = self._descriptor(DEVICE_DESCRIPTOR, 0, 0, DEVICE_DESCRIPTOR_LENGTH)
+        if len(device) < DEVICE_DESCRIPTOR_LENGTH:
+            raise MalformedReply(f"the device descriptor of {self.info} has only {len(device)} bytes")
+        vid, pid = int.from_bytes(device[8:10], "little"), int.from_bytes(device[10:12], "little")
+        serial = self._string(device[16]) if device[16] else None
+        known = self.info.serial
+        if (vid, pid) != (self.info.vid, self.info.pid) or (known and known.strip() != serial):
+            other = f"{vid:04x}:{pid:04x}, serial {serial}"
+            raise DeviceGone(f"another device ({other}) answers in the place of {self.info}")
+
+    def _string(self, index: int) -> str:
+        data = self._descriptor(STRING_DESCRIPTOR, index, ENGLISH, 255)
+        return printable(data[2 : data[0] if data else 0].decode("utf-16-le", "replace").partition("\0")[0]).strip()
+
+    def _descriptor(self, kind: int, index: int, language: int, length: int) -> bytes:
+        """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
+        return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
 
     @contextmanager
     def buffer(self, size: int) -> Iterator[memoryview]:

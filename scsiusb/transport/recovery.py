@@ -1,0 +1,60 @@
+"""The way back into step after a failed exchange, rung by rung: class reset with halts, then a reset of the port."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, NamedTuple
+
+from scsiusb.errors import DeviceGone, TransportError
+from scsiusb.usb.port import Port
+
+CLASS_INTERFACE_OUT: Final = 0x21
+MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
+CLASS_RESET: Final = "class reset"
+PORT_RESET: Final = "port reset"
+
+log = logging.getLogger(__name__)
+
+
+class Recovery(NamedTuple):
+    """What was tried, in order, and why the last of it failed; no error: the device is in step."""
+
+    tried: tuple[str, ...]
+    error: TransportError | None = None
+
+
+def recover(port: Port, failures: int, timeout: float) -> Recovery:
+    """Brings the device into step. `failures`: exchanges in a row that failed; `timeout` of a control request.
+
+    A class reset that was followed by another failure did not help, whatever the device said to it.
+    Raises DeviceGone.
+    """
+    rungs = (CLASS_RESET, PORT_RESET) if failures <= 1 else (PORT_RESET,)
+    tried: list[str] = []
+    error: TransportError | None = None
+    for rung in rungs:
+        tried.append(rung)
+        note_rung(port, rung)
+        try:
+            _climb(port, rung, timeout)
+            return Recovery(tuple(tried))
+        except DeviceGone:
+            raise
+        except TransportError as failure:
+            log.warning("the %s of %s failed: %s", rung, port.info, failure.what)
+            error = failure
+    return Recovery(tuple(tried), error)
+
+
+def note_rung(port: Port, rung: str, level: int = logging.INFO) -> None:
+    """Records carry the rung as an attribute, for who counts them."""
+    log.log(level, "%s: %s", port.info, rung, extra={"rung": rung})
+
+
+def _climb(port: Port, rung: str, timeout: float) -> None:
+    if rung == PORT_RESET:
+        port.reset()
+        return
+    port.control_out(CLASS_INTERFACE_OUT, MASS_STORAGE_RESET, 0, port.info.interface, b"", timeout)
+    port.clear_halt_in()
+    port.clear_halt_out()
