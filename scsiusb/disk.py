@@ -28,6 +28,7 @@ from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
+from scsiusb.transport.base import Direction
 
 R = TypeVar("R")
 
@@ -251,9 +252,9 @@ class Disk:
         for _ in range(WRITES):
             resets = self.unit.resets
             for at, count, piece in _pieces(medium, lba, blocks, view):
+                self._write_piece(medium, at, count, piece)
                 if is_first:
                     self._unflushed_since = resets
-                self._write_piece(medium, at, count, piece)
             if self.unit.resets == resets or not is_first:
                 return
 
@@ -269,7 +270,10 @@ class Disk:
             with self.unit.transport.hold():
                 if medium is not self._known or medium.changes != self.unit.medium_changes:
                     raise error_for(MEDIUM_CHANGED, str(command))
-                self.unit.transfer(command, buffer, confirm=lambda: self._confirm(medium))
+                if command.direction is Direction.OUT:
+                    self.unit.transfer(command, buffer, confirm=lambda: self._confirm(medium))
+                else:
+                    self.unit.transfer(command, buffer)
         except (MediumChanged, NoMedium):
             self._known = None
             raise

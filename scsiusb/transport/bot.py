@@ -26,7 +26,7 @@ from scsiusb.transport.base import FAILED, Completion, Direction
 from scsiusb.transport.recovery import Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
-from scsiusb.usb.quirks import Quirk, quirks_of
+from scsiusb.usb.quirks import Quirk
 from scsiusb.wire import ByteCodec
 
 CBW_SIGNATURE: Final = b"USBC"
@@ -90,11 +90,12 @@ class BulkOnlyTransport:
         self.shared: dict[int, Any] = {}
         self._tag = 0
         self._out_of_step = False
-        self._failures = 0  # exchanges in a row
+        self._failures = 0  # exchanges since a command like the one that failed last succeeded
+        self._failed_opcode = -1
         self._in_exchange = False
         self._thread = 0
         self._closed = False
-        quirks = quirks_of(port.info.device)
+        self.quirks = quirks = port.quirks.flags
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
         self.max_transfer = _max_transfer(port.info.speed, quirks)
         self._releases = Releases()
@@ -116,7 +117,7 @@ class BulkOnlyTransport:
         self._csw = port.lend(-(-CSW_CODEC.length // packet) * packet)
         releases.add(self._csw.release)
         releases.add(self._settle)
-        self.max_lun = 0 if Quirk.SINGLE_LUN in quirks_of(port.info.device) else self._get_max_lun()
+        self.max_lun = 0 if Quirk.SINGLE_LUN in self.quirks else self._get_max_lun()
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """Runs one command (BOT 5.3). Raises TransportError; the device has then been recovered, if it could be."""
@@ -139,11 +140,13 @@ class BulkOnlyTransport:
             except DeviceGone:
                 raise
             except TransportError as error:
+                self._failed_opcode = cdb[0]
                 self._after_failure(error, timeout)
                 raise
             finally:
                 self._in_exchange = False
-            self._failures = 0
+            if self._failures and cdb[0] == self._failed_opcode:
+                self._failures = 0
             self._out_of_step = False
             self._note_exchange(False)
             return completion

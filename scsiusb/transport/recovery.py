@@ -24,7 +24,7 @@ class Recovery(NamedTuple):
 
 
 def recover(port: Port, failures: int, timeout: float) -> Recovery:
-    """Brings the device into step. `failures`: exchanges in a row that failed; `timeout` of a control request.
+    """Brings the device into step. `failures`: exchanges like the last that failed; `timeout` of a control request.
 
     A class reset that was followed by another failure did not help, whatever the device said to it.
     Raises DeviceGone.

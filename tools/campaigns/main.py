@@ -49,7 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     soak.add_argument("--device", metavar="DEVICE", help="as for scsiusb; default: the lab's stick")
     soak.add_argument("--commands", type=int, default=100_000, metavar="N")
     soak.add_argument("--opens", type=int, default=1_000, metavar="N")
-    for campaign in (crash, plug, many, soak):
+    faults = campaigns.add_parser("faults", help="every fault of the virtual stick, and what comes of it")
+    faults.add_argument("--stage", choices=("virtual", "usbip", "linux"), default="virtual", help="the last two: lab")
+    faults.add_argument("--only", default="", metavar="TEXT", help="the scenarios with this in their name")
+    faults.add_argument("--timeout", type=float, default=2.0, metavar="S", help="of a command")
+    writes = campaigns.add_parser("writes", help="writes to a stick that fails in every phase")
+    writes.add_argument("--writes", type=int, default=300, metavar="N")
+    writes.add_argument("--stage", choices=("virtual", "usbip"), default="virtual", help="the last: lab")
+    writes.add_argument("--timeout", type=float, default=1.0, metavar="S", help="of a command")
+    table = campaigns.add_parser("table", help="of the runs of `faults`, for the documents")
+    table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="what `faults` printed, of each stage")
+    table.add_argument("--document", type=Path, default=Path("docs/faults.md"), metavar="FILE")
+    for campaign in (crash, plug, many, soak, faults, writes, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="for the JSON lines, instead of stdout")
     return parser

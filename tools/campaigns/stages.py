@@ -1,0 +1,216 @@
+"""Where a fault is tried: scsiusb on the stick itself, scsiusb through the kernel, and the kernel's own driver."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import scsiusb
+from scsiusb.opening import open_on
+from scsiusb.scsi.unit import RetryPolicy
+from scsiusb.virtual import Bus, Stick
+from scsiusb.virtual.usbip import Server
+
+BLOCK: Final = 512
+UNITS: Final = 8  # blocks of dd's own size
+PATIENCE: Final = 60.0  # seconds for what the kernel does with a device, under emulation
+T = TypeVar("T")
+SYSFS: Final = Path("/sys/bus/usb/devices")
+
+
+class Failed(Exception):
+    """The operation ended with an error; its text is the outcome."""
+
+
+class Target(Protocol):
+    """A stick as one of the stages reaches it. Each operation raises `Failed`."""
+
+    def read(self, lba: int, blocks: int) -> bytes: ...
+    def write(self, lba: int, data: bytes) -> None: ...
+    def inquiry(self) -> str:
+        """The vendor."""
+
+    def close(self) -> None: ...
+
+
+class Stage(Protocol):
+    """Makes a target of a stick; what is done before the target is opened costs the operation no time."""
+
+    def plugged(self, stick: Stick) -> AbstractContextManager[Callable[[], Target]]: ...
+
+
+class Disk:
+    """scsiusb."""
+
+    def __init__(self, disk: scsiusb.Disk, timeout: float) -> None:
+        self.disk = disk
+        disk.unit.timeout = timeout
+        disk.unit.retry = RetryPolicy(timeouts=1, becoming_ready=5)
+
+    def read(self, lba: int, blocks: int) -> bytes:
+        return self.do(lambda: self.disk.read(lba, blocks))
+
+    def write(self, lba: int, data: bytes) -> None:
+        def write() -> None:
+            self.disk.write(lba, data)
+            self.disk.flush()
+
+        self.do(write)
+
+    def inquiry(self) -> str:
+        return self.do(lambda: self.disk.inquiry().vendor)
+
+    @staticmethod
+    def do(action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except scsiusb.ScsiUsbError as error:
+            raise Failed(type(error).__name__) from error
+
+    def close(self) -> None:
+        with suppress(scsiusb.ScsiUsbError):
+            self.disk.close()
+
+
+class InProcess:
+    """scsiusb on the virtual bus."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    @contextmanager
+    def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        bus = Bus(stick)
+        try:
+            yield lambda: _opened(lambda: open_on(bus), self._timeout)
+        finally:
+            bus.close()
+
+
+class ThroughKernel:
+    """scsiusb on libusb on the kernel's USB/IP host."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    @contextmanager
+    def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        with attached(stick) as folder:
+            yield lambda: _opened(lambda: scsiusb.open(folder.name), self._timeout)
+
+
+def _opened(open_disk: Callable[[], scsiusb.Disk], timeout: float) -> Disk:
+    try:
+        return Disk(open_disk(), timeout)
+    except scsiusb.ScsiUsbError as error:
+        raise Failed(f"{type(error).__name__} at opening") from error
+
+
+class Kernel:
+    """The kernel's usb-storage and its block device, with its own way of trying again."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    @contextmanager
+    def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        with attached(stick) as folder:
+            yield lambda: Node(folder, self._timeout)
+
+
+class Node:
+    """The kernel's nodes of the stick."""
+
+    def __init__(self, folder: Path, timeout: float) -> None:
+        self._disk, self._generic = _node(folder, "block"), _node(folder, "scsi_generic")
+        self._timeout = timeout
+        device = Path("/sys/block") / self._disk.name / "device"
+        for name in ("timeout", "eh_timeout"):
+            (device / name).write_text(str(round(timeout)))
+
+    def read(self, lba: int, blocks: int) -> bytes:
+        offset, count = lba * BLOCK, blocks * BLOCK
+        return _run("dd", f"if={self._disk}", f"bs={count}", f"skip={offset // count}", "count=1", "iflag=direct")
+
+    def write(self, lba: int, data: bytes) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            words = (f"if={file.name}", f"of={self._disk}", f"bs={len(data)}", f"seek={lba * BLOCK // len(data)}")
+            _run("dd", *words, "count=1", "oflag=direct", "conv=fsync,notrunc")
+
+    def inquiry(self) -> str:
+        words = ("-b", "-r", "36", "-t", str(round(self._timeout)), str(self._generic), "12", "0", "0", "0", "24", "0")
+        return _run("sg_raw", *words)[8:16].decode("ascii", "replace").strip()
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+def _run(*words: str) -> bytes:
+    done = subprocess.run(words, capture_output=True, timeout=PATIENCE * 4, check=False)
+    if done.returncode:
+        text = done.stderr.decode(errors="replace").strip().splitlines()
+        raise Failed(next((line.rpartition(": ")[2] for line in text if "rror" in line), f"status {done.returncode}"))
+    return done.stdout
+
+
+def _node(folder: Path, kind: str) -> Path:
+    """Waits until the kernel's driver has looked at the device."""
+    deadline = time.monotonic() + PATIENCE / 2
+    while time.monotonic() < deadline:
+        for entry in folder.glob(f"*:1.0/host*/target*/*:0/{kind}/*"):
+            if (Path("/dev") / entry.name).exists():
+                return Path("/dev") / entry.name
+        time.sleep(0.05)
+    raise Failed("no disk")
+
+
+@contextmanager
+def attached(stick: Stick) -> Iterator[Path]:
+    """Lets the kernel have the stick by USB/IP; yields the device's folder in sysfs. Raises Failed."""
+    serial = stick.identity.serial or ""
+    with Server(stick, port=0) as server:
+        subprocess.run(["modprobe", "vhci-hcd"], check=True)
+        usbip = ["usbip", "--tcp-port", str(server.port), "attach", "-r", "127.0.0.1", "-b", "1-1"]
+        subprocess.run(usbip, check=True, capture_output=True)
+        try:
+            yield _wait_for_folder(serial)
+        finally:
+            server.close()
+            _wait_for(lambda: _folder(serial) is None, "the device to leave")
+
+
+def _wait_for_folder(serial: str) -> Path:
+    with suppress(TimeoutError):
+        _wait_for(lambda: _settled(_folder(serial)), "the device")
+    folder = _folder(serial)
+    if folder is None:
+        raise Failed("the kernel does not take the device")
+    return folder
+
+
+def _settled(folder: Path | None) -> bool:
+    """With its interface's driver, which comes a moment after the device."""
+    return folder is not None and any((path / "driver").exists() for path in folder.glob("*:1.*"))
+
+
+def _folder(serial: str) -> Path | None:
+    for path in SYSFS.glob("*/serial"):
+        with suppress(OSError):
+            if path.read_text().strip() == serial:
+                return path.parent
+    return None
+
+
+def _wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE / 4) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s in vain for {what}")
+        time.sleep(0.02)

@@ -1,0 +1,86 @@
+"""Makes the table of the fault campaign's runs, for the documents."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from campaigns.faults import RIGHT
+from campaigns.report import Report
+
+Row = dict[str, Any]
+STAGES: Final = ("virtual", "usbip", "linux")
+TITLES: Final = ("scsiusb, in process", "scsiusb, libusb and kernel", "Linux's usb-storage")
+SHORT: Final = {"class reset": "class", "port reset": "port", "clear halt": "halt"}
+
+
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Reads the runs of the stages and puts the table behind the heading of the document."""
+    runs = {row["stage"]: row for path in options.runs for row in _rows(path) if "campaign" in row}
+    found = {_key(row): row for path in options.runs for row in _rows(path) if "scenario" in row}
+    text = "\n".join([_facts(runs), "", *_table(found), "", *_compared(found), ""])
+    document = options.document.read_text()
+    head, mark, _ = document.partition(MARK)
+    options.document.write_text(f"{head}{mark}\n\n{text}")
+    report.words = [f"{len(found)} rows"]
+
+
+MARK: Final = "<!-- what follows is made by `tools/campaign table` -->"
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    for line in path.read_text().splitlines():
+        yield json.loads(line)
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["scenario"], row["operation"], row["stage"]
+
+
+def _facts(runs: dict[str, Row]) -> str:
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, kernel {platform.release()} on the host"
+    stages = ", ".join(f"{stage} {row['seconds']:.0f} s" for stage, row in runs.items())
+    return f"Run on {date.today().isoformat()}, seed {next(iter(runs.values()))['seed']}, {machine}; {stages}."
+
+
+def _table(found: dict[tuple[str, str, str], Row]) -> Iterator[str]:
+    yield "| fault | operation | " + " | ".join(TITLES) + " |"
+    yield "| --- | --- | --- | --- | --- |"
+    last = ""
+    for scenario, operation in dict.fromkeys(key[:2] for key in found):
+        cells = [_cell(found.get((scenario, operation, stage))) for stage in STAGES]
+        name = scenario if scenario != last else ""
+        last = scenario
+        yield f"| {name} | {operation} | {' | '.join(cells)} |"
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    rungs = ", ".join(f"{count} {SHORT[rung]}" for rung, count in row["rungs"].items())
+    then = "" if row["after"] in (RIGHT, "") else f"; then {row['after']}"
+    return f"{row['outcome']}, {row['seconds']:.2f} s{f' ({rungs})' if rungs else ''}{then}"
+
+
+def _compared(found: dict[tuple[str, str, str], Row]) -> Sequence[str]:
+    """Where the kernel's driver got through, and we did not, and the other way round."""
+    theirs: list[str] = []
+    ours: list[str] = []
+    for scenario, operation in dict.fromkeys(key[:2] for key in found):
+        rows = [found.get((scenario, operation, stage)) for stage in ("usbip", "linux")]
+        if None in rows:
+            continue
+        own, linux = (row["outcome"] == RIGHT for row in rows if row)
+        if own != linux:
+            (theirs if linux else ours).append(f"{scenario} ({operation})")
+    return [
+        f"Linux gets through and scsiusb does not: {'; '.join(theirs) or 'nowhere'}.",
+        "",
+        f"scsiusb gets through and Linux does not: {'; '.join(ours) or 'nowhere'}.",
+    ]
