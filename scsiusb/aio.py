@@ -29,11 +29,12 @@ def aopen(
     timeout: float | None = None,
     on_gone: OnGone | None = None,
     trace: str | None = None,
+    quirks: str | None = None,
     manager: Manager | None = None,
 ) -> AsyncDisk:
     """As `scsiusb.open`, or the manager's, for an `async with`, which opens and closes the device."""
     opener = open_disk if manager is None else manager.open
-    return AsyncDisk(lambda: opener(device, lun=lun, timeout=timeout, on_gone=on_gone, trace=trace))
+    return AsyncDisk(lambda: opener(device, lun=lun, timeout=timeout, on_gone=on_gone, trace=trace, quirks=quirks))
 
 
 class AsyncDisk:

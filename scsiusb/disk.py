@@ -22,13 +22,14 @@ from scsiusb.errors import (
     UnitAttention,
     UnsupportedOpcode,
 )
-from scsiusb.scsi.block import BlockCommand, Read10, Read16, SynchronizeCache10, Write10, Write16
+from scsiusb.scsi.block import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
+from scsiusb.scsi.unit import NO_RETRY, LogicalUnit, RetryPolicy
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.transport.base import Direction
+from scsiusb.usb.quirks import Quirk
 
 R = TypeVar("R")
 
@@ -50,6 +51,7 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # of the unit's `medium_changes`
+    last_alone: bool = False  # the last block goes into a command of its own
 
 
 class Disk:
@@ -210,10 +212,22 @@ class Disk:
         with self.unit.transport.hold():
             capacity = self.unit.read_capacity()
             changes = self.unit.medium_changes
+        quirks = self.unit.transport.quirks
+        if Quirk.INITIAL_READ_10 in quirks:
+            self._read_in_vain(capacity.block_size)
         by_bus = max(1, self.unit.transport.max_transfer // capacity.block_size)
-        by_device = self._max_transfer_by_vpd() if version >= SPC_3 else 0
+        by_device = self._max_transfer_by_vpd() if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
         most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-        return Medium(capacity.blocks, capacity.block_size, most, changes)
+        return Medium(capacity.blocks, capacity.block_size, most, changes, Quirk.LAST_SECTOR_ALONE in quirks)
+
+    def _read_in_vain(self, block_size: int) -> None:
+        """Some answer the first READ(10) of a medium with an error, or with bytes that mean nothing."""
+        try:
+            self.unit.execute(Read10(0, 1, block_size=block_size), retry=NO_RETRY)
+        except (DeviceGone, DeviceClosed):
+            raise
+        except (CheckCondition, TransportError) as error:
+            log.info("the first read failed, as a quirk foretold: %s", error)
 
     def _max_transfer_by_vpd(self) -> int:
         """In blocks; 0 where the device does not say."""
@@ -289,7 +303,7 @@ class Disk:
     def _flush(self, timeout: float | None) -> None:
         written_at, self._unflushed_since = self._unflushed_since, None
         try:
-            self.unit.execute(SynchronizeCache10(), timeout=timeout)
+            self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
@@ -308,7 +322,7 @@ class Disk:
         if self._unflushed_since is None:
             return
         try:
-            self._flush(LAST_FLUSH_TIMEOUT)
+            self._flush(min(LAST_FLUSH_TIMEOUT, self.unit.timeout or LAST_FLUSH_TIMEOUT))
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
             self._unflushed_since = None
@@ -334,7 +348,10 @@ def _check_range(medium: Medium, lba: int, blocks: int) -> None:
 def _pieces(medium: Medium, lba: int, blocks: int, view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """LBA, blocks and bytes of each command."""
     _check_range(medium, lba, blocks)
-    for done in range(0, blocks, medium.max_blocks):
-        count = min(medium.max_blocks, blocks - done)
+    is_split = medium.last_alone and lba + blocks == medium.blocks
+    done = 0
+    while done < blocks:
+        count = min(medium.max_blocks, blocks - done - is_split) or 1
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
+        done += count

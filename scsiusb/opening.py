@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from scsiusb import ledger
 from scsiusb.disk import Disk
-from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceNotUnique
+from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceNotUnique, DeviceUnsupported
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.events import ATTACHED, DETACHED, Events, Match
 from scsiusb.manager.process import PROCESS
@@ -23,6 +23,7 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.bot import MAX_LUN
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, find, matches
+from scsiusb.usb.quirks import Quirk, Quirks, quirks_for
 
 if TYPE_CHECKING:
     from scsiusb.usb.trace import Tracing
@@ -43,6 +44,7 @@ def open(
     timeout: float | None = None,
     on_gone: OnGone | None = None,
     trace: str | None = None,
+    quirks: str | None = None,
 ) -> Disk:
     """Opens a device; close the disk, or use it in a `with`, to give it back.
 
@@ -50,10 +52,12 @@ def open(
     returned; None: the only one attached. `timeout`: seconds for every command, None: as each is declared.
     `on_gone` is called once if the device is unplugged: with the InterfaceInfo, or with nothing if it takes nothing;
     from a thread of scsiusb's, so it should return soon. `trace`: a pcapng file that records what goes over the bus.
+    `quirks`: letters for what the device needs care for, "" for nothing (see `scsiusb quirks --list`), or rows as the
+    option --quirks takes them; None: what SCSIUSB_QUIRKS, the user's file or the table says.
 
     Opened again while it is open in this process, the device is shared: commands take turns.
     Raises DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
-    DeviceUnsupported, and the errors of the first commands.
+    DeviceUnsupported, the errors of the first commands, and ValueError for quirks that cannot be read.
     """
     _check_arguments(lun, timeout)
     with ExitStack() as stack:
@@ -63,7 +67,7 @@ def open(
         else:
             backend = _libusb()
         stack.callback(backend.close)
-        return _open(backend, device, lun, timeout, on_gone, trace, stack)
+        return _open(backend, device, lun, timeout, on_gone, trace, stack, quirks)
 
 
 def open_on(
@@ -73,11 +77,12 @@ def open_on(
     lun: int = 0,
     timeout: float | None = None,
     on_gone: OnGone | None = None,
+    quirks: str | None = None,
 ) -> Disk:
     """As `open`, on a USB stack of the caller's, such as a `virtual.Bus`, which stays the caller's to close."""
     _check_arguments(lun, timeout)
     with ExitStack() as stack:
-        return _open(backend, device, lun, timeout, on_gone, None, stack)
+        return _open(backend, device, lun, timeout, on_gone, None, stack, quirks)
 
 
 def _check_arguments(lun: int, timeout: float | None) -> None:
@@ -95,11 +100,20 @@ def _open(
     on_gone: OnGone | None,
     trace: str | None,
     below: ExitStack,
+    letters: str | None = None,
 ) -> Disk:
     if trace is not None:
         backend = below.enter_context(closing(_tracing(backend, trace)))
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
-    client = PROCESS.join(backend, info, on_gone=on_gone, below=below, alone=trace is not None)
+    client = PROCESS.join(
+        backend,
+        info,
+        on_gone=on_gone,
+        below=below,
+        alone=trace is not None,
+        quirks=_quirks(info, letters),
+        insisting=letters is not None,
+    )
     try:
         if lun > client.max_lun:
             raise DeviceNotFound(
@@ -111,6 +125,15 @@ def _open(
         client.close()
         raise
     return disk
+
+
+def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
+    """Raises DeviceUnsupported for a device that is to be left alone."""
+    quirks = quirks_for(info.vid, info.pid, info.device.release, given)
+    if Quirk.IGNORE_DEVICE in quirks:
+        what = f"{info} is to be left alone: {quirks.why(Quirk.IGNORE_DEVICE)}"
+        raise DeviceUnsupported(what, f"--quirks {info.vid:04x}:{info.pid:04x}: opens it all the same")
+    return quirks
 
 
 class Manager:
@@ -187,12 +210,13 @@ class Manager:
         timeout: float | None = None,
         on_gone: OnGone | None = None,
         trace: str | None = None,
+        quirks: str | None = None,
     ) -> Disk:
         """As `scsiusb.open`; the disk is closed with the manager, if it is still open then."""
         _check_arguments(lun, timeout)
         self._check()
         with ExitStack() as stack:
-            disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack)
+            disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack, quirks)
         try:
             with self._lock:
                 self._check()

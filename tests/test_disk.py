@@ -308,7 +308,7 @@ def test_a_flush_that_is_refused_is_no_success(monkeypatch: pytest.MonkeyPatch) 
         disk.write(0, bytes(512))
         with monkeypatch.context() as patch:
             patch.setattr(
-                "scsiusb.disk.SynchronizeCache10.cdb", lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00")
+                "scsiusb.scsi.block.SynchronizeCache10.cdb", lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00")
             )
             with pytest.raises(LbaOutOfRange):
                 disk.flush()
@@ -347,7 +347,7 @@ def test_the_device_is_released_also_when_the_last_flush_fails() -> None:
 def test_a_device_without_a_cache_has_nothing_to_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick()) as (disk, _):
         disk.write(0, bytes(512))
-        monkeypatch.setattr("scsiusb.disk.SynchronizeCache10.cdb", lambda self: bytes.fromhex("c0" + "00" * 9))
+        monkeypatch.setattr("scsiusb.scsi.block.SynchronizeCache10.cdb", lambda self: bytes.fromhex("c0" + "00" * 9))
         disk.flush()
 
 

@@ -233,3 +233,17 @@ def test_what_another_call_wrote_before_a_reset_makes_the_flush_fail() -> None:
         disk.write(1, bytes(BLOCK))
         with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
             disk.flush()
+
+
+def test_a_reset_of_our_own_counts_even_where_the_units_word_of_it_was_lost() -> None:
+    """The CSW that reports the unit attention is lost, and the sense with it; found by `tools/campaign writes`."""
+    with disk_on_wire() as (disk, bus):
+        disk.write(0, bytes(BLOCK))
+        disk.unit.retry = RetryPolicy(failures=1)
+        bus.wire.meddle = fails_at(0x2A, Code.IO, 2)
+        with pytest.raises(TransportError):
+            disk.write(1, bytes(BLOCK))
+        assert "port reset" in bus.wire.log
+        bus._connections[2].stick.units[0]._attentions.clear()
+        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+            disk.flush()

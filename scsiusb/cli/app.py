@@ -28,7 +28,10 @@ COMMANDS: Final = {  # in the order of --help
     "watch": "scsiusb.cli.watch",
     "leases": "scsiusb.cli.manage",
     "recover": "scsiusb.cli.manage",
+    "check": "scsiusb.cli.check",
     "doctor": "scsiusb.cli.doctor",
+    "quirks": "scsiusb.cli.quirks",
+    "virtual": "scsiusb.cli.virtual",
     "completion": "scsiusb.cli.completion",
 }
 

@@ -32,6 +32,7 @@ from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.unit import NO_WAIT
 from scsiusb.transport.base import GOOD, Direction
 from scsiusb.transport.bot import MAX_CDB
+from scsiusb.usb.quirks import Quirk
 
 DEVICE_SIGNS: Final = re.compile(r"[-:=]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
@@ -228,8 +229,9 @@ def eject_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         disk.flush()
-        with suppress(IllegalRequest):  # optional: a unit without it lets the medium go
-            disk.execute(PreventAllow())
+        if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
+            with suppress(IllegalRequest):  # optional: a unit without it lets the medium go
+                disk.execute(PreventAllow())
         disk.execute(StartStopUnit(load_eject=True))
     if settings().json:
         show_json({"ejected": True})

@@ -20,9 +20,12 @@ OTHER_PATH: Final = "check the path"
 
 REMEDIES: Final = {  # of the operating system's errors
     errno.EACCES: NO_PERMISSION,
+    errno.EADDRINUSE: "end what listens there, or choose another port",
+    errno.EADDRNOTAVAIL: "name an address of this machine",
     errno.EBADF: "it is closed; redirect it to a file or to /dev/null",
     errno.EBUSY: "close whatever uses it and try again",
     errno.EDQUOT: NO_ROOM,
+    errno.EEXIST: "name a file that is not there yet",
     errno.EFBIG: "write to a file system that takes larger files",
     errno.EINVAL: "name a file that can be read and written as one",
     errno.EIO: "the disk behind it may be failing; use another file",

@@ -30,6 +30,7 @@ class Settings:
     verbosity: int = 0
     trace: str | None = None
     timeout: float | None = None
+    quirks: str | None = None
 
 
 def quoted(value: str) -> str:
@@ -63,6 +64,18 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _quirk_rows(value: str) -> str:
+    from scsiusb.usb.quirks_user import EXAMPLE, parse_rows
+
+    try:
+        rows = parse_rows(value, "--quirks")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if not rows:
+        raise click.UsageError(f"--quirks: {quoted(value)} is not {EXAMPLE}")
+    return value
+
+
 def settings() -> Settings:
     """The settings of the command that runs."""
     return click.get_current_context().find_root().ensure_object(Settings)
@@ -73,9 +86,12 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     kept = context.find_root().ensure_object(Settings)
     if parameter.name == "timeout" and value is not None:
         kept.timeout = _seconds(value)
+    elif parameter.name == "quirks" and value:
+        rows = ",".join(map(_quirk_rows, value))
+        kept.quirks = rows if kept.quirks is None else f"{kept.quirks},{rows}"
     elif parameter.name == "verbosity":
         kept.verbosity += value
-    elif parameter.name and value not in (None, False):
+    elif parameter.name and value not in (None, False, ()):
         setattr(kept, parameter.name, value)
 
 
@@ -84,6 +100,9 @@ def global_options(function: F) -> F:
     shared: dict[str, Any] = {"expose_value": False, "callback": _keep, "is_eager": True}
     for option in (
         click.option("--timeout", metavar="S", help="Seconds that a command to the device may take.", **shared),
+        click.option(
+            "--quirks", metavar="VID:PID:LETTERS", multiple=True, help="What a device needs care for.", **shared
+        ),
         click.option("--trace", metavar="FILE.pcapng", help="Record what goes over the bus.", **shared),
         click.option("-v", "--verbose", "verbosity", count=True, help="Say more; -vv says all.", **shared),
         click.option("--json", is_flag=True, help="Print JSON.", **shared),

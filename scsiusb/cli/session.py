@@ -18,8 +18,8 @@ def opened(device: str | None, lun: int) -> Disk:
     if device is None or not device.startswith(VIRTUAL):
         recover()  # also where the words then mean no device
     try:
-        return open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace)
-    except ValueError as error:  # of a file that is no whole number of blocks
+        return open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
+    except ValueError as error:  # of a file that is no whole number of blocks, or of quirks
         raise click.UsageError(str(error)) from error
 
 

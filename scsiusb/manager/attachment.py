@@ -15,12 +15,14 @@ from scsiusb.transport.bot import BulkOnlyTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
+from scsiusb.usb.quirks import Quirk, Quirks
 
 if TYPE_CHECKING:
     from scsiusb.manager.lease import Lease
     from scsiusb.manager.warden import Warden
 
 
+BOGUS_RESIDUE: Final = "all data came beside a residue"
 UNNAMED: Final = "unknown"  # a driver that went in the moment when its name was asked for
 
 
@@ -33,6 +35,9 @@ class Owner(Protocol):
     def remove(self, attachment: Attachment) -> None:
         """It is over; called while it is locked."""
 
+    def remember(self, attachment: Attachment, quirks: Quirks) -> None:
+        """What was learned of its device, which stays attached; called while it is locked."""
+
     def tidy(self) -> None:
         """Ends what no attachment needs any more; called when none is locked."""
 
@@ -43,9 +48,10 @@ class Owner(Protocol):
 class Attachment:
     """Refers to its clients weakly and is referred to by them: the last reference to a client frees it."""
 
-    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner) -> None:
+    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks | None = None) -> None:
         self.backend = backend
         self.info = info
+        self.quirks = quirks
         self.is_lost = False
         self.is_deserted = False
         self._owner = owner
@@ -53,6 +59,7 @@ class Attachment:
         self._users: dict[int, weakref.ref[Client]] = {}  # by id: of one that is being dropped the reference is dead
         self._releases = Releases()
         self._lease: Lease | None = None
+        self._port: Port | None = None
         self._transport: BulkOnlyTransport | None = None
         self._is_over = False
         self._is_ended = False
@@ -61,6 +68,10 @@ class Attachment:
     def transport(self) -> BulkOnlyTransport:
         assert self._transport is not None
         return self._transport
+
+    def has(self, quirks: Quirks) -> bool:
+        """Are these its quirks, but for what was learned?"""
+        return self.quirks is not None and self.quirks.unlearned() == quirks.unlearned()
 
     @property
     def key(self) -> tuple[object, int, int, int]:
@@ -168,7 +179,7 @@ class Attachment:
     def _take(self) -> None:
         if self.backend.is_shared:
             self._take_lease()
-        port = Port(self.backend, self.info, self._before_taking, self._releases)
+        self._port = port = Port(self.backend, self.info, self._before_taking, self._releases, self.quirks)
         self._transport = BulkOnlyTransport(port, self._note_exchange, self._releases)
 
     def _take_lease(self) -> None:
@@ -195,14 +206,24 @@ class Attachment:
         if self._lease is not None:
             self._lease.in_command = on
 
+    def _tell_what_was_learned(self) -> None:
+        if self._port is None or self._transport is None or self.is_lost:
+            return
+        quirks = self._port.quirks
+        if self._transport.ignore_residue:
+            quirks = quirks.learning(Quirk.IGNORE_RESIDUE, BOGUS_RESIDUE)
+        if quirks.learned() or quirks.signature:
+            self._owner.remember(self, quirks)
+
     def _give_back(self) -> None:
         """In the reverse order of taking, and on after Ctrl-C, which may have come before anything was released."""
         try:
+            self._tell_what_was_learned()
             self._releases.close()
         except BaseException:
             self._releases.close()
             raise
         finally:
             self._is_over = True
-            self._transport = None  # it refers to this object
+            self._port = self._transport = None  # they refer to this object
             self._owner.remove(self)

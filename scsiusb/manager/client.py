@@ -15,6 +15,7 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.transport.base import Completion, Direction
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.quirks import Quirk
 
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
@@ -138,6 +139,15 @@ class Client:
     @property
     def shared(self) -> dict[int, Any]:
         return self._transport.shared
+
+    @property
+    def resets(self) -> int:
+        return self._transport.resets
+
+    @property
+    def quirks(self) -> Quirk:
+        learned = Quirk.IGNORE_RESIDUE if self._transport.ignore_residue else Quirk.NONE
+        return self._transport.quirks | learned
 
     @property
     def ignore_residue(self) -> bool:

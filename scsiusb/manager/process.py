@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,9 +16,11 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, ScsiUsbError
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
+from scsiusb.manager.memory import Memory
 from scsiusb.manager.watcher import Watcher
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.quirks import Quirks
 
 if TYPE_CHECKING:
     from scsiusb.manager.warden import Warden
@@ -41,6 +43,7 @@ class Process:
         self._lock = threading.RLock()
         self._attachments: dict[tuple[object, int, int, int], Attachment] = {}
         self._watchers: dict[Hashable, Watcher] = {}
+        self._memory = Memory()
         self._open: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._warden: Warden | None = None
         self._is_prepared = False
@@ -53,16 +56,21 @@ class Process:
         on_gone: OnGone | None = None,
         below: ExitStack | None = None,
         alone: bool = False,
+        quirks: Quirks | None = None,
+        insisting: bool = False,
     ) -> Client:
         """A client of the interface. `below` is released after the interface, or at once where it is held already.
 
-        `alone`: DeviceBusy unless this is the first client. Raises as `Port` does.
+        `alone`: DeviceBusy unless this is the first client. `quirks`: None stands for those of the table, to which
+        comes what was learned since the device is attached; the first client's hold for all, and `insisting` on others
+        is DeviceBusy. Raises as `Port` does.
         """
         self.prepare()
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
-                return self._join(backend, info, on_gone, stack, alone)
+                attach = partial(self._attachment, backend, info, quirks, alone, insisting)
+                return self._join(attach, on_gone, stack)
             except BaseException:
                 held = self._attachments.get(Attachment(backend, info, self).key)
                 if held is not None:
@@ -70,11 +78,9 @@ class Process:
                 self.tidy()
                 raise
 
-    def _join(
-        self, backend: Backend, info: InterfaceInfo, on_gone: OnGone | None, below: ExitStack, alone: bool
-    ) -> Client:
+    def _join(self, attach: Callable[[], Attachment], on_gone: OnGone | None, below: ExitStack) -> Client:
         while True:
-            client = self._attachment(backend, info, alone).enter(on_gone, below)
+            client = attach().enter(on_gone, below)
             if client is not None:
                 return client
 
@@ -84,14 +90,19 @@ class Process:
         with self._lock:
             self._open.add(thing)
 
-    def _attachment(self, backend: Backend, info: InterfaceInfo, alone: bool) -> Attachment:
-        new = Attachment(backend, info, self)
+    def _attachment(
+        self, backend: Backend, info: InterfaceInfo, quirks: Quirks | None, alone: bool, insisting: bool
+    ) -> Attachment:
+        new = Attachment(backend, info, self, quirks)
         with self._lock:
             held = self._attachments.get(new.key)
             if held is None:
+                new.quirks = self._memory.recall(new, quirks)
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
+        if insisting and quirks is not None and not held.has(quirks):
+            raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
         if alone:
             raise DeviceBusy(f"this process has {info} open already", "close it first; a trace begins with the opening")
         return held
@@ -112,6 +123,9 @@ class Process:
         """Without the lock: who has it may be waiting for the attachment's. Nobody else replaces what is there."""
         if self._attachments.get(attachment.key) is attachment:
             self._attachments.pop(attachment.key, None)
+
+    def remember(self, attachment: Attachment, quirks: Quirks) -> None:
+        self._memory.keep(attachment, quirks)
 
     def tidy(self) -> None:
         """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
@@ -151,6 +165,7 @@ class Process:
         attachments = list(self._attachments.values())  # first: one that came later may not be among the devices
         held = [each for each in attachments if each.backend.identity == backend.identity]
         present = {(device.bus, device.number) for device in backend.devices()}
+        self._memory.forget(backend, present)
         with ExitStack() as stack:  # one that fails keeps no other from its end
             for attachment in held:
                 if attachment.is_deserted:

@@ -31,6 +31,7 @@ class Watcher:
         self._name = name
         self._stop = threading.Event()
         self._ending = threading.RLock()
+        self._joining = threading.RLock()
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
         with ExitStack() as stack:
@@ -76,6 +77,7 @@ class Watcher:
     def abandon(self) -> None:
         """In a fork's child, which has no such thread."""
         self._ending = threading.RLock()
+        self._joining = threading.RLock()
         self._resources.pop_all()
         self._thread = self._source = None
 
@@ -85,8 +87,10 @@ class Watcher:
         if thread is None or thread.ident is None:
             self._end()
         elif not isinstance(threading.current_thread(), _Thread):
-            thread.join(JOIN_PATIENCE)
-            if thread.is_alive():
+            with self._joining:  # Python 3.11's join cannot bear several at once
+                thread.join(JOIN_PATIENCE)
+                runs_on = thread.is_alive()
+            if runs_on:
                 log.warning("a callback still runs in %s, which ends after it", self._name)
 
     def _close_source(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar, cast
 
 from scsiusb.errors import (
     AbortedCommand,
@@ -19,16 +19,34 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
-from scsiusb.scsi.block import TOO_LARGE_FOR_10, Capacity, ReadCapacity10, ReadCapacity16, StartStopUnit
+from scsiusb.scsi.block import (
+    TOO_LARGE_FOR_10,
+    Capacity,
+    ReadCapacity10,
+    ReadCapacity16,
+    StartStopUnit,
+    SynchronizeCache10,
+)
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
 from scsiusb.scsi.multimedia import GetMediaEvent
-from scsiusb.scsi.primary import VPD_LENGTH, Inquiry, InquiryVpdBytes, ModeSense6, RequestSense, TestUnitReady
+from scsiusb.scsi.primary import (
+    SENSE_LENGTH,
+    VPD_LENGTH,
+    Inquiry,
+    InquiryVpdBytes,
+    ModeSense6,
+    RequestSense,
+    TestUnitReady,
+)
 from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, NO_SENSE, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
+from scsiusb.usb.quirks import Quirk
 
+LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
+NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
@@ -87,19 +105,28 @@ class LogicalUnit:
 
     @property
     def resets(self) -> int:
-        """How often the unit said, to any user of the transport, that it was reset: its cache may be lost."""
-        return self._attentions.resets
+        """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
+        return self._attentions.resets + self.transport.resets
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
 
         Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
         """
+        command = self._bearable(command)
         with self.transport.buffer(max(command.length, 1)) as whole, whole[: command.length] as buffer:
             if command.direction is Direction.OUT:
                 _fill(buffer, command)
-            received = self.transfer(command, buffer, retry=retry, timeout=timeout)
-            return command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
+            is_last = not command.repeatable
+            while True:
+                received = self.transfer(command, buffer, retry=retry, timeout=timeout)
+                try:
+                    return command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
+                except MalformedReply as error:
+                    if is_last:
+                        raise
+                    log.info("LUN %d: %s; trying again", self.lun, error.what)
+                    is_last = True
 
     def transfer(
         self,
@@ -145,7 +172,7 @@ class LogicalUnit:
         self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:
-        return self.execute(Inquiry())
+        return NOT_ASKED if Quirk.NO_INQUIRY in self.transport.quirks else self.execute(Inquiry())
 
     def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
         """A vital product data page. Some sticks hang on any: ask only when told to, or when the version is new."""
@@ -157,10 +184,20 @@ class LogicalUnit:
 
     def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
         """Returns when the unit is ready, else raises NotReady, NoMedium, …"""
-        self.execute(TestUnitReady(), retry=retry)
+        if Quirk.NO_TEST_UNIT_READY not in self.transport.quirks:
+            self.execute(TestUnitReady(), retry=retry)
 
     def request_sense(self) -> Sense:
-        return self.execute(RequestSense())
+        return self.execute(RequestSense(length=self._sense_length))
+
+    def synchronize_cache(self, *, timeout: float | None = None) -> None:
+        """Returns when the device's cache is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20)."""
+        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks:
+            log.debug("LUN %d: a quirk forbids SYNCHRONIZE CACHE", self.lun)
+            return
+        self.execute(SynchronizeCache10(), timeout=timeout)
+        if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
+            self._note(self.request_sense())
 
     def make_ready(self) -> None:
         """As `test_unit_ready`; a unit that waits to be started is started."""
@@ -174,11 +211,18 @@ class LogicalUnit:
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense."""
-        capacity = self.execute(ReadCapacity10(), retry=retry)
-        if capacity.last_lba == TOO_LARGE_FOR_10:
-            capacity = self.execute(ReadCapacity16(), retry=retry)
+        capacity = self._claimed_capacity(retry)
         if not 0 < capacity.block_size <= LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
+        return _believed(capacity, self.transport.quirks)
+
+    def _claimed_capacity(self, retry: RetryPolicy | None) -> Capacity:
+        quirks = self.transport.quirks
+        if Quirk.ONLY_READ_CAPACITY_16 in quirks:
+            return self.execute(ReadCapacity16(), retry=retry)
+        capacity = self.execute(ReadCapacity10(), retry=retry)
+        if capacity.last_lba == TOO_LARGE_FOR_10 and Quirk.NO_READ_CAPACITY_16 not in quirks:
+            capacity = self.execute(ReadCapacity16(), retry=retry)
         return capacity
 
     def mode_sense(self) -> ModeParameters:
@@ -204,10 +248,21 @@ class LogicalUnit:
             raise error
         return processed
 
+    @property
+    def _sense_length(self) -> int:
+        quirks = self.transport.quirks
+        return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
+
+    def _bearable(self, command: Command[R]) -> Command[R]:
+        """The command, or as much of it as the device bears."""
+        if not isinstance(command, RequestSense) or Quirk.BAD_SENSE not in self.transport.quirks:
+            return command
+        return cast("Command[R]", replace(command, length=min(command.length, SENSE_LENGTH)))
+
     def auto_sense(self, timeout: float | None = None) -> Sense:
         """REQUEST SENSE right behind the failed command; itself never retried."""
         try:
-            return self._reply_of(RequestSense(), timeout or self.timeout)
+            return self._reply_of(RequestSense(length=self._sense_length), timeout or self.timeout)
         except CheckCondition:
             return Sense(0, 0, 0)
 
@@ -217,6 +272,8 @@ class LogicalUnit:
         QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
         is there. A CD-ROM drive can be asked otherwise whether it is empty.
         """
+        if Quirk.NO_INQUIRY in self.transport.quirks:
+            return sense
         try:
             if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:
                 return sense
@@ -232,6 +289,14 @@ class LogicalUnit:
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
+
+
+def _believed(capacity: Capacity, quirks: Quirk) -> Capacity:
+    """Without the block that some devices count too many, in place of the last block's address."""
+    is_guess = Quirk.CAPACITY_HEURISTICS in quirks and Quirk.CAPACITY_OK not in quirks
+    if capacity.last_lba and (Quirk.FIX_CAPACITY in quirks or (is_guess and capacity.blocks % 2)):
+        return replace(capacity, last_lba=capacity.last_lba - 1)
+    return capacity
 
 
 def _fill(buffer: memoryview, command: Command[R]) -> None:
@@ -258,10 +323,11 @@ class _Patience:
         self._command = command
         self._confirm = confirm
         self._attentions = self._failures = self._timeouts = 0
-        self._most_timeouts = (0 if timeout else 1) if policy.timeouts is None else policy.timeouts
+        is_bound = timeout is not None and policy.timeouts is None
+        self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
         self._began = time.monotonic()
         self._deadline = self._began + min(policy.becoming_ready, timeout or policy.becoming_ready)
-        self._end = self._began + min(policy.failing, timeout or policy.failing)
+        self._end = self._began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
 
     @property
     def is_worn(self) -> bool:

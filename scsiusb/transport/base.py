@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
+from scsiusb.usb.quirks import Quirk
+
 GOOD = 0
 FAILED = 1
 
@@ -43,6 +45,14 @@ class Transport(Protocol):
     @property
     def shared(self) -> dict[int, Any]:
         """What all who use a LUN of this transport must know in common; the transport only keeps it."""
+
+    @property
+    def quirks(self) -> Quirk:
+        """What the device needs care for."""
+
+    @property
+    def resets(self) -> int:
+        """How often the device was reset at its port, which may have emptied its cache."""
 
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""

@@ -23,7 +23,7 @@ from scsiusb.errors import (
 )
 from scsiusb.releases import Releases
 from scsiusb.transport.base import FAILED, Completion, Direction
-from scsiusb.transport.recovery import Recovery, note_rung, recover
+from scsiusb.transport.recovery import PORT_RESET, Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 from scsiusb.usb.quirks import Quirk
@@ -65,7 +65,8 @@ CSW_AGAIN: Final = "CSW again"
 # As Linux has it: larger commands break some high-speed sticks.
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
 MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
-MAX_TRANSFER_64_SECTORS: Final = 64 * 512
+MAX_TRANSFER_BY_QUIRK: Final = ((Quirk.MAX_SECTORS_64, 64 * 512), (Quirk.MAX_SECTORS_240, 240 * 512))
+PAUSE: Final = 125e-6  # seconds between CBW and data for devices that need one, as Linux has it
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,17 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._failures = 0  # exchanges since a command like the one that failed last succeeded
         self._failed_opcode = -1
+        self.resets = 0
         self._in_exchange = False
         self._thread = 0
         self._closed = False
         self.quirks = quirks = port.quirks.flags
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
         self.max_transfer = _max_transfer(port.info.speed, quirks)
+        self._signature = port.quirks.signature or CSW_SIGNATURE
+        self._learns_signature = Quirk.ANY_SIGNATURE in quirks and port.quirks.signature is None
+        self._checks_tag = Quirk.IGNORE_TAG not in quirks
+        self._pause = PAUSE if Quirk.GO_SLOW in quirks else 0.0
         self._releases = Releases()
         try:
             if releases is not None:
@@ -261,6 +267,8 @@ class BulkOnlyTransport:
         self._port.check(code, "CBW phase")
         if count != CBW_CODEC.length:
             raise TransportError(f"CBW phase: only {count} of the {CBW_CODEC.length} bytes were sent")
+        if self._pause:
+            time.sleep(self._pause)
 
     def _data_in(self, buffer: memoryview, deadline: float) -> tuple[int, bool]:
         """Returns the bytes that came and whether the device had more (a babble; the CSW still follows)."""
@@ -285,7 +293,7 @@ class BulkOnlyTransport:
         if count != CSW_CODEC.length or len(buffer) <= count:
             return False
         signature, tag, _, _ = CSW_CODEC.unpack_from(buffer)
-        return bool(signature == CSW_SIGNATURE and tag == self._tag)
+        return bool(signature == self._signature and tag == self._tag)
 
     def _read_csw(self, deadline: float) -> int:
         """Reads the CSW, once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
@@ -309,16 +317,24 @@ class BulkOnlyTransport:
         if count != CSW_CODEC.length:
             raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_CODEC.length}")
         signature, tag, residue, status = CSW_CODEC.unpack_from(self._csw)
-        if signature != CSW_SIGNATURE:
-            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {CSW_SIGNATURE.hex()}")
-        if tag != self._tag:
+        if tag != self._tag and self._checks_tag:
             raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
+        if self._learns_signature:
+            self._learn_signature(signature)
+        if signature != self._signature:
+            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
         if status == STATUS_PHASE_ERROR:
             raise PhaseError("the device reports a phase error")
         if status > FAILED:
             raise MalformedReply(f"CSW phase: the status is {status}")
         # A residue beyond what was asked for is nonsense; so read, no byte of the data counts.
         return Completion(status, 0 if self.ignore_residue else min(residue, asked), transferred)
+
+    def _learn_signature(self, signature: bytes) -> None:
+        self._learns_signature = False
+        self._signature = signature
+        if signature != CSW_SIGNATURE:
+            self._port.learn(Quirk.ANY_SIGNATURE, f"the first CSW was signed {signature.hex()}", signature)
 
     def _get_max_lun(self) -> int:
         """0 where the device stalls, hangs or lies (BOT 3.2 allows the STALL)."""
@@ -356,6 +372,7 @@ class BulkOnlyTransport:
         """Reset recovery (BOT 5.3.4), then a port reset; raises DeviceGone."""
         seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
         recovery = recover(self._port, self._failures, seconds)
+        self.resets += PORT_RESET in recovery.tried
         if recovery.error is None:
             self._out_of_step = False
             self._note_exchange(False)
@@ -370,7 +387,8 @@ class BulkOnlyTransport:
 
 def _max_transfer(speed: str, quirks: Quirk) -> int:
     by_speed = MAX_TRANSFER_SUPER_SPEED if speed.startswith("super") else MAX_TRANSFER_HIGH_SPEED
-    return min(by_speed, MAX_TRANSFER_64_SECTORS) if Quirk.MAX_SECTORS_64 in quirks else by_speed
+    limits = (limit for quirk, limit in MAX_TRANSFER_BY_QUIRK if quirk in quirks)
+    return min((by_speed, *limits))
 
 
 def _milliseconds(deadline: float) -> int:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from scsiusb.errors import DeviceGone, TransportError
 from scsiusb.usb.port import Port
+from scsiusb.usb.quirks import Quirk
 
 CLASS_INTERFACE_OUT: Final = 0x21
 MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
@@ -29,7 +30,8 @@ def recover(port: Port, failures: int, timeout: float) -> Recovery:
     A class reset that was followed by another failure did not help, whatever the device said to it.
     Raises DeviceGone.
     """
-    rungs = (CLASS_RESET, PORT_RESET) if failures <= 1 else (PORT_RESET,)
+    helps = failures <= 1 and Quirk.NO_CLASS_RESET not in port.quirks
+    rungs = (CLASS_RESET, PORT_RESET) if helps else (PORT_RESET,)
     tried: list[str] = []
     error: TransportError | None = None
     for rung in rungs:

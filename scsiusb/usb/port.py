@@ -15,6 +15,7 @@ from scsiusb.releases import Releases
 from scsiusb.text import printable
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, UsbError
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
+from scsiusb.usb.quirks import Quirk, Quirks, tabled
 from scsiusb.usb.translate import translate
 
 PAGE: Final = 4096
@@ -34,7 +35,7 @@ class Port:
     """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
 
     `before_taking` is called when nothing was taken yet, with whether a kernel's driver will be detached.
-    `close` is added to `releases` before that.
+    `close` is added to `releases` before that. `quirks`: None stands for those of the table.
     Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
     DeviceUnsupported for an interface that speaks only UAS.
     """
@@ -45,8 +46,11 @@ class Port:
         info: InterfaceInfo,
         before_taking: Callable[[bool], None] = lambda is_driven: None,
         releases: Releases | None = None,
+        quirks: Quirks | None = None,
     ) -> None:
         self.info = info
+        device = info.device
+        self.quirks = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
         self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)
         self._backend = backend
@@ -78,6 +82,12 @@ class Port:
     def abandon(self) -> None:
         """In a fork's child, instead of `close`."""
         self._releases.forget()
+
+    def learn(self, quirk: Quirk, why: str, signature: bytes | None = None) -> None:
+        """Takes a quirk that the device has just shown into `quirks`; it is remembered while the device is attached."""
+        if quirk not in self.quirks or signature not in (None, self.quirks.signature):
+            log.info("%s: quirk learned: %s: %s", self.info, quirk.title, why)
+        self.quirks = self.quirks.learning(quirk, why, signature)
 
     def interrupt(self, on: bool) -> None:
         """True: bulk transfers, under way or begun later, end with INTERRUPTED at once. False: no longer."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 from scsiusb.usb.backend import Code, Device, Strings, UsbError
 from scsiusb.virtual.connection import Connection
@@ -37,6 +39,7 @@ class Bus:
                 raise ValueError(f"port {ports} is not free")
             self._last += 1
             connection = self._connections[self._last] = Connection(self.number, ports, self._last, stick)
+            connection.watch_leaving(partial(_unplug, weakref.ref(self), connection.number))
             self._notify()
             return connection.device()
 
@@ -49,6 +52,14 @@ class Bus:
             del self._connections[found.number]
         found.cut()
         self._notify()
+
+    def lose(self, number: int) -> None:
+        """The device left by itself."""
+        with self._lock:
+            found = self._connections.pop(number, None)
+        if found is not None:
+            found.cut()
+            self._notify()
 
     def _connection_of(self, stick: Stick) -> Connection | None:
         return next((each for each in self._connections.values() if each.stick is stick), None)
@@ -126,3 +137,10 @@ class Bus:
         for connection in tuple(self._connections.values()):
             self.unplug(connection.stick)
             connection.stick.close()
+
+
+def _unplug(bus: weakref.ref[Bus], number: int) -> None:
+    """A stick must not keep its bus alive."""
+    found = bus()
+    if found is not None:
+        found.lose(number)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from scsiusb.usb.backend import Code, Device, Setting, Strings, UsbError
 from scsiusb.virtual import descriptors
+from scsiusb.virtual.function import Stall
 from scsiusb.virtual.stick import Line, Stick
 
 
@@ -19,9 +20,11 @@ class Connection:
         self.lock = threading.RLock()
         self.claims: dict[int, object] = {}  # interface: the handle that claimed it
         self._drivers: dict[int, str] = {}
-        stick.power_on()
+        self._on_leave: Callable[[], None] | None = None
+        stick.plug_in()
         stick.configure(1)
-        for interface in stick.alternates:
+        self.settings = descriptors.parse_settings(stick.descriptor(descriptors.CONFIGURATION) or b"")
+        for interface in {each.interface for each in self.settings}:
             self.bind(interface)
 
     def device(self) -> Device:
@@ -37,7 +40,7 @@ class Connection:
             release=release,
             speed=stick.identity.speed,
             configuration=configuration,
-            settings=stick.settings if configuration else (),
+            settings=self.settings if configuration else (),
         )
 
     def strings(self) -> Strings:
@@ -47,11 +50,33 @@ class Connection:
         return Strings(self._string(serial), self._string(manufacturer), self._string(product))
 
     def _string(self, index: int) -> str | None:
-        found = self.stick.descriptors.string(index) if index else None
-        return found[2:].decode("utf-16-le") if found else None
+        found = self.stick.descriptor(descriptors.STRING, index) if index else None
+        return found[2 : found[0] & ~1].decode("utf-16-le", "replace") if found else None
+
+    def has(self, interface: int) -> bool:
+        """Is there such an interface now, as the descriptors say?"""
+        return self.stick.configuration != 0 and any(each.interface == interface for each in self.settings)
+
+    def interface_of_endpoint(self, address: int) -> int | None:
+        """The interface that has the endpoint now, as the descriptors say."""
+        alternates = self.stick.alternates
+        for setting in self.settings:
+            is_selected = alternates.get(setting.interface, 0) == setting.alternate
+            if is_selected and any(endpoint.address == address for endpoint in setting.endpoints):
+                return setting.interface
+        return None
+
+    def watch_leaving(self, call: Callable[[], None] | None) -> None:
+        """Calls when the stick leaves by itself; None: no longer."""
+        if self._on_leave is not None:
+            self.stick.on_leave.remove(self._on_leave)
+        self._on_leave = call
+        if call is not None:
+            self.stick.on_leave.append(call)
 
     def cut(self) -> None:
         """The plug was pulled."""
+        self.watch_leaving(None)
         self.stick.cut(self.line, Code.NO_DEVICE)
 
     @property
@@ -70,12 +95,15 @@ class Connection:
 
     def bind(self, interface: int) -> bool:
         """Lets the kernel find a driver; `uas` selects its own alternate setting."""
-        settings = [each for each in self.stick.settings if each.interface == interface]
+        settings = [each for each in self.settings if each.interface == interface]
         driver, alternate = _match(settings)
         if driver is None:
             return False
+        try:
+            self.stick.select(interface, alternate)
+        except Stall:  # it is not as its descriptors say
+            return False
         self._drivers[interface] = driver
-        self.stick.select(interface, alternate)
         return True
 
     def unbind(self, interface: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -210,20 +210,26 @@ class Descriptors:
 
 
 def parse_settings(configuration: bytes) -> tuple[Setting, ...]:
-    """The alternate settings as a host reads them from the configuration descriptor."""
+    """The alternate settings as a host reads them from the configuration descriptor, up to where it is malformed."""
     settings: list[Setting] = []
-    at = 0
-    while at < len(configuration):
-        length, kind = configuration[at], configuration[at + 1]
-        if kind == INTERFACE:
-            _, _, number, alternate, _, code, subclass, protocol, _ = _INTERFACE.unpack_from(configuration, at)
+    for descriptor in _split(configuration[: int.from_bytes(configuration[2:4], "little")]):
+        kind = descriptor[1]
+        if kind == INTERFACE and len(descriptor) >= _INTERFACE.size:
+            _, _, number, alternate, _, code, subclass, protocol, _ = _INTERFACE.unpack_from(descriptor)
             settings.append(Setting(number, alternate, code, subclass, protocol, ()))
-        elif kind == ENDPOINT:
-            _, _, address, attributes, size, _ = _ENDPOINT.unpack_from(configuration, at)
+        elif kind == ENDPOINT and len(descriptor) >= _ENDPOINT.size and settings:
+            _, _, address, attributes, size, _ = _ENDPOINT.unpack_from(descriptor)
             endpoint = Endpoint(address, attributes, size & 0x7FF)
             settings[-1] = replace(settings[-1], endpoints=(*settings[-1].endpoints, endpoint))
-        at += length
     return tuple(settings)
+
+
+def _split(configuration: bytes) -> Iterator[bytes]:
+    """The descriptors, as long as their lengths make sense."""
+    at = 0
+    while at + 2 <= len(configuration) and 2 <= configuration[at] <= len(configuration) - at:
+        yield configuration[at : at + configuration[at]]
+        at += configuration[at]
 
 
 def parse_identity(device: bytes) -> tuple[int, int, int]:

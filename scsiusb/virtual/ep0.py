@@ -6,7 +6,6 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual import descriptors
 from scsiusb.virtual.function import Setup, Stall
 
 if TYPE_CHECKING:
@@ -39,19 +38,7 @@ def control(stick: Stick, packet: bytes, data: bytes = b"") -> bytes:
 
 
 def _get_descriptor(stick: Stick, setup: Setup) -> bytes:
-    kind, index = setup.value >> 8, setup.value & 0xFF
-    if kind == descriptors.STRING:
-        found = stick.descriptors.string(index)
-    else:
-        render = {
-            descriptors.DEVICE: stick.descriptors.device,
-            descriptors.CONFIGURATION: stick.descriptors.configuration,
-            descriptors.DEVICE_QUALIFIER: stick.descriptors.qualifier,
-            descriptors.OTHER_SPEED: stick.descriptors.other_speed,
-            descriptors.BOS: stick.descriptors.bos,
-        }.get(kind)
-        found = render() if render and index == 0 else None
-    return _or_stall(found)
+    return _or_stall(stick.descriptor(setup.value >> 8, setup.value & 0xFF))
 
 
 def _get_interface_descriptor(stick: Stick, setup: Setup) -> bytes:

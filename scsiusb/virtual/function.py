@@ -26,6 +26,23 @@ class Stall(Exception):
     """A control request that the device does not take: EP0 answers STALL (USB 2.0 9.2.7)."""
 
 
+class Hang(Stall):
+    """A control request that the device does not answer at all: for a host that cannot wait, like a STALL."""
+
+
+class Plug:
+    """Tells whether the device is still in its port, which it may leave by itself."""
+
+    def __init__(self) -> None:
+        self.is_gone = self.is_leaving = False  # is_leaving: and nobody has been told yet
+
+    def fall_out(self) -> None:
+        self.is_gone = self.is_leaving = True
+
+    def put_in(self) -> None:
+        self.is_gone = self.is_leaving = False
+
+
 @dataclass(frozen=True)
 class Setup:
     """The setup packet (USB 2.0 table 9-2)."""

@@ -7,7 +7,7 @@ import threading
 
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.connection import Connection
-from scsiusb.virtual.function import Stall
+from scsiusb.virtual.function import Hang, Stall
 from scsiusb.virtual.stick import Line
 
 _SETUP = struct.Struct("<BBHHH")
@@ -47,7 +47,7 @@ class VirtualHandle:
     def claim(self, interface: int) -> None:
         connection = self._check()
         with connection.lock:
-            if interface not in connection.stick.alternates:
+            if not connection.has(interface):
                 raise UsbError(Code.NOT_FOUND)
             if connection.driver(interface) or connection.claims.get(interface, self) is not self:
                 raise UsbError(Code.BUSY)
@@ -94,20 +94,24 @@ class VirtualHandle:
             connection.reset()
 
     def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
-        return self._request(request_type, request, value, index, length, b"")
+        return self._request(request_type, request, value, index, length, b"", timeout)
 
     def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
-        self._request(request_type, request, value, index, len(data), data)
+        self._request(request_type, request, value, index, len(data), data, timeout)
 
-    def _request(self, request_type: int, request: int, value: int, index: int, length: int, data: bytes) -> bytes:
+    def _request(
+        self, request_type: int, request: int, value: int, index: int, length: int, data: bytes, timeout: int = 1000
+    ) -> bytes:
         connection = self._check()
         recipient = request_type & _RECIPIENT
         if recipient == _TO_INTERFACE and request != _GET_DESCRIPTOR:
             self._check_claimed(index & 0xFF)
         elif recipient == _TO_ENDPOINT and index & 0x7F:
-            self._check_claimed(connection.stick.interface_of_endpoint(index & 0xFF))
+            self._check_claimed(connection.interface_of_endpoint(index & 0xFF))
         try:
             return self._control(request_type, request, value, index, data, length)
+        except Hang:
+            raise UsbError(connection.stick.hang(max(timeout, 1) / 1000, connection.line)) from None
         except Stall:
             raise UsbError(Code.PIPE) from None
         except struct.error as error:
@@ -122,7 +126,7 @@ class VirtualHandle:
         connection = self._connection
         if connection.is_cut or not self.is_open:
             return Code.NO_DEVICE, 0
-        interface = connection.stick.interface_of_endpoint(endpoint)
+        interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
         return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout, 1) / 1000, self._line)

@@ -65,10 +65,18 @@ class Attached:
             self.bus.plug(stick)
         return self.bus
 
-    def open(self, device: str | None, *, lun: int, timeout: float | None, trace: str | None) -> Disk:
+    def open(
+        self,
+        device: str | None,
+        *,
+        lun: int,
+        timeout: float | None,
+        trace: str | None,
+        quirks: str | None = None,
+    ) -> Disk:
         if device is not None and device.startswith(VIRTUAL):
-            return open_disk(device, lun=lun, timeout=timeout, trace=trace)
-        return open_on(self.bus, device, lun=lun, timeout=timeout)
+            return open_disk(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
+        return open_on(self.bus, device, lun=lun, timeout=timeout, quirks=quirks)
 
     def devices(self) -> list[InterfaceInfo]:
         return find(self.bus)

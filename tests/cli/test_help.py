@@ -25,7 +25,7 @@ def test_each_command_has_help_with_examples_in_80_columns(cli: Cli, command: st
         assert ended.text.startswith(f"Usage: scsiusb {command} ")
         assert f"  Examples:\n    scsiusb {command}" in ended.text
         assert max(map(len, ended.text.splitlines())) < 80
-        for shared in ("--json", "--verbose", "--timeout", "--trace", "--version"):
+        for shared in ("--json", "--verbose", "--timeout", "--quirks", "--trace", "--version"):
             assert shared in ended.text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -288,9 +289,9 @@ def test_the_timeout_reaches_the_device(cli: Cli, attach: Attached, monkeypatch:
     seen: list[float | None] = []
     opener = attach.open
 
-    def spy(device: str | None, *, lun: int, timeout: float | None, trace: str | None) -> object:
+    def spy(device: str | None, *, timeout: float | None, **rest: Any) -> object:
         seen.append(timeout)
-        return opener(device, lun=lun, timeout=timeout, trace=trace)
+        return opener(device, timeout=timeout, **rest)
 
     monkeypatch.setattr("scsiusb.cli.session.open_disk", spy)
     cli("--timeout", "5", "inquiry")

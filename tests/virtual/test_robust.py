@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import DataIn, DataOut, Manners, Memory, Stick, Unit
+from scsiusb.virtual import DataIn, DataOut, Fault, Manners, Memory, Stick, Unit
 from scsiusb.virtual.function import Stall
 
-from .host import IN, OUT, cbw
+from .faulty import faults
+from .host import IN, OUT, cbw, cdb10
 
 OPCODES = st.sampled_from(
     [0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88, 0x8A, 0x9E, 0xA0, 0xAA]
@@ -90,3 +91,50 @@ def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, manner
     assert (signature, tag) == (b"USBS", struct.unpack_from("<I", packet, 4)[0])
     assert residue <= length
     assert status <= 2
+
+
+WIRE = [
+    (0x02, 1, 0, IN, 0),
+    (0x02, 1, 0, OUT, 0),
+    (0x21, 0xFF, 0, 0, 0),
+    (0xA1, 0xFE, 0, 0, 1),
+    (0x80, 6, 0x200, 0, 255),
+]
+EXCHANGES = st.tuples(
+    st.sampled_from(
+        [(cdb10(0x28, 1, 2), 0x80), (cdb10(0x2A, 1, 2), 0), (bytes((0x12, 0, 0, 0, 36)), 0x80), (bytes(6), 0)]
+    ),
+    st.sampled_from([0, 36, 1024, 2000]),
+    st.lists(st.sampled_from(WIRE), max_size=3),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(faults(), max_size=6), MANNERS, st.lists(EXCHANGES, max_size=8))
+def test_any_script_of_faults_is_survived(
+    script: list[Fault], manners: Manners, exchanges: list[tuple[tuple[bytes, int], int, list[tuple[int, ...]]]]
+) -> None:
+    """No transfer moves more than it has room for, only whole blocks are written, and a new plugging-in is well."""
+    medium = Memory(4096)
+    stick = Stick([Unit(medium)], manners=manners, faults=script)
+    stick.plug_in()
+    stick.configure(1)
+    for (cdb, flags), length, requests in exchanges:
+        for setup in requests:
+            ask(stick, struct.pack("<BBHHH", *setup))
+        stick.transfer(OUT, memoryview(bytearray(cbw(1, length, flags, 0, cdb))), 0)
+        data = memoryview(bytearray(b"\xaa" * length))
+        for endpoint, view in ((IN if flags else OUT, data), (IN, memoryview(bytearray(13)))):
+            code, count = stick.transfer(endpoint, view, 0)
+            assert count <= len(view)
+            assert code in (Code.OK, Code.TIMEOUT, Code.PIPE, Code.OVERFLOW, Code.NO_DEVICE)
+    for start in range(0, 4096, 512):
+        assert set(medium.data[start : start + 512]) in ({0}, {0xAA})
+    stick.faults.clear()
+    stick.plug_in()
+    ask(stick, struct.pack("<BBHHH", 0x00, 9, 1, 0, 0))
+    assert stick.transfer(OUT, memoryview(bytearray(cbw(7, 18, 0x80, 0, bytes((3, 0, 0, 0, 18, 0))))), 0) == (0, 31)
+    assert stick.transfer(IN, memoryview(bytearray(18)), 0) == (0, 18)
+    answer = bytearray(13)
+    assert stick.transfer(IN, memoryview(answer), 0) == (0, 13)
+    assert answer == b"USBS" + struct.pack("<IIB", 7, 0, 0)

@@ -6,15 +6,15 @@ import argparse
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 from campaigns.report import Report
 from campaigns.scenarios import ANY, SCENARIOS, Scenario
 from campaigns.stages import BLOCK, Failed, InProcess, Kernel, Stage, Target, ThroughKernel
 from scsiusb import ledger
-from scsiusb.virtual import Fault, Identity, Memory, Stick, Unit
+from scsiusb.virtual import Identity, Memory, Stick, Unit
 
 BLOCKS: Final = 2048
 LBA: Final = 40
@@ -28,6 +28,7 @@ STAGES: Final[dict[str, Callable[[float], Stage]]] = {
 }
 RIGHT: Final = "right"
 WRONG: Final = ("WRONG DATA", "LOST WRITE")
+LEAST_BOUND: Final = 8.0  # seconds
 TRIES: Final = 8  # as many timeouts may an operation take, its recoveries among them
 
 
@@ -44,6 +45,13 @@ class Witness(Stick):
             self.rungs[rung] += 1
         return super().control(setup, data)
 
+    @property
+    def data(self) -> bytearray:
+        """Of its only medium."""
+        medium = self.units[0].medium or self.units[0].remove()
+        assert isinstance(medium, Memory)
+        return medium.data
+
     def power_on(self) -> None:
         self.rungs["port reset"] += 1
         super().power_on()
@@ -51,16 +59,16 @@ class Witness(Stick):
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Tries every scenario, or those whose name has `options.only` in it."""
-    stage = STAGES[options.stage](options.timeout)
     chosen = [each for each in SCENARIOS if options.only in each.name]
     outcomes: Counter[str] = Counter()
-    for scenario in chosen:
-        for operation in OPERATIONS:
-            trial = Trial(scenario, operation, options.seed)
-            facts = trial.run(stage)
-            outcomes[facts["outcome"]] += 1
-            wrong = list(_wrong(facts, options))
-            report.line([f"{scenario.name}, {operation}: {what}" for what in wrong], stage=options.stage, **facts)
+    with Session(STAGES[options.stage](options.timeout), random.Random(options.seed)) as session:
+        for scenario in chosen:
+            for facts in session.trials(scenario):
+                outcomes[facts["outcome"]] += 1
+                name = f"{scenario.name}, {facts['operation']}"
+                report.line([f"{name}: {what}" for what in _wrong(facts, options)], stage=options.stage, **facts)
+    held = [str(entry) for entry in ledger.outstanding()]
+    report.line([f"held afterwards: {each}" for each in held])
     report.summary = {"stage": options.stage, "scenarios": len(chosen), "outcomes": dict(outcomes)}
     report.words = [options.stage, f"{len(chosen)} scenarios", f"{outcomes[RIGHT]} of {outcomes.total()} right"]
 
@@ -69,87 +77,131 @@ def _wrong(facts: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
     """What may never be, whatever the device does; the kernel's driver is only looked at."""
     if options.stage == "linux":
         return
-    if facts["outcome"] in WRONG or facts["after"] in WRONG:
-        yield facts["outcome"] if facts["outcome"] in WRONG else facts["after"]
-    if facts["seconds"] > TRIES * options.timeout:
+    for name in ("outcome", "after"):
+        if facts[name] in WRONG:
+            yield facts[name]
+    if facts["seconds"] > max(TRIES * options.timeout, LEAST_BOUND):
         yield f"it took {facts['seconds']} s"
     if not facts["fired"] and facts["must_fire"]:
         yield "the fault never came"
-    if facts["held"]:
-        yield f"held afterwards: {facts['held']}"
+
+
+class Session:
+    """A stick that stays plugged in and open from one trial to the next, as long as it can."""
+
+    def __init__(self, stage: Stage, source: random.Random) -> None:
+        self._stage, self._source = stage, source
+        self._plugged = ExitStack()
+        self._target: Target | None = None
+        self._open: Callable[[], Target] | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._unplug()
+
+    def trials(self, scenario: Scenario) -> Iterator[dict[str, Any]]:
+        """The facts of each operation, for a row of the table."""
+        if scenario.is_standing:
+            self._unplug()
+        for operation in OPERATIONS:
+            script = [fault.replace(ANY, OPERATIONS[operation]) for fault in scenario.faults]
+            trial = Trial(operation, self._source)
+            facts = self._standing(trial, script) if scenario.is_standing else self._passing(trial, script)
+            must_fire = bool(script) and not scenario.is_standing
+            yield {"scenario": scenario.name, "script": script, **facts, "must_fire": must_fire}
+        if scenario.is_standing:
+            self._unplug()
+
+    def _standing(self, trial: Trial, script: list[str]) -> dict[str, Any]:
+        """With faults that were there when the device was plugged in, and its opening as a part of the first trial."""
+        began = time.monotonic()
+        outcome = ""
+        try:
+            if self._open is None:
+                self._plug(script)
+            trial.prepare(self._stick)
+            if self._target is not None:
+                self._stick.rungs.clear()
+            target = self._target = self._target or self._opened()
+        except Failed as error:
+            outcome = str(error)
+        else:
+            outcome = trial.run(target)
+        seconds = time.monotonic() - began
+        return self._facts(trial, trial.checked(outcome, self._stick), seconds, "")
+
+    def _passing(self, trial: Trial, script: list[str]) -> dict[str, Any]:
+        """With faults that come to a device in use; the next trial begins with one that works, or with another one."""
+        if self._open is None:
+            self._plug(())
+        trial.prepare(self._stick)
+        target = self._target = self._target or self._opened()
+        target.read(0, COUNT)
+        fired = len(self._stick.faults.fired)
+        self._stick.rungs.clear()
+        for fault in script:
+            self._stick.faults.add(fault)
+        began = time.monotonic()
+        outcome = trial.run(target)
+        seconds = time.monotonic() - began
+        rungs = Counter(self._stick.rungs)
+        self._stick.faults.clear()
+        outcome = trial.checked(outcome, self._stick)
+        after = trial.after(target)
+        facts = self._facts(trial, outcome, seconds, after, rungs, fired)
+        if after != RIGHT:
+            self._unplug()
+        return facts
+
+    def _facts(
+        self, trial: Trial, outcome: str, seconds: float, after: str, rungs: Counter[str] | None = None, fired: int = 0
+    ) -> dict[str, Any]:
+        rungs = Counter(self._stick.rungs) if rungs is None else rungs
+        return {
+            "operation": trial.operation,
+            "outcome": outcome,
+            "seconds": round(seconds, 2),
+            "rungs": {rung: count for rung, count in rungs.items() if count > 0},
+            "fired": len(self._stick.faults.fired) - fired,
+            "after": after,
+        }
+
+    def _plug(self, script: Sequence[str]) -> None:
+        identity = Identity(serial=f"F{self._source.randrange(16**11):011X}")
+        self._stick = Witness([Unit(Memory(BLOCKS * BLOCK), vendor=VENDOR)], identity, faults=script)
+        self._plugged.callback(self._stick.close)
+        self._open = self._plugged.enter_context(self._stage.plugged(self._stick))
+        self._stick.rungs.clear()
+
+    def _opened(self) -> Target:
+        assert self._open is not None
+        return self._open()
+
+    def _unplug(self) -> None:
+        if self._target is not None:
+            self._target.close()
+        self._target = self._open = None
+        self._plugged.close()
 
 
 class Trial:
-    """One fault under one operation, on a stick of its own."""
+    """One operation, and what it must leave on the medium."""
 
-    def __init__(self, scenario: Scenario, operation: str, seed: int) -> None:
-        self.scenario, self.operation = scenario, operation
-        source = random.Random(f"{seed}{scenario.name}{operation}")
+    def __init__(self, operation: str, source: random.Random) -> None:
+        self.operation = operation
         self._old, self._new = source.randbytes(BLOCKS * BLOCK), source.randbytes(COUNT * BLOCK)
-        self._medium = Memory(self._old)
-        identity = Identity(serial=f"F{source.randrange(16**11):011X}")
-        self._stick = Witness([Unit(self._medium, vendor=VENDOR)], identity)
-        self._rungs: Counter[str] = Counter()
-        self._faults = [Fault.parse(fault.replace(ANY, OPERATIONS[operation])) for fault in scenario.faults]
 
-    def run(self, stage: Stage) -> dict[str, Any]:
-        """Facts for a row of the table."""
-        if self.scenario.is_standing:
-            self._arm()
-        outcome, seconds, after = "no disk", 0.0, ""
-        began = time.monotonic()
+    def prepare(self, stick: Witness) -> None:
+        stick.data[:] = self._old
+
+    def run(self, target: Target) -> str:
+        """The outcome, in words."""
         try:
-            with stage.plugged(self._stick) as open_target:
-                outcome, seconds, after = self._run(open_target)
+            return self._operate(target)
         except Failed as error:
-            outcome, seconds = str(error), time.monotonic() - began
-        self._stick.close()
-        return {
-            "scenario": self.scenario.name,
-            "script": [str(fault) for fault in self._faults],
-            "operation": self.operation,
-            "outcome": outcome,
-            "seconds": round(seconds, 2),
-            "rungs": {rung: count for rung, count in self._rungs.items() if count > 0},
-            "fired": len(self._stick.faults.fired),
-            "must_fire": bool(self._faults) and not self.scenario.is_standing,
-            "after": after,
-            "held": [str(entry) for entry in ledger.outstanding()],
-        }
-
-    def _run(self, open_target: Callable[[], Target]) -> tuple[str, float, str]:
-        target: Target | None = None
-        if not self.scenario.is_standing:
-            target = self._warm(open_target())
-            self._arm()
-        self._stick.rungs.clear()
-        began = time.monotonic()
-        try:
-            target = target or open_target()
-            outcome = self._operate(target)
-        except Failed as error:
-            outcome = str(error)
-        seconds = time.monotonic() - began
-        self._rungs = Counter(self._stick.rungs)
-        self._stick.faults.clear()
-        try:
-            target = target or open_target()
-            return self._checked(outcome), seconds, self._after(target)
-        except Failed as error:
-            return self._checked(outcome), seconds, str(error)
-        finally:
-            if target is not None:
-                target.close()
-
-    def _arm(self) -> None:
-        for fault in self._faults:
-            self._stick.faults.add(fault)
-
-    @staticmethod
-    def _warm(target: Target) -> Target:
-        """With everything that a first command brings behind it."""
-        target.read(0, COUNT)
-        return target
+            return str(error)
 
     def _operate(self, target: Target) -> str:
         if self.operation == "read":
@@ -163,9 +215,9 @@ class Trial:
     def _at(self, lba: int) -> bytes:
         return self._old[lba * BLOCK : (lba + COUNT) * BLOCK]
 
-    def _checked(self, outcome: str) -> str:
+    def checked(self, outcome: str, stick: Witness) -> str:
         """Are the blocks what the outcome says, each of them the old or the new one, and all others untouched?"""
-        now, start, end = bytes(self._medium.data), LBA * BLOCK, (LBA + COUNT) * BLOCK
+        now, start, end = bytes(stick.data), LBA * BLOCK, (LBA + COUNT) * BLOCK
         if now[:start] != self._old[:start] or now[end:] != self._old[end:]:
             return WRONG[0]
         if self.operation == "write" and outcome == RIGHT and now[start:end] != self._new:
@@ -173,12 +225,15 @@ class Trial:
         pairs = zip(_blocks(now[start:end]), _blocks(self._old[start:end]), _blocks(self._new), strict=True)
         return outcome if all(found in (old, new) for found, old, new in pairs) else WRONG[0]
 
-    def _after(self, target: Target) -> str:
+    def after(self, target: Target) -> str:
         """The next read, without the fault: a target that failed may fail once more."""
         far = LBA + 16 * COUNT
-        with suppress(Failed):
-            return RIGHT if target.read(far, COUNT) == self._at(far) else WRONG[0]
-        return f"{RIGHT} at the second try" if target.read(far, COUNT) == self._at(far) else WRONG[0]
+        for words in (RIGHT, f"{RIGHT} at the second try"):
+            try:
+                return words if target.read(far, COUNT) == self._at(far) else WRONG[0]
+            except Failed as error:
+                failure = str(error)
+        return failure
 
 
 def _blocks(data: bytes) -> list[bytes]:

@@ -24,9 +24,11 @@ PACKAGES = (
 )
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
+    "badblocks",
     "busybox",
     "depmod",
     "file",
+    "fsck.vfat",
     "mke2fs",
     "mkfs.vfat",
     "qemu-system-x86_64",

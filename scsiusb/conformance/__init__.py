@@ -1,0 +1,1 @@
+"""Does a device do what the specifications demand: a table of checks, and the engine that runs them."""

@@ -1,0 +1,115 @@
+"""Runs the checks of the table on a device, each from a device in step, and judges what comes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from scsiusb.conformance.bench import Area, Bench, DeviceDead
+from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
+from scsiusb.conformance.exchange import Exchange
+from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
+from scsiusb.manager.client import Client
+
+TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
+VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}
+
+
+@dataclass
+class Report:
+    """What came of the checks, in order."""
+
+    results: list[Result] = field(default_factory=list)
+    ended: str = ""
+    """Why not all of them were made, if so."""
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the checks that failed."""
+        return [result.check.name for result in self.results if result.verdict is Verdict.FAIL]
+
+    @property
+    def warned(self) -> list[str]:
+        return [result.check.name for result in self.results if result.verdict is Verdict.WARN]
+
+
+def run(
+    client: Client,
+    lun: int,
+    checks: Iterable[Check],
+    *,
+    timeout: float = TIMEOUT,
+    area: Area | None = None,
+    tell: Callable[[Result], object] = lambda result: None,
+) -> Report:
+    """Makes the checks and tells each result as it comes. An unplugged or dead device ends it with what was found."""
+    report = Report()
+
+    def keep(result: Result) -> None:
+        report.results.append(result)
+        tell(result)
+
+    try:
+        with client.probing() as port:
+            bench = Bench(Exchange(port, lun, timeout), client.max_lun, area)
+            bench.prepare()
+            for check in checks:
+                _make(bench, check, keep)
+    except DeviceGone as error:
+        report.ended = f"the device has gone: {error.what}"
+    except DeviceDead as error:
+        report.ended = str(error)
+    except DeviceClosed:
+        raise
+    except TransportError as error:
+        report.ended = f"the device could not be recovered: {error.what}"
+    return report
+
+
+def _make(bench: Bench, check: Check, keep: Callable[[Result], None]) -> None:
+    bench.exchange.begin()
+    began = time.monotonic()
+    try:
+        result = _judged(bench, check)
+    except DeviceGone as error:
+        keep(_result(bench, check, Verdict.FAIL, f"the device left the bus: {error.what}", began))
+        raise
+    result = replace(result, evidence=tuple(bench.exchange.evidence), seconds=time.monotonic() - began)
+    try:
+        trouble = bench.revive()
+    except (DeviceDead, TransportError) as error:
+        keep(_worse(result, f"afterwards the device was dead: {error}"))
+        raise
+    keep(_worse(result, trouble) if trouble else result)
+
+
+def _judged(bench: Bench, check: Check) -> Result:
+    if check.needs_medium and not bench.is_ready:
+        return Result(check, Verdict.SKIP, "the unit is not ready: is there a medium?")
+    if check.destructive and bench.area is None:
+        return Result(check, Verdict.SKIP, "it may write, and no range of blocks was named for that")
+    try:
+        return Result(check, Verdict.PASS, check.function(bench))
+    except Unsuited as reason:
+        return Result(check, Verdict.SKIP, str(reason))
+    except Violation as violation:
+        return Result(check, VERDICTS[check.severity], str(violation))
+    except (DeviceGone, DeviceClosed):
+        raise
+    except TransportError as error:
+        return Result(check, VERDICTS[check.severity], f"{error.what}; right would be an answer")
+
+
+def _result(bench: Bench, check: Check, verdict: Verdict, detail: str, began: float) -> Result:
+    return Result(check, verdict, detail, tuple(bench.exchange.evidence), time.monotonic() - began)
+
+
+def _worse(result: Result, trouble: str) -> Result:
+    """Whatever the check found, a device that it leaves dead fails it."""
+    detail = f"{result.detail}; {trouble}" if result.verdict is not Verdict.PASS else trouble
+    return replace(result, verdict=Verdict.FAIL, detail=detail)

@@ -1,0 +1,180 @@
+"""virtual serve: what it serves, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scsiusb.cli import virtual
+from scsiusb.cli.failure import Terminated
+from scsiusb.virtual import usbip
+from scsiusb.virtual.function import Stall
+from tests.cli.conftest import Cli, Ended
+from tests.cli.test_process import PROGRAM, heed_sigint, on_posix
+
+Use = Callable[[usbip.Server], object]
+
+
+@pytest.fixture
+def serve(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Runs `virtual serve` on a free port until `use` has done with the server, and then until the signal."""
+
+    def call(*words: object, use: Use = lambda server: None, end: BaseException | None = None) -> Ended:
+        def join(server: usbip.Server, timeout: float | None = None) -> bool:
+            if timeout is not None:
+                use(server)
+                raise end or Terminated(signal.SIGTERM)
+            return original(server, timeout)
+
+        original = usbip.Server.join
+        with monkeypatch.context() as patch:
+            patch.setattr(usbip.Server, "join", join)
+            return cli("virtual", "serve", "--port", 0, *words)
+
+    return call
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "stick.img"
+    path.write_bytes(bytes(1 << 16))
+    return path
+
+
+def attach(port: int) -> tuple[socket.socket, bytes]:
+    """The connection, and the device's record (Linux's Documentation/usb/usbip_protocol.rst)."""
+    connection = socket.create_connection(("127.0.0.1", port), 10)
+    connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
+    with connection.makefile("rb") as file:
+        assert file.read(8) == struct.pack(">HHI", 0x0111, 3, 0)
+        return connection, file.read(312)
+
+
+def test_one_line_says_how_to_attach_it(serve: Callable[..., Ended], image: Path) -> None:
+    ports = []
+    ended = serve(image, use=lambda server: ports.append(server.port))
+    assert ended.text == (
+        f"{image} is served on 127.0.0.1, port {ports[0]}; "
+        f"attach it with: usbip --tcp-port {ports[0]} attach -r 127.0.0.1 -b 1-1\n"
+    )
+    assert (ended.status, ended.err) == (0, "")
+
+
+def test_the_line_as_json(serve: Callable[..., Ended], image: Path) -> None:
+    ports = []
+    ended = serve(image, "--json", use=lambda server: ports.append(server.port))
+    assert ended.json == {"host": "127.0.0.1", "port": ports[0], "busid": "1-1"}
+    assert ended.out.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [(Terminated(signal.SIGTERM), 0), (KeyboardInterrupt(), 130), (Terminated(1), 129)],
+    ids=["SIGTERM", "Ctrl-C", "SIGHUP"],
+)
+def test_how_it_ends(serve: Callable[..., Ended], image: Path, end: BaseException, status: int) -> None:
+    ended = serve(image, end=end)
+    assert (ended.status, ended.err) == (status, "")
+
+
+def test_the_options_make_the_stick(serve: Callable[..., Ended], image: Path) -> None:
+    def use(server: usbip.Server) -> None:
+        connection, record = attach(server.port)
+        connection.close()
+        assert struct.unpack_from(">IHH", record, 296) == (5, 0x0781, 0x5572)
+        unit = server.stick.units[0]
+        assert (unit.removable, unit.is_write_protected) == (False, True)
+        assert unit.medium is not None
+        assert (unit.medium.blocks, unit.medium.block_size) == (16, 4096)
+        assert server.stick.identity.serial == "ABC"
+
+    words = ["--vid", "0x0781", "--pid", "5572", "--serial", "ABC", "--speed", "super"]
+    words += ["--block-size", "4096", "--read-only", "--no-removable"]
+    assert serve(image, *words, use=use).status == 0
+
+
+def test_faults_are_the_sticks_script(serve: Callable[..., Ended], image: Path) -> None:
+    def use(server: usbip.Server) -> None:
+        server.stick.configure(1)
+        assert server.stick.control(bytes.fromhex("a1fe000000000100")) == b"\x07"
+        with pytest.raises(Stall):
+            server.stick.control(bytes.fromhex("21ff000000000000"))
+
+    assert serve(image, "--fault", "reset-stalls", "--fault", "max-lun=7", use=use).status == 0
+
+
+def test_a_file_can_be_made(serve: Callable[..., Ended], tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    assert serve(path, "--create", "64M").status == 0
+    assert path.stat().st_size == 64 << 20
+    assert serve(path, "--create", "64M").failed(15, str(path), "File exists")
+    assert path.stat().st_size == 64 << 20
+
+
+def test_a_file_that_was_made_does_not_stay_if_it_cannot_be_served(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "new.img"
+    assert cli("virtual", "serve", path, "--create", "1000").failed(1, str(path), "1000 bytes")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli("virtual", "serve", path, "--create", "1M", "--port", port).failed(15, f"127.0.0.1:{port}", "in use")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> None:
+    def refused(status: int, *words: object) -> Callable[..., bool]:
+        return lambda *said: cli("virtual", "serve", *words).failed(status, *said)
+
+    assert refused(15, tmp_path / "none")("none: No such file")
+    assert refused(1, image, "--block-size", 1000)("multiple of the block size")
+    assert refused(1, image, "--port", 65536)("65536")
+    assert refused(1, image, "--host", "no.such.host.invalid")("no.such.host.invalid")
+    assert refused(1, image, "--create", "64X")("64X", "such as 64M")
+    assert refused(1, image, "--vid", "12345")("12345", "four hex digits")
+    assert refused(1, image, "--serial", "x" * 127)("126 characters")
+    assert refused(1, image, "--fault", "stal")("'stal'", "stall?")
+    assert refused(1)("FILE")
+    assert cli("virtual").failed(1, "Missing command", "scsiusb virtual --help")
+
+
+def test_who_listens_to_the_world_is_warned(serve: Callable[..., Ended], image: Path) -> None:
+    ended = serve(image, "--host", "0.0.0.0")
+    assert ended.status == 0
+    assert ended.err.startswith("warning: whoever reaches 0.0.0.0 can read and write ")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_server_that_ends_by_itself_is_an_error(cli: Cli, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usbip.Server, "_run", lambda server: server._shut())
+    monkeypatch.setattr(virtual, "_announce", lambda path, server: None)
+    assert cli("virtual", "serve", image, "--port", 0).failed(99, "is not served any more")
+
+
+def test_help_lists_the_faults(cli: Cli) -> None:
+    ended = cli("virtual", "serve", "--help")
+    assert "usbip attach -r 127.0.0.1 -b 1-1" in ended.text
+    for words in ("stall[=N]", "descriptor=NAME", "reset-hangs"):
+        assert words in ended.text
+    assert max(map(len, ended.text.splitlines())) < 80
+
+
+@on_posix
+def test_the_program_tells_who_comes_and_ends_with_sigterm(image: Path) -> None:
+    command = [*PROGRAM, "virtual", "serve", str(image), "--port", "0", "--json", "-v"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint
+    ) as running:
+        assert running.stdout is not None
+        connection, _ = attach(json.loads(running.stdout.readline())["port"])
+        running.terminate()
+        assert connection.recv(1) == b""
+        connection.close()
+        out, err = running.communicate(timeout=20)
+    assert (running.returncode, out) == (0, "")
+    assert err.splitlines()[0] == "scsiusb: info: 127.0.0.1 attached the stick"

@@ -1,0 +1,358 @@
+"""A user, a stick that may do anything, a model of what its blocks may hold, and what must be true of the three."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, TypeVar
+from unittest.mock import patch
+
+from scsiusb import ledger
+from scsiusb.disk import Disk
+from scsiusb.errors import DeviceClosed, DeviceGone, ScsiUsbError
+from scsiusb.opening import open_on
+from scsiusb.scsi.block import Read10, ReadCapacity10, ReadCapacity16, Verify10
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.primary import ModeSense6, ReportLuns, RequestSense, TestUnitReady
+from scsiusb.scsi.unit import RetryPolicy
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left, is_active
+from tests.sticks import MeddledBus, wait_until
+
+BLOCKS: Final = 24
+BLOCK_SIZE: Final = 512
+PIECE: Final = 8  # blocks, as the unit's block limits page has it: larger reads and writes are cut
+PATIENT: Final = 20.0  # seconds for a command while nothing misbehaves
+HASTY: Final = 0.02  # and while something does
+BOUND: Final = 4.0  # seconds, for any call: hundreds of times what it may take, and far below a hang's endlessness
+RETRY: Final = RetryPolicy(becoming_ready=HASTY, interval=0.001)
+COMMANDS: Final[tuple[Command[Any], ...]] = (
+    TestUnitReady(),
+    ReadCapacity10(),
+    ReadCapacity16(),
+    ModeSense6(),
+    ReportLuns(),
+    RequestSense(),
+    Verify10(0, BLOCKS),
+)
+
+T = TypeVar("T")
+
+
+def content(lba: int, token: int) -> bytes:
+    """What the `token`-th writer puts into the block: a torn or a misplaced block is none of these."""
+    return (lba.to_bytes(2, "big") + token.to_bytes(6, "big")) * (BLOCK_SIZE // 8)
+
+
+def token_of(lba: int, data: bytes) -> int | None:
+    token = int.from_bytes(data[2:8], "big")
+    return token if data == content(lba, token) else None
+
+
+def _done(action: Callable[[], None]) -> bool:
+    action()
+    return True
+
+
+class Exchange:
+    """Each method is a step. AssertionError: something that must never happen did."""
+
+    def __init__(self) -> None:
+        data = bytearray(b"".join(content(lba, 0) for lba in range(BLOCKS)))
+        self.memory = Memory(data, BLOCK_SIZE)
+        self.unit = Unit(self.memory, maximum_transfer=PIECE)
+        self.stick = Stick([self.unit])
+        self.bus = MeddledBus(self.stick)
+        self.possible: list[set[int | None]] = [{0} for _ in range(BLOCKS)]
+        """By block, the tokens that it may have; None: anything."""
+        self.disk: Disk | None = None
+        self.strangers: list[Disk] = []  # disks of earlier pluggings-in
+        self.history: list[str] = []
+        self.calls = 0
+        self.errors = 0
+        self.is_faulty = False
+        self._is_twisted = False
+        self._gone = 0
+        self._opened = 0
+        self._token = 0
+        self._threads = set(threading.enumerate())
+        assert not ledger.outstanding()
+
+    # --- what a user does -------------------------------------------------------------------------
+
+    def open(self) -> None:
+        if self.disk is not None:
+            return
+        self.disk = self._call("open", self._open)
+        self._opened += self.disk is not None
+
+    def _open(self) -> Disk:
+        disk = open_on(self.bus, timeout=HASTY if self.is_faulty else PATIENT, on_gone=self._note_gone)
+        disk.unit.retry = RETRY
+        return disk
+
+    def read(self, lba: int, blocks: int) -> None:
+        disk = self._ready()
+        if disk is None:
+            return
+        data = self._with(disk, f"read {lba} {blocks}", lambda: disk.read(lba, blocks))
+        if data is not None:
+            self._judge(lba, blocks, data)
+
+    def readinto(self, lba: int, blocks: int) -> None:
+        """Into the middle of a larger buffer."""
+        disk = self._ready()
+        if disk is None:
+            return
+        size = blocks * BLOCK_SIZE
+        whole = bytearray(b"\xa5" * (size + 64))
+        with memoryview(whole) as view, view[32 : 32 + size] as buffer:
+            done = self._with(disk, f"readinto {lba} {blocks}", lambda: disk.readinto(lba, buffer))
+        assert whole[:32] == whole[-32:] == b"\xa5" * 32, "bytes outside the buffer were written"
+        if done is not None:
+            assert done * disk.block_size == size
+            self._judge(lba, blocks, bytes(whole[32:-32]))
+        else:
+            self._judge_after_error(lba, bytes(whole[32:-32]))
+
+    def write(self, lba: int, blocks: int) -> None:
+        disk = self._ready()
+        if disk is None or lba + blocks > BLOCKS:
+            return
+        self._token += 1
+        data = b"".join(content(at, self._token) for at in range(lba, lba + blocks))
+        # A stick that only says that it was reset takes the next command for the rest of this one's data.
+        also = (None,) if is_active(self.stick, "reset-ignored") else ()
+        done = self._with(disk, f"write {lba} {blocks}", lambda: disk.write(lba, data))
+        for at in range(lba, lba + blocks):
+            self.possible[at] = {self._token} if done is not None else {*self.possible[at], self._token, *also}
+
+    def inquiry(self) -> None:
+        disk = self._ready()
+        if disk is not None:
+            found = self._with(disk, "inquiry", disk.inquiry)
+            assert found is None or str(found)
+
+    def capacity(self) -> None:
+        disk = self._ready()
+        if disk is not None:
+            self._with(disk, "capacity", lambda: disk.blocks * disk.block_size)
+
+    def flush(self) -> None:
+        disk = self._ready()
+        if disk is not None:
+            self._with(disk, "flush", lambda: _done(disk.flush))
+
+    def execute(self, number: int) -> None:
+        disk = self._ready()
+        if disk is not None:
+            command = COMMANDS[number % len(COMMANDS)]
+            self._with(disk, f"execute {command}", lambda: disk.execute(command) or True)
+
+    def close(self) -> None:
+        disk = self._ready()
+        self.disk = None
+        if disk is not None:
+            self._call("close", lambda: _done(disk.close))
+            self._is_unusable(disk)
+
+    # --- what happens to the stick ----------------------------------------------------------------
+
+    def unplug(self) -> None:
+        self.history.append("unplug")
+        if self._is_plugged:
+            self.bus.unplug(self.stick)
+        self._estrange()
+
+    def plug(self) -> None:
+        self.history.append("plug")
+        if not self._is_plugged:
+            self._estrange()
+            self.bus.plug(self.stick)
+
+    def _estrange(self) -> None:
+        """What was opened before is no longer of any use."""
+        if self.disk is not None:
+            self.strangers.append(self.disk)
+            self.disk = None
+
+    def inject(self, fault: str | HostFault) -> None:
+        self.history.append(f"fault {fault}")
+        self.is_faulty = True
+        self._is_twisted |= str(fault).startswith("descriptor=")
+        add_fault(self.stick, self.bus, fault)
+
+    def heal(self) -> None:
+        """Faults no more, the medium is in again, and what waited for its time is over."""
+        self.history.append("heal")
+        self.is_faulty = False
+        clear_faults(self.stick, self.bus)
+        self.unit.becoming_ready = 0
+        del self.unit._attentions[1:]
+        if self.unit.medium is None:
+            self.unit.insert(self.memory)
+
+    # --- what must be true ------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Without faults, after one more error at most, reads are right; or the disk says that it is gone."""
+        self.heal()
+        self._look_for_strangers()
+        if self.disk is None:
+            return
+        for last in (False, True):
+            found = self._read_all(self.disk, last)
+            if found is not None:
+                return
+            if not last and has_left(self.stick, self.bus):
+                return
+        raise AssertionError("a healthy stick could not be read twice")
+
+    def _read_all(self, disk: Disk, last: bool) -> bytes | None:
+        """All blocks, as the stick itself counts them: the disk may have been told another size."""
+        data = self._with(disk, "read all", lambda: disk.unit.execute(Read10(0, PIECE, block_size=BLOCK_SIZE)))
+        for lba in range(PIECE, BLOCKS, PIECE):
+            if data is None:
+                break
+            more = self._with(disk, "read all", lambda: disk.unit.execute(Read10(lba, PIECE, block_size=BLOCK_SIZE)))  # noqa: B023
+            data = None if more is None else data + more
+        if data is not None:
+            self._judge(0, BLOCKS, data)
+        return data
+
+    def finish(self) -> None:
+        """Everything is given back, and who opens the stick now finds what was written."""
+        try:
+            self.settle()
+        finally:
+            self._give_back()
+        if self._is_twisted:  # a host asks for descriptors only once
+            self.unplug()
+        self.plug()
+        self.open()
+        self._no_error("opening a healthy stick failed")
+        self.read(0, BLOCKS)
+        self.close()
+        self._no_error("reading or closing a healthy stick failed")
+        self._nothing_is_left()
+        self.bus.close()
+
+    def _give_back(self) -> None:
+        self.close()
+        for disk in self.strangers:
+            self._call("close a stranger", lambda: _done(disk.close))  # noqa: B023
+
+    def _look_for_strangers(self) -> None:
+        """A disk of an earlier plugging-in never comes back to life."""
+        for disk in self.strangers:
+            found = self._call("read as a stranger", lambda: disk.read(0, 1))  # noqa: B023
+            assert found is None, "a disk came back to life after an unplug"
+            self._is_unusable(disk)
+
+    def _is_unusable(self, disk: Disk) -> None:
+        try:
+            disk.unit.execute(TestUnitReady())
+        except (DeviceClosed, DeviceGone):
+            return
+        raise AssertionError("a disk that was closed or unplugged took a command")
+
+    def _nothing_is_left(self) -> None:
+        assert ledger.outstanding() == [], ledger.dump()
+        assert not self.bus.handles
+        wait_until(lambda: set(threading.enumerate()) <= self._threads)
+        assert self._gone <= self._opened
+        if self._is_plugged:
+            assert self.bus.driver(self.bus.devices()[0], 0) == "usb-storage"
+
+    def _judge(self, lba: int, blocks: int, data: bytes) -> None:
+        """Data called right are: each block whole, in its place, and one that was written there."""
+        assert len(data) == blocks * BLOCK_SIZE, "data of another length were called right"
+        for at in range(lba, lba + blocks):
+            start = (at - lba) * BLOCK_SIZE
+            token = token_of(at, data[start : start + BLOCK_SIZE])
+            if None not in self.possible[at]:
+                assert token in self.possible[at], f"block {at} is {token}, and not of {self.possible[at]}"
+                self.possible[at] = {token}
+
+    def _judge_after_error(self, lba: int, data: bytes) -> None:
+        """What was not read is as the caller had it: each block is right, or untouched."""
+        for at in range(len(data) // BLOCK_SIZE):
+            block = data[at * BLOCK_SIZE :][:BLOCK_SIZE]
+            untouched = block == b"\xa5" * BLOCK_SIZE
+            known = {None, token_of(lba + at, block)} & self.possible[lba + at]
+            assert untouched or known, f"block {lba + at} looks fresh"
+
+    # --- the steps' frame -------------------------------------------------------------------------
+
+    @property
+    def _is_plugged(self) -> bool:
+        return not has_left(self.stick, self.bus)
+
+    def _note_gone(self) -> None:
+        self._gone += 1
+
+    def _ready(self) -> Disk | None:
+        """With the timeout that fits: a stick that misbehaves is not waited for."""
+        if self.disk is not None:
+            self.disk.unit.timeout = HASTY if self.is_faulty else PATIENT
+        return self.disk
+
+    def _call(self, name: str, action: Callable[[], T]) -> T | None:
+        """None: it failed with an error of our own."""
+        self.calls += 1
+        began = time.monotonic()
+        self.error: ScsiUsbError | None = None
+        result: T | None = None
+        try:
+            result = action()
+        except ScsiUsbError as error:
+            self.errors += 1
+            self.error = error
+        except ValueError:  # a whole number of which blocks?
+            if not self._is_lied_to():
+                raise
+        took = time.monotonic() - began
+        self.history.append(f"{name}: {'good' if self.error is None else repr(self.error)}, {took:.3f} s")
+        assert str(self.error).isprintable()
+        assert result is not None or self.error is not None or self._is_lied_to()
+        assert took < BOUND, f"{name} took {took:.1f} s"
+        return result
+
+    def _with(self, disk: Disk, name: str, action: Callable[[], T]) -> T | None:
+        """As `_call`, with the disk that is open."""
+        result = self._call(name, action)
+        if isinstance(self.error, DeviceGone):
+            assert not self._is_plugged or self.is_faulty, "a device that is there was called gone"
+            self._estrange()
+        return result
+
+    def _is_lied_to(self) -> bool:
+        """Was the disk told another block size?"""
+        known = self.disk._known if self.disk else None
+        return known is not None and known.block_size != BLOCK_SIZE
+
+    def _no_error(self, otherwise: str) -> None:
+        assert self.error is None, f"{otherwise}: {self.error!r}"
+
+
+@contextmanager
+def small_bounds() -> Iterator[None]:
+    """What a silent stick costs: a little, in place of seconds."""
+    with ExitStack() as stack:
+        for name in ("transport.bot.CONTROL_TIMEOUT", "transport.bot.LEAST_CONTROL_TIMEOUT", "disk.PROBE_TIMEOUT"):
+            stack.enter_context(patch(f"scsiusb.{name}", HASTY))
+        yield
+
+
+@contextmanager
+def exchange() -> Iterator[Exchange]:
+    """Tells the history of one that fails."""
+    made = Exchange()
+    try:
+        yield made
+    except BaseException:
+        print("\n".join(made.history))  # noqa: T201
+        made.bus.close()
+        raise

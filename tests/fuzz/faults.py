@@ -1,0 +1,146 @@
+"""Any fault that the virtual stick knows, and those of a host controller, chosen by whoever fuzzes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from scsiusb.usb.backend import ENDPOINT_IN, Code
+from scsiusb.virtual import Stick
+from scsiusb.virtual.faults import KINDS, Fault, Kind
+from scsiusb.virtual.twists import TWISTS
+from tests.sticks import Answer, MeddledBus, Wire
+
+Choose = Callable[[Sequence[Any]], Any]
+"""Picks one of several."""
+
+LENGTHS: Final = (
+    "0",
+    "1",
+    "2",
+    "3",
+    "12",
+    "13",
+    "31",
+    "36",
+    "100",
+    "255",
+    "511",
+    "512",
+    "513",
+    "1024",
+    "4096",
+    "65536",
+)
+NUMBERS: Final = (*LENGTHS, "4294967295")
+NUMBERED: Final = ("tag", "residue", "blocks", "block-size")  # the others count bytes that a stick really sends
+SENSES: Final = ("0/00/00", "1/17/01", "2/04/01", "2/3A/00", "3/11/00", "4/44/00", "5/20/00", "5/24/00", "5/25/00")
+MORE_SENSES: Final = ("6/28/00", "6/29/00", "7/27/00", "B/00/00", "F/FF/FF")
+VALUES: Final[dict[str, Sequence[str]]] = {  # by the sign of a kind's value
+    "N": LENGTHS,
+    "S": ("0", "0.001", "0.005", "0.03"),
+    "US": ("1", "100", "100000"),
+    "HEX8": ("55534255", "00000000", "55534243"),
+    "K/ASC/ASCQ": (*SENSES, *MORE_SENSES),
+    "+N|-N": ("+1", "-1", "+1000"),
+}
+NONE: Final = ("",) * 5
+CASES: Final = tuple(map(str, range(1, 14)))
+CONDITIONS: Final = (*NONE, ",opcode=28", ",opcode=2A", ",opcode=03", ",opcode=12", ",opcode=25", ",opcode=35")
+MORE_CONDITIONS: Final = (
+    "",
+    "",
+    "",
+    ",lba=0-7",
+    ",lba=9",
+    ",over=36",
+    ",over=2048",
+    ",cdb=2.00",
+    ",command=9",
+    ",lun=0",
+)
+TIMES: Final = (*NONE, ",times=2", ",times=3", ",times=always")
+LIES: Final = ("residue", "bogus-residue", "status")
+"""Beside another fault of the same command these could make a loss of data look good, which nobody could tell."""
+
+CODES: Final = (Code.IO, Code.TIMEOUT, Code.PIPE, Code.OVERFLOW, Code.NO_MEM, Code.OTHER)
+
+
+@dataclass(frozen=True)
+class HostFault:
+    """The `nth` bulk transfer from now on ends with the code, after `count` bytes; the device sees nothing of it."""
+
+    code: Code
+    nth: int
+    count: int
+
+
+def any_fault(choose: Choose) -> str:
+    """The text of a fault that a virtual stick takes."""
+    kind: Kind = choose(tuple(KINDS.values()))
+    text: str = choose(texts_of(kind.name, choose(kind.phases or ("",))))
+    whole = text + choose(CONDITIONS) + choose(MORE_CONDITIONS) + choose(TIMES)
+    return whole if _is_fault(whole) else text
+
+
+@cache
+def texts_of(name: str, phase: str) -> tuple[str, ...]:
+    """The kind with every value that it takes, and without one."""
+    kind = KINDS[name]
+    sign = kind.value.sign if kind.value else ""
+    special = {"case": CASES, "descriptor": (*TWISTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
+    values = special.get(name, VALUES.get(sign, ()))
+    at = f"@{phase}" if phase else ""
+    return tuple(filter(_is_fault, (f"{name}{at}", *(f"{name}={value}{at}" for value in values))))
+
+
+def _is_fault(text: str) -> bool:
+    try:
+        Fault.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def any_host_fault(choose: Choose) -> HostFault:
+    return HostFault(choose(CODES), choose(range(4)), choose((0, 1, 13, 100, 512)))
+
+
+def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
+    if isinstance(fault, HostFault):
+        bus.wire.meddle = _meddle(fault)
+        return
+    new = Fault.parse(fault)
+    if new.name in LIES or any(entry.fault.name in LIES for entry in stick.faults.entries):
+        clear_faults(stick, bus)
+    stick.faults.add(new)
+
+
+def clear_faults(stick: Stick, bus: MeddledBus) -> None:
+    stick.faults.clear()
+    bus.wire.meddle = None
+
+
+def is_active(stick: Stick, name: str) -> bool:
+    return any(entry.fault.name == name for entry in stick.faults.entries)
+
+
+def has_left(stick: Stick, bus: MeddledBus) -> bool:
+    return bus._connection_of(stick) is None
+
+
+def _meddle(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
+    left = [fault.nth]
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        left[0] -= 1
+        if left[0] != -1:
+            return None
+        count = min(fault.count, len(buffer))
+        if endpoint & ENDPOINT_IN:
+            buffer[:count] = b"\x5a" * count
+        return fault.code, count
+
+    return meddle

@@ -1,0 +1,187 @@
+"""Every parser of bytes that come from a device or a file, each with bytes that it takes, to be spoiled."""
+
+from __future__ import annotations
+
+import pkgutil
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache, partial, reduce
+from importlib import import_module
+from operator import or_
+from typing import Any, Final
+
+import scsiusb
+from scsiusb.cli import words
+from scsiusb.errors import MalformedReply
+from scsiusb.manager import record
+from scsiusb.scsi import block, primary, vpd
+from scsiusb.scsi.command import Command
+from scsiusb.transport.base import Direction
+from scsiusb.usb.interface import InterfaceInfo, find, matches
+from scsiusb.usb.quirks import Quirk, letters, parse_letters
+from scsiusb.usb.quirks_user import parse_rows
+from scsiusb.virtual import usbip_wire
+from scsiusb.virtual.faults import Fault
+from tests.fuzz.devices import Shown, device_of
+
+Seeds = tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Parser:
+    """`parse` returns a typed value, or raises one of `errors`; nothing else may come of any bytes."""
+
+    name: str
+    parse: Callable[[bytes], object]
+    seeds: Seeds
+    errors: tuple[type[Exception], ...] = (MalformedReply,)
+
+
+def _hex(*texts: str) -> Seeds:
+    return tuple(bytes.fromhex(text) for text in texts)
+
+
+INQUIRY: Final = bytes.fromhex("00800602 1f000000") + b"scsiusb Virtual Stick   1.00"
+SENSE: Final = _hex(
+    "70 00 05 00000000 0a 00000000 24 00 00 000000",
+    "f0 00 03 00001234 0a 00000000 11 00 00 000000",
+    "71 00 01 00000000 0a 00000000 17 01 00 000000",
+    "72 06 29 00 00000000",
+    "72 03 11 00 00000010 000a8000 0000000012345678 05020020",
+    "70 00 06",
+    "00",
+)
+PAGES: Final = {
+    0x00: _hex("00 00 0004 00 80 83 b0", "00000000"),
+    0x80: (bytes.fromhex("0080000c") + b"000000000001", bytes.fromhex("00800000")),
+    0x83: (
+        bytes.fromhex("00830024 02010010") + b"scsiusb 12345678" + bytes.fromhex("0103000c 500605b0 00000000 00000001"),
+        bytes.fromhex("0083000c 61930008 5000c500a1b2c3d4"),
+    ),
+    0xB0: _hex("00b0 003c 0000 0001 00000080 00000040" + "00" * 52),
+    0xC1: _hex("00c10003 010203"),
+}
+MODE_PAGES: Final = "08 0a" + "00" * 10 + "1c 0a" + "00" * 10 + "4a 01 0004 01020304"
+REPLIES: Final[dict[str, Seeds]] = {  # by the command's class
+    "ReadCapacity10": _hex("000007ff 00000200", "ffffffff 00000200"),
+    "ReadCapacity16": _hex("0000000180000000 00001000" + "00" * 20),
+    "Read10": (bytes(512), b"USBS" + bytes(508)),
+    "Read16": (bytes(512),),
+    "RequestSense": SENSE,
+    "Inquiry": (INQUIRY, INQUIRY[:5], INQUIRY + bytes(60)),
+    "InquiryVpdBytes": PAGES[0x83],
+    "ModeSense6": _hex("23 00 80 00" + MODE_PAGES, "2b 00 00 08 0000080000000200" + MODE_PAGES, "03000000"),
+    "ModeSense10": _hex("0026 00 80 00000000" + MODE_PAGES, "002e 00 00 0000 0008 0000080000000200" + MODE_PAGES),
+    "ReportLuns": _hex("00000010 00000000 0000000000000000 0001000000000000", "00000008 00000000 4001000000000000"),
+    "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
+}
+ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that cannot be made without
+    "Read10": block.Read10(0, 1, block_size=512),
+    "Read16": block.Read16(0, 1, block_size=512),
+    "InquiryVpdBytes": primary.InquiryVpdBytes(0x83),
+}
+LEASE: Final = (
+    b'{"in_command": 0, "pid": 5, "started": 7, "boot": "0c15-ab", "command": "python x.py",'
+    b' "since": "2026-01-02T03:04:05+00:00", "address": "2-1", "name": "2-1:1.0", "bus": 2, "number": 7,'
+    b' "interface": 0, "vendor_id": 1921, "product_id": 21889, "serial": "0123", "driver": "usb-storage",'
+    b' "bulk_in": 129, "bulk_out": 2, "uid": 1000}\n'
+)
+DEVICE: Final = bytes.fromhex("01 00 02 0781 5581 0100 04 02 01 01") + (
+    bytes.fromhex("00 00 08 06 50 02 81020002 02020002") + b"\x040123\x04ACME\x05Stick"
+)
+TWO_INTERFACES: Final = bytes.fromhex("02 00 03 09 1209 0001 0100 03 04 01 03") + (
+    bytes.fromhex("00 00 08 06 50 02 81020004 02020004  00 01 08 06 62 04 81020004 02020004 83020004 04020004")
+    + bytes.fromhex("01 00 08 05 50 02 85020004 06020004")
+    + b"\x02\x1b[\x00\x03\xff\xfe\xfd"
+)
+
+
+FAULTS: Final = (
+    b"stall=512@data,opcode=28,times=always",
+    b"delay=0.5@csw,lba=3-9,over=100",
+    b"sense=5/24/00,cdb=28..00,lun=0",
+    b"signature=55534255@csw,command=7",
+    b"capacity=-1",
+    b"descriptor=garbage:7",
+)
+USBIP: Final = _hex(
+    "00000001 00000007 00010002 00000001 00000001 00000000 0000000d 00000000 00000000 00000000 0000000000000000",
+    "00000002 00000008 00010002 00000000 00000000 00000007" + "00" * 24,
+)
+
+
+def commands() -> list[type[Command[Any]]]:
+    """Every command declared anywhere in scsiusb that has a data-in phase."""
+    for module in pkgutil.walk_packages(scsiusb.__path__, "scsiusb."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    found = {kind for kind in _below(Command) if kind.__module__.startswith("scsiusb.") and "CDB" in vars(kind)}
+    return sorted((kind for kind in found if kind.direction is Direction.IN), key=lambda kind: kind.__name__)
+
+
+def _below(kind: type[Command[Any]]) -> Iterator[type[Command[Any]]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
+def command_parser(kind: type[Command[Any]]) -> Parser:
+    """KeyError where nobody has given bytes for it; TypeError where it cannot be made without arguments."""
+    command = ARGUMENTS[kind.__name__] if kind.__name__ in ARGUMENTS else kind()
+    return Parser(kind.__name__, command.reply, REPLIES[kind.__name__])
+
+
+@cache
+def all_parsers() -> tuple[Parser, ...]:
+    pages = [Parser(f"VPD page {page:02X}h", partial(_page, page), seeds) for page, seeds in PAGES.items()]
+    return (
+        *(command_parser(kind) for kind in commands()),
+        *pages,
+        Parser("VPD page length", lambda data: vpd.page_length(data, 0x83), PAGES[0x83]),
+        Parser("interfaces", interfaces, (DEVICE, TWO_INTERFACES), errors=()),
+        Parser("lease", lease, (LEASE,), errors=()),
+        Parser("quirks", quirks, (b"152d:2329:rG, 0x781:5572:s", b"0781:5572:", b"#"), errors=(ValueError,)),
+        Parser("fault", fault, FAULTS, errors=(ValueError,)),
+        Parser("USB/IP command", usbip_wire.parse_command, USBIP, errors=(usbip_wire.Malformed, struct.error)),
+    )
+
+
+def _page(asked: int, data: bytes) -> object:
+    """The page, and what the command line shows of it."""
+    page = vpd.parse_page(data, asked)
+    if isinstance(page, vpd.DeviceIdentification):
+        return page, [words.designator_row(entry) for entry in page.designators]
+    if isinstance(page, vpd.SupportedPages):
+        return page, words.supported_rows(page)
+    if isinstance(page, (vpd.UnitSerialNumber, vpd.BlockLimits)):
+        return page, [str(word) for word in words.page_words(page).values()]
+    return page
+
+
+def interfaces(data: bytes) -> list[InterfaceInfo]:
+    """The mass-storage interfaces of the device that the bytes describe."""
+    device, strings = device_of(data)
+    found = find(Shown(device, strings))
+    assert len({info.address for info in found}) == len(found)
+    for info in found:
+        assert matches(info, info.address)
+    return found
+
+
+def quirks(data: bytes) -> object:
+    """As in the user's file, and as letters alone."""
+    text = data.decode("utf-8", "replace")
+    rows = [(row.vid, row.pid, letters(row.quirks), row.source) for row in parse_rows(text, "test")]
+    return rows, letters(parse_letters(letters(reduce(or_, (row.quirks for row in parse_rows(text, "")), Quirk.NONE))))
+
+
+def fault(data: bytes) -> object:
+    found = Fault.parse(data.decode("utf-8", "replace"))
+    assert Fault.parse(str(found)) == found
+    return str(found)
+
+
+def lease(data: bytes) -> object:
+    found = record.parse(data)
+    return None if found is None else list(asdict(found).values())

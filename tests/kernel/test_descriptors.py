@@ -1,0 +1,140 @@
+"""Devices with wrong, inconsistent and hostile descriptors, on the real kernel and libusb."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+
+import scsiusb
+from scsiusb.errors import ScsiUsbError
+from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.virtual import Identity, Memory, Stick, Unit
+from scsiusb.virtual.descriptors import CONFIGURATION, Descriptors
+from scsiusb.virtual.twists import TWISTS
+from tests.fuzz.mutate import mutate
+
+from .command import scsiusb as run
+from .machine import wait_for
+from .served import Served, serving
+
+DECIDED = re.compile(r"unable to enumerate USB device|no configuration chosen|can't set config|not attached")
+ENUMERATION = 60.0  # seconds; a kernel that does not like what it reads tries it several times
+BOUND = 60.0  # for any one call, under emulation
+BLOCK = b"scsiusb " * 64
+SPOILED = range(10)
+GARBAGE = range(1, 6)
+
+
+@dataclass(frozen=True)
+class Spoiled(Descriptors):
+    """The configuration descriptor with random changes."""
+
+    seed: int = 0
+
+    def configuration(self, speed: str | None = None, kind: int = CONFIGURATION) -> bytes:
+        return mutate(super().configuration(speed, kind), Random(self.seed))
+
+
+class Log:
+    """The kernel's messages about one device."""
+
+    def __init__(self) -> None:
+        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self._fd, 0, os.SEEK_END)
+        self._text = ""
+
+    def has_decided(self) -> bool:
+        while True:
+            try:
+                self._text += os.read(self._fd, 8192).decode(errors="replace")
+            except BlockingIOError:
+                return DECIDED.search(self._text) is not None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def identity(number: int) -> Identity:
+    return Identity(serial=f"{0x5C52_0000_0000 + number:012X}")
+
+
+@contextmanager
+def attached(stick: Stick) -> Iterator[Served]:
+    """The stick as far as the kernel takes it."""
+    log = Log()
+    try:
+        with stick, serving(stick, wait=False) as device:
+            configured = device.folder / "bConfigurationValue"
+
+            def is_settled() -> bool:
+                return log.has_decided() or (configured.exists() and bool(configured.read_text().strip()))
+
+            wait_for(is_settled, f"the kernel to decide about {device.address}", ENUMERATION)
+            yield device
+    finally:
+        log.close()
+
+
+def survives(device: Served) -> None:
+    """Listing, finding and opening end in time with what is there, or with an error of ours; nothing is left."""
+    began = time.monotonic()
+    listed = run("list", "--json").json()
+    found = scsiusb.devices()
+    assert {each["address"] for each in listed} == {info.address for info in found}
+    for info in found:
+        assert str(info).isprintable()
+    ours = [info for info in found if info.device.address == device.address]
+    for info in ours:
+        _opens_or_says_why(info)
+    if not ours:
+        with pytest.raises(ScsiUsbError):
+            scsiusb.open(device.address, timeout=5)
+    assert time.monotonic() - began < BOUND
+    assert scsiusb.ledger.outstanding() == []
+
+
+def _opens_or_says_why(info: InterfaceInfo) -> None:
+    driver, why = info.driver, ""
+    try:
+        with scsiusb.open(info, timeout=5) as disk:
+            assert disk.inquiry().vendor == "scsiusb"
+            assert disk.read(1, 1) == BLOCK
+    except ScsiUsbError as error:
+        why = str(error)
+    assert why.isprintable()
+    now = next((each for each in scsiusb.devices() if each.device == info.device), info)
+    assert now.driver == driver, "the kernel's driver was not given back"
+
+
+@pytest.mark.parametrize("twist", [*TWISTS, *(f"garbage:{seed}" for seed in GARBAGE)])
+def test_a_wrong_descriptor_hurts_nobody(twist: str) -> None:
+    number = [*TWISTS].index(twist) if twist in TWISTS else 100 + int(twist.partition(":")[2])
+    stick = Stick([Unit(Memory(BLOCK * 64))], identity(number), faults=[f"descriptor={twist}"])
+    with attached(stick) as device:
+        survives(device)
+
+
+@pytest.mark.parametrize("seed", SPOILED)
+def test_a_spoiled_configuration_hurts_nobody(seed: int) -> None:
+    stick = Stick([Unit(Memory(BLOCK * 64))], identity(200 + seed))
+    right = stick.descriptors
+    stick.descriptors = Spoiled(right.identity, right.interfaces, seed)
+    with attached(stick) as device:
+        survives(device)
+
+
+def test_a_device_that_is_right_again_after_it_was_wrong_is_used_like_any_other() -> None:
+    with Stick([Unit(Memory(BLOCK * 64))], identity(300), faults=["descriptor=no-endpoints"]) as stick:
+        with serving(stick, wait=False) as device:
+            wait_for((device.folder / "bConfigurationValue").exists, f"the kernel to meet {device.address}")
+            assert not [info for info in scsiusb.devices() if info.device.address == device.address]
+        stick.faults.clear()
+        with serving(stick) as device, scsiusb.open(device.address, timeout=20) as disk:
+            assert disk.read(1, 1) == BLOCK

@@ -1,0 +1,332 @@
+"""The kernel's own drivers on the virtual stick: a judge that nobody here wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb.errors import DeviceGone
+from scsiusb.usb.backend import Code, Handle
+from scsiusb.usb.libusb import libusb
+from scsiusb.virtual import Memory
+
+from . import oracles
+from .command import scsiusb as run
+from .command import start
+from .machine import USB, wait_for
+from .served import Served, served
+
+MIB = 1 << 20
+WARNING = 4  # of the kernel's log; more is less serious
+POWERED = "Power-on or device reset occurred"  # what it says of UNIT ATTENTION 29h/00h, which is how a stick starts
+OF_COURSE = (POWERED, "vhci_hcd: sendmsg failed")  # the latter where a detach met a command
+COMPLAINT = re.compile(r"error(?! recovery)|malformed|truncated|unexpected|fail|too (long|short)", re.IGNORECASE)
+
+
+def tool(*words: str | Path, status: int = 0) -> str:
+    """Runs a program of the system; its output."""
+    command = [str(word) for word in words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == status, f"{' '.join(command)}: status {done.returncode}: {said}"
+    return said
+
+
+class Complaints:
+    """What the kernel has logged as a warning or worse, and what it logged at all."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.lines: list[str] = []
+
+    def __call__(self) -> list[str]:
+        found: list[str] = []
+        while True:
+            try:
+                head, _, text = os.read(self._fd, 8192).decode(errors="replace").partition(";")
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:  # the ring went over unread messages: go on with the oldest there is
+                continue
+            line = text.partition("\n")[0]
+            self.lines.append(line)
+            if int(head.partition(",")[0]) & 7 <= WARNING and not any(each in line for each in OF_COURSE):
+                found.append(line)
+
+
+@contextmanager
+def kernel_messages() -> Iterator[Complaints]:
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        os.lseek(fd, 0, os.SEEK_END)
+        yield Complaints(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    with kernel_messages() as complaints:
+        yield complaints
+
+
+@contextmanager
+def mounted(node: Path, at: Path) -> Iterator[Path]:
+    at.mkdir(exist_ok=True)
+    tool("mount", "-t", "vfat", node, at)
+    try:
+        yield at
+    finally:
+        tool("umount", at)
+
+
+def image(folder: Path, size: int) -> Path:
+    path = folder / "stick.img"
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@pytest.mark.parametrize("speed", ["high", "super"])
+def test_a_file_system_made_by_the_kernels_driver_keeps_what_is_copied(
+    tmp_path: Path, complaints: Complaints, speed: str
+) -> None:
+    files = {f"file-{number}": os.urandom(8 * MIB) for number in range(4)}
+    with served(image(tmp_path, 48 * MIB), speed=speed) as device:
+        tool("mkfs.vfat", "-F", "32", "-n", "STICK", device.node)
+        with mounted(device.node, tmp_path / "mount") as folder:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+        tool("fsck.vfat", "-n", device.node)
+        tool("blockdev", "--flushbufs", device.node)
+        with mounted(device.node, tmp_path / "mount") as folder:
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    tool("fsck.vfat", "-n", tmp_path / "stick.img")
+    assert complaints() == []
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Served]:
+    """A stick in memory, for all tests that leave it as it was."""
+    with served() as device:
+        yield device
+
+
+def decoded(*words: str | Path) -> str:
+    """What a tool of sg3-utils says, which must hold no complaint."""
+    said = tool(*words)
+    assert [line for line in said.splitlines() if COMPLAINT.search(line)] == [], f"{words}: {said}"
+    return said
+
+
+def test_sg3_utils_decode_everything(device: Served) -> None:
+    sg = device.sg
+    assert "Virtual Stick" in decoded("sg_inq", sg)
+    assert "scsiusb" in decoded("sg_inq", "--len=36", sg)
+    capacity = "Last LBA=16383 (0x3fff), Number of logical blocks=16384"
+    assert capacity in decoded("sg_readcap", sg)
+    assert capacity in decoded("sg_readcap", "--16", sg)
+    assert oracles.luns(sg) == [0]
+    decoded("sg_luns", sg)
+    for six in ([], ["-6"]):
+        assert "Caching" in decoded("sg_modes", "-a", *six, sg)
+    decoded("sg_requests", sg)
+
+
+def test_sg_vpd_decodes_every_page(device: Served) -> None:
+    pages = oracles.supported_pages(device.sg)
+    assert pages[0] == 0
+    assert {0x80, 0x83, 0xB0} <= set(pages)
+    for page in pages:
+        decoded("sg_vpd", f"--page={page:#x}", device.sg)
+        decoded("sg_inq", f"--page={page:#x}", device.sg)
+
+
+def test_badblocks_finds_nothing(complaints: Complaints) -> None:
+    with served(size=2 * MIB) as device:
+        assert "(0/0/0 errors)" in tool("badblocks", "-w", "-v", "-b", "4096", device.node)
+    assert complaints() == []
+
+
+@pytest.mark.parametrize("block_size", [2048, 4096])
+def test_the_kernel_takes_other_block_sizes(block_size: int, complaints: Complaints) -> None:
+    with served(block_size=block_size) as device:
+        assert oracles.readcap(device.sg) == (8 * MIB // block_size, block_size)
+        assert tool("blockdev", "--getss", device.node) == f"{block_size}\n"
+        medium = device.stick.units[0].medium
+        assert isinstance(medium, Memory)
+        medium.data[-block_size:] = os.urandom(block_size)
+        assert device.device.units[0].kernel_read(medium.blocks - 1, 1) == bytes(medium.data[-block_size:])
+    assert complaints() == []
+
+
+def test_a_read_only_stick_is_read_only_for_the_kernel() -> None:
+    with served(read_only=True) as device:
+        assert tool("blockdev", "--getro", device.node) == "1\n"
+
+
+def test_scsiusb_drives_it_through_the_kernels_usbfs(device: Served) -> None:
+    medium = device.stick.units[0].medium
+    assert isinstance(medium, Memory)
+    data = os.urandom(2 * MIB)
+    with scsiusb.open(device.address) as disk:
+        assert device.bound() == "usbfs"
+        disk.write(100, data)
+        disk.flush()
+        assert bytes(medium.data[51200 : 51200 + len(data)]) == data
+        assert disk.read(100, len(data) // 512) == data
+    device.wait()
+    assert device.device.units[0].kernel_read(100, 8) == data[:4096]
+    assert run("inquiry", device.address, "--json").json()["product"] == "Virtual Stick"
+    assert run("capacity", f"serial={device.serial}", "--json").json() == {
+        "blocks": 16384,
+        "block_size": 512,
+        "bytes": 8 * MIB,
+    }
+    device.wait()
+
+
+@pytest.mark.parametrize("speed", ["full", "super"])
+def test_scsiusb_drives_it_at_other_speeds_with_no_kernel_driver(speed: str) -> None:
+    with served(speed=speed, driver=None) as device:
+        assert device.bound() is None
+        with scsiusb.open(device.address) as disk:
+            disk.write(5, b"\x5a" * 65536)
+            assert disk.read(5, 128) == b"\x5a" * 65536
+            assert speed in {info.speed for info in scsiusb.devices() if info.serial == device.serial}
+
+
+ENDS = [
+    ("case=6", Code.OK, 4096),
+    ("stall=1024@data", Code.PIPE, 1024),
+    ("short=700@data", Code.OK, 700),
+    ("empty@data", Code.OK, 0),
+    ("long=512@data", Code.OVERFLOW, 4096),
+    ("nak@data", Code.TIMEOUT, 0),
+    ("disconnect=1024@data", Code.NO_DEVICE, 1024),
+]
+
+
+@pytest.fixture(scope="module")
+def raw() -> Iterator[tuple[Served, Handle]]:
+    """A stick that no driver has, and libusb's handle on it."""
+    with served(driver=None) as device, closing(libusb()) as backend:
+        (found,) = (each for each in backend.devices() if each.address == device.address)
+        with closing(backend.open(found)) as handle:
+            handle.claim(0)
+            yield device, handle
+
+
+@pytest.mark.parametrize(("fault", "code", "moved"), ENDS, ids=[fault for fault, _, _ in ENDS])
+def test_each_way_that_a_transfer_ends_reaches_libusb(
+    raw: tuple[Served, Handle], fault: str, code: Code, moved: int
+) -> None:
+    device, handle = raw
+    read = struct.pack(">BxIxHx", 0x28, 0, 8)
+    medium = device.stick.units[0].medium
+    assert isinstance(medium, Memory)
+    medium.data[:4096] = os.urandom(4096)
+    device.stick.units[0].storm(0)
+    device.stick.faults.add(fault)
+    assert handle.bulk(0x02, memoryview(bytearray(cbw(7, 4096, read))), 5000) == (Code.OK, 31)
+    buffer = bytearray(4096)
+    assert handle.bulk(0x81, memoryview(buffer), 1000) == (code, moved)
+    assert buffer[:moved] == medium.data[:moved]
+    if code is Code.NO_DEVICE:
+        return
+    handle.control_out(0x21, 0xFF, 0, 0, b"", 5000)
+    for endpoint in (0x81, 0x02):
+        handle.clear_halt(endpoint)
+
+
+def cbw(tag: int, length: int, cdb: bytes) -> bytes:
+    """BOT 1.0 table 5.1."""
+    return struct.pack("<4sIIBBB16s", b"USBC", tag, length, 0x80, 0, len(cdb), cdb)
+
+
+@pytest.mark.parametrize("speed", ["high", "super"])
+def test_a_reset_of_the_port_resets_the_stick(complaints: Complaints, speed: str) -> None:
+    """The kernel's vhci_hcd sends no reset: the stick sees it by what comes after."""
+    with served(speed=speed) as device:
+        complaints()
+        complaints.lines.clear()
+        device.reset()
+        assert device.stick.configuration == 1
+        device.device.units[0].kernel_read(0, 8)
+        complaints()
+        assert [line for line in complaints.lines if POWERED in line]
+        assert device.bound() == "usb-storage"
+
+
+def test_pulled_out_in_mid_use_it_is_gone_and_can_be_plugged_in_again() -> None:
+    with served() as device:
+        with scsiusb.open(device.address) as disk:
+            disk.read(0, 8)
+            device.server.unplug()
+            with pytest.raises(DeviceGone):
+                while True:
+                    disk.read(0, 8)
+        device.detach()
+        device.attach()
+        device.wait()
+        assert device.device.units[0].kernel_read(0, 8) == bytes(4096)
+
+
+@contextmanager
+def program(*words: object) -> Iterator[subprocess.Popen[bytes]]:
+    """The program while it runs, however the test ends."""
+    with start(*words) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_program_serves_a_file_to_the_standard_tool(tmp_path: Path, complaints: Complaints) -> None:
+    path, serial = tmp_path / "stick.img", "5C5100C0FFEE"
+    words = ("virtual", "serve", path, "--create", "16M", "--port", "0", "--serial", serial, "--json", "-v")
+    with program(*words) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert (told["host"], told["busid"]) == ("127.0.0.1", "1-1")
+        usbip = ("usbip", "--tcp-port", str(told["port"]))
+        assert "1-1" in tool(*usbip, "list", "-r", told["host"])
+        tool(*usbip, "attach", "-r", told["host"], "-b", told["busid"])
+        wait_for(lambda: _node(serial), "the kernel to have the stick")
+        content = os.urandom(MIB)
+        with Path("/dev", _node(serial)).open("r+b", buffering=0) as disk:
+            disk.write(content)
+            os.fsync(disk.fileno())
+        ports = tool("usbip", "port").split("Port ")
+        (port,) = (each[:2] for each in ports if f"127.0.0.1:{told['port']}/1-1" in each)
+        tool("usbip", "detach", "-p", port)
+        wait_for(lambda: not _node(serial), "the kernel to forget the stick")
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert path.read_bytes()[:MIB] == content
+    assert b"127.0.0.1 attached the stick" in said
+    assert b"command 2a 00" in said
+    assert complaints() == []
+
+
+def _node(serial: str) -> str:
+    """The block device's name, or nothing."""
+    for path in (USB / "devices").glob("*/serial"):
+        try:
+            if path.read_text().strip() == serial:
+                found = path.parent.glob(f"{path.parent.name}:1.0/host*/target*/*/block/*")
+                return next((each.name for each in found), "")
+        except OSError:
+            continue
+    return ""

@@ -1,0 +1,1 @@
+"""Fuzzing: hostile bytes for every parser, and hostile devices and clients for all of scsiusb."""

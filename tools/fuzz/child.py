@@ -1,0 +1,129 @@
+"""One target in a process of its own, by atheris or by plain mutation; says as JSON lines how far it is."""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+REPORT_EVERY: Final = 1.0  # seconds
+LONGEST: Final = 4096
+
+
+class Progress:
+    """Counts the runs, and prints a line a second: {"runs", "seconds", "kib"}."""
+
+    def __init__(self, run: Callable[[bytes], None], runs: int | None, seconds: float | None) -> None:
+        self._run = run
+        self._most = runs
+        self._seconds = seconds
+        self._began = self._said = time.monotonic()
+        self.runs = 0
+
+    def one(self, data: bytes) -> None:
+        self._run(data)
+        self.runs += 1
+        now = time.monotonic()
+        if now - self._said >= REPORT_EVERY or self.is_over:
+            self.say(now)
+
+    @property
+    def is_over(self) -> bool:
+        late = self._seconds is not None and time.monotonic() - self._began >= self._seconds
+        return late or self.runs == self._most
+
+    def say(self, now: float) -> None:
+        self._said = now
+        facts = {"runs": self.runs, "seconds": round(now - self._began, 2), "kib": resident()}
+        sys.__stdout__.write(json.dumps(facts) + "\n")  # type: ignore[union-attr]
+        sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+def resident() -> int:
+    """KiB of memory that this process has now; where the system does not tell, the most it ever had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    except (OSError, AttributeError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> None:
+    """argv: a JSON object with target, engine, runs, seconds, seed, folder."""
+    options: dict[str, Any] = json.loads(sys.argv[1])
+    faulthandler.enable()
+    logging.disable(logging.INFO)
+    logging.getLogger().addHandler(logging.NullHandler())
+    engine = _atheris if options["engine"] == "atheris" else _random
+    engine(options)
+
+
+def _atheris(options: dict[str, Any]) -> None:
+    """libFuzzer looks for bytes that reach new lines of scsiusb; it does not come back."""
+    import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    with atheris.instrument_imports(include=["scsiusb"]):
+        from fuzz.corpus import HERE
+        from fuzz.targets import TARGETS
+    folder = Path(options["folder"])
+    arguments = [sys.argv[0], str(folder / "corpus"), str(HERE / options["target"]), f"-max_len={LONGEST}"]
+    arguments += [f"-seed={options['seed']}", f"-artifact_prefix={folder}/", "-timeout=60", "-rss_limit_mb=2048"]
+    arguments += [f"-runs={options['runs']}"] if options["runs"] else [f"-max_total_time={options['seconds']:.0f}"]
+    (folder / "corpus").mkdir(parents=True, exist_ok=True)
+    with TARGETS[options["target"]]() as run:
+        progress = Progress(run, options["runs"], options["seconds"])
+        atheris.Setup(arguments, progress.one)
+        atheris.Fuzz()
+
+
+def _random(options: dict[str, Any]) -> None:
+    from fuzz.corpus import seeds
+    from fuzz.targets import TARGETS
+    from tests.fuzz.mutate import any_of, mutate
+
+    random = Random(options["seed"])
+    found = seeds(options["target"])
+    with TARGETS[options["target"]]() as run:
+        progress = Progress(run, options["runs"], options["seconds"])
+        while not progress.is_over:
+            data = mutate(random.choice(found), random) if random.random() < 0.9 else any_of((), random)
+            try:
+                progress.one(data)
+            except BaseException:
+                _keep(Path(options["folder"]), data)
+                raise
+
+
+def _keep(folder: Path, data: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"crash-{hashlib.sha256(data).hexdigest()[:12]}"
+    path.write_bytes(data)
+    print(f"kept as {path}", file=sys.stderr)
+
+
+def replay(target: str, path: Path) -> bool:
+    """Runs the target once on a file; False, with a traceback, if it fails."""
+    from fuzz.targets import TARGETS
+
+    with TARGETS[target]() as run:
+        try:
+            run(path.read_bytes())
+        except Exception:  # noqa: BLE001
+            traceback.print_exc()
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

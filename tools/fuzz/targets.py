@@ -1,0 +1,128 @@
+"""What is fuzzed: each target takes bytes, and raises for whatever must never happen."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Final
+
+from scsiusb.virtual import Stick
+from scsiusb.virtual.usbip import Server
+from tests.fuzz.exchange import small_bounds
+from tests.fuzz.onwire import wire_parsers
+from tests.fuzz.parsers import Parser, all_parsers, interfaces
+from tests.fuzz.properties import check, check_error
+from tests.fuzz.steps import play
+
+Target = Callable[[bytes], None]
+
+KEY: Final = 2  # bytes in front of a reply that say whose it is
+PATIENCE: Final = 10.0  # seconds for the server's answer
+LOOK_EVERY: Final = 50  # sessions
+DEVLIST: Final = bytes.fromhex("0111 8005 00000000")
+
+
+def key(parser: Parser) -> bytes:
+    """Stays the same when parsers come and go."""
+    return (zlib.crc32(parser.name.encode()) & 0xFFFF).to_bytes(KEY, "big")
+
+
+@contextmanager
+def replies() -> Iterator[Target]:
+    """Replies, sense, pages, descriptors, CSWs, leases, quirks: each parser with its own errors."""
+    with wire_parsers() as on_wire:
+        parsers = (*all_parsers(), *on_wire)
+        by_key = {key(parser): parser for parser in parsers}
+        assert len(by_key) == len(parsers)
+
+        def run(data: bytes) -> None:
+            chosen, rest = data[:KEY], data[KEY:]
+            parser = by_key.get(chosen) or parsers[sum(chosen) % len(parsers)]
+            try:
+                value = parser.parse(rest)
+            except parser.errors as error:
+                check_error(error, rest)
+            else:
+                check(value, rest)
+
+        yield run
+
+
+@contextmanager
+def exchange() -> Iterator[Target]:
+    """Whole sessions: reads, writes, unplugs and faults in any order, against a model of the blocks."""
+    with small_bounds():
+
+        def run(data: bytes) -> None:
+            play(data)
+
+        yield run
+
+
+@contextmanager
+def descriptors() -> Iterator[Target]:
+    """Devices with any descriptors."""
+
+    def run(data: bytes) -> None:
+        check(interfaces(data), data)
+
+    yield run
+
+
+@contextmanager
+def usbip() -> Iterator[Target]:
+    """The USB/IP server: whatever a client sends, the next one is served."""
+    trouble = _Trouble()
+    log = logging.getLogger("scsiusb.virtual.usbip")
+    log.addHandler(trouble)
+    sessions = 0
+    try:
+        with Stick.formatted() as stick, Server(stick, port=0) as server:
+
+            def run(data: bytes) -> None:
+                nonlocal sessions
+                _session(server.port, data)
+                sessions += 1
+                if sessions % LOOK_EVERY == 0:
+                    answer = _session(server.port, DEVLIST)
+                    assert answer[:4] == bytes.fromhex("01110005"), f"the server answers {answer[:12].hex()}"
+                assert trouble.said is None, trouble.said
+
+            yield run
+    finally:
+        log.removeHandler(trouble)
+
+
+class _Trouble(logging.Handler):
+    """Remembers what the server itself calls a failure."""
+
+    said: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self.said = record.getMessage()
+
+
+def _session(port: int, data: bytes) -> bytes:
+    """Sends it, says that this was all, and hears what comes."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        heard = b""
+        try:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            while piece := client.recv(1 << 16):
+                heard += piece
+        except OSError:  # it may have had enough already
+            pass
+        return heard
+
+
+TARGETS: Final[Mapping[str, Callable[[], AbstractContextManager[Target]]]] = {
+    "replies": replies,
+    "exchange": exchange,
+    "descriptors": descriptors,
+    "usbip": usbip,
+}
