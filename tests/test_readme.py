@@ -55,4 +55,5 @@ def test_the_shell_examples_run(command: str, tmp_path: Path, monkeypatch: pytes
 
 def test_there_are_examples() -> None:
     assert len(BLOCKS) == 4
-    assert {command.split()[0] for command in COMMANDS} == {"inquiry", "capacity", "read", "write", "raw", "check", "quirks"}
+    named = {command.split()[0] for command in COMMANDS}
+    assert named == {"inquiry", "capacity", "read", "write", "raw", "check", "quirks"}

@@ -327,9 +327,9 @@ def test_a_callback_that_exits_ends_nothing_but_itself(caplog: pytest.LogCapture
             bus.unplug(thing)
         assert told.wait(10)
         assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
+        wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
         first.close()
         second.close()
-    wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
 
 
 def test_a_device_opened_while_the_manager_closes_is_closed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from statistics import median
 from typing import Any, Final
 
 import click
@@ -55,9 +56,7 @@ def check_command(
     Reads only, and changes no settings, unless --destructive is given: then some
     blocks are overwritten, and their content is put back. The device is recovered
     before and after each check. Each transfer has 2 s, or what --timeout says.
-
-    The exit status is 0 when no check failed, else 99. What a device should do
-    but need not is marked with a ? and is no failure.
+    The exit status is 0 when no check failed, else 99; a ? is no failure.
 
     \b
     Examples:
@@ -145,7 +144,13 @@ def _tell(result: Result) -> None:
 
 def _record(report: Report) -> dict[str, Any]:
     counts = {verdict.value: report.count(verdict) for verdict in Verdict}
-    return {**counts, "ended": report.ended or None, "checks": [_row(result) for result in report.results]}
+    latency = {command: _latency(seconds) for command, seconds in report.latencies.items()}
+    rows = [_row(result) for result in report.results]
+    return {**counts, "ended": report.ended or None, "latency": latency, "checks": rows}
+
+
+def _latency(seconds: Sequence[float]) -> dict[str, Any]:
+    return {"count": len(seconds), "median": round(median(seconds), 6), "most": round(max(seconds), 6)}
 
 
 def _row(result: Result) -> dict[str, Any]:

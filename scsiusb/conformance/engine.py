@@ -24,6 +24,8 @@ class Report:
     results: list[Result] = field(default_factory=list)
     ended: str = ""
     """Why not all of them were made, if so."""
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds from CBW to CSW of each exchange that came to its end, by command."""
 
     def count(self, verdict: Verdict) -> int:
         return sum(result.verdict is verdict for result in self.results)
@@ -56,7 +58,9 @@ def run(
 
     try:
         with client.probing() as port:
-            bench = Bench(Exchange(port, lun, timeout), client.max_lun, area)
+            exchange = Exchange(port, lun, timeout)
+            report.latencies = exchange.latencies
+            bench = Bench(exchange, client.max_lun, area)
             bench.prepare()
             for check in checks:
                 _make(bench, check, keep)

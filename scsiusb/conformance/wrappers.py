@@ -215,13 +215,13 @@ def no_such_lun(bench: Bench) -> str:
 
 
 def cdb_16(bench: Bench) -> str:
-    """Any command of 16 bytes, known or not."""
-    blocks = {0x9E: bytes((0x9E, 0x10)) + bytes(11) + b"\x20" + bytes(2), 0x9F: bytes((0x9F,)) + bytes(15)}
+    """SERVICE ACTION IN(16): READ CAPACITY(16), and a service action that there is not."""
     said = []
-    for opcode, block in blocks.items():
-        ended = bench.run(Raw(f"command {opcode:02X}h of 16 bytes", block, 32))
+    for action in (0x10, 0x00):
+        block = bytes((0x9E, action)) + bytes(11) + b"\x20" + bytes(2)
+        ended = bench.run(Raw(f"command 9Eh/{action:02X}h of 16 bytes", block, 32))
         ended.require(ended.status <= FAILED, "status 0 or 1")
-        said.append(f"{opcode:02X}h: status {ended.status}")
+        said.append(f"9Eh/{action:02X}h: status {ended.status}")
     return ", ".join(said)
 
 

@@ -52,6 +52,8 @@ def test_json_has_each_check_with_its_evidence(cli: Cli, attach: Attached) -> No
     assert ended.status == 99
     assert (ended.json["address"], ended.json["lun"], ended.json["fail"]) == ("1-1", 0, 1)
     assert [row["check"] for row in ended.json["checks"]] == list(CHECKS)
+    assert ended.json["latency"]["INQUIRY"]["count"] > 10
+    assert 0 < ended.json["latency"]["INQUIRY"]["median"] <= ended.json["latency"]["INQUIRY"]["most"]
     found = row(ended, "csw-tag")
     assert (found["verdict"], found["severity"], found["section"], found["topic"]) == (
         "fail",
