@@ -113,7 +113,9 @@ def supported(bench: Bench) -> str:
 
 def listed(bench: Bench) -> str:
     pages = _supported(bench)
-    first = bench.good(Inquiry()).data[0]
+    standard = bench.good(Inquiry())
+    standard.require(standard.moved > 0, "INQUIRY data")
+    first = standard.data[0]
     for page in pages:
         ended = _page(bench, page)
         _check_header(ended, page)

@@ -1,4 +1,4 @@
-"""The campaigns in short: kills, unplugs, many sticks and a soak, after each of which nothing may be left."""
+"""The campaigns in short: kills, unplugs, many sticks, faults and a soak, after each of which nothing may be left."""
 
 from __future__ import annotations
 
@@ -40,6 +40,14 @@ def test_every_client_of_a_pulled_device_is_told() -> None:
 
 def test_every_event_of_sixteen_sticks_at_once_is_right() -> None:
     assert campaign("many", "--sticks", 16, "--rounds", 1)["events"] == 32
+
+
+def test_whatever_a_device_does_wrong_is_right_or_an_error_in_time() -> None:
+    assert campaign("faults", "--stage", "usbip", "--every", 9, "--timeout", 2)["scenarios"] >= 10
+
+
+def test_every_write_reported_good_is_on_the_medium_after_a_flush() -> None:
+    assert campaign("writes", "--stage", "usbip", "--writes", 40, "--timeout", 2)["faults_met"] > 10
 
 
 def test_use_without_end_leaves_all_flat() -> None:

@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     faults = campaigns.add_parser("faults", help="every fault of the virtual stick, and what comes of it")
     faults.add_argument("--stage", choices=("virtual", "usbip", "linux"), default="virtual", help="the last two: lab")
     faults.add_argument("--only", default="", metavar="TEXT", help="the scenarios with this in their name")
+    faults.add_argument("--every", type=int, default=1, metavar="N", help="only one scenario of N, by the seed")
     faults.add_argument("--timeout", type=float, default=2.0, metavar="S", help="of a command")
     writes = campaigns.add_parser("writes", help="writes to a stick that fails in every phase")
     writes.add_argument("--writes", type=int, default=300, metavar="N")

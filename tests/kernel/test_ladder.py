@@ -1,0 +1,74 @@
+"""The ladder over the kernel: what it makes of a port reset, and how a device comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb.errors import TransportError, UnitAttention
+
+from .conftest import KernelLog
+from .served import served
+
+OLD, NEW = b"\x11" * 512, b"\x22" * 512
+
+
+def driver_of(interface: Path) -> str | None:
+    link = interface / "driver"
+    return link.readlink().name if link.exists() else None
+
+
+@pytest.mark.parametrize("speed", ["high", "super"])
+def test_a_port_reset_leaves_the_interface_ours_and_the_kernel_does_not_slip_in(
+    kernel_log: KernelLog, speed: str
+) -> None:
+    with served(speed=speed) as device:
+        with scsiusb.open(device.address) as disk:
+            before = disk.read(0, 8)
+            kernel_log.new()
+            device.stick.faults.add("stall@cbw,opcode=28")
+            device.stick.faults.add("reset-stalls")
+            assert disk.read(0, 8) == before
+            said = "".join(kernel_log.new())
+            assert "reset" in said
+            assert "usb-storage" not in said
+            assert driver_of(device.interface) == "usbfs"
+        device.device.wait()
+        assert driver_of(device.interface) == "usb-storage"
+
+
+def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
+    with served() as device, scsiusb.open(device.address) as disk:
+        for fault in ("stall=512@data", "nak@csw", "signature@csw", "extra=512@csw"):
+            disk.write(8, OLD * 8)
+            device.stick.faults.add(f"{fault},opcode=2A")
+            disk.write(8, NEW * 8)
+            disk.flush()
+            assert disk.read(8, 8) == NEW * 8
+
+
+def test_a_device_that_never_answers_again_is_given_up_and_given_back() -> None:
+    with served() as device:
+        disk = scsiusb.open(device.address, timeout=2)
+        disk.read(0, 1)
+        for fault in ("nak@cbw,times=always", "reset-hangs"):
+            device.stick.faults.add(fault)
+        with pytest.raises(TransportError):
+            disk.read(0, 1)
+        device.stick.faults.clear()
+        disk.close()
+        device.device.wait()
+        assert scsiusb.ledger.outstanding() == []
+
+
+def test_a_reset_between_two_writes_makes_the_flush_fail() -> None:
+    with served() as device:
+        disk = scsiusb.open(device.address)
+        disk.write(0, NEW)
+        device.stick.faults.add("stall@cbw,opcode=28")
+        device.stick.faults.add("reset-stalls")
+        disk.read(0, 1)
+        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+            disk.close()
