@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from scsiusb.scsi.command import Command as Command
     from scsiusb.scsi.command import opcode as opcode
     from scsiusb.scsi.inquiry import InquiryData as InquiryData
+    from scsiusb.scsi.retry import RetryPolicy as RetryPolicy
     from scsiusb.scsi.sense import Sense as Sense
     from scsiusb.scsi.unit import LogicalUnit as LogicalUnit
-    from scsiusb.scsi.unit import RetryPolicy as RetryPolicy
     from scsiusb.transport.base import Direction as Direction
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
@@ -102,7 +102,8 @@ _EXPORTS = {
     "scsiusb.scsi.command": ("Command", "opcode"),
     "scsiusb.scsi.inquiry": ("InquiryData",),
     "scsiusb.scsi.sense": ("Sense",),
-    "scsiusb.scsi.unit": ("LogicalUnit", "RetryPolicy"),
+    "scsiusb.scsi.retry": ("RetryPolicy",),
+    "scsiusb.scsi.unit": ("LogicalUnit",),
     "scsiusb.transport.base": ("Direction",),
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }

@@ -25,8 +25,9 @@ from scsiusb.errors import (
 from scsiusb.scsi.block import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
+from scsiusb.scsi.retry import NO_RETRY, RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import NO_RETRY, LogicalUnit, RetryPolicy
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.transport.base import Direction
 from scsiusb.usb.quirks import Quirk

@@ -28,8 +28,8 @@ from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
 from scsiusb.scsi.block import StartStopUnit
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.primary import PreventAllow
+from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
-from scsiusb.scsi.unit import NO_WAIT
 from scsiusb.transport.base import GOOD, Direction
 from scsiusb.transport.bot import MAX_CDB
 from scsiusb.usb.quirks import Quirk

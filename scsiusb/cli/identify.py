@@ -15,7 +15,8 @@ from scsiusb.cli.session import attached, opened
 from scsiusb.errors import CheckCondition, IllegalRequest
 from scsiusb.manager.lease import holder
 from scsiusb.scsi.inquiry import device_type_text
-from scsiusb.scsi.unit import NO_WAIT, LogicalUnit
+from scsiusb.scsi.retry import NO_WAIT
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import (
     AnyPage,
     BlockLimits,

@@ -143,11 +143,11 @@ CHECKS: Final = (
         needs_medium=True,
     ),
     Check(
-        "beyond-end", "SBC-3 4.29", "A READ behind the last block fails with 5/21/00.", beyond_end, needs_medium=True
+        "beyond-end", "SBC-3 5.11", "A READ behind the last block fails with 5/21/00.", beyond_end, needs_medium=True
     ),
     Check(
         "crossing-end",
-        "SBC-3 4.29",
+        "SBC-3 5.11",
         "A READ that begins on the medium and ends behind it fails with 5/21/00.",
         crossing_end,
         needs_medium=True,

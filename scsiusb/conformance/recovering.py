@@ -173,7 +173,7 @@ CHECKS: Final = (
         after_no_data,
     ),
     Check("recovery-after-stall", SECTION, "Recovery behind data that ended by STALL: commands go on.", after_stall),
-    Check("port-reset", "USB 2.0 9.1.2", "Behind a reset of the port, the device answers.", port_reset),
+    Check("port-reset", "USB 2.0 9.1.1.3", "Behind a reset of the port, the device answers.", port_reset),
     Check("control-timing", "USB 2.0 9.2.6.1", "A control request takes 5 s at most.", control_timing),
     Check("answers-all", "BOT 5.3.3", "No everyday command, known or not, leaves the host waiting.", answers_all),
     Check("command-timing", "SPC-4 6", "Everyday commands take less than a second.", command_timing, Severity.SHOULD),

@@ -145,7 +145,7 @@ CHECKS: Final = (
         "TEST UNIT READY says the same each time, and why a unit is not ready.",
         unit_ready,
     ),
-    Check("invalid-opcode", "SPC-4 4.3.4", "A command that there is not fails with 5/20/00.", invalid_opcode),
+    Check("invalid-opcode", "SPC-4 4.2.5.1", "A command that there is not fails with 5/20/00.", invalid_opcode),
     Check(
         "invalid-field", "SPC-4 6.6.1", "INQUIRY with a page code and without EVPD fails with 5/24/00.", invalid_field
     ),

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 from scsiusb.errors import (
-    AbortedCommand,
     CheckCondition,
-    DeviceTimeout,
-    HardwareError,
     MalformedReply,
-    MediumChanged,
     NotReady,
     TransportError,
-    UnitAttention,
 )
 from scsiusb.scsi.block import (
     TOO_LARGE_FOR_10,
@@ -40,7 +34,8 @@ from scsiusb.scsi.primary import (
     RequestSense,
     TestUnitReady,
 )
-from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, NO_SENSE, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.retry import USUAL, Patience, RetryPolicy
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 from scsiusb.usb.quirks import Quirk
@@ -52,27 +47,6 @@ LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buff
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how long a command is repeated: one that was not begun, or one that may be carried out twice."""
-
-    unit_attentions: int = 4
-    """A unit may have several queued: power on, reset, medium changed."""
-    becoming_ready: float = 30.0
-    """Seconds to wait for a unit that says it is becoming ready."""
-    interval: float = 0.25
-    failures: int = 3
-    """How often a failed exchange, an aborted command or a failure without a reason is tried again."""
-    timeouts: int | None = None
-    """How often among these one that was not answered in time; None: once, but not where a timeout was given."""
-    failing: float = 90.0
-    """Seconds, or the timeout that was given, after which a command that fails is not tried again."""
-
-
-NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
-NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
 @dataclass
@@ -89,7 +63,7 @@ class LogicalUnit:
     """Executes commands on one LUN of a transport. Holds nothing that must be closed."""
 
     def __init__(
-        self, transport: Transport, lun: int = 0, *, retry: RetryPolicy = RetryPolicy(), timeout: float | None = None
+        self, transport: Transport, lun: int = 0, *, retry: RetryPolicy = USUAL, timeout: float | None = None
     ) -> None:
         self.transport = transport
         self.lun = lun
@@ -144,7 +118,7 @@ class LogicalUnit:
         """
         cdb = command.cdb()
         timeout = timeout or self.timeout
-        patience = _Patience(self.retry if retry is None else retry, timeout, command, confirm)
+        patience = Patience(self.retry if retry is None else retry, timeout, command, confirm)
         while True:
             try:
                 with self.transport.hold():  # another thread's command would take the sense away
@@ -311,73 +285,3 @@ def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
     if isinstance(command, Inquiry):
         return command.length == STANDARD_LENGTH <= buffer[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1
     return isinstance(command, ReadCapacity10)
-
-
-class _Patience:
-    """Counts one command's repetitions against the policy."""
-
-    def __init__(
-        self, policy: RetryPolicy, timeout: float | None, command: Command[R], confirm: Callable[[], None] | None
-    ) -> None:
-        self._policy = policy
-        self._command = command
-        self._confirm = confirm
-        self._attentions = self._failures = self._timeouts = 0
-        is_bound = timeout is not None and policy.timeouts is None
-        self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
-        self._began = time.monotonic()
-        self._deadline = self._began + min(policy.becoming_ready, timeout or policy.becoming_ready)
-        self._end = self._began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
-
-    @property
-    def is_worn(self) -> bool:
-        """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
-        return self._attentions > 0 or not self._policy.unit_attentions
-
-    def allows(self, error: CheckCondition) -> bool:
-        """May the command be sent again? Waits where waiting is what it needs."""
-        command = self._command
-        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
-            return False
-        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
-            self._attentions += 1
-            return self._attentions <= self._policy.unit_attentions
-        if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
-            time.sleep(self._policy.interval)
-            return True
-        return _is_passing(error) and self._allows_failure()
-
-    def _may_hide_one(self, sense: Sense) -> bool:
-        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
-        deferred = sense.deferred and sense.key == RECOVERED_ERROR
-        return deferred or (sense.is_unit_not_supported and not self.is_worn)
-
-    def await_repetition(self, error: TransportError) -> None:
-        """Returns when the command may be sent again after a failed exchange, else raises the error of the last one."""
-        while True:
-            self._timeouts += isinstance(error, DeviceTimeout)
-            allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
-            if not (error.may_repeat and allowed):
-                error.what = f"{self._command}: {error.what}{self._times}"
-                raise error
-            log.info("%s: %s; trying again", self._command, error.what)
-            try:
-                if self._confirm is not None:
-                    self._confirm()
-                return
-            except TransportError as another:
-                error = another
-
-    def _allows_failure(self) -> bool:
-        self._failures += 1
-        may_be_sent_twice = self._command.repeatable or self._confirm is not None
-        return self._failures <= self._policy.failures and time.monotonic() < self._end and may_be_sent_twice
-
-    @property
-    def _times(self) -> str:
-        return f", {self._failures} times" if self._failures > 1 else ""
-
-
-def _is_passing(error: CheckCondition) -> bool:
-    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again."""
-    return isinstance(error, (AbortedCommand, HardwareError)) or error.sense.key == NO_SENSE

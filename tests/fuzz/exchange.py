@@ -16,7 +16,7 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.block import Read10, ReadCapacity10, ReadCapacity16, Verify10
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.primary import ModeSense6, ReportLuns, RequestSense, TestUnitReady
-from scsiusb.scsi.unit import RetryPolicy
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left, is_active
 from tests.sticks import MeddledBus, wait_until

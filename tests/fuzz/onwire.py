@@ -10,7 +10,8 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from scsiusb.errors import CheckCondition, TransportError
-from scsiusb.scsi.unit import LogicalUnit, RetryPolicy
+from scsiusb.scsi.retry import RetryPolicy
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot import BulkOnlyTransport
 from scsiusb.usb import linux

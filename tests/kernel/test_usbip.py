@@ -307,7 +307,7 @@ def test_the_program_serves_a_file_to_the_standard_tool(tmp_path: Path, complain
         with Path("/dev", _node(serial)).open("r+b", buffering=0) as disk:
             disk.write(content)
             os.fsync(disk.fileno())
-        ports = tool("usbip", "port").split("Port ")
+        ports = re.split(r"^Port (?=\d)", tool("usbip", "port"), flags=re.MULTILINE)
         (port,) = (each[:2] for each in ports if f"127.0.0.1:{told['port']}/1-1" in each)
         tool("usbip", "detach", "-p", port)
         wait_for(lambda: not _node(serial), "the kernel to forget the stick")

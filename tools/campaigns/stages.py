@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 import scsiusb
 from scsiusb.opening import open_on
-from scsiusb.scsi.unit import RetryPolicy
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.usbip import Server
 

@@ -1,0 +1,116 @@
+"""How often and how long a command is repeated, and what makes it worth repeating."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from scsiusb.errors import (
+    AbortedCommand,
+    CheckCondition,
+    DeviceTimeout,
+    HardwareError,
+    MediumChanged,
+    TransportError,
+    UnitAttention,
+)
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
+from scsiusb.transport.base import Direction
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how long a command is repeated: one that was not begun, or one that may be carried out twice."""
+
+    unit_attentions: int = 4
+    """A unit may have several queued: power on, reset, medium changed."""
+    becoming_ready: float = 30.0
+    """Seconds to wait for a unit that says it is becoming ready."""
+    interval: float = 0.25
+    failures: int = 3
+    """How often a failed exchange, an aborted command or a failure without a reason is tried again."""
+    timeouts: int | None = None
+    """How often among these one that was not answered in time; None: once, but not where a timeout was given."""
+    failing: float = 90.0
+    """Seconds, or the timeout that was given, after which a command that fails is not tried again."""
+
+
+USUAL: Final = RetryPolicy()
+NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
+NO_WAIT: Final = RetryPolicy(becoming_ready=0)
+
+
+class Patience:
+    """Counts one command's repetitions against the policy."""
+
+    def __init__(
+        self, policy: RetryPolicy, timeout: float | None, command: Command[Any], confirm: Callable[[], None] | None
+    ) -> None:
+        self._policy = policy
+        self._command = command
+        self._confirm = confirm
+        self._attentions = self._failures = self._timeouts = 0
+        is_bound = timeout is not None and policy.timeouts is None
+        self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
+        self._began = time.monotonic()
+        self._deadline = self._began + min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._end = self._began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
+
+    @property
+    def is_worn(self) -> bool:
+        """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
+        return self._attentions > 0 or not self._policy.unit_attentions
+
+    def allows(self, error: CheckCondition) -> bool:
+        """May the command be sent again? Waits where waiting is what it needs."""
+        command = self._command
+        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
+            return False
+        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
+            self._attentions += 1
+            return self._attentions <= self._policy.unit_attentions
+        if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
+            time.sleep(self._policy.interval)
+            return True
+        return _is_passing(error) and self._allows_failure()
+
+    def _may_hide_one(self, sense: Sense) -> bool:
+        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
+        deferred = sense.deferred and sense.key == RECOVERED_ERROR
+        return deferred or (sense.is_unit_not_supported and not self.is_worn)
+
+    def await_repetition(self, error: TransportError) -> None:
+        """Returns when the command may be sent again after a failed exchange, else raises the error of the last one."""
+        while True:
+            self._timeouts += isinstance(error, DeviceTimeout)
+            allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
+            if not (error.may_repeat and allowed):
+                error.what = f"{self._command}: {error.what}{self._times}"
+                raise error
+            log.info("%s: %s; trying again", self._command, error.what)
+            try:
+                if self._confirm is not None:
+                    self._confirm()
+                return
+            except TransportError as another:
+                error = another
+
+    def _allows_failure(self) -> bool:
+        self._failures += 1
+        may_be_sent_twice = self._command.repeatable or self._confirm is not None
+        return self._failures <= self._policy.failures and time.monotonic() < self._end and may_be_sent_twice
+
+    @property
+    def _times(self) -> str:
+        return f", {self._failures} times" if self._failures > 1 else ""
+
+
+def _is_passing(error: CheckCondition) -> bool:
+    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again."""
+    return isinstance(error, (AbortedCommand, HardwareError)) or error.sense.key == NO_SENSE
