@@ -20,7 +20,7 @@ from scsiusb.manager.process import PROCESS
 from scsiusb.manager.registry import Registry, Subscription
 from scsiusb.releases import Releases
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.bot import MAX_LUN
+from scsiusb.transport.formats import MAX_LUN
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, find, matches
 from scsiusb.usb.quirks import Quirk, Quirks, quirks_for

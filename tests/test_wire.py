@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from scsiusb.scsi import block, multimedia, primary
 from scsiusb.scsi.command import Command
-from scsiusb.transport.bot import CBW, CBW_CODEC, CSW, CSW_CODEC
+from scsiusb.transport.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
 from scsiusb.wire import BitPacker, ByteCodec
 
 COMMANDS = [

@@ -31,7 +31,7 @@ from scsiusb.scsi.primary import PreventAllow
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import GOOD, Direction
-from scsiusb.transport.bot import MAX_CDB
+from scsiusb.transport.formats import MAX_CDB
 from scsiusb.usb.quirks import Quirk
 
 DEVICE_SIGNS: Final = re.compile(r"[-:=]")

@@ -11,7 +11,7 @@ from scsiusb.conformance.check import Check, Severity, Unsuited, Violation
 from scsiusb.conformance.exchange import Ended, Request
 from scsiusb.scsi.primary import Inquiry, TestUnitReady
 from scsiusb.transport.base import FAILED, GOOD, Direction
-from scsiusb.transport.bot import STATUS_PHASE_ERROR
+from scsiusb.transport.formats import STATUS_PHASE_ERROR
 from scsiusb.usb.backend import Code
 
 MORE: Final = 512  # bytes that the host announces and the command does not have

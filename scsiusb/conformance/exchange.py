@@ -11,8 +11,16 @@ from typing import Any, Final, Protocol, TypeVar
 from scsiusb.conformance.check import Violation
 from scsiusb.errors import TransportError
 from scsiusb.transport.base import FAILED, GOOD, Direction
-from scsiusb.transport.bot import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, MAX_CDB, STATUS_PHASE_ERROR
-from scsiusb.transport.recovery import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
+from scsiusb.transport.formats import (
+    CBW_CODEC,
+    CLASS_INTERFACE_OUT,
+    CSW_CODEC,
+    CSW_SIGNATURE,
+    FLAG_DATA_IN,
+    MASS_STORAGE_RESET,
+    MAX_CDB,
+    STATUS_PHASE_ERROR,
+)
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 

@@ -9,7 +9,7 @@ from scsiusb.conformance.check import Check, Unsuited, Violation
 from scsiusb.errors import TransferStalled
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.primary import Inquiry, TestUnitReady
-from scsiusb.transport.bot import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_LUN
+from scsiusb.transport.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_LUN
 from scsiusb.usb.backend import Code
 
 NO_SUCH_REQUEST: Final = 0x42

@@ -13,7 +13,7 @@ from scsiusb.scsi.block import TOO_LARGE_FOR_10, Read10, Read16, ReadCapacity10
 from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH
 from scsiusb.scsi.primary import Inquiry, RequestSense, TestUnitReady
 from scsiusb.transport.base import FAILED, Direction
-from scsiusb.transport.bot import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, MAX_LUN
+from scsiusb.transport.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, MAX_LUN
 from scsiusb.usb.backend import Code
 
 TAGS: Final = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x55534253)  # the last: "SBSU"

@@ -12,7 +12,7 @@ from scsiusb.conformance.exchange import Ended
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Write10, Write16
 from scsiusb.scsi.primary import ModeSense6
 from scsiusb.transport.base import FAILED, GOOD, Direction
-from scsiusb.transport.bot import STATUS_PHASE_ERROR
+from scsiusb.transport.formats import STATUS_PHASE_ERROR
 from scsiusb.usb.backend import Code
 
 WRITE_PROTECTED: Final = 0x80

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final
 
-from construct import Bytes, Const, Int8ul, Int32ul, Struct
-
 from scsiusb.errors import (
     AccessDenied,
     DeviceBusy,
@@ -23,40 +21,22 @@ from scsiusb.errors import (
 )
 from scsiusb.releases import Releases
 from scsiusb.transport.base import FAILED, Completion, Direction
+from scsiusb.transport.formats import (
+    CBW_CODEC,
+    CLASS_INTERFACE_IN,
+    CSW_CODEC,
+    CSW_SIGNATURE,
+    FLAG_DATA_IN,
+    GET_MAX_LUN,
+    MAX_CDB,
+    MAX_LUN,
+    STATUS_PHASE_ERROR,
+)
 from scsiusb.transport.recovery import PORT_RESET, Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 from scsiusb.usb.quirks import Quirk
-from scsiusb.wire import ByteCodec
 
-CBW_SIGNATURE: Final = b"USBC"
-CSW_SIGNATURE: Final = b"USBS"
-MAX_CDB: Final = 16
-MAX_LUN: Final = 15  # bCBWLUN has four bits
-
-CBW: Final = Struct(  # BOT 5.1
-    "signature" / Const(CBW_SIGNATURE, Bytes(4)),  # dCBWSignature
-    "tag" / Int32ul,  # dCBWTag
-    "length" / Int32ul,  # dCBWDataTransferLength
-    "flags" / Int8ul,  # bmCBWFlags
-    "lun" / Int8ul,  # bCBWLUN
-    "cdb_length" / Int8ul,  # bCBWCBLength
-    "cdb" / Bytes(MAX_CDB),  # CBWCB
-)
-CSW: Final = Struct(  # BOT 5.2
-    "signature" / Bytes(4),  # dCSWSignature
-    "tag" / Int32ul,  # dCSWTag
-    "residue" / Int32ul,  # dCSWDataResidue
-    "status" / Int8ul,  # bCSWStatus
-)
-CBW_CODEC: Final = ByteCodec(CBW)
-CSW_CODEC: Final = ByteCodec(CSW)
-
-FLAG_DATA_IN: Final = 0x80
-STATUS_PHASE_ERROR: Final = 2
-
-CLASS_INTERFACE_IN: Final = 0xA1
-GET_MAX_LUN: Final = 0xFE  # BOT 3.2
 CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
 LEAST_CONTROL_TIMEOUT: Final = 0.5
 CLEAR_HALT: Final = "clear halt"

@@ -6,11 +6,10 @@ import logging
 from typing import Final, NamedTuple
 
 from scsiusb.errors import DeviceGone, TransportError
+from scsiusb.transport.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
 from scsiusb.usb.port import Port
 from scsiusb.usb.quirks import Quirk
 
-CLASS_INTERFACE_OUT: Final = 0x21
-MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
 CLASS_RESET: Final = "class reset"
 PORT_RESET: Final = "port reset"
 
