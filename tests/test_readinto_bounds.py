@@ -34,7 +34,7 @@ GUARD: Final = 4096
 GUARD_BYTE: Final = b"\xa5"
 OLD_BYTE: Final = b"\xb6"  # what the caller had in the buffer
 STALE: Final = 40  # the first block of what was read before, and is still in the memory for transfers
-MOST_VALUES: Final = 5  # of a kind of fault
+MOST_VALUES: Final = 4  # of a kind of fault
 READ_10: Final = 0x28
 FAULTS: Final = [
     text
@@ -145,7 +145,7 @@ def status(residue: int = 0, status: int = 0, signature: bytes = b"USBS", tag: b
 
 SIZE: Final = 2 * BLOCK_SIZE
 RIGHT: Final = block(0) + block(1)
-LENGTHS: Final = (0, 1, 13, 64, 511, 512, 1023, 1024, 1025, 4096)
+LENGTHS: Final = (0, 1, 13, 511, 512, 1023, 1024, 1025)
 
 
 @pytest.mark.parametrize("code", [Code.OK, Code.PIPE, Code.OVERFLOW, Code.TIMEOUT, Code.IO])
@@ -198,7 +198,7 @@ def test_data_that_begin_like_a_csw_are_data() -> None:
 
 
 @given(data=st.binary(max_size=1100), end=st.binary(max_size=20), code=st.sampled_from([Code.OK, Code.PIPE, Code.IO]))
-@profiles.quick(30)
+@profiles.quick(15)
 def test_any_answer_is_kept_out_of_the_buffer(data: bytes, end: bytes, code: Code) -> None:
     with reader() as made:
         made.bus.wire.meddle = answering((data, code), (end, Code.OK))

@@ -89,7 +89,7 @@ def intent_of_case(case: int, task: Task, asked: int) -> Task:
     """What the device wants in one of the thirteen cases (BOT 6.7), whatever the host wants."""
     if case in (1, 4, 9):
         return Task()
-    if case in (6, 11):
+    if case in (6, 12):
         return task
-    direction = Direction.IN if case in (2, 5, 7, 12) else Direction.OUT
-    return Intent(task, direction, asked // 2 if case in (5, 10) else asked + 512)
+    direction = Direction.IN if case in (2, 5, 7, 10) else Direction.OUT
+    return Intent(task, direction, asked // 2 if case in (5, 11) else asked + 512)

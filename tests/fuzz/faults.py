@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
-from scsiusb.virtual.faults import KINDS, Fault, Kind
+from scsiusb.virtual.faults import ALWAYS, KINDS, Fault, Kind
 from scsiusb.virtual.twists import TWISTS
 from tests.sticks import Answer, MeddledBus, Wire
 
@@ -115,7 +115,8 @@ def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
     new = Fault.parse(fault)
     if new.name in LIES or any(entry.fault.name in LIES for entry in stick.faults.entries):
         clear_faults(stick, bus)
-    stick.faults.add(new)
+    if new.kind.times != ALWAYS or not is_active(stick, new.name):  # a stick tells one lie of a kind
+        stick.faults.add(new)
 
 
 def clear_faults(stick: Stick, bus: MeddledBus) -> None:

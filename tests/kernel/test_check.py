@@ -23,9 +23,7 @@ SCRATCH = ("scratch:0", "gadget-high:0", "gadget-super:0")  # may be written to
 
 # QEMU ends with a failed assertion, and the guest with it.
 KILLS_QEMU = {
-    "recovery-after-stall": "a CBW behind a class reset that came before a CSW with a residue",
-    "case-3": "a WRITE under a CBW that says no data",
-    "case-8": "a WRITE under a CBW that says data-in",
+    "recovery-after-stall",  # a CBW behind a class reset that came before a CSW with a residue
 }
 OURS = {"serial-number"}  # the zoo's serial numbers are words
 
@@ -42,7 +40,11 @@ QEMU = {
     *OURS,
 }
 WITH_MEDIUM = {"case-2-read", "case-7-read", "case-10-read"}
-WRITTEN = {"case-13"}  # status 0 where the command takes more data than the CBW has
+WRITTEN = {
+    "case-3",  # no CSW where the command takes data and the CBW has none
+    "case-8",  # nor where the host means to read
+    "case-13",  # status 0 where the command takes more data than the CBW has
+}
 # REQUEST SENSE to a LUN above 0 always answers LOGICAL UNIT NOT SUPPORTED.
 NO_SENSE = {"invalid-opcode", "invalid-field", "sense-per-failure"}
 NO_SENSE |= {"vpd-unlisted", "mode-page-control", "mode-unknown-page"}

@@ -48,9 +48,9 @@ from .host import IN, Host, cbw, cdb10
         (7, READ_2, 1024, 0x80, Code.OK, 1024, 2, 0),
         (8, READ_2, 1024, 0x80, Code.PIPE, 0, 2, 1024),
         (9, WRITE_2, 1024, 0, Code.PIPE, 0, 0, 1024),
-        (10, WRITE_2, 1024, 0, Code.PIPE, 512, 0, 512),
-        (11, WRITE_2, 1024, 0, Code.OK, 1024, 0, 0),
-        (12, WRITE_2, 1024, 0, Code.PIPE, 0, 2, 1024),
+        (10, WRITE_2, 1024, 0, Code.PIPE, 0, 2, 1024),
+        (11, WRITE_2, 1024, 0, Code.PIPE, 512, 0, 512),
+        (12, WRITE_2, 1024, 0, Code.OK, 1024, 0, 0),
         (13, WRITE_2, 1024, 0, Code.PIPE, 0, 2, 1024),
     ],
 )
