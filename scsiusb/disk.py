@@ -160,7 +160,7 @@ class Disk:
         """Fills a writable buffer, a whole number of blocks, from `lba` on; returns the blocks read.
 
         Raises OutOfRange (a ValueError) before anything is sent, a CheckCondition where the device refuses,
-        TransportError. The buffer's content is undefined then.
+        TransportError. What was not read then is as it was in the buffer.
         """
         with memoryview(buffer) as whole, whole.cast("B") as view:
             if view.readonly:
@@ -233,16 +233,20 @@ class Disk:
     def _max_transfer_by_vpd(self) -> int:
         """In blocks; 0 where the device does not say."""
         try:
-            supported = self.unit.vpd(SupportedPages.PAGE, timeout=PROBE_TIMEOUT)
+            supported = self.unit.vpd(SupportedPages.PAGE, timeout=self._at_most(PROBE_TIMEOUT))
             if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
                 return 0
-            limits = self.unit.vpd(BlockLimits.PAGE, timeout=PROBE_TIMEOUT)
+            limits = self.unit.vpd(BlockLimits.PAGE, timeout=self._at_most(PROBE_TIMEOUT))
         except (DeviceGone, DeviceClosed):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("no block limits: %s", error)
             return 0
         return limits.max_transfer if isinstance(limits, BlockLimits) else 0
+
+    def _at_most(self, seconds: float) -> float:
+        """For what is not worth waiting long, and no longer than the user would."""
+        return min(seconds, self.unit.timeout or seconds)
 
     def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         with self._telling_of_an_unplug():
@@ -323,7 +327,7 @@ class Disk:
         if self._unflushed_since is None:
             return
         try:
-            self._flush(min(LAST_FLUSH_TIMEOUT, self.unit.timeout or LAST_FLUSH_TIMEOUT))
+            self._flush(self._at_most(LAST_FLUSH_TIMEOUT))
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
             self._unflushed_since = None

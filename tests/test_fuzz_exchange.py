@@ -124,7 +124,6 @@ def test_every_kind_of_fault_can_be_chosen() -> None:
         assert Fault.parse(any_fault(choose)).name == kind.name
 
 
-@pytest.mark.xfail(reason="Client.check_identity does not take the device for gone", strict=False)
 def test_a_disk_that_met_another_device_in_its_place_stays_dead() -> None:
     """Found by fuzzing: DeviceGone, and then the next read went to whatever answered."""
     with exchange() as made:

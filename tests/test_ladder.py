@@ -247,3 +247,15 @@ def test_a_reset_of_our_own_counts_even_where_the_units_word_of_it_was_lost() ->
         bus._connections[2].stick.units[0]._attentions.clear()
         with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
             disk.flush()
+
+
+def test_a_device_that_waits_for_data_is_reset_at_its_port() -> None:
+    """One that took the class reset without effect would take the next CBW for data; found by fuzzing."""
+    with disk_on_wire() as (disk, bus):
+        stick_there = bus._connections[2].stick
+        stick_there.faults.add("reset-ignored")
+        stick_there.faults.add("nak@data,opcode=2A")
+        disk.unit.timeout, disk.unit.retry = 0.05, RetryPolicy(timeouts=1)
+        disk.write(4, b"\xcd" * BLOCK)
+        assert "request ff" not in bus.wire.log
+        assert bytes(content(bus)[4 * BLOCK : 5 * BLOCK]) == b"\xcd" * BLOCK

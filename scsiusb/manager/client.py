@@ -182,7 +182,11 @@ class Client:
     def check_identity(self) -> None:
         """See `Transport.check_identity`."""
         self._check()
-        self._transport.check_identity()
+        try:
+            self._transport.check_identity()
+        except DeviceGone:
+            self._attachment.note_gone()
+            raise
 
     @contextmanager
     def probing(self) -> Iterator[Port]:

@@ -73,6 +73,7 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._failures = 0  # exchanges since a command like the one that failed last succeeded
         self._failed_opcode = -1
+        self._owes_data = False
         self.resets = 0
         self._in_exchange = False
         self._thread = 0
@@ -260,12 +261,14 @@ class BulkOnlyTransport:
         return count, code is Code.OVERFLOW
 
     def _data_out(self, buffer: memoryview, deadline: float) -> int:
+        self._owes_data = True
         code, count = self._port.write(buffer, _milliseconds(deadline))
         if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
             note_rung(self._port, CLEAR_HALT, logging.DEBUG)
             self._port.clear_halt_out()
         else:
             self._port.check(code, f"data-out phase, {count} of {len(buffer)} bytes sent")
+        self._owes_data = False
         return count
 
     def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
@@ -351,9 +354,13 @@ class BulkOnlyTransport:
     def _recover(self, timeout: float) -> Recovery:
         """Reset recovery (BOT 5.3.4), then a port reset; raises DeviceGone."""
         seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
-        recovery = recover(self._port, self._failures, seconds)
+        # One that was followed by another failure did not help; and a device that ignored one in data-out would take
+        # the next CBW for data.
+        helps = self._failures <= 1 and not self._owes_data
+        recovery = recover(self._port, seconds, has_class_reset=helps)
         self.resets += PORT_RESET in recovery.tried
         if recovery.error is None:
+            self._owes_data = False
             self._out_of_step = False
             self._note_exchange(False)
         return recovery

@@ -23,13 +23,9 @@ class Recovery(NamedTuple):
     error: TransportError | None = None
 
 
-def recover(port: Port, failures: int, timeout: float) -> Recovery:
-    """Brings the device into step. `failures`: exchanges like the last that failed; `timeout` of a control request.
-
-    A class reset that was followed by another failure did not help, whatever the device said to it.
-    Raises DeviceGone.
-    """
-    helps = failures <= 1 and Quirk.NO_CLASS_RESET not in port.quirks
+def recover(port: Port, timeout: float, *, has_class_reset: bool) -> Recovery:
+    """Brings the device into step, by a class reset first or not. `timeout` of a control request. Raises DeviceGone."""
+    helps = has_class_reset and Quirk.NO_CLASS_RESET not in port.quirks
     rungs = (CLASS_RESET, PORT_RESET) if helps else (PORT_RESET,)
     tried: list[str] = []
     error: TransportError | None = None

@@ -76,7 +76,7 @@ def _allocation(cdb: bytes) -> slice:
 
 
 def _inquiry(fault: Fault, data: bytes) -> bytes:
-    longer = bytearray(data.ljust(fault.number, b"\0"))
+    longer = bytearray(data.ljust(max(fault.number, 5), b"\0"))
     longer[4] = max(fault.number - 5, 0)  # ADDITIONAL LENGTH
     return bytes(longer[: fault.number])
 

@@ -103,9 +103,13 @@ def test_a_row_tells_why() -> None:
         assert word in applied[0].why
 
 
-def test_the_devices_that_the_labs_emulate_need_nothing() -> None:
-    assert tabled(0x46F4, 0x0001, 0x0000) == tabled(0x1209, 0x0001, 0x0100) == Quirks()
+def test_the_virtual_stick_needs_nothing() -> None:
+    assert tabled(0x1209, 0x0001, 0x0100) == Quirks()
     assert tabled(0x0525, 0xA4A5, 0x0504).flags == Quirk.CAPACITY_OK
+
+
+def test_qemus_devices_are_not_sent_a_class_reset_which_could_end_the_emulator() -> None:
+    assert tabled(0x46F4, 0x0001, 0x0000).flags == Quirk.NO_CLASS_RESET
 
 
 def test_the_table_is_not_read_until_it_is_asked_for() -> None:

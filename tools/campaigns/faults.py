@@ -116,12 +116,15 @@ class Session:
 
     def _standing(self, trial: Trial, script: list[str]) -> dict[str, Any]:
         """With faults that were there when the device was plugged in, and its opening as a part of the first trial."""
-        began = time.monotonic()
-        outcome = ""
-        try:
-            if self._open is None:
+        if self._open is None:
+            try:
                 self._plug(script)
-            trial.prepare(self._stick)
+            except Failed as error:
+                return self._facts(trial, str(error), 0.0, "")
+        trial.prepare(self._stick)
+        outcome = ""
+        began = time.monotonic()
+        try:
             if self._target is not None:
                 self._stick.rungs.clear()
             target = self._target = self._target or self._opened()
