@@ -18,7 +18,7 @@ from scsiusb.virtual.usbip import Server
 
 BLOCK: Final = 512
 UNITS: Final = 8  # blocks of dd's own size
-PATIENCE: Final = 60.0  # seconds for what the kernel does with a device, under emulation
+PATIENCE: Final = 45.0  # seconds for what the kernel does with a device, under emulation
 T = TypeVar("T")
 HOST: Final = Path("/sys/devices/platform/vhci_hcd.0")
 DRIVER_PATIENCE: Final = 4.0  # seconds
@@ -154,11 +154,18 @@ class Node:
 
 
 def _run(*words: str) -> bytes:
-    done = subprocess.run(words, capture_output=True, timeout=PATIENCE * 4, check=False)
-    if done.returncode:
-        text = done.stderr.decode(errors="replace").strip().splitlines()
-        raise Failed(next((line.rpartition(": ")[2] for line in text if "rror" in line), f"status {done.returncode}"))
-    return done.stdout
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, errors = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired as error:  # it waits in the kernel, where no signal reaches it
+        process.kill()
+        raise Failed(f"no end in {PATIENCE:g} s") from error
+    if process.returncode:
+        text = errors.decode(errors="replace").strip().splitlines()
+        raise Failed(
+            next((line.rpartition(": ")[2] for line in text if "rror" in line), f"status {process.returncode}")
+        )
+    return out
 
 
 def _node(folder: Path, kind: str) -> Path:
