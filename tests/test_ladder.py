@@ -259,3 +259,15 @@ def test_a_device_that_waits_for_data_is_reset_at_its_port() -> None:
         disk.write(4, b"\xcd" * BLOCK)
         assert "request ff" not in bus.wire.log
         assert bytes(content(bus)[4 * BLOCK : 5 * BLOCK]) == b"\xcd" * BLOCK
+
+
+def test_another_command_that_fails_later_begins_at_the_first_rung() -> None:
+    with disk_on_wire() as (disk, bus):
+        bus.wire.meddle = fails_at(0x28, Code.IO, 99)
+        with pytest.raises(TransportError):
+            disk.read(0, 1)
+        disk.unit.test_unit_ready()
+        bus.wire.log.clear()
+        bus.wire.meddle = fails_at(0x12, Code.IO, 1)
+        disk.inquiry()
+        assert bus.wire.log[:4] == ["cbw 12", *RECOVERY]

@@ -71,8 +71,9 @@ class BulkOnlyTransport:
         self.shared: dict[int, Any] = {}
         self._tag = 0
         self._out_of_step = False
-        self._failures = 0  # exchanges since a command like the one that failed last succeeded
+        self._failures = 0  # in a row, but for other commands that succeeded meanwhile
         self._failed_opcode = -1
+        self._others_succeed = False
         self._owes_data = False
         self.resets = 0
         self._in_exchange = False
@@ -127,13 +128,13 @@ class BulkOnlyTransport:
             except DeviceGone:
                 raise
             except TransportError as error:
-                self._failed_opcode = cdb[0]
+                self._note_failure(cdb[0])
                 self._after_failure(error, timeout)
                 raise
             finally:
                 self._in_exchange = False
-            if self._failures and cdb[0] == self._failed_opcode:
-                self._failures = 0
+            if self._failures:
+                self._note_success(cdb[0])
             self._out_of_step = False
             self._note_exchange(False)
             return completion
@@ -336,9 +337,21 @@ class BulkOnlyTransport:
         note_rung(self._port, CLEAR_HALT, logging.DEBUG)
         self._port.clear_halt_in()
 
+    def _note_success(self, opcode: int) -> None:
+        if opcode == self._failed_opcode:
+            self._failures = 0
+        else:
+            self._others_succeed = True
+
+    def _note_failure(self, opcode: int) -> None:
+        if self._others_succeed and opcode != self._failed_opcode:
+            self._failures = 0
+        self._failures += 1
+        self._failed_opcode = opcode
+        self._others_succeed = False
+
     def _after_failure(self, error: TransportError, timeout: float) -> None:
         """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
-        self._failures += 1
         recovery = self._recover(timeout)
         error.tried = recovery.tried
         error.may_repeat = recovery.error is None and not self._is_interrupted
