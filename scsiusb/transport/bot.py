@@ -32,7 +32,7 @@ from scsiusb.transport.formats import (
     MAX_LUN,
     STATUS_PHASE_ERROR,
 )
-from scsiusb.transport.recovery import PORT_RESET, Recovery, note_rung, recover
+from scsiusb.transport.recovery import PORT_RESET, Failures, Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 from scsiusb.usb.quirks import Quirk
@@ -71,9 +71,7 @@ class BulkOnlyTransport:
         self.shared: dict[int, Any] = {}
         self._tag = 0
         self._out_of_step = False
-        self._failures = 0  # in a row, but for other commands that succeeded meanwhile
-        self._failed_opcode = -1
-        self._others_succeed = False
+        self._failures = Failures()
         self._owes_data = False
         self.resets = 0
         self._in_exchange = False
@@ -128,13 +126,13 @@ class BulkOnlyTransport:
             except DeviceGone:
                 raise
             except TransportError as error:
-                self._note_failure(cdb[0])
+                self._failures.note_failure(cdb[0])
                 self._after_failure(error, timeout)
                 raise
             finally:
                 self._in_exchange = False
-            if self._failures:
-                self._note_success(cdb[0])
+            if self._failures.count:
+                self._failures.note_success(cdb[0])
             self._out_of_step = False
             self._note_exchange(False)
             return completion
@@ -337,19 +335,6 @@ class BulkOnlyTransport:
         note_rung(self._port, CLEAR_HALT, logging.DEBUG)
         self._port.clear_halt_in()
 
-    def _note_success(self, opcode: int) -> None:
-        if opcode == self._failed_opcode:
-            self._failures = 0
-        else:
-            self._others_succeed = True
-
-    def _note_failure(self, opcode: int) -> None:
-        if self._others_succeed and opcode != self._failed_opcode:
-            self._failures = 0
-        self._failures += 1
-        self._failed_opcode = opcode
-        self._others_succeed = False
-
     def _after_failure(self, error: TransportError, timeout: float) -> None:
         """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
         recovery = self._recover(timeout)
@@ -369,7 +354,7 @@ class BulkOnlyTransport:
         seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
         # One that was followed by another failure did not help; and a device that ignored one in data-out would take
         # the next CBW for data.
-        helps = self._failures <= 1 and not self._owes_data
+        helps = self._failures.count <= 1 and not self._owes_data
         recovery = recover(self._port, seconds, has_class_reset=helps)
         self.resets += PORT_RESET in recovery.tried
         if recovery.error is None:

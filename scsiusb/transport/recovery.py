@@ -23,6 +23,28 @@ class Recovery(NamedTuple):
     error: TransportError | None = None
 
 
+class Failures:
+    """How many exchanges failed in a row, but for other commands that succeeded meanwhile."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._opcode = -1
+        self._others_succeed = False
+
+    def note_success(self, opcode: int) -> None:
+        if opcode == self._opcode:
+            self.count = 0
+        else:
+            self._others_succeed = True
+
+    def note_failure(self, opcode: int) -> None:
+        if self._others_succeed and opcode != self._opcode:
+            self.count = 0
+        self.count += 1
+        self._opcode = opcode
+        self._others_succeed = False
+
+
 def recover(port: Port, timeout: float, *, has_class_reset: bool) -> Recovery:
     """Brings the device into step, by a class reset first or not. `timeout` of a control request. Raises DeviceGone."""
     helps = has_class_reset and Quirk.NO_CLASS_RESET not in port.quirks
