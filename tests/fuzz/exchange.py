@@ -18,7 +18,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.primary import ModeSense6, ReportLuns, RequestSense, TestUnitReady
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Memory, Stick, Unit
-from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left, is_active
+from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left
 from tests.sticks import MeddledBus, wait_until
 
 BLOCKS: Final = 24
@@ -65,8 +65,8 @@ class Exchange:
         self.unit = Unit(self.memory, maximum_transfer=PIECE)
         self.stick = Stick([self.unit])
         self.bus = MeddledBus(self.stick)
-        self.possible: list[set[int | None]] = [{0} for _ in range(BLOCKS)]
-        """By block, the tokens that it may have; None: anything."""
+        self.possible = [{0} for _ in range(BLOCKS)]
+        """By block, the tokens that it may have."""
         self.disk: Disk | None = None
         self.strangers: list[Disk] = []  # disks of earlier pluggings-in
         self.history: list[str] = []
@@ -123,11 +123,9 @@ class Exchange:
             return
         self._token += 1
         data = b"".join(content(at, self._token) for at in range(lba, lba + blocks))
-        # A stick that only says that it was reset takes the next command for the rest of this one's data.
-        also = (None,) if is_active(self.stick, "reset-ignored") else ()
         done = self._with(disk, f"write {lba} {blocks}", lambda: disk.write(lba, data))
         for at in range(lba, lba + blocks):
-            self.possible[at] = {self._token} if done is not None else {*self.possible[at], self._token, *also}
+            self.possible[at] = {self._token} if done is not None else {*self.possible[at], self._token}
 
     def inquiry(self) -> None:
         disk = self._ready()
@@ -272,17 +270,15 @@ class Exchange:
         for at in range(lba, lba + blocks):
             start = (at - lba) * BLOCK_SIZE
             token = token_of(at, data[start : start + BLOCK_SIZE])
-            if None not in self.possible[at]:
-                assert token in self.possible[at], f"block {at} is {token}, and not of {self.possible[at]}"
-                self.possible[at] = {token}
+            assert token in self.possible[at], f"block {at} is {token}, and not of {self.possible[at]}"
+            self.possible[at] = {token}
 
     def _judge_after_error(self, lba: int, data: bytes) -> None:
         """What was not read is as the caller had it: each block is right, or untouched."""
         for at in range(len(data) // BLOCK_SIZE):
             block = data[at * BLOCK_SIZE :][:BLOCK_SIZE]
             untouched = block == b"\xa5" * BLOCK_SIZE
-            known = {None, token_of(lba + at, block)} & self.possible[lba + at]
-            assert untouched or known, f"block {lba + at} looks fresh"
+            assert untouched or token_of(lba + at, block) in self.possible[lba + at], f"block {lba + at} looks fresh"
 
     # --- the steps' frame -------------------------------------------------------------------------
 
