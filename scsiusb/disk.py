@@ -14,6 +14,7 @@ from scsiusb.errors import (
     CheckCondition,
     DeviceClosed,
     DeviceGone,
+    MalformedReply,
     MediumChanged,
     NoMedium,
     OutOfRange,
@@ -208,7 +209,7 @@ class Disk:
             return known
 
     def _find_medium(self) -> Medium:
-        version = self.unit.inquiry().version  # before TEST UNIT READY: some devices want it so
+        version = self._version()  # before TEST UNIT READY: some devices want it so
         self.unit.make_ready()
         with self.unit.transport.hold():
             capacity = self.unit.read_capacity()
@@ -229,6 +230,14 @@ class Disk:
             raise
         except (CheckCondition, TransportError) as error:
             log.info("the first read failed, as a quirk foretold: %s", error)
+
+    def _version(self) -> int:
+        """Of the standards that the unit claims; it can be read without."""
+        try:
+            return self.unit.inquiry().version
+        except MalformedReply as error:
+            log.warning("%s: %s", self, error.what)
+            return 0
 
     def _max_transfer_by_vpd(self) -> int:
         """In blocks; 0 where the device does not say."""

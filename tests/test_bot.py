@@ -87,6 +87,12 @@ def answers(**fields: int) -> Meddle:
     return meddle
 
 
+def take_attention(transport: BulkOnlyTransport) -> None:
+    """After a reset of the port there is one."""
+    run(transport, TEST_UNIT_READY)
+    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+
+
 def is_usable(transport: BulkOnlyTransport) -> bool:
     status, residue, count, data = run(transport, READ, Direction.IN, 512)
     return (status, residue, count, data[:4]) == (0, 0, 512, bytes(4))
@@ -241,7 +247,8 @@ def test_a_silent_device_times_out_and_is_recovered(bus: MeddledBus, transport: 
     bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT, 100))
     with pytest.raises(DeviceTimeout, match="100 of 512 bytes here"):
         run(transport, READ, Direction.IN, 512)
-    assert bus.wire.log[-3:] == RECOVERY
+    assert bus.wire.log[-4:] == [*RECOVERY, "port reset"]
+    take_attention(transport)
     assert is_usable(transport)
 
 
@@ -250,6 +257,7 @@ def test_the_timeout_is_for_all_phases_together(bus: MeddledBus, transport: Bulk
     bus.wire.meddle = on(0x00, "cbw", fails(Code.OK, 31))
     with pytest.raises(DeviceTimeout):
         run(transport, TEST_UNIT_READY, timeout=0.05)
+    take_attention(transport)
     assert is_usable(transport)
 
 
@@ -259,8 +267,7 @@ def test_the_port_is_reset_where_the_class_reset_fails(bus: MeddledBus, transpor
     with pytest.raises(PhaseError):
         run(transport, READ, Direction.IN, 512)
     assert bus.wire.log[-2:] == ["request ff", "port reset"]
-    run(transport, TEST_UNIT_READY)  # a unit attention, after the reset
-    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+    take_attention(transport)
     assert is_usable(transport)
 
 
@@ -430,6 +437,7 @@ def test_a_failing_recovery_does_not_replace_the_error(bus: MeddledBus, transpor
     with pytest.raises(DeviceTimeout):
         run(transport, READ, Direction.IN, 512)
     bus.wire.fail_requests = {}
+    take_attention(transport)
     assert is_usable(transport)
 
 

@@ -381,3 +381,13 @@ def test_the_device_has_the_last_word_on_a_block_address() -> None:
         disk.read(0, 1)
         with pytest.raises(LbaOutOfRange):
             disk.execute(Read10(64, 1, block_size=512))
+
+
+@pytest.mark.parametrize("fault", ["block-size=0", "inquiry=0", "inquiry=4", "inquiry=5", "inquiry-garbage"])
+def test_a_disk_is_read_although_it_says_little_of_itself(fault: str) -> None:
+    """As Linux does: a block size of 0 is taken for 512, and INQUIRY data that cannot be read for none."""
+    thing = stick()
+    thing.faults.add(fault)
+    with disk_on(thing) as (disk, _):
+        assert disk.block_size == 512
+        assert disk.read(3, 1)[:4] == b"\0\0\0\3"

@@ -243,7 +243,7 @@ def test_a_failed_write_is_not_sent_again_where_nobody_confirms_the_device(
     assert cbws(bus) == ["2a", "03"]
 
 
-@pytest.mark.parametrize(("last", "block_size"), [(7, 0), (7, 3), (7, 0x10004), (7, 0xFFFFFFFC)])
+@pytest.mark.parametrize(("last", "block_size"), [(7, 3), (7, 0x10004), (7, 0xFFFFFFFC)])
 def test_a_block_size_that_cannot_be_is_malformed(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, last: int, block_size: int
 ) -> None:

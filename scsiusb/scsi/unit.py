@@ -43,6 +43,7 @@ from scsiusb.usb.quirks import Quirk
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
+USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
 R = TypeVar("R")
@@ -184,9 +185,15 @@ class LogicalUnit:
             self.test_unit_ready()
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
-        """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense."""
+        """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense.
+
+        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it.
+        """
         capacity = self._claimed_capacity(retry)
-        if not 0 < capacity.block_size <= LARGEST_BLOCK or capacity.block_size % 4:
+        if capacity.block_size == 0:
+            log.warning("LUN %d: READ CAPACITY: the block size is 0; taken for %d", self.lun, USUAL_BLOCK)
+            capacity = replace(capacity, block_size=USUAL_BLOCK)
+        if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
         return _believed(capacity, self.transport.quirks)
 

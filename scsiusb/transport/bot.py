@@ -14,6 +14,7 @@ from scsiusb.errors import (
     DeviceBusy,
     DeviceClosed,
     DeviceGone,
+    DeviceTimeout,
     MalformedReply,
     PhaseError,
     TransferStalled,
@@ -72,7 +73,7 @@ class BulkOnlyTransport:
         self._tag = 0
         self._out_of_step = False
         self._failures = Failures()
-        self._owes_data = False
+        self._owes_data = self._is_silent = False
         self.resets = 0
         self._in_exchange = False
         self._thread = 0
@@ -337,6 +338,7 @@ class BulkOnlyTransport:
 
     def _after_failure(self, error: TransportError, timeout: float) -> None:
         """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
+        self._is_silent = isinstance(error, DeviceTimeout)
         recovery = self._recover(timeout)
         error.tried = recovery.tried
         error.may_repeat = recovery.error is None and not self._is_interrupted
@@ -352,13 +354,13 @@ class BulkOnlyTransport:
     def _recover(self, timeout: float) -> Recovery:
         """Reset recovery (BOT 5.3.4), then a port reset; raises DeviceGone."""
         seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
-        # One that was followed by another failure did not help; and a device that ignored one in data-out would take
-        # the next CBW for data.
-        helps = self._failures.count <= 1 and not self._owes_data
-        recovery = recover(self._port, seconds, has_class_reset=helps)
+        # A class reset that was followed by another failure did not help, a device that says nothing may not mind it,
+        # and one that ignores it in data-out takes the next CBW for data.
+        thorough = self._failures.count > 1 or self._owes_data or self._is_silent
+        recovery = recover(self._port, seconds, thorough=thorough)
         self.resets += PORT_RESET in recovery.tried
         if recovery.error is None:
-            self._owes_data = False
+            self._owes_data = self._is_silent = False
             self._out_of_step = False
             self._note_exchange(False)
         return recovery

@@ -45,24 +45,29 @@ class Failures:
         self._others_succeed = False
 
 
-def recover(port: Port, timeout: float, *, has_class_reset: bool) -> Recovery:
-    """Brings the device into step, by a class reset first or not. `timeout` of a control request. Raises DeviceGone."""
-    helps = has_class_reset and Quirk.NO_CLASS_RESET not in port.quirks
-    rungs = (CLASS_RESET, PORT_RESET) if helps else (PORT_RESET,)
+def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
+    """Brings the device into step; `thorough`: with a port reset also where it took the class reset.
+
+    `timeout` of a control request. Raises DeviceGone.
+    """
     tried: list[str] = []
     error: TransportError | None = None
-    for rung in rungs:
+    has_helped = False
+    for rung in (PORT_RESET,) if Quirk.NO_CLASS_RESET in port.quirks else (CLASS_RESET, PORT_RESET):
         tried.append(rung)
         note_rung(port, rung)
         try:
             _climb(port, rung, timeout)
-            return Recovery(tuple(tried))
         except DeviceGone:
             raise
         except TransportError as failure:
             log.warning("the %s of %s failed: %s", rung, port.info, failure.what)
             error = failure
-    return Recovery(tuple(tried), error)
+        else:
+            has_helped = True
+            if not thorough:
+                break
+    return Recovery(tuple(tried), None if has_helped else error)
 
 
 def note_rung(port: Port, rung: str, level: int = logging.INFO) -> None:
