@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import AbortedCommand as AbortedCommand
     from scsiusb.errors import AccessDenied as AccessDenied
     from scsiusb.errors import BlankCheck as BlankCheck
+    from scsiusb.errors import Cancelled as Cancelled
     from scsiusb.errors import CheckCondition as CheckCondition
     from scsiusb.errors import DataProtect as DataProtect
     from scsiusb.errors import DeviceBusy as DeviceBusy
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from scsiusb.opening import Manager as Manager
     from scsiusb.opening import devices as devices
     from scsiusb.opening import open as open
+    from scsiusb.opening import open_on as open_on
     from scsiusb.scsi.command import Command as Command
     from scsiusb.scsi.command import opcode as opcode
     from scsiusb.scsi.inquiry import InquiryData as InquiryData
@@ -64,7 +66,7 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.opening": ("Manager", "devices", "open"),
+    "scsiusb.opening": ("Manager", "devices", "open", "open_on"),
     "scsiusb.manager.events": ("Event",),
     "scsiusb.aio": ("AsyncDisk", "aopen"),
     "scsiusb.disk": ("Disk",),
@@ -80,6 +82,7 @@ _EXPORTS = {
         "DeviceNotFound",
         "DeviceNotUnique",
         "DeviceTimeout",
+        "Cancelled",
         "DeviceUnsupported",
         "EventsLost",
         "HardwareError",

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, TypeVar
 
 from scsiusb.errors import (
+    Cancelled,
     CheckCondition,
     DeviceClosed,
     DeviceGone,
@@ -28,6 +29,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.retry import NO_RETRY, RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
+from scsiusb.scsi.unflushed import Unflushed
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.transport.base import Direction
@@ -69,7 +71,7 @@ class Disk:
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
-        self._unflushed_since: int | None = None  # the unit's `resets` when the first unflushed block was written
+        self._unflushed = Unflushed()
 
     def __enter__(self) -> Disk:
         return self
@@ -77,9 +79,11 @@ class Disk:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._flush_quietly()
-        self.close()
+        try:
+            if error is not None:
+                self._flush_quietly()
+        finally:  # a second Ctrl-C may have come
+            self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_is_closed", True):
@@ -92,8 +96,10 @@ class Disk:
     def _drop(self) -> None:
         """As `close`, for the garbage collector, which may come in the middle of a command and wants no exception."""
         try:
-            self._flush_quietly()
-            self.close()
+            try:
+                self._flush_quietly()
+            finally:
+                self.close()
         except ScsiUsbError as error:
             log.warning("dropping %s: %s", self, error)
 
@@ -107,17 +113,17 @@ class Disk:
         Raises as `flush` does, where something was written; DeviceGone among that only if no call raised it before.
         """
         try:
-            if self._unflushed_since is not None:
+            if self._unflushed.since is not None:
                 self.flush()
         finally:
             self.unit.transport.close()
-            self._unflushed_since = None
+            self._unflushed.take()
             self._is_closed = True
 
     def abandon(self) -> None:
         """In a fork's child, where none of this is ours."""
         self._is_closed = True
-        self._unflushed_since = None
+        self._unflushed = Unflushed()
         self._finding = threading.RLock()
 
     @property
@@ -226,7 +232,7 @@ class Disk:
         """Some answer the first READ(10) of a medium with an error, or with bytes that mean nothing."""
         try:
             self.unit.execute(Read10(0, 1, block_size=block_size), retry=NO_RETRY)
-        except (DeviceGone, DeviceClosed):
+        except (DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("the first read failed, as a quirk foretold: %s", error)
@@ -246,7 +252,7 @@ class Disk:
             if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
                 return 0
             limits = self.unit.vpd(BlockLimits.PAGE, timeout=self._at_most(PROBE_TIMEOUT))
-        except (DeviceGone, DeviceClosed):
+        except (DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("no block limits: %s", error)
@@ -271,20 +277,24 @@ class Disk:
         try:
             yield
         except DeviceGone:
-            self._unflushed_since = None
+            self._unflushed.take()
             raise
 
     def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
-        is_first = self._unflushed_since is None
-        for _ in range(WRITES):
-            resets = self.unit.resets
-            for at, count, piece in _pieces(medium, lba, blocks, view):
-                self._write_piece(medium, at, count, piece)
-                if is_first:
-                    self._unflushed_since = resets
-            if self.unit.resets == resets or not is_first:
-                return
+        call = object()
+        try:
+            for _ in range(WRITES):
+                resets = self.unit.resets
+                for at, count, piece in _pieces(medium, lba, blocks, view):
+                    self._write_piece(medium, at, count, piece)
+                    self._unflushed.note(call, resets)
+                if self.unit.resets == resets:
+                    break
+            if blocks:
+                self._unflushed.renew(call, resets)
+        finally:
+            self._unflushed.end(call)
 
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
@@ -295,16 +305,16 @@ class Disk:
     def _on_medium(self, medium: Medium, command: BlockCommand, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         try:
-            with self.unit.transport.hold():
-                if medium is not self._known or medium.changes != self.unit.medium_changes:
-                    raise error_for(MEDIUM_CHANGED, str(command))
-                if command.direction is Direction.OUT:
-                    self.unit.transfer(command, buffer, confirm=lambda: self._confirm(medium))
-                else:
-                    self.unit.transfer(command, buffer)
+            confirm = (lambda: self._confirm(medium)) if command.direction is Direction.OUT else None
+            self.unit.transfer(command, buffer, check=lambda: self._check(medium, command), confirm=confirm)
         except (MediumChanged, NoMedium):
             self._known = None
             raise
+
+    def _check(self, medium: Medium, command: BlockCommand) -> None:
+        """Raises where the medium is no longer the one that is meant."""
+        if medium is not self._known or medium.changes != self.unit.medium_changes:
+            raise error_for(MEDIUM_CHANGED, str(command))
 
     def _confirm(self, medium: Medium) -> None:
         """Raises where the device or the medium may be others than those that a failed command was meant for."""
@@ -315,7 +325,7 @@ class Disk:
             raise error_for(MEDIUM_CHANGED, "what was tried again")
 
     def _flush(self, timeout: float | None) -> None:
-        written_at, self._unflushed_since = self._unflushed_since, None
+        written_at = self._unflushed.take()
         try:
             self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
@@ -326,20 +336,20 @@ class Disk:
         except DeviceGone:
             raise
         except BaseException:
-            self._unflushed_since = written_at
+            self._unflushed.add(written_at)
             raise
         if written_at not in (None, self.unit.resets):
             raise UnitAttention("the unit was reset before what was written was flushed", RESET, "write it again")
 
     def _flush_quietly(self) -> None:
         """For an error on its way to the caller, which must neither be replaced nor wait long."""
-        if self._unflushed_since is None:
+        if self._unflushed.since is None:
             return
         try:
             self._flush(self._at_most(LAST_FLUSH_TIMEOUT))
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
-            self._unflushed_since = None
+            self._unflushed.take()
 
 
 def _whole_blocks(medium: Medium, view: memoryview) -> int:

@@ -80,6 +80,12 @@ class DeviceClosed(TransportError, ValueError):
     default_remedy = "open it again"
 
 
+class Cancelled(TransportError):
+    """The command was ended by this program."""
+
+    default_remedy = ""
+
+
 class DeviceBusy(TransportError):
     """Somebody else uses the device: a mounted file system, another program."""
 

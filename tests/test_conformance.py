@@ -312,6 +312,89 @@ def test_writes_stay_in_the_range() -> None:
     assert touched == {40, 41}
 
 
+class Swapped(Memory):
+    """In whose place another medium comes while it is written to."""
+
+    def __init__(self, units: list[Unit], other: Memory) -> None:
+        super().__init__(bytes(64 * 512))
+        self.units = units
+        self.other = other
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        super()._write(offset, view)
+        if self.units[0].medium is self:
+            self.units[0].insert(self.other)
+
+
+WRITERS = ("case-11", "case-12", "case-13", "recovery-in-write", "write-protect")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_is_written_to_a_medium_that_took_the_place_of_the_tested_one(name: str) -> None:
+    units: list[Unit] = []
+    other = Memory(random.Random(2).randbytes(64 * 512))
+    units.append(Unit(Swapped(units, other)))
+    before = bytes(other.data)
+    report = examine(Stick(units), name, "case-3", area=AREA)
+    assert (other.writes, bytes(other.data)) == (0, before)
+    assert "the medium was changed" in report.ended
+    if name == "case-12":
+        assert report.ended == "the medium was changed; LBA 1-2 of the old one may hold a test pattern"
+        assert [(each.verdict, each.detail) for each in report.results] == [(Verdict.SKIP, report.ended)]
+
+
+@pytest.mark.parametrize("opcode", [0x1A, 0x28, 0x2A, 0x35])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_medium_that_is_changed_at_any_command_is_noticed(name: str, opcode: int) -> None:
+    """Whether or not the check asks for the sense of the command that fails by it."""
+    unit = disk()
+    other = Memory(random.Random(2).randbytes(64 * 512))
+    bus = MeddledBus(Stick([unit]))
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        is_cbw = not endpoint & ENDPOINT_IN and bytes(buffer[:4]) == b"USBC"
+        if is_cbw and buffer[15] == opcode and unit.medium is not other:
+            unit.insert(other)
+        return None
+
+    bus.wire.meddle = meddle
+    report = examine(bus, name, "case-3", area=AREA)
+    assert other.writes == 0
+    assert unit.medium is not other or "the medium was changed" in report.ended
+
+
+def test_a_device_that_calls_its_medium_changed_after_each_port_reset_can_be_tested() -> None:
+    unit = disk()
+    power_on = unit.power_on
+
+    def and_changed() -> None:
+        power_on()
+        unit._changed()
+
+    unit.power_on = and_changed  # type: ignore[method-assign]
+    report = examine(Stick([unit]), "port-reset", "attention-once", "inquiry-keeps-attention", "case-12", area=AREA)
+    assert (report.failed, report.ended, report.count(Verdict.PASS)) == ([], "", 4)
+
+
+@pytest.mark.parametrize("fault", ["", "sense=5/20/00,opcode=35,times=always"])
+def test_what_was_put_back_is_flushed(fault: str) -> None:
+    bus = MeddledBus(Stick([disk()], faults=[fault] if fault else []))
+    assert examine(bus, "case-12", area=AREA).failed == []
+    assert bus.wire.log.index("cbw 35") > max(at for at, line in enumerate(bus.wire.log) if line == "cbw 2a")
+
+
+def test_a_flush_that_fails_is_found() -> None:
+    report = examine(Stick([disk()], faults=["sense=4/44/00,opcode=35,times=always"]), "case-12", area=AREA)
+    assert report.failed == ["case-12"]
+    assert "SYNCHRONIZE CACHE" in report.results[0].detail
+
+
+def test_unit_attentions_without_end_are_found() -> None:
+    report = examine(Stick([disk()], faults=["sense=6/29/00,opcode=1A,times=always"]), "mode-sense-6", "write-protect")
+    assert report.ended == ""
+    assert len(report.results) == 2
+
+
 def test_a_range_that_is_too_small_skips_what_needs_more() -> None:
     report = examine(Stick([disk()]), area=Area(1, 1))
     skipped = {result.check.name for result in report.results if result.verdict is Verdict.SKIP}

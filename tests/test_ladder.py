@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from scsiusb import DeviceGone, DeviceTimeout, Disk, MediumChanged, RetryPolicy, TransportError, UnitAttention
+from scsiusb import (
+    DeviceGone,
+    DeviceTimeout,
+    Disk,
+    HardwareError,
+    MediumChanged,
+    RetryPolicy,
+    TransportError,
+    UnitAttention,
+)
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory
-from tests.sticks import Answer, Meddle, MeddledBus, Wire, stick
+from tests.sticks import Answer, Meddle, MeddledBus, Wire, Worker, stick, wait_until
 
 RECOVERY = ["request ff", "clear in", "clear out"]
 BLOCK = 512
@@ -165,8 +174,9 @@ def test_a_failed_write_is_sent_again_behind_a_look_at_who_is_there() -> None:
         bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
         disk.write(5, new)
         assert content(bus)[5 * BLOCK : 6 * BLOCK] == new
-        assert bus.wire.log[1:7] == [*RECOVERY, "request 06", "request 06", "cbw 25"]
-        assert cbws(bus) == ["2a", "25", "2a"]
+        assert bus.wire.log[1:9] == [*RECOVERY, "port reset", *["request 06"] * 3, "cbw 25"]
+        again = cbws(bus).index("2a", 1)
+        assert cbws(bus)[:again] == ["2a", "25", "03", "25"]  # there is a unit attention after the reset
 
 
 def test_a_failed_write_is_not_sent_again_to_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,3 +281,111 @@ def test_another_command_that_fails_later_begins_at_the_first_rung() -> None:
         bus.wire.meddle = fails_at(0x12, Code.IO, 1)
         disk.inquiry()
         assert bus.wire.log[:4] == ["cbw 12", *RECOVERY]
+
+
+def swap(bus: MeddledBus) -> None:
+    """Another medium of the same size, whose every byte is FFh."""
+    bus._connections[2].stick.units[0].insert(Memory(bytearray(b"\xff" * BLOCK * 2048)))
+
+
+@pytest.mark.parametrize("fault", ["phase-error@csw", "short=4@data", "empty@data", "tag@csw", "nak@csw"])
+def test_a_change_of_the_medium_is_not_missed_where_the_sense_that_tells_it_is_lost(fault: str) -> None:
+    acts: list[Callable[[Disk], object]] = [lambda disk: disk.read(5, 1), lambda disk: disk.write(5, bytes(BLOCK))]
+    for act in acts:
+        with disk_on_wire() as (disk, bus):
+            disk.unit.timeout = 0.1
+            swap(bus)
+            bus._connections[2].stick.faults.add(f"{fault},opcode=03")
+            with pytest.raises((MediumChanged, TransportError)):
+                act(disk)
+            assert set(content(bus)) == {0xFF}
+
+
+@pytest.mark.parametrize("fault", ["phase-error@csw,opcode=03", "tag@csw,opcode=03"])
+def test_a_reset_is_not_missed_where_the_sense_that_tells_it_is_lost(fault: str) -> None:
+    with disk_on_wire() as (disk, bus):
+        disk.write(0, bytes(BLOCK))
+        stick_there = bus._connections[2].stick
+        stick_there.units[0].power_on()
+        stick_there.faults.add(fault)
+        with pytest.raises((UnitAttention, MediumChanged)):
+            disk.flush()
+
+
+@pytest.mark.parametrize("sense", ["6/29/00", "B/00/00", "6/3F/0E", "4/44/00"])
+def test_a_write_that_was_refused_is_sent_again_only_to_the_same_medium(sense: str) -> None:
+    with disk_on_wire() as (disk, bus):
+        there = bus._connections[2].stick
+        there.units[0].medium = small = Memory(BLOCK * 100)
+        there.faults.add(f"sense={sense},opcode=2A")
+        with pytest.raises(MediumChanged):
+            disk.write(5, b"\xee" * BLOCK)
+        assert not any(small.data)
+
+
+def test_a_failed_flush_is_not_repeated_until_it_says_that_all_is_well() -> None:
+    with disk_on_wire() as (disk, bus):
+        disk.write(0, bytes(BLOCK))
+        bus._connections[2].stick.faults.add("sense=4/03/00,opcode=35")
+        with pytest.raises(HardwareError):
+            disk.flush()
+
+
+def test_what_a_write_left_unflushed_is_remembered_although_another_thread_flushes() -> None:
+    with disk_on_wire() as (disk, bus):
+        flushed: list[int | None] = []
+
+        def flushes(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+            if wire.opcode == 0x2A and wire.log[-1].startswith("cbw") and cbws(bus).count("2a") == 2 and not flushed:
+                flushed.append(disk._unflushed.take())  # as the flush of another thread does, between two pieces
+            return None
+
+        bus.wire.meddle = flushes
+        disk.write(0, bytes(BLOCK * 1000))
+        assert flushed
+        bus._connections[2].stick.units[0].power_on()
+        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+            disk.flush()
+
+
+def test_a_second_interruption_in_the_last_flush_leaves_nothing_open() -> None:
+    bus = MeddledBus(stick())
+    with pytest.raises(KeyboardInterrupt), open_on(bus) as disk:
+        disk.write(0, bytes(BLOCK))
+
+        def interrupted(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+            if wire.opcode == 0x35 and wire.log[-1].startswith("cbw"):
+                bus.wire.meddle = None
+                raise KeyboardInterrupt
+            return None
+
+        bus.wire.meddle = interrupted
+        raise KeyboardInterrupt
+    assert not bus.handles
+    bus.close()
+
+
+def test_a_unit_that_is_waited_for_keeps_nobody_else_waiting() -> None:
+    with disk_on_wire() as (disk, bus):
+        there = bus._connections[2].stick.units[0]
+        disk.unit.retry = RetryPolicy(interval=0.001)
+        there.becoming_ready = 1 << 30
+        with open_on(bus) as other:
+            reader = Worker(lambda: disk.read(0, 1))
+            wait_until(lambda: there.becoming_ready < (1 << 30) - 3)
+            assert other.inquiry().vendor == "scsiusb"
+            assert reader.is_alive()
+            there.becoming_ready = 0
+            reader.result()
+
+
+def test_the_right_device_with_an_odd_serial_is_not_taken_for_another() -> None:
+    for fault in ("descriptor=odd-string", "descriptor=huge-string"):
+        thing = stick()
+        thing.faults.add(fault)
+        bus = MeddledBus(thing)
+        with open_on(bus) as disk:
+            disk.read(0, 1)
+            bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
+            disk.write(5, bytes(BLOCK))
+        bus.close()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import pytest
@@ -434,7 +434,7 @@ def test_another_device_has_learned_nothing() -> None:
 
 
 def test_a_signature_is_learned_with_a_log_line_and_then_held_to(caplog: pytest.LogCaptureFixture) -> None:
-    """Also by whoever opens the device next; that of another device, or of none, is another matter."""
+    """Also by whoever opens the device next; the right one is always right, so that one bad CSW locks nobody out."""
     caplog.set_level(logging.INFO, "scsiusb")
     made = device("signature=4F4C594D,times=always")
     bus = Bus(made)
@@ -442,9 +442,11 @@ def test_a_signature_is_learned_with_a_log_line_and_then_held_to(caplog: pytest.
         read_a_block(disk)
     assert "any-signature: the first CSW was signed 4f4c594d" in caplog.text
     made.faults.clear()
-    with open_on(bus, quirks="S") as disk, pytest.raises(MalformedReply, match="the signature is 55534253"):
-        read_a_block(disk)
-    with open_on(bus, quirks="") as disk:
+    for letters in ("S", ""):
+        with open_on(bus, quirks=letters) as disk:
+            read_a_block(disk)
+    made.faults.add("signature=41414141,times=always")
+    with open_on(bus, quirks="S") as disk, pytest.raises(MalformedReply, match="the signature is 41414141"):
         read_a_block(disk)
 
 
@@ -459,6 +461,19 @@ def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pyte
     other = Attachment(twin, find(twin)[0], PROCESS)
     assert other.key == attachment.key
     assert memory.recall(other, None) is None
+
+
+def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> None:
+    """While nothing is open nobody sees one leave; what was learned of it is then dropped."""
+    memory, kept = Lessons(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
+    bus = Bus(device())
+    info = find(bus)[0]
+    own, other = (Attachment(bus, replace(info, serial=serial), PROCESS) for serial in ("0123456789AB", "0123456789AC"))
+    memory.keep(own, kept)
+    assert own.key == other.key
+    assert memory.recall(own, None) is not None
+    assert memory.recall(other, None) is None
+    assert memory.recall(own, None) is None
 
 
 def test_what_has_left_is_forgotten_and_not_too_much_is_kept() -> None:

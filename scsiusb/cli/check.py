@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from statistics import median
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from scsiusb.cli.ask import confirm, require_somebody
-from scsiusb.cli.options import device_argument, global_options, number_option, settings
+from scsiusb.cli.options import completions, device_argument, global_options, number_option, settings
 from scsiusb.cli.output import counted, show, show_json, show_table
 from scsiusb.cli.session import name_of, opened
 from scsiusb.conformance.bench import Area
@@ -23,13 +25,30 @@ from scsiusb.text import printable
 
 MARKS: Final = {Verdict.PASS: "ok", Verdict.FAIL: "!!", Verdict.WARN: " ?", Verdict.SKIP: "--"}
 WIDTH: Final = max(map(len, CHECKS))
+NAME_A_RANGE: Final = "give --destructive --lba N --blocks N"
 TOPICS: Final = {check.name: topic for topic, checks in GROUPS.items() for check in checks}
+
+
+def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return completions([(check.name, check.demand) for check in CHECKS.values()], incomplete)
 
 
 @click.command("check", short_help="Check that the device conforms to the specifications.")
 @device_argument
-@click.option("--only", metavar="NAME", multiple=True, help="Only this check, or those like case-*; may be repeated.")
-@click.option("--skip", metavar="NAME", multiple=True, help="Without this check, or those like it; may be repeated.")
+@click.option(
+    "--only",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete,
+    help="Only this check, or those like case-*; may be repeated.",
+)
+@click.option(
+    "--skip",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete,
+    help="Without this check, or those like it; may be repeated.",
+)
 @click.option("--list", "listing", is_flag=True, help="List the checks; needs no device.")
 @click.option("--destructive", is_flag=True, help="Also the checks that write, in the range of --lba and --blocks.")
 @number_option("--lba", help="The first block that may be overwritten.")
@@ -56,7 +75,8 @@ def check_command(
     Reads only, and changes no settings, unless --destructive is given: then some
     blocks are overwritten, and their content is put back. The device is recovered
     before and after each check. Each transfer has 2 s, or what --timeout says.
-    The exit status is 0 when no check failed, else 99; a ? is no failure.
+    The exit status is 0 when no check failed, else 99, also when none could be
+    made; a ? is no failure.
 
     \b
     Examples:
@@ -80,6 +100,8 @@ def check_command(
         client = disk.unit.transport
         assert isinstance(client, Client)
         report = _run(client, lun, chosen, area)
+        if area is None:
+            report.results[:] = map(_with_hint, report.results)
     if settings().json:
         show_json({"address": client.info.address, "lun": lun, **_record(report)})
     else:
@@ -125,7 +147,15 @@ def _ask(device: str | None, area: Area) -> None:
 
 def _run(client: Client, lun: int, checks: Sequence[Check], area: Area | None) -> Report:
     timeout = settings().timeout or TIMEOUT
-    return run(client, lun, checks, timeout=timeout, area=area, tell=_tell if not settings().json else _keep_silent)
+    tell = _keep_silent if settings().json else lambda result: _tell(_with_hint(result) if area is None else result)
+    return run(client, lun, checks, timeout=timeout, area=area, tell=tell)
+
+
+def _with_hint(result: Result) -> Result:
+    """Without a range of blocks, a check that writes is skipped: says how to name one."""
+    if not result.check.destructive or result.verdict is not Verdict.SKIP:
+        return result
+    return replace(result, detail=f"{result.detail}; {NAME_A_RANGE}")
 
 
 def _keep_silent(result: Result) -> None:
@@ -180,3 +210,6 @@ def _judge(report: Report) -> None:
         raise ScsiUsbError(f"ended after {counted(made, 'check')}: {report.ended}", "see what the last one did")
     if failed:
         raise ScsiUsbError(f"{failed} of {counted(made, 'check')} failed", "each line that begins with !! tells why")
+    if report.count(Verdict.SKIP) == made:
+        why = "each line that begins with -- tells why" if made else "--only and --skip leave none"
+        raise ScsiUsbError("no check could be made", why)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from scsiusb._version import __version__
-from scsiusb.cli.failure import failure_of
+from scsiusb.cli.failure import failure_of, wrong_quirks
 from scsiusb.cli.output import counted
 from scsiusb.manager import folders, lease
 from scsiusb.text import printable
-from scsiusb.usb import diagnosis, linux, udev
+from scsiusb.usb import diagnosis, linux, quirks_user, udev
 from scsiusb.usb.backend import Backend, Code
 from scsiusb.usb.diagnosis import Sandbox
 from scsiusb.usb.interface import InterfaceInfo, find
@@ -69,6 +69,7 @@ def _looks(system: str) -> Iterator[tuple[str, Look]]:
     yield from SYSTEMS.get(system, ())
     yield "lease folder", _lease_folder
     yield "leases", _leases
+    yield "quirks", _quirks
     yield "devices", _devices
 
 
@@ -181,6 +182,22 @@ def _leases(machine: Machine) -> Iterator[Check]:
             yield Check(f"orphan {record.address}", False, who, f"scsiusb recover {record.address}")
     live = sum(each.state == "live" for each in seen)
     yield Check("leases", True, f"{counted(live, 'device')} held by a scsiusb program now")
+
+
+# --- what the user says of devices --------------------------------------------------------------
+
+
+def _quirks(machine: Machine) -> Iterator[Check]:
+    try:
+        quirks_user.row_for(-1, -1)  # there is no such device, so that all is read
+    except ValueError as error:
+        refused = wrong_quirks(error)
+        yield Check("quirks", False, printable(refused.what), refused.remedy)
+        return
+    count = len(quirks_user.parse_rows(os.environ.get(quirks_user.VARIABLE, ""), quirks_user.VARIABLE))
+    path = quirks_user.path()
+    told = "can be read" if path.exists() else "is not there"
+    yield Check("quirks", True, printable(f"{counted(count, 'row')} in {quirks_user.VARIABLE}; {path} {told}"))
 
 
 # --- each device --------------------------------------------------------------------------------

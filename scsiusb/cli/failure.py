@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import shlex
 import signal
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import click
@@ -56,7 +59,7 @@ class Terminated(BaseException):
 
 
 class Refused(Exception):
-    """The person at the terminal, or that there is none, keeps the command from being carried out."""
+    """The command is not carried out: as the person at the terminal wants it, or for what was given to it."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -94,6 +97,22 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, OSError):
         return _of_system(error)
     return _of_python(error)
+
+
+def wrong_quirks(error: ValueError) -> Refused:
+    """Of the option, the variable or the user's file."""
+    what = str(error)
+    return Refused(what, "correct it" if "--list" in what else "correct it; `scsiusb quirks --list` has the letters")
+
+
+def wrong_size(error: ValueError, path: str, block_size: int = 512) -> Refused:
+    """Of a file that is to be a stick; one with another mistake has no remedy here."""
+    with suppress(OSError):
+        size = os.path.getsize(path)
+        if block_size > 0 and (not size or size % block_size):
+            whole = (size // block_size + 1) * block_size
+            return Refused(str(error), f"make it {whole} bytes long (`truncate -s {whole} {shlex.quote(path)}`)")
+    return Refused(str(error), "run `scsiusb --help`")
 
 
 def _of_click(error: click.ClickException) -> Failure:

@@ -87,8 +87,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     if parameter.name == "timeout" and value is not None:
         kept.timeout = _seconds(value)
     elif parameter.name == "quirks" and value:
-        rows = ",".join(map(_quirk_rows, value))
-        kept.quirks = rows if kept.quirks is None else f"{kept.quirks},{rows}"
+        rows = ",".join(reversed(",".join(map(_quirk_rows, value)).split(",")))  # the last word counts, found first
+        kept.quirks = rows if kept.quirks is None else f"{rows},{kept.quirks}"
     elif parameter.name == "verbosity":
         kept.verbosity += value
     elif parameter.name and value not in (None, False, ()):
@@ -120,17 +120,17 @@ def complete_attached(context: click.Context, parameter: click.Parameter, incomp
         found = [(info.address, str(info)) for info in seen()]
     except ScsiUsbError:
         found = []
-    return _completions(found, incomplete)
+    return completions(found, incomplete)
 
 
 def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from scsiusb.opening import VIRTUAL
 
-    own = _completions([(VIRTUAL, "a small stick in memory")], incomplete)
+    own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
     return complete_attached(context, parameter, incomplete) + own
 
 
-def _completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+def completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing
+from typing import Any, Final
 
 import click
 
-from scsiusb.cli.options import complete_device, global_options, settings
+from scsiusb.cli.failure import Refused
+from scsiusb.cli.options import complete_device, global_options, quoted, settings
 from scsiusb.cli.output import say, show_json, show_table
-from scsiusb.cli.session import attached, opened
-from scsiusb.manager.client import Client
+from scsiusb.cli.session import attached, check_quirks, sized
 from scsiusb.opening import VIRTUAL, select
-from scsiusb.usb.interface import VID_PID, InterfaceInfo, matches
+from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
 from scsiusb.usb.quirks import BY_QUIRK, MEANINGS, Meaning, Quirks, quirks_for
+
+PAIR: Final = re.compile(r"(0[xX])?[0-9a-fA-F]+:(0[xX])?[0-9a-fA-F]+")
 
 
 @click.command("quirks", short_help="Which quirks apply to a device, and why.")
@@ -39,6 +43,7 @@ def quirks_command(device: str | None, letters: bool) -> None:
     if letters:
         _show_letters()
         return
+    check_quirks()
     rows = [row for address, vid, pid, quirks in _meant(device) for row in _rows(address, vid, pid, quirks)]
     if settings().json:
         show_json(rows)
@@ -63,6 +68,8 @@ def _meant(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]]:
         yield None, vid, pid, quirks_for(vid, pid, given=settings().quirks)
         return
     if not meant and words is not None:
+        if PAIR.fullmatch(words):
+            raise Refused(f"{quoted(words)} is not VID:PID of four hex digits each", "write 0123 for 123")
         select(found, words)  # raises, and says why
     for info in meant:
         yield _of(info)
@@ -73,9 +80,12 @@ def _of(info: InterfaceInfo) -> tuple[str, int, int, Quirks]:
 
 
 def _virtual(words: str) -> InterfaceInfo:
-    with opened(words, 0) as disk:
-        assert isinstance(disk.unit.transport, Client)
-        return disk.unit.transport.info
+    """Without opening it, which a quirk may forbid."""
+    from scsiusb.virtual import Bus, Stick
+
+    path = words.removeprefix(VIRTUAL)
+    with sized(words), closing(Bus(Stick.open_file(path) if path else Stick.formatted())) as bus:
+        return find(bus)[0]
 
 
 def _rows(address: str | None, vid: int, pid: int, quirks: Quirks) -> Iterator[dict[str, Any]]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import click
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.options import settings
+from scsiusb.cli.output import say
 from scsiusb.disk import Disk
+from scsiusb.manager.client import Client
 from scsiusb.manager.recovery import recover
 from scsiusb.opening import VIRTUAL, devices
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.quirks import letters
+from scsiusb.usb.quirks_user import GIVEN, parse_rows, row_for
 
 
 def opened(device: str | None, lun: int) -> Disk:
@@ -17,10 +23,38 @@ def opened(device: str | None, lun: int) -> Disk:
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
         recover()  # also where the words then mean no device
+    check_quirks()
+    with sized(device):
+        disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
+    assert isinstance(disk.unit.transport, Client)
+    _tell_unused_quirks(disk.unit.transport.info)
+    return disk
+
+
+def check_quirks() -> None:
+    """Whatever device is meant: what the user says of any must be readable."""
     try:
-        return open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
-    except ValueError as error:  # of a file that is no whole number of blocks, or of quirks
-        raise click.UsageError(str(error)) from error
+        row_for(-1, -1, settings().quirks)  # there is no such device, so that all is read
+    except ValueError as error:
+        raise wrong_quirks(error) from error
+
+
+@contextmanager
+def sized(device: str | None) -> Iterator[None]:
+    """Around what opens the device: a file that is no whole number of blocks comes with its remedy."""
+    try:
+        yield
+    except ValueError as error:
+        if device is None or not device.startswith(VIRTUAL):
+            raise
+        raise wrong_size(error, device.removeprefix(VIRTUAL)) from error
+
+
+def _tell_unused_quirks(info: InterfaceInfo) -> None:
+    for row in parse_rows(settings().quirks or "", GIVEN):
+        if (row.vid, row.pid) != (info.vid, info.pid):
+            text = f"{row.vid:04x}:{row.pid:04x}:{letters(row.quirks)}"
+            say(f"scsiusb: warning: {GIVEN} {text} names no device that was opened")
 
 
 def attached() -> list[InterfaceInfo]:

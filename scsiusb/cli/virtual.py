@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from scsiusb.cli import status
-from scsiusb.cli.failure import Terminated
-from scsiusb.cli.options import global_options, number_option, quoted, settings
+from scsiusb.cli.failure import Refused, Terminated, wrong_size
+from scsiusb.cli.options import completions, global_options, number_option, quoted, settings
 from scsiusb.cli.output import say, show
 from scsiusb.errors import ScsiUsbError
 
@@ -61,6 +62,12 @@ def _faults(context: click.Context, parameter: click.Parameter, value: tuple[str
     return faults
 
 
+def _complete_fault(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from scsiusb.virtual import KINDS
+
+    return completions([(kind.name, kind.about) for kind in KINDS.values()], incomplete)
+
+
 @click.group("virtual", no_args_is_help=False, short_help="A USB stick made of software.")
 @global_options
 def virtual_command() -> None:
@@ -87,7 +94,15 @@ class WithFaults(click.Command):
 @click.argument("file", type=click.Path())
 @number_option("--port", default=PORT, show_default=True, help="Where to listen; 0 takes a free port.")
 @click.option("--host", metavar="ADDRESS", default=LOOPBACK, show_default=True, help="The address to listen on.")
-@click.option("--fault", "faults", metavar="TEXT", multiple=True, callback=_faults, help="What it does wrong.")
+@click.option(
+    "--fault",
+    "faults",
+    metavar="TEXT",
+    multiple=True,
+    callback=_faults,
+    help="What it does wrong.",
+    shell_complete=_complete_fault,
+)
 @click.option("--create", metavar="SIZE", callback=_size, help="Make FILE, which must not be there, of that size.")
 @number_option("--block-size", default="512", show_default=True, help="Bytes in a block.")
 @click.option("--read-only", is_flag=True, help="The medium cannot be written.")
@@ -113,6 +128,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
       sudo modprobe vhci-hcd; sudo usbip attach -r 127.0.0.1 -b 1-1
       scsiusb virtual serve stick.img --fault stall@csw,command=20 -v
     """
+    _refuse_what_is_the_clients()
     if port > 0xFFFF:
         raise click.BadParameter(f"{port} is not from 0 to 65535", param_hint="'--port'")
     try:
@@ -125,6 +141,17 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
     except Terminated as error:
         return status.GOOD if error.number == signal.SIGTERM else status.SIGNALLED + error.number
     raise ScsiUsbError(f"{file} is not served any more: the server has ended")
+
+
+def _refuse_what_is_the_clients() -> None:
+    given = settings()
+    if given.trace is not None:
+        remedy = "record on the side of who attaches it, or see the commands here with -v"
+        raise Refused("--trace: `virtual serve` records nothing", remedy)
+    for name, value in (("--timeout", given.timeout), ("--quirks", given.quirks)):
+        if value is not None:
+            remedy = "give it to the command that opens the device"
+            raise Refused(f"{name}: `virtual serve` sends no commands to a device", remedy)
 
 
 @contextmanager
@@ -142,7 +169,7 @@ def _file(path: str, size: int | None) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, path) from error
     try:
         yield
-    except (ValueError, OSError):
+    except (ValueError, OSError, Refused):
         with suppress(OSError):
             Path(path).unlink()
         raise
@@ -167,7 +194,7 @@ def _stick(
     try:
         medium = File(path, block_size, read_only or None)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise wrong_size(ValueError(f"{path}: {error}"), path, block_size) from error
     with Stick([Unit(medium, removable=removable)], identity, faults=faults) as stick:
         yield stick
 
@@ -186,10 +213,12 @@ def _listening(stick: Stick, host: str, port: int) -> Iterator[Server]:
 
 def _announce(path: str, server: Server) -> None:
     if not ipaddress.ip_address(server.host).is_loopback:
-        say(f"warning: whoever reaches {server.host} can read and write {path}: USB/IP asks for no password")
+        say(f"scsiusb: warning: whoever reaches {server.host} can read and write {path}: USB/IP asks for no password")
     if settings().json:
         show(json.dumps({"host": server.host, "port": server.port, "busid": server.bus_id}))
         return
     where = "" if server.port == int(PORT) else f"--tcp-port {server.port} "
-    command = f"usbip {where}attach -r {server.host} -b {server.bus_id}"
+    is_everywhere = ipaddress.ip_address(server.host).is_unspecified
+    place, hint = ("ADDRESS", ", with an address of this machine") if is_everywhere else (server.host, "")
+    command = f"usbip {where}attach -r {place} -b {server.bus_id}{hint}"
     show(f"{path} is served on {server.host}, port {server.port}; attach it with: {command}")

@@ -10,11 +10,21 @@ from typing import Final
 from scsiusb.conformance.check import Unsuited, Violation
 from scsiusb.conformance.exchange import Ended, Exchange, Request
 from scsiusb.errors import DeviceGone, DeviceTimeout, MalformedReply, TransferStalled, TransportError
-from scsiusb.scsi.block import TOO_LARGE_FOR_10, LongCapacity, Read10, Read16, ReadCapacity10, ReadCapacity16
+from scsiusb.scsi.block import (
+    TOO_LARGE_FOR_10,
+    LongCapacity,
+    Read10,
+    Read16,
+    ReadCapacity10,
+    ReadCapacity16,
+    SynchronizeCache10,
+)
 from scsiusb.scsi.inquiry import CD_ROM, InquiryData
 from scsiusb.scsi.primary import Inquiry, RequestSense, TestUnitReady
 from scsiusb.scsi.sense import NOT_READY, UNIT_ATTENTION, Sense
+from scsiusb.transport.base import FAILED
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.quirks import Quirk
 
 MOST_ATTENTIONS: Final = 32
 PATIENCE: Final = 30.0  # seconds for a unit to become ready, once
@@ -24,6 +34,7 @@ MOST_BLOCKS: Final = 1 << 55  # 2 to the 64 bytes
 INVALID_OPCODE: Final = (0x5, 0x20, 0x00)
 INVALID_FIELD: Final = (0x5, 0x24, 0x00)
 LBA_OUT_OF_RANGE: Final = (0x5, 0x21, 0x00)
+MEDIUM_CHANGED: Final = 0x28  # ASC: the medium may have changed
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Bench:
         self.area = area
         self.is_ready = False
         self.recovers = True  # by class reset and cleared halts
+        self.medium_changed = False  # since the first check began
+        self._is_reset = False
         self._lies_about_tags = False
         self._standard: InquiryData | None = None
         self._capacity: LongCapacity | None = None
@@ -64,26 +77,41 @@ class Bench:
         return self.exchange.command(request, length, None, payload, **fields).require_csw()
 
     def good(self, request: Request, length: int | None = None, payload: bytes | None = None) -> Ended:
-        """A command that must succeed; a unit attention may come before."""
-        for _ in range(MOST_ATTENTIONS):
-            ended = self.run(request, length, payload)
-            if ended.is_good:
-                return ended
-            sense = self.sense_of(ended)
-            if sense.key != UNIT_ATTENTION:
-                raise Violation(ended.asked, f"{ended.words}, sense {sense.codes}", "status 0")
-        raise ended.wrong("status 0, after so many unit attentions")
+        """A command that must succeed; a unit attention may come before. MediumChanged where a range is named."""
+        ended, sense = self._attempt(request, length, payload)
+        if sense is not None:
+            raise Violation(ended.asked, f"{ended.words}, sense {sense.codes}", "status 0")
+        ended.require(ended.is_good, "status 0")
+        return ended
 
     def optional(self, request: Request, length: int | None = None) -> Ended:
         """A command that a device need not have."""
-        ended = self.run(request, length)
-        if ended.is_failed:
-            sense = self.sense_of(ended)
-            if sense.key == UNIT_ATTENTION:
-                return self.optional(request, length)
+        ended, sense = self._attempt(request, length)
+        if sense is not None:
             raise Unsuited(f"{request} is refused with sense {sense.codes}")
         ended.require(ended.is_good, "status 0 or 1")
         return ended
+
+    def flush(self) -> None:
+        """What was written is on the medium then; a device without a cache need not know the command."""
+        if Quirk.NO_SYNCHRONIZE_CACHE in self.exchange.port.quirks:
+            return
+        ended, sense = self._attempt(SynchronizeCache10())
+        if sense is not None and (sense.key, sense.asc, sense.ascq) not in (INVALID_OPCODE, INVALID_FIELD):
+            raise Violation(ended.asked, f"{ended.words}, sense {sense.codes}", "status 0, or sense 5/20/00")
+        ended.require(ended.status <= FAILED, "status 0 or 1")
+
+    def _attempt(
+        self, request: Request, length: int | None = None, payload: bytes | None = None
+    ) -> tuple[Ended, Sense | None]:
+        """Again while there are unit attentions; the sense is that of a failure."""
+        for _ in range(MOST_ATTENTIONS):
+            ended = self.run(request, length, payload)
+            sense = self.sense_of(ended) if ended.is_failed else None
+            if sense is None or sense.key != UNIT_ATTENTION:
+                return ended, sense
+            self.require_same_medium()
+        raise ended.wrong("an end of the unit attentions")
 
     def refused(self, request: Request, *rights: tuple[int, int, int], length: int | None = None) -> str:
         """A command that must fail with one of these senses."""
@@ -105,9 +133,12 @@ class Bench:
         reply = self.run(RequestSense())
         reply.require(reply.is_good, "status 0: REQUEST SENSE does not fail (SPC-4 6.39)")
         try:
-            return Sense.parse(reply.data)
+            sense = Sense.parse(reply.data)
         except MalformedReply as error:
             raise Violation(reply.asked, error.what, "sense data in fixed format (SPC-4 4.5.3)") from error
+        if (sense.key, sense.asc) == (UNIT_ATTENTION, MEDIUM_CHANGED) and not self._is_reset:
+            self.medium_changed = True
+        return sense
 
     # --- what it is -----------------------------------------------------------------------------
 
@@ -158,11 +189,16 @@ class Bench:
         return kind(lba, blocks, block_size=self.block_size)
 
     def area_of(self, blocks: int) -> int:
-        """The first LBA of a range that may be overwritten."""
+        """The first LBA of a range that may be overwritten. MediumChanged: it was one of another medium."""
+        self.require_same_medium()
         area = self.area
         if area is None or area.blocks < blocks or area.lba + blocks > self.capacity.blocks:
             raise Unsuited(f"needs a range of {blocks} blocks that may be overwritten")
         return area.lba
+
+    def require_same_medium(self) -> None:
+        if self.medium_changed and self.area is not None:
+            raise MediumChanged("the medium was changed, and the range was named for the old one")
 
     # --- in step --------------------------------------------------------------------------------
 
@@ -175,9 +211,16 @@ class Bench:
         while not self.is_ready and self._is_becoming_ready and time.monotonic() < deadline:
             time.sleep(INTERVAL)
             self.settle()
+        self.medium_changed = False
+
+    def reset_port(self) -> None:
+        """For a check; many a device calls its medium changed then, until it has settled."""
+        self._is_reset = True
+        self.exchange.port.reset()
 
     def revive(self) -> str:
         """In step again after a check; returns what is to be said of how it came there. DeviceDead if not at all."""
+        self._note_failure()
         if self.recovers and self._recovered_and_settled():
             return ""
         self.exchange.port.reset()
@@ -196,6 +239,12 @@ class Bench:
 
     def settle(self) -> bool:
         """Takes away pending unit attentions; False: it does not answer."""
+        try:
+            return self._settle()
+        finally:
+            self._is_reset = False
+
+    def _settle(self) -> bool:
         self.is_ready = self._is_becoming_ready = False
         for _ in range(MOST_ATTENTIONS):
             try:
@@ -223,6 +272,12 @@ class Bench:
         self._lies_about_tags = not again.has_csw
         return self._lies_about_tags
 
+    def _note_failure(self) -> None:
+        """The sense of the last command, which nobody asked for, may be that the medium was changed."""
+        last = self.exchange.last
+        if self.area is not None and last is not None and last.is_failed:
+            self._sense_or_none()
+
     def _sense_or_none(self) -> Sense | None:
         """For a device that answers, but may do so wrongly."""
         try:
@@ -237,6 +292,10 @@ class Bench:
 
 class DeviceDead(Exception):
     """Nothing that can be done from here brings the device back."""
+
+
+class MediumChanged(Exception):
+    """Another medium is in the device than the one whose blocks may be overwritten."""
 
 
 def _parsed(data: bytes) -> LongCapacity:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from scsiusb.conformance.bench import Area, Bench, DeviceDead
+from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged
 from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
 from scsiusb.conformance.exchange import Exchange
 from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
@@ -66,7 +66,7 @@ def run(
                 _make(bench, check, keep)
     except DeviceGone as error:
         report.ended = f"the device has gone: {error.what}"
-    except DeviceDead as error:
+    except (DeviceDead, MediumChanged) as error:
         report.ended = str(error)
     except DeviceClosed:
         raise
@@ -82,6 +82,9 @@ def _make(bench: Bench, check: Check, keep: Callable[[Result], None]) -> None:
         result = _judged(bench, check)
     except DeviceGone as error:
         keep(_result(bench, check, Verdict.FAIL, f"the device left the bus: {error.what}", began))
+        raise
+    except MediumChanged as error:
+        keep(_result(bench, check, Verdict.SKIP, str(error), began))
         raise
     result = replace(result, evidence=tuple(bench.exchange.evidence), seconds=time.monotonic() - began)
     try:

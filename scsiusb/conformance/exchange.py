@@ -167,6 +167,7 @@ class Exchange:
         self.lun = lun
         self.timeout = timeout
         self.latencies: dict[str, list[float]] = {}
+        self.last: Ended | None = None  # of the commands; none behind a CBW sent by hand
         self._tag = FIRST_TAG
         self.begin()
 
@@ -182,6 +183,8 @@ class Exchange:
 
     def send(self, data: bytes, phase: str = "data-out") -> tuple[Code, int]:
         """Writes to the bulk-out endpoint."""
+        if phase == "cbw":
+            self.last = None
         with self._lent(len(data)) as buffer:
             buffer[:] = data
             code, count = self._checked(self.port.write(buffer, milliseconds(self.timeout)))
@@ -301,7 +304,8 @@ class Exchange:
         seconds = time.monotonic() - began
         if ended.has_csw:
             self.latencies.setdefault(str(request).partition(" of ")[0], []).append(seconds)
-        return replace(ended, seconds=seconds)
+        self.last = replace(ended, seconds=seconds)
+        return self.last
 
     def _data(self, ended: Ended, direction: Direction, payload: bytes) -> Ended:
         code, data, moved = Code.OK, b"", 0

@@ -106,7 +106,7 @@ def _send(bench: Bench, request: Request) -> None:
 
 
 def port_reset(bench: Bench) -> str:
-    bench.exchange.port.reset()
+    bench.reset_port()
     for _ in range(ROUNDS):
         if bench.settle():
             return "commands go on"

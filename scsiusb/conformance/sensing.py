@@ -101,7 +101,7 @@ def unit_ready(bench: Bench) -> str:
 def inquiry_keeps_attention(bench: Bench) -> str:
     if not _raises_attention(bench):
         raise Unsuited("a port reset raises no unit attention")
-    bench.exchange.port.reset()
+    bench.reset_port()
     bench.good(Inquiry())
     ended = bench.run(TestUnitReady())
     ended.require(ended.is_failed, "status 1: INQUIRY does not take the unit attention away")
@@ -131,7 +131,7 @@ def attention_cleared(bench: Bench) -> str:
 
 def _raises_attention(bench: Bench) -> str:
     """The first unit attention behind a port reset, taken away; none: empty."""
-    bench.exchange.port.reset()
+    bench.reset_port()
     if not bench.run(TestUnitReady()).is_failed:
         return ""
     sense = bench.sense()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from scsiusb.conformance.bench import Bench
+from scsiusb.conformance.bench import Bench, MediumChanged
 from scsiusb.conformance.check import Check, Unsuited, Violation
 from scsiusb.conformance.exchange import Ended
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Write10, Write16
@@ -51,8 +51,10 @@ class Range:
 
 @contextmanager
 def _range(bench: Bench, blocks: int) -> Iterator[Range]:
-    """Puts the old content back, whatever happens, and compares."""
+    """Puts the old content back, whatever happens, and compares; but nothing on another medium."""
     modes = bench.run(ModeSense6())
+    if modes.is_failed:
+        bench.sense()
     is_protected = modes.is_good and len(modes.data) > 2 and bool(modes.data[2] & WRITE_PROTECTED)
     if is_protected or bench.is_cd_rom:
         raise Unsuited("the medium is write protected")
@@ -60,10 +62,22 @@ def _range(bench: Bench, blocks: int) -> Iterator[Range]:
     try:
         yield found
     finally:
-        bench.revive()
-        bench.good(found.writing(blocks), payload=found.old)
-        if found.there() != found.old:
-            raise Violation("WRITE of the old content, then a READ", "other content", "what was written")
+        _put_back(bench, found)
+
+
+def _put_back(bench: Bench, found: Range) -> None:
+    bench.revive()
+    try:
+        bench.require_same_medium()
+        bench.good(found.writing(found.blocks), payload=found.old)
+        bench.flush()
+        there = found.there()
+    except MediumChanged:
+        last = found.lba + found.blocks - 1
+        text = f"the medium was changed; LBA {found.lba}-{last} of the old one may hold a test pattern"
+        raise MediumChanged(text) from None
+    if there != found.old:
+        raise Violation("WRITE of the old content, then a READ", "other content", "what was written")
 
 
 def agree(bench: Bench) -> str:

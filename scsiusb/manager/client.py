@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from scsiusb import ledger
-from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
+from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.transport.base import Completion, Direction
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.quirks import Quirk
@@ -207,7 +207,7 @@ class Client:
 
     @contextmanager
     def cancellable(self) -> Iterator[Callable[[], None]]:
-        """Yields what another thread may call to end the commands that are run inside; they raise TransportError."""
+        """Yields what another thread may call to end the commands that are run inside; they raise Cancelled."""
         try:
             yield self._cancel
         finally:
@@ -229,7 +229,7 @@ class Client:
             ) from cause
         if self._state is State.CLOSED:
             raise DeviceClosed(f"{self.info} was closed") from cause
-        raise TransportError(f"a command to {self.info} was cancelled", "") from cause
+        raise Cancelled(f"a command to {self.info} was cancelled") from cause
 
 
 def _call(callback: Callable[..., object], info: InterfaceInfo) -> None:

@@ -17,13 +17,15 @@ class Lesson(NamedTuple):
     """What one plugging-in of a device taught."""
 
     device: Device
+    serial: str | None
+    """The bus may give the number to another device of the same model while nobody looks."""
     backend: weakref.ref[Backend] | None
     """Of a bus of this process's own: another one may take its identity when it is gone."""
     quirks: Quirks
 
     def is_about(self, attachment: Attachment) -> bool:
         is_same = self.backend is None or self.backend() is attachment.backend
-        return is_same and self.device == attachment.info.device
+        return is_same and (self.device, self.serial) == (attachment.info.device, attachment.info.serial)
 
 
 class Memory:
@@ -36,14 +38,17 @@ class Memory:
         """Whatever `quirks` have learned."""
         backend = None if attachment.backend.is_shared else weakref.ref(attachment.backend)
         self._lessons.pop(attachment.key, None)
-        self._lessons[attachment.key] = Lesson(attachment.info.device, backend, quirks)
+        self._lessons[attachment.key] = Lesson(attachment.info.device, attachment.info.serial, backend, quirks)
         while len(self._lessons) > MOST:
             del self._lessons[next(iter(self._lessons))]
 
     def recall(self, attachment: Attachment, quirks: Quirks | None) -> Quirks | None:
         """The quirks, and what was learned of the attachment's device."""
         lesson = self._lessons.get(attachment.key)
-        if lesson is None or not lesson.is_about(attachment):
+        if lesson is None:
+            return quirks
+        if not lesson.is_about(attachment):
+            del self._lessons[attachment.key]
             return quirks
         device = attachment.info.device
         own = tabled(device.vid, device.pid, device.release) if quirks is None else quirks

@@ -17,6 +17,7 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.scsi.block import SynchronizeCache10
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
 from scsiusb.transport.base import Direction
@@ -74,11 +75,24 @@ class Patience:
             return False
         if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
             self._attentions += 1
-            return self._attentions <= self._policy.unit_attentions
+            return self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
             time.sleep(self._policy.interval)
             return True
-        return _is_passing(error) and self._allows_failure()
+        if not _is_passing(error) or isinstance(command, SynchronizeCache10):
+            return False
+        if self._allows_failure():
+            return True
+        error.what += self._times
+        return False
+
+    def confirm(self) -> None:
+        """Before the command is sent again: raises where that must not be."""
+        if self._confirm is not None:
+            try:
+                self._confirm()
+            except TransportError as error:
+                self.await_repetition(error)
 
     def _may_hide_one(self, sense: Sense) -> bool:
         """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
@@ -112,5 +126,9 @@ class Patience:
 
 
 def _is_passing(error: CheckCondition) -> bool:
-    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again."""
-    return isinstance(error, (AbortedCommand, HardwareError)) or error.sense.key == NO_SENSE
+    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again.
+
+    One of an earlier command will not be told a second time, and a second flush would say that all is well.
+    """
+    is_empty = error.sense.key == NO_SENSE
+    return not error.sense.deferred and (isinstance(error, (AbortedCommand, HardwareError)) or is_empty)

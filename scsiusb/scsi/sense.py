@@ -154,6 +154,17 @@ class Sense:
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x29)
 
     @property
+    def is_vague(self) -> bool:
+        """Nothing, or an attention without a name: what there was to tell is lost."""
+        return self.key in (NO_SENSE, UNIT_ATTENTION) and not (self.asc or self.ascq)
+
+    @property
+    def is_cut(self) -> bool:
+        """Too short to hold the additional sense code."""
+        is_descriptor = bool(self.raw) and self.raw[0] & RESPONSE_CODE in DESCRIPTOR_CODES
+        return len(self.raw) < (4 if is_descriptor else 14)
+
+    @property
     def needs_start(self) -> bool:
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 from scsiusb.errors import (
+    AbortedCommand,
     CheckCondition,
+    HardwareError,
     MalformedReply,
+    MediumError,
     NotReady,
     TransportError,
 )
@@ -96,12 +99,16 @@ class LogicalUnit:
             while True:
                 received = self.transfer(command, buffer, retry=retry, timeout=timeout)
                 try:
-                    return command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
+                    reply = command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
                 except MalformedReply as error:
                     if is_last:
                         raise
                     log.info("LUN %d: %s; trying again", self.lun, error.what)
                     is_last = True
+                    continue
+                if isinstance(reply, Sense):
+                    self._note(reply)
+                return reply
 
     def transfer(
         self,
@@ -110,12 +117,14 @@ class LogicalUnit:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
+        check: Callable[[], None] | None = None,
         confirm: Callable[[], None] | None = None,
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
+        `check` is called before each sending, with no other command in between, and raises where it must not be sent.
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent
-        again after a failed exchange: it is called before, and raises where the device may be another one.
+        again: it is called before, and raises where the device may be another one.
         """
         cdb = command.cdb()
         timeout = timeout or self.timeout
@@ -123,13 +132,12 @@ class LogicalUnit:
         while True:
             try:
                 with self.transport.hold():  # another thread's command would take the sense away
+                    if check is not None:
+                        check()
                     completion = self._send(command, cdb, buffer, timeout)
                     if completion.status == GOOD:
                         return self._processed(command, completion, buffer)
-                    sense = self.auto_sense(timeout)
-                    if sense.is_unit_not_supported and patience.is_worn:
-                        sense = self._without_sense(sense, timeout)
-                    self._note(sense)
+                    sense = self._sense(patience, timeout)
             except TransportError as failure:
                 patience.await_repetition(failure)
                 continue
@@ -139,7 +147,24 @@ class LogicalUnit:
             error = error_for(sense, str(command))
             if not patience.allows(error):
                 raise error
-            log.debug("LUN %d: %s; trying again", self.lun, error)
+            log.info("LUN %d: %s; trying again", self.lun, error.what)
+            patience.confirm()
+
+    def _sense(self, patience: Patience, timeout: float | None) -> Sense:
+        """Why the command failed. Lost on the way, it may have been a change or a reset, which is told only once."""
+        try:
+            sense = self.auto_sense(timeout)
+            if sense.is_unit_not_supported and patience.is_worn:
+                sense = self._without_sense(sense, timeout)
+        except BaseException:
+            self._attentions.medium_changes += 1
+            self._attentions.resets += 1
+            raise
+        self._note(sense)
+        if sense.is_vague:
+            self._attentions.resets += 1
+            self._attentions.medium_changes += sense.is_cut
+        return sense
 
     def _note(self, sense: Sense) -> None:
         """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
@@ -172,7 +197,9 @@ class LogicalUnit:
             return
         self.execute(SynchronizeCache10(), timeout=timeout)
         if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
-            self._note(self.request_sense())
+            error = error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
+            if isinstance(error, (MediumError, HardwareError, AbortedCommand)):
+                raise error
 
     def make_ready(self) -> None:
         """As `test_unit_ready`; a unit that waits to be started is started."""

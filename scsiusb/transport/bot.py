@@ -33,7 +33,7 @@ from scsiusb.transport.formats import (
     MAX_LUN,
     STATUS_PHASE_ERROR,
 )
-from scsiusb.transport.recovery import PORT_RESET, Failures, Recovery, note_rung, recover
+from scsiusb.transport.recovery import Failures, Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
 from scsiusb.usb.quirks import Quirk
@@ -74,7 +74,6 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._failures = Failures()
         self._owes_data = self._is_silent = False
-        self.resets = 0
         self._in_exchange = False
         self._thread = 0
         self._closed = False
@@ -190,6 +189,11 @@ class BulkOnlyTransport:
             finally:
                 self._recover(CONTROL_TIMEOUT)
 
+    @property
+    def resets(self) -> int:
+        """How often the device was reset at its port."""
+        return self._port.resets
+
     def check_identity(self) -> None:
         """Raises DeviceGone where the device that answers now is not the one that was opened."""
         with self._lock:
@@ -224,6 +228,7 @@ class BulkOnlyTransport:
             raise DeviceBusy(f"a command to {self._port.info} is under way in this thread", "raise an exception first")
 
     def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
+        self._owes_data = direction is Direction.OUT and len(buffer) > 0
         self._send_cbw(lun, cdb, direction, len(buffer), deadline)
         count, overflow = 0, False
         if direction is Direction.IN and buffer:
@@ -244,6 +249,7 @@ class BulkOnlyTransport:
         CBW_CODEC.pack_into(self._cbw, self._tag, length, flags, lun, len(cdb), cdb)
         code, count = self._port.write(self._cbw, _milliseconds(deadline))
         if code is Code.PIPE:
+            self._owes_data = False
             raise TransferStalled("CBW phase: the device refused the command block (STALL)")
         self._port.check(code, "CBW phase")
         if count != CBW_CODEC.length:
@@ -261,7 +267,6 @@ class BulkOnlyTransport:
         return count, code is Code.OVERFLOW
 
     def _data_out(self, buffer: memoryview, deadline: float) -> int:
-        self._owes_data = True
         code, count = self._port.write(buffer, _milliseconds(deadline))
         if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
             note_rung(self._port, CLEAR_HALT, logging.DEBUG)
@@ -304,7 +309,7 @@ class BulkOnlyTransport:
             raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
         if self._learns_signature:
             self._learn_signature(signature)
-        if signature != self._signature:
+        if signature not in (self._signature, CSW_SIGNATURE):
             raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
         if status == STATUS_PHASE_ERROR:
             raise PhaseError("the device reports a phase error")
@@ -358,7 +363,6 @@ class BulkOnlyTransport:
         # and one that ignores it in data-out takes the next CBW for data.
         thorough = self._failures.count > 1 or self._owes_data or self._is_silent
         recovery = recover(self._port, seconds, thorough=thorough)
-        self.resets += PORT_RESET in recovery.tried
         if recovery.error is None:
             self._owes_data = self._is_silent = False
             self._out_of_step = False

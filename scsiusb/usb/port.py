@@ -49,6 +49,7 @@ class Port:
         quirks: Quirks | None = None,
     ) -> None:
         self.info = info
+        self.resets = 0
         device = info.device
         self.quirks = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
         self._before_taking = before_taking
@@ -128,6 +129,7 @@ class Port:
 
     def reset(self) -> None:
         """Resets the device at its port and sets our alternate setting again. DeviceGone: it came back as another."""
+        self.resets += 1  # first: it may have been done, whatever breaks in
         try:
             self._handle.reset()
         except UsbError as error:
@@ -142,15 +144,18 @@ class Port:
         if len(device) < DEVICE_DESCRIPTOR_LENGTH:
             raise MalformedReply(f"the device descriptor of {self.info} has only {len(device)} bytes")
         vid, pid = int.from_bytes(device[8:10], "little"), int.from_bytes(device[10:12], "little")
-        serial = self._string(device[16]) if device[16] else None
-        known = self.info.serial
-        if (vid, pid) != (self.info.vid, self.info.pid) or (known and known.strip() != serial):
+        serial = self._string(device[16]) if device[16] else ""
+        known = _comparable(self.info.serial or serial)
+        if (vid, pid) != (self.info.vid, self.info.pid) or known != _comparable(serial):
             other = f"{vid:04x}:{pid:04x}, serial {serial}"
             raise DeviceGone(f"another device ({other}) answers in the place of {self.info}")
 
     def _string(self, index: int) -> str:
-        data = self._descriptor(STRING_DESCRIPTOR, index, ENGLISH, 255)
-        return printable(data[2 : data[0] if data else 0].decode("utf-16-le", "replace").partition("\0")[0]).strip()
+        """In the device's first language, as the enumeration asks for it."""
+        languages = self._descriptor(STRING_DESCRIPTOR, 0, 0, 255)
+        language = int.from_bytes(languages[2:4], "little") or ENGLISH
+        data = self._descriptor(STRING_DESCRIPTOR, index, language, 255)
+        return printable(data[2 : (data[0] if data else 0) & ~1].decode("utf-16-le", "replace"))
 
     def _descriptor(self, kind: int, index: int, language: int, length: int) -> bytes:
         """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
@@ -284,6 +289,11 @@ class _Buffers:
         finally:
             del self._all[key]
             entry.release()
+
+
+def _comparable(serial: str) -> str:
+    """What every reader of a string descriptor agrees on: letters that all show alike, up to where some stop."""
+    return "".join(letter for letter in serial if letter.isascii() and letter.isalnum())
 
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,6 +18,8 @@ GIVEN_LETTERS: Final = "quirks= of open"
 ROW: Final = re.compile(r"\s*(?:0[xX])?([0-9a-fA-F]{1,4}):(?:0[xX])?([0-9a-fA-F]{1,4}):([^:]*)")
 EXAMPLE: Final = "VID:PID:letters, such as 152d:2329:r"
 COMMENT: Final = "#"
+LARGEST: Final = 1 << 20  # bytes of the file
+UNBLOCKED: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class UserRow(NamedTuple):
@@ -82,12 +86,25 @@ def path() -> Path:
 
 
 def _file() -> Iterator[UserRow]:
-    """Raises OSError where there is a file that cannot be read."""
+    """Raises OSError where there is a file that cannot be read, ValueError where it cannot be one of quirks."""
     name = path()
     try:
-        text = name.read_text(encoding="utf-8", errors="replace")
+        data = _read(name)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    text = data.decode("utf-8-sig", errors="replace")
+    for number, line in enumerate(text.split("\n"), 1):  # a comment may hold what else ends a line for Python
         content, _, why = line.partition(COMMENT)
         yield from parse_rows(content, f"{name}, line {number}", why.strip())
+
+
+def _read(name: Path) -> bytes:
+    """Without a wait for whoever would write to a FIFO."""
+    descriptor = os.open(name, os.O_RDONLY | UNBLOCKED)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "the file with your quirks is not a regular file", str(name))
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise ValueError(f"{name}: more than {LARGEST} bytes are no list of quirks; make it shorter")
+    return data

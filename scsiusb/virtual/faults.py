@@ -267,7 +267,9 @@ class Fault:
 def _kind(name: str) -> Kind:
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, 1)
-        raise ValueError(f"no fault is called {name!r}; {f'{near[0]}?' if near else 'there are ' + ', '.join(KINDS)}")
+        raise ValueError(
+            f"no fault is called {name!r}; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(KINDS)}"
+        )
     return KINDS[name]
 
 
@@ -279,7 +281,7 @@ def _read_value(kind: Kind, text: str | None) -> Value:
     try:
         return kind.value.read(text)
     except ValueError:
-        raise ValueError(f"{kind.name}={text!r}: it takes {kind.value.needs}") from None
+        raise ValueError(f"{kind.name} takes {kind.value.needs}, not {text!r}") from None
 
 
 def _value(kind: Kind, value: Value) -> Value:

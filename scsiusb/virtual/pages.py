@@ -36,7 +36,8 @@ def _supported_pages(unit: Unit) -> bytes:
 
 
 def _unit_serial_number(unit: Unit) -> bytes:
-    return unit.serial.encode("ascii", "replace")
+    serial = unit.device_serial if unit.serial is None else unit.serial
+    return serial.encode("ascii", "replace")
 
 
 def _device_identification(unit: Unit) -> bytes:

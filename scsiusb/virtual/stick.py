@@ -18,7 +18,7 @@ from scsiusb.virtual.media import File, Memory
 from scsiusb.virtual.misbehaviour import Misbehaving
 from scsiusb.virtual.script import Script
 from scsiusb.virtual.target import Target
-from scsiusb.virtual.unit import Unit
+from scsiusb.virtual.unit import SERIAL, Unit
 
 _SLICE = 0.05  # seconds: on Windows a wait keeps KeyboardInterrupt from getting through
 
@@ -65,6 +65,8 @@ class Stick:
         self.configuration = 0
         self.alternates: dict[int, int] = {}
         self._targets = _targets(units, self.settings)
+        for unit in self.units:
+            unit.device_serial = self.identity.serial or SERIAL
         self._functions = {
             (setting.interface, setting.alternate): self._function(setting, manners or Manners())
             for setting in self.settings

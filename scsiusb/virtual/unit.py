@@ -23,6 +23,7 @@ from scsiusb.virtual.sense import (
 from scsiusb.virtual.task import Task
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
+SERIAL = "000000000001"  # of a unit in a device that has no serial number
 _NACA = 0x04  # of the CONTROL byte (SAM-5 5.2)
 
 
@@ -30,6 +31,7 @@ class Unit:
     """A logical unit with its medium, or without one.
 
     `becoming_ready` counts the commands that are still answered with LOGICAL UNIT IS IN PROCESS OF BECOMING READY.
+    `serial`, for the vital product data; None: that of the stick's `Identity`.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Unit:
         vendor: str = "scsiusb",
         product: str = "Virtual Stick",
         revision: str = "1.00",
-        serial: str = "000000000001",
+        serial: str | None = None,
         version: int = 0x06,
         maximum_transfer: int = 0,
     ) -> None:
@@ -53,7 +55,8 @@ class Unit:
         self.removable = removable
         self.write_protected = write_protected
         self.becoming_ready = becoming_ready
-        self.vendor, self.product, self.revision, self.serial = vendor, product, revision, serial
+        self.vendor, self.product, self.revision = vendor, product, revision
+        self.serial, self.device_serial = serial, SERIAL  # the latter is the stick's to set
         self.version = version  # of the standard INQUIRY data: 06h is SPC-4
         self.maximum_transfer = maximum_transfer  # in blocks; 0: no limit
         self.medium = medium

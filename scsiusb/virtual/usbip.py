@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import threading
@@ -357,4 +358,5 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise
     except OSError as error:
-        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+        words = os.strerror(error.errno) if error.errno else str(error)  # socket adds to it what the name tells already
+        raise OSError(error.errno, words, f"{host}:{port}") from error

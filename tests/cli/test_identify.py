@@ -152,7 +152,7 @@ def test_supported_pages_are_hex_with_names(cli: Cli, attach: Attached, name: st
 
 def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
     attach(stick())
-    name = "scsiusb Virtual Stick   000000000001"
+    name = f"scsiusb Virtual Stick   {Identity().serial}"
     assert cli("inquiry", "--page", "di").text.splitlines() == [
         "of            kind           value",
         f"logical unit  T10 vendor ID  {name}",

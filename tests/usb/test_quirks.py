@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,31 @@ def test_an_error_in_the_file_is_not_silent(users_file: Path) -> None:
 def test_a_file_that_cannot_be_read_is_not_silent(users_file: Path) -> None:
     users_file.mkdir()
     with pytest.raises(OSError, match="quirks"):
+        row_for(1, 2)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("sign", ["", "\ufeff"])
+def test_a_line_of_the_file_ends_where_an_editor_shows_it(users_file: Path, sign: str, end: str) -> None:
+    """And a byte order mark is none of its letters."""
+    comments = "\u2028 \x0c \x85 1:2:Vz"
+    users_file.write_bytes(f"{sign}421:433:G  # a {comments}{end}{end}421:434:m{end}".encode())
+    assert sources() == ("G", [f"{users_file}, line 1"])
+    assert sources(pid=0x0434) == ("m", [f"{users_file}, line 3"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
+def test_a_fifo_in_place_of_the_file_is_not_waited_for(users_file: Path) -> None:
+    os.mkfifo(users_file)
+    with pytest.raises(OSError, match=r"not a regular file: '.*quirks'"):
+        row_for(1, 2)
+
+
+def test_a_file_that_is_too_large_is_not_read(users_file: Path) -> None:
+    users_file.write_bytes(b"#" * quirks_user.LARGEST)
+    assert row_for(1, 2) is None
+    users_file.write_bytes(b"#" * (quirks_user.LARGEST + 1))
+    with pytest.raises(ValueError, match=r"quirks: more than 1048576 bytes"):
         row_for(1, 2)
 
 

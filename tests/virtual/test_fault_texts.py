@@ -147,7 +147,7 @@ def test_a_text_has_one_plain_form(text: str, plain: str) -> None:
     ("text", "message"),
     [
         ("", "no fault is called ''"),
-        ("stal", "no fault is called 'stal'; stall?"),
+        ("stal", "no fault is called 'stal'; did you mean stall?"),
         ("zzzzz", "there are stall"),
         ("@csw", "no fault is called"),
         ("stall@", "a phase is missing"),

@@ -25,17 +25,24 @@ def run(options: argparse.Namespace, report: Report) -> None:
     runs = {row["stage"]: row for path in options.runs for row in _rows(path) if "campaign" in row}
     found = {_key(row): row for path in options.runs for row in _rows(path) if "scenario" in row}
     text = "\n".join([_facts(runs), "", *_table(found), "", *_compared(found), ""])
-    document = options.document.read_text()
+    document = _read(options.document)
     head, mark, _ = document.partition(MARK)
-    options.document.write_text(f"{head}{mark}\n\n{text}")
+    options.document.write_text(f"{head}{mark}\n\n{text}", encoding="utf-8")
     report.words = [f"{len(found)} rows"]
 
 
 MARK: Final = "<!-- what follows is made by `tools/campaign table` -->"
 
 
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SystemExit(f"{path}: {error.strerror}; run this in the project's folder, or name the files") from None
+
+
 def _rows(path: Path) -> Iterator[Row]:
-    for line in path.read_text().splitlines():
+    for line in _read(path).splitlines():
         yield json.loads(line)
 
 
