@@ -35,3 +35,13 @@ def test_whatever_a_device_does_wrong_is_right_or_an_error_and_what_is_reported_
     writes = started("writes", "--writes", 150)
     assert sum(summary(part)["scenarios"] for part in parts) > 100
     assert summary(writes)["faults_met"] > 80
+
+
+def test_a_table_that_is_made_elsewhere_says_where_it_should_be(tmp_path: Path) -> None:
+    run = tmp_path / "run.json"
+    run.write_text('{"campaign": "faults", "stage": "virtual", "seed": 1, "seconds": 1}\n')
+    command = [sys.executable, str(TOOL), "table", str(run)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "run this in the project's folder" in ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle
 from scsiusb.virtual.bot import DataIn, DataOut, Manners
+from scsiusb.virtual.task import Task
 from tests.sticks import Answer, MeddledBus, Wire
 
 TIMEOUT = 0.05
 AREA = Area(1, 4)
-SERIALS = ["vpd-serial"]  # the unit has a serial number of its own
 
 
 def examine(where: Stick | Bus, *names: str, lun: int = 0, area: Area | None = None) -> Report:
@@ -65,7 +66,7 @@ def test_what_could_write_is_marked() -> None:
 def test_all_manners_that_the_specification_allows_pass(data_in: DataIn, data_out: DataOut) -> None:
     report = examine(Stick([disk()], manners=Manners(data_in, data_out, data_in is DataIn.STALL)), area=AREA)
     early = ["early-end-stalls"] if data_in is DataIn.SHORT else []  # BOT 6.7.2 has a STALL there
-    assert (report.failed, report.warned, report.ended) == ([], early + SERIALS, "")
+    assert (report.failed, report.warned, report.ended) == ([], early, "")
     assert report.count(Verdict.SKIP) == 1  # it has no BOS
 
 
@@ -74,7 +75,7 @@ def test_all_manners_that_the_specification_allows_pass(data_in: DataIn, data_ou
 )
 def test_every_speed_and_block_size_passes(speed: str, block_size: int) -> None:
     report = examine(Stick([disk(64, block_size)], Identity(speed=speed)), area=AREA)
-    assert (report.failed, report.warned, report.ended) == ([], SERIALS, "")
+    assert (report.failed, report.warned, report.ended) == ([], [], "")
     assert report.count(Verdict.SKIP) <= 2
 
 
@@ -97,14 +98,14 @@ def test_every_speed_and_block_size_passes(speed: str, block_size: int) -> None:
 )
 def test_every_kind_of_unit_passes(make: Callable[[], Unit]) -> None:
     report = examine(Stick([make()]), area=AREA)
-    assert (report.failed, report.warned, report.ended) == ([], SERIALS, "")
+    assert (report.failed, report.warned, report.ended) == ([], [], "")
 
 
 def test_every_lun_passes() -> None:
     stick = Stick([disk(), Unit(), disk(32, 4096), Unit.cd_rom()])
     for lun in range(4):
         report = examine(stick, lun=lun)
-        assert (report.failed, report.warned, report.ended) == ([], SERIALS, "")
+        assert (report.failed, report.warned, report.ended) == ([], [], "")
 
 
 def test_without_a_medium_only_what_needs_one_is_skipped() -> None:
@@ -335,9 +336,9 @@ def test_nothing_is_written_to_a_medium_that_took_the_place_of_the_tested_one(na
     other = Memory(random.Random(2).randbytes(64 * 512))
     units.append(Unit(Swapped(units, other)))
     before = bytes(other.data)
-    report = examine(Stick(units), name, "case-3", area=AREA)
+    report = examine(Stick(units), name, area=AREA)
     assert (other.writes, bytes(other.data)) == (0, before)
-    assert "the medium was changed" in report.ended
+    assert name == "write-protect" or "the medium was changed" in report.ended  # that one writes what is there
     if name == "case-12":
         assert report.ended == "the medium was changed; LBA 1-2 of the old one may hold a test pattern"
         assert [(each.verdict, each.detail) for each in report.results] == [(Verdict.SKIP, report.ended)]
@@ -501,3 +502,35 @@ def test_the_docs_have_every_check() -> None:
         severity = "" if check.severity is Severity.MUST else "should"
         wanted.append(f"| `{check.name}` | {check.section} | {severity} | {check.demand} |")
     assert rows == wanted
+
+
+@pytest.mark.parametrize("fault", ["sense=3/03/00", "sense=B/00/00", "stall@cbw", "phase-error@csw"])
+def test_the_old_content_is_put_back_although_that_fails_at_first(fault: str) -> None:
+    first = 4  # the number of a WRITE of case 12 that puts the content back is found by trying
+    for number in range(first, 30):
+        medium = Memory(bytes(range(256)) * 2 * 64)
+        before = bytes(medium.data)
+        report = examine(Stick([Unit(medium)], faults=[f"{fault},opcode=2A,command={number}"]), "case-12", area=AREA)
+        assert bytes(medium.data) == before, number
+        assert report.ended == ""
+
+
+def test_content_that_cannot_be_put_back_is_kept_in_a_file_and_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    medium = Memory(bytes(range(256)) * 2 * 64)
+    before = bytes(medium.data)
+
+    class Worn(Unit):
+        def execute(self, cdb: bytes) -> Task:
+            if cdb[0] == 0x2A and bytes(medium.data) != before:
+                return Unit(None).execute(cdb)  # every write but the first fails
+            return super().execute(cdb)
+
+    report = examine(Stick([Worn(medium)]), "case-12", "case-13", area=AREA)
+    assert "LBA 1-2 does NOT hold its old content" in report.ended
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in report.ended
+    assert kept.read_bytes() == before[512 : 3 * 512]
+    assert [result.check.name for result in report.results] == ["case-12"]

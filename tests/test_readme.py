@@ -40,9 +40,17 @@ def test_asyncio() -> None:
     exec(compile(STICKS[2], "README.md", "exec"), names)
 
 
+def test_a_stick_that_misbehaves(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(STICKS[3], "README.md", "exec"), {})
+    sense, fired = capsys.readouterr().out.splitlines()
+    assert "3/11/00" in sense
+    assert "stall" in fired
+    assert "sense" in fired
+
+
 def test_a_command_of_ones_own() -> None:
     with pytest.raises(scsiusb.UnsupportedOpcode, match="READ TEMPERATURE"):
-        exec(compile(STICKS[3], "README.md", "exec"), {})
+        exec(compile(STICKS[4], "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,6 +62,6 @@ def test_the_shell_examples_run(command: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     named = {command.split()[0] for command in COMMANDS}
     assert named == {"inquiry", "capacity", "read", "write", "raw", "check", "quirks"}

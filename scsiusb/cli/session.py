@@ -47,7 +47,8 @@ def sized(device: str | None) -> Iterator[None]:
     except ValueError as error:
         if device is None or not device.startswith(VIRTUAL):
             raise
-        raise wrong_size(error, device.removeprefix(VIRTUAL)) from error
+        said = error if str(error).startswith(VIRTUAL) else ValueError(f"{device}: {error}")
+        raise wrong_size(said, device.removeprefix(VIRTUAL)) from error
 
 
 def _tell_unused_quirks(info: InterfaceInfo) -> None:

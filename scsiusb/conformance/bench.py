@@ -220,7 +220,7 @@ class Bench:
 
     def revive(self) -> str:
         """In step again after a check; returns what is to be said of how it came there. DeviceDead if not at all."""
-        self._note_failure()
+        self.note_failure()
         if self.recovers and self._recovered_and_settled():
             return ""
         self.exchange.port.reset()
@@ -272,7 +272,7 @@ class Bench:
         self._lies_about_tags = not again.has_csw
         return self._lies_about_tags
 
-    def _note_failure(self) -> None:
+    def note_failure(self) -> None:
         """The sense of the last command, which nobody asked for, may be that the medium was changed."""
         last = self.exchange.last
         if self.area is not None and last is not None and last.is_failed:
@@ -292,6 +292,10 @@ class Bench:
 
 class DeviceDead(Exception):
     """Nothing that can be done from here brings the device back."""
+
+
+class NotPutBack(Exception):
+    """Blocks that a check wrote to do not have their old content again."""
 
 
 class MediumChanged(Exception):

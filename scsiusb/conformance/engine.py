@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged
+from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged, NotPutBack
 from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
 from scsiusb.conformance.exchange import Exchange
 from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
@@ -66,7 +66,7 @@ def run(
                 _make(bench, check, keep)
     except DeviceGone as error:
         report.ended = f"the device has gone: {error.what}"
-    except (DeviceDead, MediumChanged) as error:
+    except (DeviceDead, MediumChanged, NotPutBack) as error:
         report.ended = str(error)
     except DeviceClosed:
         raise
@@ -85,6 +85,9 @@ def _make(bench: Bench, check: Check, keep: Callable[[Result], None]) -> None:
         raise
     except MediumChanged as error:
         keep(_result(bench, check, Verdict.SKIP, str(error), began))
+        raise
+    except NotPutBack as error:
+        keep(_result(bench, check, Verdict.FAIL, str(error), began))
         raise
     result = replace(result, evidence=tuple(bench.exchange.evidence), seconds=time.monotonic() - began)
     try:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from scsiusb.conformance.bench import Bench, MediumChanged
+from scsiusb.conformance.bench import Bench, DeviceDead, MediumChanged, NotPutBack
 from scsiusb.conformance.check import Check, Unsuited, Violation
 from scsiusb.conformance.exchange import Ended
+from scsiusb.errors import TransportError
 from scsiusb.scsi.block import TOO_LARGE_FOR_10, Write10, Write16
 from scsiusb.scsi.primary import ModeSense6
 from scsiusb.transport.base import FAILED, GOOD, Direction
@@ -17,6 +19,7 @@ from scsiusb.usb.backend import Code
 
 WRITE_PROTECTED: Final = 0x80
 PROTECTED: Final = (0x7, 0x27, 0x00)
+TRIES: Final = 3
 PATTERN: Final = bytes(range(256))
 
 
@@ -31,11 +34,16 @@ class Range:
         if self.new[: self.size] == self.old[: self.size]:
             self.new = bytes(byte ^ 0xFF for byte in self.new)
 
+    def __str__(self) -> str:
+        return f"LBA {self.lba}-{self.lba + self.blocks - 1}" if self.blocks > 1 else f"LBA {self.lba}"
+
     def writing(self, blocks: int) -> Write10 | Write16:
         kind = Write10 if self.lba + blocks - 1 < TOO_LARGE_FOR_10 else Write16
         return kind(self.lba, blocks, block_size=self.size)
 
     def there(self) -> bytes:
+        self.bench.note_failure()  # which the READ would hide
+        self.bench.require_same_medium()
         return self.bench.read(self.lba, self.blocks)
 
     def require(self, ended: Ended, *rights: bytes) -> None:
@@ -66,18 +74,39 @@ def _range(bench: Bench, blocks: int) -> Iterator[Range]:
 
 
 def _put_back(bench: Bench, found: Range) -> None:
-    bench.revive()
+    """Tries more than once; where it cannot be done, the run ends, and the old content is in a file."""
+    trouble = "the device has gone"
+    try:
+        bench.revive()
+        for _ in range(TRIES):
+            trouble = _tried_to_put_back(bench, found)
+            if not trouble:
+                bench.flush()
+                return
+            bench.reset_port()
+            bench.settle()
+    except MediumChanged:
+        text = f"the medium was changed; {found} of the old one may hold a test pattern"
+        raise MediumChanged(text) from None
+    except (DeviceDead, TransportError) as error:
+        raise NotPutBack(_saved(found, str(error))) from error
+    raise NotPutBack(_saved(found, trouble))
+
+
+def _tried_to_put_back(bench: Bench, found: Range) -> str:
+    """What went wrong; empty: the old content is there."""
     try:
         bench.require_same_medium()
         bench.good(found.writing(found.blocks), payload=found.old)
-        bench.flush()
-        there = found.there()
-    except MediumChanged:
-        last = found.lba + found.blocks - 1
-        text = f"the medium was changed; LBA {found.lba}-{last} of the old one may hold a test pattern"
-        raise MediumChanged(text) from None
-    if there != found.old:
-        raise Violation("WRITE of the old content, then a READ", "other content", "what was written")
+        return "" if found.there() == found.old else "a READ gives other content"
+    except Violation as violation:
+        return str(violation)
+
+
+def _saved(found: Range, trouble: str) -> str:
+    with tempfile.NamedTemporaryFile(prefix="scsiusb-check-", suffix=f"-lba{found.lba}.img", delete=False) as file:
+        file.write(found.old)
+    return f"{found} does NOT hold its old content, which is in {file.name} now: {trouble}"
 
 
 def agree(bench: Bench) -> str:

@@ -19,7 +19,7 @@ ROW: Final = re.compile(r"\s*(?:0[xX])?([0-9a-fA-F]{1,4}):(?:0[xX])?([0-9a-fA-F]
 EXAMPLE: Final = "VID:PID:letters, such as 152d:2329:r"
 COMMENT: Final = "#"
 LARGEST: Final = 1 << 20  # bytes of the file
-UNBLOCKED: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+UNBLOCKED: Final = getattr(os, "O_NONBLOCK", 0)  # Windows has neither it nor a FIFO among its files
 
 
 class UserRow(NamedTuple):
@@ -100,9 +100,8 @@ def _file() -> Iterator[UserRow]:
 
 def _read(name: Path) -> bytes:
     """Without a wait for whoever would write to a FIFO."""
-    descriptor = os.open(name, os.O_RDONLY | UNBLOCKED)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    with open(name, "rb", opener=lambda file, flags: os.open(file, flags | UNBLOCKED)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "the file with your quirks is not a regular file", str(name))
         data = file.read(LARGEST + 1)
     if len(data) > LARGEST:

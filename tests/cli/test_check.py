@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 import pytest
 
 from scsiusb.cli import ask
+from scsiusb.cli.check import check_command
 from scsiusb.conformance.table import CHECKS
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
@@ -74,6 +76,33 @@ def test_only_and_skip_take_names_and_patterns(cli: Cli) -> None:
     words = ["--only", "case-*", "--only", "csw-tag", "--skip", "case-?*", "--skip", "nothing-*"]
     assert cli("check", "virtual:", *words[:6], "--json").json["checks"][0]["check"] == "csw-tag"
     assert cli("check", "virtual:", *words).failed(1, "nothing-*", "--list")
+
+
+def test_a_run_that_judged_nothing_is_no_success(cli: Cli) -> None:
+    ended = cli("check", "virtual:", "--only", "case-12")
+    assert ended.status == 99
+    assert ended.err == "scsiusb: error: no check could be made; each line that begins with -- tells why\n"
+    assert "named for that; give --destructive --lba N --blocks N\n" in ended.text
+    ended = cli("check", "virtual:", "--only", "case-12", "--skip", "case-12", "--json")
+    assert (ended.status, ended.json["checks"]) == (99, [])
+    assert "--only and --skip leave none" in ended.err
+
+
+def test_the_json_of_a_skipped_check_says_how_to_make_it(cli: Cli) -> None:
+    ended = cli("check", "virtual:", "--only", "case-12", "--json")
+    assert row(ended, "case-12")["detail"].endswith("; give --destructive --lba N --blocks N")
+
+
+def test_the_serial_number_of_a_stick_is_that_of_its_unit(cli: Cli) -> None:
+    ended = cli("check", "virtual:", "--only", "vpd-serial", "--json")
+    assert row(ended, "vpd-serial")["verdict"] == "pass"
+
+
+def test_the_names_of_checks_are_completed() -> None:
+    for name in ("only", "skip"):
+        option = next(each for each in check_command.params if each.name == name)
+        items = option.shell_complete(click.Context(check_command), "vpd-s")
+        assert "vpd-serial" in [item.value for item in items]
 
 
 def test_the_list_needs_no_device(cli: Cli) -> None:

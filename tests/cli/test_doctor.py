@@ -17,7 +17,7 @@ from scsiusb.errors import DeviceUnsupported
 from scsiusb.manager import folders, lease
 from scsiusb.manager.lease import Seen
 from scsiusb.manager.record import Record
-from scsiusb.usb import diagnosis, linux, udev
+from scsiusb.usb import diagnosis, linux, quirks_user, udev
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.diagnosis import Library, Sandbox
 from scsiusb.virtual import Bus, Stick, Unit, uas_interface
@@ -52,6 +52,8 @@ class Computer:
         patch.setattr(folders, "own", lambda: [root / "leases"])
         patch.setattr(lease, "leases", lambda: self.leases)
         patch.setattr(lease, "holder", lambda info: self.holder)
+        patch.setattr(quirks_user, "path", lambda: root / "quirks")
+        patch.delenv(quirks_user.VARIABLE, raising=False)
 
     def plug(self, *sticks: Stick) -> None:
         for each in sticks:
@@ -352,6 +354,27 @@ def test_nowhere_to_put_a_lease(computer: Computer, tmp_path: Path) -> None:
     assert "XDG_RUNTIME_DIR" in str(row.remedy)
     computer.patch.setattr(folders, "own", list)
     assert not computer.rows()["lease folder"].ok
+
+
+# --- the user's quirks ----------------------------------------------------------------------------
+
+
+def test_the_users_quirks_are_read(computer: Computer) -> None:
+    assert computer.rows()["quirks"].detail == f"0 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} is not there"
+    computer.patch.setenv("SCSIUSB_QUIRKS", "1:2:r,3:4:m")
+    (computer.root / "quirks").write_text("1:2:r\n")
+    assert computer.rows()["quirks"].detail == f"2 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} can be read"
+
+
+def test_quirks_that_cannot_be_read_are_told(computer: Computer) -> None:
+    (computer.root / "quirks").write_text("\nnonsense\n")
+    in_file = computer.rows()["quirks"]
+    computer.patch.setenv("SCSIUSB_QUIRKS", "bad")
+    in_variable = computer.rows()["quirks"]
+    assert not in_file.ok
+    assert f"{computer.root / 'quirks'}, line 2" in in_file.detail
+    assert in_file.remedy == "correct it; `scsiusb quirks --list` has the letters"
+    assert (in_variable.ok, in_variable.detail.startswith("SCSIUSB_QUIRKS: 'bad'")) == (False, True)
 
 
 # --- other platforms ------------------------------------------------------------------------------

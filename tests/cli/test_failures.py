@@ -109,7 +109,10 @@ def test_a_lun_that_the_device_does_not_have(cli: Cli, attach: Attached) -> None
 def test_a_virtual_file_of_the_wrong_length_is_named(cli: Cli, tmp_path: Path, length: int) -> None:
     path = tmp_path / "odd"
     path.write_bytes(bytes(length))
-    assert cli("inquiry", f"virtual:{path}").failed(1, f"virtual:{path}: {length} bytes")
+    assert cli("inquiry", f"virtual:{path}").failed(
+        1, f"virtual:{path}: {length} bytes", f"truncate -s {length // 512 * 512 + 512} "
+    )
+    assert cli("quirks", f"virtual:{path}").failed(1, f"virtual:{path}: {length} bytes")
 
 
 def test_a_directory_is_no_virtual_stick(cli: Cli, tmp_path: Path) -> None:

@@ -278,10 +278,10 @@ def test_sense_in_words(cli: Cli, attach: Attached) -> None:
 def test_verbose_says_what_was_tried_again_wherever_it_stands(cli: Cli, attach: Attached) -> None:
     attach(stick())
     assert cli("capacity").err == ""
-    for words in (["-vv", "capacity"], ["capacity", "-vv"], ["-v", "capacity", "-v"]):
+    for words in (["-v", "capacity"], ["capacity", "-v"], ["-v", "capacity", "-v"]):
         attach.bus.unplug(attach.devices()[0].device)
         attach(stick())
-        assert "scsiusb: debug: LUN 0: TEST UNIT READY failed: unit attention" in cli(*words).err
+        assert "scsiusb: info: LUN 0: TEST UNIT READY failed: unit attention" in cli(*words).err
 
 
 def test_the_timeout_reaches_the_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,47 @@ def test_the_option_before_and_after_the_command_and_more_than_once(cli: Cli, at
     assert cli("--quirks", "1209:0001:c", "capacity", "--json").json["blocks"] == 2047
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--quirks", "1209:0001:", "capacity", "--quirks", "1209:0001:c"],
+        ["capacity", "--quirks", "1209:0001:", "--quirks", "1209:0001:c"],
+        ["capacity", "--quirks", "1209:0001:,1209:0001:c"],
+    ],
+)
+def test_the_last_row_for_a_device_counts(cli: Cli, attach: Attached, words: list[str]) -> None:
+    attach(stick())
+    assert cli(*words, "--json").json["blocks"] == 2047
+
+
+def test_a_row_that_names_another_device_than_was_opened_is_told(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    ended = cli("capacity", "--quirks", "1209:0001:c,9999:9999:m")
+    assert (ended.status, ended.err) == (
+        0,
+        "scsiusb: warning: --quirks 9999:9999:m names no device that was opened\n",
+    )
+
+
+def test_a_virtual_stick_that_is_not_to_be_opened(cli: Cli) -> None:
+    (row,) = cli("quirks", "virtual:", "--quirks", "1209:0001:i", "--json").json
+    assert (row["letter"], row["source"]) == ("i", "--quirks")
+
+
+def test_fewer_than_four_digits_are_told(cli: Cli) -> None:
+    assert cli("quirks", "152d:232").failed(1, "'152d:232' is not VID:PID of four hex digits each")
+
+
+def test_nonsense_is_an_error_where_nothing_is_attached(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, users_file: Path
+) -> None:
+    remedy = "correct it; `scsiusb quirks --list` has the letters"
+    users_file.write_text("nonsense\n")
+    assert cli("quirks").failed(1, f"{users_file}, line 1", remedy)
+    monkeypatch.setenv("SCSIUSB_QUIRKS", "bad")
+    assert cli("quirks").failed(1, "SCSIUSB_QUIRKS: 'bad'", remedy)
+
+
 @pytest.mark.parametrize("rows", ["x", "1:2", "1:2:q", "1:2:r,x", "", ",", "c"])
 @pytest.mark.parametrize("command", ["list", "capacity", "quirks"])
 def test_an_option_that_cannot_be_read(cli: Cli, attach: Attached, command: str, rows: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from scsiusb.cli import virtual
@@ -123,7 +124,9 @@ def test_a_file_that_was_made_does_not_stay_if_it_cannot_be_served(cli: Cli, tmp
     assert cli("virtual", "serve", path, "--create", "1000").failed(1, str(path), "1000 bytes")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert cli("virtual", "serve", path, "--create", "1M", "--port", port).failed(15, f"127.0.0.1:{port}", "in use")
+        assert cli("virtual", "serve", path, "--create", "1M", "--port", port).failed(
+            15, f"127.0.0.1:{port}: Address already in use; "
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +141,8 @@ def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> N
     assert refused(1, image, "--create", "64X")("64X", "such as 64M")
     assert refused(1, image, "--vid", "12345")("12345", "four hex digits")
     assert refused(1, image, "--serial", "x" * 127)("126 characters")
-    assert refused(1, image, "--fault", "stal")("'stal'", "stall?")
+    assert refused(1, image, "--fault", "stal")("'stal'", "did you mean stall?")
+    assert refused(1, image, "--fault", "stall=x")("'stall=x': stall takes a number of bytes, not 'x'")
     assert refused(1)("FILE")
     assert cli("virtual").failed(1, "Missing command", "scsiusb virtual --help")
 
@@ -146,8 +150,30 @@ def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> N
 def test_who_listens_to_the_world_is_warned(serve: Callable[..., Ended], image: Path) -> None:
     ended = serve(image, "--host", "0.0.0.0")
     assert ended.status == 0
-    assert ended.err.startswith("warning: whoever reaches 0.0.0.0 can read and write ")
+    assert ended.err.startswith("scsiusb: warning: whoever reaches 0.0.0.0 can read and write ")
     assert ended.err.count("\n") == 1
+    assert ended.text.endswith(" attach -r ADDRESS -b 1-1, with an address of this machine\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--trace", "x.pcapng"], "-v"), (["--timeout", "1"], "the command that opens"), (["--quirks", "1:1:r"], "opens")],
+)
+def test_what_is_for_the_clients_side_is_refused(cli: Cli, image: Path, words: list[str], said: str) -> None:
+    assert cli("virtual", "serve", image, *words).failed(1, words[0], said)
+    assert cli(*words, "virtual", "serve", image).failed(1, words[0], said)
+
+
+def test_a_file_of_odd_size_is_told_how_to_be_made_longer(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "odd.img"
+    path.write_bytes(bytes(5000))
+    assert cli("virtual", "serve", path, "--block-size", 4096).failed(1, "make it 8192 bytes long", "truncate -s 8192")
+
+
+def test_the_names_of_faults_are_completed() -> None:
+    option = next(each for each in virtual.serve.params if each.name == "faults")
+    items = option.shell_complete(click.Context(virtual.serve), "reset-")
+    assert [item.value for item in items] == ["reset-stalls", "reset-hangs", "reset-ignored"]
 
 
 def test_a_server_that_ends_by_itself_is_an_error(cli: Cli, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import Memory, Sparse, Stick, Unit
+from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
 
 from .host import Host, cdb10
 
@@ -64,6 +64,13 @@ def test_vital_product_data() -> None:
     assert host.data(inquiry(255, 0x83), 36) == bytes.fromhex("00 83 0020 02 01 00 1c") + designator
     limits = host.data(inquiry(255, 0xB0), 64)
     assert limits == bytes.fromhex("00 b0 003c 0000 0000 00000040") + bytes(52)
+
+
+def test_a_unit_has_the_serial_number_of_its_stick_unless_it_has_its_own() -> None:
+    host = unit_host(Unit(Memory(512)))
+    serial = (Identity().serial or "").encode()
+    assert host.data(inquiry(255, 0x80), 4 + len(serial))[4:] == serial
+    assert host.data(inquiry(255, 0x83), 8 + 24 + len(serial)).endswith(serial)
 
 
 def test_a_cd_rom_has_no_block_limits_page() -> None:
