@@ -206,7 +206,7 @@ class Exchange:
 
     def _checked(self, ended: tuple[Code, int]) -> tuple[Code, int]:
         if ended[0] in (Code.NO_DEVICE, Code.INTERRUPTED, Code.NO_MEM):
-            self.port.check(ended[0], "an exchange with")
+            self.port.check(ended[0], "an exchange")
         return ended
 
     # --- control --------------------------------------------------------------------------------
