@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from construct import BitStruct, Padding
@@ -84,6 +85,15 @@ def test_unit_attentions_without_end_are_an_error(bus: MeddledBus, unit: Logical
     with pytest.raises(UnitAttention):
         unit.test_unit_ready()
     assert cbws(bus).count("00") == QUICK.unit_attentions + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [({"failures": -1}, ValueError), ({"becoming_ready": -5.0}, ValueError), ({"timeouts": "x"}, TypeError)],
+)
+def test_a_policy_that_cannot_be_is_refused_at_once(words: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        RetryPolicy(**words)
 
 
 def test_no_retry_means_none(unit: LogicalUnit) -> None:

@@ -41,6 +41,12 @@ class RetryPolicy:
     failing: float = 90.0
     """Seconds, or the timeout that was given, after which a command that fails is not tried again."""
 
+    def __post_init__(self) -> None:
+        """TypeError, ValueError: not in the middle of a recovery."""
+        for name, value in vars(self).items():
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}={value}: it cannot be negative")
+
 
 USUAL: Final = RetryPolicy()
 NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
