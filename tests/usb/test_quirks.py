@@ -109,10 +109,6 @@ def test_the_virtual_stick_needs_nothing() -> None:
     assert tabled(0x0525, 0xA4A5, 0x0504).flags == Quirk.CAPACITY_OK
 
 
-def test_qemus_devices_are_not_sent_a_class_reset_which_could_end_the_emulator() -> None:
-    assert tabled(0x46F4, 0x0001, 0x0000).flags == Quirk.NO_CLASS_RESET
-
-
 def test_the_table_is_not_read_until_it_is_asked_for() -> None:
     script = "import sys, scsiusb.usb.quirks; print('scsiusb.usb.quirks_table' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.strip() == b"False"
