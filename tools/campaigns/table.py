@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -22,7 +23,7 @@ SHORT: Final = {"class reset": "class", "port reset": "port", "clear halt": "hal
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Reads the runs of the stages and puts the table behind the heading of the document."""
-    runs = {row["stage"]: row for path in options.runs for row in _rows(path) if "campaign" in row}
+    runs = [row for path in options.runs for row in _rows(path) if "campaign" in row]
     found = {_key(row): row for path in options.runs for row in _rows(path) if "scenario" in row}
     text = "\n".join([_facts(runs), "", *_table(found), "", *_compared(found), ""])
     document = _read(options.document)
@@ -50,10 +51,13 @@ def _key(row: Row) -> tuple[str, str, str]:
     return row["scenario"], row["operation"], row["stage"]
 
 
-def _facts(runs: dict[str, Row]) -> str:
+def _facts(runs: Sequence[Row]) -> str:
+    seconds: Counter[str] = Counter()
+    for row in runs:
+        seconds[row["stage"]] += row["seconds"]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, kernel {platform.release()} on the host"
-    stages = ", ".join(f"{stage} {row['seconds']:.0f} s" for stage, row in runs.items())
-    return f"Run on {date.today().isoformat()}, seed {next(iter(runs.values()))['seed']}, {machine}; {stages}."
+    stages = ", ".join(f"{stage} {spent:.0f} s" for stage, spent in seconds.items())
+    return f"Run on {date.today().isoformat()}, seed {runs[0]['seed']}, {machine}; {stages}."
 
 
 def _table(found: dict[tuple[str, str, str], Row]) -> Iterator[str]:
