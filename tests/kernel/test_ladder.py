@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import scsiusb
+from scsiusb import RetryPolicy
 from scsiusb.errors import TransportError, UnitAttention
 
 from .conftest import KernelLog
@@ -40,9 +41,11 @@ def test_a_port_reset_leaves_the_interface_ours_and_the_kernel_does_not_slip_in(
 
 
 def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
-    with served() as device, scsiusb.open(device.address) as disk:
+    with served() as device, scsiusb.open(device.address, timeout=2) as disk:
+        disk.unit.retry = RetryPolicy(timeouts=1)
         for fault in ("stall=512@data", "nak@csw", "signature@csw", "extra=512@csw"):
             disk.write(8, OLD * 8)
+            disk.flush()
             device.stick.faults.add(f"{fault},opcode=2A")
             disk.write(8, NEW * 8)
             disk.flush()
