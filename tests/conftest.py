@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,14 @@ def empty_ledger() -> Iterator[None]:
     left = ledger.dump() if ledger.outstanding() else ""
     ledger.forget()
     assert left == ""
+
+
+@pytest.fixture
+def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's quirks: no variable is set, and the file is one of the test's."""
+    from scsiusb.usb import quirks_user
+
+    path = tmp_path / "quirks"
+    monkeypatch.delenv(quirks_user.VARIABLE, raising=False)
+    monkeypatch.setattr(quirks_user, "path", lambda: path)
+    return path

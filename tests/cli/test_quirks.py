@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.usb import quirks_user
 from scsiusb.usb.quirks import MEANINGS
 from scsiusb.virtual import Identity, Stick
 from tests.cli.conftest import Attached, Cli
 from tests.sticks import stick
 
-
-@pytest.fixture(autouse=True)
-def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    path = tmp_path / "quirks"
-    monkeypatch.delenv(quirks_user.VARIABLE, raising=False)
-    monkeypatch.setattr(quirks_user, "path", lambda: path)
-    return path
+pytestmark = pytest.mark.usefixtures("users_file")
 
 
 def nokia() -> Stick:

@@ -31,14 +31,7 @@ from scsiusb.usb.quirks_user import parse_rows, row_for
 LINUX = "abcdefghijklmnoprstuwy"
 
 
-@pytest.fixture(autouse=True)
-def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """No variable is set, and the file is one of the test's."""
-    path = tmp_path / "quirks"
-    monkeypatch.delenv(quirks_user.VARIABLE, raising=False)
-    monkeypatch.setattr(quirks_user, "path", lambda: path)
-    return path
-
+pytestmark = pytest.mark.usefixtures("users_file")
 
 # --- letters ------------------------------------------------------------------------------------
 
