@@ -14,6 +14,8 @@ from .machine import Device, LabError, wait_for
 
 PORT = "scsiusb.qmp"
 PATIENCE = 60.0
+RELEASED = 3.0  # seconds within which QEMU lets go of the block node of a device that was pulled
+HELD = "Permission conflict"
 
 
 class QmpError(LabError):
@@ -87,8 +89,39 @@ def plug(device: Device) -> None:
             # QEMU drops an empty drive with its device.
             qmp("human-monitor-command", **{"command-line": f"drive_add 0 if=none,id={device.name}-{unit.lun}"})
     for properties in device.qemu:
-        qmp("device_add", **properties)
+        _add(properties)
     if device.kind == "usb-bot":
         # Hot-plugged, it stays off the bus until its disks are complete.
         qmp("qom-set", path=f"/machine/peripheral/{device.name}", property="attached", value=True)
     device.wait()
+
+
+def _add(properties: dict[str, Any]) -> None:
+    """Plugs in; its disk on a twin of the block node where QEMU does not let go of the node.
+
+    Of a command that died with its program, QEMU 7.2 may keep a request for ever, with the device that was pulled.
+    """
+    deadline = time.monotonic() + RELEASED
+    while True:
+        try:
+            qmp("device_add", **properties)
+        except QmpError as error:
+            if HELD not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                qmp("device_add", **{**properties, "drive": _twin(properties["drive"])})
+                return
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _twin(name: str) -> str:
+    """Opens the node's file once more, without a lock, which the other one has; returns the new node's name."""
+    nodes = {node["node-name"]: node for node in qmp("query-named-block-nodes")}
+    held = nodes[name]
+    number = sum(each.startswith(f"{name}-twin") for each in nodes)
+    file = {"driver": "file", "filename": held["file"], "locking": "off"}
+    twin = f"{name}-twin{number}"
+    qmp("blockdev-add", **{"driver": held["drv"], "node-name": twin, "file": file, "read-only": held["ro"]})
+    return twin
