@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from scsiusb.errors import TransportError as TransportError
     from scsiusb.errors import UnitAttention as UnitAttention
     from scsiusb.errors import UnsupportedOpcode as UnsupportedOpcode
+    from scsiusb.finding import devices as devices
     from scsiusb.manager.events import Event as Event
     from scsiusb.opening import Manager as Manager
-    from scsiusb.opening import devices as devices
     from scsiusb.opening import open as open
     from scsiusb.opening import open_on as open_on
     from scsiusb.scsi.command import Command as Command
@@ -66,7 +66,8 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.opening": ("Manager", "devices", "open", "open_on"),
+    "scsiusb.opening": ("Manager", "open", "open_on"),
+    "scsiusb.finding": ("devices",),
     "scsiusb.manager.events": ("Event",),
     "scsiusb.aio": ("AsyncDisk", "aopen"),
     "scsiusb.disk": ("Disk",),

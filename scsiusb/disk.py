@@ -6,9 +6,9 @@ import logging
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from scsiusb.errors import (
     Cancelled,
@@ -34,6 +34,9 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.transport.base import Direction
 from scsiusb.usb.quirks import Quirk
+
+if TYPE_CHECKING:
+    from scsiusb.streaming import Reading, Writing
 
 R = TypeVar("R")
 
@@ -177,6 +180,32 @@ class Disk:
             self._read_into(medium, lba, blocks, view)
             return blocks
 
+    def reading(self, lba: int, blocks: int) -> Reading:
+        """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
+
+        Raises OutOfRange, and, when what came before is delivered, as `readinto`.
+        """
+        from scsiusb.streaming import Reading
+
+        return Reading(self, lba, blocks)
+
+    def writing(self, lba: int) -> Writing:
+        """Blocks from `lba` on as a stream, for a `with`: bytes to `write`, those before written meanwhile.
+
+        Raises OutOfRange, and as `write`.
+        """
+        from scsiusb.streaming import Writing
+
+        return Writing(self, lba)
+
+    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
+        """Lends `size` bytes of memory, for a `with`, that `readinto` and `write` move without a copy.
+
+        Device memory, where the platform has it and grants so much. Give it back before the disk is closed. What
+        stands in it after a `readinto` that failed is not defined.
+        """
+        return self.unit.transport.buffer(size)
+
     def write(self, lba: int, data: bytes | bytearray | memoryview) -> int:
         """Writes a whole number of blocks from `lba` on; returns the blocks written, all acknowledged by the device.
 
@@ -186,8 +215,11 @@ class Disk:
         with memoryview(data) as whole, whole.cast("B") as view:
             medium = self._medium()
             blocks = _whole_blocks(medium, view)
-            with self._telling_of_an_unplug():
+            try:
                 self._write_from(medium, lba, blocks, view)
+            except DeviceGone:
+                self._tell_of_an_unplug()
+                raise
             return blocks
 
     def flush(self) -> None:
@@ -208,6 +240,9 @@ class Disk:
 
     def _medium(self) -> Medium:
         """The medium that is in the unit. Raises NoMedium, NotReady."""
+        known = self._known
+        if known is not None:
+            return known
         with self._finding:
             known = self._known
             if known is None:
@@ -264,21 +299,26 @@ class Disk:
         return min(seconds, self.unit.timeout or seconds)
 
     def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        with self._telling_of_an_unplug():
+        transport = self.unit.transport
+        is_direct = transport.lends(view)
+        try:
             for at, count, piece in _pieces(medium, lba, blocks, view):
                 kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
-                with piece, self.unit.transport.buffer(len(piece)) as buffer:
-                    self._on_medium(medium, kind(at, count, block_size=medium.block_size), buffer)
-                    piece[:] = buffer
-
-    @contextmanager
-    def _telling_of_an_unplug(self) -> Iterator[None]:
-        """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
-        try:
-            yield
+                command = kind(at, count, block_size=medium.block_size)
+                with piece:
+                    if is_direct:
+                        self._on_medium(medium, command, piece)
+                        continue
+                    with transport.buffer(len(piece)) as buffer:
+                        self._on_medium(medium, command, buffer)
+                        piece[:] = buffer
         except DeviceGone:
-            self._unflushed.take()
+            self._tell_of_an_unplug()
             raise
+
+    def _tell_of_an_unplug(self) -> None:
+        """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
+        self._unflushed.take()
 
     def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
@@ -298,17 +338,25 @@ class Disk:
 
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
-        with view, self.unit.transport.buffer(len(view)) as buffer:
-            buffer[:] = view
-            self._on_medium(medium, kind(lba, blocks, block_size=medium.block_size), buffer)
+        command = kind(lba, blocks, block_size=medium.block_size)
+        transport = self.unit.transport
+        with view:
+            if transport.lends(view):
+                self._on_medium(medium, command, view)
+                return
+            with transport.buffer(len(view)) as buffer:
+                buffer[:] = view
+                self._on_medium(medium, command, buffer)
 
     def _on_medium(self, medium: Medium, command: BlockCommand, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         try:
             confirm = (lambda: self._confirm(medium)) if command.direction is Direction.OUT else None
             self.unit.transfer(command, buffer, check=lambda: self._check(medium, command), confirm=confirm)
-        except (MediumChanged, NoMedium):
-            self._known = None
+        except ScsiUsbError as error:
+            error.lba = command.lba
+            if isinstance(error, (MediumChanged, NoMedium)):
+                self._known = None
             raise
 
     def _check(self, medium: Medium, command: BlockCommand) -> None:

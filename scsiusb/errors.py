@@ -13,6 +13,8 @@ class ScsiUsbError(Exception):
     """The root. `what` says what happened to what, `remedy` what to do about it (or is empty)."""
 
     default_remedy = ""
+    lba: int | None = None
+    """Where blocks were read or written: the first that was not, or may not be; those before it were."""
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
         super().__init__(what)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import FrameType
 from typing import Final
+
+from scsiusb.values import dataclass
 
 TRACE_VARIABLE: Final = "SCSIUSB_TRACE"
 TRACE_WORD: Final = "ledger"

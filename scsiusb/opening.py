@@ -9,32 +9,28 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from scsiusb import ledger
 from scsiusb.disk import Disk
-from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceNotUnique, DeviceUnsupported
+from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
+from scsiusb.finding import VIRTUAL as VIRTUAL
+from scsiusb.finding import real_usb
+from scsiusb.finding import select as select
 from scsiusb.manager.client import OnGone
-from scsiusb.manager.events import ATTACHED, DETACHED, Events, Match
 from scsiusb.manager.process import PROCESS
-from scsiusb.manager.registry import Registry, Subscription
 from scsiusb.releases import Releases
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.formats import MAX_LUN
 from scsiusb.usb.backend import Backend
-from scsiusb.usb.interface import InterfaceInfo, find, matches
+from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.quirks import Quirk, Quirks, quirks_for
 
 if TYPE_CHECKING:
+    from scsiusb.manager.events import Events, Match
+    from scsiusb.manager.registry import Subscription
     from scsiusb.usb.trace import Tracing
     from scsiusb.virtual import Bus
-
-VIRTUAL: Final = "virtual:"
-
-
-def devices() -> list[InterfaceInfo]:
-    """The mass-storage interfaces attached now, also those that we may not open. Opens none of them on Linux."""
-    return find(_libusb())
 
 
 def open(
@@ -65,7 +61,7 @@ def open(
             backend: Backend = _virtual(device.removeprefix(VIRTUAL))
             device = None
         else:
-            backend = _libusb()
+            backend = real_usb()
         stack.callback(backend.close)
         return _open(backend, device, lun, timeout, on_gone, trace, stack, quirks)
 
@@ -145,7 +141,9 @@ class Manager:
     """
 
     def __init__(self, backend: Backend | None = None) -> None:
-        self._backend = _libusb() if backend is None else backend
+        from scsiusb.manager.registry import Registry
+
+        self._backend = real_usb() if backend is None else backend
         self._lock = threading.RLock()
         self._disks: weakref.WeakSet[Disk] = weakref.WeakSet()
         self._releases = Releases()
@@ -189,11 +187,11 @@ class Manager:
         `device`: only for those that these words mean (as in `open`), or that a function of the InterfaceInfo takes.
         `cancel` on what this returns ends it.
         """
-        return self._registry.subscribe(ATTACHED, callback, device)
+        return self._registry.on_attach(callback, device)
 
     def on_detach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
         """Calls back for each interface that leaves; the rest as in `on_attach`."""
-        return self._registry.subscribe(DETACHED, callback, device)
+        return self._registry.on_detach(callback, device)
 
     def events(self, timeout: float | None = None, device: Match = None) -> Events:
         """What comes and leaves, for `for` or for `async for`.
@@ -250,19 +248,6 @@ class Manager:
         self._registry.abandon()
 
 
-def select(found: list[InterfaceInfo], words: str | None) -> InterfaceInfo:
-    """The one interface that `words` mean. Raises DeviceNotFound, DeviceNotUnique."""
-    meeting = [info for info in found if words is None or matches(info, words)]
-    if len(meeting) == 1:
-        return meeting[0]
-    meant = "no device was named and" if words is None else f"{words!r}:"
-    if not meeting:
-        none = "no mass-storage device is attached" if not found else "no attached device matches"
-        raise DeviceNotFound(f"{meant} {none}")
-    several = ", ".join(f"{info.address} ({info.vid:04x}:{info.pid:04x}, serial {info.serial})" for info in meeting)
-    raise DeviceNotUnique(f"{meant} {len(meeting)} devices match: {several}")
-
-
 def _virtual(path: str) -> Bus:
     """A bus with one stick on it; OSError where the file cannot be opened, ValueError for a size that is none."""
     from scsiusb.virtual import Bus, Stick
@@ -277,9 +262,3 @@ def _tracing(backend: Backend, path: str) -> Tracing:
     from scsiusb.usb.trace import Tracing
 
     return Tracing(backend, path)
-
-
-def _libusb() -> Backend:
-    from scsiusb.usb.libusb import libusb
-
-    return libusb()

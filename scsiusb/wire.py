@@ -49,9 +49,10 @@ class BitPacker:
         word = self._constant
         for name, shift, limit in self._fields:
             value = getattr(source, name)
-            if not 0 <= value <= limit:
-                raise ValueError(f"{name}={value} does not fit: 0 to {limit} does")
-            word |= value << shift
+            if value != 0:
+                if not 0 <= value <= limit:
+                    raise ValueError(f"{name}={value} does not fit: 0 to {limit} does")
+                word |= value << shift
         return word.to_bytes(self.length, "big")
 
 
@@ -78,23 +79,22 @@ def _unwrap(field: Construct) -> tuple[str | None, Construct]:
 
 
 class ByteCodec:
-    """Packs and unpacks a byte-wise `Struct` of fixed size; values go by position, constants are left out."""
+    """Packs and unpacks a byte-wise `Struct` of fixed size; values go by position, without the leading constants."""
 
     def __init__(self, layout: Struct) -> None:
         columns = [_byte_column(field) for field in layout.subcons]
         orders = {order for _, order, _ in columns} - {""}
+        self._constants = [value for _, _, value in columns if value is not None]
+        if any(value is not None for _, _, value in columns[len(self._constants) :]):
+            raise TypeError(f"{layout!r} has a constant behind a value")
         if len(orders) > 1:
             raise TypeError(f"{layout!r} mixes byte orders")
         self._struct = struct.Struct((orders.pop() if orders else ">") + "".join(code for code, _, _ in columns))
-        self._constants = [(at, value) for at, (_, _, value) in enumerate(columns) if value is not None]
         self.length = self._struct.size
 
     def pack_into(self, buffer: memoryview, *values: Any) -> None:
         """Raises struct.error where a value does not fit its field."""
-        row = list(values)
-        for at, constant in self._constants:
-            row.insert(at, constant)
-        self._struct.pack_into(buffer, 0, *row)
+        self._struct.pack_into(buffer, 0, *self._constants, *values)
 
     def unpack_from(self, buffer: memoryview) -> tuple[Any, ...]:
         """Every field, the constants too: whoever asks checks them."""

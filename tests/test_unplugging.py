@@ -294,7 +294,7 @@ def test_plugging_again_and_again_keeps_nothing() -> None:
 
     def ours() -> int:
         gc.collect()
-        return sum(type(each).__module__.startswith("scsiusb.") for each in gc.get_objects())
+        return sum(str(type(each).__module__).startswith("scsiusb.") for each in gc.get_objects())
 
     with Manager(bus) as manager:
         events = manager.events(timeout=10)

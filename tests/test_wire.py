@@ -110,7 +110,9 @@ def test_a_struct_without_a_quick_codec_is_refused(layout: Struct) -> None:
         ByteCodec(layout)
 
 
-def test_a_constant_is_packed_where_it_stands() -> None:
+def test_constants_are_packed_and_must_lead() -> None:
     buffer = memoryview(bytearray(4))
-    ByteCodec(Struct("a" / Int8ub, Const(b"xy"), "b" / Bytes(1))).pack_into(buffer, 1, b"z")
-    assert bytes(buffer) == b"\x01xyz"
+    ByteCodec(Struct(Const(b"xy"), "a" / Int8ub, "b" / Bytes(1))).pack_into(buffer, 1, b"z")
+    assert bytes(buffer) == b"xy\x01z"
+    with pytest.raises(TypeError, match="constant"):
+        ByteCodec(Struct("a" / Int8ub, Const(b"xy")))

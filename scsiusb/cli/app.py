@@ -16,7 +16,7 @@ from scsiusb.cli.output import naming, say
 from scsiusb.cli.process import drop_what_cannot_be_written, flush, log_lines, prepare_streams, unwinding_signals
 
 COMMANDS: Final = {  # in the order of --help
-    "list": "scsiusb.cli.identify",
+    "list": "scsiusb.cli.listing",
     "inquiry": "scsiusb.cli.identify",
     "capacity": "scsiusb.cli.identify",
     "luns": "scsiusb.cli.identify",
@@ -29,6 +29,7 @@ COMMANDS: Final = {  # in the order of --help
     "leases": "scsiusb.cli.manage",
     "recover": "scsiusb.cli.manage",
     "check": "scsiusb.cli.check",
+    "bench": "scsiusb.cli.bench",
     "doctor": "scsiusb.cli.doctor",
     "quirks": "scsiusb.cli.quirks",
     "virtual": "scsiusb.cli.virtual",

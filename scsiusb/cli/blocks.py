@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
 from typing import Any, Final
 
 import click
@@ -18,7 +18,6 @@ from scsiusb.disk import Disk
 from scsiusb.errors import Miscompare
 from scsiusb.scsi.sense import Sense
 
-CHUNK: Final = 4 * 1024 * 1024
 MOST_AS_TEXT: Final = 16 * 1024 * 1024
 MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 
@@ -50,12 +49,14 @@ def read_command(device: str | None, lun: int, lba: int, blocks: int, output: st
         disk.check_range(lba, blocks)
         record = _record(disk, lba, blocks)
         target.begin()
-        with progress("reading", record["bytes"]) as moved:
-            for data in _chunks(disk, lba, blocks):
+        began = time.monotonic()
+        with progress("reading", record["bytes"]) as moved, disk.reading(lba, blocks) as pieces:
+            for data in pieces:
                 target.write(data)
                 moved(len(data))
+        seconds = time.monotonic() - began
     if settings().json:
-        show_json({**record, "output": output})
+        show_json({**record, "output": output, "seconds": round(seconds, 6)})
 
 
 def _record(disk: Disk, lba: int, blocks: int) -> dict[str, Any]:
@@ -74,16 +75,6 @@ def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
         show_json({**record, "data": data})
     elif data:
         show(hex_dump(data, lba * record["block_size"]))
-
-
-def _chunks(disk: Disk, lba: int, blocks: int) -> Iterator[memoryview]:
-    """The blocks, in one buffer that is used again for each piece."""
-    step = max(1, CHUNK // disk.block_size)
-    buffer = memoryview(bytearray(min(step, blocks) * disk.block_size))
-    for at in range(0, blocks, step):
-        with buffer[: min(step, blocks - at) * disk.block_size] as piece:
-            disk.readinto(lba + at, piece)
-            yield piece
 
 
 @click.command("write", short_help="Write a file onto blocks.")
@@ -113,11 +104,14 @@ def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, 
         blocks = _checked_blocks(disk, lba, file)
         if blocks and not yes:
             _ask(disk, device, lba, blocks)
+        began = time.monotonic()
         _write(disk, lba, file)
+        seconds = time.monotonic() - began
         if verify:
-            _verify(disk, lba, file)
+            _verify(disk, lba, blocks, file)
     if settings().json:
-        show_json({"lba": lba, "blocks": blocks, "bytes": file.length, "verified": verify})
+        record = {"lba": lba, "blocks": blocks, "bytes": file.length, "verified": verify}
+        show_json({**record, "seconds": round(seconds, 6)})
     else:
         say(f"wrote {counted(blocks, 'block')} at LBA {lba}{', read back and compared' if verify else ''}")
 
@@ -142,29 +136,31 @@ def _ask(disk: Disk, device: str | None, lba: int, blocks: int) -> None:
     confirm(f"Overwrite {place} ({amount}) of {what}, {name_of(device)}?")
 
 
-def _buffer(disk: Disk, file: Source) -> memoryview:
-    whole = max(1, CHUNK // disk.block_size) * disk.block_size
-    return memoryview(bytearray(max(min(whole, file.length), 1)))
-
-
 def _write(disk: Disk, lba: int, file: Source) -> None:
-    with progress("writing", file.length) as moved:
-        for data in file.pieces(_buffer(disk, file)):
-            lba += disk.write(lba, data)
-            moved(len(data))
+    """And flushes."""
+    file.rewind()
+    left = file.length
+    with progress("writing", left) as moved, disk.writing(lba) as out:
+        while left:
+            with out.room() as room, room[:left] as piece:
+                file.fill(piece)
+                count = len(piece)
+            out.advance(count)
+            moved(count)
+            left -= count
     disk.flush()
 
 
-def _verify(disk: Disk, lba: int, file: Source) -> None:
-    buffer = _buffer(disk, file)
-    with progress("verifying", file.length) as moved, memoryview(bytearray(len(buffer))) as found:
-        for wanted in file.pieces(buffer):
-            with found[: len(wanted)] as piece:
-                blocks = disk.readinto(lba, piece)
-                if piece != wanted:
-                    raise _difference(lba, piece, wanted, disk.block_size)
-            lba += blocks
-            moved(len(wanted))
+def _verify(disk: Disk, lba: int, blocks: int, file: Source) -> None:
+    file.rewind()
+    with progress("verifying", file.length) as moved, disk.reading(lba, blocks) as pieces:
+        whole = memoryview(bytearray(min(disk.max_blocks, blocks) * disk.block_size))
+        for found in pieces:
+            with whole[: len(found)] as wanted:
+                file.fill(wanted)
+                if found != wanted:
+                    raise _difference(pieces.lba - len(found) // disk.block_size, found, wanted, disk.block_size)
+            moved(len(found))
 
 
 def _difference(lba: int, found: memoryview, wanted: memoryview, size: int) -> Miscompare:

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
 
 from scsiusb._version import __version__
@@ -19,6 +19,7 @@ from scsiusb.usb import diagnosis, linux, quirks_user, udev
 from scsiusb.usb.backend import Backend, Code
 from scsiusb.usb.diagnosis import Sandbox
 from scsiusb.usb.interface import InterfaceInfo, find
+from scsiusb.values import dataclass
 
 SMALLEST_MEMORY: Final = 16  # MB: the kernel's default, which a few transfers of 1 MiB fit into
 INSTALL_RULE: Final = (
@@ -196,7 +197,7 @@ def _quirks(machine: Machine) -> Iterator[Check]:
         return
     count = len(quirks_user.parse_rows(os.environ.get(quirks_user.VARIABLE, ""), quirks_user.VARIABLE))
     path = quirks_user.path()
-    told = "can be read" if path.exists() else "is not there"
+    told = "can be read" if os.path.exists(path) else "is not there"
     yield Check("quirks", True, printable(f"{counted(count, 'row')} in {quirks_user.VARIABLE}; {path} {told}"))
 
 

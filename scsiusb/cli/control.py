@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -33,6 +32,7 @@ from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import GOOD, Direction
 from scsiusb.transport.formats import MAX_CDB
 from scsiusb.usb.quirks import Quirk
+from scsiusb.values import dataclass
 
 DEVICE_SIGNS: Final = re.compile(r"[-:=]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")

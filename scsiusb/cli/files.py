@@ -6,7 +6,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import BinaryIO, Final, cast
@@ -14,7 +13,7 @@ from typing import BinaryIO, Final, cast
 import click
 
 from scsiusb.cli.output import STDOUT, naming, write_all
-from scsiusb.opening import VIRTUAL
+from scsiusb.finding import VIRTUAL
 
 PIECE: Final = 1024 * 1024
 STANDARD: Final = "-"
@@ -90,16 +89,12 @@ class Source:
         """Removes the copy, if there is one; the file itself is its opener's."""
         self._copies.close()
 
-    def pieces(self, buffer: memoryview) -> Iterator[memoryview]:
-        """All of it from the start, in `buffer`. OSError where it has become shorter."""
+    def rewind(self) -> None:
         with naming(self.name):
             self._file.seek(self._start)
-        for at in range(0, self.length, len(buffer)):
-            with buffer[: min(len(buffer), self.length - at)] as piece:
-                self._fill(piece)
-                yield piece
 
-    def _fill(self, piece: memoryview) -> None:
+    def fill(self, piece: memoryview) -> None:
+        """Reads on, as much as the piece takes. FileError where it has become shorter."""
         done = 0
         while done < len(piece):
             with naming(self.name), piece[done:] as rest:
@@ -124,8 +119,11 @@ def read_whole(path: str, at_most: int) -> bytes:
     """The file's bytes; one more than `at_most` where it has more."""
     with source(path) as opened:
         opened.measure(at_most + 1)
-        opened.length = min(opened.length, at_most + 1)
-        return b"".join(bytes(piece) for piece in opened.pieces(memoryview(bytearray(PIECE))))
+        data = bytearray(min(opened.length, at_most + 1))
+        opened.rewind()
+        with memoryview(data) as whole:
+            opened.fill(whole)
+        return bytes(data)
 
 
 def _has_length(file: BinaryIO, name: str) -> bool:
@@ -136,7 +134,9 @@ def _has_length(file: BinaryIO, name: str) -> bool:
 
 @contextmanager
 def _copied(file: BinaryIO, name: str, at_most: int) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as copy:
+    from tempfile import TemporaryFile
+
+    with TemporaryFile() as copy:
         left = at_most
         while left:
             with naming(name):

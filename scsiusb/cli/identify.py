@@ -1,4 +1,4 @@
-"""Commands that tell what is there: list, inquiry, capacity, luns."""
+"""Commands that tell what a device is: inquiry, capacity, luns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import click
 
 from scsiusb.cli import words
 from scsiusb.cli.options import device_argument, global_options, quoted, settings
-from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table, size_text
-from scsiusb.cli.session import attached, opened
+from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
+from scsiusb.cli.session import opened
 from scsiusb.errors import CheckCondition, IllegalRequest
-from scsiusb.manager.lease import holder
 from scsiusb.scsi.inquiry import device_type_text
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.unit import LogicalUnit
@@ -25,7 +24,6 @@ from scsiusb.scsi.vpd import (
     UnitSerialNumber,
     VpdPage,
 )
-from scsiusb.usb.interface import InterfaceInfo
 
 PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
     "sv": SupportedPages.PAGE,
@@ -49,54 +47,6 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     if value.lower() not in PAGE_NAMES:
         raise click.BadParameter(f"{quoted(value)} is no page: {', '.join(PAGE_NAMES)} or 0 to ff in hex")
     return PAGE_NAMES[value.lower()]
-
-
-@click.command("list", short_help="List the devices that are attached.")
-@global_options
-def list_command() -> None:
-    """List the mass-storage interfaces that are attached.
-
-    \b
-    Examples:
-      scsiusb list
-      scsiusb list --json
-    """
-    rows = [_listed(info) for info in attached()]
-    if settings().json:
-        show_json(rows)
-    elif rows:
-        columns = ("address", "vid:pid", "serial", "manufacturer", "product", "protocol", "speed", "driver")
-        cells = [{**row, "vid:pid": f"{row['vid']}:{row['pid']}", "driver": _used_by(row)} for row in rows]
-        show_table(columns, [[row[column] for column in columns] for row in cells])
-    else:
-        say("no mass-storage device is attached")
-
-
-def _listed(info: InterfaceInfo) -> dict[str, Any]:
-    return {
-        "address": info.address,
-        "vid": f"{info.vid:04x}",
-        "pid": f"{info.pid:04x}",
-        "serial": info.serial,
-        "manufacturer": info.manufacturer,
-        "product": info.product,
-        "protocol": info.protocol,
-        "speed": info.speed,
-        "driver": info.driver,
-        "lease": _lease(info),
-    }
-
-
-def _used_by(row: dict[str, Any]) -> str | None:
-    lease, driver = row["lease"], row["driver"]
-    return f"{driver}, pid {lease['pid']}" if lease else driver
-
-
-def _lease(info: InterfaceInfo) -> dict[str, Any] | None:
-    record = holder(info)
-    if record is None:
-        return None
-    return {"pid": record.pid, "command": record.command, "since": record.since}
 
 
 @click.command("inquiry", short_help="Who the unit is.")

@@ -10,11 +10,11 @@ import click
 from scsiusb.cli.options import complete_attached, global_options, settings
 from scsiusb.cli.output import counted, say, show_json, show_table
 from scsiusb.errors import AccessDenied, DeviceNotFound, ScsiUsbError, TransportError
+from scsiusb.finding import select
 from scsiusb.manager import lease, recovery
 from scsiusb.manager.folders import is_root
 from scsiusb.manager.lease import Seen
 from scsiusb.manager.record import Record
-from scsiusb.opening import select
 from scsiusb.usb.backend import Backend, Code, UsbError
 from scsiusb.usb.diagnosis import USBFS_DRIVER
 from scsiusb.usb.interface import SERIAL, VID_PID, InterfaceInfo, find

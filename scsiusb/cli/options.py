@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from scsiusb._version import __version__
+from scsiusb.values import dataclass
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMPLETION_VARIABLE: Final = "_SCSIUSB_COMPLETE"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,13 +126,15 @@ def complete_attached(context: click.Context, parameter: click.Parameter, incomp
 
 
 def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.opening import VIRTUAL
+    from scsiusb.finding import VIRTUAL
 
     own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
     return complete_attached(context, parameter, incomplete) + own
 
 
 def completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,10 +85,16 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     cells = [[_words(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         _show_plain(columns, cells)
-    elif _width(columns, cells) > shutil.get_terminal_size().columns:
+    elif _width(columns, cells) > _terminal_size().columns:
         _show_records(columns, cells)
     else:
         _show_rich(columns, cells)
+
+
+def _terminal_size() -> os.terminal_size:
+    from shutil import get_terminal_size
+
+    return get_terminal_size()
 
 
 def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
@@ -101,7 +106,7 @@ def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in cells:
         table.add_row(*map(Text, row))
-    size = shutil.get_terminal_size()  # rich's own is always 80 where TERM is dumb
+    size = _terminal_size()  # rich's own is always 80 where TERM is dumb
     with naming(STDOUT):
         Console(width=size.columns, height=size.lines).print(table)
 

@@ -13,7 +13,7 @@ from scsiusb.cli.failure import Refused
 from scsiusb.cli.options import complete_device, global_options, quoted, settings
 from scsiusb.cli.output import say, show_json, show_table
 from scsiusb.cli.session import attached, check_quirks, sized
-from scsiusb.opening import VIRTUAL, select
+from scsiusb.finding import VIRTUAL, select
 from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
 from scsiusb.usb.quirks import BY_QUIRK, MEANINGS, Meaning, Quirks, quirks_for
 

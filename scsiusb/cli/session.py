@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.options import settings
 from scsiusb.cli.output import say
-from scsiusb.disk import Disk
-from scsiusb.manager.client import Client
-from scsiusb.manager.recovery import recover
-from scsiusb.opening import VIRTUAL, devices
-from scsiusb.opening import open as open_disk
-from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.quirks import letters
-from scsiusb.usb.quirks_user import GIVEN, parse_rows, row_for
+from scsiusb.finding import VIRTUAL, devices
+
+if TYPE_CHECKING:
+    from scsiusb.disk import Disk
+    from scsiusb.usb.interface import InterfaceInfo
+
+
+def open_disk(
+    device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
+) -> Disk:
+    """As `scsiusb.open`, which is loaded when it is needed, for a device that is there."""
+    from scsiusb.opening import open
+
+    return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
 def opened(device: str | None, lun: int) -> Disk:
     """For a `with`."""
+    from scsiusb.manager.client import Client
+
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
-        recover()  # also where the words then mean no device
+        _recover()  # also where the words then mean no device
     check_quirks()
     with sized(device):
         disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
@@ -33,6 +42,8 @@ def opened(device: str | None, lun: int) -> Disk:
 
 def check_quirks() -> None:
     """Whatever device is meant: what the user says of any must be readable."""
+    from scsiusb.usb.quirks_user import row_for
+
     try:
         row_for(-1, -1, settings().quirks)  # there is no such device, so that all is read
     except ValueError as error:
@@ -52,6 +63,11 @@ def sized(device: str | None) -> Iterator[None]:
 
 
 def _tell_unused_quirks(info: InterfaceInfo) -> None:
+    if not settings().quirks:
+        return
+    from scsiusb.usb.quirks import letters
+    from scsiusb.usb.quirks_user import GIVEN, parse_rows
+
     for row in parse_rows(settings().quirks or "", GIVEN):
         if (row.vid, row.pid) != (info.vid, info.pid):
             text = f"{row.vid:04x}:{row.pid:04x}:{letters(row.quirks)}"
@@ -60,8 +76,14 @@ def _tell_unused_quirks(info: InterfaceInfo) -> None:
 
 def attached() -> list[InterfaceInfo]:
     """The mass-storage interfaces that a command could name; what others left behind is put right first."""
-    recover()
+    _recover()
     return devices()
+
+
+def _recover() -> None:
+    from scsiusb.manager.recovery import recover
+
+    recover()
 
 
 def seen() -> list[InterfaceInfo]:

@@ -16,10 +16,11 @@ from scsiusb.cli import status
 from scsiusb.cli.failure import Terminated
 from scsiusb.cli.options import complete_attached, global_options, quoted, settings
 from scsiusb.cli.output import show
+from scsiusb.finding import VIRTUAL
 from scsiusb.manager.events import ATTACHED, Event
 from scsiusb.manager.lease import holder
 from scsiusb.manager.recovery import recover
-from scsiusb.opening import VIRTUAL, Manager
+from scsiusb.opening import Manager
 
 if TYPE_CHECKING:
     from rich.console import Group

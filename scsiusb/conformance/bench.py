@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from scsiusb.conformance.check import Unsuited, Violation
@@ -25,6 +24,7 @@ from scsiusb.scsi.sense import NOT_READY, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import FAILED
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.quirks import Quirk
+from scsiusb.values import dataclass
 
 MOST_ATTENTIONS: Final = 32
 PATIENCE: Final = 30.0  # seconds for a unit to become ready, once

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from scsiusb.values import dataclass
 
 if TYPE_CHECKING:
     from scsiusb.conformance.bench import Bench

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
 from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged, NotPutBack
@@ -12,6 +12,7 @@ from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict
 from scsiusb.conformance.exchange import Exchange
 from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
 from scsiusb.manager.client import Client
+from scsiusb.values import dataclass
 
 TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
 VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}

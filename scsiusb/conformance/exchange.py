@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from scsiusb.conformance.check import Violation
@@ -23,6 +23,7 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
+from scsiusb.values import dataclass
 
 CONTROL_TIMEOUT: Final = 5.0  # USB 2.0 9.2.6.1
 MOST_SHOWN: Final = 64  # bytes of one transfer in the evidence

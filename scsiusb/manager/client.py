@@ -159,7 +159,6 @@ class Client:
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
-        self._check()
         transport = self._transport
         with transport.hold():
             transport.begin(self)
@@ -202,6 +201,9 @@ class Client:
         except DeviceClosed as error:  # the device has gone since we checked
             self._check(error)
             raise
+
+    def lends(self, buffer: memoryview) -> bool:
+        return self._transport.lends(buffer)
 
     # --- cancelling -----------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from scsiusb.errors import EventsLost
 from scsiusb.usb.interface import InterfaceInfo, matches
+from scsiusb.values import dataclass
 
 if TYPE_CHECKING:
     import asyncio

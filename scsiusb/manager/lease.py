@@ -9,17 +9,17 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from scsiusb.errors import DeviceBusy
 from scsiusb.manager import folders as _folders
 from scsiusb.manager.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
-from scsiusb.manager.record import Record, file_name, parse, record_of, runs
-from scsiusb.manager.warden import holding_of
+from scsiusb.manager.record import Record, file_name, holding_of, parse, record_of, runs
 from scsiusb.manager.warden_main import IN_COMMAND, Kernel, give_back, locked_by_the_living
 from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.values import dataclass
 
 __all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "look"]
 

@@ -7,15 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from scsiusb.manager.folders import ON_WINDOWS, user
-from scsiusb.manager.warden_main import DEAD, started
+from scsiusb.manager.warden_main import DEAD, LONGEST_MESSAGE, Holding, started
 from scsiusb.text import printable
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
+from scsiusb.values import dataclass
 
 LONGEST_COMMAND: Final = 200
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -102,6 +103,22 @@ def record_of(info: InterfaceInfo) -> Record:
     )
 
 
+def holding_of(record: Record, lease: Path | None) -> Holding:
+    holding = Holding(
+        name=record.name,
+        bus=record.bus,
+        number=record.number,
+        interface=record.interface,
+        bulk_in=record.bulk_in,
+        bulk_out=record.bulk_out,
+        had_driver=record.driver is not None,
+    )
+    holding.lease = None if lease is None else os.fsencode(lease)
+    if len(holding.message()) > LONGEST_MESSAGE:
+        holding.lease = None
+    return holding
+
+
 def _boot() -> str | None:
     try:
         return BOOT_ID.read_text(encoding="utf-8").strip()
@@ -128,8 +145,7 @@ def _whole(lowest: int, highest: int) -> Callable[[object], bool]:
 
 
 def _matching(pattern: str) -> Callable[[object], bool]:
-    compiled = re.compile(pattern, re.ASCII)
-    return lambda value: isinstance(value, str) and bool(compiled.fullmatch(value))
+    return lambda value: isinstance(value, str) and bool(re.fullmatch(pattern, value, re.ASCII))
 
 
 def _printable(longest: int) -> Callable[[object], bool]:

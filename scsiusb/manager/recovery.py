@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from scsiusb.manager import folders
 from scsiusb.manager.folders import ON_WINDOWS, Folder, try_lock
 from scsiusb.manager.lease import Seen, in_folder, look
-from scsiusb.manager.record import Record, of_this_boot
-from scsiusb.manager.warden import holding_of
+from scsiusb.manager.record import Record, holding_of, of_this_boot
 from scsiusb.manager.warden_main import GONE, Kernel, give_back, lock_for_recovery
+from scsiusb.values import dataclass
 
 ON_LINUX: Final = sys.platform == "linux"
 

@@ -11,7 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Set
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -21,6 +21,7 @@ from scsiusb.manager.watcher import Watcher
 from scsiusb.usb.backend import Backend, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo, interfaces_of
 from scsiusb.usb.translate import translate
+from scsiusb.values import dataclass
 
 SETTLING: Final = 1.0  # seconds that a device may take to be configured and to get its driver
 LOOK_AGAIN: Final = 0.03
@@ -81,6 +82,12 @@ class Registry:
             self._check()
             events = [event for group in self._attached.values() for event in group]
         return sorted((event.device for event in events), key=lambda info: (info.device.bus, info.device.ports))
+
+    def on_attach(self, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
+        return self.subscribe(ATTACHED, callback, match)
+
+    def on_detach(self, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
+        return self.subscribe(DETACHED, callback, match)
 
     def subscribe(self, kind: str, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
         subscription = Subscription(kind, callback, match)

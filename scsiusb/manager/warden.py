@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from scsiusb.manager import warden_main
-from scsiusb.manager.record import Record
-from scsiusb.manager.warden_main import LONGEST_MESSAGE, Holding, started
+from scsiusb.manager.record import Record, holding_of
+from scsiusb.manager.warden_main import started
 
 ON_LINUX: Final = sys.platform == "linux"
 SHELL: Final = "/bin/sh"
@@ -132,22 +132,6 @@ class Warden:
             program.flush()
             command = [*_command(program.fileno()), *self._roots]
             self._pid = _spawn(command, theirs.fileno(), program.fileno())
-
-
-def holding_of(record: Record, lease: Path | None) -> Holding:
-    holding = Holding(
-        name=record.name,
-        bus=record.bus,
-        number=record.number,
-        interface=record.interface,
-        bulk_in=record.bulk_in,
-        bulk_out=record.bulk_out,
-        had_driver=record.driver is not None,
-    )
-    holding.lease = None if lease is None else os.fsencode(lease)
-    if len(holding.message()) > LONGEST_MESSAGE:
-        holding.lease = None
-    return holding
 
 
 def _command(program: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar, Final
 
 from construct import BitStruct, Const, Flag, Int32ub, Int64ub, Padding, Struct
@@ -10,6 +10,7 @@ from construct import BitStruct, Const, Flag, Int32ub, Int64ub, Padding, Struct
 from scsiusb.scsi.command import SECOND, U4, U5, U16, U32, U64, Command, opcode
 from scsiusb.scsi.reply import Reply
 from scsiusb.transport.base import Direction
+from scsiusb.values import dataclass
 
 CAPACITY_10_LENGTH: Final = 8
 CAPACITY_16_LENGTH: Final = 32

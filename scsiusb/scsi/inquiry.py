@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from construct import BitsInteger, BitStruct, Bytes, Flag, Int8ub, Padding, Struct
 
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import parse, text
+from scsiusb.values import dataclass
 
 STANDARD_LENGTH: Final = 36
 ADDITIONAL_LENGTH: Final = 4  # where the field is that says how many bytes follow it

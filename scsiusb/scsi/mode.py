@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from construct import (
@@ -21,6 +20,7 @@ from construct import (
 )
 
 from scsiusb.scsi.reply import parse
+from scsiusb.values import dataclass
 
 DEVICE_SPECIFIC: Final = BitStruct("write_protected" / Flag, Padding(2), "dpo_fua" / Flag, Padding(4))  # SBC-3 6.4.1
 

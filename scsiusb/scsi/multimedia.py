@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from construct import BitsInteger, BitStruct, Flag, Int8ub, Padding, Struct
@@ -10,6 +9,7 @@ from construct import BitsInteger, BitStruct, Flag, Int8ub, Padding, Struct
 from scsiusb.scsi.command import U8, U16, Command, opcode
 from scsiusb.scsi.reply import Reply
 from scsiusb.transport.base import Direction
+from scsiusb.values import dataclass
 
 MEDIA_CLASS: Final = 4  # MMC-6 table 289
 MEDIA_EVENT_LENGTH: Final = 8

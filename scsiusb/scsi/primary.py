@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from construct import (
@@ -21,6 +20,7 @@ from scsiusb.scsi.mode import ModeParameters
 from scsiusb.scsi.reply import parse
 from scsiusb.scsi.sense import Sense
 from scsiusb.transport.base import Direction
+from scsiusb.values import dataclass
 
 SENSE_LENGTH: Final = 18  # more breaks some devices
 MODE_LENGTH: Final = 192  # what other systems ask; less or more breaks some devices

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from scsiusb.errors import (
@@ -21,6 +20,7 @@ from scsiusb.scsi.block import SynchronizeCache10
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
 from scsiusb.transport.base import Direction
+from scsiusb.values import dataclass
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +57,22 @@ class Patience:
     """Counts one command's repetitions against the policy."""
 
     def __init__(
-        self, policy: RetryPolicy, timeout: float | None, command: Command[Any], confirm: Callable[[], None] | None
+        self,
+        policy: RetryPolicy,
+        timeout: float | None,
+        command: Command[Any],
+        confirm: Callable[[], None] | None,
+        began: float,
     ) -> None:
+        """`began`: when the command was first sent, by `time.monotonic`."""
         self._policy = policy
         self._command = command
         self._confirm = confirm
         self._attentions = self._failures = self._timeouts = 0
         is_bound = timeout is not None and policy.timeouts is None
         self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
-        self._began = time.monotonic()
-        self._deadline = self._began + min(policy.becoming_ready, timeout or policy.becoming_ready)
-        self._end = self._began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
+        self._deadline = began + min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._end = began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
 
     @property
     def is_worn(self) -> bool:

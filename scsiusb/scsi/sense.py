@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 from construct import (
@@ -21,8 +20,8 @@ from construct import (
 
 from scsiusb import errors
 from scsiusb.errors import CheckCondition
-from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
 from scsiusb.scsi.reply import parse
+from scsiusb.values import dataclass
 
 KEYS: Final = (  # SPC-4 table 53
     "No sense",
@@ -130,6 +129,8 @@ class Sense:
     @property
     def text(self) -> str:
         """The additional sense in the standard's words, its numbers where the standard has none."""
+        from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+
         known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
         if known:
             return known

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from scsiusb.errors import (
@@ -27,7 +28,6 @@ from scsiusb.scsi.block import (
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.mode import ModeParameters
-from scsiusb.scsi.multimedia import GetMediaEvent
 from scsiusb.scsi.primary import (
     SENSE_LENGTH,
     VPD_LENGTH,
@@ -42,6 +42,7 @@ from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 from scsiusb.usb.quirks import Quirk
+from scsiusb.values import dataclass
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
@@ -128,17 +129,21 @@ class LogicalUnit:
         """
         cdb = command.cdb()
         timeout = timeout or self.timeout
-        patience = Patience(self.retry if retry is None else retry, timeout, command, confirm)
+        transport = self.transport
+        began = time.monotonic()
+        patience = None  # most commands need none
         while True:
             try:
-                with self.transport.hold():  # another thread's command would take the sense away
+                with transport.hold():  # another thread's command would take the sense away
                     if check is not None:
                         check()
-                    completion = self._send(command, cdb, buffer, timeout)
+                    completion = transport.execute(self.lun, cdb, command.direction, buffer, timeout or command.timeout)
                     if completion.status == GOOD:
                         return self._processed(command, completion, buffer)
+                    patience = patience or Patience(retry or self.retry, timeout, command, confirm, began)
                     sense = self._sense(patience, timeout)
             except TransportError as failure:
+                patience = patience or Patience(retry or self.retry, timeout, command, confirm, began)
                 patience.await_repetition(failure)
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
@@ -237,21 +242,19 @@ class LogicalUnit:
         """All mode pages, by MODE SENSE(6)."""
         return self.execute(ModeSense6())
 
-    def _send(self, command: Command[R], cdb: bytes, buffer: memoryview, timeout: float | None) -> Completion:
-        return self.transport.execute(self.lun, cdb, command.direction, buffer, timeout or command.timeout)
-
     def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
         """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
-        processed = completion.processed(command.length)
-        if processed == command.length:
+        length = command.length
+        processed = completion.processed(length)
+        if processed == length:
             return processed
-        is_whole = completion.status == GOOD and completion.transferred == command.length
+        is_whole = completion.status == GOOD and completion.transferred == length
         if is_whole and _is_fixed(command, buffer):
             log.info("LUN %d: %s: all data came beside a residue; it is ignored from now on", self.lun, command)
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            error = MalformedReply(f"good status for only {processed} of {command.length} bytes")
+            error = MalformedReply(f"good status for only {processed} of {length} bytes")
             error.may_repeat = True
             raise error
         return processed
@@ -282,6 +285,8 @@ class LogicalUnit:
         """
         if Quirk.NO_INQUIRY in self.transport.quirks:
             return sense
+        from scsiusb.scsi.multimedia import GetMediaEvent
+
         try:
             if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:
                 return sense
@@ -293,7 +298,9 @@ class LogicalUnit:
     def _reply_of(self, command: Command[R], timeout: float | None) -> R:
         """Runs a command once and without asking for any sense: an error stands for all that it could say."""
         with self.transport.buffer(command.length) as buffer:
-            completion = self._send(command, command.cdb(), buffer, timeout)
+            completion = self.transport.execute(
+                self.lun, command.cdb(), command.direction, buffer, timeout or command.timeout
+            )
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from construct import (
@@ -20,6 +19,7 @@ from construct import (
 
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import Reply, parse, text
+from scsiusb.values import dataclass
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
 HEADER_LENGTH: Final = 4

@@ -35,7 +35,7 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.transport.recovery import Failures, Recovery, note_rung, recover
 from scsiusb.usb.backend import Code
-from scsiusb.usb.port import Port, milliseconds
+from scsiusb.usb.port import LONGEST_TIMEOUT, Port
 from scsiusb.usb.quirks import Quirk
 
 CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
@@ -47,7 +47,12 @@ CSW_AGAIN: Final = "CSW again"
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
 MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
 MAX_TRANSFER_BY_QUIRK: Final = ((Quirk.MAX_SECTORS_64, 64 * 512), (Quirk.MAX_SECTORS_240, 240 * 512))
+LONGEST: Final = LONGEST_TIMEOUT / 1000
 PAUSE: Final = 125e-6  # seconds between CBW and data for devices that need one, as Linux has it
+
+# Each look into an enumeration costs as much as a call.
+OK: Final = Code.OK
+NONE, IN, OUT = Direction.NONE, Direction.IN, Direction.OUT
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +114,14 @@ class BulkOnlyTransport:
         """Runs one command (BOT 5.3). Raises TransportError; the device has then been recovered, if it could be."""
         if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
             raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
-        if direction is Direction.NONE and len(buffer):
+        if direction is NONE and len(buffer):
             raise ValueError(f"command {cdb[0]:02X}h: {len(buffer)} bytes of data without a direction")
         with self._lock:
             self._check_open()
             self._check_not_under_way()
             if self._out_of_step:
                 self._recover_first(timeout)
-            deadline = time.monotonic() + timeout
+            deadline = time.monotonic() + min(timeout, LONGEST)
             self._note_exchange(True)
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
             self._thread = threading.get_ident()
@@ -204,6 +209,9 @@ class BulkOnlyTransport:
         self._check_open()
         return self._port.buffer(size)
 
+    def lends(self, buffer: memoryview) -> bool:
+        return self._port.lends(buffer)
+
     def close(self) -> None:
         """Waits for the command under way, recovers one that was interrupted, closes the port. May be called again."""
         try:
@@ -228,30 +236,32 @@ class BulkOnlyTransport:
             raise DeviceBusy(f"a command to {self._port.info} is under way in this thread", "raise an exception first")
 
     def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
-        self._owes_data = direction is Direction.OUT and len(buffer) > 0
-        self._send_cbw(lun, cdb, direction, len(buffer), deadline)
+        length = len(buffer)
+        self._owes_data = direction is OUT and length > 0
+        self._send_cbw(lun, cdb, direction, length, deadline)
         count, overflow = 0, False
-        if direction is Direction.IN and buffer:
+        if direction is IN and length:
             count, overflow = self._data_in(buffer, deadline)
-            if self._is_csw_instead_of_data(buffer, count):
+            if count == CSW_CODEC.length and self._is_csw_instead_of_data(buffer, count):
                 self._csw[: CSW_CODEC.length] = buffer[:count]
-                return self._check_csw(count, len(buffer), 0)
-        elif buffer:
+                return self._check_csw(count, length, 0)
+        elif length:
             count = self._data_out(buffer, deadline)
-        completion = self._check_csw(self._read_csw(deadline), len(buffer), count)
+        completion = self._check_csw(self._read_csw(deadline), length, count)
         if overflow:
-            raise PhaseError(f"data-in phase: the device sent more than the {len(buffer)} bytes asked for")
+            raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
         return completion
 
     def _send_cbw(self, lun: int, cdb: bytes, direction: Direction, length: int, deadline: float) -> None:
         self._tag = (self._tag + 1) & 0xFFFFFFFF
-        flags = FLAG_DATA_IN if direction is Direction.IN else 0
+        flags = FLAG_DATA_IN if direction is IN else 0
         CBW_CODEC.pack_into(self._cbw, self._tag, length, flags, lun, len(cdb), cdb)
-        code, count = self._port.write(self._cbw, _milliseconds(deadline))
+        code, count = self._port.write(self._cbw, _left(deadline))
         if code is Code.PIPE:
             self._owes_data = False
             raise TransferStalled("CBW phase: the device refused the command block (STALL)")
-        self._port.check(code, "CBW phase")
+        if code is not OK:
+            self._port.check(code, "CBW phase")
         if count != CBW_CODEC.length:
             raise TransportError(f"CBW phase: only {count} of the {CBW_CODEC.length} bytes were sent")
         if self._pause:
@@ -259,7 +269,9 @@ class BulkOnlyTransport:
 
     def _data_in(self, buffer: memoryview, deadline: float) -> tuple[int, bool]:
         """Returns the bytes that came and whether the device had more (a babble; the CSW still follows)."""
-        code, count = self._port.read(buffer, _milliseconds(deadline))
+        code, count = self._port.read(buffer, _left(deadline))
+        if code is OK:
+            return count, False
         if code is Code.PIPE:  # the normal way to say "less than asked" (BOT 6.7.2)
             self._clear_halt_in()
         elif code is not Code.OVERFLOW:
@@ -267,18 +279,18 @@ class BulkOnlyTransport:
         return count, code is Code.OVERFLOW
 
     def _data_out(self, buffer: memoryview, deadline: float) -> int:
-        code, count = self._port.write(buffer, _milliseconds(deadline))
+        code, count = self._port.write(buffer, _left(deadline))
         if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
             note_rung(self._port, CLEAR_HALT, logging.DEBUG)
             self._port.clear_halt_out()
-        else:
+        elif code is not OK:
             self._port.check(code, f"data-out phase, {count} of {len(buffer)} bytes sent")
         self._owes_data = False
         return count
 
     def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
         """The device skipped the data phase without a STALL; the tag tells its CSW from data that looks like one."""
-        if count != CSW_CODEC.length or len(buffer) <= count:
+        if len(buffer) <= count:
             return False
         signature, tag, _, _ = CSW_CODEC.unpack_from(buffer)
         return bool(signature == self._signature and tag == self._tag)
@@ -286,7 +298,9 @@ class BulkOnlyTransport:
     def _read_csw(self, deadline: float) -> int:
         """Reads the CSW, once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
         for last in (False, True):
-            code, count = self._port.read(self._csw, _milliseconds(deadline))
+            code, count = self._port.read(self._csw, _left(deadline))
+            if code is OK and count:
+                break
             if code is Code.PIPE and not last:
                 self._clear_halt_in()
             elif code is Code.PIPE:
@@ -295,7 +309,7 @@ class BulkOnlyTransport:
                 raise MalformedReply("CSW phase: the device sent more than a packet")
             else:
                 self._port.check(code, "CSW phase")
-                if count or last:
+                if last:
                     break
             note_rung(self._port, CSW_AGAIN, logging.DEBUG)
         return count
@@ -309,7 +323,7 @@ class BulkOnlyTransport:
             raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
         if self._learns_signature:
             self._learn_signature(signature)
-        if signature not in (self._signature, CSW_SIGNATURE):
+        if signature != self._signature and signature != CSW_SIGNATURE:
             raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
         if status == STATUS_PHASE_ERROR:
             raise PhaseError("the device reports a phase error")
@@ -382,5 +396,7 @@ def _max_transfer(speed: str, quirks: Quirk) -> int:
     return min((by_speed, *limits))
 
 
-def _milliseconds(deadline: float) -> int:
-    return milliseconds(deadline - time.monotonic())
+def _left(deadline: float) -> int:
+    """Milliseconds, at least one."""
+    left = int((deadline - time.monotonic()) * 1000)
+    return left if left > 0 else 1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
+
+from scsiusb.values import dataclass
 
 ENDPOINT_IN = 0x80  # bEndpointAddress bit 7 (USB 2.0 table 9-13)
 TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0

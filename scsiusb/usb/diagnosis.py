@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from scsiusb.usb import linux
 from scsiusb.usb.backend import Backend, Code, Device, UsbError
 from scsiusb.usb.hotplug import HAS_HOTPLUG
+from scsiusb.usb.library import load
 from scsiusb.usb.translate import translate
 
 NODES: Final = Path("/dev/bus/usb")
@@ -40,9 +41,7 @@ class Library(NamedTuple):
 
 def library() -> Library:
     """Loads libusb; raises ScsiUsbError, OSError or ImportError where that fails."""
-    import libusb_package
-
-    backend = libusb_package.get_libusb1_backend()
+    backend = load()
     if backend is None:
         raise translate(UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded"), "loading libusb")
     lib = backend.lib

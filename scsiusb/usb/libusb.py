@@ -10,9 +10,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Final
 
 from scsiusb.text import printable
-from scsiusb.usb import linux
+from scsiusb.usb import library, linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
-from scsiusb.usb.hotplug import hotplug
 from scsiusb.usb.transfer import Transfers, declare
 from scsiusb.usb.translate import translate
 
@@ -29,10 +28,9 @@ class LibusbBackend:
     is_shared = True
 
     def __init__(self) -> None:
-        import libusb_package
         import usb.backend.libusb1 as pyusb
 
-        backend = libusb_package.get_libusb1_backend()
+        backend = library.load()
         if backend is None:
             raise UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded")
         _check_process(backend)
@@ -79,6 +77,8 @@ class LibusbBackend:
             linux.close_node(device)
 
     def watch(self) -> Hotplug:
+        from scsiusb.usb.hotplug import hotplug
+
         return hotplug(self._lib)
 
     def close(self) -> None:
@@ -155,6 +155,7 @@ class LibusbHandle:
         self._handle = ctypes.c_void_p()
         _check(self._lib.libusb_open(reference.devid, ctypes.byref(self._handle)))
         self._transfers = Transfers(self._lib, backend.ctx, self._handle)
+        self.bulk = self._transfers.bulk
 
     def claim(self, interface: int) -> None:
         try:
@@ -212,9 +213,6 @@ class LibusbHandle:
         data = (ctypes.c_ubyte * STRING_SIZE)()
         count = self._lib.libusb_get_string_descriptor_ascii(self._handle, index, data, STRING_SIZE) if index else 0
         return bytes(data[:count]).decode("ascii", "replace") if count > 0 else None
-
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-        return self._transfers.bulk(endpoint, buffer, timeout) if self._handle else (Code.NO_DEVICE, 0)
 
     def interrupt(self, on: bool) -> None:
         self._transfers.interrupt(on)

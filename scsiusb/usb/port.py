@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -14,11 +12,11 @@ from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedR
 from scsiusb.releases import Releases
 from scsiusb.text import printable
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, UsbError
+from scsiusb.usb.buffers import Buffers, Loan
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.quirks import Quirk, Quirks, tabled
 from scsiusb.usb.translate import translate
 
-PAGE: Final = 4096
 LONGEST_TIMEOUT: Final = 0x7FFFFFFF  # milliseconds
 GET_DESCRIPTOR: Final = 6
 DEVICE_DESCRIPTOR: Final = 1
@@ -54,8 +52,8 @@ class Port:
         self.quirks = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
         self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)
+        self._in, self._out = self.bulk_in.address, self.bulk_out.address
         self._backend = backend
-        self._buffers = _Buffers()
         uses = backend.uses(info.device, info.interface)
         if uses:
             raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
@@ -96,11 +94,11 @@ class Port:
 
     def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
-        return self._handle.bulk(self.bulk_in.address, buffer, timeout)
+        return self._handle.bulk(self._in, buffer, timeout)
 
     def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
-        return self._handle.bulk(self.bulk_out.address, buffer, timeout)
+        return self._handle.bulk(self._out, buffer, timeout)
 
     def check(self, code: Code, doing: str) -> None:
         """Raises the public error for any code but OK."""
@@ -161,27 +159,17 @@ class Port:
         """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
         return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
 
-    @contextmanager
-    def buffer(self, size: int) -> Iterator[memoryview]:
+    def buffer(self, size: int) -> Loan:
         """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
-        whole = self._whole(size)
-        view = whole[:size]
-        try:
-            yield view
-        finally:
-            view.release()
-            self._buffers.give_back(whole)
+        return Loan(self._buffers, size)
 
     def lend(self, size: int) -> memoryview:
         """As `buffer`, until the port is closed."""
-        return self._whole(size)[:size]
+        return self._buffers.take(size)[:size]
 
-    def _whole(self, size: int) -> memoryview:
-        whole = self._buffers.take(size)
-        if whole is None:
-            whole = self._handle.allocate(_Buffers.capacity(size))
-            self._buffers.enter(whole, ledger.acquire("memory", f"of {len(whole)} bytes for {self.info.name}"))
-        return whole
+    def lends(self, buffer: memoryview) -> bool:
+        """Is this memory of `buffer`'s, or a part of it?"""
+        return self._buffers.has(buffer)
 
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
@@ -189,6 +177,7 @@ class Port:
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
+        self._buffers = Buffers(handle.allocate, info.name)
         releases.add(self._buffers.drain, handle.free)
         is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
         self._before_taking(is_driven)
@@ -238,57 +227,6 @@ class Port:
             return action()
         except UsbError as error:
             raise translate(error, f"{doing} {self.info}") from error
-
-
-class _Buffers:
-    """Transfer buffers, lent and idle; sizes are powers of two, so that few kinds serve all."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may close the port in the middle of a loan
-        self._idle: dict[int, list[memoryview]] = {}
-        self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
-        self._is_drained = False
-
-    @staticmethod
-    def capacity(size: int) -> int:
-        return max(PAGE, 1 << (size - 1).bit_length())
-
-    def enter(self, whole: memoryview, entry: ledger.Entry) -> None:
-        with self._lock:
-            if not self._is_drained:
-                self._all[id(whole)] = whole, entry
-                return
-        entry.release()
-
-    def take(self, size: int) -> memoryview | None:
-        with self._lock:
-            idle = self._idle.get(self.capacity(size))
-            return idle.pop() if idle else None
-
-    def give_back(self, whole: memoryview) -> None:
-        with self._lock:
-            if not self._is_drained:
-                self._idle.setdefault(len(whole), []).append(whole)
-
-    def drain(self, free: Callable[[memoryview], None]) -> None:
-        """Frees every one, those lent too: whoever still has one keeps the memory alive, if not the buffer."""
-        with self._lock:
-            self._is_drained = True
-            self._idle.clear()
-            releases = Releases()
-            for key in self._all:
-                releases.add(self._free_one, key, free)
-            releases.close()
-
-    def _free_one(self, key: int, free: Callable[[memoryview], None]) -> None:
-        if key not in self._all:
-            return
-        whole, entry = self._all[key]
-        try:
-            free(whole)
-        finally:
-            del self._all[key]
-            entry.release()
 
 
 def _comparable(serial: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Flag, auto
 from functools import reduce
 from operator import or_
 from typing import Final, NamedTuple
+
+from scsiusb.values import dataclass
 
 
 class Quirk(Flag):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Final, NamedTuple
 
 from scsiusb.usb.quirks import Quirk, parse_letters
@@ -52,7 +52,7 @@ def table() -> list[Row]:
 def _rows(start: str) -> Iterator[Row]:
     """The rows whose line begins with `start`; only these are looked at closely."""
     source = ""
-    for line in files("scsiusb").joinpath("data", FILE).read_text(encoding="utf-8").splitlines():
+    for line in (get_data("scsiusb", f"data/{FILE}") or b"").decode().splitlines():
         if line.startswith(SOURCE):
             source = line.removeprefix(SOURCE).strip()
         elif line.startswith(start) and line and not line.startswith(COMMENT):

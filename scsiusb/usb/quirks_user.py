@@ -6,8 +6,8 @@ import errno
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from scsiusb.usb.quirks import Quirk, parse_letters
@@ -78,11 +78,14 @@ def _letters_given(text: str) -> Quirk:
         raise ValueError(f"{GIVEN_LETTERS}: {error}") from None
 
 
-def path() -> Path:
+def path() -> str:
     """The user's file, which need not exist: "VID:PID:letters  # why", a device a line."""
+    if sys.platform == "linux":  # as platformdirs does, which takes longer to load than most commands take
+        named = os.environ.get("XDG_CONFIG_HOME", "")
+        return os.path.join(named if os.path.isabs(named) else os.path.expanduser("~/.config"), "scsiusb", "quirks")
     import platformdirs
 
-    return platformdirs.user_config_path("scsiusb", appauthor=False) / "quirks"
+    return os.path.join(platformdirs.user_config_dir("scsiusb", appauthor=False), "quirks")
 
 
 def _file() -> Iterator[UserRow]:
@@ -98,7 +101,7 @@ def _file() -> Iterator[UserRow]:
         yield from parse_rows(content, f"{name}, line {number}", why.strip())
 
 
-def _read(name: Path) -> bytes:
+def _read(name: str) -> bytes:
     """Without a wait for whoever would write to a FIFO."""
     with open(name, "rb", opener=lambda file, flags: os.open(file, flags | UNBLOCKED)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

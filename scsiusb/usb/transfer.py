@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import math
-import operator
 import threading
 import time
-from functools import partial
 from typing import Any, Final
 
 from scsiusb.usb.backend import Code
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
+PENDING: Final = -1  # no libusb_transfer_status: stands there until libusb writes one
+CANCELLED: Final = 3  # LIBUSB_TRANSFER_CANCELLED
 STATUS: Final = (  # by enum libusb_transfer_status
     Code.OK,
     Code.IO,
@@ -23,11 +23,12 @@ STATUS: Final = (  # by enum libusb_transfer_status
     Code.OVERFLOW,
 )
 # How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
-SLICE_MICROSECONDS: Final = 100_000
+SLICE: Final = 100  # milliseconds
 ABANDON_SECONDS: Final = 5.0
 LEAKED: Final[list[object]] = []  # the kernel may still write to these: they live as long as the process
 
-Callback: Final[Any] = getattr(ctypes, "WINFUNCTYPE", ctypes.CFUNCTYPE)(None, ctypes.c_void_p)  # LIBUSB_CALL
+_at: Final = ctypes.c_char.from_buffer
+_address: Final = ctypes.addressof
 
 
 class LibusbTransfer(ctypes.Structure):
@@ -42,7 +43,7 @@ class LibusbTransfer(ctypes.Structure):
         ("status", ctypes.c_int),
         ("length", ctypes.c_int),
         ("actual_length", ctypes.c_int),
-        ("callback", Callback),
+        ("callback", ctypes.c_void_p),
         ("user_data", ctypes.c_void_p),
         ("buffer", ctypes.c_void_p),
         ("num_iso_packets", ctypes.c_int),
@@ -65,20 +66,24 @@ def declare(lib: Any) -> None:
 
 
 class _Transfer:
-    """One libusb_transfer, used again and again."""
+    """One libusb_transfer to one endpoint, used again and again.
 
-    def __init__(self, lib: Any, handle: ctypes.c_void_p) -> None:
+    It has no callback, which would be Python's, and cost as much as the rest, nor a timeout, for which libusb asks
+    the system for the time and sets a timer, twice each: its status tells that it has ended, and `Transfers` waits
+    no longer than it should.
+    """
+
+    def __init__(self, lib: Any, handle: ctypes.c_void_p, endpoint: int) -> None:
         self.pointer = lib.libusb_alloc_transfer(0)
         if not self.pointer:
             raise MemoryError("libusb_alloc_transfer")
         self.address = ctypes.addressof(self.pointer.contents)
         self.fields = LibusbTransfer.from_address(self.address)
-        self.done = (ctypes.c_int * 1)()
-        # Builtins all the way: a Python function could take a KeyboardInterrupt here, and ctypes would lose it and
-        # the completion with it. What lands in `done` is the transfer's address, all that matters is that it is not 0.
-        self.fields.callback = self._callback = Callback(partial(operator.setitem, self.done, 0))
         self.fields.dev_handle = handle.value
         self.fields.type = BULK_TRANSFER
+        self.fields.endpoint = endpoint
+        # Where libusb looks, before it waits for another thread's news, whether they came already.
+        self.completed = self.address + LibusbTransfer.actual_length.offset
 
 
 class Transfers:
@@ -86,49 +91,60 @@ class Transfers:
 
     def __init__(self, lib: Any, context: ctypes.c_void_p, handle: ctypes.c_void_p) -> None:
         self._lib = lib
+        self._submit = lib.libusb_submit_transfer
+        self._handle_events = lib.libusb_handle_events_timeout_completed
         self._context = context
         self._handle = ctypes.c_void_p(handle.value)
-        self._idle: list[_Transfer] = []
+        self._whole_slice = Timeval(0, SLICE * 1000)
+        self._slice = ctypes.addressof(self._whole_slice)
+        self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
         self._active: set[_Transfer] = set()
-        self._interrupted = False
+        self._refusal: Code | None = None
         self._freeing = threading.RLock()
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        if self._interrupted:
-            return Code.INTERRUPTED, 0
-        anchor = ctypes.c_char.from_buffer(buffer)
-        transfer = self._take()
+        if self._refusal is not None:
+            return self._refusal, 0
+        anchor = _at(buffer)
+        transfer = self._take(endpoint)
         fields = transfer.fields
-        fields.endpoint = endpoint
-        fields.timeout = timeout
-        fields.buffer = ctypes.addressof(anchor)
+        fields.buffer = _address(anchor)
         fields.length = len(buffer)
-        transfer.done[0] = 0
+        fields.status = PENDING
+        fields.actual_length = 0
         self._active.add(transfer)
+        is_late = False
         try:
-            code = self._lib.libusb_submit_transfer(transfer.pointer)
+            code = self._submit(transfer.pointer)
             if code == 0:
-                if self._interrupted:  # it may have come too early to meet this transfer
+                if self._refusal is not None:  # it may have come too early to meet this transfer
                     self._lib.libusb_cancel_transfer(transfer.address)
-                self._wait(transfer)
+                if timeout >= SLICE:
+                    self._handle_events(self._context, self._slice, transfer.completed)
+                if fields.status == PENDING:
+                    is_late = self._outlast(transfer, anchor, timeout)
         except BaseException:
             self._cancel(transfer, anchor)
             raise
         finally:
             self._active.discard(transfer)
         if code != 0:
-            self._idle.append(transfer)
+            self._idle[endpoint].append(transfer)
             return Code(code), 0
-        result = STATUS[fields.status], fields.actual_length
-        self._idle.append(transfer)
-        return result
+        status, count = fields.status, fields.actual_length
+        if status == PENDING:
+            return Code.TIMEOUT, 0
+        self._idle[endpoint].append(transfer)
+        return (Code.TIMEOUT if is_late and status == CANCELLED else STATUS[status]), count
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""
         with self._freeing:
-            self._interrupted = on
+            if self._refusal is Code.NO_DEVICE:
+                return
+            self._refusal = Code.INTERRUPTED if on else None
             if on:
                 for transfer in self._active.copy():
                     self._lib.libusb_cancel_transfer(transfer.address)
@@ -136,43 +152,59 @@ class Transfers:
     def close(self) -> None:
         """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write."""
         with self._freeing:
-            for transfer in self._idle:
-                self._lib.libusb_free_transfer(transfer.pointer)
-            self._idle.clear()
+            self._refusal = Code.NO_DEVICE
+            for transfers in self._idle.values():
+                for transfer in transfers:
+                    self._lib.libusb_free_transfer(transfer.pointer)
+                transfers.clear()
             for transfer, anchor in self._abandoned:
-                if transfer.done[0]:
+                if transfer.fields.status != PENDING:
                     self._lib.libusb_free_transfer(transfer.pointer)
                 else:
                     LEAKED.append((transfer, anchor))
             self._abandoned.clear()
 
-    def _take(self) -> _Transfer:
+    def _take(self, endpoint: int) -> _Transfer:
         try:
-            return self._idle.pop()
-        except IndexError:  # asking first whether there is one would be a race with other threads
-            return _Transfer(self._lib, self._handle)
+            return self._idle[endpoint].pop()
+        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
+            self._idle.setdefault(endpoint, [])
+            return _Transfer(self._lib, self._handle, endpoint)
+
+    def _outlast(self, transfer: _Transfer, anchor: object, timeout: int) -> bool:
+        """Waits on until a transfer has ended; after `timeout` more milliseconds it is cancelled. Was it?
+
+        A timeout is kept to a slice of time, so that what comes at once needs no clock.
+        """
+        self._wait(transfer, timeout / 1000)
+        if transfer.fields.status != PENDING:
+            return False
+        self._lib.libusb_cancel_transfer(transfer.address)
+        self._wait(transfer, ABANDON_SECONDS)
+        if transfer.fields.status == PENDING:
+            self._abandoned.append((transfer, anchor))
+        return True
 
     def _wait(self, transfer: _Transfer, seconds: float = math.inf) -> None:
         """Not counted in calls: libusb's comes back early for every event of any other transfer."""
-        done = ctypes.addressof(transfer.done)
         deadline = time.monotonic() + seconds
-        while not transfer.done[0] and time.monotonic() < deadline:
-            slice_ = Timeval(0, SLICE_MICROSECONDS)
-            code = self._lib.libusb_handle_events_timeout_completed(self._context, ctypes.addressof(slice_), done)
+        while transfer.fields.status == PENDING and (left := deadline - time.monotonic()) > 0:
+            slice_ = Timeval(0, min(SLICE * 1000, math.ceil(left * 1e6)))
+            code = self._handle_events(self._context, ctypes.addressof(slice_), transfer.completed)
             if code not in (Code.OK, Code.INTERRUPTED):
-                time.sleep(SLICE_MICROSECONDS / 1e6)  # it may fail at once each time, and must not take the processor
+                time.sleep(SLICE / 1000)  # it may fail at once each time, and must not take the processor
 
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
         """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel.
 
-        Only the callback tells that. That there is nothing to cancel (NOT_FOUND) does not: libusb says so as well of a
-        transfer that it is cancelling itself, after a timeout, or whose callback another thread is about to call.
+        Only its status tells that. That there is nothing to cancel (NOT_FOUND) does not: libusb says so as well of a
+        transfer that it is cancelling itself, or whose end another thread is about to note.
         """
         try:
             self._lib.libusb_cancel_transfer(transfer.address)
             self._wait(transfer, ABANDON_SECONDS)
         finally:
-            if transfer.done[0]:
-                self._idle.append(transfer)
+            if transfer.fields.status != PENDING:
+                self._idle[transfer.fields.endpoint].append(transfer)
             else:
                 self._abandoned.append((transfer, anchor))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import Enum
 
 from scsiusb.usb.backend import Endpoint
+from scsiusb.values import dataclass
 from scsiusb.virtual.function import Answer, Setup, Stall
 from scsiusb.virtual.target import Target
 from scsiusb.virtual.task import Direction, Parameters, Task

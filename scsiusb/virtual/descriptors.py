@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
 from scsiusb.usb.backend import BULK, TRANSFER_TYPE, Endpoint, Setting
+from scsiusb.values import dataclass
 
 DEVICE, CONFIGURATION, STRING, INTERFACE, ENDPOINT, DEVICE_QUALIFIER, OTHER_SPEED = range(1, 8)
 BOS = 0x0F

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+from functools import cached_property
+
+from scsiusb.virtual.media import Medium, Memory
 
 SIZE = 8 << 20
 START = 1 << 20  # of the partition, in bytes
@@ -18,14 +21,31 @@ _HEADS, _SECTORS = 255, 63
 _MEDIA = 0xF8  # fixed disk
 
 
+class Formatted(Memory):
+    """The disk as a medium; made when its blocks are first asked for, which takes longer than most commands."""
+
+    def __init__(self, block_size: int = 512) -> None:
+        _check(block_size)
+        Medium.__init__(self, SIZE, block_size)
+
+    @cached_property
+    def data(self) -> bytearray:  # type: ignore[override]
+        return image(self.block_size)
+
+
 def image(block_size: int = 512) -> bytearray:
     """The whole disk, always the same."""
-    if block_size not in (512, 1024, 2048, 4096):
-        raise ValueError(f"FAT knows no blocks of {block_size} bytes")
+    _check(block_size)
     disk = bytearray(SIZE)
-    disk[START:] = _volume(block_size, (SIZE - START) // block_size)
+    volume = _volume(block_size, (SIZE - START) // block_size)
+    disk[START : START + len(volume)] = volume
     disk[:512] = _partition_table(START // block_size, (SIZE - START) // block_size)
     return disk
+
+
+def _check(block_size: int) -> None:
+    if block_size not in (512, 1024, 2048, 4096):
+        raise ValueError(f"FAT knows no blocks of {block_size} bytes")
 
 
 def _partition_table(start: int, blocks: int) -> bytes:
@@ -40,7 +60,7 @@ def _chs(block: int) -> bytes:
 
 
 def _volume(block_size: int, blocks: int) -> bytes:
-    """Boot sector, two FATs, root directory, data; one block to a cluster."""
+    """Boot sector, two FATs, root directory, data up to where there is none; one block to a cluster."""
     root = _ROOT_ENTRIES * 32 // block_size
     bits = 16 if blocks > 4096 else 12  # FAT12 has less than 4085 clusters
     fat = -(-(blocks * bits // 8 + 4) // block_size)
@@ -48,7 +68,7 @@ def _volume(block_size: int, blocks: int) -> bytes:
     table = bytes((_MEDIA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF) if bits == 16 else (_MEDIA, 0xFF, 0xFF, 0xFF, 0x0F))
     table = table.ljust(fat * block_size, b"\0")
     head = _boot_sector(block_size, blocks, fat, bits) + table + table
-    return (head + _directory().ljust(root * block_size, b"\0") + README).ljust(blocks * block_size, b"\0")
+    return head + _directory().ljust(root * block_size, b"\0") + README
 
 
 def _boot_sector(block_size: int, blocks: int, fat: int, bits: int) -> bytes:

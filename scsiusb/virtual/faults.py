@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
+from scsiusb.values import dataclass
 from scsiusb.virtual import twists
 
 Value = int | float | str | None
@@ -266,7 +265,9 @@ class Fault:
 
 def _kind(name: str) -> Kind:
     if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, KINDS, 1)
         raise ValueError(
             f"no fault is called {name!r}; {f'did you mean {near[0]}?' if near else 'there are ' + ', '.join(KINDS)}"
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from scsiusb.usb.backend import Code
+from scsiusb.values import dataclass
 
 
 class Answer(Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from collections.abc import Callable, Mapping
 
@@ -82,7 +81,9 @@ def _inquiry(fault: Fault, data: bytes) -> bytes:
 
 
 def _noise(fault: Fault, data: bytes) -> bytes:
-    return random.Random(len(data)).randbytes(len(data))
+    from random import Random
+
+    return Random(len(data)).randbytes(len(data))
 
 
 def _capacity(fault: Fault, data: bytes) -> bytes:

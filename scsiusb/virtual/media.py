@@ -7,7 +7,6 @@ import os
 import stat
 import threading
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 _CHUNK = 1 << 16
 
@@ -96,7 +95,7 @@ class File(Medium):
 
     def __init__(self, path: str | os.PathLike[str], block_size: int = 512, read_only: bool | None = None) -> None:
         self._lock = threading.Lock()
-        self._file, written = _open(Path(path), read_only)
+        self._file, written = _open(path, read_only)
         try:
             super().__init__(self._file.seek(0, os.SEEK_END), block_size, not written)
         except ValueError:
@@ -136,9 +135,9 @@ class File(Medium):
             self._file.close()
 
 
-def _open(path: Path, read_only: bool | None) -> tuple[io.FileIO, bool]:
+def _open(path: str | os.PathLike[str], read_only: bool | None) -> tuple[io.FileIO, bool]:
     """The file, and whether it may be written; root may write anything, so the mode bits count too."""
-    writable = path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    writable = os.stat(path).st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     if writable and not read_only:
         try:
             return io.FileIO(path, "r+"), True

@@ -6,8 +6,8 @@ import re
 import struct
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from scsiusb.values import dataclass
 from scsiusb.virtual import twists
 from scsiusb.virtual.faults import DATA, Fault, Scope
 
@@ -44,6 +44,8 @@ class Command:
 
 @dataclass
 class _Entry:
+    """A fault that is still to come."""
+
     fault: Fault
     left: float  # times
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+from scsiusb.values import dataclass
 
 _FIXED = struct.Struct(">BBBIB4xBBBBH")
 _FIXED_CURRENT = 0x70

@@ -14,7 +14,7 @@ from scsiusb.virtual.bot import Manners
 from scsiusb.virtual.descriptors import Descriptors, Identity, InterfaceDescriptor
 from scsiusb.virtual.faults import Fault
 from scsiusb.virtual.function import ENDINGS, Answer, Function, Mute, Plug, Stall
-from scsiusb.virtual.media import File, Memory
+from scsiusb.virtual.media import File
 from scsiusb.virtual.misbehaviour import Misbehaving
 from scsiusb.virtual.script import Script
 from scsiusb.virtual.target import Target
@@ -85,7 +85,7 @@ class Stick:
         faults: Iterable[Fault | str] = (),
     ) -> Stick:
         """A small stick in memory, formatted, with a README.TXT on it."""
-        return cls([Unit(Memory(fat.image(block_size), block_size))], identity, interfaces, manners, faults)
+        return cls([Unit(fat.Formatted(block_size))], identity, interfaces, manners, faults)
 
     @classmethod
     def open_file(

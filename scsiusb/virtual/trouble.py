@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from scsiusb.values import dataclass
 from scsiusb.virtual.bot import Phase
 from scsiusb.virtual.faults import CBW, CSW, DATA, Fault
 from scsiusb.virtual.task import Direction, Task

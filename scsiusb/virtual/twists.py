@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -99,7 +98,9 @@ def _interface_count(data: bytes) -> bytes:
 
 def _garbage(seed: int, data: bytes) -> bytes:
     """Noise behind a header that is right."""
-    return data[:_HEADER] + random.Random(seed).randbytes(max(len(data) - _HEADER, 0))
+    from random import Random
+
+    return data[:_HEADER] + Random(seed).randbytes(max(len(data) - _HEADER, 0))
 
 
 def _huge_string(data: bytes) -> bytes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from scsiusb.values import dataclass
 
 VERSION: Final = 0x0111
 DEVLIST, IMPORT = 0x8005, 0x8003  # OP_REQ_…; the reply has bit 15 clear

@@ -121,7 +121,7 @@ def test_the_user_is_named_where_the_system_knows_them(cli: Cli, leases: Leases)
 
 def test_list_tells_who_holds_a_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(stick(), stick())
-    monkeypatch.setattr("scsiusb.cli.identify.holder", lambda info: RECORD if info.address == "1-2" else None)
+    monkeypatch.setattr("scsiusb.manager.lease.holder", lambda info: RECORD if info.address == "1-2" else None)
     rows = cli("list", "--json").json
     assert rows[0]["lease"] is None
     assert rows[1]["lease"] == {"pid": 1234, "command": "python backup.py", "since": RECORD.since}

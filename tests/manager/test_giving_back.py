@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scsiusb.manager import warden_main
-from scsiusb.manager.warden import holding_of
+from scsiusb.manager.record import holding_of
 from scsiusb.manager.warden_main import GONE, Kernel, from_words, give_back, settle
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 from tests.manager.usbfs import RECORD, Usbfs, holding, with_lease

@@ -123,17 +123,17 @@ class FakeLibusb:
                 self.end(address, self.outcome(transfer))
 
     def end(self, address: int, ending: Ending | None) -> None:
-        """Also out of another thread: the callback runs once, whoever comes first."""
+        """Also out of another thread: it ends once, whoever comes first."""
         with self._lock:
             transfer = self.in_flight.pop(address, None) if ending is not None else None
         if transfer is None or ending is None:
             return
         self.cancelling.discard(address)
-        transfer.status, data = ending
+        status, data = ending
         if isinstance(data, bytes):
             ctypes.memmove(transfer.buffer, data, len(data))
         transfer.actual_length = data if isinstance(data, int) else len(data)
-        transfer.callback(address)
+        transfer.status = status
 
     # --- hotplug --------------------------------------------------------------------------------
 

@@ -8,11 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
-import libusb_package
 import pytest
 
+from scsiusb.usb import library, linux
 from scsiusb.usb import libusb as module
-from scsiusb.usb import linux
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.libusb import LibusbBackend
 from scsiusb.usb.transfer import Transfers
@@ -109,7 +108,7 @@ def test_interrupts_at_any_moment_lose_no_transfer_and_free_each_once(lib: FakeL
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend(FakeDevice(1, 7, (4,)))
-    monkeypatch.setattr(libusb_package, "get_libusb1_backend", lambda: fake)
+    monkeypatch.setattr(library, "load", lambda: fake)
     monkeypatch.setattr(module, "ON_LINUX", False)
     return fake
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import libusb_package
 import pytest
 import usb.core
 
+from scsiusb.usb import library, linux
 from scsiusb.usb import libusb as module
-from scsiusb.usb import linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.libusb import LibusbBackend, LibusbHandle
@@ -28,7 +27,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     stick = FakeDevice(1, 7, (4,))
     stick.configuration = configuration(1, MASS_STORAGE)
     fake = FakeBackend(stick)
-    monkeypatch.setattr(libusb_package, "get_libusb1_backend", lambda: fake)
+    monkeypatch.setattr(library, "load", lambda: fake)
     monkeypatch.setattr(module, "ON_LINUX", False)
     return fake
 
@@ -81,7 +80,7 @@ def test_the_real_library_lists_devices_without_opening_any_also_where_there_is_
 
 
 def test_where_libusb_cannot_be_loaded_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libusb_package, "get_libusb1_backend", lambda: None)
+    monkeypatch.setattr(library, "load", lambda: None)
     with fails(Code.NOT_SUPPORTED, "libusb cannot be loaded"):
         LibusbBackend()
 

@@ -22,8 +22,9 @@ from scsiusb.errors import (
 )
 from scsiusb.usb import port as port_module
 from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.buffers import PAGE
 from scsiusb.usb.interface import find
-from scsiusb.usb.port import PAGE, Port
+from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
 from scsiusb.virtual.descriptors import InterfaceDescriptor
 

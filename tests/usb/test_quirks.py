@@ -197,8 +197,7 @@ def test_a_file_that_is_too_large_is_not_read(users_file: Path) -> None:
 
 def test_the_file_lies_where_the_users_settings_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert quirks_user.path().name == "quirks"
-    assert quirks_user.path().parent.name == "scsiusb"
+    assert Path(quirks_user.path()).parts[-2:] == ("scsiusb", "quirks")
 
 
 # --- what is learned ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 
@@ -91,7 +92,9 @@ def test_a_write_sends_the_callers_buffer(lib: FakeLibusb, transfers: Transfers)
     assert sent == [b"2345"]
 
 
-def test_libusb_is_told_the_handle_the_endpoint_the_type_and_the_timeout(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_libusb_is_told_the_handle_the_endpoint_and_the_type_and_sets_no_timer(
+    lib: FakeLibusb, transfers: Transfers
+) -> None:
     told: list[tuple[int, ...]] = []
 
     def device(transfer: LibusbTransfer) -> Ending:
@@ -100,7 +103,7 @@ def test_libusb_is_told_the_handle_the_endpoint_the_type_and_the_timeout(lib: Fa
 
     lib.outcome = device
     read(transfers, 31, 1234)
-    assert told == [(HANDLE, IN, 2, 1234, 31)]
+    assert told == [(HANDLE, IN, 2, 0, 31)]
     assert lib.of("handle_events_timeout_completed")[0][0] == CONTEXT
 
 
@@ -208,14 +211,12 @@ def test_threads_have_transfers_of_their_own(lib: FakeLibusb, transfers: Transfe
     """Each thread may see the end of another's transfer; every one gets its own bytes all the same."""
 
     def device(transfer: LibusbTransfer) -> Ending:
-        return COMPLETED, bytes([transfer.timeout & 0xFF]) * (transfer.timeout & 0x3F)
+        return COMPLETED, bytes([transfer.length & 0xFF]) * (transfer.length & 0x3F)
 
     def work(number: int) -> None:
         for turn in range(100):
-            timeout = number << 6 | turn & 0x3F
-            wrong.append(
-                read(transfers, 64, timeout) != (Code.OK, turn & 0x3F, bytes([timeout & 0xFF]) * (turn & 0x3F))
-            )
+            length = number + 1 << 6 | turn & 0x3F
+            wrong.append(read(transfers, length) != (Code.OK, turn & 0x3F, bytes([length & 0xFF]) * (turn & 0x3F)))
 
     wrong: list[bool] = []
     lib.outcome = device
@@ -246,7 +247,7 @@ def test_a_transfer_that_another_thread_takes_first_is_replaced(
         def __len__(self) -> int:
             return 1
 
-    monkeypatch.setattr(transfers, "_idle", TakenMeanwhile())
+    monkeypatch.setattr(transfers, "_idle", {IN: TakenMeanwhile()})
     assert read(transfers)[0] is Code.OK
 
 
@@ -354,7 +355,7 @@ def test_a_transfer_that_never_ends_is_never_used_again_nor_freed_nor_its_buffer
     del transfers, buffer
     gc.collect()
     assert watch() is not None, "the kernel may still write to it"
-    lib.end(address, (COMPLETED, b"late"))  # its callback is still there
+    lib.end(address, (COMPLETED, b"late"))
     assert bytes(watch() or b"") == b"late" + bytes(508)
     leaked.clear()
 
@@ -390,26 +391,66 @@ def test_a_second_ctrl_c_while_the_first_is_waiting_abandons_the_transfer(
     transfers.close()
 
 
-def test_the_end_of_a_transfer_is_noted_without_python_code_that_ctrl_c_could_break(
-    lib: FakeLibusb, transfers: Transfers
-) -> None:
-    """An exception in a callback is lost, and the transfer's end with it; so nothing may be traced in there."""
-    lines: list[str] = []
+# --- timeouts -------------------------------------------------------------------------------------
 
-    def handle(*_: object) -> int:
-        before = sys.gettrace()
-        sys.settrace(lambda frame, event, _: lines.append(frame.f_code.co_filename))
-        try:
-            for address, transfer in tuple(lib.in_flight.items()):
-                del lib.in_flight[address]
-                transfer.callback(address)
-        finally:
-            sys.settrace(before)
+
+def busy(seconds: float) -> None:
+    """As libusb, which waits for events until the slice is over."""
+    time.sleep(seconds)
+
+
+@pytest.mark.parametrize("timeout", [1, 30, 120])
+def test_a_transfer_that_does_not_end_in_time_is_cancelled_and_its_count_is_true(
+    lib: FakeLibusb, transfers: Transfers, timeout: int
+) -> None:
+    def cancel(address: int) -> int:
+        lib.end(address, (CANCELLED, b"part"))
         return 0
 
-    lib.libusb_handle_events_timeout_completed.action = handle
-    assert read(transfers)[0] is Code.OK
-    assert [name for name in lines if "scsiusb" in name and "tests" not in name] == []
+    lib.outcome = lambda transfer: None
+    lib.libusb_cancel_transfer.action = cancel
+    began = time.monotonic()
+    assert read(transfers, timeout=timeout) == (Code.TIMEOUT, 4, b"part")
+    assert time.monotonic() - began >= timeout / 1000
+    assert lib.names().count("cancel_transfer") == 1
+    lib.outcome = always(COMPLETED, b"next")
+    assert read(transfers) == (Code.OK, 4, b"next")
+    assert lib.names().count("alloc_transfer") == 1
+
+
+def test_what_came_before_the_cancelling_did_is_not_lost(lib: FakeLibusb, transfers: Transfers) -> None:
+    def cancel(address: int) -> int:
+        lib.end(address, (COMPLETED, b"all"))
+        return Code.NOT_FOUND
+
+    lib.outcome = lambda transfer: None
+    lib.libusb_cancel_transfer.action = cancel
+    assert read(transfers, timeout=1) == (Code.OK, 3, b"all")
+
+
+def test_a_slow_transfer_is_in_time(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.events = [lambda: busy(0.01)] * 5
+    assert read(transfers, timeout=60_000)[0] is Code.OK
+    assert "cancel_transfer" not in lib.names()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_that_cannot_even_be_cancelled_is_given_up_with_its_buffer(
+    lib: FakeLibusb, transfers: Transfers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaked: list[object] = []
+    monkeypatch.setattr(transfer_module, "LEAKED", leaked)
+    lib.outcome = lambda transfer: None
+    lib.ignores_cancel = True
+    buffer = bytearray(512)
+    assert transfers.bulk(IN, memoryview(buffer), 1) == (Code.TIMEOUT, 0)
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    lib.outcome = always(COMPLETED, b"next")
+    assert read(transfers) == (Code.OK, 4, b"next")
+    assert lib.names().count("alloc_transfer") == 2
+    transfers.close()
+    assert len(leaked) == 1
 
 
 # --- prototypes -----------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""What bench found, as a record for scripts, and that record in words: the headline, the table and its notes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from scsiusb._version import __version__
+from scsiusb.cli.output import size_text
+from scsiusb.disk import Disk
+from scsiusb.manager.client import Client
+from scsiusb.speed import READ, WRITE, Case, Figures, Plan
+
+Record = dict[str, Any]
+SHORT: Final = {"sequential": "seq", "random": "rand"}
+COLUMNS: Final = ("test", "size", "MB/s", "cmd/s", "p50 µs", "p99 µs", "max µs", "CPU µs")
+
+
+def record(disk: Disk, plan: Plan, found: Mapping[Case, Figures], left_out: Mapping[int, str]) -> Record:
+    """All of a run, for --json; the rest of this module and the plot read it too."""
+    return {
+        "device": _device(disk),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "host": {"scsiusb": __version__, "python": platform.python_version(), "platform": platform.platform()},
+        "range": plan.extent._asdict(),
+        "seconds": plan.seconds,
+        "calls": plan.calls,
+        "seed": plan.seed,
+        "read": _by_pattern(disk, found, READ),
+        "write": _by_pattern(disk, found, WRITE) if plan.writes else None,
+        "left_out": [{"bytes": size, "reason": reason} for size, reason in left_out.items()],
+    }
+
+
+def _device(disk: Disk) -> Record:
+    client, unit = disk.unit.transport, disk.inquiry()
+    assert isinstance(client, Client)
+    info = client.info
+    return {
+        "address": info.address,
+        "vid": f"{info.vid:04x}",
+        "pid": f"{info.pid:04x}",
+        "serial": info.serial,
+        "manufacturer": info.manufacturer,
+        "product": info.product,
+        "speed": info.speed,
+        "lun": disk.unit.lun,
+        "unit": {"vendor": unit.vendor, "product": unit.product, "revision": unit.revision},
+        "blocks": disk.blocks,
+        "block_size": disk.block_size,
+        "bytes": disk.size,
+        "command_bytes": disk.max_blocks * disk.block_size,
+    }
+
+
+def _by_pattern(disk: Disk, found: Mapping[Case, Figures], direction: str) -> dict[str, dict[str, Record]]:
+    tree: dict[str, dict[str, Record]] = {}
+    for case, figures in found.items():
+        if case.direction == direction:
+            tree.setdefault(case.pattern, {})[str(case.size)] = _numbers(figures)
+    return tree
+
+
+def _numbers(figures: Figures) -> Record:
+    microseconds = {name: round(seconds * 1e6, 3) for name, seconds in figures.latency._asdict().items()}
+    numbers = {
+        "bytes": figures.bytes,
+        "calls": figures.calls,
+        "commands": figures.commands,
+        "seconds": round(figures.seconds, 9),
+        "mb_per_s": round(figures.mb_per_s, 6),
+        "commands_per_s": round(figures.commands_per_s, 3),
+        "latency_us": microseconds,
+        "cpu_us_per_command": round(figures.cpu_per_command * 1e6, 3),
+        "device_memory": figures.is_device_memory,
+    }
+    flush = figures.flush_seconds
+    return numbers if flush is None else {**numbers, "flush_seconds": round(flush, 9)}
+
+
+def measurements(found: Record) -> Iterator[tuple[str, str, int, Record]]:
+    """Direction, pattern, size and numbers of each, in the order of measuring."""
+    for direction in (READ, WRITE):
+        for pattern, by_size in (found[direction] or {}).items():
+            for size, numbers in by_size.items():
+                yield direction, pattern, int(size), numbers
+
+
+def device_name(found: Record) -> str:
+    device = found["device"]
+    label = " ".join(filter(None, (device["manufacturer"], device["product"]))) or "USB mass-storage device"
+    return f"{label} at {device['address']}"
+
+
+def circumstances(found: Record) -> str:
+    """What the figures depend on."""
+    device, memory = found["device"], _memory(found)
+    said = [
+        size_text(device["bytes"]),
+        *([] if device["speed"] == "unknown" else [f"{device['speed']} speed"]),
+        f"commands of at most {size_text(device['command_bytes'])}",
+        f"{memory} memory",
+    ]
+    return ", ".join(said)
+
+
+def _memory(found: Record) -> str:
+    granted = {size: numbers["device_memory"] for _, _, size, numbers in measurements(found)}
+    if all(granted.values()):
+        return "device"
+    if not any(granted.values()):
+        return "ordinary"
+    return f"device (up to {size_text(max(size for size, is_granted in granted.items() if is_granted))}) and ordinary"
+
+
+def headline(found: Record) -> str:
+    return f"{device_name(found)}\n{circumstances(found)}{place(found)}"
+
+
+def place(found: Record) -> str:
+    """Where it was measured, unless that is the whole medium."""
+    lba, blocks = found["range"].values()
+    return "" if blocks == found["device"]["blocks"] else f", LBA {lba} to {lba + blocks - 1}"
+
+
+def table(found: Record) -> list[list[str]]:
+    """The columns' names, and a row each; all but the first column to the right."""
+    rows = [COLUMNS, *(_row(*each) for each in measurements(found))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [[row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows]
+
+
+def _row(direction: str, pattern: str, size: int, numbers: Record) -> tuple[str, ...]:
+    speeds = numbers["mb_per_s"], numbers["commands_per_s"]
+    values = (*speeds, *numbers["latency_us"].values(), numbers["cpu_us_per_command"])
+    return f"{direction} {SHORT[pattern]}", size_text(size), *map(_short, values)
+
+
+def _short(value: float) -> str:
+    """Three digits that count, and all before the point."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def notes(found: Record) -> list[str]:
+    """What one must know to read the table rightly."""
+    cut = {size: numbers["commands"] // numbers["calls"] for _, _, size, numbers in measurements(found)}
+    several = [f"{size_text(size)} {count}" for size, count in sorted(cut.items()) if count > 1]
+    said = [f"commands in a call: {', '.join(several)}; p50, p99 and max are of calls"] if several else []
+    return [*said, "MB/s of writes include one flush at the end of each"] if found["write"] else said

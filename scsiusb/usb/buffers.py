@@ -1,0 +1,94 @@
+"""A port's transfer buffers: lent for a moment each, used again, and freed all together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final
+
+from scsiusb import ledger
+from scsiusb.releases import Releases
+
+PAGE: Final = 4096
+
+
+class Buffers:
+    """Those that are lent, and those that are idle; sizes are powers of two, so that few kinds serve all."""
+
+    def __init__(self, allocate: Callable[[int], memoryview], name: str) -> None:
+        """`name`: whose they are, for the ledger."""
+        self._allocate = allocate
+        self._name = name
+        self._lock = threading.RLock()  # a signal's handler may close the port in the middle of a loan
+        self._idle: dict[int, list[memoryview]] = {}
+        self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
+        self._is_drained = False
+
+    def take(self, size: int) -> memoryview:
+        """At least `size` bytes. The list is asked, not first looked into: others take from it, too."""
+        capacity = max(PAGE, 1 << (size - 1).bit_length())
+        try:
+            return self._idle[capacity].pop()
+        except (KeyError, IndexError):
+            return self._make(capacity)
+
+    def _make(self, capacity: int) -> memoryview:
+        whole = self._allocate(capacity)
+        entry = ledger.acquire("memory", f"of {capacity} bytes for {self._name}")
+        with self._lock:
+            if not self._is_drained:
+                self._all[id(whole.obj)] = whole, entry
+                return whole
+        entry.release()
+        return whole
+
+    def give_back(self, whole: memoryview) -> None:
+        with self._lock:
+            if not self._is_drained:
+                self._idle.setdefault(len(whole), []).append(whole)
+
+    def has(self, view: memoryview) -> bool:
+        """Is the view of one of these?"""
+        return id(view.obj) in self._all
+
+    def drain(self, free: Callable[[memoryview], None]) -> None:
+        """Frees every one, those lent too: whoever still has one keeps the memory alive, if not the buffer."""
+        with self._lock:
+            self._is_drained = True
+            self._idle.clear()
+            releases = Releases()
+            for key in self._all:
+                releases.add(self._free_one, key, free)
+            releases.close()
+
+    def _free_one(self, key: int, free: Callable[[memoryview], None]) -> None:
+        if key not in self._all:
+            return
+        whole, entry = self._all[key]
+        try:
+            free(whole)
+        finally:
+            del self._all[key]
+            entry.release()
+
+
+class Loan:
+    """A buffer for a `with`."""
+
+    __slots__ = ("_buffers", "_size", "_view", "_whole")
+
+    def __init__(self, buffers: Buffers, size: int) -> None:
+        self._buffers = buffers
+        self._size = size
+
+    def __enter__(self) -> memoryview:
+        self._whole = self._buffers.take(self._size)
+        self._view = self._whole[: self._size]
+        return self._view
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._view.release()
+        self._buffers.give_back(self._whole)

@@ -1,0 +1,89 @@
+"""Dataclasses that are quick to declare: of the methods, only `__init__` is compiled, and only when it is first called.
+
+There are more than seventy, a command uses a few of them, and the standard library takes a millisecond for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+MISSING: Final = dataclasses.MISSING
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as dataclass
+else:
+
+    def dataclass(cls=None, /, *, frozen=False, eq=True):
+        """The standard library's, with those of its options that are used here."""
+        return _declare(cls, frozen, eq) if cls is not None else lambda cls: _declare(cls, frozen, eq)
+
+
+def _declare(cls: Any, frozen: bool, eq: bool) -> Any:
+    methods: dict[str, Any] = {"__init__": _first_init(cls), "__repr__": _repr}
+    if eq:
+        methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
+    if frozen:
+        methods |= {"__setattr__": _refuse, "__delattr__": _refuse}
+    own = set(vars(cls))
+    inherits = any(map(dataclasses.is_dataclass, cls.__bases__))  # then the standard library must be told
+    dataclasses.dataclass(init=False, repr=False, eq=False, frozen=frozen and inherits)(cls)
+    cls.__dataclass_params__.frozen = frozen
+    for name in methods.keys() - own:
+        setattr(cls, name, methods[name])
+    return cls
+
+
+def _first_init(cls: Any) -> Any:
+    """Makes way for the real one, in one step: other threads may be at it, too."""
+
+    def __init__(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: N807
+        cls.__init__ = init = _init(cls)
+        init(self, *arguments, **named)
+
+    return __init__
+
+
+def _init(cls: Any) -> Any:
+    """Compiled, as a loop over the fields would be slow: a command is made for each piece of a read."""
+    scope: dict[str, Any] = {"set_": object.__setattr__, "MISSING": MISSING}
+    parameters, keywords, body = ["self"], ["*"], ["pass"]
+    for field in dataclasses.fields(cls):
+        if not field.init:
+            continue
+        name, default, value = field.name, "", field.name
+        if field.default is not MISSING:
+            scope[f"{name}_"], default = field.default, f"={name}_"
+        elif field.default_factory is not MISSING:
+            scope[f"{name}_"], default = field.default_factory, "=MISSING"
+            value = f"{name}_() if {name} is MISSING else {name}"
+        (keywords if field.kw_only else parameters).append(name + default)
+        body.append(f"set_(self, {name!r}, {value})")
+    if hasattr(cls, "__post_init__"):
+        body.append("self.__post_init__()")
+    head = ", ".join(parameters + (keywords if len(keywords) > 1 else []))
+    exec(f"def __init__({head}):\n " + "\n ".join(body), scope)
+    init = scope["__init__"]
+    init.__qualname__ = f"{cls.__qualname__}.__init__"  # as a TypeError names it
+    return init
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return tuple([getattr(value, field.name) for field in dataclasses.fields(value) if field.compare])
+
+
+def _eq(self: Any, other: object) -> Any:
+    return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(_values(self))
+
+
+def _repr(self: Any) -> str:
+    shown = [f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self) if field.repr]
+    return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+def _refuse(self: Any, name: str, value: object = None) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
