@@ -8,32 +8,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from scsiusb.errors import (
-    Cancelled,
-    CheckCondition,
-    DeviceClosed,
     DeviceGone,
-    MalformedReply,
     MediumChanged,
     NoMedium,
     OutOfRange,
     ScsiUsbError,
-    TransportError,
     UnitAttention,
     UnsupportedOpcode,
 )
 from scsiusb.scsi.block import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
-from scsiusb.scsi.retry import NO_RETRY, RetryPolicy
+from scsiusb.scsi.medium import MAX_BLOCKS_10, Medium, find_medium
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unflushed import Unflushed
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.transport.base import Direction
-from scsiusb.usb.quirks import Quirk
 
 if TYPE_CHECKING:
     from scsiusb.streaming import Reading, Writing
@@ -41,24 +35,11 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 MAX_LBA_10: Final = 0xFFFFFFFF
-MAX_BLOCKS_10: Final = 0xFFFF
-SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
-PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
 LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
 WRITES: Final = 2  # of the same blocks, the second after a reset
 ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
-
-
-class Medium(NamedTuple):
-    """What block addresses mean, until the unit says that its medium changed."""
-
-    blocks: int
-    block_size: int
-    max_blocks: int
-    changes: int  # of the unit's `medium_changes`
-    last_alone: bool = False  # the last block goes into a command of its own
 
 
 class Disk:
@@ -74,6 +55,7 @@ class Disk:
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
+        self._most: int | None = None
         self._unflushed = Unflushed()
 
     def __enter__(self) -> Disk:
@@ -235,8 +217,17 @@ class Disk:
 
     @property
     def max_blocks(self) -> int:
-        """Blocks that one command moves at most, by the bus, the block limits VPD page and the command's field."""
-        return self._medium().max_blocks
+        """Blocks that one command moves at most, by the bus, the block limits VPD page and the command's field.
+
+        Set it to have other commands from now on, smaller or larger: whoever does knows what the device bears.
+        """
+        return self._most or self._medium().max_blocks
+
+    @max_blocks.setter
+    def max_blocks(self, blocks: int) -> None:
+        if not 1 <= blocks <= MAX_BLOCKS_10:
+            raise ValueError(f"commands of {blocks} blocks: 1 to {MAX_BLOCKS_10} can be")
+        self._most = blocks
 
     def _medium(self) -> Medium:
         """The medium that is in the unit. Raises NoMedium, NotReady."""
@@ -246,53 +237,8 @@ class Disk:
         with self._finding:
             known = self._known
             if known is None:
-                known = self._known = self._find_medium()
+                known = self._known = find_medium(self.unit)
             return known
-
-    def _find_medium(self) -> Medium:
-        version = self._version()  # before TEST UNIT READY: some devices want it so
-        self.unit.make_ready()
-        with self.unit.transport.hold():
-            capacity = self.unit.read_capacity()
-            changes = self.unit.medium_changes
-        quirks = self.unit.transport.quirks
-        if Quirk.INITIAL_READ_10 in quirks:
-            self._read_in_vain(capacity.block_size)
-        by_bus = max(1, self.unit.transport.max_transfer // capacity.block_size)
-        by_device = self._max_transfer_by_vpd() if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
-        most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-        return Medium(capacity.blocks, capacity.block_size, most, changes, Quirk.LAST_SECTOR_ALONE in quirks)
-
-    def _read_in_vain(self, block_size: int) -> None:
-        """Some answer the first READ(10) of a medium with an error, or with bytes that mean nothing."""
-        try:
-            self.unit.execute(Read10(0, 1, block_size=block_size), retry=NO_RETRY)
-        except (DeviceGone, DeviceClosed, Cancelled):
-            raise
-        except (CheckCondition, TransportError) as error:
-            log.info("the first read failed, as a quirk foretold: %s", error)
-
-    def _version(self) -> int:
-        """Of the standards that the unit claims; it can be read without."""
-        try:
-            return self.unit.inquiry().version
-        except MalformedReply as error:
-            log.warning("%s: %s", self, error.what)
-            return 0
-
-    def _max_transfer_by_vpd(self) -> int:
-        """In blocks; 0 where the device does not say."""
-        try:
-            supported = self.unit.vpd(SupportedPages.PAGE, timeout=self._at_most(PROBE_TIMEOUT))
-            if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
-                return 0
-            limits = self.unit.vpd(BlockLimits.PAGE, timeout=self._at_most(PROBE_TIMEOUT))
-        except (DeviceGone, DeviceClosed, Cancelled):
-            raise
-        except (CheckCondition, TransportError) as error:
-            log.info("no block limits: %s", error)
-            return 0
-        return limits.max_transfer if isinstance(limits, BlockLimits) else 0
 
     def _at_most(self, seconds: float) -> float:
         """For what is not worth waiting long, and no longer than the user would."""
@@ -302,7 +248,7 @@ class Disk:
         transport = self.unit.transport
         is_direct = transport.lends(view)
         try:
-            for at, count, piece in _pieces(medium, lba, blocks, view):
+            for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
                 kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
                 command = kind(at, count, block_size=medium.block_size)
                 with piece:
@@ -326,7 +272,7 @@ class Disk:
         try:
             for _ in range(WRITES):
                 resets = self.unit.resets
-                for at, count, piece in _pieces(medium, lba, blocks, view):
+                for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
                     self._write_piece(medium, at, count, piece)
                     self._unflushed.note(call, resets)
                 if self.unit.resets == resets:
@@ -417,13 +363,15 @@ def _check_range(medium: Medium, lba: int, blocks: int) -> None:
         )
 
 
-def _pieces(medium: Medium, lba: int, blocks: int, view: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def _pieces(
+    medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
+) -> Iterator[tuple[int, int, memoryview]]:
     """LBA, blocks and bytes of each command."""
     _check_range(medium, lba, blocks)
     is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
-        count = min(medium.max_blocks, blocks - done - is_split) or 1
+        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
         done += count

@@ -127,6 +127,7 @@ def test_the_documents_table_stands_between_the_marks_and_is_made_anew() -> None
     assert once.startswith("head\n")
     assert once.endswith(f"{END}\ntail\n")
     assert "**missed**" in once
+    assert "Failed" not in once
     assert document(once, run_of(ours=[100], dd=[200])) == once
 
 

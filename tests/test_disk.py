@@ -22,10 +22,10 @@ from scsiusb import (
     TransportError,
     UnitAttention,
 )
-from scsiusb.disk import Medium
 from scsiusb.opening import open_on
 from scsiusb.scsi import primary
 from scsiusb.scsi.block import Read10
+from scsiusb.scsi.medium import Medium
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
 from tests.sticks import Answer, MeddledBus, Wire, stick

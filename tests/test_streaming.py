@@ -16,6 +16,9 @@ import scsiusb
 from scsiusb import ledger
 from scsiusb.opening import open_on
 from scsiusb.streaming import BUFFERS
+from scsiusb.usb import port as port_module
+from scsiusb.usb.backend import Code
+from scsiusb.usb.port import PART
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 
 MIB = 1 << 20
@@ -133,6 +136,19 @@ def test_leaving_early_ends_it(disk: scsiusb.Disk) -> None:
     with disk.reading(5, BLOCKS - 5):
         pass
     assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
+
+
+@pytest.mark.parametrize("most", [1, 100, 5000])
+def test_the_size_of_commands_can_be_chosen(stick: Stick, disk: scsiusb.Disk, most: int) -> None:
+    disk.max_blocks = most
+    assert disk.max_blocks == most
+    with disk.reading(0, 5001) as pieces:
+        lengths = [len(piece) // 512 for piece in pieces]
+    assert lengths == [most] * (5001 // most) + ([5001 % most] if 5001 % most else [])
+    assert disk.read(3, 5001) == CONTENT[3 * 512 : 5004 * 512]
+    for wrong in (0, 65536):
+        with pytest.raises(ValueError, match="can be"):
+            disk.max_blocks = wrong
 
 
 def test_an_exception_in_the_loop_ends_it(disk: scsiusb.Disk) -> None:
@@ -290,3 +306,45 @@ def test_a_lent_buffer_is_of_no_use_afterwards(disk: scsiusb.Disk) -> None:
         pass
     with pytest.raises(ValueError, match="released"):
         disk.readinto(0, buffer)
+
+
+# --- little memory --------------------------------------------------------------------------------
+
+
+def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A kernel that takes so many bytes at once, and now and then none; the lengths that it was asked for."""
+    asked: list[int] = []
+    handle = bus.handles[0]
+    bulk = handle.bulk
+
+    def little(endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        asked.append(len(buffer))
+        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout)
+
+    monkeypatch.setattr(handle, "bulk", little)
+    return asked
+
+
+def test_where_the_kernel_has_no_memory_the_data_goes_in_parts(
+    stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """usbfs has 16 MB for all programs together, unless told otherwise."""
+    asked = scarce(bus, monkeypatch, PART)
+    assert disk.read(1, 5000) == CONTENT[512 : 5001 * 512]
+    new = os.urandom(3001 * 512)
+    disk.write(7, new)
+    disk.flush()
+    assert medium(stick) == CONTENT[: 7 * 512] + new + CONTENT[3008 * 512 :]
+    assert max(asked) > PART
+    assert PART in asked
+    assert disk.unit.resets == 1  # power on
+
+
+def test_where_the_kernel_never_has_memory_that_is_said(
+    bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_module, "MEMORY_PATIENCE", 0.01)
+    assert disk.read(0, 1)
+    scarce(bus, monkeypatch, 100)
+    with pytest.raises(scsiusb.TransportError, match="no memory"):
+        disk.read(0, 100)

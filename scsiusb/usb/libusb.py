@@ -12,6 +12,7 @@ from typing import Any, Final
 from scsiusb.text import printable
 from scsiusb.usb import library, linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
+from scsiusb.usb.context import Context, check
 from scsiusb.usb.transfer import Transfers, declare
 from scsiusb.usb.translate import translate
 
@@ -22,7 +23,7 @@ ON_LINUX: Final = sys.platform == "linux"
 
 
 class LibusbBackend:
-    """Shares pyusb's one libusb context; that ends with the interpreter."""
+    """Looks around in pyusb's one libusb context, which ends with the interpreter; each handle has one of its own."""
 
     identity: Hashable = "libusb"
     is_shared = True
@@ -51,8 +52,8 @@ class LibusbBackend:
         if ON_LINUX:
             return linux.strings(device)
         try:
-            reference, descriptor = self._find(device)
-            handle = LibusbHandle(self._backend, reference, device)
+            descriptor = self._find(device)
+            handle = LibusbHandle(self._lib, device)
         except UsbError:
             return Strings()
         indexes = (descriptor.iSerialNumber, descriptor.iManufacturer, descriptor.iProduct)
@@ -68,8 +69,7 @@ class LibusbBackend:
         return linux.uses(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
-        reference, _ = self._find(device)
-        return LibusbHandle(self._backend, reference, device)
+        return LibusbHandle(self._lib, device)
 
     def abandon(self, device: Device) -> None:
         """libusb cannot, and the copies of its descriptors would keep the device from everybody."""
@@ -84,10 +84,11 @@ class LibusbBackend:
     def close(self) -> None:
         """The context stays: it is pyusb's, and others in this process may use it."""
 
-    def _find(self, device: Device) -> tuple[Any, Any]:
-        for reference, descriptor in self._references():
+    def _find(self, device: Device) -> Any:
+        """Its descriptor, as pyusb has it."""
+        for _, descriptor in self._references():
             if (descriptor.bus, descriptor.address) == (device.bus, device.number):
-                return reference, descriptor
+                return descriptor
         raise UsbError(Code.NO_DEVICE)
 
     def _scan(self) -> Iterator[tuple[Any, Device]]:
@@ -148,13 +149,18 @@ def _settings(configuration: Any) -> Iterator[Setting]:
 class LibusbHandle:
     """An open libusb device handle, its transfers and its device memory."""
 
-    def __init__(self, backend: Any, reference: Any, device: Device) -> None:
-        self._lib = backend.lib
+    def __init__(self, lib: Any, device: Device) -> None:
+        self._lib = lib
         self._device = device
         self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
-        _check(self._lib.libusb_open(reference.devid, ctypes.byref(self._handle)))
-        self._transfers = Transfers(self._lib, backend.ctx, self._handle)
+        self._context = Context(lib)
+        try:
+            self._context.open(device, self._handle)
+        except BaseException:
+            self.close()
+            raise
+        self._transfers = Transfers(lib, self._context.pointer, self._handle)
         self.bulk = self._transfers.bulk
 
     def claim(self, interface: int) -> None:
@@ -232,11 +238,19 @@ class LibusbHandle:
 
     def close(self) -> None:
         handle, self._handle = self._handle, ctypes.c_void_p()
-        if handle:
-            try:
-                self._transfers.close()
-            finally:
-                self._lib.libusb_close(handle)
+        try:
+            if handle:
+                self._close(handle)
+        finally:
+            if hasattr(self, "_context"):
+                self._context.close()
+
+    def _close(self, handle: ctypes.c_void_p) -> None:
+        try:
+            if hasattr(self, "_transfers") and not self._transfers.close():
+                self._context.leak()
+        finally:
+            self._lib.libusb_close(handle)
 
     def __del__(self) -> None:
         """Ctrl-C may have come before anybody had it. libusb is not for a fork's child."""
@@ -247,7 +261,7 @@ class LibusbHandle:
         """libusb's function of that name on the handle; a closed one would crash it."""
         if not self._handle:
             raise UsbError(Code.NO_DEVICE, "the handle is closed")
-        return _check(getattr(self._lib, f"libusb_{name}")(self._handle, *arguments))
+        return check(getattr(self._lib, f"libusb_{name}")(self._handle, *arguments))
 
 
 def libusb() -> Backend:
@@ -275,12 +289,6 @@ def _check_process(backend: Any) -> None:
 def _drop_context(backend: Any) -> None:
     """Keeps pyusb from ending, at the child's exit, the event thread that the parent still uses."""
     backend.ctx = None
-
-
-def _check(code: int) -> int:
-    if code < 0:
-        raise UsbError(Code(code))
-    return code
 
 
 def _give_back(lib: Any, address: int, size: int, owner: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, TypeVar
@@ -17,6 +18,10 @@ from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.quirks import Quirk, Quirks, tabled
 from scsiusb.usb.translate import translate
 
+PART: Final = 16 * 1024  # bytes; a whole number of packets, and no more than usbfs takes in one piece
+MEMORY_PAUSE: Final = 0.001  # seconds
+MEMORY_PATIENCE: Final = 0.5  # seconds without any
+NO_MEM: Final = Code.NO_MEM
 LONGEST_TIMEOUT: Final = 0x7FFFFFFF  # milliseconds
 GET_DESCRIPTOR: Final = 6
 DEVICE_DESCRIPTOR: Final = 1
@@ -94,11 +99,31 @@ class Port:
 
     def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
-        return self._handle.bulk(self._in, buffer, timeout)
+        code, count = self._handle.bulk(self._in, buffer, timeout)
+        return (code, count) if code is not NO_MEM else self._in_parts(self._in, buffer, timeout)
 
     def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
-        return self._handle.bulk(self._out, buffer, timeout)
+        code, count = self._handle.bulk(self._out, buffer, timeout)
+        return (code, count) if code is not NO_MEM else self._in_parts(self._out, buffer, timeout)
+
+    def _in_parts(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        """The kernel has no memory for all of it at once, which other devices use, but soon for a part."""
+        now = time.monotonic()
+        end, done = now + timeout / 1000, 0
+        enough = min(end, now + MEMORY_PATIENCE)
+        while done < len(buffer):
+            with buffer[done : done + PART] as part:
+                code, count = self._handle.bulk(endpoint, part, max(1, int((end - now) * 1000)))
+                done += count
+                now = time.monotonic()
+                if code is NO_MEM and now < enough:
+                    time.sleep(MEMORY_PAUSE)
+                elif code is not Code.OK or count < len(part):
+                    return code, done
+                else:
+                    enough = min(end, now + MEMORY_PATIENCE)
+        return Code.OK, done
 
     def check(self, code: Code, doing: str) -> None:
         """Raises the public error for any code but OK."""

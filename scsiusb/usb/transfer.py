@@ -149,8 +149,11 @@ class Transfers:
                 for transfer in self._active.copy():
                     self._lib.libusb_cancel_transfer(transfer.address)
 
-    def close(self) -> None:
-        """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write."""
+    def close(self) -> bool:
+        """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write.
+
+        Were there none?
+        """
         with self._freeing:
             self._refusal = Code.NO_DEVICE
             for transfers in self._idle.values():
@@ -162,7 +165,9 @@ class Transfers:
                     self._lib.libusb_free_transfer(transfer.pointer)
                 else:
                     LEAKED.append((transfer, anchor))
+            is_clean = not any(transfer.fields.status == PENDING for transfer, _ in self._abandoned)
             self._abandoned.clear()
+            return is_clean
 
     def _take(self, endpoint: int) -> _Transfer:
         try:

@@ -337,7 +337,11 @@ class Exchange:
 def small_bounds() -> Iterator[None]:
     """What a silent stick costs: a little, in place of seconds."""
     with ExitStack() as stack:
-        for name in ("transport.bot.CONTROL_TIMEOUT", "transport.bot.LEAST_CONTROL_TIMEOUT", "disk.PROBE_TIMEOUT"):
+        for name in (
+            "transport.bot.CONTROL_TIMEOUT",
+            "transport.bot.LEAST_CONTROL_TIMEOUT",
+            "scsi.medium.PROBE_TIMEOUT",
+        ):
             stack.enter_context(patch(f"scsiusb.{name}", HASTY))
         yield
 

@@ -164,6 +164,18 @@ class FakeLibusb:
 
     # --- devices --------------------------------------------------------------------------------
 
+    def _libusb_get_device_list(self, context: Any, pointer: Any) -> int:
+        numbers = (ctypes.c_void_p * len(self.devices))(*(each.reference.devid for each in self.devices))
+        self.listed = numbers
+        pointer._obj.contents = ctypes.cast(numbers, ctypes.POINTER(ctypes.c_void_p)).contents
+        return len(self.devices)
+
+    def _libusb_get_bus_number(self, number: int) -> int:
+        return number >> 8
+
+    def _libusb_get_device_address(self, number: int) -> int:
+        return number & 0xFF
+
     def _libusb_open(self, number: int, handle: Any) -> int:
         handle._obj.value = HANDLE + number
         return 0

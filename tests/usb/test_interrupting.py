@@ -126,7 +126,7 @@ def test_a_handle_that_is_dropped_is_closed(fake: FakeBackend) -> None:
     handle = LibusbBackend().open(DEVICE)
     fake.lib.calls.clear()
     del handle
-    assert [call[0] for call in fake.lib.calls] == ["close"]
+    assert [call[0] for call in fake.lib.calls] == ["close", "exit"]
 
 
 def test_a_childs_copy_of_a_handle_never_reaches_libusb(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,12 @@ import usb.core
 
 from scsiusb.usb import library, linux
 from scsiusb.usb import libusb as module
+from scsiusb.usb import transfer as transfer_module
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.libusb import LibusbBackend, LibusbHandle
 
-from .fake_libusb import DEVICE, HANDLE, STALL, FakeBackend, FakeDevice, FakeLibusb, configuration
+from .fake_libusb import DEVICE, HANDLE, OWN_CONTEXT, STALL, FakeBackend, FakeDevice, FakeLibusb, configuration
 
 MASS_STORAGE = [((0, 0, 8, 6, 0x50), [(0x81, 2, 512), (0x02, 2, 512)]), ((0, 1, 8, 6, 0x62), [])]
 
@@ -157,10 +158,45 @@ def test_the_speed_is_named(backend: LibusbBackend, lib: FakeLibusb, number: int
 )
 def test_pyusbs_errors_do_not_leave(backend: LibusbBackend, fake: FakeBackend, error: Exception, code: Code) -> None:
     fake.error = error
-    for action in (backend.devices, lambda: backend.open(DEVICE)):
-        with pytest.raises(UsbError) as caught:
-            action()
-        assert caught.value.code is code
+    with pytest.raises(UsbError) as caught:
+        backend.devices()
+    assert caught.value.code is code
+
+
+@pytest.mark.parametrize(("function", "exits"), [("init", 0), ("get_device_list", 1)])
+def test_a_context_or_list_that_cannot_be_had(
+    backend: LibusbBackend, lib: FakeLibusb, function: str, exits: int
+) -> None:
+    getattr(lib, f"libusb_{function}").results = [Code.NO_MEM]
+    with fails(Code.NO_MEM):
+        backend.open(DEVICE)
+    assert lib.names().count("exit") == exits
+
+
+def test_each_handle_has_a_context_of_its_own_and_ends_it_last(backend: LibusbBackend, lib: FakeLibusb) -> None:
+    handle = backend.open(DEVICE)
+    lib.outcome = lambda transfer: (0, b"")
+    handle.bulk(0x81, handle.allocate(512), 100)
+    assert lib.of("handle_events_timeout_completed")[0][0] == OWN_CONTEXT
+    assert lib.names().count("free_device_list") == 1
+    handle.close()
+    assert lib.names()[-2:] == ["close", "exit"]
+    assert lib.of("exit") == [(OWN_CONTEXT,)]
+
+
+def test_a_context_stays_while_the_kernel_has_a_transfer_of_it(
+    backend: LibusbBackend, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaked: list[object] = []
+    monkeypatch.setattr(transfer_module, "LEAKED", leaked)
+    monkeypatch.setattr(transfer_module, "ABANDON_SECONDS", 0.0)
+    handle = backend.open(DEVICE)
+    lib.outcome = lambda transfer: None
+    lib.ignores_cancel = True
+    assert handle.bulk(0x81, handle.allocate(512), 1) == (Code.TIMEOUT, 0)
+    handle.close()
+    assert "exit" not in lib.names()
+    assert len(leaked) == 1
 
 
 def test_exactly_this_plugging_in_of_a_device_is_opened(backend: LibusbBackend, lib: FakeLibusb) -> None:
@@ -197,13 +233,13 @@ def test_elsewhere_strings_are_read_from_the_device_which_is_closed_again(
     lib.libusb_get_string_descriptor_ascii.action = text(b"4C53\xff")
     assert backend.strings(DEVICE) == Strings("4C53\ufffd", "4C53\ufffd", None)
     assert [call[1] for call in lib.of("get_string_descriptor_ascii")] == [3, 1]  # iProduct is 0: it has none
-    assert lib.names()[-1] == "close"
+    assert lib.names()[-2:] == ["close", "exit"]
 
 
 def test_strings_that_cannot_be_read_or_are_empty_are_none(backend: LibusbBackend, lib: FakeLibusb) -> None:
     lib.libusb_get_string_descriptor_ascii.results = [Code.PIPE, 0]
     assert backend.strings(DEVICE) == Strings()
-    assert lib.names()[-1] == "close"
+    assert lib.names()[-2:] == ["close", "exit"]
     lib.libusb_open.results = [Code.ACCESS]
     assert backend.strings(DEVICE) == Strings()
 
@@ -351,7 +387,7 @@ def test_a_handle_is_closed_once_after_its_transfers_were_freed(handle: LibusbHa
     handle.bulk(0x81, handle.allocate(512), 100)
     handle.close()
     handle.close()
-    assert lib.names()[-2:] == ["free_transfer", "close"]
+    assert lib.names()[-3:] == ["free_transfer", "close", "exit"]
     assert lib.of("close") == [(HANDLE + (1 << 8 | 7),)]
 
 

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,7 +34,7 @@ LIMITS = {
     "total": (3600, "kill a guest after so many seconds"),
 }
 HELP = ("-h", "--help")
-OWN = (*HELP, *(f"--{name}" for name in LIMITS))
+OWN = (*HELP, "--zoo", *(f"--{name}" for name in LIMITS))
 MODES = ("run", "shell", "prepare")
 TESTS = "tests/kernel"
 WELCOME = """
@@ -66,6 +66,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="tools/lab", usage=USAGE, description=__doc__, allow_abbrev=False)
     for name, (default, text) in LIMITS.items():
         parser.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{text} (default {default})")
+    parser.add_argument("--zoo", choices=zoo.ZOOS, default="tests", help="which devices there are (default tests)")
     own = 0
     while own < len(arguments) and arguments[own].partition("=")[0] in OWN:
         own += 1 if "=" in arguments[own] or arguments[own] in HELP else 2
@@ -85,7 +86,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     command = rest if mode == "run" else _pytest(rest)
     with _work_folder() as work:
-        devices = _furnish(work, python, command, mode)
+        devices = _furnish(work, python, command, mode, zoo.ZOOS[options.zoo])
         say(f"booting {image}")
         boot = boot_command(image, work, devices, mode == "shell")
         if mode == "shell":
@@ -121,7 +122,7 @@ def _work_folder() -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _furnish(work: Path, python: Path, command: list[str], mode: str) -> list[str]:
+def _furnish(work: Path, python: Path, command: list[str], mode: str, devices: Sequence[zoo.Device]) -> list[str]:
     """Fill the work folder; return QEMU's options for the zoo."""
     share = work / "share"
     for folder in (share, work / "zoo"):
@@ -138,7 +139,7 @@ def _furnish(work: Path, python: Path, command: list[str], mode: str) -> list[st
         "MODE": mode,
         "BEGIN": BEGIN.decode(),
         "END": END.decode(),
-        "INTERFACES": len(zoo.ZOO),
+        "INTERFACES": len(devices),
     }
     (share / "settings").write_text("".join(f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items()))
     # pytest's words must keep their order when they come from two streams.
@@ -146,7 +147,7 @@ def _furnish(work: Path, python: Path, command: list[str], mode: str) -> list[st
     (share / "welcome").write_text(WELCOME)
     shutil.copy(Path(__file__).with_name("guest.sh"), share / "guest.sh")
     (share / "guest.sh").chmod(0o755)
-    return zoo.build(work / "zoo", share)
+    return zoo.build(work / "zoo", share, devices)
 
 
 def _watch(boot: list[str], work: Path, options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ GUEST_GADGETS = Path("/run/gadgets")
 MIB = 1 << 20
 TIB = 1 << 40
 Value = str | int  # of a property of QEMU's devices; bool is an int
-CONTROLLERS = ("xhci", "xhci-spare")  # the zoo is on the first; one has 15 ports at most
+CONTROLLERS = ("xhci", "xhci-spare")  # the tests' zoo is on the first; one has 15 ports at most
 PARTITION = MIB  # where the FAT stick's partition begins
 
 
@@ -31,6 +31,7 @@ class Unit:
     read_only: bool = False
     sparse: bool = False  # random content around the start, the 2 TiB boundary and the end only
     fat: bool = False
+    hollow: bool = False  # no content, nor room for it
 
     @property
     def size(self) -> int:
@@ -38,7 +39,7 @@ class Unit:
 
     def regions(self) -> list[tuple[int, int]]:
         """Where random content is: offset and length in bytes."""
-        if self.fat:
+        if self.fat or self.hollow:
             return []
         if not self.sparse:
             return [(0, self.size)]
@@ -55,6 +56,7 @@ class Device:
     units: tuple[Unit, ...]
     driver: str = "usb-storage"
     speed: int = 5000  # Mbit/s, as sysfs has it
+    controller: str = CONTROLLERS[0]
     serial: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
@@ -96,16 +98,30 @@ ZOO = (
 )
 
 
-def build(folder: Path, share: Path) -> list[str]:
+# For measuring: few kinds, of a size that takes a while, and many of one kind.
+BENCH = (
+    Device("stick", "usb-storage", (Unit(blocks=262144),)),
+    Device("scratch", "usb-storage", (Unit(blocks=262144),)),
+    Device("huge", "usb-storage", (Unit(blocks=10 * 1024 * MIB // 512, hollow=True),)),
+    Device("gadget", "gadget", (Unit(blocks=131072),)),
+    *(
+        Device(f"many-{n}", "usb-storage", (Unit(blocks=524288, hollow=True),), controller=CONTROLLERS[n % 2])
+        for n in range(16)
+    ),
+)
+ZOOS = {"tests": ZOO, "bench": BENCH}
+
+
+def build(folder: Path, share: Path, devices: Sequence[Device] = ZOO) -> list[str]:
     """Make every backing file and the description; return QEMU's options."""
-    for device in ZOO:
+    for device in devices:
         for lun, unit in enumerate(device.units):
             if unit.blocks:
                 _fill(folder / device.file(lun), unit)
-    (share / "zoo.json").write_text(json.dumps([_describe(device) for device in ZOO], indent=1))
-    (share / "gadgets").write_text("".join(f"{line}\n" for line in _gadgets()))
+    (share / "zoo.json").write_text(json.dumps([_describe(device) for device in devices], indent=1))
+    (share / "gadgets").write_text("".join(f"{line}\n" for line in _gadgets(devices)))
     controllers = [word for name in CONTROLLERS for word in ("-device", f"qemu-xhci,id={name},p2=15,p3=15")]
-    return [*controllers, *(word for device in ZOO for word in _qemu(device, folder))]
+    return [*controllers, *(word for device in devices for word in _qemu(device, folder))]
 
 
 def _fill(path: Path, unit: Unit) -> None:
@@ -174,7 +190,8 @@ def _models(device: Device) -> list[dict[str, Value]]:
     """Return the properties of QEMU's device and of the disks behind it, as device_add takes them too."""
     if device.kind == "gadget":
         return []
-    usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": "xhci.0", "serial": device.serial}
+    bus = f"{device.controller}.0"
+    usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": bus, "serial": device.serial}
     if device.kind == "usb-storage":
         return [{**usb, **_disk(device, 0), "removable": device.units[0].removable}]
     models = [usb]
@@ -195,9 +212,9 @@ def _disk(device: Device, lun: int) -> dict[str, Value]:
     return disk
 
 
-def _gadgets() -> Iterator[str]:
+def _gadgets(devices: Sequence[Device]) -> Iterator[str]:
     """Yield the shell calls by which the guest makes its gadgets: see guest.sh."""
-    for device in ZOO:
+    for device in devices:
         if device.kind != "gadget":
             continue
         speed = "high-speed" if device.speed == 480 else "super-speed"

@@ -1,0 +1,1 @@
+"""The benchmark: scsiusb beside dd, sg_dd, plain pyusb and C, in one boot of the lab and natively."""

@@ -1,0 +1,111 @@
+"""The part that runs on the host: boots the guest, collects what it says, measures natively, and tells."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from labkit.host import PYTHON, ROOT, LabError, say
+
+from benchkit import native
+from benchkit.compare import compared
+from benchkit.compiled import compile_ceiling
+from benchkit.machine import machine
+from benchkit.names import IN_GUEST
+from benchkit.report import Run, load, save
+from benchkit.samples import Name, Samples
+from benchkit.table import document, text
+
+LIMITS = ("--silence", "900", "--total", "7200")
+ROOM = 4 << 30  # for the sticks' files
+MEMORY = Path("/dev/shm")
+DOCUMENT = ROOT / "docs" / "speed.md"
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measures what the options name, or takes what was measured; prints, writes, compares."""
+    if options.docs and options.quick:
+        raise LabError("figures of little work are not for the documents: leave --quick or --docs out", 2)
+    earlier = load(options.compare) if options.compare else None
+    run = load(options.source) if options.source else _measured(options)
+    print(text(run), flush=True)
+    if options.json:
+        save(run, options.json)
+    if options.docs:
+        DOCUMENT.write_text(document(DOCUMENT.read_text(encoding="utf-8"), run), encoding="utf-8")
+    worse: list[Name] = []
+    if earlier:
+        lines, worse = compared(earlier, run, options.worse / 100)
+        print("\n".join(lines))
+    return 1 if worse or run.samples.errors else 0
+
+
+def _measured(options: argparse.Namespace) -> Run:
+    run = Run(Samples(), machine(), options.rounds, options.quick)
+    parts = [part for part in options.only if part in IN_GUEST]
+    if parts:
+        compile_ceiling()
+        _tried("in the lab", lambda: _in_guest(parts, run), run)
+    for part in options.only:
+        if part in native.PARTS:
+            _tried(part, partial(_natively, part, run), run)
+    return run
+
+
+def _tried(what: str, measure: Callable[[], None], run: Run) -> None:
+    """What was measured before it failed is told all the same."""
+    try:
+        measure()
+    except LabError as error:
+        run.samples.fail(what, str(error))
+
+
+def _natively(part: str, run: Run) -> None:
+    say(f"measuring {part} natively")
+    for key, number, figures in native.PARTS[part](run.quick):
+        run.samples.add(key, number, figures)
+
+
+def _in_guest(parts: Sequence[str], run: Run) -> None:
+    words = ["run", "--", str(PYTHON), "tools/bench", "--in-guest", "--only", ",".join(parts)]
+    words += ["--rounds", str(run.rounds), *["--quick"] * run.quick]
+    command = [str(PYTHON), str(ROOT / "tools" / "lab"), "--zoo", "bench", *LIMITS, *words]
+    with (
+        TemporaryDirectory(prefix="scsiusb-bench-", dir=_roomy()) as folder,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}) as lab,
+    ):
+        try:
+            for line in lab.stdout or ():
+                _take(json.loads(line), run)
+        except BaseException:
+            lab.terminate()
+            raise
+    if lab.returncode:
+        raise LabError(f"the lab ended with status {lab.returncode}; what it said is above", lab.returncode)
+
+
+def _take(line: dict[str, Any], run: Run) -> None:
+    if "machine" in line:
+        run.machine |= line["machine"]
+    elif "error" in line:
+        run.samples.fail(line["key"], line["error"])
+    else:
+        run.samples.add(line["key"], line["round"], line["figures"])
+
+
+def _roomy() -> Path | None:
+    """The sticks' files are in memory, where there is room: the host's disk is not to be measured."""
+    with suppress(OSError):
+        if shutil.disk_usage(MEMORY).free >= ROOM:
+            return MEMORY
+    say(f"no room in {MEMORY}: the sticks' files are on the host's disk")
+    return None

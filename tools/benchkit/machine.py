@@ -1,0 +1,44 @@
+"""Where the figures were measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from labkit.host import ROOT, find, output
+
+
+def machine() -> dict[str, str]:
+    """In the order in which it is told."""
+    facts = {
+        "CPU": f"{os.cpu_count()} of {cpu_model()}",
+        "kernel": platform.release(),
+        "native python": platform.python_version(),
+        "emulator": f"QEMU {qemu_version()}, TCG",
+    }
+    commit = _commit()
+    return {**facts, "commit": commit} if commit else facts
+
+
+def cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def qemu_version() -> str:
+    program = find("qemu-system-x86_64")
+    found = re.search(r"version (\S+)", output([program, "--version"])) if program else None
+    return found[1] if found else "unknown"
+
+
+def _commit() -> str:
+    """With a plus for changes that are in no commit."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,165 @@
+"""Many devices at once: scsiusb with a thread for each, one event loop for all, and as many dds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import scsiusb
+from benchkit import loop, names, programs
+from benchkit.cases import Case, Extent, Figures
+from benchkit.names import key
+from benchkit.work import MIB, Work, sequential
+from tests.kernel.machine import zoo
+
+COUNTS = (1, 2, 4, 8, 16)
+LOOP_MEMORY = 12 * MIB  # of usbfs's 16
+TICKS = os.sysconf("SC_CLK_TCK")
+Reader = Callable[[scsiusb.Disk, Work], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Seconds that all took together, and each alone; CPU seconds of the whole guest, the kernel's included."""
+
+    bytes: int
+    seconds: float
+    each: Sequence[float]
+    cpu: float
+
+    def figures(self) -> Figures:
+        return {
+            names.MBS: self.bytes / 1e6 / self.seconds,
+            names.CPU: self.cpu / (self.bytes / 1e9),
+            names.EVEN: min(self.each) / max(self.each),
+        }
+
+
+def cases(extent: Extent) -> Iterator[Case]:
+    for count in COUNTS:
+        size = max(extent.many_least, extent.many // count)
+        works = [sequential(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
+        for way, run in WAYS:
+            subject = f"{count} device{'s' * (count > 1)}"
+            yield Case(key(subject, way), partial(_figures, run, works))
+
+
+def _figures(run: Callable[[Sequence[Work]], Outcome], works: Sequence[Work]) -> Figures:
+    for work in works:
+        programs.node(work.unit)
+    return run(works).figures()
+
+
+def _threads(works: Sequence[Work]) -> Outcome:
+    """One process, one thread for each device, each with a buffer of the device's own."""
+    return _in_threads(works, _read)
+
+
+def _streams(works: Sequence[Work]) -> Outcome:
+    """The same by streaming, which has threads of its own."""
+    return _in_threads(works, _stream)
+
+
+def _in_threads(works: Sequence[Work], read: Reader) -> Outcome:
+    with ExitStack() as stack:
+        disks = [stack.enter_context(scsiusb.open(work.unit.device.address)) for work in works]
+        together = threading.Barrier(len(works))
+        pool = stack.enter_context(ThreadPoolExecutor(len(works)))
+        cpu = _busy()
+        reading = [pool.submit(_begun, read, *pair, together) for pair in zip(disks, works, strict=True)]
+        errors = [error for future in reading if (error := future.exception())]
+        for error in errors:
+            if not isinstance(error, threading.BrokenBarrierError):
+                raise error
+        spans = [future.result() for future in reading]
+        seconds = max(ended for _, ended in spans) - min(began for began, _ in spans)
+        return _outcome(works, seconds, [ended - began for began, ended in spans], _busy() - cpu)
+
+
+def _begun(read: Reader, disk: scsiusb.Disk, work: Work, together: threading.Barrier) -> tuple[float, float]:
+    """When it began, after the others were ready too, and when it ended."""
+    try:
+        disk.readinto(0, bytearray(disk.block_size))
+    except BaseException:
+        together.abort()
+        raise
+    together.wait()
+    began = time.perf_counter()
+    read(disk, work)
+    return began, time.perf_counter()
+
+
+def _read(disk: scsiusb.Disk, work: Work) -> None:
+    with disk.buffer(work.size) as buffer:
+        for lba in work.lbas:
+            disk.readinto(lba, buffer)
+
+
+def _stream(disk: scsiusb.Disk, work: Work) -> None:
+    with disk.reading(work.lbas[0], work.blocks) as pieces:
+        for _ in pieces:
+            pass
+
+
+def _dds(works: Sequence[Work]) -> Outcome:
+    """Counted in dd's favour: as if all had begun together, though each is started after another."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    words = ["of=/dev/null", "iflag=direct", f"bs={MIB}"]
+    commands = [["dd", f"if={work.unit.node}", *words, f"count={len(work.lbas)}"] for work in works]
+    cpu = _busy()
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
+    said = [process.communicate(timeout=programs.PATIENCE)[1] for process in running]
+    cpu = _busy() - cpu
+    each = [programs.dd_seconds(text)[1] for text in said]
+    return _outcome(works, max(each), each, cpu)
+
+
+def _loop(works: Sequence[Work]) -> Outcome:
+    return _by_loop(works, loop.Stick, loop.run)
+
+
+def _waiters(works: Sequence[Work]) -> Outcome:
+    return _by_loop(works, loop.Waiter, loop.run_waiters)
+
+
+def _by_loop(
+    works: Sequence[Work], kind: type[loop.S], run: Callable[[loop.Loop, Sequence[loop.S], int | None], list[float]]
+) -> Outcome:
+    """In smaller commands where usbfs would not grant all of them memory at once."""
+    size = MIB if len(works) * MIB <= LOOP_MEMORY else MIB // 2
+    works = [sequential(work.unit, work.bytes, size) for work in works]
+    with ExitStack() as stack:
+        context = stack.enter_context(loop.context())
+        sticks = [stack.enter_context(loop.opened(context, work, kind)) for work in works]
+        run(context, sticks, 1)
+        began, cpu = time.perf_counter(), _busy()
+        each = run(context, sticks, None)
+        return _outcome(works, time.perf_counter() - began, each, _busy() - cpu)
+
+
+def _outcome(works: Sequence[Work], seconds: float, each: Sequence[float], cpu: float) -> Outcome:
+    return Outcome(sum(work.bytes for work in works), seconds, each, cpu)
+
+
+def _busy() -> float:
+    """CPU seconds of the whole guest: user, nice, system, irq, softirq (proc(5), /proc/stat)."""
+    words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    user, nice, system, _idle, _wait, irq, softirq = map(int, words[1:8])
+    return (user + nice + system + irq + softirq) / TICKS
+
+
+WAYS: tuple[tuple[str, Callable[[Sequence[Work]], Outcome]], ...] = (
+    (names.THREADS, _threads),
+    (names.THREADS_STREAM, _streams),
+    (names.DD, _dds),
+    (names.LOOP, _loop),
+    (names.WAITERS, _waiters),
+)

@@ -1,0 +1,43 @@
+"""What the figures are called: subjects, the ways to do them, and the measures."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PARTS: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "python", "start")
+IN_GUEST: Final = ("sequential", "ordinary", "random", "cli", "many", "memory")
+
+SCSIUSB: Final = "scsiusb"  # into and out of `disk.buffer`
+ORDINARY: Final = "scsiusb, bytearray"
+STREAM: Final = "scsiusb, streaming"
+REFUSED: Final = "scsiusb, device memory refused"
+REFUSED_ORDINARY: Final = "scsiusb, bytearray, device memory refused"
+DD: Final = "dd O_DIRECT"
+SG_DD: Final = "sg_dd"
+PYUSB: Final = "plain pyusb"
+C: Final = "C, device memory"
+C_ORDINARY: Final = "C, malloc"
+PREAD: Final = "C, kernel's pread O_DIRECT"
+THREADS: Final = "scsiusb, threads"
+THREADS_STREAM: Final = "scsiusb, threads, streaming"
+LOOP: Final = "one event loop"
+WAITERS: Final = "threads, one of them for events"
+CLI: Final = "scsiusb CLI"
+
+MBS: Final = "MB/s"
+COMMANDS: Final = "commands/s"
+P50: Final = "p50 µs"
+P99: Final = "p99 µs"
+WALL: Final = "whole process s"
+CPU: Final = "CPU s per GB"
+EVEN: Final = "slowest/fastest"
+PEAK: Final = "peak MiB"
+COST: Final = "µs per command"
+INSTRUCTIONS: Final = "instructions per command"
+MILLISECONDS: Final = "ms"
+
+MORE_IS_BETTER: Final = (MBS, COMMANDS, EVEN)
+
+
+def key(subject: str, way: str) -> str:
+    return f"{subject}: {way}"

@@ -1,0 +1,110 @@
+"""What is measured on the host itself: Python's cost per command, start-up, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from labkit.host import PYTHON, VENV, LabError, find, say
+
+from benchkit import names
+from benchkit.names import key
+
+Line = tuple[str, int, Mapping[str, float]]  # key, round, figures
+
+HERE = Path(__file__).parent
+NULL = HERE / "null.py"
+PEAK = HERE / "peak.py"
+COUNTED = ("readinto 4 KiB", "write 4 KiB")  # kinds of null.py
+COST = "own cost"
+COST_ROUNDS = 15
+COMMANDS = 2000
+LENGTHS = (200, 1200)  # of the loops whose instructions are counted
+START = "start"
+START_ROUNDS = 15
+STARTS: tuple[tuple[str, tuple[object, ...]], ...] = (
+    ("python -c pass", (PYTHON, "-c", "pass")),
+    ("scsiusb --version", (VENV / "bin" / "scsiusb", "--version")),
+    ("scsiusb list --json", (VENV / "bin" / "scsiusb", "list", "--json")),
+    ("scsiusb inquiry virtual: --json", (VENV / "bin" / "scsiusb", "inquiry", "virtual:", "--json")),
+)
+SPARSE = 1 << 30
+MEMORY = "natively, virtual stick"
+PATIENCE = 600
+
+
+def python(quick: bool) -> Iterator[Line]:
+    """Each kind in turn, in a process for each round: where things lie in memory changes the time."""
+    for number in range(3 if quick else COST_ROUNDS):
+        for kind, microseconds in json.loads(_output([PYTHON, NULL, "cost", COMMANDS])).items():
+            yield key(COST, kind), number, {names.COST: microseconds}
+    if find("valgrind") is None:
+        say("no valgrind here: instructions are not counted")
+    elif not quick:
+        for kind in COUNTED:
+            yield key(COST, kind), 0, {names.INSTRUCTIONS: _instructions(kind)}
+
+
+def _instructions(kind: str) -> float:
+    """Of one command: the difference of two loops, so that the start does not count."""
+    say(f"counting the instructions of {kind} with valgrind")
+    few, many = (_count([PYTHON, NULL, "run", kind, length]) for length in LENGTHS)
+    return (many - few) / (LENGTHS[1] - LENGTHS[0])
+
+
+def _count(command: Sequence[object]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
+        done = _run([*valgrind, *command], PYTHONHASHSEED="0")
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if found is None:
+        raise LabError(f"valgrind counted nothing: {done.stderr[-500:]}")
+    return int(found[1])
+
+
+def start(quick: bool) -> Iterator[Line]:
+    for _, command in STARTS:
+        _run(command)
+    for number in range(5 if quick else START_ROUNDS):
+        for way, command in STARTS:
+            began = time.perf_counter()
+            _run(command)
+            yield key(START, way), number, {names.MILLISECONDS: (time.perf_counter() - began) * 1e3}
+
+
+def memory(quick: bool) -> Iterator[Line]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sparse.img"
+        with path.open("wb") as file:
+            file.truncate(SPARSE)
+        device, blocks = f"virtual:{path}", str(SPARSE // 512)
+        words = {
+            names.STREAM: ["stream", device, blocks],
+            names.CLI: ["cli", "read", device, "--lba", "0", "--blocks", blocks, "-o", "/dev/null"],
+            f"{names.CLI}, inquiry": ["cli", "inquiry", "virtual:"],
+        }
+        for way, arguments in words.items():
+            found = json.loads(_output([PYTHON, PEAK, *arguments]).splitlines()[-1])
+            yield key(MEMORY, way), 0, {names.PEAK: found["peak"] / 1024}
+
+
+def _output(command: Sequence[object]) -> str:
+    return _run(command).stdout
+
+
+def _run(command: Sequence[object], **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [str(word) for word in command]
+    everything = {**os.environ, **environment}
+    done = subprocess.run(words, capture_output=True, text=True, env=everything, timeout=PATIENCE, check=False)
+    if done.returncode:
+        raise LabError(f"failed with status {done.returncode}: {' '.join(words)}: {done.stderr[-500:]}")
+    return done
+
+
+PARTS: dict[str, Callable[[bool], Iterator[Line]]] = {"python": python, "start": start, "memory": memory}

@@ -1,0 +1,77 @@
+"""What one writes first with pyusb: CBW, data and CSW by `Device.write` and `Device.read`."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import libusb_package
+import usb.core
+import usb.util
+
+from benchkit import programs
+from benchkit.work import Timing, Work, timed
+
+READ_10 = 0x28
+WRITE_10 = 0x2A
+TIMEOUT = 30000
+
+
+def read(work: Work) -> Timing:
+    with _stick(work) as stick:
+        return timed(work, stick.read)
+
+
+def write(work: Work) -> Timing:
+    with _stick(work) as stick:
+        return timed(work, stick.write, os.urandom(work.size))
+
+
+class _Stick:
+    def __init__(self, device: Any, endpoints: tuple[int, int], work: Work) -> None:
+        self._device = device
+        self._in, self._out = endpoints
+        self._size = work.size
+        self._blocks = work.size // work.unit.block_size
+        self._tag = 0
+
+    def read(self, lba: int) -> None:
+        self._begin(0x80, READ_10, lba)
+        data = self._device.read(self._in, self._size, TIMEOUT)
+        self._end(len(data))
+
+    def write(self, lba: int, data: bytes) -> None:
+        self._begin(0, WRITE_10, lba)
+        self._end(self._device.write(self._out, data, TIMEOUT))
+
+    def _begin(self, flags: int, opcode: int, lba: int) -> None:
+        self._tag += 1
+        cdb = struct.pack(">BBIBHB", opcode, 0, lba, 0, self._blocks, 0)
+        self._device.write(
+            self._out, struct.pack("<4sIIBBB16s", b"USBC", self._tag, self._size, flags, 0, len(cdb), cdb)
+        )
+
+    def _end(self, count: int) -> None:
+        status = self._device.read(self._in, 13, TIMEOUT)
+        if count != self._size or status[12]:
+            raise OSError(f"{count} of {self._size} bytes, status {status[12]}")
+
+
+@contextmanager
+def _stick(work: Work) -> Iterator[_Stick]:
+    folder = work.unit.device.wait().folder
+    bus, number = (int((folder / name).read_text()) for name in ("busnum", "devnum"))
+    backend = libusb_package.get_libusb1_backend()
+    device = usb.core.find(backend=backend, custom_match=lambda d: (d.bus, d.address) == (bus, number))
+    endpoints = programs.endpoints(work.unit)
+    device.detach_kernel_driver(0)
+    usb.util.claim_interface(device, 0)
+    try:
+        yield _Stick(device, endpoints, work)
+    finally:
+        usb.util.release_interface(device, 0)
+        device.attach_kernel_driver(0)
+        usb.util.dispose_resources(device)

@@ -1,0 +1,50 @@
+"""A run: what was measured, where, and how long; as JSON, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+from labkit.host import LabError
+
+from benchkit.claims import verdicts
+from benchkit.samples import Samples, from_json
+
+FORMAT = 1
+
+
+@dataclass
+class Run:
+    samples: Samples
+    machine: dict[str, str]
+    rounds: int
+    quick: bool
+    date: str = field(default_factory=lambda: date.today().isoformat())
+
+
+def save(run: Run, path: Path) -> None:
+    facts = {
+        "format": FORMAT,
+        "date": run.date,
+        "machine": run.machine,
+        "rounds": run.rounds,
+        "quick": run.quick,
+        "figures": run.samples.as_json(),
+        "claims": [verdict.as_json() for verdict in verdicts(run.samples)],
+        "errors": run.samples.errors,
+    }
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Run:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        samples = from_json(facts["figures"])
+        samples.errors = facts["errors"]
+        return Run(samples, facts["machine"], facts["rounds"], facts["quick"], facts["date"])
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}; name a file that --json wrote", 2) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LabError(f"{path} is not what --json writes; name another file", 2) from None
