@@ -96,14 +96,16 @@ class Lease:
     def in_command(self) -> bool:
         """Whether a command is on the wire: if the process dies now, the device is left in the middle of it."""
         view = self._map
-        return view is not None and view[IN_COMMAND] != ord("0")
+        return view is not None and view[IN_COMMAND] != NO
 
     @in_command.setter
     def in_command(self, value: bool) -> None:
         view = self._map
         if view is not None:
-            with contextlib.suppress(ValueError):  # released meanwhile
-                view[IN_COMMAND] = ord("1" if value else "0")
+            try:  # not `suppress`, which costs more than all the rest, twice a command
+                view[IN_COMMAND] = YES if value else NO
+            except ValueError:  # released meanwhile
+                return
 
     def release(self) -> None:
         """Removes the file, then lets go of it. May be called again."""

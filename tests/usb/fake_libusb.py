@@ -62,7 +62,7 @@ class FakeLibusb:
         self.subscribed: Any = None
         self.in_flight: dict[int, LibusbTransfer] = {}
         self.cancelling: set[int] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for name in dir(type(self)):
             if name.startswith("_libusb_"):
                 setattr(self, name[1:], Function(name.removeprefix("_libusb_"), getattr(self, name), self))
@@ -116,11 +116,15 @@ class FakeLibusb:
         return 0
 
     def handle_events(self) -> None:
-        for address, transfer in tuple(self.in_flight.items()):
-            if address in self.cancelling and not self.ignores_cancel:
-                self.end(address, (CANCELLED, 0))
-            elif address not in self.cancelling:
-                self.end(address, self.outcome(transfer))
+        for address in tuple(self.in_flight):
+            with self._lock:  # another thread may end it, and submit it again for something else
+                transfer = self.in_flight.get(address)
+                if transfer is None:
+                    continue
+                if address not in self.cancelling:
+                    self.end(address, self.outcome(transfer))
+                elif not self.ignores_cancel:
+                    self.end(address, (CANCELLED, 0))
 
     def end(self, address: int, ending: Ending | None) -> None:
         """Also out of another thread: it ends once, whoever comes first."""

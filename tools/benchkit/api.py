@@ -11,12 +11,15 @@ import scsiusb
 from benchkit.work import Timing, Work, timed
 from scsiusb.usb.libusb import LibusbHandle
 
+SETTLING = 2.0  # seconds: the warden, a Python of its own, starts slowly under emulation
+
 
 @contextmanager
 def opened(work: Work) -> Iterator[scsiusb.Disk]:
     device = work.unit.device.wait()
     with scsiusb.open(device.address) as disk:
         disk.readinto(0, bytearray(disk.block_size))
+        time.sleep(SETTLING)
         yield disk
 
 

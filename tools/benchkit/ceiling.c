@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT = 30000, TRIES = 3 };
+enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT = 30000, TRIES = 3, WARMING = 32 };
 enum { READ_10 = 0x28, WRITE_10 = 0x2A, DATA_IN = 0x80 };
 
 typedef struct libusb_context libusb_context;
@@ -113,6 +113,8 @@ static void measure(void (*command)(void *, uint32_t), void *on, const struct li
     double *each = calloc(list->length, sizeof *each);
     if (each == NULL)
         fail("calloc", ENOMEM);
+    for (size_t i = 0; i < list->length && i < WARMING; i++)
+        command(on, list->lbas[i]);
     double began = microseconds(), last = began;
     for (size_t i = 0; i < list->length; i++) {
         command(on, list->lbas[i]);

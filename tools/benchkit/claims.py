@@ -19,7 +19,7 @@ AT_MOST = "≤"
 class Claim:
     """`upper` over `lower`, or `upper` alone, is not beyond the bound."""
 
-    item: int  # of the list in issue 5
+    item: int  # of the list of what must be true
     title: str
     upper: Name
     lower: Name | None
