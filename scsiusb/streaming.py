@@ -38,7 +38,7 @@ class _Stream(ABC):
         self._block_size = disk.block_size
         step = min(disk.max_blocks, max(blocks, 1))
         self._size = step * self._block_size
-        self._buffers = min(BUFFERS, -(-blocks // step))
+        self._buffers = max(1, min(BUFFERS, -(-blocks // step)))
         self.lba = lba
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
@@ -53,13 +53,21 @@ class _Stream(ABC):
         transport = self._disk.unit.transport
         with ExitStack() as held:
             held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
-            for _ in range(self._buffers):
-                self._empty.put(held.enter_context(self._disk.buffer(self._size)))
+            self._lend(held)
             self._cancel = held.enter_context(_cancellable(transport))
             thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
             held.callback(self._join, thread)
             thread.start()
             self._held = held.pop_all()
+
+    def _lend(self, held: ExitStack) -> None:
+        """Fewer where no more device memory is left: ordinary memory beside it would only be slower."""
+        first = held.enter_context(self._disk.buffer(self._size))
+        self._empty.put(first)
+        for _ in range(self._buffers - 1):
+            another = held.enter_context(self._disk.buffer(self._size))
+            if type(another.obj) is type(first.obj):
+                self._empty.put(another)
 
     def _join(self, thread: threading.Thread) -> None:
         """What is under way ends by itself or, from a device that takes its time, by being cancelled."""

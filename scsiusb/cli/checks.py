@@ -19,6 +19,7 @@ from scsiusb.usb import diagnosis, linux, quirks_user, udev
 from scsiusb.usb.backend import Backend, Code
 from scsiusb.usb.diagnosis import Sandbox
 from scsiusb.usb.interface import InterfaceInfo, find
+from scsiusb.usb.memory import LIMIT
 from scsiusb.values import dataclass
 
 SMALLEST_MEMORY: Final = 16  # MB: the kernel's default, which a few transfers of 1 MiB fit into
@@ -132,7 +133,7 @@ def _usbfs_memory(machine: Machine) -> Iterator[Check]:
         told = f"{limit} MB for the transfers of all programs" if limit else "no limit"
         yield Check("usbfs memory", True, told)
         return
-    remedy = f"echo {SMALLEST_MEMORY} | sudo tee {diagnosis.MEMORY}"
+    remedy = f"echo {SMALLEST_MEMORY} | sudo tee {LIMIT}"
     yield Check("usbfs memory", False, f"only {limit} MB for the transfers of all programs", remedy)
 
 

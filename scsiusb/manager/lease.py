@@ -30,6 +30,7 @@ PAUSE: Final = 0.01
 
 Tell = Callable[[Record, Path], None]
 
+NO, YES = b"01"  # the digit that stands at IN_COMMAND
 log = logging.getLogger(__name__)
 
 

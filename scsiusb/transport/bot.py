@@ -84,7 +84,7 @@ class BulkOnlyTransport:
         self._closed = False
         self.quirks = quirks = port.quirks.flags
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
-        self.max_transfer = _max_transfer(port.info.speed, quirks)
+        self.max_transfer = port.fitting(_max_transfer(port.info.speed, quirks))
         self._signature = port.quirks.signature or CSW_SIGNATURE
         self._learns_signature = Quirk.ANY_SIGNATURE in quirks and port.quirks.signature is None
         self._checks_tag = Quirk.IGNORE_TAG not in quirks

@@ -146,6 +146,9 @@ class Handle(Protocol):
     def interrupt(self, on: bool) -> None:
         """True: bulk transfers under way, and those begun later, end with INTERRUPTED at once. False: no longer."""
 
+    def fitting(self, size: int) -> int:
+        """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
+
     def allocate(self, size: int) -> memoryview:
         """A writable buffer that is quick to transfer to and from: device memory where there is any.
 

@@ -12,10 +12,10 @@ from scsiusb.usb import linux
 from scsiusb.usb.backend import Backend, Code, Device, UsbError
 from scsiusb.usb.hotplug import HAS_HOTPLUG
 from scsiusb.usb.library import load
+from scsiusb.usb.memory import LIMIT
 from scsiusb.usb.translate import translate
 
 NODES: Final = Path("/dev/bus/usb")
-MEMORY: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")
 KERNEL_RELEASE: Final = Path("/proc/sys/kernel/osrelease")
 CONTAINER_MARKS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"), Path("/run/systemd/container"))
 USBFS_DRIVER: Final = "usbfs"  # what the kernel calls the driver of an interface that a program has claimed
@@ -90,7 +90,7 @@ def try_open(backend: Backend, device: Device) -> UsbError | None:
 
 def memory_limit() -> int | None:
     """MB that all programs' transfers may take together; 0: no limit; None: the system does not tell."""
-    text = _text(MEMORY).strip()
+    text = _text(LIMIT).strip()
     return int(text) if text.isdecimal() else None
 
 

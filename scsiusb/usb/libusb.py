@@ -13,6 +13,7 @@ from scsiusb.text import printable
 from scsiusb.usb import library, linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.context import Context, check
+from scsiusb.usb.memory import LEAST, DeviceMemory, usbfs_limit
 from scsiusb.usb.transfer import Transfers, declare
 from scsiusb.usb.translate import translate
 
@@ -38,6 +39,7 @@ class LibusbBackend:
         self._pyusb = pyusb
         self._backend = backend
         self._lib = backend.lib
+        self._memory = DeviceMemory(usbfs_limit() if ON_LINUX else None)
         declare(self._lib)
         self._lib.libusb_get_active_config_descriptor.argtypes = [
             ctypes.c_void_p,
@@ -53,7 +55,7 @@ class LibusbBackend:
             return linux.strings(device)
         try:
             descriptor = self._find(device)
-            handle = LibusbHandle(self._lib, device)
+            handle = LibusbHandle(self._lib, device, self._memory)
         except UsbError:
             return Strings()
         indexes = (descriptor.iSerialNumber, descriptor.iManufacturer, descriptor.iProduct)
@@ -69,7 +71,7 @@ class LibusbBackend:
         return linux.uses(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
-        return LibusbHandle(self._lib, device)
+        return LibusbHandle(self._lib, device, self._memory)
 
     def abandon(self, device: Device) -> None:
         """libusb cannot, and the copies of its descriptors would keep the device from everybody."""
@@ -149,8 +151,10 @@ def _settings(configuration: Any) -> Iterator[Setting]:
 class LibusbHandle:
     """An open libusb device handle, its transfers and its device memory."""
 
-    def __init__(self, lib: Any, device: Device) -> None:
+    def __init__(self, lib: Any, device: Device, memory: DeviceMemory) -> None:
         self._lib = lib
+        self._memory = memory
+        self._promised = 0
         self._device = device
         self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
@@ -223,14 +227,29 @@ class LibusbHandle:
     def interrupt(self, on: bool) -> None:
         self._transfers.interrupt(on)
 
+    def fitting(self, size: int) -> int:
+        """See `Handle.fitting`; where no device memory is left, what other transfers leave room for."""
+        granted = self._memory.promise(1 << (size - 1).bit_length())
+        self._promised += granted
+        return min(size, granted or LEAST)
+
     def allocate(self, size: int) -> memoryview:
-        """Device memory (zero copy in usbfs), ordinary memory where libusb grants none."""
-        address = self._lib.libusb_dev_mem_alloc(self._handle, size) if self._handle else None
+        """Device memory (zero copy in usbfs), ordinary memory where there is none or none is left."""
+        if not self._handle or not self._may_have(size):
+            return memoryview(bytearray(size))
+        address = self._lib.libusb_dev_mem_alloc(self._handle, size)
         if not address:
+            self._memory.give_back(size)
             return memoryview(bytearray(size))
         memory = (ctypes.c_ubyte * size).from_address(address)
-        weakref.finalize(memory, _give_back, self._lib, address, size, os.getpid()).atexit = False
+        weakref.finalize(memory, _give_back, self._lib, address, size, os.getpid(), self._memory).atexit = False
         return memoryview(memory).cast("B")
+
+    def _may_have(self, size: int) -> bool:
+        if size <= self._promised:
+            self._promised -= size
+            return True
+        return self._memory.take(size)
 
     def free(self, buffer: memoryview) -> None:
         """The memory goes with the last slice of it, or transfer on it; BufferError while an object exports it."""
@@ -238,6 +257,8 @@ class LibusbHandle:
 
     def close(self) -> None:
         handle, self._handle = self._handle, ctypes.c_void_p()
+        self._memory.give_back(self._promised)
+        self._promised = 0
         try:
             if handle:
                 self._close(handle)
@@ -291,7 +312,8 @@ def _drop_context(backend: Any) -> None:
     backend.ctx = None
 
 
-def _give_back(lib: Any, address: int, size: int, owner: int) -> None:
+def _give_back(lib: Any, address: int, size: int, owner: int, memory: DeviceMemory) -> None:
     """Without the handle, which may be closed by now: usbfs, which alone has device memory, does not look at it."""
     if os.getpid() == owner:  # a fork's child does not have the memory
         lib.libusb_dev_mem_free(None, address, size)
+        memory.give_back(size)

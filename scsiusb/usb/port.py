@@ -184,6 +184,10 @@ class Port:
         """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
         return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
 
+    def fitting(self, size: int) -> int:
+        """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
+        return self._handle.fitting(size)
+
     def buffer(self, size: int) -> Loan:
         """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
         return Loan(self._buffers, size)

@@ -192,6 +192,7 @@ class _TracingHandle:
         self.attach_driver = below.attach_driver
         self.clear_halt = below.clear_halt
         self.reset = below.reset
+        self.fitting = below.fitting
         self.allocate = below.allocate
         self.free = below.free
         self.interrupt = below.interrupt

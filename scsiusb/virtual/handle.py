@@ -136,6 +136,9 @@ class VirtualHandle:
 
     # --- buffers --------------------------------------------------------------------------------
 
+    def fitting(self, size: int) -> int:
+        return size
+
     def allocate(self, size: int) -> memoryview:
         buffer = memoryview(bytearray(size))
         with self._lock:

@@ -42,7 +42,7 @@ class Computer:
         self.memory(16)
         self.install(CHECKOUT_RULE.read_text())
         patch.setattr(diagnosis, "NODES", root / "nodes")
-        patch.setattr(diagnosis, "MEMORY", root / "memory")
+        patch.setattr(diagnosis, "LIMIT", root / "memory")
         patch.setattr(diagnosis, "library", lambda: Library("1.0.30.12037", "libusb-1.0.so", True))
         patch.setattr(diagnosis, "sandbox", lambda: self.sandbox)
         patch.setattr(linux, "USB_DEVICES", root / "sys")
