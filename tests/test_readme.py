@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,20 @@ def test_reading_and_writing(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "Virtual Stick 16384 512\n"
 
 
+def test_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"scsiusb": scsiusb}
+    exec(compile(STICKS[1], "README.md", "exec"), names)
+    data = (tmp_path / "copy.img").read_bytes()
+    assert names["hash"].digest() == hashlib.sha256(data).digest()
+    assert len(data) == 16384 * 512
+
+
 def test_the_manager(capsys: pytest.CaptureFixture[str]) -> None:
     stick = Stick.formatted(identity=Identity(serial="LABSTICK01"))
     bus = Bus(stick)
     names = {"scsiusb": SimpleNamespace(Manager=lambda: scsiusb.Manager(bus))}
-    exec(compile(STICKS[1], "README.md", "exec"), names)
+    exec(compile(STICKS[2], "README.md", "exec"), names)
     out = capsys.readouterr().out
     assert "scsiusb Virtual Stick at 1-1\n" in out
     assert "attached LABSTICK01\n" in out
@@ -37,11 +48,11 @@ def test_the_manager(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_asyncio() -> None:
     names = {"scsiusb": scsiusb}
-    exec(compile(STICKS[2], "README.md", "exec"), names)
+    exec(compile(STICKS[3], "README.md", "exec"), names)
 
 
 def test_a_stick_that_misbehaves(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(STICKS[3], "README.md", "exec"), {})
+    exec(compile(STICKS[4], "README.md", "exec"), {})
     sense, fired = capsys.readouterr().out.splitlines()
     assert "3/11/00" in sense
     assert "stall" in fired
@@ -50,7 +61,7 @@ def test_a_stick_that_misbehaves(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_command_of_ones_own() -> None:
     with pytest.raises(scsiusb.UnsupportedOpcode, match="READ TEMPERATURE"):
-        exec(compile(STICKS[4], "README.md", "exec"), {})
+        exec(compile(STICKS[5], "README.md", "exec"), {})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,6 +73,6 @@ def test_the_shell_examples_run(command: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_there_are_examples() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     named = {command.split()[0] for command in COMMANDS}
     assert named == {"inquiry", "capacity", "read", "write", "raw", "check", "quirks"}
