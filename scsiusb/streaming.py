@@ -139,14 +139,15 @@ class Reading(_Stream):
         at = self.lba
         while at < self._end and not self._is_stopped and (buffer := self._empty.get()) is not None:
             piece = buffer[: (self._end - at) * self._block_size]
+            blocks = len(piece) // self._block_size
             try:
                 self._disk.readinto(at, piece)
             except MediumError as error:
                 good, last = self._read_up_to(error, at, piece)
                 self._full.put(_Load(buffer, piece[: good * self._block_size]))
                 raise last from error
-            self._full.put(_Load(buffer, piece))
-            at += len(piece) // self._block_size
+            self._full.put(_Load(buffer, piece))  # the caller's now, who releases it
+            at += blocks
 
     def _read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
         """Reads again what stands before the block that failed: how many blocks, and the error that names that one.

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -63,6 +65,24 @@ def test_all_blocks_come_in_order(disk: scsiusb.Disk, lba: int, blocks: int) -> 
             found += piece
             assert pieces.lba == lba + len(found) // 512
     assert bytes(found) == CONTENT[lba * 512 : (lba + blocks) * 512]
+
+
+def test_a_caller_may_be_quicker_than_the_thread(disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has taken a piece may release it before the thread's next line."""
+
+    class Quick(SimpleQueue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item, block, timeout)
+            if item is not None:
+                item.piece.release()
+
+    pieces = disk.reading(0, BLOCKS)
+    monkeypatch.setattr(pieces, "_full", Quick())
+    with pieces:
+        with pytest.raises(ValueError, match="released"):
+            next(pieces)
+        time.sleep(0.05)
+        assert pieces._error is None
 
 
 def test_memory_is_bounded_and_of_the_device(bus: Bus, disk: scsiusb.Disk) -> None:
