@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.output import naming, say
+from scsiusb.cli.output import counted, naming, say, size_text
+from scsiusb.cli.session import name_of
+
+if TYPE_CHECKING:
+    from scsiusb.disk import Disk
 
 
 def somebody_is_there() -> bool:
@@ -34,3 +39,12 @@ def confirm(question: str) -> None:
             say("")
     if answer.strip().lower() not in ("y", "yes"):
         raise Refused("not confirmed, and nothing was written", "answer y, or give --yes")
+
+
+def confirm_overwriting(disk: Disk, device: str | None, lba: int, blocks: int, how: str = "") -> None:
+    """Names the place, the amount and the device; `how`: what is to stand behind it in the question."""
+    unit = disk.inquiry()
+    place = f"LBA {lba}" if blocks == 1 else f"LBA {lba} to {lba + blocks - 1}"
+    amount = f"{counted(blocks, 'block')}, {size_text(blocks * disk.block_size)}"
+    what = f"{unit.vendor} {unit.product} ({size_text(disk.size)})"
+    confirm(f"Overwrite {place} ({amount}) of {what}, {name_of(device)}{how}?")

@@ -12,13 +12,13 @@ import click
 
 from scsiusb import speed
 from scsiusb.cli import plot
-from scsiusb.cli.ask import confirm, require_somebody
+from scsiusb.cli.ask import confirm_overwriting, require_somebody
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.figures import headline, notes, record, table
 from scsiusb.cli.files import refuse_own_file, sink
 from scsiusb.cli.options import device_argument, global_options, number_option, quoted, settings
-from scsiusb.cli.output import counted, say, show, show_json, show_table, size_text
-from scsiusb.cli.session import name_of, opened
+from scsiusb.cli.output import say, show, show_json, show_table, size_text
+from scsiusb.cli.session import opened
 from scsiusb.disk import Disk
 
 SIZE: Final = re.compile(r"([0-9]{1,12})(?:([km])(?:i?b)?)?", re.IGNORECASE)
@@ -116,7 +116,7 @@ def bench_command(
             plan = speed.Plan(extent, fit, patterns, writes, seconds, calls, seed)
             bench = speed.Bench(disk, plan)
             if writes and not yes:
-                _ask(disk, device, extent)
+                confirm_overwriting(disk, device, extent.lba, extent.blocks, ", with random bytes")
             found = record(disk, plan, _measured(bench, plan), left_out)
         _show(found)
         if target and picture:
@@ -151,14 +151,6 @@ def _sorted_out(disk: Disk, extent: speed.Extent, sizes: Sequence[int]) -> tuple
     for size, reason in left_out.items():
         say(f"scsiusb: warning: {size_text(size)} left out: {reason}")
     return [size for size in sizes if size not in left_out], left_out
-
-
-def _ask(disk: Disk, device: str | None, extent: speed.Extent) -> None:
-    unit = disk.inquiry()
-    place = f"LBA {extent.lba} to {extent.lba + extent.blocks - 1}"
-    amount = f"{counted(extent.blocks, 'block')}, {size_text(extent.blocks * disk.block_size)}"
-    what = f"{unit.vendor} {unit.product} ({size_text(disk.size)})"
-    confirm(f"Overwrite {place} ({amount}) of {what}, {name_of(device)}, with random bytes?")
 
 
 def _measured(bench: speed.Bench, plan: speed.Plan) -> dict[speed.Case, speed.Figures]:

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli.ask import confirm, require_somebody
+from scsiusb.cli.ask import confirm_overwriting, require_somebody
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
 from scsiusb.cli.options import device_argument, global_options, number_option, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
 from scsiusb.cli.progress import progress
-from scsiusb.cli.session import name_of, opened
+from scsiusb.cli.session import opened
 from scsiusb.disk import Disk
 from scsiusb.errors import Miscompare
 from scsiusb.scsi.sense import Sense
@@ -103,7 +103,7 @@ def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, 
     with source(path) as file, opened(device, lun) as disk:
         blocks = _checked_blocks(disk, lba, file)
         if blocks and not yes:
-            _ask(disk, device, lba, blocks)
+            confirm_overwriting(disk, device, lba, blocks)
         began = time.monotonic()
         _write(disk, lba, file)
         seconds = time.monotonic() - began
@@ -126,14 +126,6 @@ def _checked_blocks(disk: Disk, lba: int, file: Source) -> int:
         length = counted(file.length, "byte")
         raise click.UsageError(f"{file.name} has {length}, no multiple of the block size {disk.block_size}")
     return blocks
-
-
-def _ask(disk: Disk, device: str | None, lba: int, blocks: int) -> None:
-    unit = disk.inquiry()
-    place = f"LBA {lba}" if blocks == 1 else f"LBA {lba} to {lba + blocks - 1}"
-    amount = f"{counted(blocks, 'block')}, {size_text(blocks * disk.block_size)}"
-    what = f"{unit.vendor} {unit.product} ({size_text(disk.size)})"
-    confirm(f"Overwrite {place} ({amount}) of {what}, {name_of(device)}?")
 
 
 def _write(disk: Disk, lba: int, file: Source) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from scsiusb._version import __version__
-from scsiusb.cli.output import size_text
+from scsiusb.cli.output import identity_of, size_text
 from scsiusb.disk import Disk
 from scsiusb.manager.client import Client
 from scsiusb.speed import READ, WRITE, Case, Figures, Plan
@@ -39,12 +39,7 @@ def _device(disk: Disk) -> Record:
     assert isinstance(client, Client)
     info = client.info
     return {
-        "address": info.address,
-        "vid": f"{info.vid:04x}",
-        "pid": f"{info.pid:04x}",
-        "serial": info.serial,
-        "manufacturer": info.manufacturer,
-        "product": info.product,
+        **identity_of(info),
         "speed": info.speed,
         "lun": disk.unit.lun,
         "unit": {"vendor": unit.vendor, "product": unit.product, "revision": unit.revision},

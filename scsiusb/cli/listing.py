@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scsiusb.cli.options import global_options, settings
-from scsiusb.cli.output import say, show_json, show_table
+from scsiusb.cli.output import identity_of, say, show_json, show_table
 from scsiusb.cli.session import attached
 
 if TYPE_CHECKING:
@@ -37,12 +37,7 @@ def list_command() -> None:
 
 def _listed(info: InterfaceInfo) -> dict[str, Any]:
     return {
-        "address": info.address,
-        "vid": f"{info.vid:04x}",
-        "pid": f"{info.pid:04x}",
-        "serial": info.serial,
-        "manufacturer": info.manufacturer,
-        "product": info.product,
+        **identity_of(info),
         "protocol": info.protocol,
         "speed": info.speed,
         "driver": info.driver,

@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from scsiusb.errors import ScsiUsbError
+
+if TYPE_CHECKING:
+    from scsiusb.usb.interface import InterfaceInfo
 
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 BETWEEN_COLUMNS: Final = 3  # columns of the screen that the table takes for each of its own
@@ -164,3 +167,15 @@ def hex_dump(data: bytes, start: int = 0) -> str:
         letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in piece)
         lines.append(f"{start + at:08x}  {piece[:8].hex(' '):<23}  {piece[8:].hex(' '):<23}  |{letters}|")
     return "\n".join(lines)
+
+
+def identity_of(info: InterfaceInfo) -> dict[str, str | None]:
+    """Which device it is, as every JSON that names one has it."""
+    return {
+        "address": info.address,
+        "vid": f"{info.vid:04x}",
+        "pid": f"{info.pid:04x}",
+        "serial": info.serial,
+        "manufacturer": info.manufacturer,
+        "product": info.product,
+    }
