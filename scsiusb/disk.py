@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -34,9 +35,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-MAX_LBA_10: Final = 0xFFFFFFFF
+BEYOND_LBA_10: Final = 1 << 32
+IN: Final = Direction.IN
 LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
-WRITES: Final = 2  # of the same blocks, the second after a reset
 ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
@@ -154,13 +155,19 @@ class Disk:
         Raises OutOfRange (a ValueError) before anything is sent, a CheckCondition where the device refuses,
         TransportError. What was not read then is as it was in the buffer.
         """
-        with memoryview(buffer) as whole, whole.cast("B") as view:
+        with memoryview(buffer) as view:
             if view.readonly:
                 raise TypeError("readinto needs a writable buffer")
-            medium = self._medium()
-            blocks = _whole_blocks(medium, view)
-            self._read_into(medium, lba, blocks, view)
-            return blocks
+            if view.format == "B" and view.ndim == 1:
+                return self._readinto(lba, view)
+            with view.cast("B") as flat:
+                return self._readinto(lba, flat)
+
+    def _readinto(self, lba: int, view: memoryview) -> int:
+        medium = self._known or self._medium()
+        blocks = _whole_blocks(medium, view)
+        self._read_into(medium, lba, blocks, view)
+        return blocks
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
@@ -194,15 +201,21 @@ class Disk:
         They may sit in the device's cache until `flush`. Raises as `readinto`; DataProtect where the medium is
         write protected. After an error, blocks before the one named in it are written, later ones are not known.
         """
-        with memoryview(data) as whole, whole.cast("B") as view:
-            medium = self._medium()
-            blocks = _whole_blocks(medium, view)
-            try:
-                self._write_from(medium, lba, blocks, view)
-            except DeviceGone:
-                self._tell_of_an_unplug()
-                raise
-            return blocks
+        with memoryview(data) as view:
+            if view.format == "B" and view.ndim == 1:
+                return self._write(lba, view)
+            with view.cast("B") as flat:
+                return self._write(lba, flat)
+
+    def _write(self, lba: int, view: memoryview) -> int:
+        medium = self._known or self._medium()
+        blocks = _whole_blocks(medium, view)
+        try:
+            self._write_from(medium, lba, blocks, view)
+        except DeviceGone:
+            self._tell_of_an_unplug()
+            raise
+        return blocks
 
     def flush(self) -> None:
         """Returns when all that was written is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20).
@@ -245,22 +258,32 @@ class Disk:
         return min(seconds, self.unit.timeout or seconds)
 
     def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        transport = self.unit.transport
-        is_direct = transport.lends(view)
+        _check_range(medium, lba, blocks)
         try:
+            if blocks and self._is_one_command(medium, blocks):
+                self._read_piece(medium, lba, blocks, view)
+                return
             for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
-                kind = Read10 if at + count - 1 <= MAX_LBA_10 else Read16
-                command = kind(at, count, block_size=medium.block_size)
                 with piece:
-                    if is_direct:
-                        self._on_medium(medium, command, piece)
-                        continue
-                    with transport.buffer(len(piece)) as buffer:
-                        self._on_medium(medium, command, buffer)
-                        piece[:] = buffer
+                    self._read_piece(medium, at, count, piece)
         except DeviceGone:
             self._tell_of_an_unplug()
             raise
+
+    def _is_one_command(self, medium: Medium, blocks: int) -> bool:
+        """Most are, and need not be cut."""
+        return blocks <= (self._most or medium.max_blocks) and not medium.last_alone
+
+    def _read_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
+        command = kind(lba, blocks, block_size=medium.block_size)
+        transport = self.unit.transport
+        if transport.lends(view):
+            self._on_medium(medium, command, view)
+            return
+        with transport.buffer(len(view)) as buffer:
+            self._on_medium(medium, command, buffer)
+            view[:] = buffer
 
     def _tell_of_an_unplug(self) -> None:
         """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
@@ -268,47 +291,50 @@ class Disk:
 
     def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
-        call = object()
+        _check_range(medium, lba, blocks)
+        call, unit = object(), self.unit
+        began = unit.resets
         try:
-            for _ in range(WRITES):
-                resets = self.unit.resets
-                for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
-                    self._write_piece(medium, at, count, piece)
-                    self._unflushed.note(call, resets)
-                if self.unit.resets == resets:
-                    break
-            if blocks:
-                self._unflushed.renew(call, resets)
+            self._write_pieces(medium, lba, blocks, view, call, began)
+            again = unit.resets
+            if again != began:
+                self._write_pieces(medium, lba, blocks, view, call, again)
+                self._unflushed.renew(call, again)
         finally:
             self._unflushed.end(call)
 
+    def _write_pieces(self, medium: Medium, lba: int, blocks: int, view: memoryview, call: object, resets: int) -> None:
+        """On behalf of a call, which took its way when the unit's `resets` were these."""
+        if blocks and self._is_one_command(medium, blocks):
+            self._write_piece(medium, lba, blocks, view)
+            self._unflushed.note(call, resets)
+            return
+        for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
+            with piece:
+                self._write_piece(medium, at, count, piece)
+            self._unflushed.note(call, resets)
+
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        kind = Write10 if lba + blocks - 1 <= MAX_LBA_10 else Write16
+        kind = Write10 if lba + blocks <= BEYOND_LBA_10 else Write16
         command = kind(lba, blocks, block_size=medium.block_size)
         transport = self.unit.transport
-        with view:
-            if transport.lends(view):
-                self._on_medium(medium, command, view)
-                return
-            with transport.buffer(len(view)) as buffer:
-                buffer[:] = view
-                self._on_medium(medium, command, buffer)
+        if transport.lends(view):
+            self._on_medium(medium, command, view)
+            return
+        with transport.buffer(len(view)) as buffer:
+            buffer[:] = view
+            self._on_medium(medium, command, buffer)
 
     def _on_medium(self, medium: Medium, command: BlockCommand, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         try:
-            confirm = (lambda: self._confirm(medium)) if command.direction is Direction.OUT else None
-            self.unit.transfer(command, buffer, check=lambda: self._check(medium, command), confirm=confirm)
+            confirm = None if command.direction is IN else partial(self._confirm, medium)
+            self.unit.transfer(command, buffer, changes=medium.changes, confirm=confirm)
         except ScsiUsbError as error:
             error.lba = command.lba
             if isinstance(error, (MediumChanged, NoMedium)):
                 self._known = None
             raise
-
-    def _check(self, medium: Medium, command: BlockCommand) -> None:
-        """Raises where the medium is no longer the one that is meant."""
-        if medium is not self._known or medium.changes != self.unit.medium_changes:
-            raise error_for(MEDIUM_CHANGED, str(command))
 
     def _confirm(self, medium: Medium) -> None:
         """Raises where the device or the medium may be others than those that a failed command was meant for."""
@@ -367,7 +393,6 @@ def _pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
     """LBA, blocks and bytes of each command."""
-    _check_range(medium, lba, blocks)
     is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:

@@ -46,8 +46,8 @@ def _first_init(cls: Any) -> Any:
 
 def _init(cls: Any) -> Any:
     """Compiled, as a loop over the fields would be slow: a command is made for each piece of a read."""
-    scope: dict[str, Any] = {"set_": object.__setattr__, "MISSING": MISSING}
-    parameters, keywords, body = ["self"], ["*"], ["pass"]
+    scope: dict[str, Any] = {"MISSING": MISSING}
+    parameters, keywords, body = ["self"], ["*"], ["values = self.__dict__"]
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
@@ -58,7 +58,7 @@ def _init(cls: Any) -> Any:
             scope[f"{name}_"], default = field.default_factory, "=MISSING"
             value = f"{name}_() if {name} is MISSING else {name}"
         (keywords if field.kw_only else parameters).append(name + default)
-        body.append(f"set_(self, {name!r}, {value})")
+        body.append(f"values[{name!r}] = {value}")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     head = ", ".join(parameters + (keywords if len(keywords) > 1 else []))

@@ -30,15 +30,16 @@ class BitPacker:
         if not isinstance(layout, Transformed):
             raise TypeError(f"{layout!r} is not a BitStruct")
         self.length: int = layout.sizeof()
-        self._constant = 0
-        self._fields: list[tuple[str, int, int]] = []
+        constants = 0
+        self._fields: list[tuple[str, int, int]] = []  # name, place from the right, width in bits
         shift = self.length * BYTE_BITS
         for name, width, constant in _bit_fields(layout.subcon):
             shift -= width
             if name is not None and constant is None:
-                self._fields.append((name, shift, (1 << width) - 1))
+                self._fields.append((name, shift, width))
             else:
-                self._constant |= (constant or 0) << shift
+                constants |= (constant or 0) << shift
+        self._constants = constants
 
     @property
     def names(self) -> list[str]:
@@ -46,12 +47,12 @@ class BitPacker:
 
     def pack(self, source: object) -> bytes:
         """Raises ValueError where a value does not fit its field."""
-        word = self._constant
-        for name, shift, limit in self._fields:
+        word = self._constants
+        for name, shift, width in self._fields:
             value = getattr(source, name)
-            if value != 0:
-                if not 0 <= value <= limit:
-                    raise ValueError(f"{name}={value} does not fit: 0 to {limit} does")
+            if value:
+                if value >> width:  # -1 where it is negative
+                    raise ValueError(f"{name}={value} does not fit: 0 to {(1 << width) - 1} does")
                 word |= value << shift
         return word.to_bytes(self.length, "big")
 
@@ -89,16 +90,26 @@ class ByteCodec:
             raise TypeError(f"{layout!r} has a constant behind a value")
         if len(orders) > 1:
             raise TypeError(f"{layout!r} mixes byte orders")
-        self._struct = struct.Struct((orders.pop() if orders else ">") + "".join(code for code, _, _ in columns))
-        self.length = self._struct.size
+        order = orders.pop() if orders else ">"
+        codes = [code for code, _, _ in columns]
+        self._leading = struct.Struct(order + "".join(codes[: len(self._constants)]))
+        values = struct.Struct(order + "".join(codes[len(self._constants) :]))
+        whole = struct.Struct(order + "".join(codes))
+        self.length = whole.size
+        self.values_offset = self._leading.size
+        self.pack_values_into = values.pack_into
+        """Packs the values alone, into a buffer at `values_offset`. Raises struct.error where one does not fit."""
+        self.unpack_from = whole.unpack_from
+        """Every field of a buffer, the constants too: whoever asks checks them."""
+
+    def put_constants(self, buffer: memoryview) -> None:
+        """Once for a buffer into which values are packed again and again."""
+        self._leading.pack_into(buffer, 0, *self._constants)
 
     def pack_into(self, buffer: memoryview, *values: Any) -> None:
         """Raises struct.error where a value does not fit its field."""
-        self._struct.pack_into(buffer, 0, *self._constants, *values)
-
-    def unpack_from(self, buffer: memoryview) -> tuple[Any, ...]:
-        """Every field, the constants too: whoever asks checks them."""
-        return self._struct.unpack_from(buffer)
+        self.put_constants(buffer)
+        self.pack_values_into(buffer, self.values_offset, *values)
 
 
 def _byte_column(field: Construct) -> tuple[str, str, Any]:

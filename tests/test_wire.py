@@ -41,7 +41,7 @@ COMMANDS = [
 
 def field_values(kind: type[Command[Any]]) -> st.SearchStrategy[dict[str, int]]:
     widths = {name: width for name, _, width in kind._packer._fields}
-    return st.fixed_dictionaries({name: st.integers(0, limit) for name, limit in widths.items()})
+    return st.fixed_dictionaries({name: st.integers(0, (1 << width) - 1) for name, width in widths.items()})
 
 
 def test_all_commands_are_proved() -> None:

@@ -180,7 +180,7 @@ class Attachment:
         if self.backend.is_shared:
             self._take_lease()
         self._port = port = Port(self.backend, self.info, self._before_taking, self._releases, self.quirks)
-        self._transport = BulkOnlyTransport(port, self._note_exchange, self._releases)
+        self._transport = BulkOnlyTransport(port, self._lease.note_command if self._lease else None, self._releases)
 
     def _take_lease(self) -> None:
         from scsiusb.manager.lease import Lease
@@ -201,10 +201,6 @@ class Attachment:
         driver = self.backend.driver(self.info.device, self.info.interface) if is_driven else None
         lease.record_driver((driver or UNNAMED) if is_driven else None)
         self._owner.warden.hold(lease.record, lease.path)
-
-    def _note_exchange(self, on: bool) -> None:
-        if self._lease is not None:
-            self._lease.in_command = on
 
     def _tell_what_was_learned(self) -> None:
         if self._port is None or self._transport is None or self.is_lost:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from scsiusb import ledger
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
@@ -33,6 +33,9 @@ class State(Enum):
     FOREIGN = "foreign"  # a fork's child has a copy, which must not be used
 
 
+OPEN: Final = State.OPEN  # each look into an enumeration costs as much as a call
+
+
 class Client:
     """Implements `Transport` for whoever shares the attachment. `close` it, or use it in a `with`.
 
@@ -46,7 +49,8 @@ class Client:
         self._state = State.OPEN
         self._has_left = False
         self._is_cancelled = False
-        self._transport = attachment.transport
+        self._transport = transport = attachment.transport
+        self.lends = transport.lends
         self._entry = ledger.acquire("client", f"of {attachment.info.name}")
 
     def __enter__(self) -> Client:
@@ -160,10 +164,11 @@ class Client:
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
         transport = self._transport
-        with transport.hold():
+        with transport.lock:
             transport.begin(self)
             try:
-                self._check()
+                if self._state is not OPEN or self._is_cancelled:
+                    self._check()
                 return transport.execute(lun, cdb, direction, buffer, timeout)
             except DeviceGone:
                 self._attachment.note_gone()
@@ -175,8 +180,9 @@ class Client:
                 transport.end()
 
     def hold(self) -> AbstractContextManager[object]:
-        self._check()
-        return self._transport.hold()
+        if self._state is not OPEN or self._is_cancelled:
+            self._check()
+        return self._transport.lock
 
     def check_identity(self) -> None:
         """See `Transport.check_identity`."""
@@ -201,9 +207,6 @@ class Client:
         except DeviceClosed as error:  # the device has gone since we checked
             self._check(error)
             raise
-
-    def lends(self, buffer: memoryview) -> bool:
-        return self._transport.lends(buffer)
 
     # --- cancelling -----------------------------------------------------------------------------
 

@@ -99,14 +99,12 @@ class Lease:
         view = self._map
         return view is not None and view[IN_COMMAND] != NO
 
-    @in_command.setter
-    def in_command(self, value: bool) -> None:
-        view = self._map
-        if view is not None:
-            try:  # not `suppress`, which costs more than all the rest, twice a command
-                view[IN_COMMAND] = YES if value else NO
-            except ValueError:  # released meanwhile
-                return
+    def note_command(self, is_begun: bool) -> None:
+        """A command goes onto the wire, or the device is in step again."""
+        try:  # not `suppress`, which costs more than all the rest, twice a command
+            self._map[IN_COMMAND] = YES if is_begun else NO  # type: ignore[index]
+        except (TypeError, ValueError):  # there is no map, or it was released meanwhile
+            return
 
     def release(self) -> None:
         """Removes the file, then lets go of it. May be called again."""

@@ -151,6 +151,10 @@ class Sense:
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x28)
 
     @property
+    def is_no_medium(self) -> bool:
+        return (self.key, self.asc) == (NOT_READY, 0x3A)
+
+    @property
     def is_reset(self) -> bool:
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x29)
 

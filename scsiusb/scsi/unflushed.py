@@ -37,8 +37,8 @@ class Unflushed:
     def add(self, since: int | None) -> None:
         """A flush of blocks that were written since then failed."""
         with self._lock:
-            known = [each for each in (since, self._since) if each is not None]
-            self._since = min(known, default=None)
+            if since is not None and (self._since is None or since < self._since):
+                self._since = since
 
     def take(self) -> int | None:
         """As `since`; nothing is unflushed behind it."""

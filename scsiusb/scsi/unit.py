@@ -38,7 +38,7 @@ from scsiusb.scsi.primary import (
     TestUnitReady,
 )
 from scsiusb.scsi.retry import USUAL, Patience, RetryPolicy
-from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import GOOD, Completion, Direction, Transport
 from scsiusb.usb.quirks import Quirk
@@ -59,7 +59,7 @@ class Attentions:
     """The unit attentions that a LUN raised, each told only once, to whichever user came next."""
 
     medium_changes: int = 0
-    """How often the unit said that its medium may have changed."""
+    """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
 
@@ -118,27 +118,30 @@ class LogicalUnit:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
-        check: Callable[[], None] | None = None,
+        changes: int | None = None,
         confirm: Callable[[], None] | None = None,
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
-        `check` is called before each sending, with no other command in between, and raises where it must not be sent.
+        `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent
         again: it is called before, and raises where the device may be another one.
         """
         cdb = command.cdb()
         timeout = timeout or self.timeout
-        transport = self.transport
+        attentions, transport = self._attentions, self.transport
         began = time.monotonic()
         patience = None  # most commands need none
         while True:
             try:
                 with transport.hold():  # another thread's command would take the sense away
-                    if check is not None:
-                        check()
+                    if changes is not None and changes != attentions.medium_changes:
+                        raise error_for(MEDIUM_CHANGED, str(command))
                     completion = transport.execute(self.lun, cdb, command.direction, buffer, timeout or command.timeout)
-                    if completion.status == GOOD:
+                    status, residue, transferred = completion
+                    if status == GOOD:
+                        if not residue and transferred == len(buffer):
+                            return transferred
                         return self._processed(command, completion, buffer)
                     patience = patience or Patience(retry or self.retry, timeout, command, confirm, began)
                     sense = self._sense(patience, timeout)
@@ -173,7 +176,7 @@ class LogicalUnit:
 
     def _note(self, sense: Sense) -> None:
         """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
-        self._attentions.medium_changes += sense.is_medium_changed
+        self._attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
         self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:

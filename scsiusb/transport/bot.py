@@ -50,6 +50,13 @@ MAX_TRANSFER_BY_QUIRK: Final = ((Quirk.MAX_SECTORS_64, 64 * 512), (Quirk.MAX_SEC
 LONGEST: Final = LONGEST_TIMEOUT / 1000
 PAUSE: Final = 125e-6  # seconds between CBW and data for devices that need one, as Linux has it
 
+LUNS: Final = range(MAX_LUN + 1)
+CDB_LENGTHS: Final = range(1, MAX_CDB + 1)
+CBW_LENGTH: Final = CBW_CODEC.length
+CSW_LENGTH: Final = CSW_CODEC.length
+CBW_PATCH: Final = CBW_CODEC.values_offset  # its signature stands in the buffer once and for all
+patch_cbw, unpack_csw = CBW_CODEC.pack_values_into, CSW_CODEC.unpack_from
+
 # Each look into an enumeration costs as much as a call.
 OK: Final = Code.OK
 NONE, IN, OUT = Direction.NONE, Direction.IN, Direction.OUT
@@ -65,11 +72,12 @@ class BulkOnlyTransport:
     """
 
     def __init__(
-        self, port: Port, note_exchange: Callable[[bool], None] = lambda on: None, releases: Releases | None = None
+        self, port: Port, note_exchange: Callable[[bool], None] | None = None, releases: Releases | None = None
     ) -> None:
         self._port = port
-        self._note_exchange = note_exchange
-        self._lock = threading.RLock()
+        self._note_exchange = note_exchange or _nobody
+        self.lock = threading.RLock()
+        """Whoever has it keeps other threads' commands out."""
         self._interrupting = threading.RLock()
         self._user: object = None
         self._is_interrupted = False
@@ -79,8 +87,7 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._failures = Failures()
         self._owes_data = self._is_silent = False
-        self._in_exchange = False
-        self._thread = 0
+        self._thread = 0  # that is in the middle of a command
         self._closed = False
         self.quirks = quirks = port.quirks.flags
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks
@@ -89,6 +96,7 @@ class BulkOnlyTransport:
         self._learns_signature = Quirk.ANY_SIGNATURE in quirks and port.quirks.signature is None
         self._checks_tag = Quirk.IGNORE_TAG not in quirks
         self._pause = PAUSE if Quirk.GO_SLOW in quirks else 0.0
+        self.lends = port.lends
         self._releases = Releases()
         try:
             if releases is not None:
@@ -101,31 +109,32 @@ class BulkOnlyTransport:
     def _prepare(self) -> None:
         port, releases = self._port, self._releases
         releases.add(port.close)
-        self._cbw = port.lend(CBW_CODEC.length)
+        self._cbw = port.lend(CBW_LENGTH)
         releases.add(self._cbw.release)
+        CBW_CODEC.put_constants(self._cbw)
         # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
         packet = port.bulk_in.max_packet_size
-        self._csw = port.lend(-(-CSW_CODEC.length // packet) * packet)
+        self._csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self._csw.release)
         releases.add(self._settle)
         self.max_lun = 0 if Quirk.SINGLE_LUN in self.quirks else self._get_max_lun()
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """Runs one command (BOT 5.3). Raises TransportError; the device has then been recovered, if it could be."""
-        if not 0 <= lun <= MAX_LUN or not 1 <= len(cdb) <= MAX_CDB:
+        if lun not in LUNS or len(cdb) not in CDB_LENGTHS:
             raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
         if direction is NONE and len(buffer):
             raise ValueError(f"command {cdb[0]:02X}h: {len(buffer)} bytes of data without a direction")
-        with self._lock:
-            self._check_open()
-            self._check_not_under_way()
+        with self.lock:
+            if self._closed or self._thread:
+                self._check_open()
+                self._check_not_under_way()
             if self._out_of_step:
                 self._recover_first(timeout)
-            deadline = time.monotonic() + min(timeout, LONGEST)
+            deadline = time.monotonic() + (timeout if timeout < LONGEST else LONGEST)
             self._note_exchange(True)
             self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
             self._thread = threading.get_ident()
-            self._in_exchange = True
             try:
                 completion = self._exchange(lun, cdb, direction, buffer, deadline)
             except DeviceGone:
@@ -135,7 +144,7 @@ class BulkOnlyTransport:
                 self._after_failure(error, timeout)
                 raise
             finally:
-                self._in_exchange = False
+                self._thread = 0
             if self._failures.count:
                 self._failures.note_success(cdb[0])
             self._out_of_step = False
@@ -144,7 +153,8 @@ class BulkOnlyTransport:
 
     def begin(self, user: object) -> None:
         """The commands that follow are this user's, until `end`; only for who has `hold`."""
-        self._check_not_under_way()
+        if self._thread:
+            self._check_not_under_way()
         self._user = user
 
     def end(self) -> None:
@@ -170,7 +180,7 @@ class BulkOnlyTransport:
     @property
     def is_under_way_here(self) -> bool:
         """Is this thread in the middle of a command (and now in a signal's handler)?"""
-        return self._in_exchange and self._thread == threading.get_ident()
+        return self._thread == threading.get_ident()
 
     def abandon(self) -> None:
         """In a fork's child, instead of `close`."""
@@ -179,12 +189,12 @@ class BulkOnlyTransport:
         self._port.abandon()
 
     def hold(self) -> AbstractContextManager[object]:
-        return self._lock
+        return self.lock
 
     @contextmanager
     def probing(self) -> Iterator[Port]:
         """Lends the port for exchanges that break the protocol's rules; the device is recovered behind them."""
-        with self._lock:
+        with self.lock:
             self._check_open()
             self._check_not_under_way()
             self._note_exchange(True)
@@ -201,16 +211,13 @@ class BulkOnlyTransport:
 
     def check_identity(self) -> None:
         """Raises DeviceGone where the device that answers now is not the one that was opened."""
-        with self._lock:
+        with self.lock:
             self._check_open()
             self._port.check_identity()
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         self._check_open()
         return self._port.buffer(size)
-
-    def lends(self, buffer: memoryview) -> bool:
-        return self._port.lends(buffer)
 
     def close(self) -> None:
         """Waits for the command under way, recovers one that was interrupted, closes the port. May be called again."""
@@ -221,7 +228,7 @@ class BulkOnlyTransport:
             raise
 
     def _close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._check_not_under_way()
             self._closed = True
             self._releases.close()
@@ -232,93 +239,93 @@ class BulkOnlyTransport:
 
     def _check_not_under_way(self) -> None:
         """The lock lets its own thread in again: a signal's handler, in the middle of a command."""
-        if self._in_exchange:
+        if self._thread:
             raise DeviceBusy(f"a command to {self._port.info} is under way in this thread", "raise an exception first")
 
     def _exchange(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
-        length = len(buffer)
+        """The three phases (BOT 5.1 to 5.3), with what is only needed when one goes wrong set apart."""
+        port, length = self._port, len(buffer)
         self._owes_data = direction is OUT and length > 0
-        self._send_cbw(lun, cdb, direction, length, deadline)
+        self._tag = (self._tag + 1) & 0xFFFFFFFF
+        flags = FLAG_DATA_IN if direction is IN else 0
+        patch_cbw(self._cbw, CBW_PATCH, self._tag, length, flags, lun, len(cdb), cdb)
+        code, count = port.write(self._cbw, _left(deadline))
+        if code is not OK or count != CBW_LENGTH:
+            self._fail_cbw(code, count)
+        if self._pause:
+            time.sleep(self._pause)
         count, overflow = 0, False
         if direction is IN and length:
-            count, overflow = self._data_in(buffer, deadline)
-            if count == CSW_CODEC.length and self._is_csw_instead_of_data(buffer, count):
-                self._csw[: CSW_CODEC.length] = buffer[:count]
+            code, count = port.read(buffer, _left(deadline))
+            if code is not OK:
+                overflow = self._end_data_in(code, count, length)
+            if count == CSW_LENGTH and self._is_csw_instead_of_data(buffer, count):
+                self._csw[:CSW_LENGTH] = buffer[:count]
                 return self._check_csw(count, length, 0)
         elif length:
-            count = self._data_out(buffer, deadline)
-        completion = self._check_csw(self._read_csw(deadline), length, count)
+            code, count = port.write(buffer, _left(deadline))
+            if code is not OK:
+                self._end_data_out(code, count, length)
+            self._owes_data = False
+        code, received = port.read(self._csw, _left(deadline))
+        if code is not OK or not received:
+            received = self._read_csw_again(code, received, deadline)
+        completion = self._check_csw(received, length, count)
         if overflow:
             raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
         return completion
 
-    def _send_cbw(self, lun: int, cdb: bytes, direction: Direction, length: int, deadline: float) -> None:
-        self._tag = (self._tag + 1) & 0xFFFFFFFF
-        flags = FLAG_DATA_IN if direction is IN else 0
-        CBW_CODEC.pack_into(self._cbw, self._tag, length, flags, lun, len(cdb), cdb)
-        code, count = self._port.write(self._cbw, _left(deadline))
+    def _fail_cbw(self, code: Code, count: int) -> None:
         if code is Code.PIPE:
             self._owes_data = False
             raise TransferStalled("CBW phase: the device refused the command block (STALL)")
-        if code is not OK:
-            self._port.check(code, "CBW phase")
-        if count != CBW_CODEC.length:
-            raise TransportError(f"CBW phase: only {count} of the {CBW_CODEC.length} bytes were sent")
-        if self._pause:
-            time.sleep(self._pause)
+        self._port.check(code, "CBW phase")
+        raise TransportError(f"CBW phase: only {count} of the {CBW_LENGTH} bytes were sent")
 
-    def _data_in(self, buffer: memoryview, deadline: float) -> tuple[int, bool]:
-        """Returns the bytes that came and whether the device had more (a babble; the CSW still follows)."""
-        code, count = self._port.read(buffer, _left(deadline))
-        if code is OK:
-            return count, False
+    def _end_data_in(self, code: Code, count: int, length: int) -> bool:
+        """The phase was cut short; returns whether the device had more (a babble; the CSW still follows)."""
         if code is Code.PIPE:  # the normal way to say "less than asked" (BOT 6.7.2)
             self._clear_halt_in()
         elif code is not Code.OVERFLOW:
-            self._port.check(code, f"data-in phase, {count} of {len(buffer)} bytes here")
-        return count, code is Code.OVERFLOW
+            self._port.check(code, f"data-in phase, {count} of {length} bytes here")
+        return code is Code.OVERFLOW
 
-    def _data_out(self, buffer: memoryview, deadline: float) -> int:
-        code, count = self._port.write(buffer, _left(deadline))
-        if code is Code.PIPE:  # the device takes no more (BOT 6.7.3)
-            note_rung(self._port, CLEAR_HALT, logging.DEBUG)
-            self._port.clear_halt_out()
-        elif code is not OK:
-            self._port.check(code, f"data-out phase, {count} of {len(buffer)} bytes sent")
-        self._owes_data = False
-        return count
+    def _end_data_out(self, code: Code, count: int, length: int) -> None:
+        if code is not Code.PIPE:
+            self._port.check(code, f"data-out phase, {count} of {length} bytes sent")
+        note_rung(self._port, CLEAR_HALT, logging.DEBUG)  # the device takes no more (BOT 6.7.3)
+        self._port.clear_halt_out()
 
     def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
         """The device skipped the data phase without a STALL; the tag tells its CSW from data that looks like one."""
         if len(buffer) <= count:
             return False
-        signature, tag, _, _ = CSW_CODEC.unpack_from(buffer)
+        signature, tag, _, _ = unpack_csw(buffer)
         return bool(signature == self._signature and tag == self._tag)
 
-    def _read_csw(self, deadline: float) -> int:
-        """Reads the CSW, once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
-        for last in (False, True):
-            code, count = self._port.read(self._csw, _left(deadline))
-            if code is OK and count:
-                break
-            if code is Code.PIPE and not last:
-                self._clear_halt_in()
-            elif code is Code.PIPE:
-                raise TransferStalled("CSW phase: the device stalled twice")
-            elif code is Code.OVERFLOW:
-                raise MalformedReply("CSW phase: the device sent more than a packet")
-            else:
-                self._port.check(code, "CSW phase")
-                if last:
-                    break
-            note_rung(self._port, CSW_AGAIN, logging.DEBUG)
+    def _read_csw_again(self, code: Code, count: int, deadline: float) -> int:
+        """Once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
+        self._check_csw_code(code)
+        if code is Code.PIPE:
+            self._clear_halt_in()
+        note_rung(self._port, CSW_AGAIN, logging.DEBUG)
+        code, count = self._port.read(self._csw, _left(deadline))
+        if code is Code.PIPE:
+            raise TransferStalled("CSW phase: the device stalled twice")
+        self._check_csw_code(code)
         return count
+
+    def _check_csw_code(self, code: Code) -> None:
+        if code is Code.OVERFLOW:
+            raise MalformedReply("CSW phase: the device sent more than a packet")
+        if code is not Code.PIPE:
+            self._port.check(code, "CSW phase")
 
     def _check_csw(self, count: int, asked: int, transferred: int) -> Completion:
         """Is the CSW valid, and what does it say (BOT 6.3)?"""
-        if count != CSW_CODEC.length:
-            raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_CODEC.length}")
-        signature, tag, residue, status = CSW_CODEC.unpack_from(self._csw)
+        if count != CSW_LENGTH:
+            raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_LENGTH}")
+        signature, tag, residue, status = unpack_csw(self._csw)
         if tag != self._tag and self._checks_tag:
             raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
         if self._learns_signature:
@@ -330,7 +337,7 @@ class BulkOnlyTransport:
         if status > FAILED:
             raise MalformedReply(f"CSW phase: the status is {status}")
         # A residue beyond what was asked for is nonsense; so read, no byte of the data counts.
-        return Completion(status, 0 if self.ignore_residue else min(residue, asked), transferred)
+        return Completion(status, min(residue, asked) if residue and not self.ignore_residue else 0, transferred)
 
     def _learn_signature(self, signature: bytes) -> None:
         self._learns_signature = False
@@ -388,6 +395,9 @@ class BulkOnlyTransport:
         if self._out_of_step and not self._is_lost:
             with suppress(DeviceGone):
                 self._recover(CONTROL_TIMEOUT)
+
+
+def _nobody(on: bool) -> None: ...
 
 
 def _max_transfer(speed: str, quirks: Quirk) -> int:

@@ -99,13 +99,13 @@ class Port:
 
     def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
-        code, count = self._handle.bulk(self._in, buffer, timeout)
-        return (code, count) if code is not NO_MEM else self._in_parts(self._in, buffer, timeout)
+        done = self._handle.bulk(self._in, buffer, timeout)
+        return done if done[0] is not NO_MEM else self._in_parts(self._in, buffer, timeout)
 
     def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
-        code, count = self._handle.bulk(self._out, buffer, timeout)
-        return (code, count) if code is not NO_MEM else self._in_parts(self._out, buffer, timeout)
+        done = self._handle.bulk(self._out, buffer, timeout)
+        return done if done[0] is not NO_MEM else self._in_parts(self._out, buffer, timeout)
 
     def _in_parts(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """The kernel has no memory for all of it at once, which other devices use, but soon for a part."""
@@ -196,17 +196,14 @@ class Port:
         """As `buffer`, until the port is closed."""
         return self._buffers.take(size)[:size]
 
-    def lends(self, buffer: memoryview) -> bool:
-        """Is this memory of `buffer`'s, or a part of it?"""
-        return self._buffers.has(buffer)
-
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
         info, releases = self.info, self._releases
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
-        self._buffers = Buffers(handle.allocate, info.name)
+        self._buffers = buffers = Buffers(handle.allocate, info.name)
+        self.lends = buffers.has  # is this memory of `buffer`'s, or a part of it?
         releases.add(self._buffers.drain, handle.free)
         is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
         self._before_taking(is_driven)

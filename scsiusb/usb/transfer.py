@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import struct
 import threading
 import time
 from typing import Any, Final
@@ -50,6 +51,16 @@ class LibusbTransfer(ctypes.Structure):
     )
 
 
+# What a transfer is given and tells, each in one step: status, length and actual_length stand side by side.
+STATE: Final = struct.Struct("@iii")
+STATE_OFFSET: Final = LibusbTransfer.status.offset
+BUFFER: Final = struct.Struct("@P")
+BUFFER_OFFSET: Final = LibusbTransfer.buffer.offset
+
+_set_state, _state = STATE.pack_into, STATE.unpack_from
+_set_buffer = BUFFER.pack_into
+
+
 class Timeval(ctypes.Structure):
     """`struct timeval`."""
 
@@ -78,12 +89,18 @@ class _Transfer:
         if not self.pointer:
             raise MemoryError("libusb_alloc_transfer")
         self.address = ctypes.addressof(self.pointer.contents)
-        self.fields = LibusbTransfer.from_address(self.address)
-        self.fields.dev_handle = handle.value
-        self.fields.type = BULK_TRANSFER
-        self.fields.endpoint = endpoint
+        self.fields = fields = LibusbTransfer.from_address(self.address)
+        fields.dev_handle = handle.value
+        fields.type = BULK_TRANSFER
+        fields.endpoint = endpoint
+        self.memory = memoryview(fields).cast("B")
         # Where libusb looks, before it waits for another thread's news, whether they came already.
-        self.completed = self.address + LibusbTransfer.actual_length.offset
+        self.completed = ctypes.c_void_p(self.address + LibusbTransfer.actual_length.offset)
+
+    @property
+    def is_pending(self) -> bool:
+        """Was it begun, and has not ended?"""
+        return bool(self.fields.status == PENDING)
 
 
 class Transfers:
@@ -96,10 +113,10 @@ class Transfers:
         self._context = context
         self._handle = ctypes.c_void_p(handle.value)
         self._whole_slice = Timeval(0, SLICE * 1000)
-        self._slice = ctypes.addressof(self._whole_slice)
+        self._slice = ctypes.c_void_p(ctypes.addressof(self._whole_slice))
         self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
-        self._active: set[_Transfer] = set()
+        self._all: list[_Transfer] = []
         self._refusal: Code | None = None
         self._freeing = threading.RLock()
 
@@ -108,36 +125,39 @@ class Transfers:
         if self._refusal is not None:
             return self._refusal, 0
         anchor = _at(buffer)
-        transfer = self._take(endpoint)
-        fields = transfer.fields
-        fields.buffer = _address(anchor)
-        fields.length = len(buffer)
-        fields.status = PENDING
-        fields.actual_length = 0
-        self._active.add(transfer)
+        try:
+            transfer = self._idle[endpoint].pop()
+        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
+            transfer = self._add(endpoint)
+        memory = transfer.memory
+        _set_buffer(memory, BUFFER_OFFSET, _address(anchor))
+        _set_state(memory, STATE_OFFSET, PENDING, len(buffer), 0)
         is_late = False
         try:
             code = self._submit(transfer.pointer)
-            if code == 0:
-                if self._refusal is not None:  # it may have come too early to meet this transfer
-                    self._lib.libusb_cancel_transfer(transfer.address)
-                if timeout >= SLICE:
-                    self._handle_events(self._context, self._slice, transfer.completed)
-                if fields.status == PENDING:
-                    is_late = self._outlast(transfer, anchor, timeout)
+            if code:
+                return self._refused(transfer, code)
+            if self._refusal is not None:  # it may have come too early to meet this transfer
+                self._lib.libusb_cancel_transfer(transfer.address)
+            if timeout >= SLICE:
+                self._handle_events(self._context, self._slice, transfer.completed)
+            status, _, count = _state(memory, STATE_OFFSET)
+            if status == PENDING:
+                is_late = self._outlast(transfer, anchor, timeout)
+                status, _, count = _state(memory, STATE_OFFSET)
+                if status == PENDING:
+                    return Code.TIMEOUT, 0
         except BaseException:
             self._cancel(transfer, anchor)
             raise
-        finally:
-            self._active.discard(transfer)
-        if code != 0:
-            self._idle[endpoint].append(transfer)
-            return Code(code), 0
-        status, count = fields.status, fields.actual_length
-        if status == PENDING:
-            return Code.TIMEOUT, 0
         self._idle[endpoint].append(transfer)
         return (Code.TIMEOUT if is_late and status == CANCELLED else STATUS[status]), count
+
+    def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
+        """It was never begun, and is not pending."""
+        transfer.fields.status = CANCELLED
+        self._idle[transfer.fields.endpoint].append(transfer)
+        return Code(code), 0
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""
@@ -146,8 +166,9 @@ class Transfers:
                 return
             self._refusal = Code.INTERRUPTED if on else None
             if on:
-                for transfer in self._active.copy():
-                    self._lib.libusb_cancel_transfer(transfer.address)
+                for transfer in self._all.copy():
+                    if transfer.is_pending:
+                        self._lib.libusb_cancel_transfer(transfer.address)
 
     def close(self) -> bool:
         """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write.
@@ -161,20 +182,19 @@ class Transfers:
                     self._lib.libusb_free_transfer(transfer.pointer)
                 transfers.clear()
             for transfer, anchor in self._abandoned:
-                if transfer.fields.status != PENDING:
+                if not transfer.is_pending:
                     self._lib.libusb_free_transfer(transfer.pointer)
                 else:
                     LEAKED.append((transfer, anchor))
-            is_clean = not any(transfer.fields.status == PENDING for transfer, _ in self._abandoned)
+            is_clean = not any(transfer.is_pending for transfer, _ in self._abandoned)
             self._abandoned.clear()
             return is_clean
 
-    def _take(self, endpoint: int) -> _Transfer:
-        try:
-            return self._idle[endpoint].pop()
-        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
-            self._idle.setdefault(endpoint, [])
-            return _Transfer(self._lib, self._handle, endpoint)
+    def _add(self, endpoint: int) -> _Transfer:
+        self._idle.setdefault(endpoint, [])
+        transfer = _Transfer(self._lib, self._handle, endpoint)
+        self._all.append(transfer)
+        return transfer
 
     def _outlast(self, transfer: _Transfer, anchor: object, timeout: int) -> bool:
         """Waits on until a transfer has ended; after `timeout` more milliseconds it is cancelled. Was it?
@@ -182,20 +202,21 @@ class Transfers:
         A timeout is kept to a slice of time, so that what comes at once needs no clock.
         """
         self._wait(transfer, timeout / 1000)
-        if transfer.fields.status != PENDING:
+        if not transfer.is_pending:
             return False
         self._lib.libusb_cancel_transfer(transfer.address)
         self._wait(transfer, ABANDON_SECONDS)
-        if transfer.fields.status == PENDING:
+        if transfer.is_pending:
             self._abandoned.append((transfer, anchor))
         return True
 
     def _wait(self, transfer: _Transfer, seconds: float = math.inf) -> None:
         """Not counted in calls: libusb's comes back early for every event of any other transfer."""
         deadline = time.monotonic() + seconds
-        while transfer.fields.status == PENDING and (left := deadline - time.monotonic()) > 0:
+        while transfer.is_pending and (left := deadline - time.monotonic()) > 0:
             slice_ = Timeval(0, min(SLICE * 1000, math.ceil(left * 1e6)))
-            code = self._handle_events(self._context, ctypes.addressof(slice_), transfer.completed)
+            place = ctypes.c_void_p(_address(slice_))
+            code = self._handle_events(self._context, place, transfer.completed)
             if code not in (Code.OK, Code.INTERRUPTED):
                 time.sleep(SLICE / 1000)  # it may fail at once each time, and must not take the processor
 
@@ -209,7 +230,7 @@ class Transfers:
             self._lib.libusb_cancel_transfer(transfer.address)
             self._wait(transfer, ABANDON_SECONDS)
         finally:
-            if transfer.fields.status != PENDING:
+            if not transfer.is_pending:
                 self._idle[transfer.fields.endpoint].append(transfer)
             else:
                 self._abandoned.append((transfer, anchor))

@@ -44,7 +44,7 @@ into, opcode = (0, 0x2A) if moment == "data-out" else (0x80, 0x28)
 cbw = struct.pack("<4sIIBBB", b"USBC", 77, size, into, 0, 10)
 cbw += struct.pack(">BBIBHB6x", opcode, 0, 0, 0, {blocks}, 0)
 if moment != "idle":
-    lease.in_command = True
+    lease.note_command(True)
     assert port.write(memoryview(bytearray(cbw)), 1000) == (0, 31)
 if moment == "data-in":
     assert port.read(memoryview(bytearray(4096)), 1000) == (0, 4096)

@@ -13,7 +13,7 @@ from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 from tests.usb.watched import Scene
 
-MID_COMMAND = "lease.record_driver('usb-storage'); lease.in_command = True\n"
+MID_COMMAND = "lease.record_driver('usb-storage'); lease.note_command(True)\n"
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_without_any_folder_the_device_is_used_all_the_same(
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     held.record_driver("uas")
     assert held.record.driver == "uas"
-    held.in_command = True
+    held.note_command(True)
     assert not held.in_command
     held.release()
 

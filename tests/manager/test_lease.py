@@ -92,13 +92,13 @@ def test_the_driver_is_written_down_in_place(held: Lease) -> None:
 
 def test_that_a_command_is_under_way_is_seen_from_outside_and_survives_the_driver(held: Lease) -> None:
     for value in (True, False, True):
-        held.in_command = value
+        held.note_command(value)
         assert held.in_command is value
         assert leases()[0].in_command is value
     held.record_driver("uas")
     assert leases()[0].in_command
     held.release()
-    held.in_command = True
+    held.note_command(True)
     assert not held.in_command
 
 
@@ -186,7 +186,7 @@ def test_an_orphan_of_another_plugging_in_tells_nothing_about_the_driver(
 
 
 def test_a_kill_in_mid_command_can_be_seen(folder: Path) -> None:
-    with running(HOLD + "lease.in_command = True\n" + WAIT, folder) as process:
+    with running(HOLD + "lease.note_command(True)\n" + WAIT, folder) as process:
         assert line(process) == "ready"
         assert leases()[0].state == "live"
         kill(process)
@@ -229,7 +229,7 @@ def test_a_forks_child_that_lets_go_leaves_the_parents_lease_alone(held: Lease) 
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert [seen.state for seen in leases()] == ["live"]
-        held.in_command = True
+        held.note_command(True)
         assert leases()[0].in_command
 
 

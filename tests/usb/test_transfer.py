@@ -150,11 +150,13 @@ def test_libusb_gets_the_place_where_the_end_is_noted_and_a_slice_of_time(
 ) -> None:
     seen: list[tuple[int, int, int]] = []
 
-    def handle(context: object, slice_: int, done: int) -> int:
-        there = Timeval.from_address(slice_)
-        seen.append((there.tv_sec, there.tv_usec, ctypes.c_int.from_address(done).value))
+    def handle(context: object, slice_: ctypes.c_void_p, done: ctypes.c_void_p) -> int:
+        assert slice_.value
+        assert done.value
+        there, count = Timeval.from_address(slice_.value), ctypes.c_int.from_address(done.value)
+        seen.append((there.tv_sec, there.tv_usec, count.value))
         lib.handle_events()
-        seen.append((0, 0, bool(ctypes.c_int.from_address(done).value)))
+        seen.append((0, 0, bool(count.value)))
         return 0
 
     lib.libusb_handle_events_timeout_completed.action = handle
