@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,6 +18,21 @@ from tests.sticks import MeddledBus, Worker, hangs_at, stick
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
 RECOVERY = ["request ff", "clear in", "clear out"]
+
+
+class Someone:
+    """Who does what it is told when it is asked whether it is over."""
+
+    def __init__(self, act: Callable[[Someone], object] | None = None) -> None:
+        self._act = act
+        self.is_over = act is not None
+
+    def check(self) -> None:
+        assert self._act is not None
+        self._act(self)
+
+
+ME, YOU = Someone(), Someone()
 
 
 @pytest.fixture
@@ -43,18 +58,14 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
     transport.close()
 
 
-def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: object = None) -> int:
+def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: Someone | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
     with transport.hold(), transport.buffer(max(length, 1)) as buffer:
-        transport.begin(user)
-        try:
-            return transport.execute(0, cdb, direction, buffer[:length], timeout).status
-        finally:
-            transport.end()
+        return transport.execute(0, cdb, direction, buffer[:length], timeout, user).status
 
 
-def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: object) -> Worker:
+def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: Someone) -> Worker:
     reached = threading.Event()
     bus.wire.meddle = hangs_at(0x28, reached)
     worker = Worker(lambda: run(transport, READ, 60, user))
@@ -101,8 +112,8 @@ def test_an_exception_in_the_middle_leaves_the_note_for_whoever_comes_next(
 def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
     bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
-    worker = hanging(bus, transport, "me")
-    transport.interrupt("me")
+    worker = hanging(bus, transport, ME)
+    transport.interrupt(ME)
     with pytest.raises(TransportError):
         worker.result()
     assert notes == [True, False]
@@ -114,30 +125,36 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
 def test_an_interrupt_for_somebody_else_or_for_nobody_does_nothing(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
-    transport.interrupt("me")
-    assert run(transport, READ, user="me") == 0
-    worker = hanging(bus, transport, "me")
-    transport.interrupt("you")
+    transport.interrupt(ME)
+    assert run(transport, READ, user=ME) == 0
+    worker = hanging(bus, transport, ME)
+    transport.interrupt(YOU)
     assert worker.is_alive()
-    transport.interrupt("me")
+    transport.interrupt(ME)
     with pytest.raises(TransportError):
         worker.result()
 
 
 def test_an_interrupt_ends_with_its_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
-    with transport.hold():
-        transport.begin("me")
-        transport.interrupt("me")
-        with pytest.raises(TransportError):
-            transport.execute(0, TEST_UNIT_READY, Direction.NONE, memoryview(b""), 5)
-        transport.end()
-    assert run(transport, TEST_UNIT_READY, user="me") == 0
+    with pytest.raises(TransportError):
+        run(transport, TEST_UNIT_READY, user=Someone(transport.interrupt))
+    assert run(transport, TEST_UNIT_READY, user=ME) == 0
+
+
+def test_the_command_of_a_user_who_is_over_is_not_sent(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def refuse(_: Someone) -> None:
+        raise DeviceGone("it was unplugged")
+
+    with pytest.raises(DeviceGone):
+        run(transport, TEST_UNIT_READY, user=Someone(refuse))
+    assert bus.wire.log == []
+    assert run(transport, TEST_UNIT_READY, user=ME) == 0
 
 
 def test_a_lost_device_ends_whatever_is_under_way_and_nothing_begins(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
-    worker = hanging(bus, transport, "me")
+    worker = hanging(bus, transport, ME)
     transport.lose()
     with pytest.raises(TransportError):
         worker.result()
@@ -164,7 +181,7 @@ def test_nothing_else_runs_in_the_middle_of_a_command_in_its_own_thread(
 
     def handler(*_: object) -> None:
         seen.append(transport.is_under_way_here)
-        for use in (lambda: run(transport, TEST_UNIT_READY), transport.close, lambda: transport.begin("you")):
+        for use in (lambda: run(transport, TEST_UNIT_READY), transport.close):
             with pytest.raises(DeviceBusy, match="under way in this thread"):
                 use()
 

@@ -207,7 +207,7 @@ def test_an_unplug_between_two_checks_is_told_as_what_it_is(bus: MeddledBus, mon
         unplug(bus)
         wait_until(lambda: not bus.handles)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(Client, "_check", Once(Client._check))
+            meanwhile.setattr(Client, "check", Once(Client.check))
             with pytest.raises(DeviceGone):
                 disk.unit.transport.buffer(1)
 

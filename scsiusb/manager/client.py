@@ -163,30 +163,23 @@ class Client:
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
-        transport = self._transport
-        with transport.lock:
-            transport.begin(self)
-            try:
-                if self._state is not OPEN or self._is_cancelled:
-                    self._check()
-                return transport.execute(lun, cdb, direction, buffer, timeout)
-            except DeviceGone:
-                self._attachment.note_gone()
-                raise
-            except TransportError as error:
-                self._check(error)
-                raise
-            finally:
-                transport.end()
+        try:
+            return self._transport.execute(lun, cdb, direction, buffer, timeout, self)
+        except DeviceGone:
+            self._attachment.note_gone()
+            raise
+        except TransportError as error:
+            self.check(error)
+            raise
 
     def hold(self) -> AbstractContextManager[object]:
         if self._state is not OPEN or self._is_cancelled:
-            self._check()
+            self.check()
         return self._transport.lock
 
     def check_identity(self) -> None:
         """See `Transport.check_identity`."""
-        self._check()
+        self.check()
         try:
             self._transport.check_identity()
         except DeviceGone:
@@ -196,16 +189,16 @@ class Client:
     @contextmanager
     def probing(self) -> Iterator[Port]:
         """See `BulkOnlyTransport.probing`."""
-        self._check()
+        self.check()
         with self._transport.probing() as port:
             yield port
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
-        self._check()
+        self.check()
         try:
             return self._transport.buffer(size)
         except DeviceClosed as error:  # the device has gone since we checked
-            self._check(error)
+            self.check(error)
             raise
 
     # --- cancelling -----------------------------------------------------------------------------
@@ -222,9 +215,13 @@ class Client:
         self._is_cancelled = True
         self._transport.interrupt(self)
 
-    def _check(self, cause: BaseException | None = None) -> None:
+    @property
+    def is_over(self) -> bool:
+        return self._state is not OPEN or self._is_cancelled
+
+    def check(self, cause: BaseException | None = None) -> None:
         """Raises what the state says, if it says anything."""
-        if self._state is State.OPEN and not self._is_cancelled:
+        if not self.is_over:
             return
         if self._state is State.GONE:
             raise DeviceGone(f"{self.info} was unplugged") from cause

@@ -1,0 +1,165 @@
+"""The three phases of a command: CBW, data and CSW in turn, each checked before the next (BOT 5 and 6)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.releases import Releases
+from scsiusb.transport.base import FAILED, Completion, Direction
+from scsiusb.transport.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
+from scsiusb.transport.recovery import note_rung
+from scsiusb.usb.backend import Code
+from scsiusb.usb.port import Port
+from scsiusb.usb.quirks import Quirk
+
+CLEAR_HALT: Final = "clear halt"
+CSW_AGAIN: Final = "CSW again"
+PAUSE: Final = 125e-6  # seconds between CBW and data for devices that need one, as Linux has it
+
+CBW_LENGTH: Final = CBW_CODEC.length
+CSW_LENGTH: Final = CSW_CODEC.length
+CBW_PATCH: Final = CBW_CODEC.values_offset  # its signature stands in the buffer once and for all
+patch_cbw, unpack_csw = CBW_CODEC.pack_values_into, CSW_CODEC.unpack_from
+
+# Each look into an enumeration costs as much as a call.
+OK: Final = Code.OK
+IN, OUT = Direction.IN, Direction.OUT
+
+
+class Phases:
+    """Owns the buffers of both wrappers, which are given back by `releases`; one command at a time."""
+
+    def __init__(self, port: Port, releases: Releases) -> None:
+        quirks = port.quirks
+        self._port = port
+        self._tag = 0
+        self.owes_data = False
+        """Does the device, as far as we know, still wait for data-out?"""
+        self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
+        self._signature = quirks.signature or CSW_SIGNATURE
+        self._learns_signature = Quirk.ANY_SIGNATURE in quirks.flags and quirks.signature is None
+        self._checks_tag = Quirk.IGNORE_TAG not in quirks.flags
+        self._pause = PAUSE if Quirk.GO_SLOW in quirks.flags else 0.0
+        self._cbw = port.lend(CBW_LENGTH)
+        releases.add(self._cbw.release)
+        CBW_CODEC.put_constants(self._cbw)
+        # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
+        packet = port.bulk_in.max_packet_size
+        self._csw = port.lend(-(-CSW_LENGTH // packet) * packet)
+        releases.add(self._csw.release)
+
+    def run(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
+        """The three phases (BOT 5.1 to 5.3), with what is only needed when one goes wrong set apart."""
+        port, length = self._port, len(buffer)
+        self.owes_data = direction is OUT and length > 0
+        self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
+        flags = FLAG_DATA_IN if direction is IN else 0
+        patch_cbw(self._cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
+        code, count = port.write(self._cbw, _left(deadline))
+        if code is not OK or count != CBW_LENGTH:
+            self._fail_cbw(code, count)
+        if self._pause:
+            time.sleep(self._pause)
+        count, overflow = 0, False
+        if direction is IN and length:
+            code, count = port.read(buffer, _left(deadline))
+            if code is not OK:
+                overflow = self._end_data_in(code, count, length)
+            if count == CSW_LENGTH and self._is_csw_instead_of_data(buffer, count):
+                self._csw[:CSW_LENGTH] = buffer[:count]
+                return self._check_csw(count, length, 0)
+        elif length:
+            code, count = port.write(buffer, _left(deadline))
+            if code is not OK:
+                self._end_data_out(code, count, length)
+            self.owes_data = False
+        code, received = port.read(self._csw, _left(deadline))
+        if code is not OK or not received:
+            received = self._read_csw_again(code, received, deadline)
+        completion = self._check_csw(received, length, count)
+        if overflow:
+            raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
+        return completion
+
+    def _fail_cbw(self, code: Code, count: int) -> None:
+        if code is Code.PIPE:
+            self.owes_data = False
+            raise TransferStalled("CBW phase: the device refused the command block (STALL)")
+        self._port.check(code, "CBW phase")
+        raise TransportError(f"CBW phase: only {count} of the {CBW_LENGTH} bytes were sent")
+
+    def _end_data_in(self, code: Code, count: int, length: int) -> bool:
+        """The phase was cut short; returns whether the device had more (a babble; the CSW still follows)."""
+        if code is Code.PIPE:  # the normal way to say "less than asked" (BOT 6.7.2)
+            self._clear_halt_in()
+        elif code is not Code.OVERFLOW:
+            self._port.check(code, f"data-in phase, {count} of {length} bytes here")
+        return code is Code.OVERFLOW
+
+    def _end_data_out(self, code: Code, count: int, length: int) -> None:
+        if code is not Code.PIPE:
+            self._port.check(code, f"data-out phase, {count} of {length} bytes sent")
+        note_rung(self._port, CLEAR_HALT, logging.DEBUG)  # the device takes no more (BOT 6.7.3)
+        self._port.clear_halt_out()
+
+    def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
+        """The device skipped the data phase without a STALL; the tag tells its CSW from data that looks like one."""
+        if len(buffer) <= count:
+            return False
+        signature, tag, _, _ = unpack_csw(buffer)
+        return bool(signature == self._signature and tag == self._tag)
+
+    def _read_csw_again(self, code: Code, count: int, deadline: float) -> int:
+        """Once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
+        self._check_csw_code(code)
+        if code is Code.PIPE:
+            self._clear_halt_in()
+        note_rung(self._port, CSW_AGAIN, logging.DEBUG)
+        code, count = self._port.read(self._csw, _left(deadline))
+        if code is Code.PIPE:
+            raise TransferStalled("CSW phase: the device stalled twice")
+        self._check_csw_code(code)
+        return count
+
+    def _check_csw_code(self, code: Code) -> None:
+        if code is Code.OVERFLOW:
+            raise MalformedReply("CSW phase: the device sent more than a packet")
+        if code is not Code.PIPE:
+            self._port.check(code, "CSW phase")
+
+    def _check_csw(self, count: int, asked: int, transferred: int) -> Completion:
+        """Is the CSW valid, and what does it say (BOT 6.3)?"""
+        if count != CSW_LENGTH:
+            raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_LENGTH}")
+        signature, tag, residue, status = unpack_csw(self._csw)
+        if tag != self._tag and self._checks_tag:
+            raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
+        if self._learns_signature:
+            self._learn_signature(signature)
+        if signature != self._signature and signature != CSW_SIGNATURE:
+            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
+        if status == STATUS_PHASE_ERROR:
+            raise PhaseError("the device reports a phase error")
+        if status > FAILED:
+            raise MalformedReply(f"CSW phase: the status is {status}")
+        # A residue beyond what was asked for is nonsense; so read, no byte of the data counts.
+        return Completion(status, min(residue, asked) if residue and not self.ignore_residue else 0, transferred)
+
+    def _learn_signature(self, signature: bytes) -> None:
+        self._learns_signature = False
+        self._signature = signature
+        if signature != CSW_SIGNATURE:
+            self._port.learn(Quirk.ANY_SIGNATURE, f"the first CSW was signed {signature.hex()}", signature)
+
+    def _clear_halt_in(self) -> None:
+        note_rung(self._port, CLEAR_HALT, logging.DEBUG)
+        self._port.clear_halt_in()
+
+
+def _left(deadline: float) -> int:
+    """Milliseconds, at least one."""
+    left = int((deadline - time.monotonic()) * 1000)
+    return left if left > 0 else 1
