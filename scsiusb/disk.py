@@ -146,7 +146,7 @@ class Disk:
         _check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
         with memoryview(data) as view:
-            self._read_into(medium, lba, blocks, view)
+            self._read_into(medium, lba, view)
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
@@ -165,9 +165,7 @@ class Disk:
 
     def _readinto(self, lba: int, view: memoryview) -> int:
         medium = self._known or self._medium()
-        blocks = _whole_blocks(medium, view)
-        self._read_into(medium, lba, blocks, view)
-        return blocks
+        return self._read_into(medium, lba, view)
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
@@ -209,7 +207,7 @@ class Disk:
 
     def _write(self, lba: int, view: memoryview) -> int:
         medium = self._known or self._medium()
-        blocks = _whole_blocks(medium, view)
+        blocks = _blocks_in_range(medium, lba, view)
         try:
             self._write_from(medium, lba, blocks, view)
         except DeviceGone:
@@ -257,15 +255,16 @@ class Disk:
         """For what is not worth waiting long, and no longer than the user would."""
         return min(seconds, self.unit.timeout or seconds)
 
-    def _read_into(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        _check_range(medium, lba, blocks)
+    def _read_into(self, medium: Medium, lba: int, view: memoryview) -> int:
+        blocks = _blocks_in_range(medium, lba, view)
         try:
             if blocks and self._is_one_command(medium, blocks):
                 self._read_piece(medium, lba, blocks, view)
-                return
+                return blocks
             for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
                 with piece:
                     self._read_piece(medium, at, count, piece)
+            return blocks
         except DeviceGone:
             self._tell_of_an_unplug()
             raise
@@ -291,7 +290,6 @@ class Disk:
 
     def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
-        _check_range(medium, lba, blocks)
         call, unit = object(), self.unit
         began = unit.resets
         try:
@@ -372,10 +370,13 @@ class Disk:
             self._unflushed.take()
 
 
-def _whole_blocks(medium: Medium, view: memoryview) -> int:
+def _blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
+    """How many blocks the view has. Raises ValueError, OutOfRange."""
     blocks, rest = divmod(len(view), medium.block_size)
     if rest:
         raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
+    if lba < 0 or lba + blocks > medium.blocks:
+        _check_range(medium, lba, blocks)
     return blocks
 
 

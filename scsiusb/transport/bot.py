@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, Protocol
@@ -135,12 +134,11 @@ class BulkOnlyTransport:
     def _execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         if self._out_of_step:
             self._recover_first(timeout)
-        deadline = time.monotonic() + (timeout if timeout < LONGEST else LONGEST)
         self._note_exchange(True)
         self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
         self._thread = threading.get_ident()
         try:
-            completion = self._phases.run(lun, cdb, direction, buffer, deadline)
+            completion = self._phases.run(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
         except DeviceGone:
             raise
         except TransportError as error:

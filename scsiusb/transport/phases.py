@@ -51,14 +51,15 @@ class Phases:
         self._csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self._csw.release)
 
-    def run(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, deadline: float) -> Completion:
+    def run(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         """The three phases (BOT 5.1 to 5.3), with what is only needed when one goes wrong set apart."""
+        deadline = time.monotonic() + timeout
         port, length = self._port, len(buffer)
         self.owes_data = direction is OUT and length > 0
         self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
         flags = FLAG_DATA_IN if direction is IN else 0
         patch_cbw(self._cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
-        code, count = port.write(self._cbw, _left(deadline))
+        code, count = port.write(self._cbw, int(timeout * 1000) if timeout > 0.001 else 1)
         if code is not OK or count != CBW_LENGTH:
             self._fail_cbw(code, count)
         if self._pause:
