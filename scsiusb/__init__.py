@@ -62,6 +62,8 @@ if TYPE_CHECKING:
     from scsiusb.scsi.retry import RetryPolicy as RetryPolicy
     from scsiusb.scsi.sense import Sense as Sense
     from scsiusb.scsi.unit import LogicalUnit as LogicalUnit
+    from scsiusb.together import Part as Part
+    from scsiusb.together import Together as Together
     from scsiusb.transport.base import Direction as Direction
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
@@ -108,6 +110,7 @@ _EXPORTS = {
     "scsiusb.scsi.sense": ("Sense",),
     "scsiusb.scsi.retry": ("RetryPolicy",),
     "scsiusb.scsi.unit": ("LogicalUnit",),
+    "scsiusb.together": ("Part", "Together"),
     "scsiusb.transport.base": ("Direction",),
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }

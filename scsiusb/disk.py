@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -28,9 +28,10 @@ from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unflushed import Unflushed
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import Direction
+from scsiusb.transport.base import Completion, Direction
 
 if TYPE_CHECKING:
+    from scsiusb.overlapped import Overlapped
     from scsiusb.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -274,8 +275,7 @@ class Disk:
         return blocks <= (self._most or medium.max_blocks) and not medium.last_alone
 
     def _read_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
-        command = kind(lba, blocks, block_size=medium.block_size)
+        command = _read_command(medium, lba, blocks)
         transport = self.unit.transport
         if transport.lends(view):
             self._on_medium(medium, command, view)
@@ -323,11 +323,29 @@ class Disk:
             buffer[:] = view
             self._on_medium(medium, command, buffer)
 
-    def _on_medium(self, medium: Medium, command: BlockCommand, buffer: memoryview) -> None:
+    def overlapped(self, lba: int, view: memoryview) -> Overlapped | None:
+        """Begins to read blocks, one command's at most, in memory of `buffer`'s; whoever has many under way goes on.
+
+        None where only `readinto` will do.
+        """
+        from scsiusb.overlapped import Overlapped
+
+        medium = self._known or self._medium()
+        command = _read_command(medium, lba, _blocks_in_range(medium, lba, view))
+        finish = partial(self._on_medium, medium, command, view)
+        return Overlapped.begin(self.unit, command, view, medium.changes, finish)
+
+    def _on_medium(
+        self,
+        medium: Medium,
+        command: BlockCommand,
+        buffer: memoryview,
+        first: Callable[[], Completion] | None = None,
+    ) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         try:
             confirm = None if command.direction is IN else partial(self._confirm, medium)
-            self.unit.transfer(command, buffer, changes=medium.changes, confirm=confirm)
+            self.unit.transfer(command, buffer, changes=medium.changes, confirm=confirm, first=first)
         except ScsiUsbError as error:
             error.lba = command.lba
             if isinstance(error, (MediumChanged, NoMedium)):
@@ -368,6 +386,11 @@ class Disk:
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
             self._unflushed.take()
+
+
+def _read_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
+    kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
+    return kind(lba, blocks, block_size=medium.block_size)
 
 
 def _blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:

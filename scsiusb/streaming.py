@@ -14,6 +14,7 @@ from scsiusb import ledger
 from scsiusb.errors import MediumError
 from scsiusb.manager.client import Client
 from scsiusb.transport.base import Transport
+from scsiusb.usb.backend import Overlap
 
 if TYPE_CHECKING:
     from scsiusb.disk import Disk
@@ -34,11 +35,11 @@ class _Stream(ABC):
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
         disk.check_range(lba, blocks)
-        self._disk = disk
-        self._block_size = disk.block_size
+        self.disk = disk
+        self.block_size = disk.block_size
         step = min(disk.max_blocks, max(blocks, 1))
-        self._size = step * self._block_size
-        self._buffers = max(1, min(BUFFERS, -(-blocks // step)))
+        self._step_bytes = step * self.block_size
+        self._most_buffers = -(-blocks // step)
         self.lba = lba
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
@@ -50,24 +51,25 @@ class _Stream(ABC):
     def _begin(self) -> None:
         if self._thread is not None:
             raise RuntimeError("a stream is entered once")
-        transport = self._disk.unit.transport
+        transport = self.disk.unit.transport
         with ExitStack() as held:
             held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
-            self._lend(held)
+            for buffer in self.lend(held, BUFFERS):
+                self._empty.put(buffer)
             self._cancel = held.enter_context(_cancellable(transport))
             thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
             held.callback(self._join, thread)
             thread.start()
             self._held = held.pop_all()
 
-    def _lend(self, held: ExitStack) -> None:
-        """Fewer where no more device memory is left: ordinary memory beside it would only be slower."""
-        first = held.enter_context(self._disk.buffer(self._size))
-        self._empty.put(first)
-        for _ in range(self._buffers - 1):
-            another = held.enter_context(self._disk.buffer(self._size))
-            if type(another.obj) is type(first.obj):
-                self._empty.put(another)
+    def lend(self, held: ExitStack, count: int) -> list[memoryview]:
+        """Buffers, until `held` is closed: so many, or as few as the stream is short.
+
+        And fewer where no more device memory is left: ordinary memory beside it would only be slower.
+        """
+        count = max(1, min(count, self._most_buffers))
+        buffers = [held.enter_context(self.disk.buffer(self._step_bytes)) for _ in range(count)]
+        return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
         """What is under way ends by itself or, from a device that takes its time, by being cancelled."""
@@ -102,7 +104,7 @@ class Reading(_Stream):
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
         super().__init__(disk, lba, blocks)
-        self._end = lba + blocks
+        self.end = lba + blocks
         self._load: _Load | None = None
 
     def __enter__(self) -> Reading:
@@ -132,35 +134,45 @@ class Reading(_Stream):
             if self._error is not None:
                 raise self._error
             raise StopIteration
-        self.lba += len(self._load.piece) // self._block_size
+        self.lba += len(self._load.piece) // self.block_size
         return self._load.piece
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """For reading many streams in one thread; None where each needs its own."""
+        transport = self.disk.unit.transport
+        return transport.overlap if isinstance(transport, Client) else None
+
+    def cut(self, buffer: memoryview, lba: int) -> memoryview:
+        """What is still to be read from there on, or as much of it as the buffer has room for."""
+        return buffer[: (self.end - lba) * self.block_size]
 
     def _work(self) -> None:
         at = self.lba
-        while at < self._end and not self._is_stopped and (buffer := self._empty.get()) is not None:
-            piece = buffer[: (self._end - at) * self._block_size]
-            blocks = len(piece) // self._block_size
+        while at < self.end and not self._is_stopped and (buffer := self._empty.get()) is not None:
+            piece = self.cut(buffer, at)
+            blocks = len(piece) // self.block_size
             try:
-                self._disk.readinto(at, piece)
+                self.disk.readinto(at, piece)
             except MediumError as error:
-                good, last = self._read_up_to(error, at, piece)
-                self._full.put(_Load(buffer, piece[: good * self._block_size]))
+                good, last = self.read_up_to(error, at, piece)
+                self._full.put(_Load(buffer, piece[: good * self.block_size]))
                 raise last from error
             self._full.put(_Load(buffer, piece))  # the caller's now, who releases it
             at += blocks
 
-    def _read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
+    def read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
         """Reads again what stands before the block that failed: how many blocks, and the error that names that one.
 
         The device's word for which it is is tried first; where it has none, or is wrong, halving finds the block.
         """
-        good, bad = 0, len(piece) // self._block_size  # the first that cannot be read is from `good` to before `bad`
+        good, bad = 0, len(piece) // self.block_size  # the first that cannot be read is from `good` to before `bad`
         hint = (error.sense.information or lba) - lba
         while bad - good > 1 and not self._is_stopped:
             blocks = hint - good if good < hint < bad else 1 if good == hint else (bad - good) // 2
             try:
-                with piece[good * self._block_size : (good + blocks) * self._block_size] as part:
-                    self._disk.readinto(lba + good, part)
+                with piece[good * self.block_size : (good + blocks) * self.block_size] as part:
+                    self.disk.readinto(lba + good, part)
                 good += blocks
             except MediumError as another:
                 error, bad = another, good + blocks
@@ -179,7 +191,7 @@ class Writing(_Stream):
 
     def __init__(self, disk: Disk, lba: int) -> None:
         super().__init__(disk, lba, max(disk.blocks - lba, 0))
-        self._left = (disk.blocks - lba) * self._block_size
+        self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None
         self._count = 0
 
@@ -235,8 +247,8 @@ class Writing(_Stream):
 
     def _check_room(self, count: int) -> None:
         if count > self._left:
-            end = self._disk.blocks
-            self._disk.check_range(end, -(-(count - self._left) // self._block_size))
+            end = self.disk.blocks
+            self.disk.check_range(end, -(-(count - self._left) // self.block_size))
 
     def _send(self, buffer: memoryview) -> None:
         self._full.put(_Load(buffer, buffer[: self._count]))
@@ -244,8 +256,8 @@ class Writing(_Stream):
 
     def _finish(self) -> None:
         assert self._thread is not None
-        if self._count % self._block_size:
-            raise ValueError(f"{self._count} bytes are left, no multiple of the block size {self._block_size}")
+        if self._count % self.block_size:
+            raise ValueError(f"{self._count} bytes are left, no multiple of the block size {self.block_size}")
         if self._buffer is not None and self._count:
             self._send(self._buffer)
         self._full.put(None)
@@ -257,8 +269,8 @@ class Writing(_Stream):
     def _work(self) -> None:
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
-                self._disk.write(self.lba, load.piece)
-                self.lba += len(load.piece) // self._block_size
+                self.disk.write(self.lba, load.piece)
+                self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
 
 

@@ -1,16 +1,20 @@
-"""The pure parts of tools/bench: medians, ratios, what must be true, comparisons and tables."""
+"""The pure parts of tools/bench: medians, ratios, what must be true, comparisons, tables, and taking turns."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from .kernel.machine import Device, Unit
+
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-from benchkit import names  # noqa: E402
+from benchkit import names, turns  # noqa: E402
 from benchkit.claims import AT_LEAST, AT_MOST, CLAIMS, Claim, Verdict, verdicts  # noqa: E402
 from benchkit.compare import compared, is_worse  # noqa: E402
 from benchkit.main import main  # noqa: E402
@@ -18,8 +22,23 @@ from benchkit.names import key  # noqa: E402
 from benchkit.report import Run, load, save  # noqa: E402
 from benchkit.samples import Samples  # noqa: E402
 from benchkit.table import BEGIN, END, document, number, text  # noqa: E402
+from benchkit.turns import Contestant, Result, Subject, contest  # noqa: E402
+from benchkit.work import (  # noqa: E402
+    MIB,
+    SMALL,
+    WARMING,
+    Runner,
+    Slice,
+    Timing,
+    Way,
+    scattered,
+    sequential,
+    throughput,
+    timed,
+    together,
+)
 from labkit.host import LabError  # noqa: E402
-from labkit.zoo import BENCH, ZOO, ZOOS  # noqa: E402
+from labkit.zoo import BENCH, CONTROLLERS, ZOO, ZOOS  # noqa: E402
 
 OURS = key("read, stick", names.SCSIUSB)
 DD = key("read, stick", names.DD)
@@ -156,4 +175,122 @@ def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture
 def test_the_zoo_for_measuring_is_another_than_the_tests() -> None:
     assert ZOOS["tests"] is ZOO
     assert len({device.serial for device in BENCH}) == len(BENCH)
-    assert all(sum(d.controller == c for d in BENCH) <= 15 for c in ("xhci", "xhci-spare"))
+    plugged = [device.controller for device in BENCH if device.kind != "gadget"]
+    assert all(plugged.count(controller) <= 15 for controller in CONTROLLERS)
+
+
+def unit_of(size: int) -> Unit:
+    device = Device("stick", "usb-storage", "usb-storage", "LAB", 5000, (), ())
+    return Unit(device, 0, "disk", None, 512, size // 512, False, False, ())
+
+
+def last_byte(piece: Slice) -> int:
+    return max(piece.lbas) * 512 + piece.size
+
+
+def test_sequential_slices_follow_each_other_to_the_units_end_and_begin_again() -> None:
+    unit = unit_of(40 * MIB + 512)
+    slices = list(sequential(unit, 64 * MIB, 4))
+    assert [piece.lbas[0] * 512 // MIB for piece in slices] == [0, 16, 0, 16]
+    assert sum(piece.bytes for piece in slices) == 64 * MIB
+    assert all(last_byte(piece) <= unit.size for piece in slices)
+    assert list(slices[0].lbas) == list(range(0, 32768, 2048))
+    assert not any(piece.warming for piece in slices)
+    assert slices == list(sequential(unit, 64 * MIB, 4))
+
+
+def test_a_slice_can_be_one_large_command() -> None:
+    slices = list(sequential(unit_of(32 * MIB), 64 * MIB, 4, 16 * MIB))
+    assert [list(piece.lbas) for piece in slices] == [[0], [32768], [0], [32768]]
+
+
+def test_scattered_slices_are_the_same_each_time_and_within_the_unit() -> None:
+    unit = unit_of(8 * SMALL + 512)
+    slices = list(scattered(unit, 400, 4))
+    assert slices == list(scattered(unit, 400, 4))
+    assert [len(piece.lbas) for piece in slices] == [100] * 4
+    assert {lba for piece in slices for lba in piece.lbas} == set(range(0, 64, 8))
+    assert all(last_byte(piece) <= unit.size and piece.warming == WARMING for piece in slices)
+    assert slices[0].lbas != slices[1].lbas
+
+
+def test_a_share_of_a_slice_has_one_command_at_least() -> None:
+    piece = Slice(SMALL, range(10), 3)
+    assert piece.part(4) == Slice(SMALL, range(2), 3)
+    assert piece.part(100).lbas == range(1)
+
+
+def test_what_is_timed_is_what_comes_after_the_warming() -> None:
+    seen: list[tuple[int, str]] = []
+    timing = timed(lambda lba, word: seen.append((lba, word)), "x")(Slice(SMALL, (7, 8, 9), 2))
+    assert seen == [(lba, "x") for lba in (7, 8, 7, 8, 9)]
+    assert timing.bytes == 3 * SMALL
+    assert 0 <= timing.p50 <= timing.p99
+
+
+def test_a_round_is_all_bytes_by_all_seconds() -> None:
+    turns_of_it = [Timing(100, 1, 5, 50, 2), Timing(100, 3, 7, 90, 4), Timing(100, 1, 6, 60, 3)]
+    assert together(turns_of_it) == Timing(300, 5, 6, 60, 3)
+
+
+class Ways:
+    """Contestants that keep a record of their turns; each slice takes as many seconds as it has commands."""
+
+    def __init__(self, *keys: str, shares: Sequence[int] = ()) -> None:
+        self.turns: list[str] = []
+        self.closed: list[str] = []
+        self.faults: dict[str, int] = {}  # by key: after so many turns; without any, when it is opened
+        pairs = zip(keys, shares or [1] * len(keys), strict=True)
+        contestants = [Contestant(key, unit_of(8 * MIB), self.way(key), share) for key, share in pairs]
+        self.subject = Subject(contestants, MIB, lambda: sequential(unit_of(8 * MIB), 8 * MIB, 2), throughput)
+
+    def way(self, key: str) -> Way:
+        @contextmanager
+        def opening(unit: Unit, size: int) -> Iterator[Runner]:
+            self.fail(key)
+            yield lambda piece: self.run(key, piece)
+            self.closed.append(key)
+
+        return opening
+
+    def run(self, key: str, piece: Slice) -> Timing:
+        self.fail(key)
+        self.turns.append(f"{key}{len(piece.lbas)}")
+        return Timing(piece.bytes, len(piece.lbas))
+
+    def fail(self, key: str) -> None:
+        if self.faults.get(key) == sum(turn.startswith(key) for turn in self.turns):
+            raise OSError(f"{key} is gone")
+
+
+@pytest.fixture(autouse=True)
+def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SETTLING", 0)
+
+
+def test_all_take_turns_and_another_one_begins_each_time() -> None:
+    ways = Ways("a", "b", "c", shares=(1, 1, 4))
+    results = list(contest(ways.subject, 2))
+    warm_up, a_round = ["a4", "b4", "c1"], ["a4", "b4", "c1", "b4", "c1", "a4"]
+    assert ways.turns == [*warm_up, *a_round, *a_round]
+    figures = {names.MBS: MIB / 1e6}
+    assert results == [Result(key, number, figures) for number in (0, 1) for key in "abc"]
+    assert ways.closed == ["c", "b", "a"]
+
+
+def test_who_fails_is_out_and_told_and_the_others_go_on() -> None:
+    ways = Ways("a", "b", "c")
+    ways.faults = {"a": 4, "c": 0}
+    results = list(contest(ways.subject, 3))
+    assert [result.key + str(result.number) for result in results] == ["c0", "a0", "b0", "a1", "b1", "b2"]
+    said = {result.key + str(result.number): str(r) for result in results if isinstance(r := result.outcome, OSError)}
+    assert said == {"c0": "c is gone", "a1": "a is gone"}
+    assert sum(turn.startswith("b") for turn in ways.turns) == 7
+    assert ways.closed == ["b", "a"]
+
+
+def test_a_contest_in_which_all_fail_ends() -> None:
+    ways = Ways("a", "b")
+    ways.faults = {"a": 0, "b": 0}
+    assert [result.key for result in contest(ways.subject, 2)] == ["a", "b"]
+    assert ways.turns == []

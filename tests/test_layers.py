@@ -11,7 +11,20 @@ import scsiusb
 
 ROOT = Path(scsiusb.__file__).parent
 # From top to bottom: a module imports only from rooms below its own, or from its own.
-ROOMS = ["cli", "conformance", "aio", "opening", "speed", "disk", "streaming", "scsi", "manager", "finding"]
+ROOMS = [
+    "cli",
+    "conformance",
+    "aio",
+    "opening",
+    "together",
+    "speed",
+    "disk",
+    "streaming",
+    "overlapped",
+    "scsi",
+    "manager",
+    "finding",
+]
 ROOMS += ["transport", "usb", "wire", "ledger", "releases", "text", "errors", "values", "_version"]
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -19,6 +19,8 @@ from scsiusb.usb.quirks import Quirk
 
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
+    from scsiusb.transport.phases import Phases
+    from scsiusb.usb.backend import Overlap
     from scsiusb.usb.port import Port
 
 OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
@@ -165,12 +167,37 @@ class Client:
         """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
         try:
             return self._transport.execute(lun, cdb, direction, buffer, timeout, self)
-        except DeviceGone:
-            self._attachment.note_gone()
-            raise
         except TransportError as error:
-            self.check(error)
+            self._note(error)
             raise
+
+    def _note(self, error: TransportError) -> None:
+        """Raises what says more, if there is something."""
+        if isinstance(error, DeviceGone):
+            self._attachment.note_gone()
+        else:
+            self.check(error)
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """See `BulkOnlyTransport.overlap`."""
+        return self._transport.overlap
+
+    def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Phases | None:
+        """See `BulkOnlyTransport.begin`."""
+        return self._transport.begin(lun, cdb, direction, buffer, timeout, self)
+
+    def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
+        """See `BulkOnlyTransport.conclude`; raises as `execute`."""
+        try:
+            return self._transport.conclude(cdb, timeout, step, *arguments)
+        except TransportError as error:
+            self._note(error)
+            raise
+
+    def release(self) -> None:
+        """See `BulkOnlyTransport.release`."""
+        self._transport.release()
 
     def hold(self) -> AbstractContextManager[object]:
         if self._state is not OPEN or self._is_cancelled:

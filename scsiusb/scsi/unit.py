@@ -120,12 +120,14 @@ class LogicalUnit:
         timeout: float | None = None,
         changes: int | None = None,
         confirm: Callable[[], None] | None = None,
+        first: Callable[[], Completion] | None = None,
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
         `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent
         again: it is called before, and raises where the device may be another one.
+        `first` stands for the first sending, where the command was begun elsewhere.
         """
         cdb = command.cdb()
         timeout = timeout or self.timeout
@@ -135,9 +137,15 @@ class LogicalUnit:
         while True:
             try:
                 with transport.hold():  # another thread's command would take the sense away
-                    if changes is not None and changes != attentions.medium_changes:
+                    if first is not None:
+                        begun, first = first, None
+                        completion = begun()
+                    elif changes is not None and changes != attentions.medium_changes:
                         raise error_for(MEDIUM_CHANGED, str(command))
-                    completion = transport.execute(self.lun, cdb, command.direction, buffer, timeout or command.timeout)
+                    else:
+                        completion = transport.execute(
+                            self.lun, cdb, command.direction, buffer, timeout or command.timeout
+                        )
                     status, residue, transferred = completion
                     if status == GOOD:
                         if not residue and transferred == len(buffer):

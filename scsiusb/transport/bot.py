@@ -26,6 +26,7 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.transport.phases import Phases
 from scsiusb.transport.recovery import Failures, Recovery, recover
+from scsiusb.usb.backend import Overlap
 from scsiusb.usb.port import LONGEST_TIMEOUT, Port
 from scsiusb.usb.quirks import Quirk
 
@@ -123,22 +124,23 @@ class BulkOnlyTransport:
             try:
                 if user is not None and user.is_over:  # behind: whoever ends it now finds it here
                     user.check()
-                return self._execute(lun, cdb, direction, buffer, timeout)
+                if self._out_of_step:
+                    self._recover_first(timeout)
+                self._set_out()
+                self._phases.begin(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
+                return self.conclude(cdb, timeout, self._phases.send)
             finally:
-                with self._interrupting:
-                    self._user = None
-                    if self._is_interrupted and not self._is_lost:
-                        self._is_interrupted = False
-                        self._port.interrupt(False)
+                self._dismiss_user()
 
-    def _execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        if self._out_of_step:
-            self._recover_first(timeout)
+    def _set_out(self) -> None:
         self._note_exchange(True)
         self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
         self._thread = threading.get_ident()
+
+    def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
+        """Takes the command's steps that are left, or all of them. Raises as `execute`."""
         try:
-            completion = self._phases.run(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
+            completion = step(*arguments)
         except DeviceGone:
             raise
         except TransportError as error:
@@ -152,6 +154,46 @@ class BulkOnlyTransport:
         self._out_of_step = False
         self._note_exchange(False)
         return completion
+
+    def _dismiss_user(self) -> None:
+        with self._interrupting:
+            self._user = None
+            if self._is_interrupted and not self._is_lost:
+                self._is_interrupted = False
+                self._port.interrupt(False)
+
+    # --- commands that are looked after together with those of other devices ---------------------
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """For moving the phases of many devices in one thread; None where the platform, or the handle, cannot."""
+        return self._port.overlap
+
+    def begin(
+        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float, user: User
+    ) -> Phases | None:
+        """The first half of `execute`, up to where the CBW would be sent; then `conclude` and `release` it.
+
+        None where `execute` would have to wait, to recover the device, or to raise.
+        """
+        if not self.lock.acquire(blocking=False):
+            return None
+        if self._closed or self._thread:
+            self.lock.release()
+            return None
+        self._user = user
+        if self._out_of_step or user.is_over:
+            self.release()
+            return None
+        self._set_out()
+        self._phases.begin(lun, cdb, direction, buffer, min(timeout, LONGEST))
+        return self._phases
+
+    def release(self) -> None:
+        """Lets others have the device. A command that was not concluded leaves it out of step."""
+        self._thread = 0
+        self._dismiss_user()
+        self.lock.release()
 
     @property
     def ignore_residue(self) -> bool:

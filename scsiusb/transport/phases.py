@@ -36,53 +36,76 @@ class Phases:
         quirks = port.quirks
         self._port = port
         self._tag = 0
+        self.deadline = 0.0
+        """When the command must have ended, by `time.monotonic`."""
+        self._direction = IN
+        self.data = memoryview(b"")
+        self.into, self.out = port.bulk_in.address, port.bulk_out.address
         self.owes_data = False
         """Does the device, as far as we know, still wait for data-out?"""
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
         self._signature = quirks.signature or CSW_SIGNATURE
         self._learns_signature = Quirk.ANY_SIGNATURE in quirks.flags and quirks.signature is None
         self._checks_tag = Quirk.IGNORE_TAG not in quirks.flags
-        self._pause = PAUSE if Quirk.GO_SLOW in quirks.flags else 0.0
-        self._cbw = port.lend(CBW_LENGTH)
-        releases.add(self._cbw.release)
-        CBW_CODEC.put_constants(self._cbw)
+        self.pause = PAUSE if Quirk.GO_SLOW in quirks.flags else 0.0
+        self.cbw = port.lend(CBW_LENGTH)
+        releases.add(self.cbw.release)
+        CBW_CODEC.put_constants(self.cbw)
         # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
         packet = port.bulk_in.max_packet_size
-        self._csw = port.lend(-(-CSW_LENGTH // packet) * packet)
-        releases.add(self._csw.release)
+        self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
+        releases.add(self.csw.release)
 
-    def run(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """The three phases (BOT 5.1 to 5.3), with what is only needed when one goes wrong set apart."""
-        deadline = time.monotonic() + timeout
-        port, length = self._port, len(buffer)
+    def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
+        """Has the CBW ready. Then `send`; or whoever moves a phase himself goes on with what follows it, `after_…`."""
+        self.deadline = time.monotonic() + timeout
+        self._direction, self.data = direction, buffer
+        length = len(buffer)
         self.owes_data = direction is OUT and length > 0
         self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
-        flags = FLAG_DATA_IN if direction is IN else 0
-        patch_cbw(self._cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
-        code, count = port.write(self._cbw, int(timeout * 1000) if timeout > 0.001 else 1)
+        patch_cbw(self.cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if direction is IN else 0, lun, len(cdb), cdb)
+
+    def send(self) -> Completion:
+        """All three, one after the other."""
+        code, count = self._port.write(self.cbw, _left(self.deadline))
+        return self.after_cbw(code, count)
+
+    def after_cbw(self, code: Code, count: int) -> Completion:
         if code is not OK or count != CBW_LENGTH:
             self._fail_cbw(code, count)
-        if self._pause:
-            time.sleep(self._pause)
-        count, overflow = 0, False
-        if direction is IN and length:
-            code, count = port.read(buffer, _left(deadline))
-            if code is not OK:
-                overflow = self._end_data_in(code, count, length)
-            if count == CSW_LENGTH and self._is_csw_instead_of_data(buffer, count):
-                self._csw[:CSW_LENGTH] = buffer[:count]
-                return self._check_csw(count, length, 0)
-        elif length:
-            code, count = port.write(buffer, _left(deadline))
-            if code is not OK:
-                self._end_data_out(code, count, length)
-            self.owes_data = False
-        code, received = port.read(self._csw, _left(deadline))
-        if code is not OK or not received:
-            received = self._read_csw_again(code, received, deadline)
-        completion = self._check_csw(received, length, count)
+        if self.pause:
+            time.sleep(self.pause)
+        buffer = self.data
+        if not len(buffer):
+            return self._end(0, False)
+        if self._direction is IN:
+            code, count = self._port.read(buffer, _left(self.deadline))
+            return self.after_data_in(code, count)
+        code, count = self._port.write(buffer, _left(self.deadline))
+        if code is not OK:
+            self._end_data_out(code, count, len(buffer))
+        self.owes_data = False
+        return self._end(count, False)
+
+    def after_data_in(self, code: Code, count: int) -> Completion:
+        length, overflow = len(self.data), False
+        if code is not OK:
+            overflow = self._end_data_in(code, count, length)
+        if count == CSW_LENGTH and self._is_csw_instead_of_data(self.data, count):
+            self.csw[:CSW_LENGTH] = self.data[:count]
+            return self._check_csw(count, length, 0)
+        return self._end(count, overflow)
+
+    def _end(self, transferred: int, overflow: bool) -> Completion:
+        code, count = self._port.read(self.csw, _left(self.deadline))
+        return self.after_csw(code, count, transferred, overflow)
+
+    def after_csw(self, code: Code, count: int, transferred: int, overflow: bool = False) -> Completion:
+        if code is not OK or not count:
+            count = self._read_csw_again(code)
+        completion = self._check_csw(count, len(self.data), transferred)
         if overflow:
-            raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
+            raise PhaseError(f"data-in phase: the device sent more than the {len(self.data)} bytes asked for")
         return completion
 
     def _fail_cbw(self, code: Code, count: int) -> None:
@@ -113,13 +136,13 @@ class Phases:
         signature, tag, _, _ = unpack_csw(buffer)
         return bool(signature == self._signature and tag == self._tag)
 
-    def _read_csw_again(self, code: Code, count: int, deadline: float) -> int:
+    def _read_csw_again(self, code: Code) -> int:
         """Once more after a STALL or nothing at all (BOT 5.3.3, figure 2); returns its length."""
         self._check_csw_code(code)
         if code is Code.PIPE:
             self._clear_halt_in()
         note_rung(self._port, CSW_AGAIN, logging.DEBUG)
-        code, count = self._port.read(self._csw, _left(deadline))
+        code, count = self._port.read(self.csw, _left(self.deadline))
         if code is Code.PIPE:
             raise TransferStalled("CSW phase: the device stalled twice")
         self._check_csw_code(code)
@@ -135,7 +158,7 @@ class Phases:
         """Is the CSW valid, and what does it say (BOT 6.3)?"""
         if count != CSW_LENGTH:
             raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_LENGTH}")
-        signature, tag, residue, status = unpack_csw(self._csw)
+        signature, tag, residue, status = unpack_csw(self.csw)
         if tag != self._tag and self._checks_tag:
             raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
         if self._learns_signature:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from scsiusb.values import dataclass
 
@@ -109,11 +109,37 @@ class Strings:
     product: str | None = None
 
 
+class Overlap(Protocol):
+    """Bulk transfers of a handle that one thread looks after together with those of other handles.
+
+    Buffers stay where they are until their transfer has ended. Only for who keeps other transfers of the handle out.
+    """
+
+    def fileno(self) -> int:
+        """Of the descriptor that polls as writable, or in error, when a transfer may have ended."""
+
+    def submit(self, endpoint: int, buffer: memoryview) -> Any:
+        """Begins a transfer; what it returns stands for it below. Raises UsbError."""
+
+    def handle_events(self) -> None:
+        """Takes note of what has ended, and does not wait."""
+
+    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
+        """As `Handle.bulk`, once; None while it is under way."""
+
+    def cancel(self, transfer: Any) -> tuple[Code, int]:
+        """Ends it, within seconds; TIMEOUT if it had not ended by itself."""
+
+
 class Handle(Protocol):
     """An open device. Every method raises `UsbError`, except `bulk`, which returns its code, and `close`.
 
     Timeouts are in milliseconds, at least 1.
     """
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """None where the platform, or the kind of handle, has only `bulk`."""
 
     def claim(self, interface: int) -> None: ...
     def release(self, interface: int) -> None: ...

@@ -39,7 +39,8 @@ class LibusbBackend:
         self._pyusb = pyusb
         self._backend = backend
         self._lib = backend.lib
-        self._memory = DeviceMemory(usbfs_limit() if ON_LINUX else None)
+        # Kept where all that open devices in this process find it: usbfs has one limit for them together.
+        self._memory = vars(backend).setdefault("scsiusb_memory", DeviceMemory(usbfs_limit() if ON_LINUX else None))
         declare(self._lib)
         self._lib.libusb_get_active_config_descriptor.argtypes = [
             ctypes.c_void_p,
@@ -166,6 +167,7 @@ class LibusbHandle:
             raise
         self._transfers = Transfers(lib, self._context.pointer, self._handle)
         self.bulk = self._transfers.bulk
+        self.overlap = self._transfers if self._transfers.fileno() >= 0 else None
 
     def claim(self, interface: int) -> None:
         try:

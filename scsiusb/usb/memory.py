@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 LIMIT: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")  # 0: none
-SHARE: Final = 4  # of what is left, one part for the next device
+SHARE: Final = 8  # of what is left, one part for the next device
 LEAST: Final = 64 * 1024  # bytes; commands of less cost more time than ordinary memory does
 ALWAYS: Final = 4096  # bytes, for a CBW or a CSW: no device can do without them
 

@@ -12,7 +12,7 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
 from scsiusb.releases import Releases
 from scsiusb.text import printable
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, Overlap, UsbError
 from scsiusb.usb.buffers import Buffers, Loan
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.quirks import Quirk, Quirks, tabled
@@ -183,6 +183,11 @@ class Port:
     def _descriptor(self, kind: int, index: int, language: int, length: int) -> bytes:
         """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
         return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """See `Handle.overlap`."""
+        return self._handle.overlap
 
     def fitting(self, size: int) -> int:
         """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""

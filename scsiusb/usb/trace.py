@@ -180,6 +180,8 @@ class Tracing:
 class _TracingHandle:
     """Does what the handle below does, and writes it down."""
 
+    overlap = None
+
     def __init__(self, below: Handle, device: Device, trace: Tracing) -> None:
         self._below = below
         self._device = device

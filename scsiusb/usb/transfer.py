@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import struct
 import threading
 import time
 from typing import Any, Final
 
-from scsiusb.usb.backend import Code
+from scsiusb.usb.backend import Code, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
 PENDING: Final = -1  # no libusb_transfer_status: stands there until libusb writes one
@@ -67,10 +68,23 @@ class Timeval(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long))
 
 
+class PollDescriptor(ctypes.Structure):
+    """`struct libusb_pollfd`."""
+
+    _fields_ = (("fd", ctypes.c_int), ("events", ctypes.c_short))
+
+
+NO_TIME: Final = Timeval(0, 0)
+POLLOUT: Final = 4  # usbfs: a transfer has ended
+
+
 def declare(lib: Any) -> None:
     """The prototypes that pyusb does not have."""
     lib.libusb_cancel_transfer.argtypes = [ctypes.c_void_p]
     lib.libusb_handle_events_timeout_completed.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    lib.libusb_get_pollfds.argtypes = [ctypes.c_void_p]
+    lib.libusb_get_pollfds.restype = ctypes.POINTER(ctypes.POINTER(PollDescriptor))
+    lib.libusb_free_pollfds.argtypes = [ctypes.c_void_p]
     lib.libusb_dev_mem_alloc.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     lib.libusb_dev_mem_alloc.restype = ctypes.c_void_p
     lib.libusb_dev_mem_free.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -94,6 +108,7 @@ class _Transfer:
         fields.type = BULK_TRANSFER
         fields.endpoint = endpoint
         self.memory = memoryview(fields).cast("B")
+        self.anchor: Any = None  # keeps the buffer where it is, between `submit` and `outcome`
         # Where libusb looks, before it waits for another thread's news, whether they came already.
         self.completed = ctypes.c_void_p(self.address + LibusbTransfer.actual_length.offset)
 
@@ -101,6 +116,18 @@ class _Transfer:
     def is_pending(self) -> bool:
         """Was it begun, and has not ended?"""
         return bool(self.fields.status == PENDING)
+
+
+def _node(lib: Any, context: ctypes.c_void_p) -> int:
+    """The descriptor of the one device that is open in the context; -1 where it cannot be polled for writing."""
+    found = lib.libusb_get_pollfds(context)
+    if not found:
+        return -1
+    try:
+        each = itertools.takewhile(bool, (found[number] for number in itertools.count()))
+        return next((one.contents.fd for one in each if one.contents.events & POLLOUT), -1)
+    finally:
+        lib.libusb_free_pollfds(found)
 
 
 class Transfers:
@@ -114,6 +141,8 @@ class Transfers:
         self._handle = ctypes.c_void_p(handle.value)
         self._whole_slice = Timeval(0, SLICE * 1000)
         self._slice = ctypes.c_void_p(ctypes.addressof(self._whole_slice))
+        self._no_time = ctypes.c_void_p(ctypes.addressof(NO_TIME))
+        self._node = _node(lib, context)
         self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
         self._all: list[_Transfer] = []
@@ -125,13 +154,8 @@ class Transfers:
         if self._refusal is not None:
             return self._refusal, 0
         anchor = _at(buffer)
-        try:
-            transfer = self._idle[endpoint].pop()
-        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
-            transfer = self._add(endpoint)
+        transfer = self._prepare(endpoint, buffer, anchor)
         memory = transfer.memory
-        _set_buffer(memory, BUFFER_OFFSET, _address(anchor))
-        _set_state(memory, STATE_OFFSET, PENDING, len(buffer), 0)
         is_late = False
         try:
             code = self._submit(transfer.pointer)
@@ -152,6 +176,56 @@ class Transfers:
             raise
         self._idle[endpoint].append(transfer)
         return (Code.TIMEOUT if is_late and status == CANCELLED else STATUS[status]), count
+
+    def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
+        try:
+            transfer = self._idle[endpoint].pop()
+        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
+            transfer = self._add(endpoint)
+        _set_buffer(transfer.memory, BUFFER_OFFSET, _address(anchor))
+        _set_state(transfer.memory, STATE_OFFSET, PENDING, len(buffer), 0)
+        return transfer
+
+    # --- Overlap --------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """See `Overlap`. What libusb waits for so is usbfs's descriptor."""
+        return self._node
+
+    def submit(self, endpoint: int, buffer: memoryview) -> _Transfer:
+        """See `Overlap`."""
+        if self._refusal is not None:
+            raise UsbError(self._refusal)
+        anchor = _at(buffer)
+        transfer = self._prepare(endpoint, buffer, anchor)
+        transfer.anchor = anchor
+        code = self._submit(transfer.pointer)
+        if code:
+            transfer.anchor = None
+            raise UsbError(self._refused(transfer, code)[0])
+        if self._refusal is not None:
+            self._lib.libusb_cancel_transfer(transfer.address)
+        return transfer
+
+    def handle_events(self) -> None:
+        """See `Overlap`."""
+        self._handle_events(self._context, self._no_time, None)
+
+    def outcome(self, transfer: _Transfer) -> tuple[Code, int] | None:
+        """See `Overlap`."""
+        status, _, count = _state(transfer.memory, STATE_OFFSET)
+        if status == PENDING:
+            return None
+        transfer.anchor = None
+        self._idle[transfer.fields.endpoint].append(transfer)
+        return STATUS[status], count
+
+    def cancel(self, transfer: _Transfer) -> tuple[Code, int]:
+        """See `Overlap`."""
+        anchor, transfer.anchor = transfer.anchor, None
+        is_late = self._outlast(transfer, anchor, 0)
+        code, count = self.outcome(transfer) or (Code.TIMEOUT, 0)
+        return (Code.TIMEOUT if is_late and code is Code.INTERRUPTED else code), count
 
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
         """It was never begun, and is not pending."""
@@ -177,6 +251,10 @@ class Transfers:
         """
         with self._freeing:
             self._refusal = Code.NO_DEVICE
+            given_up = {id(transfer) for transfer, _ in self._abandoned}
+            for transfer in self._all:
+                if transfer.is_pending and id(transfer) not in given_up:  # of an `Overlap` that an exception ended
+                    self._cancel(transfer, transfer.anchor)
             for transfers in self._idle.values():
                 for transfer in transfers:
                     self._lib.libusb_free_transfer(transfer.pointer)

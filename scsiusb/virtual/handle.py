@@ -20,6 +20,8 @@ _GET_DESCRIPTOR = 6
 class VirtualHandle:
     """An open device; closing it gives back its claims, but no kernel driver, as usbfs does."""
 
+    overlap = None
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._buffers: dict[int, memoryview] = {}

@@ -6,6 +6,7 @@ Transfers are real structures with their real callbacks; what becomes of them is
 from __future__ import annotations
 
 import ctypes
+import select
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any
 import usb.backend.libusb1 as pyusb
 
 from scsiusb.usb.backend import Code, Device
-from scsiusb.usb.transfer import LibusbTransfer
+from scsiusb.usb.transfer import LibusbTransfer, PollDescriptor
 
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)  # enum libusb_transfer_status
 CONTEXT = 0xC0
@@ -54,6 +55,7 @@ class FakeLibusb:
         self.outcome: Callable[[LibusbTransfer], Ending | None] = lambda transfer: (COMPLETED, transfer.length)
         self.events: list[Callable[[], object]] = []  # what happens first in the next calls that handle events
         self.ignores_cancel = False
+        self.poll_descriptors: list[tuple[int, int]] | None = [(7, select.POLLIN), (8, select.POLLOUT)]
         self.device_memory = True
         self.devices: list[FakeDevice] = []
         self.memory: dict[int, Any] = {}
@@ -138,6 +140,15 @@ class FakeLibusb:
             ctypes.memmove(transfer.buffer, data, len(data))
         transfer.actual_length = data if isinstance(data, int) else len(data)
         transfer.status = status
+
+    def _libusb_get_pollfds(self, context: Any) -> Any:
+        """NULL behind the last one; a null pointer where the platform has no such thing."""
+        if self.poll_descriptors is None:
+            return ctypes.POINTER(ctypes.POINTER(PollDescriptor))()
+        self.polled = [PollDescriptor(*each) for each in self.poll_descriptors]
+        pointers = (ctypes.POINTER(PollDescriptor) * (len(self.polled) + 1))(*map(ctypes.pointer, self.polled))
+        self.pointers = pointers
+        return ctypes.cast(pointers, ctypes.POINTER(ctypes.POINTER(PollDescriptor)))
 
     # --- hotplug --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from scsiusb.usb import transfer as transfer_module
-from scsiusb.usb.backend import Code
+from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.transfer import LibusbTransfer, Timeval, Transfers, declare
 
 from .fake_libusb import (
@@ -474,3 +474,90 @@ def test_pointers_are_declared_as_wide_as_they_are(lib: FakeLibusb) -> None:
     assert lib.libusb_dev_mem_free.argtypes == [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
     assert lib.libusb_cancel_transfer.argtypes == [ctypes.c_void_p]
     assert lib.libusb_handle_events_timeout_completed.argtypes == [ctypes.c_void_p] * 3
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+def test_what_is_polled_is_the_descriptor_that_is_ready_for_writing_when_a_transfer_ended(lib: FakeLibusb) -> None:
+    assert make(lib).fileno() == 8
+    assert lib.names().count("free_pollfds") == 1
+
+
+@pytest.mark.parametrize("descriptors", [None, [], [(7, 1)]])
+def test_where_there_is_none_transfers_cannot_be_polled(
+    lib: FakeLibusb, descriptors: list[tuple[int, int]] | None
+) -> None:
+    lib.poll_descriptors = descriptors
+    assert make(lib).fileno() == -1
+
+
+def test_a_transfer_is_begun_and_looked_after(lib: FakeLibusb, transfers: Transfers) -> None:
+    buffer = bytearray(4)
+    lib.outcome = always(COMPLETED, b"abcd")
+    transfer = transfers.submit(IN, memoryview(buffer))
+    with pytest.raises(BufferError):
+        buffer.append(0)
+    assert transfers.outcome(transfer) is None
+    transfers.handle_events()
+    assert transfers.outcome(transfer) == (Code.OK, 4)
+    assert buffer == b"abcd"
+    buffer.append(0)
+    assert transfers.submit(IN, memoryview(buffer)) is transfer
+
+
+def test_two_may_be_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+    buffers = [bytearray(2), bytearray(3)]
+    begun = [transfers.submit(IN, memoryview(buffer)) for buffer in buffers]
+    transfers.handle_events()
+    assert [transfers.outcome(each) for each in begun] == [(Code.OK, 2), (Code.OK, 3)]
+
+
+def test_one_that_cannot_be_begun_says_why(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.libusb_submit_transfer.results = [Code.NO_MEM]
+    with pytest.raises(UsbError) as caught:
+        transfers.submit(IN, memoryview(bytearray(4)))
+    assert caught.value.code is Code.NO_MEM
+    assert read(transfers)[0] is Code.OK
+
+
+def test_an_interrupt_ends_it_too_and_none_is_begun_while_it_lasts(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.outcome = lambda transfer: None
+    transfer = transfers.submit(IN, memoryview(bytearray(4)))
+    transfers.interrupt(True)
+    transfers.handle_events()
+    assert transfers.outcome(transfer) == (Code.INTERRUPTED, 0)
+    with pytest.raises(UsbError) as caught:
+        transfers.submit(IN, memoryview(bytearray(4)))
+    assert caught.value.code is Code.INTERRUPTED
+
+
+def test_one_that_is_overdue_is_ended(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.outcome = lambda transfer: None
+    assert transfers.cancel(transfers.submit(IN, memoryview(bytearray(4)))) == (Code.TIMEOUT, 0)
+    assert lib.in_flight == {}
+
+
+def test_one_that_had_ended_by_itself_is_not_late(lib: FakeLibusb, transfers: Transfers) -> None:
+    transfer = transfers.submit(IN, memoryview(bytearray(4)))
+    transfers.handle_events()
+    assert transfers.cancel(transfer) == (Code.OK, 4)
+
+
+def test_closing_ends_what_is_still_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.outcome = lambda transfer: None
+    transfers.submit(IN, memoryview(bytearray(4)))
+    assert transfers.close()
+    assert lib.in_flight == {}
+    assert len(lib.freed) == len(lib.allocated)
+
+
+def test_closing_tells_of_one_that_never_ends(
+    lib: FakeLibusb, transfers: Transfers, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_module, "LEAKED", leaked := list[object]())
+    lib.outcome = lambda transfer: None
+    lib.ignores_cancel = True
+    transfers.submit(IN, memoryview(bytearray(4)))
+    assert not transfers.close()
+    assert len(leaked) == 1

@@ -4,74 +4,95 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import scsiusb
-from benchkit.work import Timing, Work, timed
+from benchkit.work import Runner, Slice, Timing, Way, timed
 from scsiusb.usb.libusb import LibusbHandle
+from tests.kernel.machine import Unit
 
-SETTLING = 2.0  # seconds: the warden, a Python of its own, starts slowly under emulation
+_disks: dict[Unit, scsiusb.Disk] = {}  # that are open
 
 
 @contextmanager
-def opened(work: Work) -> Iterator[scsiusb.Disk]:
-    device = work.unit.device.wait()
-    with scsiusb.open(device.address) as disk:
+def opened(unit: Unit) -> Iterator[scsiusb.Disk]:
+    """The disk that another way has open, as only one can: they take turns, and who came first leaves last."""
+    if unit in _disks:
+        yield _disks[unit]
+        return
+    with scsiusb.open(unit.device.wait().address) as disk:
         disk.readinto(0, bytearray(disk.block_size))
-        time.sleep(SETTLING)
-        yield disk
+        _disks[unit] = disk
+        try:
+            yield disk
+        finally:
+            del _disks[unit]
 
 
-def read(work: Work) -> Timing:
-    with opened(work) as disk, disk.buffer(work.size) as buffer:
-        return timed(work, disk.readinto, buffer)
+@contextmanager
+def read(unit: Unit, size: int) -> Iterator[Runner]:
+    with opened(unit) as disk, disk.buffer(size) as buffer:
+        yield timed(disk.readinto, buffer)
 
 
-def read_ordinary(work: Work) -> Timing:
-    with opened(work) as disk:
-        return timed(work, disk.readinto, bytearray(work.size))
+@contextmanager
+def read_ordinary(unit: Unit, size: int) -> Iterator[Runner]:
+    with opened(unit) as disk:
+        yield timed(disk.readinto, bytearray(size))
 
 
-def read_stream(work: Work) -> Timing:
-    with opened(work) as disk:
-        blocks, done = work.blocks, 0
-        began = time.perf_counter()
-        with disk.reading(work.lbas[0], blocks) as pieces:
-            for piece in pieces:
-                done += len(piece)
-        return Timing(done, time.perf_counter() - began)
+@contextmanager
+def read_stream(unit: Unit, size: int) -> Iterator[Runner]:
+    with opened(unit) as disk:
+
+        def run(piece: Slice) -> Timing:
+            done, began = 0, time.perf_counter()
+            with disk.reading(piece.lbas[0], piece.bytes // disk.block_size) as pieces:
+                for each in pieces:
+                    done += len(each)
+            return Timing(done, time.perf_counter() - began)
+
+        yield run
 
 
-def write(work: Work) -> Timing:
-    with opened(work) as disk, disk.buffer(work.size) as buffer:
-        buffer[:] = os.urandom(work.size)
-        return timed(work, disk.write, buffer)
+@contextmanager
+def write(unit: Unit, size: int) -> Iterator[Runner]:
+    with opened(unit) as disk, disk.buffer(size) as buffer:
+        buffer[:] = os.urandom(size)
+        yield timed(disk.write, buffer)
 
 
-def write_ordinary(work: Work) -> Timing:
-    with opened(work) as disk:
-        return timed(work, disk.write, os.urandom(work.size))
+@contextmanager
+def write_ordinary(unit: Unit, size: int) -> Iterator[Runner]:
+    with opened(unit) as disk:
+        yield timed(disk.write, os.urandom(size))
 
 
-def write_stream(work: Work) -> Timing:
-    data = os.urandom(work.size)
-    with opened(work) as disk:
-        began = time.perf_counter()
-        with disk.writing(work.lbas[0]) as out:
-            for _ in work.lbas:
-                out.write(data)
-        return Timing(work.bytes, time.perf_counter() - began)
+@contextmanager
+def write_stream(unit: Unit, size: int) -> Iterator[Runner]:
+    data = os.urandom(size)
+    with opened(unit) as disk:
+
+        def run(piece: Slice) -> Timing:
+            began = time.perf_counter()
+            with disk.writing(piece.lbas[0]) as out:
+                for _ in piece.lbas:
+                    out.write(data)
+            return Timing(piece.bytes, time.perf_counter() - began)
+
+        yield run
 
 
-def refused(way: Callable[[Work], Timing]) -> Callable[[Work], Timing]:
+def refused(way: Way) -> Way:
     """The same way on a system that grants no device memory."""
 
-    def run(work: Work) -> Timing:
-        with _no_device_memory():
-            return way(work)
+    @contextmanager
+    def opening(unit: Unit, size: int) -> Iterator[Runner]:
+        with _no_device_memory(), way(unit, size) as run:
+            yield run
 
-    return run
+    return opening
 
 
 @contextmanager

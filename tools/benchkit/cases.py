@@ -4,57 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 
-from benchkit import api, names, plain, programs
+from benchkit import api, cli, names, plain, programs
 from benchkit.names import key
-from benchkit.work import MIB, Timing, Work, latency, scattered, sequential, throughput
+from benchkit.turns import Contestant, Subject
+from benchkit.work import MIB, SMALL, Way, latency, scattered, sequential, throughput
 from tests.kernel.machine import zoo
 
 Figures = dict[str, float]
-Way = Callable[[Work], Timing]
 
 SLOW = 4  # these do a quarter of the work
-READS: tuple[tuple[str, Way, int], ...] = (
-    (names.SCSIUSB, api.read, 1),
-    (names.DD, programs.dd_read, 1),
-    (names.C, programs.c_read, 1),
-    (names.ORDINARY, api.read_ordinary, 1),
-    (names.STREAM, api.read_stream, 1),
-    (names.PYUSB, plain.read, SLOW),
-    (names.SG_DD, programs.sg_dd_read, SLOW),
+KERNEL, SCSIUSB, C, PYUSB = "kernel", "scsiusb", "c", "pyusb"  # whose device; see the zoo
+Row = tuple[str, str, Way, int]
+Contestants = tuple[Contestant, ...]
+
+READS: tuple[Row, ...] = (
+    (names.SCSIUSB, SCSIUSB, api.read, 1),
+    (names.DD, KERNEL, programs.dd_read, 1),
+    (names.C, C, programs.on_usb("read", "device"), 1),
+    (names.ORDINARY, SCSIUSB, api.read_ordinary, 1),
+    (names.STREAM, SCSIUSB, api.read_stream, 1),
+    (names.PYUSB, PYUSB, plain.read, SLOW),
+    (names.SG_DD, KERNEL, programs.sg_dd_read, SLOW),
 )
-WRITES: tuple[tuple[str, Way, int], ...] = (
-    (names.SCSIUSB, api.write, 1),
-    (names.DD, programs.dd_write, 1),
-    (names.C, programs.c_write, 1),
-    (names.ORDINARY, api.write_ordinary, 1),
-    (names.STREAM, api.write_stream, 1),
-    (names.PYUSB, plain.write, SLOW),
+WRITES: tuple[Row, ...] = (
+    (names.SCSIUSB, SCSIUSB, api.write, 1),
+    (names.DD, KERNEL, programs.dd_write, 1),
+    (names.C, C, programs.on_usb("write", "device"), 1),
+    (names.ORDINARY, SCSIUSB, api.write_ordinary, 1),
+    (names.STREAM, SCSIUSB, api.write_stream, 1),
+    (names.PYUSB, PYUSB, plain.write, SLOW),
 )
-ORDINARY_READS: tuple[tuple[str, Way, int], ...] = (
-    (names.REFUSED, api.refused(api.read), 1),
-    (names.C_ORDINARY, programs.c_read_ordinary, 1),
-    (names.REFUSED_ORDINARY, api.refused(api.read_ordinary), 1),
+ORDINARY_READS: tuple[Row, ...] = (
+    (names.REFUSED, SCSIUSB, api.refused(api.read), 1),
+    (names.C_ORDINARY, C, programs.on_usb("read", "ordinary"), 1),
+    (names.REFUSED_ORDINARY, SCSIUSB, api.refused(api.read_ordinary), 1),
 )
-ORDINARY_WRITES: tuple[tuple[str, Way, int], ...] = (
-    (names.REFUSED, api.refused(api.write), 1),
-    (names.C_ORDINARY, programs.c_write_ordinary, 1),
-    (names.REFUSED_ORDINARY, api.refused(api.write_ordinary), 1),
+ORDINARY_WRITES: tuple[Row, ...] = (
+    (names.REFUSED, SCSIUSB, api.refused(api.write), 1),
+    (names.C_ORDINARY, C, programs.on_usb("write", "ordinary"), 1),
+    (names.REFUSED_ORDINARY, SCSIUSB, api.refused(api.write_ordinary), 1),
 )
-RANDOM: tuple[tuple[str, Way], ...] = (
-    (names.SCSIUSB, api.read),
-    (names.PREAD, programs.pread),
-    (names.C, programs.c_read),
-    (names.ORDINARY, api.read_ordinary),
-    (names.PYUSB, plain.read),
+RANDOM: tuple[Row, ...] = (
+    (names.SCSIUSB, SCSIUSB, api.read, 1),
+    (names.PREAD, KERNEL, programs.pread, 1),
+    (names.C, C, programs.on_usb("read", "device"), 1),
+    (names.ORDINARY, SCSIUSB, api.read_ordinary, 1),
+    (names.PYUSB, PYUSB, plain.read, 1),
 )
-SEQUENTIAL = (
-    ("read, stick", "stick", {"sequential": READS, "ordinary": ORDINARY_READS}, 1),
-    ("read, gadget", "gadget", {"sequential": READS, "ordinary": ORDINARY_READS}, SLOW),
-    ("write, stick", "scratch", {"sequential": WRITES, "ordinary": ORDINARY_WRITES}, 1),
-    ("write, gadget", "gadget", {"sequential": WRITES, "ordinary": ORDINARY_WRITES}, SLOW),
+CLI_READS: tuple[Row, ...] = (
+    (names.CLI, SCSIUSB, cli.read, 1),
+    (names.DD, KERNEL, cli.dd_read, 1),
 )
+CLI_WRITES: tuple[Row, ...] = (
+    (names.CLI, SCSIUSB, cli.write, 1),
+    (names.DD, KERNEL, cli.dd_write, 1),
+)
+ROWS = {
+    "sequential": (("read", READS), ("write", WRITES)),
+    "ordinary": (("read", ORDINARY_READS), ("write", ORDINARY_WRITES)),
+    "random": (("random 4 KiB read", RANDOM),),
+    "cli": (("read to a file", CLI_READS), ("write from a file", CLI_WRITES)),
+}
+DEVICES = (("stick", 1), ("gadget", SLOW))  # and the share of the work that they do
 
 
 @dataclass(frozen=True)
@@ -68,40 +82,57 @@ class Case:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is done."""
+    """How much is done in a round, and into how many turns it is cut."""
 
-    sequential: int = 128 * MIB
+    sequential: int = 256 * MIB
     random: int = 2000
+    turns: int = 8
+    processes: int = 4  # the turns of the command line, each of which is a process
     many: int = 512 * MIB
-    many_least: int = 256 * MIB  # of each device: sixteen processes of dd do not start together
+    many_least: int = 256 * MIB  # of each device
     huge: int = 10 << 30
 
 
-QUICK = Extent(sequential=32 * MIB, random=300, many=128 * MIB, many_least=64 * MIB, huge=1 << 30)
+QUICK = Extent(sequential=64 * MIB, random=400, turns=4, processes=2, many=128 * MIB, many_least=64 * MIB, huge=1 << 30)
+
+
+def subjects(part: str, extent: Extent) -> Iterator[Subject]:
+    """What is measured in turns."""
+    for title, rows in ROWS.get(part, ()):
+        if part == "cli":
+            yield _by_processes(_contestants(title, "stick", rows), extent)
+            continue
+        for device, less in DEVICES:
+            contestants = _contestants(f"{title}, {device}", device, rows)
+            make = _scattered if part == "random" else _sequential
+            yield make(contestants, extent, less)
+
+
+def _contestants(subject: str, device: str, rows: tuple[Row, ...]) -> Contestants:
+    return tuple(
+        Contestant(key(subject, name), zoo()[f"{device}-{owner}"].units[0], way, share)
+        for name, owner, way, share in rows
+    )
+
+
+def _sequential(contestants: Contestants, extent: Extent, less: int) -> Subject:
+    slices = partial(sequential, contestants[0].unit, extent.sequential // less, extent.turns)
+    return Subject(contestants, MIB, slices, throughput)
+
+
+def _scattered(contestants: Contestants, extent: Extent, less: int) -> Subject:
+    slices = partial(scattered, contestants[0].unit, extent.random // less, extent.turns)
+    return Subject(contestants, SMALL, slices, latency)
+
+
+def _by_processes(contestants: Contestants, extent: Extent) -> Subject:
+    """A slice is one command, as it were: what one process does."""
+    size = extent.sequential // extent.processes
+    slices = partial(sequential, contestants[0].unit, extent.sequential, extent.processes, size)
+    return Subject(contestants, size, slices, cli.figures)
 
 
 def cases(part: str, extent: Extent) -> Iterator[Case]:
-    if part in ("sequential", "ordinary"):
-        yield from _sequential(part, extent)
-    elif part == "random":
-        yield from _random(extent)
-    else:
+    """What is measured as a whole, each by itself."""
+    if part not in ROWS:
         yield from import_module(f"benchkit.{part}").cases(extent)
-
-
-def _sequential(part: str, extent: Extent) -> Iterator[Case]:
-    for subject, device, ways, less in SEQUENTIAL:
-        work = sequential(zoo()[device].units[0], extent.sequential // less)
-        for name, way, share in ways[part]:
-            yield Case(key(subject, name), _measured(way, work.part(share), throughput))
-
-
-def _random(extent: Extent) -> Iterator[Case]:
-    for device in ("stick", "gadget"):
-        work = scattered(zoo()[device].units[0], extent.random)
-        for name, way in RANDOM:
-            yield Case(key(f"random 4 KiB read, {device}", name), _measured(way, work, latency))
-
-
-def _measured(way: Way, work: Work, figures: Callable[[Timing], Figures]) -> Callable[[], Figures]:
-    return lambda: figures(way(work))

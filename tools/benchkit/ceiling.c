@@ -1,9 +1,10 @@
 /* What C reaches on the same device with the same libusb, and what a plain pread reaches on the kernel's block device.
  *
- *   ceiling read|write LIBUSB BUS DEVICE IN OUT device|ordinary SIZE LBAS
- *   ceiling pread NODE SIZE LBAS
+ *   ceiling read|write LIBUSB BUS DEVICE IN OUT device|ordinary SIZE
+ *   ceiling pread NODE SIZE
  *
- * One command of SIZE bytes for each address in the file LBAS (32-bit numbers, as the machine has them), one at a time.
+ * For each line on standard input, "WARMING FILE": one command of SIZE bytes for each address in the file (32-bit
+ * numbers, as the machine has them), one at a time, the first WARMING of them once before, without being timed.
  * Prints a JSON object: bytes, seconds, and the 50th and 99th percentile of the commands' microseconds.
  */
 #define _GNU_SOURCE
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT = 30000, TRIES = 3, WARMING = 32 };
+enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT = 30000, TRIES = 3, LINE = 4096 };
 enum { READ_10 = 0x28, WRITE_10 = 0x2A, DATA_IN = 0x80 };
 
 typedef struct libusb_context libusb_context;
@@ -109,11 +110,11 @@ static struct list read_list(const char *path) {
 }
 
 /* Times the commands one by one, and all of them together. */
-static void measure(void (*command)(void *, uint32_t), void *on, const struct list *list, uint32_t size) {
+static void measure(void (*command)(void *, uint32_t), void *on, const struct list *list, uint32_t size, size_t warming) {
     double *each = calloc(list->length, sizeof *each);
     if (each == NULL)
         fail("calloc", ENOMEM);
-    for (size_t i = 0; i < list->length && i < WARMING; i++)
+    for (size_t i = 0; i < list->length && i < warming; i++)
         command(on, list->lbas[i]);
     double began = microseconds(), last = began;
     for (size_t i = 0; i < list->length; i++) {
@@ -125,7 +126,19 @@ static void measure(void (*command)(void *, uint32_t), void *on, const struct li
     qsort(each, list->length, sizeof *each, ascending);
     printf("{\"bytes\": %zu, \"seconds\": %.6f, \"p50\": %.1f, \"p99\": %.1f}\n", list->length * size,
            (last - began) / 1e6, each[(list->length - 1) / 2], each[(list->length - 1) * 99 / 100]);
+    fflush(stdout);
     free(each);
+}
+
+static void serve(void (*command)(void *, uint32_t), void *on, uint32_t size) {
+    char line[LINE], *path;
+    while (fgets(line, sizeof line, stdin) != NULL) {
+        size_t warming = strtoul(line, &path, 10);
+        line[strcspn(line, "\n")] = 0;
+        struct list list = read_list(path + 1);
+        measure(command, on, &list, size, warming);
+        free(list.lbas);
+    }
 }
 
 static void load(const char *path) {
@@ -206,9 +219,9 @@ static void prepare_cbw(struct stick *stick) {
 static int on_usb(char **words) {
     int device_memory = strcmp(words[7], "device") == 0;
     uint32_t size = (uint32_t)strtoul(words[8], NULL, 0);
-    struct list list = read_list(words[9]);
     libusb_context *context;
-    struct stick stick = {.size = size, .opcode = strcmp(words[1], "write") == 0 ? WRITE_10 : READ_10};
+    int opcode = strcmp(words[1], "write") == 0 ? WRITE_10 : READ_10;
+    struct stick stick = {.size = size};
     load(words[2]);
     int code = usb.init(&context);
     if (code < 0)
@@ -224,13 +237,19 @@ static int on_usb(char **words) {
     stick.cbw = wrappers;
     stick.csw = wrappers + 1024;
     stick.data = allocate(&stick, device_memory, size);
+    stick.opcode = READ_10; /* what the unit has to tell first */
     prepare_cbw(&stick);
-    for (int i = 0; i < TRIES && exchange(&stick, list.lbas[0]) != 0; i++)
+    for (int i = 0; i < TRIES && exchange(&stick, 0) != 0; i++)
         ;
-    measure(command, &stick, &list, size);
+    stick.opcode = opcode;
+    prepare_cbw(&stick);
+    serve(command, &stick, size);
     if (device_memory) {
         usb.dev_mem_free(stick.handle, stick.data, size);
         usb.dev_mem_free(stick.handle, wrappers, PAGE);
+    } else {
+        free(stick.data);
+        free(wrappers);
     }
     usb.release_interface(stick.handle, 0);
     usb.close(stick.handle);
@@ -246,21 +265,21 @@ static void read_block(void *on, uint32_t lba) {
 }
 
 static int on_kernel(char **words) {
-    struct list list = read_list(words[4]);
     struct file file = {.descriptor = open(words[2], O_RDONLY | O_DIRECT), .size = (uint32_t)strtoul(words[3], NULL, 0)};
     file.data = aligned_alloc(PAGE, file.size);
     if (file.descriptor < 0 || file.data == NULL)
         fail(words[2], errno);
-    read_block(&file, list.lbas[0]);
-    measure(read_block, &file, &list, file.size);
+    serve(read_block, &file, file.size);
+    free(file.data);
+    close(file.descriptor);
     return 0;
 }
 
 int main(int count, char **words) {
-    if (count == 10 && (strcmp(words[1], "read") == 0 || strcmp(words[1], "write") == 0))
+    if (count == 9 && (strcmp(words[1], "read") == 0 || strcmp(words[1], "write") == 0))
         return on_usb(words);
-    if (count == 5 && strcmp(words[1], "pread") == 0)
+    if (count == 4 && strcmp(words[1], "pread") == 0)
         return on_kernel(words);
-    fputs("ceiling read|write LIBUSB BUS DEVICE IN OUT device|ordinary SIZE LBAS\nceiling pread NODE SIZE LBAS\n", stderr);
+    fputs("ceiling read|write LIBUSB BUS DEVICE IN OUT device|ordinary SIZE\nceiling pread NODE SIZE\n", stderr);
     return 2;
 }

@@ -1,70 +1,94 @@
-"""The command line beside dd: a file on tmpfs out of the device and back onto it."""
+"""The command line beside dd: a file on tmpfs out of the device and back onto it, a process for each slice."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from labkit.host import VENV
 
 from benchkit import names, programs
-from benchkit.cases import Case, Extent, Figures
-from benchkit.names import key
-from benchkit.work import MIB, Timing
-from tests.kernel.machine import Unit, zoo
+from benchkit.work import MIB, Runner, Slice, Timing
+from tests.kernel.machine import Unit
 
 PROGRAM = VENV / "bin" / "scsiusb"
 FOLDER = Path(tempfile.gettempdir())  # the guest's is in memory
-READ = "read to a file"
-WRITE = "write from a file"
 
 
-def cases(extent: Extent) -> Iterator[Case]:
-    size = extent.sequential
-    stick, scratch = (zoo()[name].units[0] for name in ("stick", "scratch"))
-    yield Case(key(READ, names.CLI), lambda: _timed(_read, stick, size))
-    yield Case(key(READ, names.DD), lambda: _timed(_dd_read, stick, size))
-    yield Case(key(WRITE, names.CLI), lambda: _timed(_write, scratch, size))
-    yield Case(key(WRITE, names.DD), lambda: _timed(_dd_write, scratch, size))
-
-
-def _timed(way: Callable[[Unit, Path, int], tuple[float, float]], unit: Unit, size: int) -> Figures:
+def figures(timing: Timing) -> dict[str, float]:
     """Of the transfer alone and of the whole process, as Python takes its time to start in the guest."""
+    return {names.MBS: timing.speed, names.WALL: timing.whole}
+
+
+@contextmanager
+def read(unit: Unit, size: int) -> Iterator[Runner]:
+    with _path() as path:
+        yield partial(_read, unit, path)
+
+
+@contextmanager
+def write(unit: Unit, size: int) -> Iterator[Runner]:
+    with _path() as path:
+        yield partial(_write, unit, programs.file_of(size, path))
+
+
+@contextmanager
+def dd_read(unit: Unit, size: int) -> Iterator[Runner]:
+    with _path() as path:
+        yield partial(_dd_read, programs.node(unit), path)
+
+
+@contextmanager
+def dd_write(unit: Unit, size: int) -> Iterator[Runner]:
+    with _path() as path:
+        yield partial(_dd_write, programs.node(unit), programs.file_of(size, path))
+
+
+@contextmanager
+def _path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
-        seconds, wall = way(unit, Path(folder) / "image", size)
-    return {names.MBS: size / 1e6 / seconds, names.WALL: wall}
+        yield Path(folder) / "image"
 
 
-def _read(unit: Unit, path: Path, size: int) -> tuple[float, float]:
+def _read(unit: Unit, path: Path, piece: Slice) -> Timing:
+    path.unlink(missing_ok=True)
+    blocks = piece.bytes // unit.block_size
+    return _scsiusb(unit, piece, "read", "--lba", piece.lbas[0], "--blocks", blocks, "-o", path)
+
+
+def _write(unit: Unit, path: Path, piece: Slice) -> Timing:
+    return _scsiusb(unit, piece, "write", "--lba", piece.lbas[0], "-i", path, "--yes")
+
+
+def _scsiusb(unit: Unit, piece: Slice, command: str, *words: object) -> Timing:
+    """Returns when the kernel has the device back, and has looked at it: dd comes next."""
     address = unit.device.wait().address
-    return _scsiusb("read", address, "--lba", 0, "--blocks", size // unit.block_size, "-o", path)
-
-
-def _write(unit: Unit, path: Path, size: int) -> tuple[float, float]:
-    programs.file_of(size, path)
-    return _scsiusb("write", unit.device.wait().address, "--lba", 0, "-i", path, "--yes")
-
-
-def _scsiusb(*words: object) -> tuple[float, float]:
     began = time.perf_counter()
-    said, _ = programs.run([PROGRAM, *words, "--json"])
-    wall = time.perf_counter() - began
-    return float(json.loads(said)["seconds"]), wall
+    said, _ = programs.run([PROGRAM, command, address, *words, "--json"])
+    whole = time.perf_counter() - began
+    programs.node(unit)
+    return Timing(piece.bytes, float(json.loads(said)["seconds"]), whole=whole)
 
 
-def _dd_read(unit: Unit, path: Path, size: int) -> tuple[float, float]:
-    return _dd(f"if={programs.node(unit)}", f"of={path}", "iflag=direct", f"count={size // MIB}")
+def _dd_read(node: Path, path: Path, piece: Slice) -> Timing:
+    path.unlink(missing_ok=True)
+    return _dd(piece, f"if={node}", f"of={path}", "iflag=direct", f"skip={_first(piece)}")
 
 
-def _dd_write(unit: Unit, path: Path, size: int) -> tuple[float, float]:
-    programs.file_of(size, path)
-    return _dd(f"if={path}", f"of={programs.node(unit)}", "oflag=direct", "conv=fsync")
+def _dd_write(node: Path, path: Path, piece: Slice) -> Timing:
+    return _dd(piece, f"if={path}", f"of={node}", "oflag=direct", "conv=fsync", f"seek={_first(piece)}")
 
 
-def _dd(*words: str) -> tuple[float, float]:
+def _first(piece: Slice) -> int:
+    return piece.lbas[0] * programs.SECTOR // MIB
+
+
+def _dd(piece: Slice, *words: str) -> Timing:
     began = time.perf_counter()
-    timing: Timing = programs.dd(*words, f"bs={MIB}")
-    return timing.seconds, time.perf_counter() - began
+    timing = programs.dd(*words, f"bs={MIB}", f"count={piece.bytes // MIB}")
+    return Timing(timing.bytes, timing.seconds, whole=time.perf_counter() - began)

@@ -1,34 +1,24 @@
-"""The part that runs in the guest: every case once in each round, a JSON object a line for whoever started it."""
+"""The part that runs in the guest: a JSON object a line, for whoever started it, for each figure of each round."""
 
 from __future__ import annotations
 
 import json
 import platform
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import scsiusb
-from benchkit.cases import QUICK, Case, Extent, cases
-from benchkit.programs import ProgramFailed
-
-FAILURES = (
-    scsiusb.ScsiUsbError,
-    ProgramFailed,
-    OSError,
-    ValueError,
-    AssertionError,
-    subprocess.SubprocessError,
-    LookupError,
-    RuntimeError,
-)
+from benchkit.cases import QUICK, Case, Extent, cases, subjects
+from benchkit.turns import FAILURES, Result, Subject, contest
 
 
 def measure(parts: Sequence[str], rounds: int, quick: bool) -> None:
     _print(machine={"guest kernel": platform.release(), "python": platform.python_version()})
     extent = QUICK if quick else Extent()
+    for part in parts:
+        for subject in subjects(part, extent):
+            _contest(subject, rounds)
     todo = [case for part in parts for case in cases(part, extent)]
     for number in range(rounds):
         for case in todo:
@@ -36,18 +26,38 @@ def measure(parts: Sequence[str], rounds: int, quick: bool) -> None:
                 _measure(case, number, rounds)
 
 
-def _measure(case: Case, number: int, rounds: int) -> None:
+def _contest(subject: Subject, rounds: int) -> None:
+    """What fails outside all turns, as in closing, is told under the subject's name."""
     began = time.monotonic()
     try:
-        figures = case.run()
+        for result in contest(subject, rounds):
+            _tell(result, rounds, time.monotonic() - began)
     except FAILURES as error:
-        said = f"{type(error).__name__}: {error}"
-        _print(key=case.key, round=number, error=said)
+        title = subject.contestants[0].key.partition(":")[0]
+        _tell(Result(title, rounds - 1, error), rounds, time.monotonic() - began)
+
+
+def _measure(case: Case, number: int, rounds: int) -> None:
+    began = time.monotonic()
+    outcome: Mapping[str, float] | Exception
+    try:
+        outcome = case.run()
+    except FAILURES as error:
+        outcome = error
+    _tell(Result(case.key, number, outcome), rounds, time.monotonic() - began)
+
+
+def _tell(result: Result, rounds: int, seconds: float) -> None:
+    """On both streams: for a program and for people."""
+    outcome = result.outcome
+    if isinstance(outcome, Exception):
+        said = f"{type(outcome).__name__}: {outcome}"
+        _print(key=result.key, round=result.number, error=said)
     else:
-        said = ", ".join(f"{value:.1f} {measure}" for measure, value in figures.items())
-        _print(key=case.key, round=number, figures=figures)
-    seconds = time.monotonic() - began
-    print(f"round {number + 1} of {rounds}, {seconds:4.1f} s: {case.key}: {said}", file=sys.stderr, flush=True)
+        said = ", ".join(f"{value:.1f} {measure}" for measure, value in outcome.items())
+        _print(key=result.key, round=result.number, figures=outcome)
+    line = f"round {result.number + 1} of {rounds}, {seconds:4.1f} s: {result.key}: {said}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def _print(**facts: Any) -> None:

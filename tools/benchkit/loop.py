@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libusb_package
 
 from benchkit import programs
-from benchkit.work import Work
+from benchkit.work import MIB, sequential
+from tests.kernel.machine import Unit
 
 READ_10 = 0x28
 DATA_IN = 0x80
@@ -58,6 +60,25 @@ class Timeval(ctypes.Structure):
 
 class LoopFailed(OSError):
     """libusb or a device said no."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is read of one of many devices."""
+
+    unit: Unit
+    size: int
+    lbas: Sequence[int]
+
+    @property
+    def bytes(self) -> int:
+        return self.size * len(self.lbas)
+
+
+def work(unit: Unit, total: int, size: int = MIB) -> Work:
+    """So many bytes from the start, in commands of a size."""
+    (piece,) = sequential(unit, total, 1, size)
+    return Work(unit, size, piece.lbas)
 
 
 @contextmanager

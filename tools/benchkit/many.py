@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 import scsiusb
 from benchkit import loop, names, programs
 from benchkit.cases import Case, Extent, Figures
+from benchkit.loop import Work
 from benchkit.names import key
-from benchkit.work import MIB, Work, sequential
+from benchkit.work import MIB
 from tests.kernel.machine import zoo
 
 COUNTS = (1, 2, 4, 8, 16)
@@ -46,7 +48,7 @@ class Outcome:
 def cases(extent: Extent) -> Iterator[Case]:
     for count in COUNTS:
         size = max(extent.many_least, extent.many // count)
-        works = [sequential(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
+        works = [loop.work(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
         for way, run in WAYS:
             subject = f"{count} device{'s' * (count > 1)}"
             yield Case(key(subject, way), partial(_figures, run, works))
@@ -104,22 +106,36 @@ def _read(disk: scsiusb.Disk, work: Work) -> None:
 
 
 def _stream(disk: scsiusb.Disk, work: Work) -> None:
-    with disk.reading(work.lbas[0], work.blocks) as pieces:
+    with disk.reading(work.lbas[0], work.bytes // disk.block_size) as pieces:
         for _ in pieces:
             pass
 
 
 def _dds(works: Sequence[Work]) -> Outcome:
-    """Counted in dd's favour: as if all had begun together, though each is started after another."""
+    """All begin together, when the last one is there."""
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(_stopped_dd(work)) for work in works]
+        for process in waiting:
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        began, cpu = time.perf_counter(), _busy()
+        for process in waiting:
+            process.send_signal(signal.SIGCONT)
+        said = [process.communicate(timeout=programs.PATIENCE)[1] for process in waiting]
+        seconds, cpu = time.perf_counter() - began, _busy() - cpu
+    return _outcome(works, seconds, [programs.dd_seconds(text)[1] for text in said], cpu)
+
+
+@contextmanager
+def _stopped_dd(work: Work) -> Iterator[subprocess.Popen[str]]:
+    """A process that stops itself, and becomes dd when it may go on."""
+    words = [f"if={work.unit.node}", "of=/dev/null", "iflag=direct", f"bs={work.size}", f"count={len(work.lbas)}"]
+    command = ["sh", "-c", 'kill -STOP $$; exec dd "$@"', "sh", *words]
     environment = {**os.environ, "LC_ALL": "C"}
-    words = ["of=/dev/null", "iflag=direct", f"bs={MIB}"]
-    commands = [["dd", f"if={work.unit.node}", *words, f"count={len(work.lbas)}"] for work in works]
-    cpu = _busy()
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
-    said = [process.communicate(timeout=programs.PATIENCE)[1] for process in running]
-    cpu = _busy() - cpu
-    each = [programs.dd_seconds(text)[1] for text in said]
-    return _outcome(works, max(each), each, cpu)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _loop(works: Sequence[Work]) -> Outcome:
@@ -135,7 +151,7 @@ def _by_loop(
 ) -> Outcome:
     """In smaller commands where usbfs would not grant all of them memory at once."""
     size = MIB if len(works) * MIB <= LOOP_MEMORY else MIB // 2
-    works = [sequential(work.unit, work.bytes, size) for work in works]
+    works = [loop.work(work.unit, work.bytes, size) for work in works]
     with ExitStack() as stack:
         context = stack.enter_context(loop.context())
         sticks = [stack.enter_context(loop.opened(context, work, kind)) for work in works]

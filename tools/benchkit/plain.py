@@ -13,29 +13,32 @@ import usb.core
 import usb.util
 
 from benchkit import programs
-from benchkit.work import Timing, Work, timed
+from benchkit.work import Runner, timed
+from tests.kernel.machine import Unit
 
 READ_10 = 0x28
 WRITE_10 = 0x2A
 TIMEOUT = 30000
 
 
-def read(work: Work) -> Timing:
-    with _stick(work) as stick:
-        return timed(work, stick.read)
+@contextmanager
+def read(unit: Unit, size: int) -> Iterator[Runner]:
+    with _stick(unit, size) as stick:
+        yield timed(stick.read)
 
 
-def write(work: Work) -> Timing:
-    with _stick(work) as stick:
-        return timed(work, stick.write, os.urandom(work.size))
+@contextmanager
+def write(unit: Unit, size: int) -> Iterator[Runner]:
+    with _stick(unit, size) as stick:
+        yield timed(stick.write, os.urandom(size))
 
 
 class _Stick:
-    def __init__(self, device: Any, endpoints: tuple[int, int], work: Work) -> None:
+    def __init__(self, device: Any, endpoints: tuple[int, int], size: int, block_size: int) -> None:
         self._device = device
         self._in, self._out = endpoints
-        self._size = work.size
-        self._blocks = work.size // work.unit.block_size
+        self._size = size
+        self._blocks = size // block_size
         self._tag = 0
 
     def read(self, lba: int) -> None:
@@ -61,16 +64,16 @@ class _Stick:
 
 
 @contextmanager
-def _stick(work: Work) -> Iterator[_Stick]:
-    folder = work.unit.device.wait().folder
+def _stick(unit: Unit, size: int) -> Iterator[_Stick]:
+    folder = unit.device.wait().folder
     bus, number = (int((folder / name).read_text()) for name in ("busnum", "devnum"))
     backend = libusb_package.get_libusb1_backend()
     device = usb.core.find(backend=backend, custom_match=lambda d: (d.bus, d.address) == (bus, number))
-    endpoints = programs.endpoints(work.unit)
+    endpoints = programs.endpoints(unit)
     device.detach_kernel_driver(0)
     usb.util.claim_interface(device, 0)
     try:
-        yield _Stick(device, endpoints, work)
+        yield _Stick(device, endpoints, size, unit.block_size)
     finally:
         usb.util.release_interface(device, 0)
         device.attach_kernel_driver(0)

@@ -7,17 +7,21 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
-from functools import cache
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import libusb_package
 
 from benchkit.compiled import CEILING
-from benchkit.work import MIB, Timing, Work
+from benchkit.work import MIB, Runner, Slice, Timing, Way
 from tests.kernel.machine import Unit
 
 PATIENCE = 600  # seconds
+SECTOR = 512  # bytes: the sticks' blocks
 DD_SAID = re.compile(r"(\d+) bytes .* copied, ([0-9.e+-]+) s")
 SG_DD_SAID = re.compile(r"time to transfer data.*?([0-9.]+) secs")
 
@@ -61,52 +65,57 @@ def dd(*words: object) -> Timing:
     return Timing(*dd_seconds(said))
 
 
-def dd_read(work: Work) -> Timing:
-    return dd(f"if={node(work.unit)}", "of=/dev/null", "iflag=direct", f"bs={work.size}", f"count={len(work.lbas)}")
+@contextmanager
+def dd_read(unit: Unit, size: int) -> Iterator[Runner]:
+    disk = node(unit)
+    yield lambda piece: dd(f"if={disk}", "of=/dev/null", "iflag=direct", *_place(unit, piece, "skip"))
 
 
-def dd_write(work: Work) -> Timing:
-    return dd("if=/dev/zero", f"of={node(work.unit)}", "oflag=direct", f"bs={work.size}", f"count={len(work.lbas)}")
+@contextmanager
+def dd_write(unit: Unit, size: int) -> Iterator[Runner]:
+    disk = node(unit)
+    yield lambda piece: dd("if=/dev/zero", f"of={disk}", "oflag=direct", *_place(unit, piece, "seek"))
 
 
-def sg_dd_read(work: Work) -> Timing:
-    node(work.unit)
-    size = work.unit.block_size
-    words = [f"if={work.unit.sg}", "of=/dev/null", f"bs={size}", f"bpt={work.size // size}", f"count={work.blocks}"]
-    _, said = run(["sg_dd", *words, "time=1"])
+def _place(unit: Unit, piece: Slice, skip: str) -> tuple[str, str, str]:
+    first = piece.lbas[0] * unit.block_size // piece.size
+    return f"bs={piece.size}", f"count={len(piece.lbas)}", f"{skip}={first}"
+
+
+@contextmanager
+def sg_dd_read(unit: Unit, size: int) -> Iterator[Runner]:
+    node(unit)
+    yield partial(_sg_dd, unit)
+
+
+def _sg_dd(unit: Unit, piece: Slice) -> Timing:
+    block = unit.block_size
+    words = [f"bs={block}", f"bpt={piece.size // block}", f"skip={piece.lbas[0]}", f"count={piece.bytes // block}"]
+    _, said = run(["sg_dd", f"if={unit.sg}", "of=/dev/null", *words, "time=1"])
     found = SG_DD_SAID.search(said)
     if found is None:
         raise ProgramFailed(f"sg_dd says nothing of seconds: {said!r}")
-    return Timing(work.bytes, float(found[1]))
+    return Timing(piece.bytes, float(found[1]))
 
 
-def c_read(work: Work) -> Timing:
-    return _on_usb("read", "device", work)
+@contextmanager
+def pread(unit: Unit, size: int) -> Iterator[Runner]:
+    with _ceiling("pread", node(unit), size) as run:
+        yield run
 
 
-def c_read_ordinary(work: Work) -> Timing:
-    return _on_usb("read", "ordinary", work)
+def on_usb(what: str, memory: str) -> Way:
+    """C on libusb: "read" or "write", into or out of memory of the "device", or "ordinary"."""
 
+    @contextmanager
+    def opening(unit: Unit, size: int) -> Iterator[Runner]:
+        folder = unit.device.wait().folder
+        place = [(folder / name).read_text().strip() for name in ("busnum", "devnum")]
+        library = libusb_package.get_library_path()
+        with _ceiling(what, library, *place, *map(hex, endpoints(unit)), memory, size) as run:
+            yield run
 
-def c_write(work: Work) -> Timing:
-    return _on_usb("write", "device", work)
-
-
-def c_write_ordinary(work: Work) -> Timing:
-    return _on_usb("write", "ordinary", work)
-
-
-def pread(work: Work) -> Timing:
-    with work.addresses() as path:
-        return _c(["pread", node(work.unit), work.size, path])
-
-
-def _on_usb(what: str, memory: str, work: Work) -> Timing:
-    folder = work.unit.device.wait().folder
-    place = [(folder / name).read_text().strip() for name in ("busnum", "devnum")]
-    library = libusb_package.get_library_path()
-    with work.addresses() as path:
-        return _c([what, library, *place, *map(hex, endpoints(work.unit)), memory, work.size, path])
+    return opening
 
 
 def endpoints(unit: Unit) -> tuple[int, int]:
@@ -115,14 +124,35 @@ def endpoints(unit: Unit) -> tuple[int, int]:
     return next(e for e in found if e & 0x80), next(e for e in found if not e & 0x80)
 
 
-def _c(words: Sequence[object]) -> Timing:
-    said, _ = run([_ceiling(), *words])
+@contextmanager
+def _ceiling(*words: object) -> Iterator[Runner]:
+    """Our program in C, which waits for work until it is left."""
+    command = [str(word) for word in (_program(), *words)]
+    pipe = subprocess.PIPE
+    with (
+        TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process,
+    ):
+        yield partial(_slice_in_c, process, Path(folder) / "lbas")
+
+
+def _slice_in_c(process: subprocess.Popen[str], path: Path, piece: Slice) -> Timing:
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    path.write_bytes(array("I", piece.lbas).tobytes())
+    with suppress(BrokenPipeError):  # past the buffer, which would be written again when it is closed
+        os.write(process.stdin.fileno(), f"{piece.warming} {path}\n".encode())
+    said = process.stdout.readline()
+    if not said:
+        status = process.wait(PATIENCE)
+        raise ProgramFailed(f"the program in C: status {status}: {_last_line(process.stderr.read())}")
     return Timing(**json.loads(said))
 
 
 @cache
-def _ceiling() -> Path:
-    """The program, where the guest reads it quickly."""
+def _program() -> Path:
+    """Where the guest reads it quickly."""
     return Path(shutil.copy(CEILING, "/tmp/ceiling"))
 
 

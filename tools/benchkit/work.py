@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import tempfile
+import statistics
 import time
-from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchkit import names
 from tests.kernel.machine import Unit
@@ -17,17 +15,21 @@ from tests.kernel.machine import Unit
 MIB = 1 << 20
 SMALL = 4096
 SEED = 5
-WARMING = 32  # commands that are not timed, as many as in ceiling.c: the emulator translates what it has not met yet
+WARMING = 8  # small commands that are not timed: another way had the machine before
 
 
 @dataclass(frozen=True)
 class Timing:
-    """`p50` and `p99` are of the single commands, in microseconds; 0 where nobody can tell."""
+    """`p50` and `p99` are of the single commands, in microseconds; `whole`, in seconds, is of a process with its start.
+
+    0 where nobody can tell.
+    """
 
     bytes: int
     seconds: float
     p50: float = 0
     p99: float = 0
+    whole: float = 0
 
     @property
     def speed(self) -> float:
@@ -35,62 +37,76 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Work:
-    """On a unit whose content may be overwritten if it is done by writing."""
+class Slice:
+    """Commands of `size` bytes at these addresses, the first `warming` of them once before, without being timed."""
 
-    unit: Unit
     size: int
     lbas: Sequence[int]
+    warming: int = 0
 
     @property
     def bytes(self) -> int:
         return self.size * len(self.lbas)
 
-    @property
-    def blocks(self) -> int:
-        """Of all commands together."""
-        return self.bytes // self.unit.block_size
-
-    def part(self, share: int) -> Work:
+    def part(self, share: int) -> Slice:
         """The first of the commands, for what is slow."""
-        return Work(self.unit, self.size, self.lbas[: max(1, len(self.lbas) // share)])
-
-    @contextmanager
-    def addresses(self) -> Iterator[Path]:
-        """The addresses in a file, as the program in C reads them."""
-        with tempfile.NamedTemporaryFile() as file:
-            array("I", self.lbas).tofile(file)
-            file.flush()
-            yield Path(file.name)
+        return Slice(self.size, self.lbas[: max(1, len(self.lbas) // share)], self.warming)
 
 
-def sequential(unit: Unit, total: int, size: int = MIB) -> Work:
+Runner = Callable[[Slice], Timing]
+Way = Callable[[Unit, int], AbstractContextManager[Runner]]
+"""Opens a unit for commands of a size, and lends what runs slices of them."""
+
+
+def sequential(unit: Unit, total: int, slices: int, size: int = MIB) -> Iterator[Slice]:
+    """So many bytes from the start, and again from the start where the unit ends."""
     blocks = size // unit.block_size
-    return Work(unit, size, range(0, min(total, unit.size) // unit.block_size, blocks))
+    commands = total // size // slices
+    places = unit.size // size // commands
+    for number in range(slices):
+        first = number % places * commands * blocks
+        yield Slice(size, range(first, first + commands * blocks, blocks))
 
 
-def scattered(unit: Unit, commands: int, size: int = SMALL) -> Work:
+def scattered(unit: Unit, commands: int, slices: int, size: int = SMALL) -> Iterator[Slice]:
     """The same addresses each time."""
     choice = random.Random(SEED)
     blocks = size // unit.block_size
-    return Work(unit, size, [choice.randrange(unit.size // size) * blocks for _ in range(commands)])
+    for _ in range(slices):
+        lbas = [choice.randrange(unit.size // size) * blocks for _ in range(commands // slices)]
+        yield Slice(size, lbas, WARMING)
 
 
-def timed(work: Work, command: Callable[..., object], *arguments: object) -> Timing:
-    """Calls `command(lba, *arguments)` for each address, the first few once before that."""
-    for lba in work.lbas[:WARMING]:
-        command(lba, *arguments)
-    each = []
-    clock = time.perf_counter
-    began = last = clock()
-    for lba in work.lbas:
-        command(lba, *arguments)
-        now = clock()
-        each.append(now - last)
-        last = now
-    each.sort()
-    p50, p99 = (each[(len(each) - 1) * percent // 100] * 1e6 for percent in (50, 99))
-    return Timing(work.bytes, last - began, p50, p99)
+def timed(command: Callable[..., object], *arguments: object) -> Runner:
+    """Calls `command(lba, *arguments)` for each address."""
+
+    def run(piece: Slice) -> Timing:
+        for lba in piece.lbas[: piece.warming]:
+            command(lba, *arguments)
+        each = []
+        clock = time.perf_counter
+        began = last = clock()
+        for lba in piece.lbas:
+            command(lba, *arguments)
+            now = clock()
+            each.append(now - last)
+            last = now
+        each.sort()
+        p50, p99 = (each[(len(each) - 1) * percent // 100] * 1e6 for percent in (50, 99))
+        return Timing(piece.bytes, last - began, p50, p99)
+
+    return run
+
+
+def together(timings: Sequence[Timing]) -> Timing:
+    """Of the slices of a round; the percentiles are the median slice's, `whole` is the mean."""
+    return Timing(
+        sum(timing.bytes for timing in timings),
+        sum(timing.seconds for timing in timings),
+        statistics.median(timing.p50 for timing in timings),
+        statistics.median(timing.p99 for timing in timings),
+        statistics.mean(timing.whole for timing in timings),
+    )
 
 
 def throughput(timing: Timing) -> dict[str, float]:

@@ -131,7 +131,7 @@ zoo() {
     over "$SITE" python/site
     wait
     modules libcomposite usb_f_mass_storage
-    modprobe dummy_hcd is_super_speed=Y num=2 || die "no dummy_hcd"
+    modprobe dummy_hcd is_super_speed=Y num="$(grep -c ^gadget_plug $LAB/gadgets)" || die "no dummy_hcd"
     mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
     mkdir -p /run/gadgets
     mount -t tmpfs -o size=256M none /run/gadgets

@@ -98,12 +98,13 @@ ZOO = (
 )
 
 
-# For measuring: few kinds, of a size that takes a while, and many of one kind.
+# For measuring: the same stick, and the same gadget, for each way to drive it, so that the ways can take turns
+# without anybody opening or closing anything; a huge one; and many of one kind.
+WAYS = ("kernel", "scsiusb", "c", "pyusb")
 BENCH = (
-    Device("stick", "usb-storage", (Unit(blocks=262144),)),
-    Device("scratch", "usb-storage", (Unit(blocks=262144),)),
+    *(Device(f"stick-{way}", "usb-storage", (Unit(blocks=262144),)) for way in WAYS),
+    *(Device(f"gadget-{way}", "gadget", (Unit(blocks=65536),)) for way in WAYS),
     Device("huge", "usb-storage", (Unit(blocks=10 * 1024 * MIB // 512, hollow=True),)),
-    Device("gadget", "gadget", (Unit(blocks=131072),)),
     *(
         Device(f"many-{n}", "usb-storage", (Unit(blocks=524288, hollow=True),), controller=CONTROLLERS[n % 2])
         for n in range(16)
