@@ -323,17 +323,14 @@ class Disk:
             buffer[:] = view
             self._on_medium(medium, command, buffer)
 
-    def overlapped(self, lba: int, view: memoryview) -> Overlapped | None:
-        """Begins to read blocks, one command's at most, in memory of `buffer`'s; whoever has many under way goes on.
+    def begin_reading(self, overlapped: Overlapped, lba: int, view: memoryview) -> bool:
+        """Begins to read blocks, one command's at most, into memory of `buffer`'s; whoever has many under way goes on.
 
-        None where only `readinto` will do.
+        False where only `readinto` will do.
         """
-        from scsiusb.overlapped import Overlapped
-
         medium = self._known or self._medium()
-        command = _read_command(medium, lba, _blocks_in_range(medium, lba, view))
-        finish = partial(self._on_medium, medium, command, view)
-        return Overlapped.begin(self.unit, command, view, medium.changes, finish)
+        command = _read_command(medium, lba, len(view) // medium.block_size)
+        return overlapped.begin(command, view, medium.changes, partial(self._on_medium, medium, command, view))
 
     def _on_medium(
         self,

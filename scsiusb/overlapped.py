@@ -1,4 +1,4 @@
-"""A READ under way whose phases are moved on by whoever looks after those of many devices in one thread."""
+"""READs of one device whose phases are moved on by whoever looks after those of many devices in one thread."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from scsiusb.errors import TransportError
 from scsiusb.manager.client import Client
 from scsiusb.scsi.block import BlockCommand
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import Completion
+from scsiusb.transport.base import GOOD, Completion
 from scsiusb.transport.phases import CBW_LENGTH, Phases
 from scsiusb.usb.backend import Code, Overlap, UsbError
 
@@ -22,81 +23,83 @@ Finish = Callable[[Callable[[], Completion]], None]
 class Overlapped:
     """Moves on what goes as it should; from anything else on, the command is waited for, as a single one is.
 
-    Keeps other commands from the device until it has ended, or was abandoned. For one thread alone.
+    One command at a time, which keeps others from the device until it has ended, or was abandoned. For one thread.
     """
 
-    def __init__(self, client: Client, overlap: Overlap, phases: Phases, conclude: Step, finish: Finish) -> None:
+    def __init__(self, unit: LogicalUnit, client: Client, overlap: Overlap) -> None:
+        self._unit = unit
         self._client = client
         self._overlap = overlap
-        self._phases = phases
-        self._conclude = conclude
-        self._finish = finish
+        self._phases: Phases | None = None  # of the command under way
+        self._cdb, self._timeout = b"", 0.0
+        self._finish: Finish | None = None
         self._transfer: Any = None
-        self._after: Callable[[Code, int], bool] | None = None
+        self._after: Callable[[Phases, Code, int], bool] | None = None
 
-    @classmethod
-    def begin(
-        cls, unit: LogicalUnit, command: BlockCommand, buffer: memoryview, changes: int, finish: Finish
-    ) -> Overlapped | None:
-        """None where the command cannot go this way, or not now.
+    @property
+    def is_under_way(self) -> bool:
+        return self._phases is not None
 
-        `changes`: the unit's `medium_changes` that its addresses mean. `finish` is called with what gives the
-        completion, when that is due, and raises what becomes of the command.
+    def begin(self, command: BlockCommand, buffer: memoryview, changes: int, finish: Finish) -> bool:
+        """False where the command cannot go this way, or not now. Else `proceed`, until that is True.
+
+        `changes`: the unit's `medium_changes` that its addresses mean. `finish` is called where there is more to say
+        than that all is here: with what gives the completion, or raises; and raises what becomes of the command.
         """
-        client = unit.transport
-        overlap = client.overlap if isinstance(client, Client) else None
-        if overlap is None:
-            return None
-        assert isinstance(client, Client)
-        cdb, timeout = command.cdb(), unit.timeout or command.timeout
-        phases = client.begin(unit.lun, cdb, command.direction, buffer, timeout)
+        unit, client = self._unit, self._client
+        self._cdb, self._timeout = command.cdb(), unit.timeout or command.timeout
+        phases = self._phases = client.begin(unit.lun, self._cdb, command.direction, buffer, self._timeout)
         if phases is None:
-            return None
-        begun = cls(client, overlap, phases, partial(client.conclude, cdb, timeout), finish)
+            return False
         if changes != unit.medium_changes:
-            begun.abandon()
-            return None
-        return begun
+            self.abandon()
+            return False
+        self._finish, self._after = finish, None
+        return True
 
     def proceed(self) -> bool:
         """Moves on, if it can, without waiting; True when the blocks are here. Raises as `Disk.readinto`."""
-        if self._after is None:
-            phases = self._phases
+        phases, after = self._phases, self._after
+        assert phases is not None
+        if after is None:
             return self._submit(phases.out, phases.cbw, self._after_cbw, phases.send)
-        answer = self._overlap.outcome(self._transfer)
+        overlap = self._overlap
+        overlap.handle_events()
+        answer = overlap.outcome(self._transfer)
         if answer is None:
-            if time.monotonic() < self._phases.deadline:
+            if time.monotonic() < phases.deadline:
                 return False
-            answer = self._overlap.cancel(self._transfer)
+            answer = overlap.cancel(self._transfer)
         self._transfer = None
-        return self._after(*answer)
+        return after(phases, *answer)
 
     def abandon(self) -> None:
-        """Ends it in the middle; the device is then recovered before its next command."""
+        """Ends what is under way, in the middle; the device is then recovered before its next command."""
         transfer, self._transfer = self._transfer, None
+        if self._phases is None:
+            return
+        self._phases = None
         try:
             if transfer is not None:
                 self._overlap.cancel(transfer)
         finally:
             self._client.release()
 
-    def _after_cbw(self, code: Code, count: int) -> bool:
-        phases = self._phases
+    def _after_cbw(self, phases: Phases, code: Code, count: int) -> bool:
         if code is OK and count == CBW_LENGTH and not phases.pause:
             return self._submit(phases.into, phases.data, self._after_data, phases.after_cbw, code, count)
         return self._end(phases.after_cbw, code, count)
 
-    def _after_data(self, code: Code, count: int) -> bool:
-        phases = self._phases
+    def _after_data(self, phases: Phases, code: Code, count: int) -> bool:
         if code is OK and count == len(phases.data):
             return self._submit(phases.into, phases.csw, self._after_csw, phases.after_data_in, code, count)
         return self._end(phases.after_data_in, code, count)
 
-    def _after_csw(self, code: Code, count: int) -> bool:
-        return self._end(self._phases.after_csw, code, count, len(self._phases.data))
+    def _after_csw(self, phases: Phases, code: Code, count: int) -> bool:
+        return self._end(phases.after_csw, code, count, len(phases.data))
 
     def _submit(
-        self, endpoint: int, buffer: memoryview, after: Callable[[Code, int], bool], instead: Step, *known: object
+        self, endpoint: int, buffer: memoryview, after: Callable[[Phases, Code, int], bool], instead: Step, *known: Any
     ) -> bool:
         """Begins a transfer; where that fails, `instead` is the step that does it, and what follows, in its own way."""
         try:
@@ -106,9 +109,22 @@ class Overlapped:
         self._after = after
         return False
 
-    def _end(self, step: Step, *known: object) -> bool:
+    def _end(self, step: Step, *known: Any) -> bool:
+        phases, self._phases = self._phases, None
+        assert phases is not None
+        assert self._finish is not None
         try:
-            self._finish(partial(self._conclude, step, *known))
+            try:
+                completion = self._client.conclude(self._cdb, self._timeout, step, *known)
+            except TransportError as error:
+                self._finish(partial(_raise, error))
+            else:
+                if completion != (GOOD, 0, len(phases.data)):
+                    self._finish(lambda: completion)
         finally:
             self._client.release()
         return True
+
+
+def _raise(error: Exception) -> Completion:
+    raise error

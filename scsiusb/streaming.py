@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from scsiusb import ledger
 from scsiusb.errors import MediumError
 from scsiusb.manager.client import Client
+from scsiusb.overlapped import Overlapped
 from scsiusb.transport.base import Transport
-from scsiusb.usb.backend import Overlap
 
 if TYPE_CHECKING:
     from scsiusb.disk import Disk
@@ -137,11 +137,14 @@ class Reading(_Stream):
         self.lba += len(self._load.piece) // self.block_size
         return self._load.piece
 
-    @property
-    def overlap(self) -> Overlap | None:
-        """For reading many streams in one thread; None where each needs its own."""
-        transport = self.disk.unit.transport
-        return transport.overlap if isinstance(transport, Client) else None
+    def overlapping(self) -> tuple[Overlapped, int] | None:
+        """For reading many streams in one thread, with the descriptor to poll; None where each needs its own."""
+        unit = self.disk.unit
+        overlap = unit.transport.overlap if isinstance(unit.transport, Client) else None
+        if overlap is None:
+            return None
+        assert isinstance(unit.transport, Client)
+        return Overlapped(unit, unit.transport, overlap), overlap.fileno()
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """What is still to be read from there on, or as much of it as the buffer has room for."""

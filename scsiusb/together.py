@@ -10,10 +10,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from scsiusb.errors import DeviceGone, MediumError, ScsiUsbError
-from scsiusb.overlapped import Overlapped
+from scsiusb.errors import MediumError, ScsiUsbError
 from scsiusb.streaming import PROMPT, Reading
-from scsiusb.usb.backend import Overlap
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE: Final = 100  # milliseconds between two looks at what may be overdue
@@ -45,7 +43,10 @@ class Together:
 
     def __enter__(self) -> Together:
         with ExitStack() as held:
-            begin = _polled if _can_be_polled(self._readings) else _threaded
+            ways = [reading.overlapping() for reading in self._readings]
+            descriptors = {way[1] for way in ways if way is not None}
+            # Two streams of one device would be in each other's way: it does one command at a time.
+            begin = _polled if len(descriptors) == len(ways) else _threaded
             self._parts = begin(self._readings, held)
             self._held = held.pop_all()
         return self
@@ -62,13 +63,6 @@ class Together:
         if self._parts is None:
             raise RuntimeError("use it in a `with`, which ends what is under way")
         return next(self._parts)
-
-
-def _can_be_polled(readings: Sequence[Reading]) -> bool:
-    """Not where two are of one device, which does one command at a time."""
-    overlaps = [reading.overlap for reading in readings]
-    descriptors = {overlap.fileno() for overlap in overlaps if overlap is not None}
-    return len(descriptors) == len(readings)
 
 
 def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Part]:
@@ -104,88 +98,67 @@ class _Lane:
     """One stream: what is under way, and what is ready."""
 
     def __init__(self, reading: Reading, held: ExitStack) -> None:
+        way = reading.overlapping()
+        assert way is not None
         self.reading = reading
+        self.descriptor = way[1]
+        self._overlapped = way[0]
+        self._disk, self._end, self._block_size = reading.disk, reading.end, reading.block_size
         self._at = reading.lba
         self._idle = reading.lend(held, BUFFERS)
-        self._ready: deque[tuple[memoryview, memoryview, ScsiUsbError | None]] = deque()
-        self._is_ended = False
-        self._current: Overlapped | None = None
+        self.ready: deque[tuple[memoryview, Part]] = deque()
         self._buffer = self._piece = NOTHING
 
     @property
-    def overlap(self) -> Overlap:
-        overlap = self.reading.overlap
-        if overlap is None:
-            raise DeviceGone(f"{self.reading.disk} was closed")
-        return overlap
-
-    @property
     def is_under_way(self) -> bool:
-        return self._current is not None
-
-    @property
-    def is_over(self) -> bool:
-        return not self._ready and self.is_idle
+        return self._overlapped.is_under_way
 
     @property
     def is_idle(self) -> bool:
         """Nothing more will happen on the bus."""
-        return self._current is None and (self._is_ended or self._at >= self.reading.end)
+        return self._at >= self._end and not self._overlapped.is_under_way
 
-    def begin(self) -> bool:
-        """Begins the next command, if there is one, and a buffer for it. Is something ready?"""
-        reading = self.reading
-        while self._current is None and self._idle and self._at < reading.end and not self._is_ended:
-            self._buffer = self._idle.pop()
-            self._piece = reading.cut(self._buffer, self._at)
+    def begin(self) -> None:
+        """Begins the next command, if there is one, and a buffer for it, and none is under way."""
+        overlapped = self._overlapped
+        while self._idle and self._at < self._end and not overlapped.is_under_way:
+            self._buffer = buffer = self._idle.pop()
+            self._piece = piece = self.reading.cut(buffer, self._at)
             try:
-                self._current = reading.disk.overlapped(self._at, self._piece)
-                if self._current is None:
-                    reading.disk.readinto(self._at, self._piece)
+                if not self._disk.begin_reading(overlapped, self._at, piece):
+                    self._disk.readinto(self._at, piece)
                     self._take()
-                else:
-                    self._proceed()
+                elif overlapped.proceed():
+                    self._take()
             except ScsiUsbError as error:
                 self._fail(error)
-        return bool(self._ready)
 
-    def advance(self) -> bool:
-        """Takes note of what has ended, and goes on. Is something ready?"""
+    def advance(self) -> None:
+        """Takes note of what has ended, and goes on."""
         try:
-            if self._current is not None:
-                self.overlap.handle_events()
-                self._proceed()
+            if not self._overlapped.is_under_way or not self._overlapped.proceed():
+                return
+            self._take()
         except ScsiUsbError as error:
             self._fail(error)
-        return self.begin()
-
-    def _proceed(self) -> None:
-        assert self._current is not None
-        if self._current.proceed():
-            self._current = None
-            self._take()
+        self.begin()
 
     def _take(self) -> None:
-        self._ready.append((self._buffer, self._piece, None))
-        self._at += len(self._piece) // self.reading.block_size
+        self.ready.append((self._buffer, Part(self.reading, self._piece)))
+        self._at += len(self._piece) // self._block_size
 
     def _fail(self, error: ScsiUsbError) -> None:
         """Behind what was read before; of a piece with a block that cannot be read, what stands before that."""
-        self._current, self._is_ended = None, True
+        good = 0
         if isinstance(error, MediumError):
             try:
                 good, error = self.reading.read_up_to(error, self._at, self._piece)
             except ScsiUsbError as another:
-                good, error = 0, another
-            if good:
-                self._ready.append((self._buffer, self._piece[: good * self.reading.block_size], None))
-        self._ready.append((NOTHING, NOTHING, error))
-
-    def deliver(self) -> tuple[memoryview, Part]:
-        """The buffer, which is to be given back, and what is in it."""
-        buffer, piece, error = self._ready.popleft()
-        self.reading.lba += len(piece) // self.reading.block_size
-        return buffer, Part(self.reading, piece, error)
+                error = another
+        if good:
+            self.ready.append((self._buffer, Part(self.reading, self._piece[: good * self._block_size])))
+        self.ready.append((NOTHING, Part(self.reading, NOTHING, error)))
+        self.stop()
 
     def give_back(self, buffer: memoryview, part: Part) -> None:
         """Raises BufferError where something still looks into the piece: it must be copied to be kept."""
@@ -195,69 +168,73 @@ class _Lane:
 
     def stop(self) -> None:
         """Begins nothing more."""
-        self._is_ended = True
+        self._end = self._at
 
     def abandon(self) -> None:
-        current, self._current = self._current, None
-        if current is not None:
-            current.abandon()
+        self._overlapped.abandon()
 
     def forget(self) -> None:
         """The pieces that nobody took."""
-        for _, piece, _ in self._ready:
-            piece.release()
-        self._ready.clear()
+        for _, part in self.ready:
+            part.piece.release()
+        self.ready.clear()
 
 
 class _Loop:
     def __init__(self, lanes: Sequence[_Lane]) -> None:
-        self._lanes = lanes
-        self._by_descriptor = {lane.overlap.fileno(): lane for lane in lanes}
-        self._descriptors = {lane: descriptor for descriptor, lane in self._by_descriptor.items()}
+        self._lanes = {lane.descriptor: lane for lane in lanes}  # of those for which something may happen
+        self._all = lanes
         self._poll = select.poll()
-        for descriptor in self._by_descriptor:
+        for descriptor in self._lanes:
             self._poll.register(descriptor, select.POLLOUT)
         self._looked = time.monotonic()
 
     def parts(self) -> Generator[Part, None, None]:
-        ready = deque(lane for lane in self._lanes if lane.begin())
-        while any(not lane.is_over for lane in self._lanes):
-            while ready:
-                lane = ready.popleft()
-                buffer, part = lane.deliver()
-                try:
-                    yield part
-                finally:
-                    lane.give_back(buffer, part)
-                if lane.begin():
-                    ready.append(lane)
-            ready.extend(self._turn())
+        for lane in self._all:
+            lane.begin()
+        ready = list(self._all)
+        while True:
+            for lane in ready:
+                while lane.ready:
+                    buffer, part = lane.ready.popleft()
+                    lane.reading.lba += len(part.piece) // lane.reading.block_size
+                    try:
+                        yield part
+                    finally:
+                        lane.give_back(buffer, part)
+                    lane.begin()
+                if lane.is_idle:
+                    self._drop(lane)
+            if not self._lanes:
+                return
+            ready = self._turn()
 
     def _turn(self) -> list[_Lane]:
-        """Waits for something to happen, and goes on with it; the lanes that have something ready."""
-        lanes = [self._by_descriptor[descriptor] for descriptor, _ in self._poll.poll(SLICE)]
+        """Waits for something to happen, and goes on with it; the lanes for which something did."""
+        lanes = self._lanes
+        happened = [lanes[descriptor] for descriptor, _ in self._poll.poll(SLICE)]
         now = time.monotonic()
         if now - self._looked > SLICE / 1000:  # what is overdue has nothing to say for itself
             self._looked = now
-            lanes = [lane for lane in self._lanes if lane.is_under_way]
-        ready = [lane for lane in lanes if lane.advance()]
-        for lane in lanes:
-            if lane.is_idle:  # of a device that has gone, the descriptor would be ready for ever
+            happened = list(lanes.values())
+        for lane in happened:
+            lane.advance()
+            if lane.is_idle:
                 self._drop(lane)
-        return ready
+        return happened
 
     def _drop(self, lane: _Lane) -> None:
-        descriptor = self._descriptors.pop(lane, None)
-        if descriptor is not None:
-            self._poll.unregister(descriptor)
+        """Of a device that has gone, the descriptor would be ready for ever."""
+        if self._lanes.pop(lane.descriptor, None) is not None:
+            self._poll.unregister(lane.descriptor)
 
     def end(self) -> None:
         """What is under way may end by itself, for a moment."""
         until = time.monotonic() + PROMPT
         with ExitStack() as stack:
-            for lane in self._lanes:
+            for lane in self._all:
                 lane.stop()
                 stack.callback(lane.forget)
                 stack.callback(lane.abandon)
-            while any(lane.is_under_way for lane in self._lanes) and time.monotonic() < until:
+            while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
                 self._turn()

@@ -248,7 +248,7 @@ class LibusbHandle:
         return memoryview(memory).cast("B")
 
     def _may_have(self, size: int) -> bool:
-        if size <= self._promised:
+        if LEAST <= size <= self._promised:  # a CBW's would leave too little of it for a command's data
             self._promised -= size
             return True
         return self._memory.take(size)

@@ -73,8 +73,12 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
     handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
     sizes = [handle.fitting(MIB) for handle in handles]
     assert sizes == [128 * 1024] * 4
+    wrappers = [handle.allocate(4096) for handle in handles]  # leave what was promised as it is
     buffers = [handle.allocate(size) for handle, size in zip(handles, sizes, strict=True)]
-    assert sorted(map(len, fake.lib.memory.values())) == sorted(sizes)
+    assert sorted(map(len, fake.lib.memory.values())) == sorted([*sizes, *[4096] * len(wrappers)])
+    for handle, wrapper in zip(handles, wrappers, strict=True):
+        handle.free(wrapper)
+    del wrappers, wrapper
     assert isinstance(handles[0].allocate(2 * MIB).obj, bytearray), "no more than the limit is asked for"
     assert handles[0].fitting(120 * 1024) == 120 * 1024
     for handle, buffer in zip(handles, buffers, strict=True):

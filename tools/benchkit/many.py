@@ -1,4 +1,4 @@
-"""Many devices at once: scsiusb with a thread for each, one event loop for all, and as many dds."""
+"""Many devices at once: scsiusb with one thread for all, or one for each, and as many dds."""
 
 from __future__ import annotations
 
@@ -15,17 +15,36 @@ from functools import partial
 from pathlib import Path
 
 import scsiusb
-from benchkit import loop, names, programs
+from benchkit import names, programs
 from benchkit.cases import Case, Extent, Figures
-from benchkit.loop import Work
 from benchkit.names import key
-from benchkit.work import MIB
-from tests.kernel.machine import zoo
+from benchkit.turns import SETTLING
+from benchkit.work import MIB, sequential
+from tests.kernel.machine import Unit, zoo
 
-COUNTS = (1, 2, 4, 8, 16)
-LOOP_MEMORY = 12 * MIB  # of usbfs's 16
+COUNTS = (1, 4, 16)
 TICKS = os.sysconf("SC_CLK_TCK")
-Reader = Callable[[scsiusb.Disk, Work], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is read of one of them."""
+
+    unit: Unit
+    lbas: Sequence[int]  # of commands of 1 MiB
+
+    @property
+    def bytes(self) -> int:
+        return len(self.lbas) * MIB
+
+    @property
+    def blocks(self) -> int:
+        return self.bytes // self.unit.block_size
+
+
+def _work(unit: Unit, total: int) -> Work:
+    (piece,) = sequential(unit, total, 1)
+    return Work(unit, piece.lbas)
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Outcome:
 def cases(extent: Extent) -> Iterator[Case]:
     for count in COUNTS:
         size = max(extent.many_least, extent.many // count)
-        works = [loop.work(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
+        works = [_work(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
         for way, run in WAYS:
             subject = f"{count} device{'s' * (count > 1)}"
             yield Case(key(subject, way), partial(_figures, run, works))
@@ -58,6 +77,9 @@ def _figures(run: Callable[[Sequence[Work]], Outcome], works: Sequence[Work]) ->
     for work in works:
         programs.node(work.unit)
     return run(works).figures()
+
+
+Reader = Callable[[scsiusb.Disk, Work], None]
 
 
 def _threads(works: Sequence[Work]) -> Outcome:
@@ -72,27 +94,18 @@ def _streams(works: Sequence[Work]) -> Outcome:
 
 def _in_threads(works: Sequence[Work], read: Reader) -> Outcome:
     with ExitStack() as stack:
-        disks = [stack.enter_context(scsiusb.open(work.unit.device.address)) for work in works]
+        disks = _opened(works, stack)
         together = threading.Barrier(len(works))
         pool = stack.enter_context(ThreadPoolExecutor(len(works)))
         cpu = _busy()
         reading = [pool.submit(_begun, read, *pair, together) for pair in zip(disks, works, strict=True)]
-        errors = [error for future in reading if (error := future.exception())]
-        for error in errors:
-            if not isinstance(error, threading.BrokenBarrierError):
-                raise error
         spans = [future.result() for future in reading]
         seconds = max(ended for _, ended in spans) - min(began for began, _ in spans)
         return _outcome(works, seconds, [ended - began for began, ended in spans], _busy() - cpu)
 
 
 def _begun(read: Reader, disk: scsiusb.Disk, work: Work, together: threading.Barrier) -> tuple[float, float]:
-    """When it began, after the others were ready too, and when it ended."""
-    try:
-        disk.readinto(0, bytearray(disk.block_size))
-    except BaseException:
-        together.abort()
-        raise
+    """When it began, with the others, and when it ended."""
     together.wait()
     began = time.perf_counter()
     read(disk, work)
@@ -100,13 +113,14 @@ def _begun(read: Reader, disk: scsiusb.Disk, work: Work, together: threading.Bar
 
 
 def _read(disk: scsiusb.Disk, work: Work) -> None:
-    with disk.buffer(work.size) as buffer:
-        for lba in work.lbas:
+    step = min(disk.max_blocks, MIB // disk.block_size)
+    with disk.buffer(step * disk.block_size) as buffer:
+        for lba in range(work.lbas[0], work.lbas[0] + work.blocks, step):
             disk.readinto(lba, buffer)
 
 
 def _stream(disk: scsiusb.Disk, work: Work) -> None:
-    with disk.reading(work.lbas[0], work.bytes // disk.block_size) as pieces:
+    with disk.reading(work.lbas[0], work.blocks) as pieces:
         for _ in pieces:
             pass
 
@@ -128,7 +142,7 @@ def _dds(works: Sequence[Work]) -> Outcome:
 @contextmanager
 def _stopped_dd(work: Work) -> Iterator[subprocess.Popen[str]]:
     """A process that stops itself, and becomes dd when it may go on."""
-    words = [f"if={work.unit.node}", "of=/dev/null", "iflag=direct", f"bs={work.size}", f"count={len(work.lbas)}"]
+    words = [f"if={work.unit.node}", "of=/dev/null", "iflag=direct", f"bs={MIB}", f"count={len(work.lbas)}"]
     command = ["sh", "-c", 'kill -STOP $$; exec dd "$@"', "sh", *words]
     environment = {**os.environ, "LC_ALL": "C"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -138,27 +152,28 @@ def _stopped_dd(work: Work) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _loop(works: Sequence[Work]) -> Outcome:
-    return _by_loop(works, loop.Stick, loop.run)
-
-
-def _waiters(works: Sequence[Work]) -> Outcome:
-    return _by_loop(works, loop.Waiter, loop.run_waiters)
-
-
-def _by_loop(
-    works: Sequence[Work], kind: type[loop.S], run: Callable[[loop.Loop, Sequence[loop.S], int | None], list[float]]
-) -> Outcome:
-    """In smaller commands where usbfs would not grant all of them memory at once."""
-    size = MIB if len(works) * MIB <= LOOP_MEMORY else MIB // 2
-    works = [loop.work(work.unit, work.bytes, size) for work in works]
+def _together(works: Sequence[Work]) -> Outcome:
+    """One thread for all."""
     with ExitStack() as stack:
-        context = stack.enter_context(loop.context())
-        sticks = [stack.enter_context(loop.opened(context, work, kind)) for work in works]
-        run(context, sticks, 1)
+        disks = _opened(works, stack)
+        readings = [disk.reading(work.lbas[0], work.blocks) for disk, work in zip(disks, works, strict=True)]
+        ended: dict[object, float] = {}
         began, cpu = time.perf_counter(), _busy()
-        each = run(context, sticks, None)
-        return _outcome(works, time.perf_counter() - began, each, _busy() - cpu)
+        with scsiusb.Together(*readings) as parts:
+            for part in parts:
+                if part.error is not None:
+                    raise part.error
+                ended[part.reading] = time.perf_counter()
+        each = [end - began for end in ended.values()]
+        return _outcome(works, max(each), each, _busy() - cpu)
+
+
+def _opened(works: Sequence[Work], stack: ExitStack) -> list[scsiusb.Disk]:
+    disks = [stack.enter_context(scsiusb.open(work.unit.device.address)) for work in works]
+    for disk in disks:
+        disk.readinto(0, bytearray(disk.block_size))
+    time.sleep(SETTLING)
+    return disks
 
 
 def _outcome(works: Sequence[Work], seconds: float, each: Sequence[float], cpu: float) -> Outcome:
@@ -173,9 +188,8 @@ def _busy() -> float:
 
 
 WAYS: tuple[tuple[str, Callable[[Sequence[Work]], Outcome]], ...] = (
+    (names.TOGETHER, _together),
     (names.THREADS, _threads),
     (names.THREADS_STREAM, _streams),
     (names.DD, _dds),
-    (names.LOOP, _loop),
-    (names.WAITERS, _waiters),
 )
