@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -15,15 +15,23 @@ from scsiusb.errors import (
     DeviceGone,
     MediumChanged,
     NoMedium,
-    OutOfRange,
     ScsiUsbError,
     UnitAttention,
     UnsupportedOpcode,
 )
-from scsiusb.scsi.block import BlockCommand, Read10, Read16, Write10, Write16
+from scsiusb.scsi.block import BlockCommand
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
-from scsiusb.scsi.medium import MAX_BLOCKS_10, Medium, find_medium
+from scsiusb.scsi.medium import (
+    MAX_BLOCKS_10,
+    Medium,
+    blocks_in_range,
+    check_range,
+    find_medium,
+    pieces,
+    read_command,
+    write_command,
+)
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unflushed import Unflushed
@@ -36,7 +44,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-BEYOND_LBA_10: Final = 1 << 32
 IN: Final = Direction.IN
 LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
 ONE_TRY: Final = RetryPolicy(failures=0)
@@ -144,7 +151,7 @@ class Disk:
     def read(self, lba: int, blocks: int) -> bytes:
         """The bytes of `blocks` blocks from `lba` on. Raises as `readinto`."""
         medium = self._medium()
-        _check_range(medium, lba, blocks)
+        check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
         with memoryview(data) as view:
             self._read_into(medium, lba, view)
@@ -208,7 +215,7 @@ class Disk:
 
     def _write(self, lba: int, view: memoryview) -> int:
         medium = self._known or self._medium()
-        blocks = _blocks_in_range(medium, lba, view)
+        blocks = blocks_in_range(medium, lba, view)
         try:
             self._write_from(medium, lba, blocks, view)
         except DeviceGone:
@@ -225,7 +232,7 @@ class Disk:
 
     def check_range(self, lba: int, blocks: int) -> None:
         """Raises OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negatives."""
-        _check_range(self._medium(), lba, blocks)
+        check_range(self._medium(), lba, blocks)
 
     @property
     def max_blocks(self) -> int:
@@ -257,12 +264,12 @@ class Disk:
         return min(seconds, self.unit.timeout or seconds)
 
     def _read_into(self, medium: Medium, lba: int, view: memoryview) -> int:
-        blocks = _blocks_in_range(medium, lba, view)
+        blocks = blocks_in_range(medium, lba, view)
         try:
             if blocks and self._is_one_command(medium, blocks):
                 self._read_piece(medium, lba, blocks, view)
                 return blocks
-            for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
+            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                 with piece:
                     self._read_piece(medium, at, count, piece)
             return blocks
@@ -275,7 +282,7 @@ class Disk:
         return blocks <= (self._most or medium.max_blocks) and not medium.last_alone
 
     def _read_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        command = _read_command(medium, lba, blocks)
+        command = read_command(medium, lba, blocks)
         transport = self.unit.transport
         if transport.lends(view):
             self._on_medium(medium, command, view)
@@ -293,28 +300,27 @@ class Disk:
         call, unit = object(), self.unit
         began = unit.resets
         try:
-            self._write_pieces(medium, lba, blocks, view, call, began)
+            self._writepieces(medium, lba, blocks, view, call, began)
             again = unit.resets
             if again != began:
-                self._write_pieces(medium, lba, blocks, view, call, again)
+                self._writepieces(medium, lba, blocks, view, call, again)
                 self._unflushed.renew(call, again)
         finally:
             self._unflushed.end(call)
 
-    def _write_pieces(self, medium: Medium, lba: int, blocks: int, view: memoryview, call: object, resets: int) -> None:
+    def _writepieces(self, medium: Medium, lba: int, blocks: int, view: memoryview, call: object, resets: int) -> None:
         """On behalf of a call, which took its way when the unit's `resets` were these."""
         if blocks and self._is_one_command(medium, blocks):
             self._write_piece(medium, lba, blocks, view)
             self._unflushed.note(call, resets)
             return
-        for at, count, piece in _pieces(medium, lba, blocks, view, self._most):
+        for at, count, piece in pieces(medium, lba, blocks, view, self._most):
             with piece:
                 self._write_piece(medium, at, count, piece)
             self._unflushed.note(call, resets)
 
     def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        kind = Write10 if lba + blocks <= BEYOND_LBA_10 else Write16
-        command = kind(lba, blocks, block_size=medium.block_size)
+        command = write_command(medium, lba, blocks)
         transport = self.unit.transport
         if transport.lends(view):
             self._on_medium(medium, command, view)
@@ -329,7 +335,7 @@ class Disk:
         False where only `readinto` will do.
         """
         medium = self._known or self._medium()
-        command = _read_command(medium, lba, len(view) // medium.block_size)
+        command = read_command(medium, lba, len(view) // medium.block_size)
         return overlapped.begin(command, view, medium.changes, partial(self._on_medium, medium, command, view))
 
     def _on_medium(
@@ -383,41 +389,3 @@ class Disk:
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
             self._unflushed.take()
-
-
-def _read_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
-    kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
-    return kind(lba, blocks, block_size=medium.block_size)
-
-
-def _blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
-    """How many blocks the view has. Raises ValueError, OutOfRange."""
-    blocks, rest = divmod(len(view), medium.block_size)
-    if rest:
-        raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
-    if lba < 0 or lba + blocks > medium.blocks:
-        _check_range(medium, lba, blocks)
-    return blocks
-
-
-def _check_range(medium: Medium, lba: int, blocks: int) -> None:
-    if lba < 0 or blocks < 0:
-        raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
-    if lba + blocks > medium.blocks:
-        raise OutOfRange(
-            f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {medium.blocks} blocks",
-            f"the last block is {medium.blocks - 1}",
-        )
-
-
-def _pieces(
-    medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
-) -> Iterator[tuple[int, int, memoryview]]:
-    """LBA, blocks and bytes of each command."""
-    is_split = medium.last_alone and lba + blocks == medium.blocks
-    done = 0
-    while done < blocks:
-        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
-        start = done * medium.block_size
-        yield lba + done, count, view[start : start + count * medium.block_size]
-        done += count

@@ -193,9 +193,9 @@ class _Loop:
         for lane in self._all:
             lane.begin()
         ready = list(self._all)
-        while True:
+        while ready:
             for lane in ready:
-                while lane.ready:
+                if lane.ready:
                     buffer, part = lane.ready.popleft()
                     lane.reading.lba += len(part.piece) // lane.reading.block_size
                     try:
@@ -205,14 +205,20 @@ class _Loop:
                     lane.begin()
                 if lane.is_idle:
                     self._drop(lane)
-            if not self._lanes:
-                return
-            ready = self._turn()
+            ready = self._next([lane for lane in ready if lane.ready])
 
-    def _turn(self) -> list[_Lane]:
-        """Waits for something to happen, and goes on with it; the lanes for which something did."""
+    def _next(self, ready: list[_Lane]) -> list[_Lane]:
+        """Those that have something ready, besides these, for which nobody waits; none where all is over."""
+        while self._lanes:
+            ready += [lane for lane in self._turn(0 if ready else SLICE) if lane.ready and lane not in ready]
+            if ready:
+                break
+        return ready
+
+    def _turn(self, wait: int) -> list[_Lane]:
+        """Goes on with what has happened; waits for something, at most so many milliseconds. For which lanes did it?"""
         lanes = self._lanes
-        happened = [lanes[descriptor] for descriptor, _ in self._poll.poll(SLICE)]
+        happened = [lanes[descriptor] for descriptor, _ in self._poll.poll(wait)]
         now = time.monotonic()
         if now - self._looked > SLICE / 1000:  # what is overdue has nothing to say for itself
             self._looked = now
@@ -237,4 +243,4 @@ class _Loop:
                 stack.callback(lane.forget)
                 stack.callback(lane.abandon)
             while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
-                self._turn()
+                self._turn(SLICE)

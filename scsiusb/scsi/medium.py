@@ -1,18 +1,28 @@
-"""The medium in a unit: how many blocks of which size, and how many of them one command may move."""
+"""The medium in a unit: how many blocks of which size, and which commands move them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from scsiusb.errors import Cancelled, CheckCondition, DeviceClosed, DeviceGone, MalformedReply, TransportError
-from scsiusb.scsi.block import Read10
+from scsiusb.errors import (
+    Cancelled,
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    MalformedReply,
+    OutOfRange,
+    TransportError,
+)
+from scsiusb.scsi.block import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.scsi.vpd import BlockLimits, SupportedPages
 from scsiusb.usb.quirks import Quirk
 
 MAX_BLOCKS_10: Final = 0xFFFF
+BEYOND_LBA_10: Final = 1 << 32
 SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
 PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
 
@@ -27,6 +37,49 @@ class Medium(NamedTuple):
     max_blocks: int
     changes: int  # of the unit's `medium_changes`
     last_alone: bool = False  # the last block goes into a command of its own
+
+
+def write_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
+    kind = Write10 if lba + blocks <= BEYOND_LBA_10 else Write16
+    return kind(lba, blocks, block_size=medium.block_size)
+
+
+def read_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
+    kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
+    return kind(lba, blocks, block_size=medium.block_size)
+
+
+def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
+    """How many blocks the view has. Raises ValueError, OutOfRange."""
+    blocks, rest = divmod(len(view), medium.block_size)
+    if rest:
+        raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
+    if lba < 0 or lba + blocks > medium.blocks:
+        check_range(medium, lba, blocks)
+    return blocks
+
+
+def check_range(medium: Medium, lba: int, blocks: int) -> None:
+    if lba < 0 or blocks < 0:
+        raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
+    if lba + blocks > medium.blocks:
+        raise OutOfRange(
+            f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {medium.blocks} blocks",
+            f"the last block is {medium.blocks - 1}",
+        )
+
+
+def pieces(
+    medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
+) -> Iterator[tuple[int, int, memoryview]]:
+    """LBA, blocks and bytes of each command."""
+    is_split = medium.last_alone and lba + blocks == medium.blocks
+    done = 0
+    while done < blocks:
+        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        start = done * medium.block_size
+        yield lba + done, count, view[start : start + count * medium.block_size]
+        done += count
 
 
 def find_medium(unit: LogicalUnit) -> Medium:

@@ -87,13 +87,13 @@ class Extent:
     sequential: int = 256 * MIB
     random: int = 2000
     turns: int = 8
-    processes: int = 4  # the turns of the command line, each of which is a process
-    many: int = 512 * MIB
-    many_least: int = 256 * MIB  # of each device
+    processes: int = 2  # the turns of the command line, each of which is a process
+    many: int = 256 * MIB
+    many_least: int = 128 * MIB  # of each device
     huge: int = 10 << 30
 
 
-QUICK = Extent(sequential=64 * MIB, random=400, turns=4, processes=2, many=128 * MIB, many_least=64 * MIB, huge=1 << 30)
+QUICK = Extent(sequential=64 * MIB, random=400, turns=4, many=128 * MIB, many_least=64 * MIB, huge=1 << 30)
 
 
 def subjects(part: str, extent: Extent) -> Iterator[Subject]:
