@@ -166,14 +166,10 @@ class Disk:
         with memoryview(buffer) as view:
             if view.readonly:
                 raise TypeError("readinto needs a writable buffer")
-            if view.format == "B" and view.ndim == 1:
-                return self._readinto(lba, view)
-            with view.cast("B") as flat:
-                return self._readinto(lba, flat)
+            return _on_bytes(self._readinto, lba, view)
 
     def _readinto(self, lba: int, view: memoryview) -> int:
-        medium = self._known or self._medium()
-        return self._read_into(medium, lba, view)
+        return self._read_into(self._known or self._medium(), lba, view)
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
@@ -208,10 +204,7 @@ class Disk:
         write protected. After an error, blocks before the one named in it are written, later ones are not known.
         """
         with memoryview(data) as view:
-            if view.format == "B" and view.ndim == 1:
-                return self._write(lba, view)
-            with view.cast("B") as flat:
-                return self._write(lba, flat)
+            return _on_bytes(self._write, lba, view)
 
     def _write(self, lba: int, view: memoryview) -> int:
         medium = self._known or self._medium()
@@ -389,3 +382,11 @@ class Disk:
         except ScsiUsbError as error:
             log.warning("what was written may not be on the medium: %s", error)
             self._unflushed.take()
+
+
+def _on_bytes(action: Callable[[int, memoryview], int], lba: int, view: memoryview) -> int:
+    """Whatever items and shape the caller's memory has."""
+    if view.format == "B" and view.ndim == 1:
+        return action(lba, view)
+    with view.cast("B") as flat:
+        return action(lba, flat)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from scsiusb.errors import MediumError, ScsiUsbError
+from scsiusb.overlapped import Overlapped
 from scsiusb.streaming import PROMPT, Reading
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
@@ -43,11 +44,12 @@ class Together:
 
     def __enter__(self) -> Together:
         with ExitStack() as held:
-            ways = [reading.overlapping() for reading in self._readings]
-            descriptors = {way[1] for way in ways if way is not None}
+            ways = [(reading, *way) for reading in self._readings if (way := reading.overlapping()) is not None]
             # Two streams of one device would be in each other's way: it does one command at a time.
-            begin = _polled if len(descriptors) == len(ways) else _threaded
-            self._parts = begin(self._readings, held)
+            if len({descriptor for _, _, descriptor in ways}) == len(self._readings):
+                self._parts = _polled([_Lane(*way, held) for way in ways], held)
+            else:
+                self._parts = _threaded(self._readings, held)
             self._held = held.pop_all()
         return self
 
@@ -86,8 +88,8 @@ def _in_turn(readings: Sequence[Reading]) -> Iterator[Part]:
             yield Part(reading, piece)
 
 
-def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Part]:
-    loop = _Loop([_Lane(reading, held) for reading in readings])
+def _polled(lanes: Sequence[_Lane], held: ExitStack) -> Iterator[Part]:
+    loop = _Loop(lanes)
     held.callback(loop.end)
     parts = loop.parts()
     held.callback(parts.close)
@@ -97,12 +99,10 @@ def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Part]:
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, held: ExitStack) -> None:
-        way = reading.overlapping()
-        assert way is not None
+    def __init__(self, reading: Reading, overlapped: Overlapped, descriptor: int, held: ExitStack) -> None:
         self.reading = reading
-        self.descriptor = way[1]
-        self._overlapped = way[0]
+        self.descriptor = descriptor
+        self._overlapped = overlapped
         self._disk, self._end, self._block_size = reading.disk, reading.end, reading.block_size
         self._at = reading.lba
         self._idle = reading.lend(held, BUFFERS)

@@ -190,3 +190,14 @@ def test_nothing_else_runs_in_the_middle_of_a_command_in_its_own_thread(
     assert run(transport, READ) == 0
     assert set(seen) == {True}
     assert not transport.is_under_way_here
+
+
+@pytest.mark.parametrize("begin", ["execute", "begin"])
+def test_a_buffer_that_was_released_leaves_the_device_to_others(transport: BulkOnlyTransport, begin: str) -> None:
+    view = memoryview(bytearray(512))
+    view.release()
+    with pytest.raises(ValueError, match="released"):
+        getattr(transport, begin)(0, READ, Direction.IN, view, 5.0, ME)
+    assert not transport.is_under_way_here
+    assert run(transport, READ) == 0
+    assert Worker(lambda: run(transport, READ)).result() == 0

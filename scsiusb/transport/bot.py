@@ -126,16 +126,16 @@ class BulkOnlyTransport:
                     user.check()
                 if self._out_of_step:
                     self._recover_first(timeout)
-                self._set_out()
-                self._phases.begin(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
+                self._set_out(lun, cdb, direction, buffer, timeout)
                 return self.conclude(cdb, timeout, self._phases.send)
             finally:
                 self._dismiss_user()
 
-    def _set_out(self) -> None:
+    def _set_out(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
         self._note_exchange(True)
         self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
         self._thread = threading.get_ident()
+        self._phases.begin(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
 
     def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
         """Takes the command's steps that are left, or all of them. Raises as `execute`."""
@@ -156,6 +156,7 @@ class BulkOnlyTransport:
         return completion
 
     def _dismiss_user(self) -> None:
+        self._thread = 0  # also where an exception came before anything was sent
         with self._interrupting:
             self._user = None
             if self._is_interrupted and not self._is_lost:
@@ -185,13 +186,15 @@ class BulkOnlyTransport:
         if self._out_of_step or user.is_over:
             self.release()
             return None
-        self._set_out()
-        self._phases.begin(lun, cdb, direction, buffer, min(timeout, LONGEST))
+        try:
+            self._set_out(lun, cdb, direction, buffer, timeout)
+        except BaseException:
+            self.release()
+            raise
         return self._phases
 
     def release(self) -> None:
         """Lets others have the device. A command that was not concluded leaves it out of step."""
-        self._thread = 0
         self._dismiss_user()
         self.lock.release()
 
