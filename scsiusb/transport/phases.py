@@ -8,7 +8,7 @@ from typing import Final
 
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.releases import Releases
-from scsiusb.transport.base import FAILED, Completion, Direction
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction
 from scsiusb.transport.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
 from scsiusb.transport.recovery import note_rung
 from scsiusb.usb.backend import Code
@@ -25,7 +25,7 @@ CBW_PATCH: Final = CBW_CODEC.values_offset  # its signature stands in the buffer
 patch_cbw, unpack_csw = CBW_CODEC.pack_values_into, CSW_CODEC.unpack_from
 
 # Each look into an enumeration costs as much as a call.
-OK: Final = Code.OK
+OK, NO_MEM = Code.OK, Code.NO_MEM
 IN, OUT = Direction.IN, Direction.OUT
 
 
@@ -35,6 +35,7 @@ class Phases:
     def __init__(self, port: Port, releases: Releases) -> None:
         quirks = port.quirks
         self._port = port
+        self._chain = port.chain
         self._tag = 0
         self.deadline = 0.0
         """When the command must have ended, by `time.monotonic`."""
@@ -46,6 +47,7 @@ class Phases:
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
         self._signature = quirks.signature or CSW_SIGNATURE
         self._learns_signature = Quirk.ANY_SIGNATURE in quirks.flags and quirks.signature is None
+        self._good = Completion(GOOD, 0, 0)
         self._checks_tag = Quirk.IGNORE_TAG not in quirks.flags
         self.pause = PAUSE if Quirk.GO_SLOW in quirks.flags else 0.0
         self.cbw = port.lend(CBW_LENGTH)
@@ -55,6 +57,7 @@ class Phases:
         packet = port.bulk_in.max_packet_size
         self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self.csw.release)
+        self._first, self._last = (self.out, self.cbw), (self.into, self.csw)
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
         """Has the CBW ready. Then `send`; or whoever moves a phase himself goes on with what follows it, `after_…`."""
@@ -66,9 +69,22 @@ class Phases:
         patch_cbw(self.cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if direction is IN else 0, lun, len(cdb), cdb)
 
     def send(self) -> Completion:
-        """All three, one after the other."""
-        code, count = self._port.write(self.cbw, _left(self.deadline))
-        return self.after_cbw(code, count)
+        """All three, one after the other; what does not go as it should goes on in the step that is due then."""
+        if self.pause:
+            return self.after_cbw(*self._port.write(self.cbw, _left(self.deadline)))
+        buffer = self.data
+        length = len(buffer)
+        endpoint = self.into if self._direction is IN else self.out
+        steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
+        number, code, count = self._chain(steps, self.deadline)
+        if code is NO_MEM:
+            code, count = self._port.in_parts(*steps[number], _left(self.deadline))
+        if not number:
+            return self.after_cbw(code, count)
+        if steps[number] is self._last:
+            self.owes_data = False
+            return self.after_csw(code, count, length)
+        return self._after_data(code, count)
 
     def after_cbw(self, code: Code, count: int) -> Completion:
         if code is not OK or count != CBW_LENGTH:
@@ -78,12 +94,14 @@ class Phases:
         buffer = self.data
         if not len(buffer):
             return self._end(0, False)
+        move = self._port.read if self._direction is IN else self._port.write
+        return self._after_data(*move(buffer, _left(self.deadline)))
+
+    def _after_data(self, code: Code, count: int) -> Completion:
         if self._direction is IN:
-            code, count = self._port.read(buffer, _left(self.deadline))
             return self.after_data_in(code, count)
-        code, count = self._port.write(buffer, _left(self.deadline))
         if code is not OK:
-            self._end_data_out(code, count, len(buffer))
+            self._end_data_out(code, count, len(self.data))
         self.owes_data = False
         return self._end(count, False)
 
@@ -101,7 +119,12 @@ class Phases:
         return self.after_csw(code, count, transferred, overflow)
 
     def after_csw(self, code: Code, count: int, transferred: int, overflow: bool = False) -> Completion:
-        if code is not OK or not count:
+        if count == CSW_LENGTH and code is OK and not overflow:
+            if unpack_csw(self.csw) == (self._signature, self._tag, 0, GOOD) and not self._learns_signature:
+                if transferred != self._good.transferred:
+                    self._good = Completion(GOOD, 0, transferred)
+                return self._good
+        elif code is not OK or not count:
             count = self._read_csw_again(code)
         completion = self._check_csw(count, len(self.data), transferred)
         if overflow:

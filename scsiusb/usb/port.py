@@ -100,15 +100,15 @@ class Port:
     def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
         done = self._handle.bulk(self._in, buffer, timeout)
-        return done if done[0] is not NO_MEM else self._in_parts(self._in, buffer, timeout)
+        return done if done[0] is not NO_MEM else self.in_parts(self._in, buffer, timeout)
 
     def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
         done = self._handle.bulk(self._out, buffer, timeout)
-        return done if done[0] is not NO_MEM else self._in_parts(self._out, buffer, timeout)
+        return done if done[0] is not NO_MEM else self.in_parts(self._out, buffer, timeout)
 
-    def _in_parts(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-        """The kernel has no memory for all of it at once, which other devices use, but soon for a part."""
+    def in_parts(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+        """As `read` or `write`, where the kernel has no memory for all of it at once (NO_MEM), but soon for a part."""
         now = time.monotonic()
         end, done = now + timeout / 1000, 0
         enough = min(end, now + MEMORY_PATIENCE)
@@ -207,6 +207,8 @@ class Port:
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
+        self.chain = handle.chain
+        """Several of `read` and `write`, as `Handle.chain` has it; NO_MEM is left to the caller, and `in_parts`."""
         self._buffers = buffers = Buffers(handle.allocate, info.name)
         self.lends = buffers.has  # is this memory of `buffer`'s, or a part of it?
         releases.add(self._buffers.drain, handle.free)

@@ -8,22 +8,26 @@ import math
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
-from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.backend import Code, Step, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
 PENDING: Final = -1  # no libusb_transfer_status: stands there until libusb writes one
+TIMED_OUT: Final = 2  # LIBUSB_TRANSFER_TIMED_OUT
 CANCELLED: Final = 3  # LIBUSB_TRANSFER_CANCELLED
-STATUS: Final = (  # by enum libusb_transfer_status
-    Code.OK,
-    Code.IO,
-    Code.TIMEOUT,
-    Code.INTERRUPTED,
-    Code.PIPE,
-    Code.NO_DEVICE,
-    Code.OVERFLOW,
-)
+STATUS: Final = {  # by enum libusb_transfer_status
+    PENDING: Code.TIMEOUT,  # the kernel did not even give it back
+    0: Code.OK,
+    1: Code.IO,
+    TIMED_OUT: Code.TIMEOUT,
+    CANCELLED: Code.INTERRUPTED,
+    4: Code.PIPE,
+    5: Code.NO_DEVICE,
+    6: Code.OVERFLOW,
+}
+OK: Final = Code.OK
 # How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
 SLICE: Final = 100  # milliseconds
 ABANDON_SECONDS: Final = 5.0
@@ -103,6 +107,7 @@ class _Transfer:
         if not self.pointer:
             raise MemoryError("libusb_alloc_transfer")
         self.address = ctypes.addressof(self.pointer.contents)
+        self.place = ctypes.c_void_p(self.address)
         self.fields = fields = LibusbTransfer.from_address(self.address)
         fields.dev_handle = handle.value
         fields.type = BULK_TRANSFER
@@ -135,8 +140,9 @@ class Transfers:
 
     def __init__(self, lib: Any, context: ctypes.c_void_p, handle: ctypes.c_void_p) -> None:
         self._lib = lib
-        self._submit = lib.libusb_submit_transfer
-        self._handle_events = lib.libusb_handle_events_timeout_completed
+        # Function objects of their own, without prototypes: what they are given needs no conversion.
+        self._submit = lib["libusb_submit_transfer"]
+        self._handle_events = lib["libusb_handle_events_timeout_completed"]
         self._context = context
         self._handle = ctypes.c_void_p(handle.value)
         self._whole_slice = Timeval(0, SLICE * 1000)
@@ -151,31 +157,36 @@ class Transfers:
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        if self._refusal is not None:
-            return self._refusal, 0
-        anchor = _at(buffer)
-        transfer = self._prepare(endpoint, buffer, anchor)
-        memory = transfer.memory
-        is_late = False
-        try:
-            code = self._submit(transfer.pointer)
-            if code:
-                return self._refused(transfer, code)
-            if self._refusal is not None:  # it may have come too early to meet this transfer
-                self._lib.libusb_cancel_transfer(transfer.address)
-            if timeout >= SLICE:
+        _, code, count = self.chain(((endpoint, buffer),), time.monotonic() + timeout / 1000)
+        return code, count
+
+    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+        """See `Handle.chain`."""
+        number = -1
+        for endpoint, buffer in steps:
+            number += 1
+            if self._refusal is not None:
+                return number, self._refusal, 0
+            anchor = _at(buffer)
+            transfer = self._prepare(endpoint, buffer, anchor)
+            try:
+                refused = self._submit(transfer.place)
+                if refused:
+                    return number, *self._refused(transfer, refused)
+                if self._refusal is not None:  # it may have come too early to meet this transfer
+                    self._lib.libusb_cancel_transfer(transfer.address)
                 self._handle_events(self._context, self._slice, transfer.completed)
-            status, _, count = _state(memory, STATE_OFFSET)
-            if status == PENDING:
-                is_late = self._outlast(transfer, anchor, timeout)
-                status, _, count = _state(memory, STATE_OFFSET)
+                status, length, count = _state(transfer.memory, STATE_OFFSET)
                 if status == PENDING:
-                    return Code.TIMEOUT, 0
-        except BaseException:
-            self._cancel(transfer, anchor)
-            raise
-        self._idle[endpoint].append(transfer)
-        return (Code.TIMEOUT if is_late and status == CANCELLED else STATUS[status]), count
+                    status, count = self._outlast(transfer, anchor, deadline)
+            except BaseException:
+                self._cancel(transfer, anchor)
+                raise
+            if status != PENDING:
+                self._idle[endpoint].append(transfer)
+            if status or count != length:
+                return number, STATUS[status], count
+        return number, OK, count
 
     def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
         try:
@@ -199,10 +210,10 @@ class Transfers:
         anchor = _at(buffer)
         transfer = self._prepare(endpoint, buffer, anchor)
         transfer.anchor = anchor
-        code = self._submit(transfer.pointer)
-        if code:
+        refused = self._submit(transfer.place)
+        if refused:
             transfer.anchor = None
-            raise UsbError(self._refused(transfer, code)[0])
+            raise UsbError(self._refused(transfer, refused)[0])
         if self._refusal is not None:
             self._lib.libusb_cancel_transfer(transfer.address)
         return transfer
@@ -223,9 +234,10 @@ class Transfers:
     def cancel(self, transfer: _Transfer) -> tuple[Code, int]:
         """See `Overlap`."""
         anchor, transfer.anchor = transfer.anchor, None
-        is_late = self._outlast(transfer, anchor, 0)
-        code, count = self.outcome(transfer) or (Code.TIMEOUT, 0)
-        return (Code.TIMEOUT if is_late and code is Code.INTERRUPTED else code), count
+        status, count = self._outlast(transfer, anchor, time.monotonic())
+        if status != PENDING:
+            self._idle[transfer.fields.endpoint].append(transfer)
+        return STATUS[status], count
 
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
         """It was never begun, and is not pending."""
@@ -274,23 +286,24 @@ class Transfers:
         self._all.append(transfer)
         return transfer
 
-    def _outlast(self, transfer: _Transfer, anchor: object, timeout: int) -> bool:
-        """Waits on until a transfer has ended; after `timeout` more milliseconds it is cancelled. Was it?
+    def _outlast(self, transfer: _Transfer, anchor: object, deadline: float) -> tuple[int, int]:
+        """Waits on until a transfer has ended, or cancels it: its status and count, PENDING where that was in vain.
 
-        A timeout is kept to a slice of time, so that what comes at once needs no clock.
+        A deadline is kept to a slice of time, so that what comes at once needs no clock.
         """
-        self._wait(transfer, timeout / 1000)
-        if not transfer.is_pending:
-            return False
-        self._lib.libusb_cancel_transfer(transfer.address)
-        self._wait(transfer, ABANDON_SECONDS)
-        if transfer.is_pending:
+        self._wait(transfer, deadline)
+        is_late = transfer.is_pending
+        if is_late:
+            self._lib.libusb_cancel_transfer(transfer.address)
+            self._wait(transfer, time.monotonic() + ABANDON_SECONDS)
+        status, _, count = _state(transfer.memory, STATE_OFFSET)
+        if status == PENDING:
             self._abandoned.append((transfer, anchor))
-        return True
+            return PENDING, 0
+        return (TIMED_OUT if is_late and status == CANCELLED else status), count
 
-    def _wait(self, transfer: _Transfer, seconds: float = math.inf) -> None:
+    def _wait(self, transfer: _Transfer, deadline: float) -> None:
         """Not counted in calls: libusb's comes back early for every event of any other transfer."""
-        deadline = time.monotonic() + seconds
         while transfer.is_pending and (left := deadline - time.monotonic()) > 0:
             slice_ = Timeval(0, min(SLICE * 1000, math.ceil(left * 1e6)))
             place = ctypes.c_void_p(_address(slice_))
@@ -306,7 +319,7 @@ class Transfers:
         """
         try:
             self._lib.libusb_cancel_transfer(transfer.address)
-            self._wait(transfer, ABANDON_SECONDS)
+            self._wait(transfer, time.monotonic() + ABANDON_SECONDS)
         finally:
             if not transfer.is_pending:
                 self._idle[transfer.fields.endpoint].append(transfer)

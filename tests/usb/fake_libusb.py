@@ -77,6 +77,11 @@ class FakeLibusb:
         setattr(self, name, function)
         return function
 
+    def __getitem__(self, name: str) -> Function:
+        """A function object of its own, as ctypes has it; here they need not differ."""
+        function: Function = getattr(self, name)
+        return function
+
     def names(self) -> list[str]:
         return [call[0] for call in self.calls]
 
@@ -96,8 +101,9 @@ class FakeLibusb:
         assert address not in self.freed, "freed twice"
         self.freed.append(address)
 
-    def _libusb_submit_transfer(self, pointer: Any) -> int:
-        address = ctypes.addressof(pointer.contents)
+    def _libusb_submit_transfer(self, place: ctypes.c_void_p) -> int:
+        address = place.value
+        assert address is not None
         assert address not in self.in_flight, "submitted while the kernel has it"
         assert address not in self.freed, "submitted after it was freed"
         with self._lock:
