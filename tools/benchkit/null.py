@@ -7,24 +7,23 @@ null.py run KIND COMMANDS    does so many, for whoever counts instructions from 
 from __future__ import annotations
 
 import json
-import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import scsiusb
 from scsiusb.scsi.block import Read10
 from scsiusb.transport.formats import CBW
-from scsiusb.usb.backend import Code
+from scsiusb.usb.backend import Code, Step
 from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.handle import VirtualHandle
 
 SIZE = 4096
 CBW_LENGTH = 31
-MOST_FOR_CSW = 1024  # the CSW is read into a packet at most
-STATUS = struct.Struct("<4s4sIB")
+CSW_LENGTH = 13
+OK = Code.OK
 READ = "readinto 4 KiB"
 WRITE = "write 4 KiB"
 IDLE = "of these, the idle backend's"
@@ -34,34 +33,34 @@ BUILD = "construct build of READ(10) and CBW alone"
 @contextmanager
 def idle_disk() -> Iterator[scsiusb.Disk]:
     """A virtual stick that is opened as always, and then answers each command at once, with success."""
-    bulk, tag = VirtualHandle.bulk, bytearray(4)
+    chain, is_idle = VirtualHandle.chain, False
 
-    def answer(self: VirtualHandle, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-        length = len(buffer)
-        if length == CBW_LENGTH:
-            tag[:] = buffer[4:8]
-        elif endpoint & 0x80 and length <= MOST_FOR_CSW:
-            STATUS.pack_into(buffer, 0, b"USBS", bytes(tag), 0, 0)
-            return Code.OK, STATUS.size
-        return Code.OK, length
+    def answer(self: VirtualHandle, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+        if not is_idle:
+            return chain(self, steps, deadline)
+        cbw, csw = steps[0][1], steps[-1][1]
+        csw[:4], csw[4:8], csw[8:CSW_LENGTH] = b"USBS", cbw[4:8], bytes(5)
+        return len(steps) - 1, OK, CSW_LENGTH
 
-    with scsiusb.open_on(Bus(Stick.formatted())) as disk:
-        disk.read(0, 1)
-        VirtualHandle.bulk = answer  # type: ignore[method-assign]
-        try:
+    VirtualHandle.chain = answer  # type: ignore[method-assign]
+    try:
+        with scsiusb.open_on(Bus(Stick.formatted())) as disk:
+            disk.read(0, 1)
+            is_idle = True
             yield disk
-        finally:
-            VirtualHandle.bulk = bulk  # type: ignore[method-assign]
+            is_idle = False
+    finally:
+        VirtualHandle.chain = chain  # type: ignore[method-assign]
 
 
 def actions(disk: scsiusb.Disk) -> dict[str, Callable[[], object]]:
     buffer = bytearray(SIZE)
-    bulk: Any = VirtualHandle.bulk
-    phases = [memoryview(bytearray(length)) for length in (CBW_LENGTH, SIZE, STATUS.size)]
+    chain: Any = VirtualHandle.chain
+    lengths = {0x01: CBW_LENGTH, 0x81: SIZE, 0x82: CSW_LENGTH}
+    steps = [(endpoint, memoryview(bytearray(length))) for endpoint, length in lengths.items()]
 
     def phases_alone() -> None:
-        for endpoint, phase in zip((0x01, 0x81, 0x81), phases, strict=True):
-            bulk(None, endpoint, phase, 0)
+        chain(None, steps, 0.0)
 
     return {
         READ: lambda: disk.readinto(0, buffer),
