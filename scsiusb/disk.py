@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,27 +17,28 @@ from scsiusb.errors import (
     MediumChanged,
     NoMedium,
     ScsiUsbError,
+    TransportError,
     UnitAttention,
     UnsupportedOpcode,
 )
-from scsiusb.scsi.block import BlockCommand
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.inquiry import InquiryData
 from scsiusb.scsi.medium import (
     MAX_BLOCKS_10,
+    READ,
+    WRITE,
+    Access,
     Medium,
     blocks_in_range,
     check_range,
     find_medium,
     pieces,
-    read_command,
-    write_command,
 )
-from scsiusb.scsi.retry import RetryPolicy
+from scsiusb.scsi.retry import Patience, RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unflushed import Unflushed
-from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import Completion, Direction
+from scsiusb.scsi.unit import Attempt, LogicalUnit
+from scsiusb.transport.base import GOOD
 
 if TYPE_CHECKING:
     from scsiusb.overlapped import Overlapped
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-IN: Final = Direction.IN
 LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
 ONE_TRY: Final = RetryPolicy(failures=0)
 
@@ -154,7 +155,7 @@ class Disk:
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
         with memoryview(data) as view:
-            self._read_into(medium, lba, view)
+            self._move(READ, medium, lba, view)
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
@@ -163,13 +164,10 @@ class Disk:
         Raises OutOfRange (a ValueError) before anything is sent, a CheckCondition where the device refuses,
         TransportError. What was not read then is as it was in the buffer.
         """
-        with memoryview(buffer) as view:
+        with _bytes_of(buffer) as view:
             if view.readonly:
                 raise TypeError("readinto needs a writable buffer")
-            return _on_bytes(self._readinto, lba, view)
-
-    def _readinto(self, lba: int, view: memoryview) -> int:
-        return self._read_into(self._known or self._medium(), lba, view)
+            return self._move(READ, self._known or self._medium(), lba, view)
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
@@ -203,18 +201,22 @@ class Disk:
         They may sit in the device's cache until `flush`. Raises as `readinto`; DataProtect where the medium is
         write protected. After an error, blocks before the one named in it are written, later ones are not known.
         """
-        with memoryview(data) as view:
-            return _on_bytes(self._write, lba, view)
+        with _bytes_of(data) as view:
+            return self._write(self._known or self._medium(), lba, view)
 
-    def _write(self, lba: int, view: memoryview) -> int:
-        medium = self._known or self._medium()
-        blocks = blocks_in_range(medium, lba, view)
+    def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
+        call, unit, unflushed = object(), self.unit, self._unflushed
+        began = unit.resets
         try:
-            self._write_from(medium, lba, blocks, view)
-        except DeviceGone:
-            self._tell_of_an_unplug()
-            raise
-        return blocks
+            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, began))
+            again = unit.resets
+            if again != began:
+                self._move(WRITE, medium, lba, view, partial(unflushed.note, call, again))
+                unflushed.renew(call, again)
+            return blocks
+        finally:
+            unflushed.end(call)
 
     def flush(self) -> None:
         """Returns when all that was written is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20).
@@ -256,71 +258,42 @@ class Disk:
         """For what is not worth waiting long, and no longer than the user would."""
         return min(seconds, self.unit.timeout or seconds)
 
-    def _read_into(self, medium: Medium, lba: int, view: memoryview) -> int:
+    def _move(
+        self, access: Access, medium: Medium, lba: int, view: memoryview, note: Callable[[], object] | None = None
+    ) -> int:
+        """Reads or writes the view's blocks, and returns how many; `note` is called behind each command."""
         blocks = blocks_in_range(medium, lba, view)
         try:
-            if blocks and self._is_one_command(medium, blocks):
-                self._read_piece(medium, lba, blocks, view)
-                return blocks
-            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-                with piece:
-                    self._read_piece(medium, at, count, piece)
+            if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
+                for at, count, piece in pieces(medium, lba, blocks, view, self._most):
+                    with piece:
+                        self._move_piece(access, medium, at, count, piece)
+                    if note is not None:
+                        note()
+            else:  # as most are
+                self._move_piece(access, medium, lba, blocks, view)
+                if note is not None:
+                    note()
             return blocks
         except DeviceGone:
             self._tell_of_an_unplug()
             raise
 
-    def _is_one_command(self, medium: Medium, blocks: int) -> bool:
-        """Most are, and need not be cut."""
-        return blocks <= (self._most or medium.max_blocks) and not medium.last_alone
-
-    def _read_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        command = read_command(medium, lba, blocks)
+    def _move_piece(self, access: Access, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         transport = self.unit.transport
         if transport.lends(view):
-            self._on_medium(medium, command, view)
+            self._send(access, medium, lba, blocks, view)
             return
         with transport.buffer(len(view)) as buffer:
-            self._on_medium(medium, command, buffer)
-            view[:] = buffer
+            if access is WRITE:
+                buffer[:] = view
+            self._send(access, medium, lba, blocks, buffer)
+            if access is READ:
+                view[:] = buffer
 
     def _tell_of_an_unplug(self) -> None:
         """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
         self._unflushed.take()
-
-    def _write_from(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
-        call, unit = object(), self.unit
-        began = unit.resets
-        try:
-            self._writepieces(medium, lba, blocks, view, call, began)
-            again = unit.resets
-            if again != began:
-                self._writepieces(medium, lba, blocks, view, call, again)
-                self._unflushed.renew(call, again)
-        finally:
-            self._unflushed.end(call)
-
-    def _writepieces(self, medium: Medium, lba: int, blocks: int, view: memoryview, call: object, resets: int) -> None:
-        """On behalf of a call, which took its way when the unit's `resets` were these."""
-        if blocks and self._is_one_command(medium, blocks):
-            self._write_piece(medium, lba, blocks, view)
-            self._unflushed.note(call, resets)
-            return
-        for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-            with piece:
-                self._write_piece(medium, at, count, piece)
-            self._unflushed.note(call, resets)
-
-    def _write_piece(self, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        command = write_command(medium, lba, blocks)
-        transport = self.unit.transport
-        if transport.lends(view):
-            self._on_medium(medium, command, view)
-            return
-        with transport.buffer(len(view)) as buffer:
-            buffer[:] = view
-            self._on_medium(medium, command, buffer)
 
     def begin_reading(self, overlapped: Overlapped, lba: int, view: memoryview) -> bool:
         """Begins to read blocks, one command's at most, into memory of `buffer`'s; whoever has many under way goes on.
@@ -328,25 +301,56 @@ class Disk:
         False where only `readinto` will do.
         """
         medium = self._known or self._medium()
-        command = read_command(medium, lba, len(view) // medium.block_size)
-        return overlapped.begin(command, view, medium.changes, partial(self._on_medium, medium, command, view))
+        blocks = len(view) // medium.block_size
+        finish = partial(self._run, READ, medium, lba, blocks, view, time.monotonic())
+        return overlapped.begin(READ.cdb(lba, blocks), view, self.unit.timeout or READ.timeout, medium.changes, finish)
 
-    def _on_medium(
-        self,
-        medium: Medium,
-        command: BlockCommand,
-        buffer: memoryview,
-        first: Callable[[], Completion] | None = None,
-    ) -> None:
+    def _send(self, access: Access, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
+        unit = self.unit
+        attempt = partial(
+            unit.attempt,
+            access.cdb(lba, blocks),
+            access.direction,
+            buffer,
+            unit.timeout or access.timeout,
+            medium.changes,
+        )
+        self._run(access, medium, lba, blocks, buffer, time.monotonic(), attempt)
+
+    def _run(
+        self,
+        access: Access,
+        medium: Medium,
+        lba: int,
+        blocks: int,
+        buffer: memoryview,
+        began: float,
+        attempt: Callable[[], Attempt],
+    ) -> None:
+        """Sends a command by `attempt`, and sees to whatever comes of that."""
+        patience: Patience[bytes] | None = None
+        first: Attempt | None = None
         try:
-            confirm = None if command.direction is IN else partial(self._confirm, medium)
-            self.unit.transfer(command, buffer, changes=medium.changes, confirm=confirm, first=first)
+            try:
+                first = attempt()
+                if first[0] == (GOOD, 0, len(buffer)):
+                    return
+            except TransportError as failure:
+                patience = self._patience(access, medium, lba, blocks, began)
+                if not patience.may_repeat(failure):
+                    raise
+            patience = patience or self._patience(access, medium, lba, blocks, began)
+            self.unit.transfer(patience, buffer, changes=medium.changes, first=first)
         except ScsiUsbError as error:
-            error.lba = command.lba
+            error.lba = lba
             if isinstance(error, (MediumChanged, NoMedium)):
                 self._known = None
             raise
+
+    def _patience(self, access: Access, medium: Medium, lba: int, blocks: int, began: float) -> Patience[bytes]:
+        confirm = None if access is READ else partial(self._confirm, medium)
+        return self.unit.patience(access.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _confirm(self, medium: Medium) -> None:
         """Raises where the device or the medium may be others than those that a failed command was meant for."""
@@ -384,9 +388,7 @@ class Disk:
             self._unflushed.take()
 
 
-def _on_bytes(action: Callable[[int, memoryview], int], lba: int, view: memoryview) -> int:
+def _bytes_of(buffer: bytes | bytearray | memoryview) -> memoryview:
     """Whatever items and shape the caller's memory has."""
-    if view.format == "B" and view.ndim == 1:
-        return action(lba, view)
-    with view.cast("B") as flat:
-        return action(lba, flat)
+    view = memoryview(buffer)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")

@@ -9,15 +9,14 @@ from typing import Any, Final
 
 from scsiusb.errors import TransportError
 from scsiusb.manager.client import Client
-from scsiusb.scsi.block import BlockCommand
-from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import GOOD, Completion
+from scsiusb.scsi.unit import Attempt, LogicalUnit
+from scsiusb.transport.base import GOOD, Completion, Direction
 from scsiusb.transport.phases import CBW_LENGTH, Phases
 from scsiusb.usb.backend import Code, Overlap, UsbError
 
 OK: Final = Code.OK
 Step = Callable[..., Completion]
-Finish = Callable[[Callable[[], Completion]], None]
+Finish = Callable[[Callable[[], Attempt]], None]
 
 
 class Overlapped:
@@ -40,15 +39,15 @@ class Overlapped:
     def is_under_way(self) -> bool:
         return self._phases is not None
 
-    def begin(self, command: BlockCommand, buffer: memoryview, changes: int, finish: Finish) -> bool:
+    def begin(self, cdb: bytes, buffer: memoryview, timeout: float, changes: int, finish: Finish) -> bool:
         """False where the command cannot go this way, or not now. Else `proceed`, until that is True.
 
         `changes`: the unit's `medium_changes` that its addresses mean. `finish` is called where there is more to say
-        than that all is here: with what gives the completion, or raises; and raises what becomes of the command.
+        than that all is here: with what gives the attempt, or raises; and raises what becomes of the command.
         """
         unit, client = self._unit, self._client
-        self._cdb, self._timeout = command.cdb(), unit.timeout or command.timeout
-        phases = self._phases = client.begin(unit.lun, self._cdb, command.direction, buffer, self._timeout)
+        self._cdb, self._timeout = cdb, timeout
+        phases = self._phases = client.begin(unit.lun, cdb, Direction.IN, buffer, timeout)
         if phases is None:
             return False
         if changes != unit.medium_changes:
@@ -117,14 +116,15 @@ class Overlapped:
             try:
                 completion = self._client.conclude(self._cdb, self._timeout, step, *known)
             except TransportError as error:
-                self._finish(partial(_raise, error))
+                self._finish(partial(_raise, [error]))
             else:
                 if completion != (GOOD, 0, len(phases.data)):
-                    self._finish(lambda: completion)
+                    self._finish(lambda: (completion, None if completion.status == GOOD else self._unit.why()))
         finally:
             self._client.release()
         return True
 
 
-def _raise(error: Exception) -> Completion:
-    raise error
+def _raise(error: list[TransportError]) -> Attempt:
+    """And keeps no reference to it: a cycle would keep all that is in the traceback's frames."""
+    raise error.pop()

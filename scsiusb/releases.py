@@ -28,8 +28,11 @@ class Releases:
                     self._run(step)
             except BaseException as error:  # noqa: BLE001 - raised at the end
                 first = first or error
-        if first is not None:
-            raise first
+        try:
+            if first is not None:
+                raise first
+        finally:
+            del first  # this frame is in its traceback
 
     def forget(self) -> None:
         """In a fork's child, where none of this is to be released."""

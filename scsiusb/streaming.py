@@ -58,6 +58,7 @@ class _Stream(ABC):
                 self._empty.put(buffer)
             self._cancel = held.enter_context(_cancellable(transport))
             thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
+            held.callback(self._forget)
             held.callback(self._join, thread)
             thread.start()
             self._held = held.pop_all()
@@ -80,6 +81,10 @@ class _Stream(ABC):
         if thread.is_alive():
             self._cancel()
             thread.join()
+
+    def _forget(self) -> None:
+        """The error, in whose traceback the stream is."""
+        self._error = None
 
     def _run(self) -> None:
         try:
@@ -160,7 +165,10 @@ class Reading(_Stream):
             except MediumError as error:
                 good, last = self.read_up_to(error, at, piece)
                 self._full.put(_Load(buffer, piece[: good * self.block_size]))
-                raise last from error
+                try:
+                    raise last from error
+                finally:
+                    del last  # this frame is in its traceback
             self._full.put(_Load(buffer, piece))  # the caller's now, who releases it
             at += blocks
 
@@ -181,7 +189,7 @@ class Reading(_Stream):
                 error, bad = another, good + blocks
         error.lba = lba + good
         error.what += f": LBA {error.lba} cannot be read"
-        return good, error
+        return good, error.with_traceback(None)  # which would have this frame, and be kept by it
 
 
 class Writing(_Stream):

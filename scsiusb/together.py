@@ -157,7 +157,8 @@ class _Lane:
                 error = another
         if good:
             self.ready.append((self._buffer, Part(self.reading, self._piece[: good * self._block_size])))
-        self.ready.append((NOTHING, Part(self.reading, NOTHING, error)))
+        self.ready.append((NOTHING, Part(self.reading, NOTHING, error.with_traceback(None))))
+        del error  # the loop's frames are in its traceback, and in its causes'
         self.stop()
 
     def give_back(self, buffer: memoryview, part: Part) -> None:
@@ -202,6 +203,7 @@ class _Loop:
                         yield part
                     finally:
                         lane.give_back(buffer, part)
+                        del buffer, part  # see `_fail`
                     lane.begin()
                 if lane.is_idle:
                     self._drop(lane)

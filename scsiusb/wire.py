@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from construct import (
@@ -21,6 +22,7 @@ from construct import (
 )
 
 BYTE_BITS = 8
+CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # struct's, by width
 
 
 class BitPacker:
@@ -44,6 +46,26 @@ class BitPacker:
     @property
     def names(self) -> list[str]:
         return [name for name, _, _ in self._fields]
+
+    def positional(self, *names: str) -> Callable[..., bytes]:
+        """Packs these fields' values, in their order, with 0 in all others: quick, as they must be whole bytes.
+
+        What it returns raises struct.error where a value does not fit.
+        """
+        code, at = "", self.length * BYTE_BITS
+        places = {name: (shift, width) for name, shift, width in self._fields}
+        for name in names:
+            shift, width = places[name]
+            padding, part = divmod(at - shift - width, BYTE_BITS)
+            if part or width not in CODES:
+                raise TypeError(f"{name} is not one of whole bytes")
+            code += f"{padding}x{CODES[width]}"
+            at = shift
+        first, _, rest = code.partition("x")
+        head = self._constants.to_bytes(self.length, "big")[: int(first)]
+        if self._constants != int.from_bytes(head.ljust(self.length, b"\0"), "big"):
+            raise TypeError("there is a constant behind a value")
+        return partial(struct.Struct(f">{len(head)}s{rest}{at // BYTE_BITS}x").pack, head)
 
     def pack(self, source: object) -> bytes:
         """Raises ValueError where a value does not fit its field."""

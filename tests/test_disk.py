@@ -25,7 +25,7 @@ from scsiusb import (
 from scsiusb.opening import open_on
 from scsiusb.scsi import primary
 from scsiusb.scsi.block import Read10
-from scsiusb.scsi.medium import Medium
+from scsiusb.scsi.medium import READ, Access, Medium
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
 from tests.sticks import Answer, MeddledBus, Wire, stick
@@ -249,17 +249,19 @@ def test_a_change_that_a_retry_took_is_not_forgotten() -> None:
 def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick(2048)) as (disk, bus):
         pieces: list[int] = []
-        write_piece = disk._write_piece
+        move_piece = disk._move_piece
 
-        def then_swap(medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-            write_piece(medium, lba, blocks, view)
+        def then_swap(access: Access, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+            move_piece(access, medium, lba, blocks, view)
+            if access is READ:
+                return
             pieces.append(lba)
             swap(bus, 1024)
             with pytest.raises(MediumChanged):
                 disk.read(0, 1)
             assert disk.blocks == 1024
 
-        monkeypatch.setattr(disk, "_write_piece", then_swap)
+        monkeypatch.setattr(disk, "_move_piece", then_swap)
         with pytest.raises(MediumChanged):
             disk.write(0, bytes(480 * 512))
         assert pieces == [0]

@@ -68,13 +68,13 @@ class Lease:
         if folder is None:
             _refuse_if_held(info)
         record = record_of(info)
-        reason: object = "there is no folder for it"
+        reason = "there is no folder for it"
         for path in [folder] if folder else _folders.own():
             try:
                 with _folders.make(path) as place:
                     return cls._of(*_take(place, record, info, tell or _nobody), path / record.file_name)
             except OSError as error:
-                reason = error
+                reason = str(error)
         log.warning("%s is used without a lease, so that nobody sees who has it: %s", info, reason)
         return cls(record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 from construct import BitsInteger, Const, Construct, Renamed
@@ -78,6 +79,11 @@ class Command(Generic[R]):
     def cdb(self) -> bytes:
         """Raises ValueError where a value does not fit its field."""
         return self._packer.pack(self)
+
+    @classmethod
+    def positional(cls, *names: str) -> Callable[..., bytes]:
+        """Packs the CDB of a command of which only these fields are not 0; see `BitPacker.positional`."""
+        return cls._packer.positional(*names)
 
     def reply(self, data: bytes) -> R:
         """What the bytes that came mean. Raises MalformedReply."""

@@ -39,14 +39,26 @@ class Medium(NamedTuple):
     last_alone: bool = False  # the last block goes into a command of its own
 
 
-def write_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
-    kind = Write10 if lba + blocks <= BEYOND_LBA_10 else Write16
-    return kind(lba, blocks, block_size=medium.block_size)
+class Access:
+    """Reading, or writing: the commands for it, near the medium's beginning and further off."""
+
+    def __init__(self, near: type[BlockCommand], far: type[BlockCommand]) -> None:
+        self.direction = near.direction
+        self.timeout = near.timeout
+        self._near, self._far = near, far
+        self._pack_near, self._pack_far = near.positional("lba", "blocks"), far.positional("lba", "blocks")
+
+    def cdb(self, lba: int, blocks: int) -> bytes:
+        """The command's, without the command."""
+        return self._pack_near(lba, blocks) if lba + blocks <= BEYOND_LBA_10 else self._pack_far(lba, blocks)
+
+    def command(self, medium: Medium, lba: int, blocks: int) -> BlockCommand:
+        kind = self._near if lba + blocks <= BEYOND_LBA_10 else self._far
+        return kind(lba, blocks, block_size=medium.block_size)
 
 
-def read_command(medium: Medium, lba: int, blocks: int) -> BlockCommand:
-    kind = Read10 if lba + blocks <= BEYOND_LBA_10 else Read16
-    return kind(lba, blocks, block_size=medium.block_size)
+READ: Final = Access(Read10, Read16)
+WRITE: Final = Access(Write10, Write16)
 
 
 def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, Generic, TypeVar
 
 from scsiusb.errors import (
     AbortedCommand,
@@ -22,6 +22,7 @@ from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
 from scsiusb.transport.base import Direction
 from scsiusb.values import dataclass
 
+R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
@@ -53,20 +54,21 @@ NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
 NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
-class Patience:
+class Patience(Generic[R]):
     """Counts one command's repetitions against the policy."""
 
     def __init__(
         self,
         policy: RetryPolicy,
         timeout: float | None,
-        command: Command[Any],
+        command: Command[R],
         confirm: Callable[[], None] | None,
         began: float,
     ) -> None:
         """`began`: when the command was first sent, by `time.monotonic`."""
+        self.timeout = timeout
         self._policy = policy
-        self._command = command
+        self.command = command
         self._confirm = confirm
         self._attentions = self._failures = self._timeouts = 0
         is_bound = timeout is not None and policy.timeouts is None
@@ -81,7 +83,7 @@ class Patience:
 
     def allows(self, error: CheckCondition) -> bool:
         """May the command be sent again? Waits where waiting is what it needs."""
-        command = self._command
+        command = self.command
         if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
             return False
         if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
@@ -99,36 +101,33 @@ class Patience:
 
     def confirm(self) -> None:
         """Before the command is sent again: raises where that must not be."""
-        if self._confirm is not None:
-            try:
-                self._confirm()
-            except TransportError as error:
-                self.await_repetition(error)
+        if self._confirm is None:
+            return
+        try:
+            self._confirm()
+        except TransportError as error:
+            if not self.may_repeat(error):
+                raise
 
     def _may_hide_one(self, sense: Sense) -> bool:
         """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
         deferred = sense.deferred and sense.key == RECOVERED_ERROR
         return deferred or (sense.is_unit_not_supported and not self.is_worn)
 
-    def await_repetition(self, error: TransportError) -> None:
-        """Returns when the command may be sent again after a failed exchange, else raises the error of the last one."""
-        while True:
-            self._timeouts += isinstance(error, DeviceTimeout)
-            allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
-            if not (error.may_repeat and allowed):
-                error.what = f"{self._command}: {error.what}{self._times}"
-                raise error
-            log.info("%s: %s; trying again", self._command, error.what)
-            try:
-                if self._confirm is not None:
-                    self._confirm()
-                return
-            except TransportError as another:
-                error = another
+    def may_repeat(self, error: TransportError) -> bool:
+        """May the command be sent again after a failed exchange? If not, the error tells what was tried."""
+        self._timeouts += isinstance(error, DeviceTimeout)
+        allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
+        if not (error.may_repeat and allowed):
+            error.what = f"{self.command}: {error.what}{self._times}"
+            return False
+        log.info("%s: %s; trying again", self.command, error.what)
+        self.confirm()
+        return True
 
     def _allows_failure(self) -> bool:
         self._failures += 1
-        may_be_sent_twice = self._command.repeatable or self._confirm is not None
+        may_be_sent_twice = self.command.repeatable or self._confirm is not None
         return self._failures <= self._policy.failures and time.monotonic() < self._end and may_be_sent_twice
 
     @property

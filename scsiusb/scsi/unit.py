@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar, cast
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 from scsiusb.errors import (
     AbortedCommand,
@@ -40,7 +41,7 @@ from scsiusb.scsi.primary import (
 from scsiusb.scsi.retry import USUAL, Patience, RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
-from scsiusb.transport.base import GOOD, Completion, Direction, Transport
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Transport
 from scsiusb.usb.quirks import Quirk
 from scsiusb.values import dataclass
 
@@ -49,6 +50,9 @@ NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not 
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
+
+NOT_SENT: Final = Completion(FAILED, 0, 0)
+Attempt = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -98,7 +102,7 @@ class LogicalUnit:
                 _fill(buffer, command)
             is_last = not command.repeatable
             while True:
-                received = self.transfer(command, buffer, retry=retry, timeout=timeout)
+                received = self.transfer(self.patience(command, retry=retry, timeout=timeout), buffer)
                 try:
                     reply = command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
                 except MalformedReply as error:
@@ -111,66 +115,77 @@ class LogicalUnit:
                     self._note(reply)
                 return reply
 
-    def transfer(
+    def patience(
         self,
         command: Command[R],
-        buffer: memoryview,
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
-        changes: int | None = None,
         confirm: Callable[[], None] | None = None,
-        first: Callable[[], Completion] | None = None,
+        began: float | None = None,
+    ) -> Patience[R]:
+        """With a command that is sent now, or was at `began`.
+
+        `confirm` lets one that may be carried out twice only on the same device, such as a write, be sent again: it is
+        called before, and raises where the device may be another one.
+        """
+        return Patience(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
+
+    def transfer(
+        self, patience: Patience[R], buffer: memoryview, *, changes: int | None = None, first: Attempt | None = None
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
         `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
-        `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent
-        again: it is called before, and raises where the device may be another one.
-        `first` stands for the first sending, where the command was begun elsewhere.
+        `first`: what its first sending came to, where that was done elsewhere.
         """
-        cdb = command.cdb()
-        timeout = timeout or self.timeout
-        attentions, transport = self._attentions, self.transport
-        began = time.monotonic()
-        patience = None  # most commands need none
+        command = patience.command
+        timeout = patience.timeout or command.timeout
+        attempt = partial(self.attempt, command.cdb(), command.direction, buffer, timeout, changes, patience)
         while True:
             try:
-                with transport.hold():  # another thread's command would take the sense away
-                    if first is not None:
-                        begun, first = first, None
-                        completion = begun()
-                    elif changes is not None and changes != attentions.medium_changes:
-                        raise error_for(MEDIUM_CHANGED, str(command))
-                    else:
-                        completion = transport.execute(
-                            self.lun, cdb, command.direction, buffer, timeout or command.timeout
-                        )
-                    status, residue, transferred = completion
-                    if status == GOOD:
-                        if not residue and transferred == len(buffer):
-                            return transferred
-                        return self._processed(command, completion, buffer)
-                    patience = patience or Patience(retry or self.retry, timeout, command, confirm, began)
-                    sense = self._sense(patience, timeout)
+                (completion, sense), first = first or attempt(), None
+                if sense is None:
+                    return self._processed(command, completion, buffer)
             except TransportError as failure:
-                patience = patience or Patience(retry or self.retry, timeout, command, confirm, began)
-                patience.await_repetition(failure)
+                if not patience.may_repeat(failure):
+                    raise
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
                 return self._processed(command, completion, buffer)
-            error = error_for(sense, str(command))
-            if not patience.allows(error):
-                raise error
-            log.info("LUN %d: %s; trying again", self.lun, error.what)
+            try:
+                raise error_for(sense, str(command))
+            except CheckCondition as error:
+                if not patience.allows(error):
+                    raise
+                log.info("LUN %d: %s; trying again", self.lun, error.what)
             patience.confirm()
 
-    def _sense(self, patience: Patience, timeout: float | None) -> Sense:
-        """Why the command failed. Lost on the way, it may have been a change or a reset, which is told only once."""
+    def attempt(
+        self,
+        cdb: bytes,
+        direction: Direction,
+        buffer: memoryview,
+        timeout: float,
+        changes: int | None = None,
+        patience: Patience[Any] | None = None,
+    ) -> Attempt:
+        """Sends a command once. Raises TransportError. `changes`: as in `transfer`, but that it is told as a sense."""
+        transport = self.transport
+        with transport.hold():  # another thread's command would take the sense away
+            if changes is not None and changes != self._attentions.medium_changes:
+                return NOT_SENT, MEDIUM_CHANGED
+            completion = transport.execute(self.lun, cdb, direction, buffer, timeout)
+            return completion, None if completion[0] == GOOD else self.why(patience)
+
+    def why(self, patience: Patience[Any] | None = None) -> Sense:
+        """The command failed: its sense. Lost on the way, it may have been a change or a reset, told only once."""
+        timeout = self.timeout if patience is None else patience.timeout
+        is_worn = not self.retry.unit_attentions if patience is None else patience.is_worn
         try:
             sense = self.auto_sense(timeout)
-            if sense.is_unit_not_supported and patience.is_worn:
+            if sense.is_unit_not_supported and is_worn:
                 sense = self._without_sense(sense, timeout)
         except BaseException:
             self._attentions.medium_changes += 1
@@ -213,9 +228,12 @@ class LogicalUnit:
             return
         self.execute(SynchronizeCache10(), timeout=timeout)
         if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
-            error = error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
-            if isinstance(error, (MediumError, HardwareError, AbortedCommand)):
-                raise error
+            try:
+                raise error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
+            except (MediumError, HardwareError, AbortedCommand):
+                raise
+            except CheckCondition:
+                return
 
     def make_ready(self) -> None:
         """As `test_unit_ready`; a unit that waits to be started is started."""
@@ -255,7 +273,7 @@ class LogicalUnit:
 
     def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
         """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
-        length = command.length
+        length = len(buffer)
         processed = completion.processed(length)
         if processed == length:
             return processed
@@ -265,9 +283,7 @@ class LogicalUnit:
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            error = MalformedReply(f"good status for only {processed} of {length} bytes")
-            error.may_repeat = True
-            raise error
+            raise MalformedReply(f"good status for only {processed} of {length} bytes").repeatable()
         return processed
 
     @property

@@ -308,9 +308,12 @@ class BulkOnlyTransport:
 
     def _recover_first(self, timeout: float) -> None:
         """Before a command to a device that an earlier one, or another program, left out of step."""
-        recovery = self._recover(timeout)
-        if recovery.error is not None:
-            raise recovery.error
+        error = self._recover(timeout).error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # this frame is in its traceback
 
     def _recover(self, timeout: float) -> Recovery:
         """Reset recovery (BOT 5.3.4), then a port reset; raises DeviceGone."""

@@ -62,7 +62,7 @@ def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
             raise
         except TransportError as failure:
             log.warning("the %s of %s failed: %s", rung, port.info, failure.what)
-            error = failure
+            error = type(failure)(failure.what, failure.remedy)  # anew: this frame is in that one's traceback
         else:
             has_helped = True
             if not thorough:
