@@ -34,10 +34,10 @@ from scsiusb.scsi.medium import (
     find_medium,
     pieces,
 )
-from scsiusb.scsi.retry import Patience, RetryPolicy
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unflushed import Unflushed
-from scsiusb.scsi.unit import Attempt, LogicalUnit
+from scsiusb.scsi.unit import Attempt, LogicalUnit, raise_last
 from scsiusb.transport.base import GOOD
 
 if TYPE_CHECKING:
@@ -302,23 +302,22 @@ class Disk:
         """
         medium = self._known or self._medium()
         blocks = len(view) // medium.block_size
-        finish = partial(self._run, READ, medium, lba, blocks, view, time.monotonic())
+        finish = partial(self._see_to, READ, medium, lba, blocks, view, time.monotonic())
         return overlapped.begin(READ.cdb(lba, blocks), view, self.unit.timeout or READ.timeout, medium.changes, finish)
 
     def _send(self, access: Access, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
-        unit = self.unit
-        attempt = partial(
-            unit.attempt,
-            access.cdb(lba, blocks),
-            access.direction,
-            buffer,
-            unit.timeout or access.timeout,
-            medium.changes,
-        )
-        self._run(access, medium, lba, blocks, buffer, time.monotonic(), attempt)
+        unit, began = self.unit, time.monotonic()
+        timeout = unit.timeout or access.timeout
+        try:
+            first = unit.attempt(access.cdb(lba, blocks), access.direction, buffer, timeout, medium.changes)
+        except TransportError as error:
+            self._see_to(access, medium, lba, blocks, buffer, began, partial(raise_last, [error]))
+        else:
+            if first[0] != (GOOD, 0, len(buffer)):
+                self._see_to(access, medium, lba, blocks, buffer, began, lambda: first)
 
-    def _run(
+    def _see_to(
         self,
         access: Access,
         medium: Medium,
@@ -328,29 +327,16 @@ class Disk:
         began: float,
         attempt: Callable[[], Attempt],
     ) -> None:
-        """Sends a command by `attempt`, and sees to whatever comes of that."""
-        patience: Patience[bytes] | None = None
-        first: Attempt | None = None
+        """What becomes of a command that did not simply do what it should; `attempt` gives its first sending's end."""
+        confirm = None if access is READ else partial(self._confirm, medium)
+        patience = self.unit.patience(access.command(medium, lba, blocks), confirm=confirm, began=began)
         try:
-            try:
-                first = attempt()
-                if first[0] == (GOOD, 0, len(buffer)):
-                    return
-            except TransportError as failure:
-                patience = self._patience(access, medium, lba, blocks, began)
-                if not patience.may_repeat(failure):
-                    raise
-            patience = patience or self._patience(access, medium, lba, blocks, began)
-            self.unit.transfer(patience, buffer, changes=medium.changes, first=first)
+            self.unit.transfer(patience, buffer, changes=medium.changes, first=attempt)
         except ScsiUsbError as error:
             error.lba = lba
             if isinstance(error, (MediumChanged, NoMedium)):
                 self._known = None
             raise
-
-    def _patience(self, access: Access, medium: Medium, lba: int, blocks: int, began: float) -> Patience[bytes]:
-        confirm = None if access is READ else partial(self._confirm, medium)
-        return self.unit.patience(access.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _confirm(self, medium: Medium) -> None:
         """Raises where the device or the medium may be others than those that a failed command was meant for."""

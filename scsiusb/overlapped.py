@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from scsiusb.errors import TransportError
 from scsiusb.manager.client import Client
-from scsiusb.scsi.unit import Attempt, LogicalUnit
+from scsiusb.scsi.unit import Attempt, LogicalUnit, raise_last
 from scsiusb.transport.base import GOOD, Completion, Direction
 from scsiusb.transport.phases import CBW_LENGTH, Phases
 from scsiusb.usb.backend import Code, Overlap, UsbError
@@ -116,15 +116,10 @@ class Overlapped:
             try:
                 completion = self._client.conclude(self._cdb, self._timeout, step, *known)
             except TransportError as error:
-                self._finish(partial(_raise, [error]))
+                self._finish(partial(raise_last, [error]))
             else:
                 if completion != (GOOD, 0, len(phases.data)):
                     self._finish(lambda: (completion, None if completion.status == GOOD else self._unit.why()))
         finally:
             self._client.release()
         return True
-
-
-def _raise(error: list[TransportError]) -> Attempt:
-    """And keeps no reference to it: a cycle would keep all that is in the traceback's frames."""
-    raise error.pop()

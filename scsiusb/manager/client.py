@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from scsiusb import ledger
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
@@ -35,9 +36,6 @@ class State(Enum):
     FOREIGN = "foreign"  # a fork's child has a copy, which must not be used
 
 
-OPEN: Final = State.OPEN  # each look into an enumeration costs as much as a call
-
-
 class Client:
     """Implements `Transport` for whoever shares the attachment. `close` it, or use it in a `with`.
 
@@ -48,9 +46,12 @@ class Client:
     def __init__(self, attachment: Attachment, on_gone: OnGone | None) -> None:
         self._attachment = attachment
         self._on_gone = on_gone
+        self._changing = threading.RLock()
         self._state = State.OPEN
-        self._has_left = False
         self._is_cancelled = False
+        self.is_over = False
+        """Is it not open, or cancelled? Looked at before each command, and thus no property."""
+        self._has_left = False
         self._transport = transport = attachment.transport
         self.lends = transport.lends
         self._entry = ledger.acquire("client", f"of {attachment.info.name}")
@@ -106,7 +107,7 @@ class Client:
             raise
 
     def _leave(self) -> None:
-        self._state = State.CLOSED
+        self._become(State.CLOSED)
         self._on_gone = None
         self._transport.interrupt(self)
         self._attachment.leave(self)
@@ -115,12 +116,20 @@ class Client:
 
     def lose(self) -> None:
         """The device has gone."""
-        if self._state is State.OPEN:
-            self._state = State.GONE
+        with self._changing:
+            if self._state is State.OPEN:
+                self._become(State.GONE)
 
     def disown(self) -> None:
-        """This is the copy of it in a fork's child."""
+        """This is the copy of it in a fork's child, where a thread that is not there may have the lock."""
         self._state = State.FOREIGN
+        self.is_over = True
+
+    def _become(self, state: State | None = None, *, is_cancelled: bool | None = None) -> None:
+        with self._changing:
+            self._state = state or self._state
+            self._is_cancelled = self._is_cancelled if is_cancelled is None else is_cancelled
+            self.is_over = self._state is not State.OPEN or self._is_cancelled
 
     def tell_gone(self) -> None:
         """Calls `on_gone`, the first time only."""
@@ -200,7 +209,7 @@ class Client:
         self._transport.release()
 
     def hold(self) -> AbstractContextManager[object]:
-        if self._state is not OPEN or self._is_cancelled:
+        if self.is_over:
             self.check()
         return self._transport.lock
 
@@ -236,15 +245,11 @@ class Client:
         try:
             yield self._cancel
         finally:
-            self._is_cancelled = False
+            self._become(is_cancelled=False)
 
     def _cancel(self) -> None:
-        self._is_cancelled = True
+        self._become(is_cancelled=True)
         self._transport.interrupt(self)
-
-    @property
-    def is_over(self) -> bool:
-        return self._state is not OPEN or self._is_cancelled
 
     def check(self, cause: BaseException | None = None) -> None:
         """Raises what the state says, if it says anything."""

@@ -63,8 +63,9 @@ WRITE: Final = Access(Write10, Write16)
 
 def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
     """How many blocks the view has. Raises ValueError, OutOfRange."""
-    blocks, rest = divmod(len(view), medium.block_size)
-    if rest:
+    block_size = medium.block_size
+    blocks = len(view) // block_size
+    if blocks * block_size != len(view):
         raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
     if lba < 0 or lba + blocks > medium.blocks:
         check_range(medium, lba, blocks)

@@ -132,19 +132,25 @@ class LogicalUnit:
         return Patience(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
     def transfer(
-        self, patience: Patience[R], buffer: memoryview, *, changes: int | None = None, first: Attempt | None = None
+        self,
+        patience: Patience[R],
+        buffer: memoryview,
+        *,
+        changes: int | None = None,
+        first: Callable[[], Attempt] | None = None,
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
         `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
-        `first`: what its first sending came to, where that was done elsewhere.
+        `first` gives what its first sending came to, or raises, where that was done elsewhere.
         """
         command = patience.command
         timeout = patience.timeout or command.timeout
         attempt = partial(self.attempt, command.cdb(), command.direction, buffer, timeout, changes, patience)
         while True:
             try:
-                (completion, sense), first = first or attempt(), None
+                sending, first = first or attempt, None
+                completion, sense = sending()
                 if sense is None:
                     return self._processed(command, completion, buffer)
             except TransportError as failure:
@@ -331,6 +337,11 @@ class LogicalUnit:
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
+
+
+def raise_last(errors: list[TransportError]) -> Attempt:
+    """An attempt that ended so. Nothing else may keep the error: a cycle would keep all of its traceback's frames."""
+    raise errors.pop()
 
 
 def _believed(capacity: Capacity, quirks: Quirk) -> Capacity:

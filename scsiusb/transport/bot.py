@@ -42,6 +42,7 @@ LONGEST: Final = LONGEST_TIMEOUT / 1000
 LUNS: Final = range(MAX_LUN + 1)
 CDB_LENGTHS: Final = range(1, MAX_CDB + 1)
 NONE: Final = Direction.NONE
+get_ident: Final = threading.get_ident
 
 log = logging.getLogger(__name__)
 
@@ -127,33 +128,53 @@ class BulkOnlyTransport:
                 if self._out_of_step:
                     self._recover_first(timeout)
                 self._set_out(lun, cdb, direction, buffer, timeout)
-                return self.conclude(cdb, timeout, self._phases.send)
+                try:
+                    completion = self._phases.send()
+                except TransportError as error:
+                    self._fail(cdb, timeout, error)
+                    raise
+                finally:
+                    self._thread = 0
+                self._succeed(cdb)
+                return completion
             finally:
                 self._dismiss_user()
 
     def _set_out(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
         self._note_exchange(True)
         self._out_of_step = True  # until the CSW is here; an exception of any kind leaves it so
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._phases.begin(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
 
     def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
-        """Takes the command's steps that are left, or all of them. Raises as `execute`."""
+        """Takes the steps that are left of a command that was begun. Raises as `execute`."""
         try:
             completion = step(*arguments)
-        except DeviceGone:
-            raise
         except TransportError as error:
-            self._failures.note_failure(cdb[0])
-            self._after_failure(error, timeout)
+            self._fail(cdb, timeout, error)
             raise
         finally:
             self._thread = 0
+        self._succeed(cdb)
+        return completion
+
+    def _succeed(self, cdb: bytes) -> None:
         if self._failures.count:
             self._failures.note_success(cdb[0])
         self._out_of_step = False
         self._note_exchange(False)
-        return completion
+
+    def _fail(self, cdb: bytes, timeout: float, error: TransportError) -> None:
+        """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
+        if isinstance(error, DeviceGone):
+            return
+        self._failures.note_failure(cdb[0])
+        self._is_silent = isinstance(error, DeviceTimeout)
+        recovery = self._recover(timeout)
+        error.tried = recovery.tried
+        error.may_repeat = recovery.error is None and not self._is_interrupted
+        done = "recovered by" if recovery.error is None else "not recovered by"
+        error.what += f" ({done} {' and '.join(recovery.tried)})"
 
     def _dismiss_user(self) -> None:
         self._thread = 0  # also where an exception came before anything was sent
@@ -296,15 +317,6 @@ class BulkOnlyTransport:
             log.info("GET MAX LUN: %s; taken as 0", error)
             return 0
         return reply[0] if len(reply) == 1 and reply[0] <= MAX_LUN else 0
-
-    def _after_failure(self, error: TransportError, timeout: float) -> None:
-        """Recovers, and lets the error on its way to the caller tell how; DeviceGone says more than that error."""
-        self._is_silent = isinstance(error, DeviceTimeout)
-        recovery = self._recover(timeout)
-        error.tried = recovery.tried
-        error.may_repeat = recovery.error is None and not self._is_interrupted
-        done = "recovered by" if recovery.error is None else "not recovered by"
-        error.what += f" ({done} {' and '.join(recovery.tried)})"
 
     def _recover_first(self, timeout: float) -> None:
         """Before a command to a device that an earlier one, or another program, left out of step."""

@@ -11,7 +11,7 @@ from scsiusb.releases import Releases
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction
 from scsiusb.transport.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
 from scsiusb.transport.recovery import note_rung
-from scsiusb.usb.backend import Code
+from scsiusb.usb.backend import Code, Step
 from scsiusb.usb.port import Port
 from scsiusb.usb.quirks import Quirk
 
@@ -22,6 +22,7 @@ PAUSE: Final = 125e-6  # seconds between CBW and data for devices that need one,
 CBW_LENGTH: Final = CBW_CODEC.length
 CSW_LENGTH: Final = CSW_CODEC.length
 CBW_PATCH: Final = CBW_CODEC.values_offset  # its signature stands in the buffer once and for all
+monotonic: Final = time.monotonic
 patch_cbw, unpack_csw = CBW_CODEC.pack_values_into, CSW_CODEC.unpack_from
 
 # Each look into an enumeration costs as much as a call.
@@ -58,33 +59,36 @@ class Phases:
         self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self.csw.release)
         self._first, self._last = (self.out, self.cbw), (self.into, self.csw)
+        self._steps: tuple[Step, ...] = ()
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
         """Has the CBW ready. Then `send`; or whoever moves a phase himself goes on with what follows it, `after_…`."""
-        self.deadline = time.monotonic() + timeout
+        self.deadline = monotonic() + timeout
         self._direction, self.data = direction, buffer
         length = len(buffer)
-        self.owes_data = direction is OUT and length > 0
         self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
-        patch_cbw(self.cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if direction is IN else 0, lun, len(cdb), cdb)
+        if direction is IN:
+            flags, endpoint = FLAG_DATA_IN, self.into
+        else:
+            flags, endpoint = 0, self.out
+            self.owes_data = length > 0
+        self._steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
+        patch_cbw(self.cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
 
     def send(self) -> Completion:
         """All three, one after the other; what does not go as it should goes on in the step that is due then."""
         if self.pause:
             return self.after_cbw(*self._port.write(self.cbw, _left(self.deadline)))
-        buffer = self.data
-        length = len(buffer)
-        endpoint = self.into if self._direction is IN else self.out
-        steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
+        steps = self._steps
         number, code, count = self._chain(steps, self.deadline)
         if code is NO_MEM:
             code, count = self._port.in_parts(*steps[number], _left(self.deadline))
-        if not number:
-            return self.after_cbw(code, count)
         if steps[number] is self._last:
             self.owes_data = False
-            return self.after_csw(code, count, length)
-        return self._after_data(code, count)
+            return self.after_csw(code, count, len(self.data))
+        if number:
+            return self._after_data(code, count)
+        return self.after_cbw(code, count)
 
     def after_cbw(self, code: Code, count: int) -> Completion:
         if code is not OK or count != CBW_LENGTH:
