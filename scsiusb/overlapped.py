@@ -10,12 +10,12 @@ from typing import Any, Final
 from scsiusb.errors import TransportError
 from scsiusb.manager.client import Client
 from scsiusb.scsi.unit import Attempt, LogicalUnit, raise_last
-from scsiusb.transport.base import GOOD, Completion, Direction
-from scsiusb.transport.phases import CBW_LENGTH, Phases
+from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.phases import Phases
 from scsiusb.usb.backend import Code, Overlap, UsbError
 
 OK: Final = Code.OK
-Step = Callable[..., Completion]
+DATA: Final = 1  # the number of that step
 Finish = Callable[[Callable[[], Attempt]], None]
 
 
@@ -33,7 +33,7 @@ class Overlapped:
         self._cdb, self._timeout = b"", 0.0
         self._finish: Finish | None = None
         self._transfer: Any = None
-        self._after: Callable[[Phases, Code, int], bool] | None = None
+        self._number = 0  # of its step, which the transfer is for
 
     @property
     def is_under_way(self) -> bool:
@@ -53,24 +53,35 @@ class Overlapped:
         if changes != unit.medium_changes:
             self.abandon()
             return False
-        self._finish, self._after = finish, None
+        self._finish, self._number = finish, 0
         return True
 
     def proceed(self) -> bool:
-        """Moves on, if it can, without waiting; True when the blocks are here. Raises as `Disk.readinto`."""
-        phases, after = self._phases, self._after
+        """Moves on as far as that takes but a moment; True when the blocks are here. Raises as `Disk.readinto`."""
+        phases, overlap, transfer, number = self._phases, self._overlap, self._transfer, self._number
         assert phases is not None
-        if after is None:
-            return self._submit(phases.out, phases.cbw, self._after_cbw, phases.send)
-        overlap = self._overlap
-        overlap.handle_events()
-        answer = overlap.outcome(self._transfer)
-        if answer is None:
-            if time.monotonic() < phases.deadline:
-                return False
-            answer = overlap.cancel(self._transfer)
-        self._transfer = None
-        return after(phases, *answer)
+        if transfer is not None:
+            overlap.handle_events()
+        steps = phases.steps
+        while True:
+            if transfer is None:
+                endpoint, buffer = steps[number]
+                try:
+                    self._transfer = transfer = overlap.submit(endpoint, buffer)
+                except UsbError as error:
+                    return self._end(phases, number, error.code, 0)
+                if number != DATA:  # which alone takes its time
+                    overlap.handle_events(transfer)
+            answer = overlap.outcome(transfer)
+            if answer is None:
+                if time.monotonic() < phases.deadline:
+                    return False
+                answer = overlap.cancel(transfer)
+            self._transfer = transfer = None
+            code, count = answer
+            if code is not OK or count != len(steps[number][1]) or phases.pause:
+                return self._end(phases, number, code, count)
+            self._number = number = number + 1
 
     def abandon(self) -> None:
         """Ends what is under way, in the middle; the device is then recovered before its next command."""
@@ -84,37 +95,13 @@ class Overlapped:
         finally:
             self._client.release()
 
-    def _after_cbw(self, phases: Phases, code: Code, count: int) -> bool:
-        if code is OK and count == CBW_LENGTH and not phases.pause:
-            return self._submit(phases.into, phases.data, self._after_data, phases.after_cbw, code, count)
-        return self._end(phases.after_cbw, code, count)
-
-    def _after_data(self, phases: Phases, code: Code, count: int) -> bool:
-        if code is OK and count == len(phases.data):
-            return self._submit(phases.into, phases.csw, self._after_csw, phases.after_data_in, code, count)
-        return self._end(phases.after_data_in, code, count)
-
-    def _after_csw(self, phases: Phases, code: Code, count: int) -> bool:
-        return self._end(phases.after_csw, code, count, len(phases.data))
-
-    def _submit(
-        self, endpoint: int, buffer: memoryview, after: Callable[[Phases, Code, int], bool], instead: Step, *known: Any
-    ) -> bool:
-        """Begins a transfer; where that fails, `instead` is the step that does it, and what follows, in its own way."""
-        try:
-            self._transfer = self._overlap.submit(endpoint, buffer)
-        except UsbError:
-            return self._end(instead, *known)
-        self._after = after
-        return False
-
-    def _end(self, step: Step, *known: Any) -> bool:
-        phases, self._phases = self._phases, None
-        assert phases is not None
+    def _end(self, phases: Phases, number: int, code: Code, count: int) -> bool:
+        """The last step, as a CSW is less than a packet, or one that was not whole."""
+        self._phases = None
         assert self._finish is not None
         try:
             try:
-                completion = self._client.conclude(self._cdb, self._timeout, step, *known)
+                completion = self._client.conclude(self._cdb, self._timeout, number, code, count)
             except TransportError as error:
                 self._finish(partial(raise_last, [error]))
             else:

@@ -38,7 +38,7 @@ class Overlapping:
             return Pending(None)
         return Pending(self._handle.bulk(endpoint, buffer, LONG))
 
-    def handle_events(self) -> None:
+    def handle_events(self, transfer: Pending | None = None) -> None:
         """All is known already."""
 
     def outcome(self, transfer: Pending) -> Answer | None:

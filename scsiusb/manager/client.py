@@ -21,7 +21,7 @@ from scsiusb.usb.quirks import Quirk
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
     from scsiusb.transport.phases import Phases
-    from scsiusb.usb.backend import Overlap
+    from scsiusb.usb.backend import Code, Overlap
     from scsiusb.usb.port import Port
 
 OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
@@ -196,10 +196,10 @@ class Client:
         """See `BulkOnlyTransport.begin`."""
         return self._transport.begin(lun, cdb, direction, buffer, timeout, self)
 
-    def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
+    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
         """See `BulkOnlyTransport.conclude`; raises as `execute`."""
         try:
-            return self._transport.conclude(cdb, timeout, step, *arguments)
+            return self._transport.conclude(cdb, timeout, number, code, count)
         except TransportError as error:
             self._note(error)
             raise

@@ -26,7 +26,7 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.transport.phases import Phases
 from scsiusb.transport.recovery import Failures, Recovery, recover
-from scsiusb.usb.backend import Overlap
+from scsiusb.usb.backend import Code, Overlap
 from scsiusb.usb.port import LONGEST_TIMEOUT, Port
 from scsiusb.usb.quirks import Quirk
 
@@ -146,10 +146,10 @@ class BulkOnlyTransport:
         self._thread = get_ident()
         self._phases.begin(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
 
-    def conclude(self, cdb: bytes, timeout: float, step: Callable[..., Completion], *arguments: Any) -> Completion:
-        """Takes the steps that are left of a command that was begun. Raises as `execute`."""
+    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
+        """Goes on with a command that was begun: see `Phases.after`. Raises as `execute`."""
         try:
-            completion = step(*arguments)
+            completion = self._phases.after(number, code, count)
         except TransportError as error:
             self._fail(cdb, timeout, error)
             raise

@@ -59,10 +59,14 @@ class Phases:
         self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self.csw.release)
         self._first, self._last = (self.out, self.cbw), (self.into, self.csw)
-        self._steps: tuple[Step, ...] = ()
+        self.steps: tuple[Step, ...] = ()
+        """Of the command that `begin` has ready: CBW, data if there is any, CSW."""
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
-        """Has the CBW ready. Then `send`; or whoever moves a phase himself goes on with what follows it, `after_…`."""
+        """Has the CBW ready. Then `send`; or whoever moves the `steps` himself goes on `after` one that was not whole.
+
+        As the last one never is: a CSW is less than a packet.
+        """
         self.deadline = monotonic() + timeout
         self._direction, self.data = direction, buffer
         length = len(buffer)
@@ -72,25 +76,28 @@ class Phases:
         else:
             flags, endpoint = 0, self.out
             self.owes_data = length > 0
-        self._steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
+        self.steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
         patch_cbw(self.cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
 
     def send(self) -> Completion:
         """All three, one after the other; what does not go as it should goes on in the step that is due then."""
         if self.pause:
-            return self.after_cbw(*self._port.write(self.cbw, _left(self.deadline)))
-        steps = self._steps
-        number, code, count = self._chain(steps, self.deadline)
+            return self._after_cbw(*self._port.write(self.cbw, _left(self.deadline)))
+        number, code, count = self._chain(self.steps, self.deadline)
+        return self.after(number, code, count)
+
+    def after(self, number: int, code: Code, count: int) -> Completion:
+        """Goes on behind the step of that number, for which a `Handle.bulk` returned these."""
         if code is NO_MEM:
-            code, count = self._port.in_parts(*steps[number], _left(self.deadline))
-        if steps[number] is self._last:
+            code, count = self._port.in_parts(*self.steps[number], _left(self.deadline))
+        if self.steps[number] is self._last:
             self.owes_data = False
-            return self.after_csw(code, count, len(self.data))
+            return self._after_csw(code, count, len(self.data))
         if number:
             return self._after_data(code, count)
-        return self.after_cbw(code, count)
+        return self._after_cbw(code, count)
 
-    def after_cbw(self, code: Code, count: int) -> Completion:
+    def _after_cbw(self, code: Code, count: int) -> Completion:
         if code is not OK or count != CBW_LENGTH:
             self._fail_cbw(code, count)
         if self.pause:
@@ -103,13 +110,13 @@ class Phases:
 
     def _after_data(self, code: Code, count: int) -> Completion:
         if self._direction is IN:
-            return self.after_data_in(code, count)
+            return self._after_data_in(code, count)
         if code is not OK:
             self._end_data_out(code, count, len(self.data))
         self.owes_data = False
         return self._end(count, False)
 
-    def after_data_in(self, code: Code, count: int) -> Completion:
+    def _after_data_in(self, code: Code, count: int) -> Completion:
         length, overflow = len(self.data), False
         if code is not OK:
             overflow = self._end_data_in(code, count, length)
@@ -120,9 +127,9 @@ class Phases:
 
     def _end(self, transferred: int, overflow: bool) -> Completion:
         code, count = self._port.read(self.csw, _left(self.deadline))
-        return self.after_csw(code, count, transferred, overflow)
+        return self._after_csw(code, count, transferred, overflow)
 
-    def after_csw(self, code: Code, count: int, transferred: int, overflow: bool = False) -> Completion:
+    def _after_csw(self, code: Code, count: int, transferred: int, overflow: bool = False) -> Completion:
         if count == CSW_LENGTH and code is OK and not overflow:
             if unpack_csw(self.csw) == (self._signature, self._tag, 0, GOOD) and not self._learns_signature:
                 if transferred != self._good.transferred:

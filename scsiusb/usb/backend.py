@@ -137,8 +137,8 @@ class Overlap(Protocol):
     def submit(self, endpoint: int, buffer: memoryview) -> Any:
         """Begins a transfer; what it returns stands for it below. Raises UsbError."""
 
-    def handle_events(self) -> None:
-        """Takes note of what has ended, and does not wait."""
+    def handle_events(self, transfer: Any = None) -> None:
+        """Takes note of what has ended; waits, for a millisecond at most, only if that is this transfer."""
 
     def outcome(self, transfer: Any) -> tuple[Code, int] | None:
         """As `Handle.bulk`, once; None while it is under way."""

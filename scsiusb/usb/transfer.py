@@ -79,6 +79,7 @@ class PollDescriptor(ctypes.Structure):
 
 
 NO_TIME: Final = Timeval(0, 0)
+MOMENT: Final = Timeval(0, 1000)
 POLLOUT: Final = 4  # usbfs: a transfer has ended
 
 
@@ -148,6 +149,7 @@ class Transfers:
         self._whole_slice = Timeval(0, SLICE * 1000)
         self._slice = ctypes.c_void_p(ctypes.addressof(self._whole_slice))
         self._no_time = ctypes.c_void_p(ctypes.addressof(NO_TIME))
+        self._moment = ctypes.c_void_p(ctypes.addressof(MOMENT))
         self._node = _node(lib, context)
         self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
@@ -218,9 +220,12 @@ class Transfers:
             self._lib.libusb_cancel_transfer(transfer.address)
         return transfer
 
-    def handle_events(self) -> None:
+    def handle_events(self, transfer: _Transfer | None = None) -> None:
         """See `Overlap`."""
-        self._handle_events(self._context, self._no_time, None)
+        if transfer is None:
+            self._handle_events(self._context, self._no_time, None)
+        else:
+            self._handle_events(self._context, self._moment, transfer.completed)
 
     def outcome(self, transfer: _Transfer) -> tuple[Code, int] | None:
         """See `Overlap`."""
