@@ -164,10 +164,12 @@ class Disk:
         Raises OutOfRange (a ValueError) before anything is sent, a CheckCondition where the device refuses,
         TransportError. What was not read then is as it was in the buffer.
         """
-        with _bytes_of(buffer) as view:
-            if view.readonly:
-                raise TypeError("readinto needs a writable buffer")
-            return self._move(READ, self._known or self._medium(), lba, view)
+        if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+            with _bytes_of(buffer) as view:
+                return self.readinto(lba, view)
+        if buffer.readonly:
+            raise TypeError("readinto needs a writable buffer")
+        return self._move(READ, self._known or self._medium(), lba, buffer)
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.

@@ -14,7 +14,10 @@ PAGE: Final = 4096
 
 
 class Buffers:
-    """Those that are lent, and those that are idle; sizes are powers of two, so that few kinds serve all."""
+    """Those that are lent, and those that are idle; sizes are powers of two, so that few kinds serve all.
+
+    And `most`, which need be none: what was promised for a command.
+    """
 
     def __init__(self, allocate: Callable[[int], memoryview], name: str) -> None:
         """`name`: whose they are, for the ledger."""
@@ -24,10 +27,13 @@ class Buffers:
         self._idle: dict[int, list[memoryview]] = {}
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
         self._is_drained = False
+        self.most = 0
 
     def take(self, size: int) -> memoryview:
         """At least `size` bytes. The list is asked, not first looked into: others take from it, too."""
         capacity = max(PAGE, 1 << (size - 1).bit_length())
+        if capacity > self.most >= max(size, PAGE):
+            capacity = self.most
         try:
             return self._idle[capacity].pop()
         except (KeyError, IndexError):

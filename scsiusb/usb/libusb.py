@@ -13,6 +13,7 @@ from scsiusb.text import printable
 from scsiusb.usb import library, linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.context import Context, check
+from scsiusb.usb.interface import MASS_STORAGE
 from scsiusb.usb.memory import LEAST, DeviceMemory, usbfs_limit
 from scsiusb.usb.transfer import Transfers, declare
 from scsiusb.usb.translate import translate
@@ -48,7 +49,9 @@ class LibusbBackend:
         ]
 
     def devices(self) -> Sequence[Device]:
-        return [device for _, device in self._scan()]
+        devices = [device for _, device in self._scan()]
+        self._memory.expect(sum(map(_is_storage, devices)))
+        return devices
 
     def strings(self, device: Device) -> Strings:
         """On Linux from sysfs; elsewhere the device is opened for a moment, if we may."""
@@ -121,6 +124,10 @@ class LibusbBackend:
             self._lib.libusb_free_config_descriptor(pointer)
 
 
+def _is_storage(device: Device) -> bool:
+    return any(setting.interface_class == MASS_STORAGE for setting in device.settings)
+
+
 def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) -> Device:
     return Device(
         bus=descriptor.bus,
@@ -155,7 +162,7 @@ class LibusbHandle:
     def __init__(self, lib: Any, device: Device, memory: DeviceMemory) -> None:
         self._lib = lib
         self._memory = memory
-        self._promised = 0
+        self._promised: int | None = None  # that was not allocated yet
         self._device = device
         self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
@@ -232,9 +239,14 @@ class LibusbHandle:
 
     def fitting(self, size: int) -> int:
         """See `Handle.fitting`; where no device memory is left, what other transfers leave room for."""
-        granted = self._memory.promise(1 << (size - 1).bit_length())
-        self._promised += granted
+        self._withdraw()
+        granted = self._promised = self._memory.promise(1 << (size - 1).bit_length())
         return min(size, granted or LEAST)
+
+    def _withdraw(self) -> None:
+        promised, self._promised = self._promised, None
+        if promised is not None:
+            self._memory.withdraw(promised)
 
     def allocate(self, size: int) -> memoryview:
         """Device memory (zero copy in usbfs), ordinary memory where there is none or none is left."""
@@ -249,7 +261,9 @@ class LibusbHandle:
         return memoryview(memory).cast("B")
 
     def _may_have(self, size: int) -> bool:
-        if LEAST <= size <= self._promised:  # a CBW's would leave too little of it for a command's data
+        if (
+            self._promised is not None and LEAST <= size <= self._promised
+        ):  # a CBW's would leave too little of it for a command's data
             self._promised -= size
             return True
         return self._memory.take(size)
@@ -260,8 +274,7 @@ class LibusbHandle:
 
     def close(self) -> None:
         handle, self._handle = self._handle, ctypes.c_void_p()
-        self._memory.give_back(self._promised)
-        self._promised = 0
+        self._withdraw()
         try:
             if handle:
                 self._close(handle)

@@ -191,7 +191,8 @@ class Port:
 
     def fitting(self, size: int) -> int:
         """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
-        return self._handle.fitting(size)
+        self._buffers.most = most = self._handle.fitting(size)
+        return most
 
     def buffer(self, size: int) -> Loan:
         """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""

@@ -17,13 +17,42 @@ from .fake_libusb import DEVICE, FakeBackend, FakeDevice
 MIB = 1 << 20
 
 
-def test_sixteen_devices_all_have_memory_for_a_command() -> None:
+def test_sixteen_devices_all_have_as_much_for_a_command() -> None:
     memory = DeviceMemory(16 * MIB)
+    memory.expect(16)
+    promised = [memory.promise(MIB) for _ in range(16)]
+    assert set(promised) == {14 * MIB // 16}
+    assert sum(promised) <= 14 * MIB
+
+
+@pytest.mark.parametrize("attached", range(1, 100))
+def test_of_those_that_are_attached_each_has_its_part_and_the_first_to_come_no_more(attached: int) -> None:
+    memory = DeviceMemory(16 * MIB)
+    memory.expect(attached)
+    promised = [memory.promise(MIB) for _ in range(attached)]
+    assert all(size % LEAST == 0 for size in promised)
+    assert min(promised) == min(MIB, 14 * MIB // attached // LEAST * LEAST)
+    assert max(promised) - min(promised) <= LEAST
+    assert sum(promised) <= 14 * MIB
+
+
+def test_one_that_comes_later_still_has_some() -> None:
+    memory = DeviceMemory(16 * MIB)
+    memory.expect(1)
     promised = [memory.promise(MIB) for _ in range(16)]
     assert promised == sorted(promised, reverse=True)
     assert promised[0] == MIB
     assert promised[-1] >= 4 * LEAST
-    assert sum(promised) <= 12 * MIB
+    assert sum(promised) <= 14 * MIB
+
+
+def test_one_that_is_closed_makes_room_for_another() -> None:
+    memory = DeviceMemory(16 * MIB)
+    memory.expect(16)
+    promised = [memory.promise(MIB) for _ in range(16)]
+    for size in promised[:4]:
+        memory.withdraw(size)
+    assert [memory.promise(MIB) for _ in range(4)] == promised[:4]
 
 
 def test_when_little_is_left_nothing_is_promised_but_what_none_can_do_without() -> None:
@@ -40,7 +69,7 @@ def test_what_is_given_back_can_be_had_again() -> None:
     memory = DeviceMemory(16 * MIB)
     first = [memory.promise(MIB) for _ in range(16)]
     for size in first:
-        memory.give_back(size)
+        memory.withdraw(size)
     assert [memory.promise(MIB) for _ in range(16)] == first
 
 
@@ -72,7 +101,7 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
     left = backend._memory._left
     handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
     sizes = [handle.fitting(MIB) for handle in handles]
-    assert sizes == [128 * 1024] * 4
+    assert sizes == [size * 1024 for size in (192, 192, 128, 128)]
     wrappers = [handle.allocate(4096) for handle in handles]  # leave what was promised as it is
     buffers = [handle.allocate(size) for handle, size in zip(handles, sizes, strict=True)]
     assert sorted(map(len, fake.lib.memory.values())) == sorted([*sizes, *[4096] * len(wrappers)])

@@ -299,6 +299,21 @@ def test_a_device_that_was_replugged_since_is_gone(scene: Scene) -> None:
 # --- buffers --------------------------------------------------------------------------------------
 
 
+def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(scene: Scene) -> None:
+    with Port(scene.backend, scene.info) as port:
+        assert port.fitting(120 * 1024) == 120 * 1024
+        for size, whole in (
+            (120 * 1024, 120 * 1024),
+            (100 * 1024, 120 * 1024),
+            (64 * 1024, 1 << 16),
+            (1 << 17, 1 << 17),
+        ):
+            with port.buffer(size) as buffer:
+                assert len(buffer) == size
+            assert ("allocate", whole) in scene.watched.steps
+        assert sum(step[0] == "allocate" for step in scene.watched.steps if isinstance(step, tuple)) == 3
+
+
 @pytest.mark.parametrize(
     ("size", "whole"),
     [(0, PAGE), (1, PAGE), (31, PAGE), (PAGE, PAGE), (PAGE + 1, 2 * PAGE), (120 * 1024, 1 << 17), (1 << 20, 1 << 20)],
