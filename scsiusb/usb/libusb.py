@@ -13,7 +13,6 @@ from scsiusb.text import printable
 from scsiusb.usb import library, linux
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.context import Context, check
-from scsiusb.usb.interface import MASS_STORAGE
 from scsiusb.usb.memory import LEAST, DeviceMemory, usbfs_limit
 from scsiusb.usb.transfer import Transfers, declare
 from scsiusb.usb.translate import translate
@@ -49,9 +48,7 @@ class LibusbBackend:
         ]
 
     def devices(self) -> Sequence[Device]:
-        devices = [device for _, device in self._scan()]
-        self._memory.expect(sum(map(_is_storage, devices)))
-        return devices
+        return [device for _, device in self._scan()]
 
     def strings(self, device: Device) -> Strings:
         """On Linux from sysfs; elsewhere the device is opened for a moment, if we may."""
@@ -124,10 +121,6 @@ class LibusbBackend:
             self._lib.libusb_free_config_descriptor(pointer)
 
 
-def _is_storage(device: Device) -> bool:
-    return any(setting.interface_class == MASS_STORAGE for setting in device.settings)
-
-
 def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) -> Device:
     return Device(
         bus=descriptor.bus,
@@ -162,7 +155,7 @@ class LibusbHandle:
     def __init__(self, lib: Any, device: Device, memory: DeviceMemory) -> None:
         self._lib = lib
         self._memory = memory
-        self._promised: int | None = None  # that was not allocated yet
+        self._promised = 0
         self._device = device
         self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
@@ -239,14 +232,9 @@ class LibusbHandle:
 
     def fitting(self, size: int) -> int:
         """See `Handle.fitting`; where no device memory is left, what other transfers leave room for."""
-        self._withdraw()
-        granted = self._promised = self._memory.promise(1 << (size - 1).bit_length())
+        granted = self._memory.promise(1 << (size - 1).bit_length())
+        self._promised += granted
         return min(size, granted or LEAST)
-
-    def _withdraw(self) -> None:
-        promised, self._promised = self._promised, None
-        if promised is not None:
-            self._memory.withdraw(promised)
 
     def allocate(self, size: int) -> memoryview:
         """Device memory (zero copy in usbfs), ordinary memory where there is none or none is left."""
@@ -261,9 +249,7 @@ class LibusbHandle:
         return memoryview(memory).cast("B")
 
     def _may_have(self, size: int) -> bool:
-        if (
-            self._promised is not None and LEAST <= size <= self._promised
-        ):  # a CBW's would leave too little of it for a command's data
+        if LEAST <= size <= self._promised:  # a CBW's would leave too little of it for a command's data
             self._promised -= size
             return True
         return self._memory.take(size)
@@ -274,7 +260,8 @@ class LibusbHandle:
 
     def close(self) -> None:
         handle, self._handle = self._handle, ctypes.c_void_p()
-        self._withdraw()
+        self._memory.give_back(self._promised)
+        self._promised = 0
         try:
             if handle:
                 self._close(handle)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 LIMIT: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")  # 0: none
-LATER: Final = 8  # of what is left, one part for a device that was not expected
+SHARE: Final = 8  # of what is left, one part for the next device
 LEAST: Final = 64 * 1024  # bytes; commands of less cost more time than ordinary memory does
 ALWAYS: Final = 4096  # bytes, for a CBW or a CSW: no device can do without them
 
@@ -19,31 +19,16 @@ class DeviceMemory:
         """`limit` in bytes; None: there is none to keep to."""
         self._lock = threading.Lock()
         self._left = limit if limit is None else limit * 7 // 8
-        self._attached = self._served = 0
-
-    def expect(self, devices: int) -> None:
-        """So many are attached, each of which may want some."""
-        with self._lock:
-            self._attached = devices
 
     def promise(self, size: int) -> int:
-        """Bytes for a device's command: `size`, or the same part that others will have; 0 where that is too little."""
+        """Bytes for a command: `size`, or less, as others will need the rest; 0 where too little is left."""
         with self._lock:
             if self._left is None:
                 return size
-            others = max(self._attached - self._served, 0)
-            part = max(self._left, 0) // (others or LATER)
+            part = max(self._left, 0) // SHARE
             granted = min(size, part - part % LEAST)
             self._left -= granted
-            self._served += 1
             return granted
-
-    def withdraw(self, size: int) -> None:
-        """The device needs no more; so much of what it was promised was not taken."""
-        with self._lock:
-            if self._left is not None:
-                self._left += size
-                self._served -= 1
 
     def take(self, size: int) -> bool:
         """May so much be allocated?"""

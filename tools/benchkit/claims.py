@@ -101,8 +101,14 @@ CLAIMS: tuple[Claim, ...] = (
     *_ratios(5, "write, gadget", names.REFUSED, names.MBS, REFUSED_BOUNDS),
     _alone(6, "10 GiB", names.STREAM, names.PEAK, AT_MOST, 60),
     _alone(6, "10 GiB", names.CLI, names.PEAK, AT_MOST, 60),
-    *_ratios(6, f"{MANY} devices", names.TOGETHER, names.MBS, ((names.DD, 0.9),)),
-    _alone(6, f"{MANY} devices", names.TOGETHER, names.EVEN, AT_LEAST, LEAST_SHARE),
+    *(
+        claim
+        for way in (names.TOGETHER, names.TOGETHER_RAISED)
+        for claim in (
+            *_ratios(6, f"{MANY} devices", way, names.MBS, ((names.DD, 0.9),)),
+            _alone(6, f"{MANY} devices", way, names.EVEN, AT_LEAST, LEAST_SHARE),
+        )
+    ),
     *(
         claim
         for way, bound in START_BOUNDS
