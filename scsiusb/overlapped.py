@@ -79,7 +79,7 @@ class Overlapped:
                 answer = overlap.cancel(transfer)
             self._transfer = transfer = None
             code, count = answer
-            if code is not OK or count != len(steps[number][1]) or phases.pause:
+            if code is not OK or count != len(steps[number][1]) or steps[number] is steps[-1] or phases.pause:
                 return self._end(phases, number, code, count)
             self._number = number = number + 1
 
@@ -96,7 +96,7 @@ class Overlapped:
             self._client.release()
 
     def _end(self, phases: Phases, number: int, code: Code, count: int) -> bool:
-        """The last step, as a CSW is less than a packet, or one that was not whole."""
+        """The last step, or one that was not whole."""
         self._phases = None
         assert self._finish is not None
         try:

@@ -18,12 +18,14 @@ from scsiusb.streaming import Reading
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
 from tests import overlapping
 from tests.overlapping import OverlappedBus
-from tests.sticks import MeddledBus
+from tests.sticks import Answer, MeddledBus, Wire, csw
 from tests.test_readinto_bounds import FAULTS
 
 BLOCKS = 5_000 + 7
 STICKS = 3
 STEP = 512  # blocks a command
+CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
+READ_10 = 0x28
 BAD = "sense=3/11/00,lba={},times=always"
 
 
@@ -294,3 +296,18 @@ def test_the_bus_of_a_program_may_be_any() -> None:
     with open_on(bus) as disk, Together(disk.reading(0, 64)) as parts:
         assert sum(len(part.piece) for part in parts) == 64 * 512
     bus.close()
+
+
+def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Station) -> None:
+    bus, spoilt = polled.buses[0], [0]
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if len(buffer) != CSW_PACKET or wire.opcode != READ_10 or spoilt[0]:
+            return None
+        spoilt[0] += 1
+        return wire.put(buffer, csw(wire.tag).ljust(CSW_PACKET, b"\0"))
+
+    bus.wire.meddle = meddle
+    all_is_right(polled)
+    assert spoilt == [1]
+    assert "port reset" in bus.wire.log or "request ff" in bus.wire.log

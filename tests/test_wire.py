@@ -15,6 +15,7 @@ from construct import (
     Byte,
     Bytes,
     Const,
+    Construct,
     Flag,
     Int8ub,
     Int16ub,
@@ -23,11 +24,12 @@ from construct import (
     Padding,
     Struct,
 )
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scsiusb.scsi import block, multimedia, primary
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.medium import READ, WRITE, Access, Medium
 from scsiusb.transport.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
 from scsiusb.wire import BitPacker, ByteCodec
 
@@ -59,6 +61,29 @@ def test_a_packed_cdb_is_what_construct_builds(kind: type[Command[Any]], data: s
 def test_every_field_of_a_cdb_is_an_attribute_of_its_command(kind: type[Command[Any]]) -> None:
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     assert set(kind._packer.names) <= names | {"length"}
+
+
+@pytest.mark.parametrize("access", [READ, WRITE])
+@given(lba=st.integers(0, 2**64 - 0x10000), blocks=st.integers(0, 0xFFFF))
+@example(lba=2**32 - 8, blocks=8)
+@example(lba=2**32 - 8, blocks=9)
+def test_a_cdb_packed_by_position_is_the_commands(access: Access, lba: int, blocks: int) -> None:
+    medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0)
+    assert access.cdb(lba, blocks) == access.command(medium, lba, blocks).cdb()
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        (BitStruct("a" / BitsInteger(4), "b" / BitsInteger(4)), ["a"]),
+        (BitStruct("a" / BitsInteger(24)), ["a"]),
+        (BitStruct("a" / BitsInteger(8), "b" / Const(1, BitsInteger(8))), ["a"]),
+    ],
+    ids=["half a byte", "three bytes", "a constant behind it"],
+)
+def test_what_cannot_be_packed_by_position_is_refused(layout: Construct, names: list[str]) -> None:
+    with pytest.raises(TypeError):
+        BitPacker(layout).positional(*names)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 255), st.binary(min_size=16, max_size=16))

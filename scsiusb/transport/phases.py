@@ -63,10 +63,7 @@ class Phases:
         """Of the command that `begin` has ready: CBW, data if there is any, CSW."""
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
-        """Has the CBW ready. Then `send`; or whoever moves the `steps` himself goes on `after` one that was not whole.
-
-        As the last one never is: a CSW is less than a packet.
-        """
+        """Has the CBW ready. Then `send`; or move the `steps`, and go on `after` the last or one that was not whole."""
         self.deadline = monotonic() + timeout
         self._direction, self.data = direction, buffer
         length = len(buffer)

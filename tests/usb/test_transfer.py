@@ -455,6 +455,86 @@ def test_one_that_cannot_even_be_cancelled_is_given_up_with_its_buffer(
     assert len(leaked) == 1
 
 
+# --- a chain --------------------------------------------------------------------------------------
+
+
+def steps(*lengths: int) -> list[tuple[int, memoryview]]:
+    return [(OUT if number == 0 else IN, memoryview(bytearray(length))) for number, length in enumerate(lengths)]
+
+
+def soon() -> float:
+    return time.monotonic() + 1
+
+
+def test_a_chain_goes_on_as_long_as_all_of_a_buffer_is_moved(lib: FakeLibusb, transfers: Transfers) -> None:
+    assert transfers.chain(steps(31, 512, 13), soon()) == (2, Code.OK, 13)
+    assert lib.names().count("submit_transfer") == 3
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [((COMPLETED, 7), Code.OK), ((STALL, 0), Code.PIPE), ((NO_DEVICE, 0), Code.NO_DEVICE)]
+)
+@pytest.mark.parametrize("number", range(3))
+def test_a_chain_ends_with_the_first_that_is_not_whole(
+    lib: FakeLibusb, transfers: Transfers, number: int, ending: Ending, code: Code
+) -> None:
+    lengths = (31, 512, 1024)
+    lib.outcome = lambda transfer: ending if transfer.length == lengths[number] else (COMPLETED, transfer.length)
+    assert transfers.chain(steps(*lengths), soon()) == (number, code, ending[1])
+    assert lib.names().count("submit_transfer") == number + 1
+
+
+def test_a_chain_is_refused_in_the_middle(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.libusb_submit_transfer.results = [0, Code.NO_MEM]
+
+    def begin_the_first() -> None:
+        address = next(iter(lib.allocated))
+        lib.in_flight[address] = lib.allocated[address]
+        lib.end(address, (COMPLETED, 31))
+
+    lib.events = [begin_the_first]
+    assert transfers.chain(steps(31, 512, 13), soon()) == (1, Code.NO_MEM, 0)
+
+
+def test_an_interruption_ends_a_chain(lib: FakeLibusb, transfers: Transfers) -> None:
+    def device(transfer: LibusbTransfer) -> Ending:
+        transfers.interrupt(True)  # as the first one ends
+        return COMPLETED, transfer.length
+
+    lib.outcome = device
+    assert transfers.chain(steps(31, 512, 13), soon()) == (1, Code.INTERRUPTED, 0)
+    assert lib.names().count("submit_transfer") == 1
+
+
+def test_the_deadline_is_that_of_the_whole_chain(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.outcome = lambda transfer: None if transfer.length == 512 else (COMPLETED, transfer.length)
+    assert transfers.chain(steps(31, 512, 13), time.monotonic()) == (1, Code.TIMEOUT, 0)
+    assert lib.names().count("cancel_transfer") == 1
+    assert not lib.in_flight
+
+
+def test_an_exception_in_the_middle_of_a_chain_leaves_nothing_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+    buffers = steps(31, 512, 13)
+    lib.events = [lib.handle_events, interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        transfers.chain(buffers, soon())
+    assert not lib.in_flight
+    for _, buffer in buffers:
+        buffer.release()  # nothing exports it any more
+
+
+def test_one_is_waited_for_a_moment(lib: FakeLibusb, transfers: Transfers) -> None:
+    transfer = transfers.submit(IN, memoryview(bytearray(4)))
+    transfers.handle_events(transfer)
+    _, slice_, completed = lib.of("handle_events_timeout_completed")[-1]
+    waited = Timeval.from_address(slice_)
+    assert (waited.tv_sec, waited.tv_usec) == (0, 1000)
+    assert completed == transfer.address + LibusbTransfer.actual_length.offset
+    transfers.handle_events()
+    _, slice_, completed = lib.of("handle_events_timeout_completed")[-1]
+    assert (Timeval.from_address(slice_).tv_usec, completed) == (0, None)
+
+
 # --- prototypes -----------------------------------------------------------------------------------
 
 
