@@ -165,6 +165,20 @@ def test_readinto_takes_any_writable_buffer() -> None:
         assert whole[512:516] == (9).to_bytes(4, "big")
 
 
+def test_memory_with_gaps_is_copied_whosever_it_is() -> None:
+    with disk_on(stick()) as (disk, bus), disk.buffer(2048) as lent:
+        for lba, whole in ((7, lent), (9, memoryview(bytearray(2048)))):
+            whole[:] = bytes(2048)
+            assert disk.readinto(lba, whole[::2]) == 2
+            content = disk.read(lba, 2)
+            assert content[:4] == lba.to_bytes(4, "big")
+            assert bytes(whole[::2]) == content
+            assert bytes(whole[1::2]) == bytes(1024)
+            assert disk.write(20, whole[::2]) == 2
+            assert disk.read(20, 2) == content
+        assert "port reset" not in bus.wire.log
+
+
 def test_readinto_refuses_what_cannot_be_written() -> None:
     with disk_on(stick()) as (disk, _), pytest.raises(TypeError, match="writable"):
         disk.readinto(0, memoryview(bytes(512)))

@@ -55,8 +55,8 @@ class Buffers:
                 self._idle.setdefault(len(whole), []).append(whole)
 
     def has(self, view: memoryview) -> bool:
-        """Is the view of one of these?"""
-        return id(view.obj) in self._all
+        """Is the view of one of these, and without gaps?"""
+        return view.c_contiguous and id(view.obj) in self._all
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
         """Frees every one, those lent too: whoever still has one keeps the memory alive, if not the buffer."""
