@@ -128,15 +128,8 @@ class BulkOnlyTransport:
                 if self._out_of_step:
                     self._recover_first(timeout)
                 self._set_out(lun, cdb, direction, buffer, timeout)
-                try:
-                    completion = self._phases.send()
-                except TransportError as error:
-                    self._fail(cdb, timeout, error)
-                    raise
-                finally:
-                    self._thread = 0
-                self._succeed(cdb)
-                return completion
+                number, code, count = self._phases.move()
+                return self.conclude(cdb, timeout, number, code, count)
             finally:
                 self._dismiss_user()
 

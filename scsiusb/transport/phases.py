@@ -42,7 +42,7 @@ class Phases:
         """When the command must have ended, by `time.monotonic`."""
         self._direction = IN
         self.data = memoryview(b"")
-        self.into, self.out = port.bulk_in.address, port.bulk_out.address
+        self._into, self._out = port.bulk_in.address, port.bulk_out.address
         self.owes_data = False
         """Does the device, as far as we know, still wait for data-out?"""
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
@@ -58,30 +58,29 @@ class Phases:
         packet = port.bulk_in.max_packet_size
         self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
         releases.add(self.csw.release)
-        self._first, self._last = (self.out, self.cbw), (self.into, self.csw)
+        self._first, self._last = (self._out, self.cbw), (self._into, self.csw)
         self.steps: tuple[Step, ...] = ()
         """Of the command that `begin` has ready: CBW, data if there is any, CSW."""
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> None:
-        """Has the CBW ready. Then `send`; or move the `steps`, and go on `after` the last or one that was not whole."""
+        """Has the CBW ready. Then `move` the `steps`, or do so yourself."""
         self.deadline = monotonic() + timeout
         self._direction, self.data = direction, buffer
         length = len(buffer)
         self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
         if direction is IN:
-            flags, endpoint = FLAG_DATA_IN, self.into
+            flags, endpoint = FLAG_DATA_IN, self._into
         else:
-            flags, endpoint = 0, self.out
+            flags, endpoint = 0, self._out
             self.owes_data = length > 0
         self.steps = (self._first, (endpoint, buffer), self._last) if length else (self._first, self._last)
         patch_cbw(self.cbw, CBW_PATCH, tag, length, flags, lun, len(cdb), cdb)
 
-    def send(self) -> Completion:
-        """All three, one after the other; what does not go as it should goes on in the step that is due then."""
+    def move(self) -> tuple[int, Code, int]:
+        """The steps one after the other, to the last or the first that is not whole; go on `after` that."""
         if self.pause:
-            return self._after_cbw(*self._port.write(self.cbw, _left(self.deadline)))
-        number, code, count = self._chain(self.steps, self.deadline)
-        return self.after(number, code, count)
+            return 0, *self._port.write(self.cbw, _left(self.deadline))
+        return self._chain(self.steps, self.deadline)
 
     def after(self, number: int, code: Code, count: int) -> Completion:
         """Goes on behind the step of that number, for which a `Handle.bulk` returned these."""
