@@ -6,8 +6,6 @@ import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from scsiusb.scsi.sense import Sense
 
 
@@ -48,11 +46,6 @@ class TransportError(ScsiUsbError):
     """The rungs of the recovery that came after it, in order: "class reset", "port reset"."""
     may_repeat = False
     """An exchange failed and the device is in step again: a command that may be sent twice can be."""
-
-    def repeatable(self) -> Self:
-        """The same error, with `may_repeat`."""
-        self.may_repeat = True
-        return self
 
 
 class DeviceNotFound(TransportError):

@@ -289,7 +289,7 @@ class LogicalUnit:
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise MalformedReply(f"good status for only {processed} of {length} bytes").repeatable()
+            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes"))
         return processed
 
     @property
@@ -337,6 +337,11 @@ class LogicalUnit:
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
+
+
+def _repeatable(error: TransportError) -> TransportError:
+    error.may_repeat = True
+    return error
 
 
 def raise_last(errors: list[TransportError]) -> Attempt:
