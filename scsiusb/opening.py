@@ -12,24 +12,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from scsiusb import ledger
-from scsiusb.disk import Disk
+from scsiusb.base.releases import Releases
+from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
 from scsiusb.finding import VIRTUAL as VIRTUAL
 from scsiusb.finding import real_usb
 from scsiusb.finding import select as select
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.process import PROCESS
-from scsiusb.releases import Releases
+from scsiusb.quirks.model import Quirk, Quirks, quirks_for
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.formats import MAX_LUN
+from scsiusb.transport.bot.formats import MAX_LUN
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, find
-from scsiusb.usb.quirks import Quirk, Quirks, quirks_for
 
 if TYPE_CHECKING:
     from scsiusb.manager.events import Events, Match
     from scsiusb.manager.registry import Subscription
-    from scsiusb.usb.trace import Tracing
+    from scsiusb.trace.recorder import Tracing
     from scsiusb.virtual import Bus
 
 
@@ -259,6 +259,6 @@ def _virtual(path: str) -> Bus:
 
 
 def _tracing(backend: Backend, path: str) -> Tracing:
-    from scsiusb.usb.trace import Tracing
+    from scsiusb.trace.recorder import Tracing
 
     return Tracing(backend, path)

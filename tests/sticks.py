@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port

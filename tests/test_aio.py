@@ -11,7 +11,7 @@ import pytest
 
 import scsiusb
 from scsiusb import ledger
-from scsiusb.aio import AsyncDisk
+from scsiusb.disk.aio import AsyncDisk
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus

@@ -10,7 +10,7 @@ import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.transport.base import Direction
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port

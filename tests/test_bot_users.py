@@ -9,7 +9,7 @@ import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, TransportError
 from scsiusb.transport.base import Direction
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port

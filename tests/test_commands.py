@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from scsiusb import MalformedReply
-from scsiusb.scsi import block, inquiry, mode, multimedia, primary, vpd
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.pages import inquiry, mode, vpd
 from scsiusb.transport.base import Direction
 
 CDBS: list[tuple[Command[Any], str]] = [

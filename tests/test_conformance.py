@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.conformance.bench import Area
-from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
+from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import Report, run
+from scsiusb.conformance.outcome import Check, Result, Severity, Unsuited, Verdict, Violation
 from scsiusb.conformance.table import CHECKS, GROUPS
 from scsiusb.manager.client import Client
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle
-from scsiusb.virtual.bot import DataIn, DataOut, Manners
-from scsiusb.virtual.task import Task
+from scsiusb.virtual.device.bot import DataIn, DataOut, Manners
+from scsiusb.virtual.target.task import Task
 from tests.sticks import Answer, MeddledBus, Wire
 
 TIMEOUT = 0.05

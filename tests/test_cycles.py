@@ -11,7 +11,7 @@ import pytest
 
 from scsiusb import Disk, ScsiUsbError, Together
 from scsiusb.opening import open_on
-from scsiusb.scsi import primary
+from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.overlapping import OverlappedBus

@@ -22,13 +22,15 @@ from scsiusb import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.disk.medium import READ, Access, Medium
 from scsiusb.opening import open_on
-from scsiusb.scsi import primary
-from scsiusb.scsi.block import Read10
-from scsiusb.scsi.medium import READ, Access, Medium
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
 from tests.sticks import Answer, MeddledBus, Wire, stick
+
+SBC = "scsiusb.scsi.commands.sbc"
 
 
 @contextmanager
@@ -324,7 +326,8 @@ def test_a_flush_that_is_refused_is_no_success(monkeypatch: pytest.MonkeyPatch) 
         disk.write(0, bytes(512))
         with monkeypatch.context() as patch:
             patch.setattr(
-                "scsiusb.scsi.block.SynchronizeCache10.cdb", lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00")
+                "scsiusb.scsi.commands.sbc.SynchronizeCache10.cdb",
+                lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00"),
             )
             with pytest.raises(LbaOutOfRange):
                 disk.flush()
@@ -363,7 +366,7 @@ def test_the_device_is_released_also_when_the_last_flush_fails() -> None:
 def test_a_device_without_a_cache_has_nothing_to_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick()) as (disk, _):
         disk.write(0, bytes(512))
-        monkeypatch.setattr("scsiusb.scsi.block.SynchronizeCache10.cdb", lambda self: bytes.fromhex("c0" + "00" * 9))
+        monkeypatch.setattr(f"{SBC}.SynchronizeCache10.cdb", lambda self: bytes.fromhex("c0" + "00" * 9))
         disk.flush()
 
 

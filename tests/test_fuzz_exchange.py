@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from scsiusb.virtual.faults import KINDS, Fault
+from scsiusb.virtual.faults.faults import KINDS, Fault
 from tests.fuzz import profiles
 from tests.fuzz.exchange import BLOCKS, COMMANDS, Exchange, exchange, small_bounds
 from tests.fuzz.faults import any_fault, any_host_fault

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsiusb.scsi import inquiry, mode, multimedia, reply, sense, vpd
+from scsiusb.scsi import reply, sense
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.pages import inquiry, mode, vpd
 from tests.fuzz import profiles
 from tests.fuzz.mutate import EXTREMES, any_of
 from tests.fuzz.onwire import wire_parsers

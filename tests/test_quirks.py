@@ -28,18 +28,18 @@ from scsiusb import (
     PhaseError,
     aopen,
 )
-from scsiusb.cli import session
+from scsiusb.cli import device as session
 from scsiusb.cli.app import run
 from scsiusb.manager.attachment import Attachment
-from scsiusb.manager.memory import Memory as Lessons
+from scsiusb.manager.learned import Memory as Lessons
 from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
-from scsiusb.scsi.primary import RequestSense
+from scsiusb.quirks.model import MEANINGS, Meaning, Quirk, Quirks
+from scsiusb.scsi.commands.spc import RequestSense
 from scsiusb.usb.interface import find
-from scsiusb.usb.quirks import MEANINGS, Meaning, Quirk, Quirks
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
-from scsiusb.virtual.sense import Sense
-from scsiusb.virtual.task import Task
+from scsiusb.virtual.target.sense import Sense
+from scsiusb.virtual.target.task import Task
 from tests.sticks import Answer, MeddledBus, Wire, stick
 
 PATIENCE = 0.1  # seconds for a command that hangs

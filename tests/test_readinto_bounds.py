@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
 from scsiusb.errors import ScsiUsbError
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import DataIn, Fault, Manners, Memory, Stick, Unit
-from scsiusb.virtual.faults import KINDS, Scope
+from scsiusb.virtual.faults.faults import KINDS, Scope
 from tests.fuzz import profiles
 from tests.fuzz.exchange import BLOCK_SIZE, HASTY, PATIENT, RETRY, content, small_bounds
 from tests.fuzz.faults import texts_of

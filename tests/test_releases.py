@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from scsiusb.releases import Releases
+from scsiusb.base.releases import Releases
 
 
 def test_the_last_added_is_the_first_and_errors_keep_none_from_its_turn() -> None:

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from scsiusb.disk import Disk
-from scsiusb.errors import MediumError, OutOfRange
-from scsiusb.opening import open_on
-from scsiusb.speed import (
+from scsiusb.disk.disk import Disk
+from scsiusb.disk.speed import (
     RANDOM,
     READ,
     SEQUENTIAL,
@@ -31,6 +29,8 @@ from scsiusb.speed import (
     unfit,
     whole_commands,
 )
+from scsiusb.errors import MediumError, OutOfRange
+from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from tests.sticks import stick
 

@@ -16,8 +16,8 @@ import pytest
 
 import scsiusb
 from scsiusb import ledger
+from scsiusb.disk.streaming import BUFFERS
 from scsiusb.opening import open_on
-from scsiusb.streaming import BUFFERS
 from scsiusb.usb import port as port_module
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import PART

@@ -13,8 +13,8 @@ import pytest
 
 import scsiusb
 from scsiusb import Part, Together
+from scsiusb.disk.streaming import Reading
 from scsiusb.opening import open_on
-from scsiusb.streaming import Reading
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
 from tests import overlapping
 from tests.overlapping import OverlappedBus

@@ -14,9 +14,9 @@ import pytest
 import scsiusb
 from scsiusb import TransportError
 from scsiusb.opening import open_on
-from scsiusb.scsi.block import Read10
+from scsiusb.scsi.commands.sbc import Read10
+from scsiusb.trace.recorder import SNAPLEN, Tracing
 from scsiusb.usb.backend import Code
-from scsiusb.usb.trace import SNAPLEN, Tracing
 from tests.sticks import MeddledBus, stick
 
 HEADER = struct.Struct("<QBBBBHBBqiiII8s")

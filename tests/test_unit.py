@@ -26,11 +26,11 @@ from scsiusb import (
     RetryPolicy,
     UnitAttention,
 )
-from scsiusb.scsi.block import Read10, ReadCapacity10, StartStopUnit, Verify10, Write10
 from scsiusb.scsi.command import U8, opcode
-from scsiusb.scsi.primary import Inquiry, ModeSense10, PreventAllow, ReportLuns
+from scsiusb.scsi.commands.sbc import Read10, ReadCapacity10, StartStopUnit, Verify10, Write10
+from scsiusb.scsi.commands.spc import Inquiry, ModeSense10, PreventAllow, ReportLuns
+from scsiusb.scsi.pages.vpd import UnitSerialNumber
 from scsiusb.scsi.retry import NO_RETRY
-from scsiusb.scsi.vpd import UnitSerialNumber
 from scsiusb.transport.base import Completion
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.sticks import MeddledBus, stick, transport_on

@@ -20,7 +20,7 @@ from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus
-from scsiusb.virtual.watch import Watch
+from scsiusb.virtual.bus.watch import Watch
 from tests.sticks import MeddledBus, Worker, restless_threads, run_all, stick, wait_until
 from tests.test_sharing import first, hanging_read, unplug
 

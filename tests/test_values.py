@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import pytest
 
 import scsiusb
-from scsiusb import values
-from scsiusb.scsi.block import Read10, WriteCommand
-from scsiusb.values import dataclass
+from scsiusb.base import dataclass as values
+from scsiusb.base.dataclass import dataclass
+from scsiusb.scsi.commands.sbc import Read10, WriteCommand
 from tests.sticks import restless_threads, run_all
 
 ATTEMPTS = 50

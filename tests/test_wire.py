@@ -27,11 +27,13 @@ from construct import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scsiusb.scsi import block, multimedia, primary
+from scsiusb.base.packing import BitPacker, ByteCodec
+from scsiusb.disk.medium import READ, WRITE, Access, Medium
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.medium import READ, WRITE, Access, Medium
-from scsiusb.transport.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
-from scsiusb.wire import BitPacker, ByteCodec
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.transport.bot.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
 
 COMMANDS = [
     kind

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from scsiusb._version import __version__
 from scsiusb.cli.output import identity_of, size_text
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
+from scsiusb.disk.speed import READ, WRITE, Case, Figures, Plan
 from scsiusb.manager.client import Client
-from scsiusb.speed import READ, WRITE, Case, Figures, Plan
 
 Record = dict[str, Any]
 SHORT: Final = {"sequential": "seq", "random": "rand"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from scsiusb._version import __version__
-from scsiusb.values import dataclass
+from scsiusb.base.dataclass import dataclass
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -67,7 +67,7 @@ def _seconds(value: str) -> float:
 
 
 def _quirk_rows(value: str) -> str:
-    from scsiusb.usb.quirks_user import EXAMPLE, parse_rows
+    from scsiusb.quirks.user import EXAMPLE, parse_rows
 
     try:
         rows = parse_rows(value, "--quirks")
@@ -115,7 +115,7 @@ def global_options(function: F) -> F:
 
 
 def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.cli.session import seen
+    from scsiusb.cli.device import seen
     from scsiusb.errors import ScsiUsbError
 
     try:

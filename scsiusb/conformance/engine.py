@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import field, replace
 from typing import Final
 
-from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged, NotPutBack
-from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
+from scsiusb.base.dataclass import dataclass
+from scsiusb.conformance.device_under_test import Area, Bench, DeviceDead, MediumChanged, NotPutBack
 from scsiusb.conformance.exchange import Exchange
+from scsiusb.conformance.outcome import Check, Result, Severity, Unsuited, Verdict, Violation
 from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
 from scsiusb.manager.client import Client
-from scsiusb.values import dataclass
 
 TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
 VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}

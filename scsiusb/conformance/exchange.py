@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from scsiusb.conformance.check import Violation
+from scsiusb.base.dataclass import dataclass
+from scsiusb.conformance.outcome import Violation
 from scsiusb.errors import TransportError
 from scsiusb.transport.base import FAILED, GOOD, Direction
-from scsiusb.transport.formats import (
+from scsiusb.transport.bot.formats import (
     CBW_CODEC,
     CLASS_INTERFACE_OUT,
     CSW_CODEC,
@@ -23,7 +24,6 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
-from scsiusb.values import dataclass
 
 CONTROL_TIMEOUT: Final = 5.0  # USB 2.0 9.2.6.1
 MOST_SHOWN: Final = 64  # bytes of one transfer in the evidence

@@ -8,18 +8,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
+from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
-from scsiusb.releases import Releases
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.quirks.model import Quirk, Quirks
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
-from scsiusb.usb.quirks import Quirk, Quirks
 
 if TYPE_CHECKING:
-    from scsiusb.manager.lease import Lease
-    from scsiusb.manager.warden import Warden
+    from scsiusb.leases.lease import Lease
+    from scsiusb.leases.warden import Warden
 
 
 BOGUS_RESIDUE: Final = "all data came beside a residue"
@@ -183,9 +183,9 @@ class Attachment:
         self._transport = BulkOnlyTransport(port, self._lease.note_command if self._lease else None, self._releases)
 
     def _take_lease(self) -> None:
-        from scsiusb.manager.lease import Lease
-        from scsiusb.manager.record import record_of
-        from scsiusb.manager.recovery import recover
+        from scsiusb.leases.lease import Lease
+        from scsiusb.leases.orphans import recover
+        from scsiusb.leases.record import record_of
 
         recover()
         releases, warden = self._releases, self._owner.warden

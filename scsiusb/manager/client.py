@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from scsiusb import ledger
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
+from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Completion, Direction
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.quirks import Quirk
 
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
-    from scsiusb.transport.phases import Phases
+    from scsiusb.transport.bot.exchange import Phases
     from scsiusb.usb.backend import Code, Overlap
     from scsiusb.usb.port import Port
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import EventsLost
 from scsiusb.usb.interface import InterfaceInfo, matches
-from scsiusb.values import dataclass
 
 if TYPE_CHECKING:
     import asyncio

@@ -16,14 +16,14 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, ScsiUsbError
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
-from scsiusb.manager.memory import Memory
+from scsiusb.manager.learned import Memory
 from scsiusb.manager.watcher import Watcher
+from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.quirks import Quirks
 
 if TYPE_CHECKING:
-    from scsiusb.manager.warden import Warden
+    from scsiusb.leases.warden import Warden
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Process:
     @property
     def warden(self) -> Warden:
         """Made when it is first needed: a device of this process's own needs none."""
-        from scsiusb.manager.warden import Warden
+        from scsiusb.leases.warden import Warden
 
         with self._lock:
             if self._warden is None:

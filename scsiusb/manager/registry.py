@@ -15,13 +15,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Final
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceClosed
 from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_meant
 from scsiusb.manager.watcher import Watcher
 from scsiusb.usb.backend import Backend, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo, interfaces_of
 from scsiusb.usb.translate import translate
-from scsiusb.values import dataclass
 
 SETTLING: Final = 1.0  # seconds that a device may take to be configured and to get its driver
 LOOK_AGAIN: Final = 0.03

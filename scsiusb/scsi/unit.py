@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
     CheckCondition,
@@ -18,7 +19,9 @@ from scsiusb.errors import (
     NotReady,
     TransportError,
 )
-from scsiusb.scsi.block import (
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands.sbc import (
     TOO_LARGE_FOR_10,
     Capacity,
     ReadCapacity10,
@@ -26,10 +29,7 @@ from scsiusb.scsi.block import (
     StartStopUnit,
     SynchronizeCache10,
 )
-from scsiusb.scsi.command import Command
-from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
-from scsiusb.scsi.mode import ModeParameters
-from scsiusb.scsi.primary import (
+from scsiusb.scsi.commands.spc import (
     SENSE_LENGTH,
     VPD_LENGTH,
     Inquiry,
@@ -38,12 +38,12 @@ from scsiusb.scsi.primary import (
     RequestSense,
     TestUnitReady,
 )
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.pages.mode import ModeParameters
+from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, Patience, RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
-from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Transport
-from scsiusb.usb.quirks import Quirk
-from scsiusb.values import dataclass
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
@@ -318,7 +318,7 @@ class LogicalUnit:
         """
         if Quirk.NO_INQUIRY in self.transport.quirks:
             return sense
-        from scsiusb.scsi.multimedia import GetMediaEvent
+        from scsiusb.scsi.commands.mmc import GetMediaEvent
 
         try:
             if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
-from scsiusb.usb.quirks import Quirk
+from scsiusb.quirks.model import Quirk
 
 GOOD = 0
 FAILED = 1

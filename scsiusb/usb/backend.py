@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
-from scsiusb.values import dataclass
+from scsiusb.base.dataclass import dataclass
 
 ENDPOINT_IN = 0x80  # bEndpointAddress bit 7 (USB 2.0 table 9-13)
 TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0

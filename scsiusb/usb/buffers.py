@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final
 
 from scsiusb import ledger
-from scsiusb.releases import Releases
+from scsiusb.base.releases import Releases
 
 PAGE: Final = 4096
 

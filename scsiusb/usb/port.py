@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb import ledger
+from scsiusb.base.releases import Releases
+from scsiusb.base.text import printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
-from scsiusb.releases import Releases
-from scsiusb.text import printable
+from scsiusb.quirks.model import Quirk, Quirks, tabled
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, Overlap, UsbError
 from scsiusb.usb.buffers import Buffers, Loan
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
-from scsiusb.usb.quirks import Quirk, Quirks, tabled
 from scsiusb.usb.translate import translate
 
 PART: Final = 16 * 1024  # bytes; a whole number of packets, and no more than usbfs takes in one piece

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from scsiusb.cli import session
+from scsiusb.cli import device as session
 from scsiusb.cli.app import run
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
 from scsiusb.opening import VIRTUAL, open_on
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo, find

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from scsiusb.cli import ask
-from scsiusb.cli.check import check_command
+from scsiusb.cli.commands.check import check_command
 from scsiusb.conformance.table import CHECKS
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
@@ -140,7 +140,7 @@ def test_the_writing_checks_ask_first_and_put_back_what_was_there(
     assert isinstance(medium, Memory)
     before = bytes(medium.data)
     asked: list[str] = []
-    monkeypatch.setattr("scsiusb.cli.check.confirm", asked.append)
+    monkeypatch.setattr("scsiusb.cli.commands.check.confirm", asked.append)
     monkeypatch.setattr(ask, "somebody_is_there", lambda: True)
     assert cli("check", "1-1", *WRITE_CHECKS).status == 0
     assert asked == ["Overwrite LBA 8 to 11 of 1-1, and put back what was there?"]

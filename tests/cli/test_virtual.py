@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-from scsiusb.cli import virtual
+from scsiusb.cli.commands import virtual
 from scsiusb.cli.failure import Terminated
-from scsiusb.virtual import usbip
-from scsiusb.virtual.function import Stall
+from scsiusb.virtual.device.function import Stall
+from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, Ended
 from tests.cli.test_process import PROGRAM, heed_sigint, on_posix
 

@@ -13,10 +13,10 @@ from scsiusb.errors import CheckCondition, TransportError
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
-from scsiusb.transport.bot import BulkOnlyTransport
-from scsiusb.usb import linux
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, Strings
 from scsiusb.usb.interface import find
+from scsiusb.usb.system import linux
 from tests.fuzz.devices import Bytes, Shown, device_of
 from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
 from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, csw, stick, transport_on

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 import scsiusb
-from scsiusb.conformance.bench import Area
-from scsiusb.conformance.check import Check
+from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import Report, run
+from scsiusb.conformance.outcome import Check
 from scsiusb.conformance.table import CHECKS
 from scsiusb.manager.client import Client
 

@@ -17,7 +17,7 @@ import pytest
 import scsiusb
 from scsiusb.errors import DeviceGone
 from scsiusb.usb.backend import Code, Handle
-from scsiusb.usb.libusb import libusb
+from scsiusb.usb.libusb.backend import libusb
 from scsiusb.virtual import Memory
 
 from . import oracles

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.manager import folders, lease
-from scsiusb.manager.lease import Lease
+from scsiusb.leases import folders, lease
+from scsiusb.leases.lease import Lease
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 from tests.usb.watched import Scene

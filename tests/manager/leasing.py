@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scsiusb.manager.lease import Lease, Record, holder, leases
-from scsiusb.manager.record import parse
+from scsiusb.leases.lease import Lease, Record, holder, leases
+from scsiusb.leases.record import parse
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 

@@ -14,8 +14,8 @@ PATIENCE = 30.0  # seconds
 PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path
-from scsiusb.manager.lease import Lease
-from scsiusb.manager.warden import Warden
+from scsiusb.leases.lease import Lease
+from scsiusb.leases.warden import Warden
 from tests.usb.watched import Scene
 
 def say(*words):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from scsiusb.errors import DeviceBusy
-from scsiusb.manager import folders
-from scsiusb.manager.folders import Folder
-from scsiusb.manager.lease import Lease, holder, leases
+from scsiusb.leases import folders
+from scsiusb.leases.folders import Folder
+from scsiusb.leases.lease import Lease, holder, leases
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.leasing import NOBODY, acquire_among_readers, is_root
 from tests.usb.watched import Scene

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from scsiusb.manager import warden_main
-from scsiusb.manager.record import holding_of
-from scsiusb.manager.warden_main import GONE, Kernel, from_words, give_back, settle
+from scsiusb.leases import warden_main
+from scsiusb.leases.record import holding_of
+from scsiusb.leases.warden_main import GONE, Kernel, from_words, give_back, settle
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 from tests.manager.usbfs import RECORD, Usbfs, holding, with_lease
 

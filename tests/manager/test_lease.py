@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from scsiusb.errors import DeviceBusy
-from scsiusb.manager import folders, lease, record
-from scsiusb.manager.lease import Lease, Record, holder, leases
-from scsiusb.manager.record import runs
-from scsiusb.manager.warden_main import DEAD, Holding, Kernel, locked_by_the_living, started
+from scsiusb.leases import folders, lease, record
+from scsiusb.leases.lease import Lease, Record, holder, leases
+from scsiusb.leases.record import runs
+from scsiusb.leases.warden_main import DEAD, Holding, Kernel, locked_by_the_living, started
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
 from tests.manager.processes import HOLD, WAIT, kill, line, running, wait_for

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsiusb.manager import record
-from scsiusb.manager.lease import Lease, leases
-from scsiusb.manager.record import LONGEST_COMMAND, parse
+from scsiusb.leases import record
+from scsiusb.leases.lease import Lease, leases
+from scsiusb.leases.record import LONGEST_COMMAND, parse
 from scsiusb.usb.interface import InterfaceInfo
 from tests.manager.leasing import NOBODY, is_root
 from tests.manager.usbfs import RECORD

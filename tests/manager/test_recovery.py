@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from scsiusb.manager import folders, recovery, warden_main
-from scsiusb.manager.folders import Folder
-from scsiusb.manager.lease import Record, leases
-from scsiusb.manager.recovery import Recovered, recover
-from scsiusb.manager.warden_main import GONE, Kernel
+from scsiusb.leases import folders, warden_main
+from scsiusb.leases import orphans as recovery
+from scsiusb.leases.folders import Folder
+from scsiusb.leases.lease import Record, leases
+from scsiusb.leases.orphans import Recovered, recover
+from scsiusb.leases.warden_main import GONE, Kernel
 from tests.manager.processes import HOLD, WAIT, kill, line, running
 from tests.manager.usbfs import RECORD, Usbfs
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.manager import warden, warden_main
-from scsiusb.manager.warden import Warden
-from scsiusb.manager.warden_main import DEAD, started
+from scsiusb.leases import warden, warden_main
+from scsiusb.leases.warden import Warden
+from scsiusb.leases.warden_main import DEAD, started
 from tests.manager.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.manager.usbfs import RECORD, with_lease
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scsiusb.manager.record import Record
-from scsiusb.manager.warden_main import Holding, Kernel
+from scsiusb.leases.record import Record
+from scsiusb.leases.warden_main import Holding, Kernel
 
 NAMES = {0: "control", 15: "claim", 16: "release", 18: "connect", 20: "reset", 21: "clear"}
 

@@ -15,7 +15,7 @@ from typing import Any
 import usb.backend.libusb1 as pyusb
 
 from scsiusb.usb.backend import Code, Device
-from scsiusb.usb.transfer import LibusbTransfer, PollDescriptor
+from scsiusb.usb.libusb.transfer import LibusbTransfer, PollDescriptor
 
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)  # enum libusb_transfer_status
 CONTEXT = 0xC0

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from scsiusb.usb.backend import Code, Hotplug, UsbError
-from scsiusb.usb.hotplug import LONGEST_WAIT, LibusbHotplug, Polling, hotplug
-from scsiusb.usb.transfer import Timeval
+from scsiusb.usb.libusb.hotplug import LONGEST_WAIT, LibusbHotplug, Polling, hotplug
+from scsiusb.usb.libusb.transfer import Timeval
 from tests.sticks import no_collector, restless_threads, run_all
 
 from .fake_libusb import OWN_CONTEXT, FakeLibusb

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.usb import library, linux
-from scsiusb.usb import libusb as module
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.usb.libusb import LibusbBackend
-from scsiusb.usb.transfer import Transfers
+from scsiusb.usb.libusb import backend as module
+from scsiusb.usb.libusb import library
+from scsiusb.usb.libusb.backend import LibusbBackend
+from scsiusb.usb.libusb.transfer import Transfers
+from scsiusb.usb.system import linux
 from tests.sticks import Worker, restless_threads, run_all, wait_until
 
 from .fake_libusb import CONTEXT, DEVICE, HANDLE, FakeBackend, FakeDevice, FakeLibusb
@@ -186,8 +187,8 @@ class Kernel:
         self._after = after
         monkeypatch.setattr(linux, "driver", self._driver)
         monkeypatch.setattr(linux, "_text", lambda path: connected)
-        monkeypatch.setattr("scsiusb.usb.linux.time.sleep", self._sleep)
-        monkeypatch.setattr("scsiusb.usb.linux.time.monotonic", lambda: self.slept)
+        monkeypatch.setattr("scsiusb.usb.system.linux.time.sleep", self._sleep)
+        monkeypatch.setattr("scsiusb.usb.system.linux.time.monotonic", lambda: self.slept)
 
     def _driver(self, device: object, interface: int) -> str | None:
         self.asked += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import libusb_package
 import pytest
 
-from scsiusb.usb import library
+from scsiusb.usb.libusb import library
 
 
 def test_it_is_the_library_that_the_package_has() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import usb.core
 
-from scsiusb.usb import library, linux
-from scsiusb.usb import libusb as module
-from scsiusb.usb import transfer as transfer_module
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.usb.interface import find
-from scsiusb.usb.libusb import LibusbBackend, LibusbHandle
+from scsiusb.usb.libusb import backend as module
+from scsiusb.usb.libusb import library
+from scsiusb.usb.libusb import transfer as transfer_module
+from scsiusb.usb.libusb.backend import LibusbBackend, LibusbHandle
+from scsiusb.usb.system import linux
 
 from .fake_libusb import DEVICE, HANDLE, OWN_CONTEXT, STALL, FakeBackend, FakeDevice, FakeLibusb, configuration
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from scsiusb.usb import linux
 from scsiusb.usb.backend import Code, Device, Strings, UsbError
+from scsiusb.usb.system import linux
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="symlinks need a privilege on Windows")
 

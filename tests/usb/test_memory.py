@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.usb import library
-from scsiusb.usb import libusb as libusb_module
-from scsiusb.usb import memory as memory_module
-from scsiusb.usb.libusb import LibusbBackend
-from scsiusb.usb.memory import ALWAYS, LEAST, DeviceMemory, usbfs_limit
+from scsiusb.usb.libusb import backend as libusb_module
+from scsiusb.usb.libusb import library
+from scsiusb.usb.libusb import memory as memory_module
+from scsiusb.usb.libusb.backend import LibusbBackend
+from scsiusb.usb.libusb.memory import ALWAYS, LEAST, DeviceMemory, usbfs_limit
 
 from .fake_libusb import DEVICE, FakeBackend, FakeDevice
 

@@ -26,7 +26,7 @@ from scsiusb.usb.buffers import PAGE
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
-from scsiusb.virtual.descriptors import InterfaceDescriptor
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 
 from .watched import Scene
 

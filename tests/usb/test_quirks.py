@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scsiusb.usb import quirks_user
-from scsiusb.usb.quirks import (
+from scsiusb.quirks import user as quirks_user
+from scsiusb.quirks.model import (
     BY_LETTER,
     MEANINGS,
     TABLE,
@@ -25,8 +25,8 @@ from scsiusb.usb.quirks import (
     split,
     tabled,
 )
-from scsiusb.usb.quirks_table import rows_for, table
-from scsiusb.usb.quirks_user import parse_rows, row_for
+from scsiusb.quirks.table import rows_for, table
+from scsiusb.quirks.user import parse_rows, row_for
 
 LINUX = "abcdefghijklmnoprstuwy"
 
@@ -103,7 +103,7 @@ def test_the_virtual_stick_needs_nothing() -> None:
 
 
 def test_the_table_is_not_read_until_it_is_asked_for() -> None:
-    script = "import sys, scsiusb.usb.quirks; print('scsiusb.usb.quirks_table' in sys.modules)"
+    script = "import sys, scsiusb.quirks.model; print('scsiusb.quirks.table' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.strip() == b"False"
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
-from scsiusb.usb import transfer as transfer_module
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.usb.transfer import LibusbTransfer, Timeval, Transfers, declare
+from scsiusb.usb.libusb import transfer as transfer_module
+from scsiusb.usb.libusb.transfer import LibusbTransfer, Timeval, Transfers, declare
 
 from .fake_libusb import (
     CANCELLED,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual import KINDS, Fault, Manners, Memory, Stick, Unit
-from scsiusb.virtual.faults import ALWAYS, Scope
-from scsiusb.virtual.twists import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.faults import ALWAYS, Scope
 
 from .host import IN, OUT, Host, cdb10
 

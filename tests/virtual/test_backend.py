@@ -11,7 +11,7 @@ import pytest
 
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface, uas_interface
-from scsiusb.virtual.descriptors import InterfaceDescriptor
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 
 from .host import IN, OUT, Host, cbw
 

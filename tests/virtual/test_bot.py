@@ -11,8 +11,8 @@ import pytest
 
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual import DataIn, DataOut, Identity, Manners, Memory, Stick, Unit, bot_interface
-from scsiusb.virtual.descriptors import EndpointDescriptor
-from scsiusb.virtual.function import Stall
+from scsiusb.virtual.device.descriptors import EndpointDescriptor
+from scsiusb.virtual.device.function import Stall
 
 from .host import IN, OUT, Host, cbw, cdb10
 

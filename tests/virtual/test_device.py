@@ -9,8 +9,8 @@ import pytest
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus, Identity, Stick, Unit, bot_interface, hid_interface, uas_interface
-from scsiusb.virtual.descriptors import InterfaceDescriptor
-from scsiusb.virtual.function import Stall
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor
+from scsiusb.virtual.device.function import Stall
 
 DEVICE, CONFIGURATION, STRING, QUALIFIER, OTHER_SPEED, BOS = 1, 2, 3, 6, 7, 15
 

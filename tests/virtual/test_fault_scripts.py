@@ -10,7 +10,7 @@ import pytest
 
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual import KINDS, Fault, Stick
-from scsiusb.virtual.faults import Scope
+from scsiusb.virtual.faults.faults import Scope
 
 from .faulty import (
     BLOCKS,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code, Device, Endpoint, Setting, UsbError
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit, bot_interface, hid_interface
-from scsiusb.virtual.descriptors import InterfaceDescriptor, parse_settings
-from scsiusb.virtual.twists import TWISTS, find
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor, parse_settings
+from scsiusb.virtual.faults.descriptor_faults import TWISTS, find
 
 from .faulty import (
     SOON,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.virtual import File, Medium, Memory, Sparse, Stick, fat
+from scsiusb.virtual import File, Medium, Memory, Sparse, Stick
+from scsiusb.virtual.target import fat
 
 from .host import Host, cdb10
 
@@ -115,7 +116,7 @@ def fail_to_write(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise PermissionError(path)
         return real(path, mode)
 
-    monkeypatch.setattr("scsiusb.virtual.media.io.FileIO", refuse)
+    monkeypatch.setattr("scsiusb.virtual.target.media.io.FileIO", refuse)
     return modes
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import DataIn, DataOut, Fault, Manners, Memory, Stick, Unit
-from scsiusb.virtual.function import Stall
+from scsiusb.virtual.device.function import Stall
 
 from .faulty import faults
 from .host import IN, OUT, cbw, cdb10

@@ -11,9 +11,11 @@ from contextlib import closing
 
 import pytest
 
-from scsiusb.virtual import Memory, Stick, Unit, bot_interface, hid_interface, usbip, usbip_urbs
-from scsiusb.virtual.usbip import Server
-from scsiusb.virtual.usbip_wire import Exported
+from scsiusb.virtual import Memory, Stick, Unit, bot_interface, hid_interface
+from scsiusb.virtual.usbip import server as usbip
+from scsiusb.virtual.usbip import urbs as usbip_urbs
+from scsiusb.virtual.usbip.server import Server
+from scsiusb.virtual.usbip.wire import Exported
 from tests.virtual.host import cbw, cdb10
 from tests.virtual.usbip_client import (
     DEVICE,
@@ -449,7 +451,7 @@ def test_a_stick_that_fails_ends_the_connection_and_not_the_server(
 def test_the_log_tells_who_attached_it_and_which_commands_came(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "scsiusb.virtual.usbip")
+    caplog.set_level(logging.INFO, "scsiusb.virtual.usbip.server")
     server.stick.faults.add("status=4,opcode=12")
     with Client(server) as client:
         client.configure()

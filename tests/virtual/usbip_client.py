@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from scsiusb.virtual.usbip import Server
+from scsiusb.virtual.usbip.server import Server
 from tests.virtual.host import cbw
 
 IN, OUT = 0x81, 0x02

@@ -20,7 +20,7 @@ from benchkit.cases import Case, Extent, Figures
 from benchkit.names import key
 from benchkit.turns import SETTLING
 from benchkit.work import MIB, sequential
-from scsiusb.usb import library, memory
+from scsiusb.usb.libusb import library, memory
 from tests.kernel.machine import Unit, zoo
 
 COUNTS = (1, 4, 16)
