@@ -21,7 +21,7 @@ from scsiusb.usb.interface import find
 from scsiusb.virtual import Bus, Identity, Stick
 from scsiusb.virtual.bus.connection import Connection
 from tests.cli.conftest import Attached, Cli
-from tests.manager.usbfs import RECORD
+from tests.leases.usbfs import RECORD
 from tests.sticks import stick
 
 

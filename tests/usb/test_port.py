@@ -27,8 +27,7 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
-
-from .watched import Scene
+from tests.usb.libusb.watched import Scene
 
 OPENING = ["uses", "open", "driver_active", "detach_driver", "claim"]
 CLOSING = ["release", "attach_driver", "free", "close"]

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import DataIn, DataOut, Fault, Manners, Memory, Stick, Unit
 from scsiusb.virtual.device.function import Stall
-
-from .faulty import faults
-from .host import IN, OUT, cbw, cdb10
+from tests.virtual.faults.faulty import faults
+from tests.virtual.host import IN, OUT, cbw, cdb10
 
 OPCODES = st.sampled_from(
     [0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88, 0x8A, 0x9E, 0xA0, 0xAA]
