@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from scsiusb.disk.aio import AsyncDisk as AsyncDisk
     from scsiusb.disk.aio import aopen as aopen
     from scsiusb.disk.disk import Disk as Disk
-    from scsiusb.disk.multi_read import Part as Part
-    from scsiusb.disk.multi_read import Together as Together
+    from scsiusb.disk.multi_read import Chunk as Chunk
+    from scsiusb.disk.multi_read import read_many as read_many
     from scsiusb.errors import AbortedCommand as AbortedCommand
     from scsiusb.errors import AccessDenied as AccessDenied
     from scsiusb.errors import BlankCheck as BlankCheck
@@ -110,7 +110,7 @@ _EXPORTS = {
     "scsiusb.scsi.sense": ("Sense",),
     "scsiusb.scsi.retry": ("RetryPolicy",),
     "scsiusb.scsi.unit": ("LogicalUnit",),
-    "scsiusb.disk.multi_read": ("Part", "Together"),
+    "scsiusb.disk.multi_read": ("Chunk", "read_many"),
     "scsiusb.transport.base": ("Direction",),
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }

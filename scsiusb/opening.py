@@ -240,12 +240,12 @@ class Manager:
         finally:
             self._is_closed = True
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, where the manager's thread is not."""
         self._is_closed = self._is_closing = True
         self._lock = threading.RLock()
         self._releases.forget()
-        self._registry.abandon()
+        self._registry.after_fork()
 
 
 def _virtual(path: str) -> Bus:

@@ -54,7 +54,7 @@ class MeddledHandle(VirtualHandle):
 
     wire: Wire
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> Answer:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> Answer:
         wire = self.wire
         if not endpoint & ENDPOINT_IN and len(buffer) == CBW_LENGTH and bytes(buffer[:4]) == b"USBC":
             wire.tag = int.from_bytes(buffer[4:8], "little")
@@ -63,7 +63,7 @@ class MeddledHandle(VirtualHandle):
         else:
             wire.log.append("in" if endpoint & ENDPOINT_IN else "out")
         answer = wire.meddle(wire, endpoint, buffer) if wire.meddle else None
-        return super().bulk(endpoint, buffer, timeout) if answer is None else answer
+        return super().bulk(endpoint, buffer, timeout_ms) if answer is None else answer
 
     def clear_halt(self, endpoint: int) -> None:
         self._note("clear in" if endpoint & ENDPOINT_IN else "clear out")
@@ -73,13 +73,17 @@ class MeddledHandle(VirtualHandle):
         self._note("port reset")
         super().reset()
 
-    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
         self._note(f"request {request:02x}")
-        super().control_out(request_type, request, value, index, data, timeout)
+        super().control_out(request_type, request, value, index, data, timeout_ms)
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
         self._note(f"request {request:02x}")
-        return super().control_in(request_type, request, value, index, length, timeout)
+        return super().control_in(request_type, request, value, index, length, timeout_ms)
 
     def _note(self, name: str) -> None:
         self.wire.log.append(name)

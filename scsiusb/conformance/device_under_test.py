@@ -1,4 +1,4 @@
-"""The device on the bench: what a check asks of it, and how it is brought back into step between two checks."""
+"""The device on the device: what a check asks of it, and how it is brought back into step between two checks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.conformance.exchange import Ended, Exchange, Request
-from scsiusb.conformance.outcome import Unsuited, Violation
+from scsiusb.conformance.exchange import Exchange, ExchangeResult, Request
+from scsiusb.conformance.outcome import NotApplicable, Violation
 from scsiusb.errors import DeviceGone, DeviceTimeout, MalformedReply, TransferStalled, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import (
@@ -45,7 +45,7 @@ class Area:
     blocks: int
 
 
-class Bench:
+class DeviceUnderTest:
     """One logical unit under test."""
 
     def __init__(self, exchange: Exchange, max_lun: int, area: Area | None = None) -> None:
@@ -72,11 +72,11 @@ class Bench:
 
     def run(
         self, request: Request, length: int | None = None, payload: bytes | None = None, **fields: int | None
-    ) -> Ended:
+    ) -> ExchangeResult:
         """A command whose exchange must come to its end, whatever its status."""
         return self.exchange.command(request, length, None, payload, **fields).require_csw()
 
-    def good(self, request: Request, length: int | None = None, payload: bytes | None = None) -> Ended:
+    def good(self, request: Request, length: int | None = None, payload: bytes | None = None) -> ExchangeResult:
         """A command that must succeed; a unit attention may come before. MediumChanged where a range is named."""
         ended, sense = self._attempt(request, length, payload)
         if sense is not None:
@@ -84,11 +84,11 @@ class Bench:
         ended.require(ended.is_good, "status 0")
         return ended
 
-    def optional(self, request: Request, length: int | None = None) -> Ended:
+    def optional(self, request: Request, length: int | None = None) -> ExchangeResult:
         """A command that a device need not have."""
         ended, sense = self._attempt(request, length)
         if sense is not None:
-            raise Unsuited(f"{request} is refused with sense {sense.codes}")
+            raise NotApplicable(f"{request} is refused with sense {sense.codes}")
         ended.require(ended.is_good, "status 0 or 1")
         return ended
 
@@ -103,7 +103,7 @@ class Bench:
 
     def _attempt(
         self, request: Request, length: int | None = None, payload: bytes | None = None
-    ) -> tuple[Ended, Sense | None]:
+    ) -> tuple[ExchangeResult, Sense | None]:
         """Again while there are unit attentions; the sense is that of a failure."""
         for _ in range(MOST_ATTENTIONS):
             ended = self.run(request, length, payload)
@@ -124,7 +124,7 @@ class Bench:
             raise Violation(ended.asked, f"status 1 with sense {sense.codes}", f"sense {right}")
         return f"{request}: {sense.codes}"
 
-    def sense_of(self, ended: Ended) -> Sense:
+    def sense_of(self, ended: ExchangeResult) -> Sense:
         """REQUEST SENSE behind a command that failed."""
         ended.require(ended.is_failed, "status 1")
         return self.sense()
@@ -149,9 +149,9 @@ class Bench:
             try:
                 self._standard = InquiryData.parse(self.good(Inquiry()).data)
             except MalformedReply as error:
-                raise Unsuited(error.what) from error
+                raise NotApplicable(error.what) from error
             except Violation as violation:
-                raise Unsuited(f"INQUIRY does not work: {violation}") from violation
+                raise NotApplicable(f"INQUIRY does not work: {violation}") from violation
         return self._standard
 
     @property
@@ -166,9 +166,9 @@ class Bench:
             if found.last_lba == TOO_LARGE_FOR_10:
                 found = _parsed(self.good(ReadCapacity16()).data)
             if not 0 < found.block_size <= LARGEST_BLOCK or found.block_size % 4:
-                raise Unsuited(f"a block size of {found.block_size} bytes cannot be")
+                raise NotApplicable(f"a block size of {found.block_size} bytes cannot be")
             if found.last_lba >= MOST_BLOCKS:
-                raise Unsuited(f"a last LBA of {found.last_lba} cannot be")
+                raise NotApplicable(f"a last LBA of {found.last_lba} cannot be")
             self._capacity = found
         return self._capacity
 
@@ -184,7 +184,7 @@ class Bench:
 
     def reading(self, lba: int, blocks: int) -> Read10 | Read16:
         if blocks > self.capacity.blocks:
-            raise Unsuited(f"the medium has fewer than {blocks} blocks")
+            raise NotApplicable(f"the medium has fewer than {blocks} blocks")
         kind = Read10 if lba + blocks - 1 < TOO_LARGE_FOR_10 else Read16
         return kind(lba, blocks, block_size=self.block_size)
 
@@ -193,7 +193,7 @@ class Bench:
         self.require_same_medium()
         area = self.area
         if area is None or area.blocks < blocks or area.lba + blocks > self.capacity.blocks:
-            raise Unsuited(f"needs a range of {blocks} blocks that may be overwritten")
+            raise NotApplicable(f"needs a range of {blocks} blocks that may be overwritten")
         return area.lba
 
     def require_same_medium(self) -> None:
@@ -264,7 +264,7 @@ class Bench:
                 return True
         return True
 
-    def _catch_up(self, ended: Ended) -> bool:
+    def _catch_up(self, ended: ExchangeResult) -> bool:
         """A CSW from before the recovery came first: takes the right one; False: the device only lies about tags."""
         if self._lies_about_tags:
             return True
@@ -306,4 +306,4 @@ def _parsed(data: bytes) -> LongCapacity:
     try:
         return LongCapacity.parse(data)
     except MalformedReply as error:
-        raise Unsuited(error.what) from error
+        raise NotApplicable(error.what) from error

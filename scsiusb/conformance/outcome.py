@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from scsiusb.base.dataclass import dataclass
 
 if TYPE_CHECKING:
-    from scsiusb.conformance.device_under_test import Bench
+    from scsiusb.conformance.device_under_test import DeviceUnderTest
 
 
 class Severity(Enum):
@@ -27,11 +27,11 @@ class Verdict(Enum):
 class Violation(Exception):
     """The device does not do what the check demands: what was asked of it, what came, what would be right."""
 
-    def __init__(self, asked: str, came: str, right: str) -> None:
-        super().__init__(f"{asked}: {came}; right would be {right}")
+    def __init__(self, asked: str, came: str, expected: str) -> None:
+        super().__init__(f"{asked}: {came}; expected {expected}")
 
 
-class Unsuited(Exception):
+class NotApplicable(Exception):
     """The check cannot be made on this device, for a reason."""
 
 
@@ -39,13 +39,13 @@ class Unsuited(Exception):
 class Check:
     """One demand of a specification. `function` makes the device show whether it meets it.
 
-    It returns what was seen, raises Violation, or Unsuited where this device cannot show it.
+    It returns what was seen, raises Violation, or NotApplicable where this device cannot show it.
     """
 
     name: str
     section: str
     demand: str
-    function: Callable[[Bench], str]
+    function: Callable[[DeviceUnderTest], str]
     severity: Severity = Severity.MUST
     needs_medium: bool = False
     destructive: bool = False

@@ -16,7 +16,7 @@ from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
     WRITE,
-    Access,
+    BlockTransfer,
     Medium,
     blocks_in_range,
     check_range,
@@ -37,11 +37,11 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import Attempt, LogicalUnit, raise_last
+from scsiusb.scsi.unit import CommandResult, LogicalUnit, raise_last
 from scsiusb.transport.base import GOOD
 
 if TYPE_CHECKING:
-    from scsiusb.disk.polled import Overlapped
+    from scsiusb.disk.polled import PolledReader
     from scsiusb.disk.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -115,7 +115,7 @@ class Disk:
             self._unflushed.take()
             self._is_closed = True
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, where none of this is ours."""
         self._is_closed = True
         self._unflushed = Unflushed()
@@ -261,7 +261,12 @@ class Disk:
         return min(seconds, self.unit.timeout or seconds)
 
     def _move(
-        self, access: Access, medium: Medium, lba: int, view: memoryview, note: Callable[[], object] | None = None
+        self,
+        access: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        view: memoryview,
+        note: Callable[[], object] | None = None,
     ) -> int:
         """Reads or writes the view's blocks, and returns how many; `note` is called behind each command."""
         blocks = blocks_in_range(medium, lba, view)
@@ -281,9 +286,9 @@ class Disk:
             self._tell_of_an_unplug()
             raise
 
-    def _move_piece(self, access: Access, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+    def _move_piece(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         transport = self.unit.transport
-        if transport.lends(view):
+        if transport.owns(view):
             self._send(access, medium, lba, blocks, view)
             return
         with transport.buffer(len(view)) as buffer:
@@ -297,43 +302,43 @@ class Disk:
         """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
         self._unflushed.take()
 
-    def begin_reading(self, overlapped: Overlapped, lba: int, view: memoryview) -> bool:
+    def begin_reading(self, polled: PolledReader, lba: int, view: memoryview) -> bool:
         """Begins to read blocks, one command's at most, into memory of `buffer`'s; whoever has many under way goes on.
 
         False where only `readinto` will do.
         """
         medium = self._known or self._medium()
         blocks = len(view) // medium.block_size
-        finish = partial(self._see_to, READ, medium, lba, blocks, view, time.monotonic())
-        return overlapped.begin(READ.cdb(lba, blocks), view, self.unit.timeout or READ.timeout, medium.changes, finish)
+        finish = partial(self._retry_or_raise, READ, medium, lba, blocks, view, time.monotonic())
+        return polled.begin(READ.cdb(lba, blocks), view, self.unit.timeout or READ.timeout, medium.changes, finish)
 
-    def _send(self, access: Access, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+    def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
         unit, began = self.unit, time.monotonic()
         timeout = unit.timeout or access.timeout
         try:
             first = unit.attempt(access.cdb(lba, blocks), access.direction, buffer, timeout, medium.changes)
         except TransportError as error:
-            self._see_to(access, medium, lba, blocks, buffer, began, partial(raise_last, [error]))
+            self._retry_or_raise(access, medium, lba, blocks, buffer, began, partial(raise_last, [error]))
         else:
             if first[0] != (GOOD, 0, len(buffer)):
-                self._see_to(access, medium, lba, blocks, buffer, began, lambda: first)
+                self._retry_or_raise(access, medium, lba, blocks, buffer, began, lambda: first)
 
-    def _see_to(
+    def _retry_or_raise(
         self,
-        access: Access,
+        access: BlockTransfer,
         medium: Medium,
         lba: int,
         blocks: int,
         buffer: memoryview,
         began: float,
-        attempt: Callable[[], Attempt],
+        attempt: Callable[[], CommandResult],
     ) -> None:
         """What becomes of a command that did not simply do what it should; `attempt` gives its first sending's end."""
         confirm = None if access is READ else partial(self._confirm, medium)
-        patience = self.unit.patience(access.command(medium, lba, blocks), confirm=confirm, began=began)
+        retry_state = self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
         try:
-            self.unit.transfer(patience, buffer, changes=medium.changes, first=attempt)
+            self.unit.transfer(retry_state, buffer, changes=medium.changes, first=attempt)
         except ScsiUsbError as error:
             error.lba = lba
             if isinstance(error, (MediumChanged, NoMedium)):

@@ -39,7 +39,7 @@ class Medium(NamedTuple):
     last_alone: bool = False  # the last block goes into a command of its own
 
 
-class Access:
+class BlockTransfer:
     """Reading, or writing: the commands for it, near the medium's beginning and further off."""
 
     def __init__(self, near: type[BlockCommand], far: type[BlockCommand]) -> None:
@@ -57,8 +57,8 @@ class Access:
         return kind(lba, blocks, block_size=medium.block_size)
 
 
-READ: Final = Access(Read10, Read16)
-WRITE: Final = Access(Write10, Write16)
+READ: Final = BlockTransfer(Read10, Read16)
+WRITE: Final = BlockTransfer(Write10, Write16)
 
 
 def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:

@@ -10,16 +10,16 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from scsiusb.disk.polled import Overlapped
+from scsiusb.disk.polled import PolledReader
 from scsiusb.disk.streaming import PROMPT, Reading
 from scsiusb.errors import MediumError, ScsiUsbError
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
-SLICE: Final = 100  # milliseconds between two looks at what may be overdue
+SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
 NOTHING: Final = memoryview(b"")
 
 
-class Part(NamedTuple):
+class Chunk(NamedTuple):
     """Of which stream; its next blocks, or why there will be no more."""
 
     reading: Reading
@@ -27,11 +27,19 @@ class Part(NamedTuple):
     error: ScsiUsbError | None = None
 
 
-class Together:
+def read_many(*readings: Reading) -> ManyReader:
+    """Reads several `disk.reading(…)` of different disks at once, in the caller's thread; for a `with`.
+
+    Iterate over what the `with` gives: a `Chunk` for each piece, as they come.
+    """
+    return ManyReader(*readings)
+
+
+class ManyReader:
     """Iterates over what several `disk.reading(…)` read at once; use it in a `with`, in one thread.
 
-    Each device's pieces come in order; a piece is valid until the next part, of any device, is taken. A stream that
-    fails ends with a part that has the error, and the others go on. The disks are not to be used meanwhile.
+    Each device's pieces come in order; a piece is valid until the next chunk, of any device, is taken. A stream that
+    fails ends with a chunk that has the error, and the others go on. The disks are not to be used meanwhile.
 
     Where libusb's descriptors can be polled, one thread, the caller's, moves the transfers of all devices: with many
     of them that is several times as fast as a thread for each. Elsewhere each stream has its thread.
@@ -40,16 +48,16 @@ class Together:
     def __init__(self, *readings: Reading) -> None:
         self._readings = readings
         self._held = ExitStack()
-        self._parts: Iterator[Part] | None = None
+        self._chunks: Iterator[Chunk] | None = None
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> ManyReader:
         with ExitStack() as held:
             ways = [(reading, *way) for reading in self._readings if (way := reading.overlapping()) is not None]
             # Two streams of one device would be in each other's way: it does one command at a time.
             if len({descriptor for _, _, descriptor in ways}) == len(self._readings):
-                self._parts = _polled([_Lane(*way, held) for way in ways], held)
+                self._chunks = _polled([_Lane(*way, held) for way in ways], held)
             else:
-                self._parts = _threaded(self._readings, held)
+                self._chunks = _threaded(self._readings, held)
             self._held = held.pop_all()
         return self
 
@@ -58,22 +66,22 @@ class Together:
     ) -> None:
         self._held.close()
 
-    def __iter__(self) -> Together:
+    def __iter__(self) -> ManyReader:
         return self
 
-    def __next__(self) -> Part:
-        if self._parts is None:
+    def __next__(self) -> Chunk:
+        if self._chunks is None:
             raise RuntimeError("use it in a `with`, which ends what is under way")
-        return next(self._parts)
+        return next(self._chunks)
 
 
-def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Part]:
+def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
     for reading in readings:
         held.enter_context(reading)
     return _in_turn(readings)
 
 
-def _in_turn(readings: Sequence[Reading]) -> Iterator[Part]:
+def _in_turn(readings: Sequence[Reading]) -> Iterator[Chunk]:
     left = deque(readings)
     while left:
         reading = left.popleft()
@@ -82,53 +90,53 @@ def _in_turn(readings: Sequence[Reading]) -> Iterator[Part]:
         except StopIteration:
             continue
         except ScsiUsbError as error:
-            yield Part(reading, NOTHING, error)
+            yield Chunk(reading, NOTHING, error)
         else:
             left.append(reading)
-            yield Part(reading, piece)
+            yield Chunk(reading, piece)
 
 
-def _polled(lanes: Sequence[_Lane], held: ExitStack) -> Iterator[Part]:
+def _polled(lanes: Sequence[_Lane], held: ExitStack) -> Iterator[Chunk]:
     loop = _Loop(lanes)
     held.callback(loop.end)
-    parts = loop.parts()
-    held.callback(parts.close)
-    return parts
+    chunks = loop.chunks()
+    held.callback(chunks.close)
+    return chunks
 
 
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, overlapped: Overlapped, descriptor: int, held: ExitStack) -> None:
+    def __init__(self, reading: Reading, polled: PolledReader, descriptor: int, held: ExitStack) -> None:
         self.reading = reading
         self.descriptor = descriptor
-        self._overlapped = overlapped
+        self._polled = polled
         self._disk, self._end, self._block_size = reading.disk, reading.end, reading.block_size
         self._at = reading.lba
         self._idle = reading.lend(held, BUFFERS)
-        self.ready: deque[tuple[memoryview, Part]] = deque()
+        self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
 
     @property
     def is_under_way(self) -> bool:
-        return self._overlapped.is_under_way
+        return self._polled.is_under_way
 
     @property
     def is_idle(self) -> bool:
         """Nothing more will happen on the bus."""
-        return self._at >= self._end and not self._overlapped.is_under_way
+        return self._at >= self._end and not self._polled.is_under_way
 
     def begin(self) -> None:
         """Begins the next command, if there is one, and a buffer for it, and none is under way."""
-        overlapped = self._overlapped
-        while self._idle and self._at < self._end and not overlapped.is_under_way:
+        polled = self._polled
+        while self._idle and self._at < self._end and not polled.is_under_way:
             self._buffer = buffer = self._idle.pop()
             self._piece = piece = self.reading.cut(buffer, self._at)
             try:
-                if not self._disk.begin_reading(overlapped, self._at, piece):
+                if not self._disk.begin_reading(polled, self._at, piece):
                     self._disk.readinto(self._at, piece)
                     self._take()
-                elif overlapped.proceed():
+                elif polled.proceed():
                     self._take()
             except ScsiUsbError as error:
                 self._fail(error)
@@ -136,7 +144,7 @@ class _Lane:
     def advance(self) -> None:
         """Takes note of what has ended, and goes on."""
         try:
-            if not self._overlapped.is_under_way or not self._overlapped.proceed():
+            if not self._polled.is_under_way or not self._polled.proceed():
                 return
             self._take()
         except ScsiUsbError as error:
@@ -144,7 +152,7 @@ class _Lane:
         self.begin()
 
     def _take(self) -> None:
-        self.ready.append((self._buffer, Part(self.reading, self._piece)))
+        self.ready.append((self._buffer, Chunk(self.reading, self._piece)))
         self._at += len(self._piece) // self._block_size
 
     def _fail(self, error: ScsiUsbError) -> None:
@@ -156,28 +164,28 @@ class _Lane:
             except ScsiUsbError as another:
                 error = another
         if good:
-            self.ready.append((self._buffer, Part(self.reading, self._piece[: good * self._block_size])))
-        self.ready.append((NOTHING, Part(self.reading, NOTHING, error.with_traceback(None))))
+            self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
+        self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
         del error  # the loop's frames are in its traceback, and in its causes'
         self.stop()
 
-    def give_back(self, buffer: memoryview, part: Part) -> None:
+    def give_back(self, buffer: memoryview, chunk: Chunk) -> None:
         """Raises BufferError where something still looks into the piece: it must be copied to be kept."""
         if buffer is not NOTHING:
-            part.piece.release()
+            chunk.piece.release()
             self._idle.append(buffer)
 
     def stop(self) -> None:
         """Begins nothing more."""
         self._end = self._at
 
-    def abandon(self) -> None:
-        self._overlapped.abandon()
+    def cancel(self) -> None:
+        self._polled.cancel()
 
     def forget(self) -> None:
         """The pieces that nobody took."""
-        for _, part in self.ready:
-            part.piece.release()
+        for _, chunk in self.ready:
+            chunk.piece.release()
         self.ready.clear()
 
 
@@ -190,20 +198,20 @@ class _Loop:
             self._poll.register(descriptor, select.POLLOUT)
         self._looked = time.monotonic()
 
-    def parts(self) -> Generator[Part, None, None]:
+    def chunks(self) -> Generator[Chunk, None, None]:
         for lane in self._all:
             lane.begin()
         ready = list(self._all)
         while ready:
             for lane in ready:
                 if lane.ready:
-                    buffer, part = lane.ready.popleft()
-                    lane.reading.lba += len(part.piece) // lane.reading.block_size
+                    buffer, chunk = lane.ready.popleft()
+                    lane.reading.lba += len(chunk.piece) // lane.reading.block_size
                     try:
-                        yield part
+                        yield chunk
                     finally:
-                        lane.give_back(buffer, part)
-                        del buffer, part  # see `_fail`
+                        lane.give_back(buffer, chunk)
+                        del buffer, chunk  # see `_fail`
                     lane.begin()
                 if lane.is_idle:
                     self._drop(lane)
@@ -212,7 +220,7 @@ class _Loop:
     def _next(self, ready: list[_Lane]) -> list[_Lane]:
         """Those that have something ready, besides these, for which nobody waits; none where all is over."""
         while self._lanes:
-            ready += [lane for lane in self._turn(0 if ready else SLICE) if lane.ready and lane not in ready]
+            ready += [lane for lane in self._turn(0 if ready else SLICE_MS) if lane.ready and lane not in ready]
             if ready:
                 break
         return ready
@@ -222,7 +230,7 @@ class _Loop:
         lanes = self._lanes
         happened = [lanes[descriptor] for descriptor, _ in self._poll.poll(wait)]
         now = time.monotonic()
-        if now - self._looked > SLICE / 1000:  # what is overdue has nothing to say for itself
+        if now - self._looked > SLICE_MS / 1000:  # what is overdue has nothing to say for itself
             self._looked = now
             happened = list(lanes.values())
         for lane in happened:
@@ -243,6 +251,6 @@ class _Loop:
             for lane in self._all:
                 lane.stop()
                 stack.callback(lane.forget)
-                stack.callback(lane.abandon)
+                stack.callback(lane.cancel)
             while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
-                self._turn(SLICE)
+                self._turn(SLICE_MS)

@@ -9,26 +9,26 @@ from typing import Any, Final
 
 from scsiusb.errors import TransportError
 from scsiusb.manager.client import Client
-from scsiusb.scsi.unit import Attempt, LogicalUnit, raise_last
+from scsiusb.scsi.unit import CommandResult, LogicalUnit, raise_last
 from scsiusb.transport.base import GOOD, Direction
 from scsiusb.transport.bot.exchange import Phases
-from scsiusb.usb.backend import Code, Overlap, UsbError
+from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
 OK: Final = Code.OK
 DATA: Final = 1  # the number of that step
-Finish = Callable[[Callable[[], Attempt]], None]
+Finish = Callable[[Callable[[], CommandResult]], None]
 
 
-class Overlapped:
+class PolledReader:
     """Moves on what goes as it should; from anything else on, the command is waited for, as a single one is.
 
     One command at a time, which keeps others from the device until it has ended, or was abandoned. For one thread.
     """
 
-    def __init__(self, unit: LogicalUnit, client: Client, overlap: Overlap) -> None:
+    def __init__(self, unit: LogicalUnit, client: Client, async_transfers: AsyncTransfers) -> None:
         self._unit = unit
         self._client = client
-        self._overlap = overlap
+        self._async_transfers = async_transfers
         self._phases: Phases | None = None  # of the command under way
         self._cdb, self._timeout = b"", 0.0
         self._finish: Finish | None = None
@@ -51,39 +51,39 @@ class Overlapped:
         if phases is None:
             return False
         if changes != unit.medium_changes:
-            self.abandon()
+            self.cancel()
             return False
         self._finish, self._number = finish, 0
         return True
 
     def proceed(self) -> bool:
         """Moves on as far as that takes but a moment; True when the blocks are here. Raises as `Disk.readinto`."""
-        phases, overlap, transfer, number = self._phases, self._overlap, self._transfer, self._number
+        phases, async_transfers, transfer, number = self._phases, self._async_transfers, self._transfer, self._number
         assert phases is not None
         if transfer is not None:
-            overlap.handle_events()
+            async_transfers.handle_events()
         steps = phases.steps
         while True:
             if transfer is None:
                 endpoint, buffer = steps[number]
                 try:
-                    self._transfer = transfer = overlap.submit(endpoint, buffer)
+                    self._transfer = transfer = async_transfers.submit(endpoint, buffer)
                 except UsbError as error:
                     return self._end(phases, number, error.code, 0)
                 if number != DATA:  # which alone takes its time
-                    overlap.handle_events(transfer)
-            answer = overlap.outcome(transfer)
+                    async_transfers.handle_events(transfer)
+            answer = async_transfers.outcome(transfer)
             if answer is None:
                 if time.monotonic() < phases.deadline:
                     return False
-                answer = overlap.cancel(transfer)
+                answer = async_transfers.cancel(transfer)
             self._transfer = transfer = None
             code, count = answer
             if code is not OK or count != len(steps[number][1]) or steps[number] is steps[-1] or phases.pause:
                 return self._end(phases, number, code, count)
             self._number = number = number + 1
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Ends what is under way, in the middle; the device is then recovered before its next command."""
         transfer, self._transfer = self._transfer, None
         if self._phases is None:
@@ -91,7 +91,7 @@ class Overlapped:
         self._phases = None
         try:
             if transfer is not None:
-                self._overlap.cancel(transfer)
+                self._async_transfers.cancel(transfer)
         finally:
             self._client.release()
 
@@ -106,7 +106,7 @@ class Overlapped:
                 self._finish(partial(raise_last, [error]))
             else:
                 if completion != (GOOD, 0, len(phases.data)):
-                    self._finish(lambda: (completion, None if completion.status == GOOD else self._unit.why()))
+                    self._finish(lambda: (completion, None if completion.status == GOOD else self._unit.fetch_sense()))
         finally:
             self._client.release()
         return True

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
-from scsiusb.disk.polled import Overlapped
+from scsiusb.disk.polled import PolledReader
 from scsiusb.errors import MediumError
 from scsiusb.manager.client import Client
 from scsiusb.transport.base import Transport
@@ -142,14 +142,14 @@ class Reading(_Stream):
         self.lba += len(self._load.piece) // self.block_size
         return self._load.piece
 
-    def overlapping(self) -> tuple[Overlapped, int] | None:
+    def overlapping(self) -> tuple[PolledReader, int] | None:
         """For reading many streams in one thread, with the descriptor to poll; None where each needs its own."""
         unit = self.disk.unit
-        overlap = unit.transport.overlap if isinstance(unit.transport, Client) else None
-        if overlap is None:
+        async_transfers = unit.transport.async_transfers if isinstance(unit.transport, Client) else None
+        if async_transfers is None:
             return None
         assert isinstance(unit.transport, Client)
-        return Overlapped(unit, unit.transport, overlap), overlap.fileno()
+        return PolledReader(unit, unit.transport, async_transfers), async_transfers.fileno()
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """What is still to be read from there on, or as much of it as the buffer has room for."""

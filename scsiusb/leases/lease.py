@@ -111,11 +111,11 @@ class Lease:
         descriptor = self._descriptor
         if descriptor is not None and self._owner == os.getpid() and not ON_WINDOWS:
             self._unlink(descriptor)
-        self.abandon()
+        self.after_fork()
         if descriptor is not None and ON_WINDOWS:  # what is open cannot be removed there
             self._unlink(None)
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: closes the file, which stays the parent's."""
         descriptor, self._descriptor = self._descriptor, None
         view, self._map = self._map, None

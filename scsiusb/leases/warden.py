@@ -67,7 +67,7 @@ class Warden:
             self._hang_up()
             self._held.clear()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: the process is the parent's, and so may be the lock."""
         self._hang_up()
         self._reset()

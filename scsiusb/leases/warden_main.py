@@ -28,7 +28,7 @@ LOCK_PATIENCE: Final = 1.0  # seconds; a dying process lets go of things a littl
 CLAIM_PATIENCE: Final = 1.5
 BIND_PATIENCE: Final = 0.5
 PAUSE: Final = 0.01
-REQUEST_TIMEOUT: Final = 1000  # milliseconds
+REQUEST_TIMEOUT_MS: Final = 1000
 MOST_HOLDINGS: Final = 256
 LONGEST_MESSAGE: Final = 4096
 LONGEST_LEASE: Final = 65536
@@ -123,7 +123,7 @@ class Kernel:
         self._with_number(node, 21, endpoint)  # USBDEVFS_CLEAR_HALT
 
     def class_reset(self, node: int, interface: int) -> None:
-        request = struct.pack(CONTROL, *CLASS_RESET, 0, interface, 0, REQUEST_TIMEOUT, 0)
+        request = struct.pack(CONTROL, *CLASS_RESET, 0, interface, 0, REQUEST_TIMEOUT_MS, 0)
         code = self._code(self._read | self._write, 0, struct.calcsize(CONTROL))  # USBDEVFS_CONTROL
         self._ioctl(node, code, request)
 

@@ -159,7 +159,7 @@ class Attachment:
             client.close()
         self.give_back_unused()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: nothing here is ours, and a lock may be held by a thread that is not here."""
         self._is_over = True
         self._lock = threading.RLock()
@@ -167,10 +167,10 @@ class Attachment:
         for client in self._clients():
             client.disown()
         if self._transport is not None:
-            self._transport.abandon()
+            self._transport.after_fork()
         if self._lease is not None:
-            self._lease.abandon()
-        self.backend.abandon(self.info.device)
+            self._lease.after_fork()
+        self.backend.after_fork(self.info.device)
 
     def _clients(self) -> list[Client]:
         """From a copy made in one step: others come and leave meanwhile."""

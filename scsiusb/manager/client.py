@@ -21,7 +21,7 @@ from scsiusb.usb.interface import InterfaceInfo
 if TYPE_CHECKING:
     from scsiusb.manager.attachment import Attachment
     from scsiusb.transport.bot.exchange import Phases
-    from scsiusb.usb.backend import Code, Overlap
+    from scsiusb.usb.backend import AsyncTransfers, Code
     from scsiusb.usb.port import Port
 
 OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
@@ -53,7 +53,7 @@ class Client:
         """Is it not open, or cancelled? Looked at before each command, and thus no property."""
         self._has_left = False
         self._transport = transport = attachment.transport
-        self.lends = transport.lends
+        self.owns = transport.owns
         self._entry = ledger.acquire("client", f"of {attachment.info.name}")
 
     def __enter__(self) -> Client:
@@ -188,9 +188,9 @@ class Client:
             self.check(error)
 
     @property
-    def overlap(self) -> Overlap | None:
+    def async_transfers(self) -> AsyncTransfers | None:
         """See `BulkOnlyTransport.overlap`."""
-        return self._transport.overlap
+        return self._transport.async_transfers
 
     def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Phases | None:
         """See `BulkOnlyTransport.begin`."""

@@ -83,7 +83,7 @@ class Events:
             self._is_closed = True
             self._wake()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: the lock may be held by a thread that is not here."""
         self._changed = threading.Condition()
         self._pending.clear()

@@ -13,7 +13,7 @@ from scsiusb.usb.backend import Backend, Device
 MOST: Final = 64  # devices; the one known longest is forgotten first
 
 
-class Lesson(NamedTuple):
+class LearnedEntry(NamedTuple):
     """What one plugging-in of a device taught."""
 
     device: Device
@@ -28,34 +28,34 @@ class Lesson(NamedTuple):
         return is_same and (self.device, self.serial) == (attachment.info.device, attachment.info.serial)
 
 
-class Memory:
+class LearnedQuirks:
     """Keyed by the backend's identity, bus, device number and interface: one plugging-in."""
 
     def __init__(self) -> None:
-        self._lessons: dict[tuple[object, int, int, int], Lesson] = {}
+        self._entries: dict[tuple[object, int, int, int], LearnedEntry] = {}
 
     def keep(self, attachment: Attachment, quirks: Quirks) -> None:
         """Whatever `quirks` have learned."""
         backend = None if attachment.backend.is_shared else weakref.ref(attachment.backend)
-        self._lessons.pop(attachment.key, None)
-        self._lessons[attachment.key] = Lesson(attachment.info.device, attachment.info.serial, backend, quirks)
-        while len(self._lessons) > MOST:
-            del self._lessons[next(iter(self._lessons))]
+        self._entries.pop(attachment.key, None)
+        self._entries[attachment.key] = LearnedEntry(attachment.info.device, attachment.info.serial, backend, quirks)
+        while len(self._entries) > MOST:
+            del self._entries[next(iter(self._entries))]
 
     def recall(self, attachment: Attachment, quirks: Quirks | None) -> Quirks | None:
         """The quirks, and what was learned of the attachment's device."""
-        lesson = self._lessons.get(attachment.key)
-        if lesson is None:
+        entry = self._entries.get(attachment.key)
+        if entry is None:
             return quirks
-        if not lesson.is_about(attachment):
-            del self._lessons[attachment.key]
+        if not entry.is_about(attachment):
+            del self._entries[attachment.key]
             return quirks
         device = attachment.info.device
         own = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
-        return own.remembering(lesson.quirks)
+        return own.remembering(entry.quirks)
 
     def forget(self, backend: Backend, present: Set[tuple[int, int]]) -> None:
         """Devices of the backend that are not present have left."""
-        for key in [key for key in list(self._lessons) if key[0] == backend.identity]:
+        for key in [key for key in list(self._entries) if key[0] == backend.identity]:
             if key[1:3] not in present:
-                self._lessons.pop(key, None)
+                self._entries.pop(key, None)

@@ -16,7 +16,7 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, ScsiUsbError
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
-from scsiusb.manager.learned import Memory
+from scsiusb.manager.learned import LearnedQuirks
 from scsiusb.manager.watcher import Watcher
 from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend
@@ -33,7 +33,7 @@ class Closable(Protocol):
 
     def close(self) -> None: ...
 
-    def abandon(self) -> None: ...
+    def after_fork(self) -> None: ...
 
 
 class Process:
@@ -43,7 +43,7 @@ class Process:
         self._lock = threading.RLock()
         self._attachments: dict[tuple[object, int, int, int], Attachment] = {}
         self._watchers: dict[Hashable, Watcher] = {}
-        self._memory = Memory()
+        self._learned = LearnedQuirks()
         self._open: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._warden: Warden | None = None
         self._is_prepared = False
@@ -97,7 +97,7 @@ class Process:
         with self._lock:
             held = self._attachments.get(new.key)
             if held is None:
-                new.quirks = self._memory.recall(new, quirks)
+                new.quirks = self._learned.recall(new, quirks)
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
@@ -125,7 +125,7 @@ class Process:
             self._attachments.pop(attachment.key, None)
 
     def remember(self, attachment: Attachment, quirks: Quirks) -> None:
-        self._memory.keep(attachment, quirks)
+        self._learned.keep(attachment, quirks)
 
     def tidy(self) -> None:
         """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
@@ -165,7 +165,7 @@ class Process:
         attachments = list(self._attachments.values())  # first: one that came later may not be among the devices
         held = [each for each in attachments if each.backend.identity == backend.identity]
         present = {(device.bus, device.number) for device in backend.devices()}
-        self._memory.forget(backend, present)
+        self._learned.forget(backend, present)
         with ExitStack() as stack:  # one that fails keeps no other from its end
             for attachment in held:
                 if attachment.is_deserted:
@@ -184,7 +184,7 @@ class Process:
             self._is_prepared = True
         atexit.register(self._close)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._abandon)
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _close(self) -> None:
         """At exit: gives back what the program did not, and goes on after Ctrl-C."""
@@ -197,16 +197,16 @@ class Process:
             for thing in things:
                 stack.callback(_quietly, thing)
 
-    def _abandon(self) -> None:
+    def _after_fork(self) -> None:
         """In a fork's child: all of it is the parent's. Locks may be held by threads that are not here."""
         self._lock = threading.RLock()
         ledger.forget()
         with ExitStack() as stack:
             warden, self._warden = self._warden, None
             if warden is not None:
-                stack.callback(warden.abandon)
+                stack.callback(warden.after_fork)
             for thing in (*self._open, *self._watchers.values(), *self._attachments.values()):
-                stack.callback(thing.abandon)
+                stack.callback(thing.after_fork)
             self._attachments.clear()
             self._watchers.clear()
 

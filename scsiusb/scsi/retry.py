@@ -54,7 +54,7 @@ NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
 NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
-class Patience(Generic[R]):
+class RetryState(Generic[R]):
     """Counts one command's repetitions against the policy."""
 
     def __init__(

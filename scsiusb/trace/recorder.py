@@ -134,8 +134,8 @@ class Tracing:
     def watch(self) -> Hotplug:
         return self._below.watch()
 
-    def abandon(self, device: Device) -> None:
-        self._below.abandon(device)
+    def after_fork(self, device: Device) -> None:
+        self._below.after_fork(device)
 
     def close(self) -> None:
         """Raises the OSError that ended the recording early, if one did."""
@@ -180,7 +180,7 @@ class Tracing:
 class _TracingHandle:
     """Does what the handle below does, and writes it down."""
 
-    overlap = None
+    async_transfers = None
 
     def __init__(self, below: Handle, device: Device, trace: Tracing) -> None:
         self._below = below
@@ -194,7 +194,7 @@ class _TracingHandle:
         self.attach_driver = below.attach_driver
         self.clear_halt = below.clear_halt
         self.reset = below.reset
-        self.fitting = below.fitting
+        self.limit_transfer_size = below.limit_transfer_size
         self.allocate = below.allocate
         self.free = below.free
         self.interrupt = below.interrupt
@@ -208,32 +208,36 @@ class _TracingHandle:
             except UsbError:
                 return
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
         setup = _setup(request_type, request, value, index, length)
         number = self._submit(CONTROL, ENDPOINT_IN, length, b"", setup)
         try:
-            data = self._below.control_in(request_type, request, value, index, length, timeout)
+            data = self._below.control_in(request_type, request, value, index, length, timeout_ms)
         except UsbError as error:
             self._complete(number, CONTROL, ENDPOINT_IN, error.code, 0, b"")
             raise
         self._complete(number, CONTROL, ENDPOINT_IN, Code.OK, len(data), data)
         return data
 
-    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
         setup = _setup(request_type, request, value, index, len(data))
         number = self._submit(CONTROL, 0, len(data), data, setup)
         try:
-            self._below.control_out(request_type, request, value, index, data, timeout)
+            self._below.control_out(request_type, request, value, index, data, timeout_ms)
         except UsbError as error:
             self._complete(number, CONTROL, 0, error.code, 0, b"")
             raise
         self._complete(number, CONTROL, 0, Code.OK, len(data), b"")
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         inward = bool(endpoint & ENDPOINT_IN)
         number = self._submit(BULK, endpoint, len(buffer), b"" if inward else bytes(buffer))
         try:
-            code, count = self._below.bulk(endpoint, buffer, timeout)
+            code, count = self._below.bulk(endpoint, buffer, timeout_ms)
         except BaseException:
             self._complete(number, BULK, endpoint, Code.INTERRUPTED, 0, b"")
             raise

@@ -72,7 +72,7 @@ class Transport(Protocol):
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lends a writable buffer of `size` bytes that is quick to transfer."""
 
-    def lends(self, buffer: memoryview) -> bool:
+    def owns(self, buffer: memoryview) -> bool:
         """Is this one that `buffer` lent, or a part of it?"""
 
     def close(self) -> None: ...

@@ -13,7 +13,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.base.text import printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
 from scsiusb.quirks.model import Quirk, Quirks, tabled
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Endpoint, Overlap, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
 from scsiusb.usb.buffers import Buffers, Loan
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.translate import translate
@@ -22,7 +22,7 @@ PART: Final = 16 * 1024  # bytes; a whole number of packets, and no more than us
 MEMORY_PAUSE: Final = 0.001  # seconds
 MEMORY_PATIENCE: Final = 0.5  # seconds without any
 NO_MEM: Final = Code.NO_MEM
-LONGEST_TIMEOUT: Final = 0x7FFFFFFF  # milliseconds
+LONGEST_TIMEOUT_MS: Final = 0x7FFFFFFF  # milliseconds
 GET_DESCRIPTOR: Final = 6
 DEVICE_DESCRIPTOR: Final = 1
 DEVICE_DESCRIPTOR_LENGTH: Final = 18
@@ -83,7 +83,7 @@ class Port:
         """Releases the interface, gives the kernel its driver back, closes the handle. May be called again."""
         self._releases.close()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, instead of `close`."""
         self._releases.forget()
 
@@ -97,20 +97,20 @@ class Port:
         """True: bulk transfers, under way or begun later, end with INTERRUPTED at once. False: no longer."""
         self._handle.interrupt(on)
 
-    def read(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def read(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
-        done = self._handle.bulk(self._in, buffer, timeout)
-        return done if done[0] is not NO_MEM else self.in_parts(self._in, buffer, timeout)
+        done = self._handle.bulk(self._in, buffer, timeout_ms)
+        return done if done[0] is not NO_MEM else self.in_parts(self._in, buffer, timeout_ms)
 
-    def write(self, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def write(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
-        done = self._handle.bulk(self._out, buffer, timeout)
-        return done if done[0] is not NO_MEM else self.in_parts(self._out, buffer, timeout)
+        done = self._handle.bulk(self._out, buffer, timeout_ms)
+        return done if done[0] is not NO_MEM else self.in_parts(self._out, buffer, timeout_ms)
 
-    def in_parts(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def in_parts(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """As `read` or `write`, where the kernel has no memory for all of it at once (NO_MEM), but soon for a part."""
         now = time.monotonic()
-        end, done = now + timeout / 1000, 0
+        end, done = now + timeout_ms / 1000, 0
         enough = min(end, now + MEMORY_PATIENCE)
         while done < len(buffer):
             with buffer[done : done + PART] as part:
@@ -185,13 +185,13 @@ class Port:
         return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
 
     @property
-    def overlap(self) -> Overlap | None:
+    def async_transfers(self) -> AsyncTransfers | None:
         """See `Handle.overlap`."""
-        return self._handle.overlap
+        return self._handle.async_transfers
 
-    def fitting(self, size: int) -> int:
+    def limit_transfer_size(self, size: int) -> int:
         """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
-        self._buffers.most = most = self._handle.fitting(size)
+        self._buffers.most = most = self._handle.limit_transfer_size(size)
         return most
 
     def buffer(self, size: int) -> Loan:
@@ -211,7 +211,7 @@ class Port:
         self.chain = handle.chain
         """Several of `read` and `write`, as `Handle.chain` has it; NO_MEM is left to the caller, and `in_parts`."""
         self._buffers = buffers = Buffers(handle.allocate, info.name)
-        self.lends = buffers.has  # is this memory of `buffer`'s, or a part of it?
+        self.owns = buffers.has  # is this memory of `buffer`'s, or a part of it?
         releases.add(self._buffers.drain, handle.free)
         is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
         self._before_taking(is_driven)
@@ -277,4 +277,4 @@ def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
 
 def milliseconds(seconds: float) -> int:
     """At least 1, which libusb does not take for no limit at all, and no more than it can count."""
-    return round(min(max(seconds * 1000, 1), LONGEST_TIMEOUT))
+    return round(min(max(seconds * 1000, 1), LONGEST_TIMEOUT_MS))

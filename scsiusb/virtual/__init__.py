@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scsiusb.virtual.bus.backend import Bus
 from scsiusb.virtual.bus.handle import VirtualHandle
-from scsiusb.virtual.device.bot import DataIn, DataOut, Manners
+from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
 from scsiusb.virtual.device.descriptors import Identity, bot_interface, hid_interface, uas_interface
 from scsiusb.virtual.device.stick import Stick
 from scsiusb.virtual.faults.faults import KINDS, Fault
@@ -15,13 +15,13 @@ VirtualBackend = Bus
 
 __all__ = [
     "KINDS",
+    "BotOptions",
     "Bus",
     "DataIn",
     "DataOut",
     "Fault",
     "File",
     "Identity",
-    "Manners",
     "Medium",
     "Memory",
     "Sparse",

@@ -28,7 +28,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scsiusb.base.packing import BitPacker, ByteCodec
-from scsiusb.disk.medium import READ, WRITE, Access, Medium
+from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.commands import sbc as block
@@ -69,7 +69,7 @@ def test_every_field_of_a_cdb_is_an_attribute_of_its_command(kind: type[Command[
 @given(lba=st.integers(0, 2**64 - 0x10000), blocks=st.integers(0, 0xFFFF))
 @example(lba=2**32 - 8, blocks=8)
 @example(lba=2**32 - 8, blocks=9)
-def test_a_cdb_packed_by_position_is_the_commands(access: Access, lba: int, blocks: int) -> None:
+def test_a_cdb_packed_by_position_is_the_commands(access: BlockTransfer, lba: int, blocks: int) -> None:
     medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0)
     assert access.cdb(lba, blocks) == access.command(medium, lba, blocks).cdb()
 

@@ -45,7 +45,7 @@ def test_a_bad_stick_fails_with_what_was_asked_what_came_and_what_would_be_right
         "get-max-lun",
         "BOT 3.2: GET MAX LUN gives one byte from 0 to 15, or STALL.",
     ]
-    assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; right would be one byte from 0 to 15, or STALL"
+    assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; expected one byte from 0 to 15, or STALL"
 
 
 def test_json_has_each_check_with_its_evidence(cli: Cli, attach: Attached) -> None:

@@ -196,7 +196,7 @@ def test_from_a_real_lease_to_nothing_left(cli: Cli, tmp_path: Path, monkeypatch
     (info,) = find(Bus(stick(), number=99))
     left = Lease.acquire(info)
     assert cli("leases", "--json").json[0]["state"] == "live"
-    left.abandon()  # as the end of its process does
+    left.after_fork()  # as the end of its process does
     (row,) = cli("leases", "--json").json
     assert (row["state"], row["pid"], row["address"], row["serial"]) == ("orphaned", os.getpid(), "99-1", info.serial)
     assert "orphan 99-1" in [row["check"] for row in cli("doctor", "--json").json]

@@ -11,13 +11,13 @@ import pytest
 
 from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import Report, run
-from scsiusb.conformance.outcome import Check, Result, Severity, Unsuited, Verdict, Violation
+from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, Verdict, Violation
 from scsiusb.conformance.table import CHECKS, GROUPS
 from scsiusb.manager.client import Client
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle
-from scsiusb.virtual.device.bot import DataIn, DataOut, Manners
+from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
 from scsiusb.virtual.target.task import Task
 from tests.sticks import Answer, MeddledBus, Wire
 
@@ -64,7 +64,7 @@ def test_what_could_write_is_marked() -> None:
 @pytest.mark.parametrize("data_in", DataIn)
 @pytest.mark.parametrize("data_out", DataOut)
 def test_all_manners_that_the_specification_allows_pass(data_in: DataIn, data_out: DataOut) -> None:
-    report = examine(Stick([disk()], manners=Manners(data_in, data_out, data_in is DataIn.STALL)), area=AREA)
+    report = examine(Stick([disk()], bot_options=BotOptions(data_in, data_out, data_in is DataIn.STALL)), area=AREA)
     early = ["early-end-stalls"] if data_in is DataIn.SHORT else []  # BOT 6.7.2 has a STALL there
     assert (report.failed, report.warned, report.ended) == ([], early, "")
     assert report.count(Verdict.SKIP) == 1  # it has no BOS
@@ -177,7 +177,7 @@ def test_a_seeded_fault_is_found(fault: str) -> None:
     assert meant in report.failed
     assert set(report.failed) == {meant} | others
     found = next(result for result in report.results if result.check.name == meant)
-    assert "right would be" in found.detail
+    assert "expected" in found.detail
     assert report.ended == ""
 
 
@@ -260,14 +260,14 @@ def _fails(name: str, function: Callable[..., str], severity: Severity = Severit
 
 
 def test_how_results_are_judged() -> None:
-    def violate(bench: object) -> str:
+    def violate(device: object) -> str:
         raise Violation("a question", "this", "that")
 
-    def skip(bench: object) -> str:
-        raise Unsuited("no reason")
+    def skip(device: object) -> str:
+        raise NotApplicable("no reason")
 
     assert _fails("bad", violate).verdict is Verdict.FAIL
-    assert _fails("bad", violate).detail == "a question: this; right would be that"
+    assert _fails("bad", violate).detail == "a question: this; expected that"
     assert _fails("dubious", violate, Severity.SHOULD).verdict is Verdict.WARN
     assert (_fails("odd", skip).verdict, _fails("odd", skip).detail) == (Verdict.SKIP, "no reason")
 
@@ -290,9 +290,9 @@ def test_no_command_that_writes_or_changes_the_unit_is_sent_unless_a_range_is_na
     assert sent <= {"00", "03", "08", "12", "1a", "25", "28", "49", "5a", "88", "9e", "a0", "a8"}
 
 
-@pytest.mark.parametrize("manners", [Manners(), Manners(DataIn.SHORT, DataOut.DISCARD)])
-def test_what_was_in_the_range_is_put_back(manners: Manners) -> None:
-    stick = Stick([disk()], manners=manners)
+@pytest.mark.parametrize("bot_options", [BotOptions(), BotOptions(DataIn.SHORT, DataOut.DISCARD)])
+def test_what_was_in_the_range_is_put_back(bot_options: BotOptions) -> None:
+    stick = Stick([disk()], bot_options=bot_options)
     medium = stick.units[0].medium
     assert isinstance(medium, Memory)
     before = bytes(medium.data)
@@ -453,8 +453,8 @@ class NoisyHandle(VirtualHandle):
 
     noise: random.Random
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> Answer:
-        code, count = super().bulk(endpoint, buffer, timeout)
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> Answer:
+        code, count = super().bulk(endpoint, buffer, timeout_ms)
         if endpoint & ENDPOINT_IN and count and self.noise.random() < 0.2:
             self._spoil(buffer, count)
             count = self.noise.choice((count, count, self.noise.randrange(count + 1)))
@@ -464,8 +464,10 @@ class NoisyHandle(VirtualHandle):
         for _ in range(self.noise.choice((0, 1, 4, count))):
             buffer[self.noise.randrange(count)] = self.noise.choice((0, 0xFF, self.noise.randrange(256)))
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
-        data = bytearray(super().control_in(request_type, request, value, index, length, timeout))
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
+        data = bytearray(super().control_in(request_type, request, value, index, length, timeout_ms))
         with memoryview(data) as view:
             if data and self.noise.random() < 0.2:
                 self._spoil(view, len(data))

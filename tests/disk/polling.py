@@ -1,4 +1,4 @@
-"""Overlapped transfers on virtual sticks: each is done when it is begun, unless a test holds it back."""
+"""PolledReader transfers on virtual sticks: each is done when it is begun, unless a test holds it back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pending:
 
 
 class Overlapping:
-    """An `Overlap` over `Handle.bulk`."""
+    """An `AsyncTransfers` over `Handle.bulk`."""
 
     def __init__(self, handle: MeddledHandle, bus: OverlappedBus) -> None:
         self._handle = handle
@@ -65,13 +65,13 @@ class OverlappedBus(MeddledBus):
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
         assert isinstance(handle, MeddledHandle)
-        overlap = Overlapping(handle, self)
-        self._overlaps.append(overlap)
-        handle.overlap = overlap  # type: ignore[assignment]
+        async_transfers = Overlapping(handle, self)
+        self._overlaps.append(async_transfers)
+        handle.async_transfers = async_transfers  # type: ignore[assignment]
         return handle
 
     def close(self) -> None:
         super().close()
-        for overlap in self._overlaps:
-            overlap.close()
+        for async_transfers in self._overlaps:
+            async_transfers.close()
         self._overlaps.clear()

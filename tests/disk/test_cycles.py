@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from scsiusb import Disk, ScsiUsbError, Together
+from scsiusb import Disk, ScsiUsbError, read_many
 from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
@@ -47,14 +47,14 @@ def writing(disk: Disk) -> None:
         out.write(bytes(64 * 512))
 
 
-def together(disk: Disk) -> None:
-    with Together(disk.reading(0, 64)) as parts:
+def many(disk: Disk) -> None:
+    with read_many(disk.reading(0, 64)) as parts:
         failed = [part.error is not None for part in parts]
     if any(failed):
         raise ScsiUsbError("told in a part")
 
 
-ACTIONS = (readinto, write, read, execute, stream, writing, together)
+ACTIONS = (readinto, write, read, execute, stream, writing, many)
 
 
 def io_errors(bus: MeddledBus, stick: Stick) -> None:

@@ -22,7 +22,7 @@ from scsiusb import (
     TransportError,
     UnitAttention,
 )
-from scsiusb.disk.medium import READ, Access, Medium
+from scsiusb.disk.medium import READ, BlockTransfer, Medium
 from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.scsi.commands.sbc import Read10
@@ -267,7 +267,7 @@ def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monk
         pieces: list[int] = []
         move_piece = disk._move_piece
 
-        def then_swap(access: Access, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        def then_swap(access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
             move_piece(access, medium, lba, blocks, view)
             if access is READ:
                 return

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 import scsiusb
-from scsiusb import Part, Together
+from scsiusb import Chunk, read_many
 from scsiusb.disk.streaming import Reading
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
@@ -70,8 +70,8 @@ class Received:
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.data: dict[object, bytearray] = defaultdict(bytearray)
         self.errors: dict[object, scsiusb.ScsiUsbError] = {}
-        self.parts: list[Part] = []
-        with Together(*readings) as parts:
+        self.parts: list[Chunk] = []
+        with read_many(*readings) as parts:
             for part in parts:
                 assert part.reading not in self.errors
                 self.data[part.reading] += part.piece
@@ -95,7 +95,7 @@ def test_all_blocks_of_all_come_in_order(station: Station, lba: int, blocks: int
 
 
 def test_they_come_in_turns(station: Station) -> None:
-    with Together(*station.readings()) as parts:
+    with read_many(*station.readings()) as parts:
         order = [part.reading for part in parts]
     first = order[: 2 * STICKS]
     assert all(first.count(reading) >= 1 for reading in set(order))
@@ -103,7 +103,7 @@ def test_they_come_in_turns(station: Station) -> None:
 
 def test_one_thread_is_enough_where_transfers_overlap(polled: Station) -> None:
     before = threading.active_count()
-    with Together(*polled.readings()) as parts:
+    with read_many(*polled.readings()) as parts:
         next(parts)
         assert threading.active_count() == before
         assert all(isinstance(bus, OverlappedBus) and bus.submitted for bus in polled.buses)
@@ -132,11 +132,11 @@ def test_a_fault_costs_no_more_than_it_does_a_single_read_and_no_byte_is_wrong(
     monkeypatch.setattr(overlapping, "LONG", 50)
     for text in FAULTS:
         if Fault.parse(text).name == kind:
-            alone, beside = (outcome(text, overlapped) for overlapped in (False, True))
+            alone, beside = (outcome(text, polled) for polled in (False, True))
             assert beside == alone, text
 
 
-def outcome(text: str, overlapped: bool) -> tuple[type[Exception] | None, int]:
+def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
     """Which error came of a fault in the third command, behind how many right bytes."""
     contents = [os.urandom(4 * STEP * 512) for _ in range(2)]
     sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in contents]
@@ -150,7 +150,7 @@ def outcome(text: str, overlapped: bool) -> tuple[type[Exception] | None, int]:
             assert disks[-1].blocks
         sticks[0].faults.add(f"{text},opcode=28,lba={2 * STEP},times=1")
         readings = [disk.reading(0, 4 * STEP) for disk in disks]
-        received = Received(readings) if overlapped else in_threads(readings)
+        received = Received(readings) if polled else in_threads(readings)
         for reading, content in zip(readings, contents, strict=True):
             data = received.data[reading]
             assert data == content[: len(data)]
@@ -183,7 +183,7 @@ def test_a_device_that_has_gone_ends_its_stream(station: Station) -> None:
     readings = station.readings()
     seen: dict[object, scsiusb.ScsiUsbError] = {}
     count = 0
-    with Together(*readings) as parts:
+    with read_many(*readings) as parts:
         next(parts)
         station.buses[2].unplug(station.sticks[2])
         for part in parts:
@@ -197,7 +197,7 @@ def test_a_device_that_has_gone_ends_its_stream(station: Station) -> None:
 
 def test_a_disk_that_is_closed_meanwhile_ends_its_stream(polled: Station) -> None:
     readings = polled.readings()
-    with Together(*readings) as parts:
+    with read_many(*readings) as parts:
         next(parts)
         closing = threading.Thread(target=polled.disks[1].close)
         closing.start()
@@ -221,7 +221,7 @@ def test_a_device_that_does_not_answer_is_overdue_and_the_others_go_on(polled: S
     assert isinstance(bus, OverlappedBus)
     polled.disks[0].unit.timeout = 0.2
     readings = polled.readings()
-    with Together(*readings) as parts:
+    with read_many(*readings) as parts:
         bus.hangs = True
         received: dict[object, int] = defaultdict(int)
         errors = {}
@@ -236,7 +236,7 @@ def test_a_device_that_does_not_answer_is_overdue_and_the_others_go_on(polled: S
 
 
 def test_left_early_the_devices_are_as_they_were(station: Station) -> None:
-    with Together(*station.readings()) as parts:
+    with read_many(*station.readings()) as parts:
         next(parts)
     for disk, bus, content in zip(station.disks, station.buses, station.contents, strict=True):
         bus.wire.log.clear()
@@ -247,7 +247,7 @@ def test_left_early_the_devices_are_as_they_were(station: Station) -> None:
 def test_left_early_a_device_that_hangs_is_recovered_before_its_next_command(polled: Station) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, OverlappedBus)
-    with Together(*polled.readings()) as parts:
+    with read_many(*polled.readings()) as parts:
         bus.hangs = True
         while next(parts).reading.disk is not polled.disks[1]:
             pass
@@ -258,7 +258,7 @@ def test_left_early_a_device_that_hangs_is_recovered_before_its_next_command(pol
 
 
 def test_an_exception_of_the_callers_leaves_nothing_under_way(polled: Station) -> None:
-    with pytest.raises(KeyboardInterrupt), Together(*polled.readings()) as parts:
+    with pytest.raises(KeyboardInterrupt), read_many(*polled.readings()) as parts:
         next(parts)
         raise KeyboardInterrupt
     all_is_right(polled)
@@ -273,7 +273,7 @@ def test_two_streams_of_one_device_have_a_thread_each(polled: Station) -> None:
 
 
 def test_a_piece_that_is_kept_is_told(polled: Station) -> None:
-    with Together(*polled.readings()) as parts:
+    with read_many(*polled.readings()) as parts:
         kept = pickle.PickleBuffer(next(parts).piece)
         with pytest.raises(BufferError):
             next(parts)
@@ -281,19 +281,19 @@ def test_a_piece_that_is_kept_is_told(polled: Station) -> None:
 
 
 def test_it_is_used_in_a_with(station: Station) -> None:
-    parts = Together(*station.readings())
+    parts = read_many(*station.readings())
     with pytest.raises(RuntimeError):
         next(parts)
 
 
 def test_none_at_all_is_nothing() -> None:
-    with Together() as parts:
+    with read_many() as parts:
         assert list(parts) == []
 
 
 def test_the_bus_of_a_program_may_be_any() -> None:
     bus = Bus(Stick.formatted())
-    with open_on(bus) as disk, Together(disk.reading(0, 64)) as parts:
+    with open_on(bus) as disk, read_many(disk.reading(0, 64)) as parts:
         assert sum(len(part.piece) for part in parts) == 64 * 512
     bus.close()
 

@@ -21,7 +21,7 @@ from scsiusb.disk.disk import Disk
 from scsiusb.errors import ScsiUsbError
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code
-from scsiusb.virtual import DataIn, Fault, Manners, Memory, Stick, Unit
+from scsiusb.virtual import BotOptions, DataIn, Fault, Memory, Stick, Unit
 from scsiusb.virtual.faults.faults import KINDS, Scope
 from tests.fuzz import profiles
 from tests.fuzz.exchange import BLOCK_SIZE, HASTY, PATIENT, RETRY, content, small_bounds
@@ -91,9 +91,9 @@ def judge(data: bytes, returned: bool) -> None:
 
 
 @contextmanager
-def reader(manners: Manners | None = None) -> Iterator[Reader]:
+def reader(bot_options: BotOptions | None = None) -> Iterator[Reader]:
     data = b"".join(map(block, range(BLOCKS)))
-    bus = MeddledBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], manners=manners))
+    bus = MeddledBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], bot_options=bot_options))
     with small_bounds(), open_on(bus, timeout=PATIENT) as disk:
         disk.unit.retry = RETRY
         yield Reader(bus, disk)
@@ -209,7 +209,7 @@ def test_any_answer_is_kept_out_of_the_buffer(data: bytes, end: bytes, code: Cod
 @pytest.mark.parametrize("text", ["sense=3/11/00", "short=512@data", "residue=512@csw", "no-sense@csw"])
 def test_padding_never_counts_as_data(manner: DataIn, text: str) -> None:
     """A device may pad up to what was asked for (BOT 6.7.2), and the padding is no data."""
-    with reader(Manners(data_in=manner)) as made:
+    with reader(BotOptions(data_in=manner)) as made:
         made.stick.faults.add(f"{text},opcode=28,times=always")
         assert not made.judge(SIZE)
 

@@ -301,9 +301,9 @@ def test_a_lent_buffer_goes_to_the_device_as_it_is(
     handle = bus.handles[0]
     bulk = handle.bulk
 
-    def watched(endpoint: int, buffer: memoryview, timeout: int) -> object:
+    def watched(endpoint: int, buffer: memoryview, timeout_ms: int) -> object:
         moved.append(buffer.obj)
-        return bulk(endpoint, buffer, timeout)
+        return bulk(endpoint, buffer, timeout_ms)
 
     assert disk.blocks == BLOCKS
     with disk.buffer(8192) as buffer:
@@ -337,9 +337,9 @@ def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     handle = bus.handles[0]
     bulk = handle.bulk
 
-    def little(endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def little(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         asked.append(len(buffer))
-        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout)
+        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout_ms)
 
     monkeypatch.setattr(handle, "bulk", little)
     return asked

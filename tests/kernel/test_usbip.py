@@ -236,7 +236,7 @@ def test_each_way_that_a_transfer_ends_reaches_libusb(
     medium = device.stick.units[0].medium
     assert isinstance(medium, Memory)
     medium.data[:4096] = os.urandom(4096)
-    device.stick.units[0].storm(0)
+    device.stick.units[0].queue_attentions(0)
     device.stick.faults.add(fault)
     assert handle.bulk(0x02, memoryview(bytearray(cbw(7, 4096, read))), 5000) == (Code.OK, 31)
     buffer = bytearray(4096)

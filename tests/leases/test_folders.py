@@ -169,7 +169,7 @@ def test_another_users_lease_is_seen_by_root_but_keeps_root_from_nothing(
     assert holder(info) == held.record
     ours = Lease.acquire(info)
     ours.release()
-    held.abandon()
+    held.after_fork()
 
 
 def test_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,7 @@ def test_a_forks_child_keeps_no_lease_alive(folder: Path, info: InterfaceInfo) -
 
 
 def test_a_forks_child_that_lets_go_leaves_the_parents_lease_alone(held: Lease) -> None:
-    for let_go in (held.abandon, held.release):
+    for let_go in (held.after_fork, held.release):
         child = os.fork()
         if child == 0:
             let_go()

@@ -132,7 +132,7 @@ def test_a_forks_child_that_lives_on_does_not_deceive_the_warden(place: list[Pat
 def test_a_forks_child_that_lets_go_can_have_a_warden_of_its_own(place: list[Path]) -> None:
     code = """
 if os.fork() == 0:
-    lease.abandon(); warden.abandon()
+    lease.after_fork(); warden.after_fork()
     assert warden.pid is None
     warden.hold(lease.record, None)
     say(warden.pid)
@@ -281,7 +281,7 @@ def test_a_file_under_the_number_of_the_closed_socket_is_never_written_to(place:
     code = """
 os.closerange(3, 1000)
 files = [open(folder.with_name('file'), 'wb') for _ in range(10)]
-warden.drop(lease.record); warden.hold(lease.record, None); warden.close(); warden.abandon()
+warden.drop(lease.record); warden.hold(lease.record, None); warden.close(); warden.after_fork()
 for file in files: file.close()
 """
     with running(HOLD + START + code + WAIT, *place) as process:

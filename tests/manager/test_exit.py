@@ -94,7 +94,7 @@ def test_one_thing_that_cannot_be_closed_keeps_nothing_else_from_it() -> None:
 from scsiusb.manager.process import PROCESS
 class Bad:
     def close(self): raise RuntimeError("a bug")
-    def abandon(self): pass
+    def after_fork(self): pass
 bad = [Bad() for _ in range(3)]
 for each in bad: PROCESS.close_at_exit(each)
 disk = open_on(bus)

@@ -31,7 +31,7 @@ from scsiusb import (
 from scsiusb.cli import device as session
 from scsiusb.cli.app import run
 from scsiusb.manager.attachment import Attachment
-from scsiusb.manager.learned import Memory as Lessons
+from scsiusb.manager.learned import LearnedQuirks
 from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
 from scsiusb.quirks.model import MEANINGS, Meaning, Quirk, Quirks
@@ -452,7 +452,7 @@ def test_a_signature_is_learned_with_a_log_line_and_then_held_to(caplog: pytest.
 
 
 def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, kept = Lessons(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
+    memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus(device())
     attachment = Attachment(bus, find(bus)[0], PROCESS)
     memory.keep(attachment, kept)
@@ -466,7 +466,7 @@ def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pyte
 
 def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> None:
     """While nothing is open nobody sees one leave; what was learned of it is then dropped."""
-    memory, kept = Lessons(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
+    memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus(device())
     info = find(bus)[0]
     own, other = (Attachment(bus, replace(info, serial=serial), PROCESS) for serial in ("0123456789AB", "0123456789AC"))
@@ -478,7 +478,7 @@ def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> N
 
 
 def test_what_has_left_is_forgotten_and_not_too_much_is_kept() -> None:
-    memory, kept = Lessons(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
+    memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus()
     sticks = [device() for _ in range(70)]
     for made in sticks:

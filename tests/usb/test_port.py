@@ -300,7 +300,7 @@ def test_a_device_that_was_replugged_since_is_gone(scene: Scene) -> None:
 
 def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
-        assert port.fitting(120 * 1024) == 120 * 1024
+        assert port.limit_transfer_size(120 * 1024) == 120 * 1024
         for size, whole in (
             (120 * 1024, 120 * 1024),
             (100 * 1024, 120 * 1024),

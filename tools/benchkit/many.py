@@ -161,7 +161,7 @@ def _together(works: Sequence[Work]) -> Outcome:
         readings = [disk.reading(work.lbas[0], work.blocks) for disk, work in zip(disks, works, strict=True)]
         ended: dict[object, float] = {}
         began, cpu = time.perf_counter(), _busy()
-        with scsiusb.Together(*readings) as parts:
+        with scsiusb.read_many(*readings) as parts:
             for part in parts:
                 if part.error is not None:
                     raise part.error

@@ -78,8 +78,8 @@ class Listening(Bus):
         handle = super().open(device)
         bulk = handle.bulk
 
-        def listen(endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-            code, count = bulk(endpoint, buffer, timeout)
+        def listen(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+            code, count = bulk(endpoint, buffer, timeout_ms)
             if endpoint & ENDPOINT_IN:
                 HEARD.append(bytes(buffer[:count]))
             return code, count

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from scsiusb.conformance.device_under_test import LBA_OUT_OF_RANGE, Bench
+from scsiusb.conformance.device_under_test import LBA_OUT_OF_RANGE, DeviceUnderTest
 from scsiusb.conformance.exchange import Raw, Request
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.scsi.commands.sbc import (
     CAPACITY_16_LENGTH,
     TOO_LARGE_FOR_10,
@@ -25,20 +25,20 @@ POWERS: Final = tuple(1 << power for power in range(9, 17))
 CD_SIZES: Final = (2048, 2352, 512)
 
 
-def capacity_10(bench: Bench) -> str:
-    ended = bench.good(ReadCapacity10())
+def capacity_10(device: DeviceUnderTest) -> str:
+    ended = device.good(ReadCapacity10())
     ended.require(ended.moved == ReadCapacity10.length, "8 bytes")
     last, size = int.from_bytes(ended.data[:4], "big"), int.from_bytes(ended.data[4:], "big")
-    right = POWERS if bench.standard.peripheral_device_type == DISK else (*POWERS, *CD_SIZES)
+    right = POWERS if device.standard.peripheral_device_type == DISK else (*POWERS, *CD_SIZES)
     if size not in right:
         raise Violation(ended.asked, f"blocks of {size} bytes", "a power of two from 512 on")
     return f"last LBA {last}, blocks of {size} bytes"
 
 
-def capacity_16(bench: Bench) -> str:
-    short = bench.good(ReadCapacity10()).data
+def capacity_16(device: DeviceUnderTest) -> str:
+    short = device.good(ReadCapacity10()).data
     too_large = short[:4] == b"\xff" * 4
-    ended = bench.good(ReadCapacity16()) if too_large else bench.optional(ReadCapacity16())
+    ended = device.good(ReadCapacity16()) if too_large else device.optional(ReadCapacity16())
     ended.require(ended.moved >= 12, f"{CAPACITY_16_LENGTH} bytes")
     ended.require(ended.data[:8] != b"\xff" * 8, "a last LBA that can be")
     last, size = int.from_bytes(ended.data[:8], "big"), ended.data[8:12]
@@ -48,41 +48,41 @@ def capacity_16(bench: Bench) -> str:
     return f"last LBA {last}"
 
 
-def last_block(bench: Bench) -> str:
-    last = bench.capacity.last_lba
+def last_block(device: DeviceUnderTest) -> str:
+    last = device.capacity.last_lba
     first = max(0, last - 7)
-    several = bench.read(first, last - first + 1)
-    alone = bench.read(last, 1)
-    if several[-bench.block_size :] != alone:
+    several = device.read(first, last - first + 1)
+    alone = device.read(last, 1)
+    if several[-device.block_size :] != alone:
         raise Violation(f"LBA {last}, alone and in a larger read", "different data", "the same")
     return f"LBA {last}, alone and with 7 before it"
 
 
-def beyond_end(bench: Bench) -> str:
+def beyond_end(device: DeviceUnderTest) -> str:
     """One block behind the last, and one far behind it."""
-    last = bench.capacity.last_lba
+    last = device.capacity.last_lba
     far = [] if last >= TOO_LARGE_FOR_10 - 1 else [TOO_LARGE_FOR_10]
     for lba in (last + 1, *far):
         kind = Read10 if lba <= TOO_LARGE_FOR_10 else Read16
-        bench.refused(kind(lba, 1, block_size=bench.block_size), LBA_OUT_OF_RANGE)
+        device.refused(kind(lba, 1, block_size=device.block_size), LBA_OUT_OF_RANGE)
     return f"LBA {last + 1} and {far or 'no other'}: 5/21/00"
 
 
-def crossing_end(bench: Bench) -> str:
-    last = bench.capacity.last_lba
+def crossing_end(device: DeviceUnderTest) -> str:
+    last = device.capacity.last_lba
     kind = Read10 if last < TOO_LARGE_FOR_10 else Read16
-    request = kind(last, 2, block_size=bench.block_size)
-    ended = bench.run(request)
+    request = kind(last, 2, block_size=device.block_size)
+    ended = device.run(request)
     ended.require(ended.is_failed, "status 1 with sense 5/21/00")
-    sense = bench.sense()
+    sense = device.sense()
     if (sense.key, sense.asc, sense.ascq) != LBA_OUT_OF_RANGE:
         raise Violation(ended.asked, f"sense {sense.codes}", "sense 5/21/00")
     return f"2 blocks at LBA {last}: {sense.codes}"
 
 
-def zero_blocks(bench: Bench) -> str:
-    for lba in (0, bench.capacity.last_lba // 2):
-        ended = bench.run(bench.reading(lba, 0))
+def zero_blocks(device: DeviceUnderTest) -> str:
+    for lba in (0, device.capacity.last_lba // 2):
+        ended = device.run(device.reading(lba, 0))
         ended.require(ended.is_good, "status 0: nothing to read is no error")
     return "status 0, no data"
 
@@ -99,33 +99,33 @@ def _read_16(lba: int, blocks: int, size: int) -> Request:
     return Read16(lba, blocks, block_size=size)
 
 
-def read_alike(length: int, bench: Bench) -> str:
+def read_alike(length: int, device: DeviceUnderTest) -> str:
     """The other READs, where the device has them, read the same blocks."""
     make = {6: _read_6, 12: _read_12, 16: _read_16}[length]
-    count = min(8, bench.capacity.blocks)
-    last = min(bench.capacity.blocks, LARGEST_6 if length == 6 else TOO_LARGE_FOR_10) - count
+    count = min(8, device.capacity.blocks)
+    last = min(device.capacity.blocks, LARGEST_6 if length == 6 else TOO_LARGE_FOR_10) - count
     for lba in (0, last):
-        ended = bench.optional(make(lba, count, bench.block_size))
-        if ended.data != bench.read(lba, count):
+        ended = device.optional(make(lba, count, device.block_size))
+        if ended.data != device.read(lba, count):
             raise Violation(f"{ended.asked}, LBA {lba}", "other data than READ(10)", "the same data")
     return f"{count} blocks at LBA 0 and {last}"
 
 
-def repeatable(bench: Bench) -> str:
-    count = min(BLOCKS, bench.capacity.blocks)
-    for lba in (0, (bench.capacity.blocks - count) // 2):
-        if bench.read(lba, count) != bench.read(lba, count):
+def repeatable(device: DeviceUnderTest) -> str:
+    count = min(BLOCKS, device.capacity.blocks)
+    for lba in (0, (device.capacity.blocks - count) // 2):
+        if device.read(lba, count) != device.read(lba, count):
             raise Violation(f"{count} blocks at LBA {lba}, twice", "different data", "the same")
     return f"{count} blocks at two places, twice each"
 
 
-def split(bench: Bench) -> str:
-    count = min(LARGE // bench.block_size, bench.capacity.blocks)
+def split(device: DeviceUnderTest) -> str:
+    count = min(LARGE // device.block_size, device.capacity.blocks)
     if count < 2:
-        raise Unsuited("the blocks are too large, or too few")
-    whole = bench.read(0, count)
-    single = b"".join(bench.read(lba, 1) for lba in range(min(count, BLOCKS)))
-    pairs = b"".join(bench.read(lba, min(7, count - lba)) for lba in range(0, count, 7))
+        raise NotApplicable("the blocks are too large, or too few")
+    whole = device.read(0, count)
+    single = b"".join(device.read(lba, 1) for lba in range(min(count, BLOCKS)))
+    pairs = b"".join(device.read(lba, min(7, count - lba)) for lba in range(0, count, 7))
     if whole[: len(single)] != single or whole != pairs:
         raise Violation(f"{count} blocks at once and in pieces", "different data", "the same")
     return f"{count} blocks at once, in sevens, and singly"

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from scsiusb.conformance.device_under_test import Bench
-from scsiusb.conformance.exchange import Ended, Request
-from scsiusb.conformance.outcome import Check, Severity, Unsuited, Violation
+from scsiusb.conformance.device_under_test import DeviceUnderTest
+from scsiusb.conformance.exchange import ExchangeResult, Request
+from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
 from scsiusb.scsi.commands.spc import Inquiry, TestUnitReady
 from scsiusb.transport.base import FAILED, GOOD, Direction
 from scsiusb.transport.bot.formats import STATUS_PHASE_ERROR
@@ -17,21 +17,21 @@ from scsiusb.usb.backend import Code
 MORE: Final = 512  # bytes that the host announces and the command does not have
 LESS: Final = 18  # of the 36 that INQUIRY has
 SMALL: Final = 36
-Making = Callable[[Bench], Request]
+Making = Callable[[DeviceUnderTest], Request]
 Announcing = Callable[[Request], int]
 
 
-def inquiry(bench: Bench) -> Request:
-    if len(bench.good(Inquiry()).data) != SMALL:
-        raise Unsuited("INQUIRY has fewer than 36 bytes of data")
+def inquiry(device: DeviceUnderTest) -> Request:
+    if len(device.good(Inquiry()).data) != SMALL:
+        raise NotApplicable("INQUIRY has fewer than 36 bytes of data")
     return Inquiry()
 
 
 def reading(blocks: int) -> Making:
-    return lambda bench: bench.reading(0, blocks)
+    return lambda device: device.reading(0, blocks)
 
 
-def ready(bench: Bench) -> Request:
+def ready(device: DeviceUnderTest) -> Request:
     return TestUnitReady()
 
 
@@ -47,26 +47,26 @@ def half(request: Request) -> int:
     return request.length // 2
 
 
-def agree_on_none(bench: Bench) -> str:
+def agree_on_none(device: DeviceUnderTest) -> str:
     """Case 1."""
-    ended = bench.run(TestUnitReady())
+    ended = device.run(TestUnitReady())
     ended.require(ended.status in (GOOD, FAILED), "status 0 or 1")
     return ended.words
 
 
-def agree_on_in(make: Making, bench: Bench) -> str:
+def agree_on_in(make: Making, device: DeviceUnderTest) -> str:
     """Case 6."""
-    ended = bench.run(make(bench))
+    ended = device.run(make(device))
     ended.require(ended.status == GOOD, "status 0")
     ended.require(ended.moved == ended.length and ended.residue == 0, f"{ended.length} bytes and residue 0")
     ended.require(ended.data_code is Code.OK, "no STALL: all data came")
     return ended.words
 
 
-def device_sends_less(make: Making, announced: Announcing, bench: Bench) -> str:
+def device_sends_less(make: Making, announced: Announcing, device: DeviceUnderTest) -> str:
     """Cases 4 and 5: the device may pad, or end early."""
-    request = make(bench)
-    ended = bench.exchange.command(request, announced(request), Direction.IN).require_csw()
+    request = make(device)
+    ended = device.exchange.command(request, announced(request), Direction.IN).require_csw()
     ended.require(ended.status in (GOOD, FAILED), "status 0 or 1: less data is no phase error")
     ended.require(ended.moved >= request.length, f"at least the {request.length} bytes of the command's data")
     right = ended.length - request.length
@@ -74,51 +74,51 @@ def device_sends_less(make: Making, announced: Announcing, bench: Bench) -> str:
     return f"{ended.asked}: {ended.words}"
 
 
-def stalls_when_early(bench: Bench) -> str:
-    request = inquiry(bench)
+def stalls_when_early(device: DeviceUnderTest) -> str:
+    request = inquiry(device)
     for command in (TestUnitReady(), request):
-        ended = bench.exchange.command(command, MORE, Direction.IN).require_csw()
+        ended = device.exchange.command(command, MORE, Direction.IN).require_csw()
         if ended.moved < ended.length:
             ended.require(ended.data_code is Code.PIPE or ended.stalls > 0, "a STALL behind the data")
     return "STALL behind the data, or data up to what was announced"
 
 
-def no_needless_stall(bench: Bench) -> str:
-    for request in (TestUnitReady(), inquiry(bench)):
-        ended = bench.run(request)
+def no_needless_stall(device: DeviceUnderTest) -> str:
+    for request in (TestUnitReady(), inquiry(device)):
+        ended = device.run(request)
         ended.require(ended.is_failed or not ended.stalls, "no STALL: all data moved")
     return "no STALL where host and device agree"
 
 
-def device_has_more(make: Making, announced: Announcing, bench: Bench) -> str:
+def device_has_more(make: Making, announced: Announcing, device: DeviceUnderTest) -> str:
     """Cases 2 and 7."""
-    request = make(bench)
-    return _phase_error(bench.exchange.command(request, announced(request), Direction.IN))
+    request = make(device)
+    return _phase_error(device.exchange.command(request, announced(request), Direction.IN))
 
 
-def _phase_error(ended: Ended) -> str:
+def _phase_error(ended: ExchangeResult) -> str:
     ended.require_csw()
     ended.require(ended.status == STATUS_PHASE_ERROR, "status 2, phase error")
     return f"{ended.asked}: {ended.words}"
 
 
-def host_sends_to_none(bench: Bench) -> str:
+def host_sends_to_none(device: DeviceUnderTest) -> str:
     """Case 9."""
-    ended = bench.exchange.command(TestUnitReady(), payload=bytes(MORE)).require_csw()
+    ended = device.exchange.command(TestUnitReady(), payload=bytes(MORE)).require_csw()
     ended.require(ended.status in (GOOD, FAILED), "status 0 or 1")
     ended.require(ended.residue == MORE, f"residue {MORE}: nothing was processed")
     return f"{ended.asked}: {ended.words}"
 
 
-def host_sends_to_sender(make: Making, bench: Bench) -> str:
+def host_sends_to_sender(make: Making, device: DeviceUnderTest) -> str:
     """Case 10."""
-    request = make(bench)
-    return _phase_error(bench.exchange.command(request, payload=bytes(request.length)))
+    request = make(device)
+    return _phase_error(device.exchange.command(request, payload=bytes(request.length)))
 
 
-def no_status_2_for_failure(bench: Bench) -> str:
+def no_status_2_for_failure(device: DeviceUnderTest) -> str:
     """A command that fails in an exchange that both agree on is no phase error."""
-    ended = bench.run(_Refused())
+    ended = device.run(_Refused())
     ended.require(ended.status == FAILED, "status 1")
     return ended.words
 
@@ -136,11 +136,11 @@ class _Refused:
         return "INQUIRY of page 80h without EVPD"
 
 
-def data_is_right(bench: Bench) -> str:
+def data_is_right(device: DeviceUnderTest) -> str:
     """Cases 5 and 7 must not spoil what comes: READ of one block, with one and two announced."""
-    request = bench.reading(0, 1)
-    right = bench.read(0, 1)
-    ended = bench.exchange.command(request, 2 * request.length).require_csw()
+    request = device.reading(0, 1)
+    right = device.read(0, 1)
+    ended = device.exchange.command(request, 2 * request.length).require_csw()
     if ended.status == GOOD and ended.data[: request.length] != right:
         raise Violation(ended.asked, "other data than by itself", "the block's content first")
     return f"{ended.asked}: {ended.words}"

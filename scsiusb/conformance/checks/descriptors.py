@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from scsiusb.conformance.device_under_test import Bench
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.device_under_test import DeviceUnderTest
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.errors import TransferStalled
 from scsiusb.usb.interface import SUBCLASSES
 
@@ -32,9 +32,9 @@ class Descriptor(NamedTuple):
     body: bytes  # all of it, length and type included
 
 
-def descriptor(bench: Bench, kind: int, length: int, index: int = 0, language: int = 0) -> bytes:
+def descriptor(device: DeviceUnderTest, kind: int, length: int, index: int = 0, language: int = 0) -> bytes:
     """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
-    return bench.exchange.request_in(0x80, GET_DESCRIPTOR, kind << 8 | index, language, length)
+    return device.exchange.request_in(0x80, GET_DESCRIPTOR, kind << 8 | index, language, length)
 
 
 def parts(data: bytes) -> Iterator[Descriptor]:
@@ -52,9 +52,9 @@ def parts(data: bytes) -> Iterator[Descriptor]:
         at += length
 
 
-def device(bench: Bench) -> str:
+def device(device: DeviceUnderTest) -> str:
     asked = "GET_DESCRIPTOR of the device, 18 bytes"
-    data = descriptor(bench, DEVICE, DEVICE_LENGTH)
+    data = descriptor(device, DEVICE, DEVICE_LENGTH)
     if len(data) != DEVICE_LENGTH or data[0] != DEVICE_LENGTH or data[1] != DEVICE:
         raise Violation(asked, f"{len(data)} bytes, {data[:2].hex(' ')} first", "18 bytes that begin with 12 01")
     classes = tuple(data[4:7])
@@ -65,11 +65,11 @@ def device(bench: Bench) -> str:
     return f"bcdUSB {data[3]:x}.{data[2]:02x}, class in the interface, configurations: {data[17]}"
 
 
-def configuration(bench: Bench) -> str:
+def configuration(device: DeviceUnderTest) -> str:
     asked = "GET_DESCRIPTOR of the configuration"
-    head = descriptor(bench, CONFIGURATION, HEADER)
+    head = descriptor(device, CONFIGURATION, HEADER)
     total = int.from_bytes(head[2:4], "little")
-    data = descriptor(bench, CONFIGURATION, LARGEST)
+    data = descriptor(device, CONFIGURATION, LARGEST)
     if len(data) != total:
         raise Violation(asked, f"{len(data)} bytes, wTotalLength {total}", "as many bytes as wTotalLength says")
     found = list(parts(data))
@@ -90,24 +90,24 @@ def _count_endpoints(asked: str, found: list[Descriptor]) -> None:
         raise Violation(asked, f"bNumEndpoints of {announced} together, but {there} endpoints", "as many as they say")
 
 
-def qualifier(bench: Bench) -> str:
-    if bench.info.speed != "high":
-        raise Unsuited(f"the device runs at {bench.info.speed} speed")
+def qualifier(device: DeviceUnderTest) -> str:
+    if device.info.speed != "high":
+        raise NotApplicable(f"the device runs at {device.info.speed} speed")
     try:
-        data = descriptor(bench, QUALIFIER, 10)
+        data = descriptor(device, QUALIFIER, 10)
     except TransferStalled as error:
-        raise Unsuited("STALL: it runs at high speed only, or does not say what else") from error
+        raise NotApplicable("STALL: it runs at high speed only, or does not say what else") from error
     if len(data) != 10 or data[:2] != bytes((10, QUALIFIER)):
         raise Violation("GET_DESCRIPTOR of the device qualifier", data.hex(" "), "10 bytes that begin with 0a 06")
     return "10 bytes"
 
 
-def bos(bench: Bench) -> str:
-    release = int.from_bytes(descriptor(bench, DEVICE, DEVICE_LENGTH)[2:4], "little")
+def bos(device: DeviceUnderTest) -> str:
+    release = int.from_bytes(descriptor(device, DEVICE, DEVICE_LENGTH)[2:4], "little")
     if release < BOS_SINCE:
-        raise Unsuited(f"bcdUSB is {release >> 8:x}.{release & 0xFF:02x}")
+        raise NotApplicable(f"bcdUSB is {release >> 8:x}.{release & 0xFF:02x}")
     asked = "GET_DESCRIPTOR of the BOS"
-    data = descriptor(bench, BOS, LARGEST)
+    data = descriptor(device, BOS, LARGEST)
     total = int.from_bytes(data[2:4], "little")
     if data[:2] != bytes((5, BOS)) or len(data) != total:
         raise Violation(asked, f"{len(data)} bytes, wTotalLength {total}", "05 0f, and as many bytes as it says")
@@ -117,16 +117,16 @@ def bos(bench: Bench) -> str:
     return f"{count} device capabilities"
 
 
-def subclass(bench: Bench) -> str:
-    value = bench.info.setting.subclass
+def subclass(device: DeviceUnderTest) -> str:
+    value = device.info.setting.subclass
     asked = "the interface descriptor"
     if not value or value not in SUBCLASSES:
         raise Violation(asked, f"bInterfaceSubClass {value:02X}h", "06h, SCSI, or another command set of the overview")
     return f"bInterfaceSubClass {value:02X}h, {SUBCLASSES[value]}; bInterfaceProtocol 50h"
 
 
-def endpoints(bench: Bench) -> str:
-    found = bench.info.setting.endpoints
+def endpoints(device: DeviceUnderTest) -> str:
+    found = device.info.setting.endpoints
     into = [each.address for each in found if each.is_bulk_in]
     out = [each.address for each in found if each.is_bulk_out]
     came = f"bulk-in {bytes(into).hex(' ') or 'none'}, bulk-out {bytes(out).hex(' ') or 'none'}"
@@ -135,53 +135,53 @@ def endpoints(bench: Bench) -> str:
     return came
 
 
-def packet_sizes(bench: Bench) -> str:
-    legal = PACKET_SIZES.get(bench.info.speed)
+def packet_sizes(device: DeviceUnderTest) -> str:
+    legal = PACKET_SIZES.get(device.info.speed)
     if legal is None:
-        raise Unsuited(f"no bulk endpoints at {bench.info.speed} speed, or the speed is not known")
-    sizes = [each.max_packet_size for each in (bench.exchange.port.bulk_in, bench.exchange.port.bulk_out)]
+        raise NotApplicable(f"no bulk endpoints at {device.info.speed} speed, or the speed is not known")
+    sizes = [each.max_packet_size for each in (device.exchange.port.bulk_in, device.exchange.port.bulk_out)]
     if not set(sizes) <= set(legal):
         raise Violation(
-            f"wMaxPacketSize of the bulk endpoints at {bench.info.speed} speed",
+            f"wMaxPacketSize of the bulk endpoints at {device.info.speed} speed",
             " and ".join(map(str, sizes)),
             " or ".join(map(str, legal)),
         )
-    return f"{sizes[0]} and {sizes[1]} bytes at {bench.info.speed} speed"
+    return f"{sizes[0]} and {sizes[1]} bytes at {device.info.speed} speed"
 
 
-def serial_number(bench: Bench) -> str:
-    index = descriptor(bench, DEVICE, DEVICE_LENGTH)[16:17]
+def serial_number(device: DeviceUnderTest) -> str:
+    index = descriptor(device, DEVICE, DEVICE_LENGTH)[16:17]
     asked = "the device's serial number"
     if index in (b"", b"\0"):
         raise Violation(asked, "iSerialNumber 0: none", "at least 12 digits")
-    text = _string(bench, index[0], _language(bench)) or ""
+    text = _string(device, index[0], _language(device)) or ""
     if len(text) < LEAST_DIGITS or not set(text) <= DIGITS:
         raise Violation(asked, ascii(text), "at least 12 characters, all of them 0 to 9 and A to F")
     return f"{len(text)} digits"
 
 
-def strings(bench: Bench) -> str:
-    indexes = [index for index in descriptor(bench, DEVICE, DEVICE_LENGTH)[14:17] if index]
+def strings(device: DeviceUnderTest) -> str:
+    indexes = [index for index in descriptor(device, DEVICE, DEVICE_LENGTH)[14:17] if index]
     if not indexes:
-        raise Unsuited("the device has no strings")
-    language = _language(bench)
-    found = [_string(bench, index, language) for index in indexes]
+        raise NotApplicable("the device has no strings")
+    language = _language(device)
+    found = [_string(device, index, language) for index in indexes]
     return f"{len(found)} strings in language {language:04X}h"
 
 
-def _language(bench: Bench) -> int:
-    data = _whole_string(bench, 0, 0)
+def _language(device: DeviceUnderTest) -> int:
+    data = _whole_string(device, 0, 0)
     if len(data) < 4:
         raise Violation("GET_DESCRIPTOR of string 0", data.hex(" "), "at least one language")
     return int.from_bytes(data[2:4], "little")
 
 
-def _string(bench: Bench, index: int, language: int) -> str:
-    return _whole_string(bench, index, language)[2:].decode("utf-16-le", "replace")
+def _string(device: DeviceUnderTest, index: int, language: int) -> str:
+    return _whole_string(device, index, language)[2:].decode("utf-16-le", "replace")
 
 
-def _whole_string(bench: Bench, index: int, language: int) -> bytes:
-    data = descriptor(bench, STRING, 255, index, language)
+def _whole_string(device: DeviceUnderTest, index: int, language: int) -> bytes:
+    data = descriptor(device, STRING, 255, index, language)
     if len(data) < 2 or data[0] != len(data) or data[1] != STRING or data[0] % 2:
         raise Violation(
             f"GET_DESCRIPTOR of string {index}",

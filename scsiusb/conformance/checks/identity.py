@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from scsiusb.conformance.device_under_test import INVALID_FIELD, Bench
-from scsiusb.conformance.exchange import Ended
-from scsiusb.conformance.outcome import Check, Severity, Unsuited, Violation
+from scsiusb.conformance.device_under_test import INVALID_FIELD, DeviceUnderTest
+from scsiusb.conformance.exchange import ExchangeResult
+from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.commands.spc import Inquiry, InquiryVpdBytes, ReportLuns
 from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, STANDARD_LENGTH
@@ -23,8 +23,8 @@ DESIGNATOR_HEADER: Final = 4
 PRINTABLE: Final = range(0x20, 0x7F)
 
 
-def standard(bench: Bench) -> str:
-    ended = bench.good(Inquiry())
+def standard(device: DeviceUnderTest) -> str:
+    ended = device.good(Inquiry())
     data = ended.data
     ended.require(len(data) == STANDARD_LENGTH, f"{STANDARD_LENGTH} bytes: no device has fewer")
     if data[ADDITIONAL_LENGTH] < STANDARD_LENGTH - 5:
@@ -33,11 +33,11 @@ def standard(bench: Bench) -> str:
         raise Violation(ended.asked, f"RESPONSE DATA FORMAT {data[3] & 0xF}", "2")
     if data[0] >> 5:
         raise Violation(ended.asked, f"PERIPHERAL QUALIFIER {data[0] >> 5}", "0: the unit is there")
-    return f"{bench.standard.vendor} {bench.standard.product} {bench.standard.revision}, version {data[2]:02X}h"
+    return f"{device.standard.vendor} {device.standard.product} {device.standard.revision}, version {data[2]:02X}h"
 
 
-def names(bench: Bench) -> str:
-    data = bench.good(Inquiry()).data
+def names(device: DeviceUnderTest) -> str:
+    data = device.good(Inquiry()).data
     for name, start, end in (("vendor", 8, 16), ("product", 16, 32), ("revision", 32, 36)):
         field = data[start:end]
         if any(byte not in PRINTABLE for byte in field):
@@ -47,10 +47,10 @@ def names(bench: Bench) -> str:
     return ascii(data[8:36].decode())
 
 
-def lengths(bench: Bench) -> str:
-    whole = bench.good(Inquiry(length=LENGTHS[-1])).data
+def lengths(device: DeviceUnderTest) -> str:
+    whole = device.good(Inquiry(length=LENGTHS[-1])).data
     for length in LENGTHS:
-        ended = bench.good(Inquiry(length=length))
+        ended = device.good(Inquiry(length=length))
         right = whole[:length]
         if ended.data[: len(right)] != right or len(ended.data) > length:
             raise Violation(
@@ -59,37 +59,37 @@ def lengths(bench: Bench) -> str:
     return "the same bytes, cut at " + ", ".join(map(str, LENGTHS))
 
 
-def steady(bench: Bench) -> str:
-    found = {bench.good(Inquiry()).data for _ in range(8)}
+def steady(device: DeviceUnderTest) -> str:
+    found = {device.good(Inquiry()).data for _ in range(8)}
     if len(found) > 1:
         raise Violation("INQUIRY, 8 times", f"{len(found)} different replies", "the same each time")
     return "8 times the same"
 
 
-def report_luns(bench: Bench) -> str:
-    ended = bench.optional(ReportLuns())
+def report_luns(device: DeviceUnderTest) -> str:
+    ended = device.optional(ReportLuns())
     try:
         luns = sorted(ReportLuns().reply(ended.data))
     except MalformedReply as error:
         raise Violation(ended.asked, error.what, "a list of LUNs") from error
-    if luns != list(range(bench.max_lun + 1)):
-        raise Violation(ended.asked, f"LUNs {luns}", f"0 to {bench.max_lun}, as GET MAX LUN says")
+    if luns != list(range(device.max_lun + 1)):
+        raise Violation(ended.asked, f"LUNs {luns}", f"0 to {device.max_lun}, as GET MAX LUN says")
     return f"LUNs {luns}"
 
 
-def _page(bench: Bench, page: int) -> Ended:
-    return bench.good(InquiryVpdBytes(page, length=255))
+def _page(device: DeviceUnderTest, page: int) -> ExchangeResult:
+    return device.good(InquiryVpdBytes(page, length=255))
 
 
-def _supported(bench: Bench) -> tuple[int, ...]:
-    """Unsuited for a unit that need not have vital product data and has none."""
+def _supported(device: DeviceUnderTest) -> tuple[int, ...]:
+    """NotApplicable for a unit that need not have vital product data and has none."""
     request = InquiryVpdBytes(SUPPORTED, length=255)
-    ended = bench.optional(request) if bench.standard.version < SPC else bench.good(request)
+    ended = device.optional(request) if device.standard.version < SPC else device.good(request)
     _check_header(ended, SUPPORTED)
     return tuple(ended.data[HEADER_LENGTH:][: ended.data[3]])
 
 
-def _check_header(ended: Ended, page: int) -> int:
+def _check_header(ended: ExchangeResult, page: int) -> int:
     """The page's length, its header included."""
     data = ended.data
     ended.require(len(data) >= HEADER_LENGTH, "a page with its header of 4 bytes")
@@ -101,50 +101,50 @@ def _check_header(ended: Ended, page: int) -> int:
     return length
 
 
-def supported(bench: Bench) -> str:
-    pages = _supported(bench)
+def supported(device: DeviceUnderTest) -> str:
+    pages = _supported(device)
     words = " ".join(f"{page:02X}" for page in pages)
     if list(pages) != sorted(set(pages)) or pages[:1] != (SUPPORTED,):
         raise Violation("VPD page 00h", words or "no pages", "page codes in ascending order, 00h first")
-    if bench.standard.version >= SPC_3 and IDENTIFICATION not in pages:
+    if device.standard.version >= SPC_3 and IDENTIFICATION not in pages:
         raise Violation("VPD page 00h", words, "83h among them, which is mandatory")
     return words
 
 
-def listed(bench: Bench) -> str:
-    pages = _supported(bench)
-    standard = bench.good(Inquiry())
+def listed(device: DeviceUnderTest) -> str:
+    pages = _supported(device)
+    standard = device.good(Inquiry())
     standard.require(standard.moved > 0, "INQUIRY data")
     first = standard.data[0]
     for page in pages:
-        ended = _page(bench, page)
+        ended = _page(device, page)
         _check_header(ended, page)
         if ended.data[0] != first:
             raise Violation(ended.asked, f"peripheral {ended.data[0]:02X}h", f"{first:02X}h, as in INQUIRY")
     return f"{len(pages)} pages, each with its code and length"
 
 
-def unlisted(bench: Bench) -> str:
-    pages = _supported(bench)
+def unlisted(device: DeviceUnderTest) -> str:
+    pages = _supported(device)
     page = next(page for page in UNLISTED if page not in pages)
-    return bench.refused(InquiryVpdBytes(page), INVALID_FIELD)
+    return device.refused(InquiryVpdBytes(page), INVALID_FIELD)
 
 
-def cut(bench: Bench) -> str:
-    pages = _supported(bench)
+def cut(device: DeviceUnderTest) -> str:
+    pages = _supported(device)
     for page in pages:
-        whole = _page(bench, page).data
+        whole = _page(device, page).data
         for length in (HEADER_LENGTH, 8):
-            ended = bench.good(InquiryVpdBytes(page, length=length))
+            ended = device.good(InquiryVpdBytes(page, length=length))
             if ended.data[:length] != whole[:length]:
                 raise Violation(ended.asked, ended.data.hex(" "), f"{whole[:length].hex(' ')}, as of the whole page")
     return f"{len(pages)} pages"
 
 
-def designators(bench: Bench) -> str:
-    if IDENTIFICATION not in _supported(bench):
-        raise Unsuited("no page 83h")
-    ended = _page(bench, IDENTIFICATION)
+def designators(device: DeviceUnderTest) -> str:
+    if IDENTIFICATION not in _supported(device):
+        raise NotApplicable("no page 83h")
+    ended = _page(device, IDENTIFICATION)
     length = _check_header(ended, IDENTIFICATION)
     body = ended.data[HEADER_LENGTH:length]
     at, kinds = 0, []
@@ -159,19 +159,19 @@ def designators(bench: Bench) -> str:
     return f"designators of the unit: types {kinds}"
 
 
-def serial(bench: Bench) -> str:
-    if SERIAL not in _supported(bench):
-        raise Unsuited("no page 80h")
-    if bench.info.serial is None:
-        raise Unsuited("no USB serial number")
-    ended = _page(bench, SERIAL)
+def serial(device: DeviceUnderTest) -> str:
+    if SERIAL not in _supported(device):
+        raise NotApplicable("no page 80h")
+    if device.info.serial is None:
+        raise NotApplicable("no USB serial number")
+    ended = _page(device, SERIAL)
     try:
         page = parse_page(ended.data, SERIAL)
     except MalformedReply as error:
         raise Violation(ended.asked, error.what, "a serial number") from error
     text = getattr(page, "serial", "")
-    if (text not in bench.info.serial and bench.info.serial not in text) or not text:
-        raise Violation(ended.asked, ascii(text), f"{bench.info.serial!a}, as the USB descriptor has it")
+    if (text not in device.info.serial and device.info.serial not in text) or not text:
+        raise Violation(ended.asked, ascii(text), f"{device.info.serial!a}, as the USB descriptor has it")
     return ascii(text)
 
 

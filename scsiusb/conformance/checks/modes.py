@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from scsiusb.conformance.device_under_test import INVALID_FIELD, Bench
-from scsiusb.conformance.exchange import Ended
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.device_under_test import INVALID_FIELD, DeviceUnderTest
+from scsiusb.conformance.exchange import ExchangeResult
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
 
 MOST: Final = 255
@@ -32,22 +32,22 @@ class Modes(NamedTuple):
         return [(code, subpage, len(body)) for code, subpage, body in self.pages]
 
 
-def _sense_6(bench: Bench, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
-    ended = bench.optional(ModeSense6(page=page, page_control=control, length=length))
+def _sense_6(device: DeviceUnderTest, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
+    ended = device.optional(ModeSense6(page=page, page_control=control, length=length))
     head = ended.data.ljust(4, b"\0")
     return _taken_apart(ended, head[0] + 1, 4, head[2], head[3])
 
 
-def _sense_10(bench: Bench, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
-    ended = bench.optional(ModeSense10(page=page, page_control=control, length=length))
+def _sense_10(device: DeviceUnderTest, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
+    ended = device.optional(ModeSense10(page=page, page_control=control, length=length))
     head = ended.data.ljust(8, b"\0")
     return _taken_apart(ended, int.from_bytes(head[:2], "big") + 2, 8, head[3], int.from_bytes(head[6:8], "big"))
 
 
-def _taken_apart(ended: Ended, length: int, header: int, specific: int, descriptors: int) -> Modes:
+def _taken_apart(ended: ExchangeResult, length: int, header: int, specific: int, descriptors: int) -> Modes:
     data = ended.data
     if length > ended.length:
-        raise Unsuited(f"more than {ended.length} bytes of mode data")
+        raise NotApplicable(f"more than {ended.length} bytes of mode data")
     if len(data) < length or length < header:
         raise Violation(ended.asked, f"{len(data)} bytes, MODE DATA LENGTH for {length}", "as many as it says")
     if descriptors % DESCRIPTOR or header + descriptors > length:
@@ -56,7 +56,7 @@ def _taken_apart(ended: Ended, length: int, header: int, specific: int, descript
     return Modes(specific, data[header : header + descriptors], tuple(_pages(ended, body)))
 
 
-def _pages(ended: Ended, body: bytes) -> list[tuple[int, int, bytes]]:
+def _pages(ended: ExchangeResult, body: bytes) -> list[tuple[int, int, bytes]]:
     at, found = 0, []
     while at < len(body):
         head = 4 if body[at] & SPF else 2
@@ -72,76 +72,76 @@ def _words(modes: Modes) -> str:
     return "pages " + (" ".join(f"{code:02X}" for code, _, _ in modes.pages) or "none")
 
 
-def mode_6(bench: Bench) -> str:
-    return _words(_sense_6(bench))
+def mode_6(device: DeviceUnderTest) -> str:
+    return _words(_sense_6(device))
 
 
-def mode_10(bench: Bench) -> str:
-    return _words(_sense_10(bench))
+def mode_10(device: DeviceUnderTest) -> str:
+    return _words(_sense_10(device))
 
 
-def agree(bench: Bench) -> str:
-    short, long = _sense_6(bench), _sense_10(bench)
+def agree(device: DeviceUnderTest) -> str:
+    short, long = _sense_6(device), _sense_10(device)
     if (short.specific, short.pages) != (long.specific, long.pages):
         came = f"{_words(short)}, parameter {short.specific:02X}h; {_words(long)}, parameter {long.specific:02X}h"
         raise Violation("MODE SENSE(6) and (10) of all pages", came, "the same parameter and pages")
     return f"{_words(short)}, parameter {short.specific:02X}h"
 
 
-def page_control(bench: Bench) -> str:
-    current = _sense_6(bench)
+def page_control(device: DeviceUnderTest) -> str:
+    current = _sense_6(device)
     for name, control in (("changeable", CHANGEABLE), ("default", DEFAULT)):
-        other = _sense_6(bench, control)
+        other = _sense_6(device, control)
         if other.shape != current.shape:
             raise Violation(f"MODE SENSE(6), {name} values", _words(other), f"{_words(current)}, of the same lengths")
     request = ModeSense6(page_control=SAVED, length=MOST)
-    if bench.run(request).is_failed:
-        bench.sense()
-        return "current, changeable, default alike; " + bench.refused(request, SAVING_NOT_SUPPORTED, INVALID_FIELD)
+    if device.run(request).is_failed:
+        device.sense()
+        return "current, changeable, default alike; " + device.refused(request, SAVING_NOT_SUPPORTED, INVALID_FIELD)
     return "current, changeable, default alike, and saved values"
 
 
-def unknown_page(bench: Bench) -> str:
-    there = {code for code, _, _ in _sense_6(bench).pages}
+def unknown_page(device: DeviceUnderTest) -> str:
+    there = {code for code, _, _ in _sense_6(device).pages}
     page = next(page for page in NO_SUCH_PAGE if page not in there)
-    return f"page {page:02X}h: " + bench.refused(ModeSense6(page=page), INVALID_FIELD)
+    return f"page {page:02X}h: " + device.refused(ModeSense6(page=page), INVALID_FIELD)
 
 
-def one_page(bench: Bench) -> str:
+def one_page(device: DeviceUnderTest) -> str:
     """Each page of all can be had alone, and is the same."""
-    whole = _sense_6(bench)
+    whole = _sense_6(device)
     for code, subpage, body in whole.pages:
         if subpage or not code:
             continue
-        alone = _sense_6(bench, page=code)
+        alone = _sense_6(device, page=code)
         if alone.pages[:1] != ((code, 0, body),):
             raise Violation(f"MODE SENSE(6) of page {code:02X}h", _words(alone), "the page as among all pages")
     return _words(whole)
 
 
-def cut(bench: Bench) -> str:
-    bench.optional(ModeSense6(length=MOST))
-    whole = bench.good(ModeSense6(length=MOST)).data
+def cut(device: DeviceUnderTest) -> str:
+    device.optional(ModeSense6(length=MOST))
+    whole = device.good(ModeSense6(length=MOST)).data
     for length in (0, 4, 8):
-        ended = bench.good(ModeSense6(length=length))
+        ended = device.good(ModeSense6(length=length))
         if ended.data[:length] != whole[:length]:
             raise Violation(ended.asked, ended.data.hex(" "), f"{whole[:length].hex(' ')}: the whole, cut")
     return "allocation lengths 0, 4, 8"
 
 
-def block_descriptor(bench: Bench) -> str:
-    descriptors = _sense_6(bench).descriptors
+def block_descriptor(device: DeviceUnderTest) -> str:
+    descriptors = _sense_6(device).descriptors
     if not descriptors:
-        raise Unsuited("no block descriptor")
+        raise NotApplicable("no block descriptor")
     size = int.from_bytes(descriptors[5:8], "big")
-    if size != bench.block_size:
-        right = f"{bench.block_size}, as READ CAPACITY says"
+    if size != device.block_size:
+        right = f"{device.block_size}, as READ CAPACITY says"
         raise Violation("MODE SENSE(6), the block descriptor", f"blocks of {size} bytes", right)
     return f"blocks of {size} bytes"
 
 
-def write_protect_steady(bench: Bench) -> str:
-    found = {_sense_6(bench).specific & WRITE_PROTECTED for _ in range(TIMES)}
+def write_protect_steady(device: DeviceUnderTest) -> str:
+    found = {_sense_6(device).specific & WRITE_PROTECTED for _ in range(TIMES)}
     if len(found) > 1:
         raise Violation(f"MODE SENSE(6), {TIMES} times", "WP now set, now not", "the same each time")
     return "write protected" if found.pop() else "not write protected"

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Final
 
 from scsiusb.conformance.checks.descriptors import CONFIGURATION, DEVICE, descriptor
-from scsiusb.conformance.device_under_test import Bench
+from scsiusb.conformance.device_under_test import DeviceUnderTest
 from scsiusb.conformance.exchange import Request
-from scsiusb.conformance.outcome import Check, Severity, Unsuited, Violation
+from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
 from scsiusb.scsi.commands.sbc import ReadCapacity10
 from scsiusb.scsi.commands.spc import Inquiry, ModeSense6, RequestSense, TestUnitReady
 from scsiusb.transport.base import Direction
@@ -22,129 +22,129 @@ SLOW: Final = 1.0  # seconds
 EVERYDAY: Final = 8
 
 
-def _goes_on(bench: Bench) -> None:
+def _goes_on(device: DeviceUnderTest) -> None:
     """Commands with and without data: a wrong toggle loses one of them."""
     for _ in range(2):
-        bench.run(TestUnitReady())
-        bench.good(Inquiry())
-        bench.good(Inquiry())
-    if bench.is_ready:
-        bench.read(0, 1)
-        bench.run(TestUnitReady())
-        bench.read(0, min(2, bench.capacity.blocks))
+        device.run(TestUnitReady())
+        device.good(Inquiry())
+        device.good(Inquiry())
+    if device.is_ready:
+        device.read(0, 1)
+        device.run(TestUnitReady())
+        device.read(0, min(2, device.capacity.blocks))
 
 
-def after_nothing(bench: Bench) -> str:
+def after_nothing(device: DeviceUnderTest) -> str:
     for _ in range(ROUNDS):
-        bench.exchange.reset_recovery()
-        _goes_on(bench)
+        device.exchange.reset_recovery()
+        _goes_on(device)
     return f"{ROUNDS} times, each with commands behind it"
 
 
-def _large(bench: Bench) -> Request:
+def _large(device: DeviceUnderTest) -> Request:
     """The longest data-in there is."""
-    return bench.reading(0, min(MANY, bench.capacity.blocks)) if bench.is_ready else Inquiry()
+    return device.reading(0, min(MANY, device.capacity.blocks)) if device.is_ready else Inquiry()
 
 
-def after_cbw(bench: Bench) -> str:
+def after_cbw(device: DeviceUnderTest) -> str:
     """The data is never taken."""
-    for request in (_large(bench), Inquiry()):
-        _send(bench, request)
-        bench.exchange.reset_recovery()
-        _goes_on(bench)
+    for request in (_large(device), Inquiry()):
+        _send(device, request)
+        device.exchange.reset_recovery()
+        _goes_on(device)
     return "its data not taken"
 
 
-def after_some_data(packets: int, bench: Bench) -> str:
-    request = _large(bench)
-    packet = bench.exchange.port.bulk_in.max_packet_size
+def after_some_data(packets: int, device: DeviceUnderTest) -> str:
+    request = _large(device)
+    packet = device.exchange.port.bulk_in.max_packet_size
     if request.length <= packets * packet:
-        raise Unsuited(f"no command has more than {packets} packets of data")
-    _send(bench, request)
-    code, data = bench.exchange.receive(packets * packet)
+        raise NotApplicable(f"no command has more than {packets} packets of data")
+    _send(device, request)
+    code, data = device.exchange.receive(packets * packet)
     if code is not Code.OK or len(data) != packets * packet:
         raise Violation(f"{packets} packets of {request}", f"{len(data)} bytes, {code.name}", "whole packets")
-    bench.exchange.reset_recovery()
-    _goes_on(bench)
+    device.exchange.reset_recovery()
+    _goes_on(device)
     return f"{packets * packet} of {request.length} bytes taken"
 
 
-def after_data(bench: Bench) -> str:
+def after_data(device: DeviceUnderTest) -> str:
     """The CSW is never taken."""
-    for request in (Inquiry(), _large(bench)):
-        _send(bench, request)
-        code, data = bench.exchange.receive(request.length)
+    for request in (Inquiry(), _large(device)):
+        _send(device, request)
+        code, data = device.exchange.receive(request.length)
         if code is not Code.OK:
             raise Violation(f"data of {request}", f"{len(data)} bytes, {code.name}", f"{request.length} bytes")
-        bench.exchange.reset_recovery()
-        _goes_on(bench)
+        device.exchange.reset_recovery()
+        _goes_on(device)
     return "the CSW not taken"
 
 
-def after_no_data(bench: Bench) -> str:
-    _send(bench, TestUnitReady())
-    bench.exchange.reset_recovery()
-    _goes_on(bench)
+def after_no_data(device: DeviceUnderTest) -> str:
+    _send(device, TestUnitReady())
+    device.exchange.reset_recovery()
+    _goes_on(device)
     return "the CSW of TEST UNIT READY not taken"
 
 
-def after_stall(bench: Bench) -> str:
+def after_stall(device: DeviceUnderTest) -> str:
     """Data-in ended by STALL, and the halt cleared by recovery instead of by itself."""
-    packet = bench.exchange.cbw(TestUnitReady(), EVERYDAY, Direction.IN)
-    bench.exchange.send(packet, "cbw")
-    bench.exchange.receive(EVERYDAY)
-    bench.exchange.reset_recovery()
-    _goes_on(bench)
+    packet = device.exchange.cbw(TestUnitReady(), EVERYDAY, Direction.IN)
+    device.exchange.send(packet, "cbw")
+    device.exchange.receive(EVERYDAY)
+    device.exchange.reset_recovery()
+    _goes_on(device)
     return "in the middle of case 4"
 
 
-def _send(bench: Bench, request: Request) -> None:
-    packet = bench.exchange.cbw(request, request.length, request.direction)
-    code, _ = bench.exchange.send(packet, "cbw")
+def _send(device: DeviceUnderTest, request: Request) -> None:
+    packet = device.exchange.cbw(request, request.length, request.direction)
+    code, _ = device.exchange.send(packet, "cbw")
     if code is not Code.OK:
         raise Violation(f"the CBW of {request}", code.name, "that it is taken")
 
 
-def port_reset(bench: Bench) -> str:
-    bench.reset_port()
+def port_reset(device: DeviceUnderTest) -> str:
+    device.reset_port()
     for _ in range(ROUNDS):
-        if bench.settle():
+        if device.settle():
             return "commands go on"
     raise Violation("commands behind a port reset", "none is answered", "answers")
 
 
-def control_timing(bench: Bench) -> str:
+def control_timing(device: DeviceUnderTest) -> str:
     slowest = 0.0
     for kind, length in ((DEVICE, 18), (CONFIGURATION, 9)) * EVERYDAY:
         began = time.monotonic()
-        descriptor(bench, kind, length)
+        descriptor(device, kind, length)
         slowest = max(slowest, time.monotonic() - began)
     if slowest > CONTROL_LIMIT:
         raise Violation("GET_DESCRIPTOR", f"{slowest:.2f} s", f"{CONTROL_LIMIT:g} s at most")
     return f"{slowest * 1000:.1f} ms at most"
 
 
-def command_timing(bench: Bench) -> str:
+def command_timing(device: DeviceUnderTest) -> str:
     """What hosts send all day; a device that is slow here makes every host slow."""
     requests: list[Request] = [TestUnitReady(), Inquiry(), RequestSense()]
-    if bench.is_ready:
-        requests += [ReadCapacity10(), bench.reading(0, 1), _large(bench)]
+    if device.is_ready:
+        requests += [ReadCapacity10(), device.reading(0, 1), _large(device)]
     said = []
     for request in requests:
-        times = sorted(bench.run(request).seconds for _ in range(EVERYDAY))
+        times = sorted(device.run(request).seconds for _ in range(EVERYDAY))
         if times[-1] > SLOW:
             raise Violation(str(request), f"{times[-1]:.2f} s", f"{SLOW:g} s at most")
         said.append(f"{request} {times[EVERYDAY // 2] * 1000:.1f} ms")
     return ", ".join(said)
 
 
-def answers_all(bench: Bench) -> str:
+def answers_all(device: DeviceUnderTest) -> str:
     """Known or not: no command may leave the host waiting."""
     for request in (TestUnitReady(), ModeSense6(page=0x08), ModeSense6(page=0x1C), ReadCapacity10()):
-        ended = bench.run(request)
+        ended = device.run(request)
         if ended.is_failed:
-            bench.sense()
-    return f"within {bench.exchange.timeout:g} s each"
+            device.sense()
+    return f"within {device.exchange.timeout:g} s each"
 
 
 SECTION: Final = "BOT 5.3.4"

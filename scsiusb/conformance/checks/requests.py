@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from scsiusb.conformance.device_under_test import Bench
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.device_under_test import DeviceUnderTest
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.errors import TransferStalled
 from scsiusb.scsi.commands.spc import Inquiry, TestUnitReady
 from scsiusb.scsi.pages.inquiry import InquiryData
@@ -18,10 +18,10 @@ GET_INTERFACE: Final = 10
 TIMES: Final = 3
 
 
-def max_lun(bench: Bench) -> str:
+def max_lun(device: DeviceUnderTest) -> str:
     asked = "GET MAX LUN"
     try:
-        replies = [_ask_max_lun(bench) for _ in range(TIMES)]
+        replies = [_ask_max_lun(device) for _ in range(TIMES)]
     except TransferStalled:
         return "STALL: one logical unit"
     first = replies[0]
@@ -32,68 +32,70 @@ def max_lun(bench: Bench) -> str:
     return f"{first[0]}"
 
 
-def _ask_max_lun(bench: Bench) -> bytes:
-    return bench.exchange.request_in(CLASS_INTERFACE_IN, GET_MAX_LUN, 0, bench.info.interface, 1)
+def _ask_max_lun(device: DeviceUnderTest) -> bytes:
+    return device.exchange.request_in(CLASS_INTERFACE_IN, GET_MAX_LUN, 0, device.info.interface, 1)
 
 
-def luns_answer(bench: Bench) -> str:
-    for lun in range(bench.max_lun + 1):
-        ended = bench.run(Inquiry(), lun=lun)
+def luns_answer(device: DeviceUnderTest) -> str:
+    for lun in range(device.max_lun + 1):
+        ended = device.run(Inquiry(), lun=lun)
         if not ended.is_good or len(ended.data) < 5:
-            raise Violation(f"INQUIRY to LUN {lun} of 0 to {bench.max_lun}", ended.words, "INQUIRY data")
+            raise Violation(f"INQUIRY to LUN {lun} of 0 to {device.max_lun}", ended.words, "INQUIRY data")
         if not InquiryData.parse(ended.data).is_present:
-            raise Violation(f"INQUIRY to LUN {lun} of 0 to {bench.max_lun}", "there is no unit", "numbers without gaps")
-    return f"LUN 0 to {bench.max_lun}"
+            raise Violation(
+                f"INQUIRY to LUN {lun} of 0 to {device.max_lun}", "there is no unit", "numbers without gaps"
+            )
+    return f"LUN 0 to {device.max_lun}"
 
 
-def reset_accepted(bench: Bench) -> str:
+def reset_accepted(device: DeviceUnderTest) -> str:
     for time in range(TIMES):
         try:
-            bench.exchange.class_reset()
+            device.exchange.class_reset()
         except TransferStalled:
             raise Violation(f"class reset number {time + 1}", "STALL", "that the device accepts it") from None
-    bench.run(TestUnitReady())
+    device.run(TestUnitReady())
     return f"{TIMES} times in a row, then a command"
 
 
-def reset_keeps_halts(bench: Bench) -> str:
-    exchange = bench.exchange
-    for name, endpoint in _endpoints(bench):
-        _set_halt(bench, endpoint)
+def reset_keeps_halts(device: DeviceUnderTest) -> str:
+    exchange = device.exchange
+    for name, endpoint in _endpoints(device):
+        _set_halt(device, endpoint)
         exchange.class_reset()
         try:
             if not exchange.is_halted(endpoint):
                 raise Violation(f"class reset with {name} halted", "the halt is gone", "that it stays until cleared")
         except TransferStalled as error:
-            raise Unsuited("GET_STATUS of an endpoint is stalled") from error
+            raise NotApplicable("GET_STATUS of an endpoint is stalled") from error
         exchange.reset_recovery()
     return "the halts of both endpoints stay"
 
 
-def reset_keeps_toggles(bench: Bench) -> str:
+def reset_keeps_toggles(device: DeviceUnderTest) -> str:
     """After recovery and one command, both toggles are DATA1: one that falls back to DATA0 loses a packet."""
-    bench.exchange.reset_recovery()
-    bench.run(TestUnitReady())
-    bench.exchange.class_reset()
+    device.exchange.reset_recovery()
+    device.run(TestUnitReady())
+    device.exchange.class_reset()
     for _ in range(2):
-        bench.run(TestUnitReady())
-        bench.run(Inquiry())
+        device.run(TestUnitReady())
+        device.run(Inquiry())
     return "four commands after an odd number of packets and a class reset alone"
 
 
-def clear_resets_toggles(bench: Bench) -> str:
-    bench.exchange.reset_recovery()
-    bench.run(TestUnitReady())
-    bench.exchange.clear_halt_in()
-    bench.run(TestUnitReady())
-    bench.exchange.clear_halt_out()
-    bench.run(TestUnitReady())
+def clear_resets_toggles(device: DeviceUnderTest) -> str:
+    device.exchange.reset_recovery()
+    device.run(TestUnitReady())
+    device.exchange.clear_halt_in()
+    device.run(TestUnitReady())
+    device.exchange.clear_halt_out()
+    device.run(TestUnitReady())
     return "commands go on after CLEAR_FEATURE(ENDPOINT_HALT) of an endpoint without a halt"
 
 
-def halt_feature(bench: Bench) -> str:
-    exchange = bench.exchange
-    for name, endpoint in _endpoints(bench):
+def halt_feature(device: DeviceUnderTest) -> str:
+    exchange = device.exchange
+    for name, endpoint in _endpoints(device):
         try:
             exchange.set_halt(endpoint)
         except TransferStalled:
@@ -102,38 +104,38 @@ def halt_feature(bench: Bench) -> str:
         if code is not Code.PIPE:
             raise Violation(f"a transfer to {name} while it is halted", code.name, "STALL")
         exchange.reset_recovery()
-        bench.run(TestUnitReady())
+        device.run(TestUnitReady())
     return "both bulk endpoints"
 
 
-def halt_status(bench: Bench) -> str:
-    for name, endpoint in _endpoints(bench):
+def halt_status(device: DeviceUnderTest) -> str:
+    for name, endpoint in _endpoints(device):
         try:
-            before = bench.exchange.is_halted(endpoint)
-            _set_halt(bench, endpoint)
-            after = bench.exchange.is_halted(endpoint)
+            before = device.exchange.is_halted(endpoint)
+            _set_halt(device, endpoint)
+            after = device.exchange.is_halted(endpoint)
         except TransferStalled:
             raise Violation(f"GET_STATUS of {name}", "STALL", "two bytes, the first bit: is it halted?") from None
         if before or not after:
             raise Violation(f"GET_STATUS of {name}, before and after a halt", f"{before}, {after}", "no, yes")
-        bench.exchange.reset_recovery()
+        device.exchange.reset_recovery()
     return "both bulk endpoints"
 
 
-def _endpoints(bench: Bench) -> tuple[tuple[str, int], tuple[str, int]]:
-    port = bench.exchange.port
+def _endpoints(device: DeviceUnderTest) -> tuple[tuple[str, int], tuple[str, int]]:
+    port = device.exchange.port
     return ("bulk-in", port.bulk_in.address), ("bulk-out", port.bulk_out.address)
 
 
-def _set_halt(bench: Bench, endpoint: int) -> None:
+def _set_halt(device: DeviceUnderTest, endpoint: int) -> None:
     try:
-        bench.exchange.set_halt(endpoint)
+        device.exchange.set_halt(endpoint)
     except TransferStalled as error:
-        raise Unsuited("SET_FEATURE(ENDPOINT_HALT) is stalled") from error
+        raise NotApplicable("SET_FEATURE(ENDPOINT_HALT) is stalled") from error
 
 
-def standard_requests(bench: Bench) -> str:
-    exchange, info = bench.exchange, bench.info
+def standard_requests(device: DeviceUnderTest) -> str:
+    exchange, info = device.exchange, device.info
     for asked, setup, right in (
         ("GET_CONFIGURATION", (0x80, GET_CONFIGURATION, 0, 0, 1), bytes((info.device.configuration,))),
         ("GET_INTERFACE", (0x81, GET_INTERFACE, 0, info.interface, 1), bytes((info.alternate,))),
@@ -148,12 +150,12 @@ def standard_requests(bench: Bench) -> str:
     return "GET_CONFIGURATION, GET_INTERFACE, GET_STATUS"
 
 
-def unknown_request(bench: Bench) -> str:
+def unknown_request(device: DeviceUnderTest) -> str:
     asked = f"class request {NO_SUCH_REQUEST:02X}h, which there is not"
     try:
-        came = bench.exchange.request_in(CLASS_INTERFACE_IN, NO_SUCH_REQUEST, 0, bench.info.interface, 1)
+        came = device.exchange.request_in(CLASS_INTERFACE_IN, NO_SUCH_REQUEST, 0, device.info.interface, 1)
     except TransferStalled:
-        bench.run(TestUnitReady())
+        device.run(TestUnitReady())
         return "STALL, and commands go on"
     raise Violation(asked, came.hex(" ") or "success", "STALL")
 

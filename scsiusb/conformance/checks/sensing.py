@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from scsiusb.conformance.device_under_test import INVALID_FIELD, INVALID_OPCODE, Bench
+from scsiusb.conformance.device_under_test import INVALID_FIELD, INVALID_OPCODE, DeviceUnderTest
 from scsiusb.conformance.exchange import Raw
-from scsiusb.conformance.outcome import Check, Severity, Unsuited, Violation
+from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
 from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
 from scsiusb.scsi.sense import FIXED_CODES, UNIT_ATTENTION
 from scsiusb.transport.base import Direction
@@ -18,54 +18,54 @@ LEAST: Final = 18  # bytes of fixed format sense data (SPC-4 4.5.3)
 TIMES: Final = 5
 
 
-def invalid_opcode(bench: Bench) -> str:
-    return bench.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
+def invalid_opcode(device: DeviceUnderTest) -> str:
+    return device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
 
 
-def invalid_field(bench: Bench) -> str:
-    return bench.refused(Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36), INVALID_FIELD)
+def invalid_field(device: DeviceUnderTest) -> str:
+    return device.refused(Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36), INVALID_FIELD)
 
 
-def kept(bench: Bench) -> str:
+def kept(device: DeviceUnderTest) -> str:
     """The host may take its time: halts cleared and a control request in between change nothing."""
-    ended = bench.run(NO_SUCH_COMMAND)
+    ended = device.run(NO_SUCH_COMMAND)
     ended.require(ended.is_failed, "status 1")
-    bench.exchange.clear_halt_in()
-    sense = bench.sense()
+    device.exchange.clear_halt_in()
+    sense = device.sense()
     if sense.is_empty:
         raise Violation("REQUEST SENSE behind a command that failed", sense.codes, "why it failed")
     return f"behind a failed command: {sense.codes}"
 
 
-def cleared(bench: Bench) -> str:
-    bench.run(NO_SUCH_COMMAND)
-    bench.sense()
-    second = bench.sense()
+def cleared(device: DeviceUnderTest) -> str:
+    device.run(NO_SUCH_COMMAND)
+    device.sense()
+    second = device.sense()
     if second.key not in (0, UNIT_ATTENTION):
         raise Violation("a second REQUEST SENSE", f"{second.codes} once more", "0/00/00: it was told")
     return f"the second time: {second.codes}"
 
 
-def per_failure(bench: Bench) -> str:
+def per_failure(device: DeviceUnderTest) -> str:
     """Each failure has its own sense, not that of the one before."""
     for _ in range(TIMES):
-        bench.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
-        invalid_field(bench)
+        device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
+        invalid_field(device)
     return f"{2 * TIMES} failures in turn, each with its own sense"
 
 
-def none_after_success(bench: Bench) -> str:
-    bench.run(NO_SUCH_COMMAND)
-    bench.good(Inquiry())
-    sense = bench.sense()
+def none_after_success(device: DeviceUnderTest) -> str:
+    device.run(NO_SUCH_COMMAND)
+    device.good(Inquiry())
+    sense = device.sense()
     if sense.key not in (0, UNIT_ATTENTION):
         raise Violation("REQUEST SENSE after a failed command and a good INQUIRY", sense.codes, "0/00/00")
     return f"{sense.codes}"
 
 
-def shape(bench: Bench) -> str:
-    bench.run(NO_SUCH_COMMAND)
-    ended = bench.good(RequestSense())
+def shape(device: DeviceUnderTest) -> str:
+    device.run(NO_SUCH_COMMAND)
+    ended = device.good(RequestSense())
     data = ended.data
     if len(data) < LEAST or data[0] & 0x7F not in FIXED_CODES:
         raise Violation(ended.asked, data.hex(" ") or "nothing", "18 bytes, response code 70h or 71h")
@@ -74,53 +74,53 @@ def shape(bench: Bench) -> str:
     return data.hex(" ")
 
 
-def lengths(bench: Bench) -> str:
+def lengths(device: DeviceUnderTest) -> str:
     """Truncation at the allocation length is no error, and changes nothing in what comes (SPC-4 4.2.5.6)."""
     for length in LENGTHS:
-        bench.run(NO_SUCH_COMMAND)
-        ended = bench.good(RequestSense(length=length))
+        device.run(NO_SUCH_COMMAND)
+        ended = device.good(RequestSense(length=length))
         whole = min(length, LEAST)
         if not whole <= len(ended.data) <= length or (length > 2 and not ended.data[2] & 0xF):
             raise Violation(ended.asked, ended.data.hex(" ") or "nothing", f"{whole} bytes or more, and a sense key")
     return "allocation lengths " + ", ".join(map(str, LENGTHS))
 
 
-def unit_ready(bench: Bench) -> str:
+def unit_ready(device: DeviceUnderTest) -> str:
     """Several in a row say the same."""
-    statuses = [bench.run(TestUnitReady()).status for _ in range(TIMES)]
+    statuses = [device.run(TestUnitReady()).status for _ in range(TIMES)]
     if len(set(statuses)) > 1:
         raise Violation(f"TEST UNIT READY, {TIMES} times", f"status {statuses}", "the same status each time")
     if statuses[0] == 0:
         return "ready"
-    sense = bench.sense()
+    sense = device.sense()
     if sense.key not in (2, 3, 4):
         raise Violation("TEST UNIT READY", f"status 1 with sense {sense.codes}", "sense key 2: why it is not ready")
     return f"not ready: {sense.codes}"
 
 
-def inquiry_keeps_attention(bench: Bench) -> str:
-    if not _raises_attention(bench):
-        raise Unsuited("a port reset raises no unit attention")
-    bench.reset_port()
-    bench.good(Inquiry())
-    ended = bench.run(TestUnitReady())
+def inquiry_keeps_attention(device: DeviceUnderTest) -> str:
+    if not _raises_attention(device):
+        raise NotApplicable("a port reset raises no unit attention")
+    device.reset_port()
+    device.good(Inquiry())
+    ended = device.run(TestUnitReady())
     ended.require(ended.is_failed, "status 1: INQUIRY does not take the unit attention away")
-    sense = bench.sense()
+    sense = device.sense()
     if sense.key != UNIT_ATTENTION:
         raise Violation(ended.asked, f"status 1 with sense {sense.codes}", "the unit attention, key 6")
     return f"behind a port reset and INQUIRY: {sense.codes}"
 
 
-def attention_cleared(bench: Bench) -> str:
-    first = _raises_attention(bench)
+def attention_cleared(device: DeviceUnderTest) -> str:
+    first = _raises_attention(device)
     if not first:
-        raise Unsuited("a port reset raises no unit attention")
+        raise NotApplicable("a port reset raises no unit attention")
     seen = [first]
     for _ in range(TIMES):
-        ended = bench.run(TestUnitReady())
+        ended = device.run(TestUnitReady())
         if ended.is_good:
             break
-        sense = bench.sense()
+        sense = device.sense()
         if sense.key != UNIT_ATTENTION:
             break
         if sense.codes in seen:
@@ -129,12 +129,12 @@ def attention_cleared(bench: Bench) -> str:
     return f"told once: {', '.join(seen)}"
 
 
-def _raises_attention(bench: Bench) -> str:
+def _raises_attention(device: DeviceUnderTest) -> str:
     """The first unit attention behind a port reset, taken away; none: empty."""
-    bench.reset_port()
-    if not bench.run(TestUnitReady()).is_failed:
+    device.reset_port()
+    if not device.run(TestUnitReady()).is_failed:
         return ""
-    sense = bench.sense()
+    sense = device.sense()
     return sense.codes if sense.key == UNIT_ATTENTION else ""
 
 

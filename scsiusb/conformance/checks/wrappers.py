@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from scsiusb.conformance.device_under_test import Bench
-from scsiusb.conformance.exchange import Ended, Raw, Request, words_of
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.device_under_test import DeviceUnderTest
+from scsiusb.conformance.exchange import ExchangeResult, Raw, Request, words_of
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.errors import TransferStalled
 from scsiusb.scsi.commands.sbc import TOO_LARGE_FOR_10, Read10, Read16, ReadCapacity10
 from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
@@ -26,10 +26,10 @@ TOO_LONG: Final = 17
 # --- the CSW ----------------------------------------------------------------------------------------
 
 
-def csw_length(bench: Bench) -> str:
+def csw_length(device: DeviceUnderTest) -> str:
     """More bytes than 13 would come in the same packet, or be there to be read behind it."""
     for request in (TestUnitReady(), Inquiry()):
-        ended = bench.exchange.command(request)
+        ended = device.exchange.command(request)
         ended.require(ended.cbw is Code.OK and ended.csw_code is Code.OK, "a CSW")
         ended.require(len(ended.csw) == CSW_CODEC.length, "13 bytes in one short packet")
         if ended.empties:
@@ -37,27 +37,27 @@ def csw_length(bench: Bench) -> str:
     return "13 bytes"
 
 
-def csw_signature(bench: Bench) -> str:
+def csw_signature(device: DeviceUnderTest) -> str:
     for request in (TestUnitReady(), Inquiry(), _refused()):
-        ended = bench.run(request)
+        ended = device.run(request)
         signature = ended.fields[0]
         if signature != CSW_SIGNATURE:
             raise Violation(ended.asked, f"signature {signature.hex(' ')}", CSW_SIGNATURE.hex(" "))
     return CSW_SIGNATURE.hex(" ")
 
 
-def csw_tag(bench: Bench) -> str:
+def csw_tag(device: DeviceUnderTest) -> str:
     for tag in TAGS:
         for request in (TestUnitReady(), Inquiry()):
-            ended = bench.run(request, tag=tag)
+            ended = device.run(request, tag=tag)
             if ended.fields[1] != tag:
                 raise Violation(f"{ended.asked}, tag {tag:08X}h", f"tag {ended.fields[1]:08X}h", "the same tag")
     return "echoed: " + ", ".join(f"{tag:X}h" for tag in TAGS)
 
 
-def csw_meaningful(bench: Bench) -> str:
+def csw_meaningful(device: DeviceUnderTest) -> str:
     for request in (TestUnitReady(), Inquiry(), Inquiry(length=MOST), RequestSense(), _refused()):
-        ended = bench.run(request)
+        ended = device.run(request)
         ended.require(ended.residue <= ended.length, f"a residue of at most {ended.length}")
         ended.require(ended.status <= FAILED, "status 0 or 1")
     return "status 0 or 1, no residue above what was announced"
@@ -67,54 +67,54 @@ def _refused() -> Request:
     return Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36)
 
 
-def csw_at_once(bench: Bench) -> str:
+def csw_at_once(device: DeviceUnderTest) -> str:
     """Data that ends with a short packet needs no other end."""
     requests: list[Request] = [Raw("INQUIRY of 36 bytes", Inquiry().cdb(), MOST), _refused()]
-    if bench.is_ready:
-        last = bench.capacity.last_lba
+    if device.is_ready:
+        last = device.capacity.last_lba
         kind = Read10 if last < TOO_LARGE_FOR_10 else Read16
-        requests.append(kind(last, 2, block_size=bench.block_size))
+        requests.append(kind(last, 2, block_size=device.block_size))
     for request in requests:
-        ended = bench.run(request)
-        if ended.moved % bench.exchange.port.bulk_in.max_packet_size and ended.empties:
+        ended = device.run(request)
+        if ended.moved % device.exchange.port.bulk_in.max_packet_size and ended.empties:
             raise Violation(ended.asked, f"{ended.moved} bytes, a packet without data, the CSW", "the CSW at once")
         if ended.is_failed:
-            bench.sense()
+            device.sense()
     return "the CSW comes next"
 
 
-def residue_of_less(bench: Bench) -> str:
-    ended = bench.good(Inquiry(length=MOST))
+def residue_of_less(device: DeviceUnderTest) -> str:
+    ended = device.good(Inquiry(length=MOST))
     if len(ended.data) <= ADDITIONAL_LENGTH:
-        raise Unsuited(f"INQUIRY gave {len(ended.data)} bytes")
+        raise NotApplicable(f"INQUIRY gave {len(ended.data)} bytes")
     there = min(ended.data[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1, MOST)
     ended.require(ended.residue == MOST - there, f"residue {MOST - there}: there are {there} bytes of INQUIRY data")
     return f"{ended.asked}: {ended.words}"
 
 
-def residue_of_sense(bench: Bench) -> str:
-    ended = bench.good(RequestSense(length=252))
+def residue_of_sense(device: DeviceUnderTest) -> str:
+    ended = device.good(RequestSense(length=252))
     if len(ended.data) < 8 or ended.data[0] & 0x7F not in (0x70, 0x71):
-        raise Unsuited("the sense data is not in fixed format")
+        raise NotApplicable("the sense data is not in fixed format")
     there = ended.data[7] + 8
     ended.require(ended.residue == 252 - there, f"residue {252 - there}: there are {there} bytes of sense data")
     return f"{ended.asked}: {ended.words}"
 
 
-def residue_of_all(bench: Bench) -> str:
+def residue_of_all(device: DeviceUnderTest) -> str:
     requests: list[Request] = [Inquiry()]
-    if bench.is_ready:
-        requests += [ReadCapacity10(), bench.reading(0, 1)]
+    if device.is_ready:
+        requests += [ReadCapacity10(), device.reading(0, 1)]
     for request in requests:
-        ended = bench.good(request)
+        ended = device.good(request)
         ended.require(ended.moved == ended.length, f"{ended.length} bytes")
         ended.require(ended.residue == 0, "residue 0: all the data came")
     return "residue 0: " + ", ".join(map(str, requests))
 
 
-def residue_of_failure(bench: Bench) -> str:
+def residue_of_failure(device: DeviceUnderTest) -> str:
     """A command that failed before its data has all of it as residue, unless data came."""
-    ended = bench.run(_refused())
+    ended = device.run(_refused())
     ended.require(ended.is_failed, "status 1")
     ended.require(ended.residue == ended.length, f"residue {ended.length}: nothing relevant was sent")
     return f"{ended.asked}: {ended.words}"
@@ -123,25 +123,25 @@ def residue_of_failure(bench: Bench) -> str:
 # --- the CBW ----------------------------------------------------------------------------------------
 
 
-def direction_ignored(bench: Bench) -> str:
+def direction_ignored(device: DeviceUnderTest) -> str:
     for flags in (0, FLAG_DATA_IN):
-        ended = bench.run(TestUnitReady(), flags=flags)
+        ended = device.run(TestUnitReady(), flags=flags)
         ended.require(ended.status <= FAILED, "status 0 or 1: the direction of no data means nothing")
     return "bmCBWFlags 00h and 80h are the same to a command without data"
 
 
-def padding_ignored(bench: Bench) -> str:
+def padding_ignored(device: DeviceUnderTest) -> str:
     block = TestUnitReady().cdb()
-    plain = bench.run(TestUnitReady())
-    ended = bench.run(Raw("TEST UNIT READY with FFh behind its 6 bytes", block.ljust(16, b"\xff")), cdb_length=6)
+    plain = device.run(TestUnitReady())
+    ended = device.run(Raw("TEST UNIT READY with FFh behind its 6 bytes", block.ljust(16, b"\xff")), cdb_length=6)
     ended.require(ended.status == plain.status, f"status {plain.status}, as with zeros")
     return "bytes behind bCBWCBLength mean nothing"
 
 
-def invalid(change: str, bench: Bench) -> str:
+def invalid(change: str, device: DeviceUnderTest) -> str:
     """BOT 6.6.1: bulk-in stalls, bulk-out stalls or discards, until reset recovery."""
-    exchange = bench.exchange
-    packet = _broken(bench, change)
+    exchange = device.exchange
+    packet = _broken(device, change)
     asked = f"a CBW {change}"
     code, _ = exchange.send(packet, "cbw")
     if code not in (Code.OK, Code.PIPE):
@@ -155,13 +155,13 @@ def invalid(change: str, bench: Bench) -> str:
         came = f"bulk-in, its halt cleared: {words_of(again[0]) or again[1].hex(' ')}"
         raise Violation(asked, came, "STALL again, until reset recovery")
     exchange.reset_recovery()
-    bench.run(TestUnitReady())
-    bench.run(Inquiry())
+    device.run(TestUnitReady())
+    device.run(Inquiry())
     return "bulk-in stalls until reset recovery, and commands go on behind it"
 
 
-def _broken(bench: Bench, change: str) -> bytes:
-    packet = bench.exchange.cbw(TestUnitReady(), 0, Direction.NONE)
+def _broken(device: DeviceUnderTest, change: str) -> bytes:
+    packet = device.exchange.cbw(TestUnitReady(), 0, Direction.NONE)
     return {
         WRONG_SIGNATURE: b"USBX" + packet[4:],
         TOO_SHORT: packet[:-1],
@@ -174,52 +174,52 @@ TOO_SHORT: Final = "of 30 bytes"
 TOO_MUCH: Final = "of 32 bytes"
 
 
-def meaningless(bench: Bench) -> str:
+def meaningless(device: DeviceUnderTest) -> str:
     """What the device does then is its own affair (BOT 6.2.2), if only it can be recovered."""
-    plain = bench.exchange.cbw(TestUnitReady(), 0, Direction.NONE)
+    plain = device.exchange.cbw(TestUnitReady(), 0, Direction.NONE)
     for change, at, value in (
         ("with a reserved bit in bmCBWFlags", FLAGS_AT, 0x01),
-        ("with a reserved bit in bCBWLUN", LUN_AT, 0x10 | bench.lun),
+        ("with a reserved bit in bCBWLUN", LUN_AT, 0x10 | device.lun),
         ("with a reserved bit in bCBWCBLength", LENGTH_AT, 0x20 | CDB_LENGTH_6),
         ("with a CDB of 0 bytes", LENGTH_AT, 0),
         ("with a CDB of 17 bytes", LENGTH_AT, TOO_LONG),
     ):
         packet = bytearray(plain)
         packet[at] = value
-        _send_and_recover(bench, f"a CBW {change}", bytes(packet))
+        _send_and_recover(device, f"a CBW {change}", bytes(packet))
     return "whatever it says to them, it recovers"
 
 
-def _send_and_recover(bench: Bench, asked: str, packet: bytes) -> None:
+def _send_and_recover(device: DeviceUnderTest, asked: str, packet: bytes) -> None:
     assert len(packet) == CBW_CODEC.length
-    bench.exchange.send(packet, "cbw")
+    device.exchange.send(packet, "cbw")
     try:
-        bench.exchange.reset_recovery()
+        device.exchange.reset_recovery()
     except TransferStalled:
         raise Violation(f"reset recovery after {asked}", "STALL", "recovery") from None
-    ended: Ended = bench.exchange.command(Inquiry())
+    ended: ExchangeResult = device.exchange.command(Inquiry())
     if not ended.is_good:
         raise Violation(f"{asked}, reset recovery, INQUIRY", ended.words, "status 0")
 
 
-def no_such_lun(bench: Bench) -> str:
-    lun = bench.max_lun + 1
+def no_such_lun(device: DeviceUnderTest) -> str:
+    lun = device.max_lun + 1
     if lun > MAX_LUN:
-        raise Unsuited("the device has all 16 logical units")
-    packet = bench.exchange.cbw(TestUnitReady(), 0, Direction.NONE, lun=lun)
-    _send_and_recover(bench, f"a CBW to LUN {lun}, which there is not", packet)
-    ended = bench.exchange.command(Inquiry(), lun=lun)
+        raise NotApplicable("the device has all 16 logical units")
+    packet = device.exchange.cbw(TestUnitReady(), 0, Direction.NONE, lun=lun)
+    _send_and_recover(device, f"a CBW to LUN {lun}, which there is not", packet)
+    ended = device.exchange.command(Inquiry(), lun=lun)
     if ended.has_csw and ended.is_good and ended.data[:1] and ended.data[0] >> 5 != 3:
         raise Violation(ended.asked, f"{ended.words}, peripheral {ended.data[0]:02X}h", "peripheral qualifier 3")
     return f"LUN {lun}: {ended.words}"
 
 
-def cdb_16(bench: Bench) -> str:
+def cdb_16(device: DeviceUnderTest) -> str:
     """SERVICE ACTION IN(16): READ CAPACITY(16), and a service action that there is not."""
     said = []
     for action in (0x10, 0x00):
         block = bytes((0x9E, action)) + bytes(11) + b"\x20" + bytes(2)
-        ended = bench.run(Raw(f"command 9Eh/{action:02X}h of 16 bytes", block, 32))
+        ended = device.run(Raw(f"command 9Eh/{action:02X}h of 16 bytes", block, 32))
         ended.require(ended.status <= FAILED, "status 0 or 1")
         said.append(f"9Eh/{action:02X}h: status {ended.status}")
     return ", ".join(said)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from scsiusb.conformance.device_under_test import Bench, DeviceDead, MediumChanged, NotPutBack
-from scsiusb.conformance.exchange import Ended
-from scsiusb.conformance.outcome import Check, Unsuited, Violation
+from scsiusb.conformance.device_under_test import DeviceDead, DeviceUnderTest, MediumChanged, NotPutBack
+from scsiusb.conformance.exchange import ExchangeResult
+from scsiusb.conformance.outcome import Check, NotApplicable, Violation
 from scsiusb.errors import TransportError
 from scsiusb.scsi.commands.sbc import TOO_LARGE_FOR_10, Write10, Write16
 from scsiusb.scsi.commands.spc import ModeSense6
@@ -26,10 +26,10 @@ PATTERN: Final = bytes(range(256))
 class Range:
     """Blocks to write to, with their content from before."""
 
-    def __init__(self, bench: Bench, lba: int, blocks: int) -> None:
-        self.bench, self.lba, self.blocks = bench, lba, blocks
-        self.size = bench.block_size
-        self.old = bench.read(lba, blocks)
+    def __init__(self, device: DeviceUnderTest, lba: int, blocks: int) -> None:
+        self.device, self.lba, self.blocks = device, lba, blocks
+        self.size = device.block_size
+        self.old = device.read(lba, blocks)
         self.new = bytes(byte ^ 0xA5 for byte in (PATTERN * (len(self.old) // 256 + 1))[: len(self.old)])
         if self.new[: self.size] == self.old[: self.size]:
             self.new = bytes(byte ^ 0xFF for byte in self.new)
@@ -42,11 +42,11 @@ class Range:
         return kind(self.lba, blocks, block_size=self.size)
 
     def there(self) -> bytes:
-        self.bench.note_failure()  # which the READ would hide
-        self.bench.require_same_medium()
-        return self.bench.read(self.lba, self.blocks)
+        self.device.note_failure()  # which the READ would hide
+        self.device.require_same_medium()
+        return self.device.read(self.lba, self.blocks)
 
-    def require(self, ended: Ended, *rights: bytes) -> None:
+    def require(self, ended: ExchangeResult, *rights: bytes) -> None:
         """Each block must be one of those that `rights` have at its place."""
         found = self.there()
         for at in range(0, len(found), self.size):
@@ -58,33 +58,33 @@ class Range:
 
 
 @contextmanager
-def _range(bench: Bench, blocks: int) -> Iterator[Range]:
+def _range(device: DeviceUnderTest, blocks: int) -> Iterator[Range]:
     """Puts the old content back, whatever happens, and compares; but nothing on another medium."""
-    modes = bench.run(ModeSense6())
+    modes = device.run(ModeSense6())
     if modes.is_failed:
-        bench.sense()
+        device.sense()
     is_protected = modes.is_good and len(modes.data) > 2 and bool(modes.data[2] & WRITE_PROTECTED)
-    if is_protected or bench.is_cd_rom:
-        raise Unsuited("the medium is write protected")
-    found = Range(bench, bench.area_of(blocks), blocks)
+    if is_protected or device.is_cd_rom:
+        raise NotApplicable("the medium is write protected")
+    found = Range(device, device.area_of(blocks), blocks)
     try:
         yield found
     finally:
-        _put_back(bench, found)
+        _put_back(device, found)
 
 
-def _put_back(bench: Bench, found: Range) -> None:
+def _put_back(device: DeviceUnderTest, found: Range) -> None:
     """Tries more than once; where it cannot be done, the run ends, and the old content is in a file."""
     trouble = "the device has gone"
     try:
-        bench.revive()
+        device.revive()
         for _ in range(TRIES):
-            trouble = _tried_to_put_back(bench, found)
+            trouble = _tried_to_put_back(device, found)
             if not trouble:
-                bench.flush()
+                device.flush()
                 return
-            bench.reset_port()
-            bench.settle()
+            device.reset_port()
+            device.settle()
     except MediumChanged:
         text = f"the medium was changed; {found} of the old one may hold a test pattern"
         raise MediumChanged(text) from None
@@ -93,11 +93,11 @@ def _put_back(bench: Bench, found: Range) -> None:
     raise NotPutBack(_saved(found, trouble))
 
 
-def _tried_to_put_back(bench: Bench, found: Range) -> str:
+def _tried_to_put_back(device: DeviceUnderTest, found: Range) -> str:
     """What went wrong; empty: the old content is there."""
     try:
-        bench.require_same_medium()
-        bench.good(found.writing(found.blocks), payload=found.old)
+        device.require_same_medium()
+        device.good(found.writing(found.blocks), payload=found.old)
         return "" if found.there() == found.old else "a READ gives other content"
     except Violation as violation:
         return str(violation)
@@ -109,113 +109,113 @@ def _saved(found: Range, trouble: str) -> str:
     return f"{found} does NOT hold its old content, which is in {file.name} now: {trouble}"
 
 
-def agree(bench: Bench) -> str:
+def agree(device: DeviceUnderTest) -> str:
     """Case 12."""
-    with _range(bench, 2) as area:
-        ended = bench.good(area.writing(2), payload=area.new)
+    with _range(device, 2) as area:
+        ended = device.good(area.writing(2), payload=area.new)
         ended.require(ended.moved == ended.length and ended.residue == 0, f"{ended.length} bytes and residue 0")
         area.require(ended, area.new)
     return f"{ended.asked}: {ended.words}"
 
 
-def none_announced(bench: Bench) -> str:
+def none_announced(device: DeviceUnderTest) -> str:
     """Case 3."""
-    with _range(bench, 1) as area:
-        ended = bench.exchange.command(area.writing(1), 0)
+    with _range(device, 1) as area:
+        ended = device.exchange.command(area.writing(1), 0)
         _phase_error(ended)
         area.require(ended, area.old)
     return f"{ended.asked}: {ended.words}"
 
 
-def wrong_way(bench: Bench) -> str:
+def wrong_way(device: DeviceUnderTest) -> str:
     """Case 8."""
-    with _range(bench, 1) as area:
-        ended = bench.exchange.command(area.writing(1), area.size, Direction.IN)
+    with _range(device, 1) as area:
+        ended = device.exchange.command(area.writing(1), area.size, Direction.IN)
         _phase_error(ended)
         area.require(ended, area.old)
     return f"{ended.asked}: {ended.words}"
 
 
-def more_announced(bench: Bench) -> str:
+def more_announced(device: DeviceUnderTest) -> str:
     """Case 11."""
-    with _range(bench, 2) as area:
-        ended = bench.run(area.writing(1), payload=area.new)
+    with _range(device, 2) as area:
+        ended = device.run(area.writing(1), payload=area.new)
         ended.require(ended.status == GOOD, "status 0")
         ended.require(ended.residue == area.size, f"residue {area.size}: one block was processed")
         area.require(ended, area.new[: area.size] + area.old[area.size :])
     return f"{ended.asked}: {ended.words}"
 
 
-def less_announced(bench: Bench) -> str:
+def less_announced(device: DeviceUnderTest) -> str:
     """Case 13."""
-    with _range(bench, 2) as area:
-        ended = bench.exchange.command(area.writing(2), payload=area.new[: area.size])
+    with _range(device, 2) as area:
+        ended = device.exchange.command(area.writing(2), payload=area.new[: area.size])
         _phase_error(ended)
         area.require(ended, area.old, area.new[: area.size] + area.old[area.size :])
     return f"{ended.asked}: {ended.words}"
 
 
-def _phase_error(ended: Ended) -> None:
+def _phase_error(ended: ExchangeResult) -> None:
     ended.require_csw()
     ended.require(ended.status == STATUS_PHASE_ERROR, "status 2, phase error")
 
 
-def zero_blocks(bench: Bench) -> str:
-    with _range(bench, 1) as area:
-        ended = bench.run(area.writing(0))
+def zero_blocks(device: DeviceUnderTest) -> str:
+    with _range(device, 1) as area:
+        ended = device.run(area.writing(0))
         ended.require(ended.status == GOOD, "status 0: nothing to write is no error")
         area.require(ended, area.old)
     return "status 0, nothing written"
 
 
-def recovery_without_data(bench: Bench) -> str:
+def recovery_without_data(device: DeviceUnderTest) -> str:
     """The host changes its mind behind the CBW."""
-    with _range(bench, 1) as area:
-        return _broken_off(bench, area, b"")
+    with _range(device, 1) as area:
+        return _broken_off(device, area, b"")
 
 
-def recovery_in_data(bench: Bench) -> str:
+def recovery_in_data(device: DeviceUnderTest) -> str:
     """Whole packets, so that the data has not ended."""
-    packet = bench.exchange.port.bulk_out.max_packet_size
-    half = max(1, packet // bench.block_size)
-    with _range(bench, 2 * half) as area:
-        return _broken_off(bench, area, area.new[: half * area.size])
+    packet = device.exchange.port.bulk_out.max_packet_size
+    half = max(1, packet // device.block_size)
+    with _range(device, 2 * half) as area:
+        return _broken_off(device, area, area.new[: half * area.size])
 
 
-def _broken_off(bench: Bench, area: Range, sent: bytes) -> str:
+def _broken_off(device: DeviceUnderTest, area: Range, sent: bytes) -> str:
     request = area.writing(area.blocks)
-    bench.exchange.send(bench.exchange.cbw(request, request.length, Direction.OUT), "cbw")
+    device.exchange.send(device.exchange.cbw(request, request.length, Direction.OUT), "cbw")
     if sent:
-        code, _ = bench.exchange.send(sent)
+        code, _ = device.exchange.send(sent)
         if code is not Code.OK:
             raise Violation(f"data of {request}", code.name, "that it is taken")
-    bench.exchange.reset_recovery()
-    ended = bench.run(bench.reading(area.lba, 1))
+    device.exchange.reset_recovery()
+    ended = device.run(device.reading(area.lba, 1))
     area.require(ended, area.old, sent + area.old[len(sent) :])
     return f"{len(sent)} of {request.length} bytes sent: each block is old or new"
 
 
-def protection(bench: Bench) -> str:
+def protection(device: DeviceUnderTest) -> str:
     """Writes the content that is there already."""
-    lba = bench.area_of(1)
-    if bench.is_cd_rom:
-        raise Unsuited("a CD-ROM drive has no WRITE")
-    modes = bench.optional(ModeSense6())
+    lba = device.area_of(1)
+    if device.is_cd_rom:
+        raise NotApplicable("a CD-ROM drive has no WRITE")
+    modes = device.optional(ModeSense6())
     modes.require(len(modes.data) > 2, "a header of 4 bytes")
-    old = bench.read(lba, 1)
-    request = Write10(lba, 1, block_size=bench.block_size)
+    old = device.read(lba, 1)
+    request = Write10(lba, 1, block_size=device.block_size)
     if not modes.data[2] & WRITE_PROTECTED:
-        bench.good(request, payload=old)
+        device.good(request, payload=old)
         return "WP is not set, and WRITE works"
-    ended = bench.run(request, payload=old)
+    ended = device.run(request, payload=old)
     ended.require(ended.status == FAILED, "status 1 with sense 7/27/00: WP is set")
-    sense = bench.sense()
+    sense = device.sense()
     if (sense.key, sense.asc, sense.ascq) != PROTECTED:
         raise Violation(ended.asked, f"sense {sense.codes}", "7/27/00: WP is set")
     return f"WP is set, and WRITE fails with {sense.codes}"
 
 
-def _check(name: str, section: str, demand: str, function: Callable[[Bench], str]) -> Check:
+def _check(name: str, section: str, demand: str, function: Callable[[DeviceUnderTest], str]) -> Check:
     return Check(name, section, demand, function, needs_medium=True, destructive=True)
 
 

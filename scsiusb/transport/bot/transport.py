@@ -22,8 +22,8 @@ from scsiusb.transport.base import Completion, Direction
 from scsiusb.transport.bot.exchange import Phases
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_CDB, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import Failures, Recovery, recover
-from scsiusb.usb.backend import Code, Overlap
-from scsiusb.usb.port import LONGEST_TIMEOUT, Port
+from scsiusb.usb.backend import AsyncTransfers, Code
+from scsiusb.usb.port import LONGEST_TIMEOUT_MS, Port
 
 CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
 LEAST_CONTROL_TIMEOUT: Final = 0.5
@@ -32,7 +32,7 @@ LEAST_CONTROL_TIMEOUT: Final = 0.5
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
 MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
 MAX_TRANSFER_BY_QUIRK: Final = ((Quirk.MAX_SECTORS_64, 64 * 512), (Quirk.MAX_SECTORS_240, 240 * 512))
-LONGEST: Final = LONGEST_TIMEOUT / 1000
+LONGEST: Final = LONGEST_TIMEOUT_MS / 1000
 
 LUNS: Final = range(MAX_LUN + 1)
 CDB_LENGTHS: Final = range(1, MAX_CDB + 1)
@@ -77,8 +77,8 @@ class BulkOnlyTransport:
         self._thread = 0  # that is in the middle of a command
         self._closed = False
         self.quirks = quirks = port.quirks.flags
-        self.max_transfer = port.fitting(_max_transfer(port.info.speed, quirks))
-        self.lends = port.lends
+        self.max_transfer = port.limit_transfer_size(_max_transfer(port.info.speed, quirks))
+        self.owns = port.owns
         self._releases = Releases()
         try:
             if releases is not None:
@@ -175,9 +175,9 @@ class BulkOnlyTransport:
     # --- commands that are looked after together with those of other devices ---------------------
 
     @property
-    def overlap(self) -> Overlap | None:
+    def async_transfers(self) -> AsyncTransfers | None:
         """For moving the phases of many devices in one thread; None where the platform, or the handle, cannot."""
-        return self._port.overlap
+        return self._port.async_transfers
 
     def begin(
         self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float, user: User
@@ -233,11 +233,11 @@ class BulkOnlyTransport:
         """Is this thread in the middle of a command (and now in a signal's handler)?"""
         return self._thread == threading.get_ident()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, instead of `close`."""
         self._closed = True
         self._releases.forget()
-        self._port.abandon()
+        self._port.after_fork()
 
     def hold(self) -> AbstractContextManager[object]:
         return self.lock

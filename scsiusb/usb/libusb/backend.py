@@ -75,7 +75,7 @@ class LibusbBackend:
     def open(self, device: Device) -> Handle:
         return LibusbHandle(self._lib, device, self._memory)
 
-    def abandon(self, device: Device) -> None:
+    def after_fork(self, device: Device) -> None:
         """libusb cannot, and the copies of its descriptors would keep the device from everybody."""
         if ON_LINUX:
             linux.close_node(device)
@@ -169,7 +169,7 @@ class LibusbHandle:
         self._transfers = Transfers(lib, self._context.pointer, self._handle)
         self.bulk = self._transfers.bulk
         self.chain = self._transfers.chain
-        self.overlap = self._transfers if self._transfers.fileno() >= 0 else None
+        self.async_transfers = self._transfers if self._transfers.fileno() >= 0 else None
 
     def claim(self, interface: int) -> None:
         try:
@@ -209,18 +209,30 @@ class LibusbHandle:
     def reset(self) -> None:
         self._call("reset_device")
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
         data = (ctypes.c_ubyte * length)()
-        count = self._control(request_type, request, value, index, data, timeout)
+        count = self._control(request_type, request, value, index, data, timeout_ms)
         return bytes(data[:count])
 
-    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
-        self._control(request_type, request, value, index, (ctypes.c_ubyte * len(data)).from_buffer_copy(data), timeout)
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
+        self._control(
+            request_type, request, value, index, (ctypes.c_ubyte * len(data)).from_buffer_copy(data), timeout_ms
+        )
 
     def _control(
-        self, request_type: int, request: int, value: int, index: int, data: ctypes.Array[ctypes.c_ubyte], timeout: int
+        self,
+        request_type: int,
+        request: int,
+        value: int,
+        index: int,
+        data: ctypes.Array[ctypes.c_ubyte],
+        timeout_ms: int,
     ) -> int:
-        return self._call("control_transfer", request_type, request, value, index, data, len(data), timeout)
+        return self._call("control_transfer", request_type, request, value, index, data, len(data), timeout_ms)
 
     def string(self, index: int) -> str | None:
         """A string descriptor in the device's first language."""
@@ -231,9 +243,9 @@ class LibusbHandle:
     def interrupt(self, on: bool) -> None:
         self._transfers.interrupt(on)
 
-    def fitting(self, size: int) -> int:
-        """See `Handle.fitting`; where no device memory is left, what other transfers leave room for."""
-        granted = self._memory.promise(1 << (size - 1).bit_length())
+    def limit_transfer_size(self, size: int) -> int:
+        """See `Handle.limit_transfer_size`; where no device memory is left, what other transfers leave room for."""
+        granted = self._memory.reserve(1 << (size - 1).bit_length())
         self._promised += granted
         return min(size, granted or LEAST)
 
@@ -253,7 +265,7 @@ class LibusbHandle:
         if LEAST <= size <= self._promised:  # a CBW's would leave too little of it for a command's data
             self._promised -= size
             return True
-        return self._memory.take(size)
+        return self._memory.allocate(size)
 
     def free(self, buffer: memoryview) -> None:
         """The memory goes with the last slice of it, or transfer on it; BufferError while an object exports it."""

@@ -20,7 +20,7 @@ class DeviceMemory:
         self._lock = threading.Lock()
         self._left = limit if limit is None else limit * 7 // 8
 
-    def promise(self, size: int) -> int:
+    def reserve(self, size: int) -> int:
         """Bytes for a command: `size`, or less, as others will need the rest; 0 where too little is left."""
         with self._lock:
             if self._left is None:
@@ -30,7 +30,7 @@ class DeviceMemory:
             self._left -= granted
             return granted
 
-    def take(self, size: int) -> bool:
+    def allocate(self, size: int) -> bool:
         """May so much be allocated?"""
         with self._lock:
             if self._left is None:

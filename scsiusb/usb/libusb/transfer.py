@@ -29,7 +29,7 @@ STATUS: Final = {  # by enum libusb_transfer_status
 }
 OK: Final = Code.OK
 # How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
-SLICE: Final = 100  # milliseconds
+SLICE_MS: Final = 100  # milliseconds
 ABANDON_SECONDS: Final = 5.0
 LEAKED: Final[list[object]] = []  # the kernel may still write to these: they live as long as the process
 
@@ -146,7 +146,7 @@ class Transfers:
         self._handle_events = lib["libusb_handle_events_timeout_completed"]
         self._context = context
         self._handle = ctypes.c_void_p(handle.value)
-        self._whole_slice = Timeval(0, SLICE * 1000)
+        self._whole_slice = Timeval(0, SLICE_MS * 1000)
         self._slice = ctypes.c_void_p(ctypes.addressof(self._whole_slice))
         self._no_time = ctypes.c_void_p(ctypes.addressof(NO_TIME))
         self._moment = ctypes.c_void_p(ctypes.addressof(MOMENT))
@@ -157,9 +157,9 @@ class Transfers:
         self._refusal: Code | None = None
         self._freeing = threading.RLock()
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        _, code, count = self.chain(((endpoint, buffer),), time.monotonic() + timeout / 1000)
+        _, code, count = self.chain(((endpoint, buffer),), time.monotonic() + timeout_ms / 1000)
         return code, count
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
@@ -199,14 +199,14 @@ class Transfers:
         _set_state(transfer.memory, STATE_OFFSET, PENDING, len(buffer), 0)
         return transfer
 
-    # --- Overlap --------------------------------------------------------------------------------
+    # --- AsyncTransfers --------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """See `Overlap`. What libusb waits for so is usbfs's descriptor."""
+        """See `AsyncTransfers`. What libusb waits for so is usbfs's descriptor."""
         return self._node
 
     def submit(self, endpoint: int, buffer: memoryview) -> _Transfer:
-        """See `Overlap`."""
+        """See `AsyncTransfers`."""
         if self._refusal is not None:
             raise UsbError(self._refusal)
         anchor = _at(buffer)
@@ -221,14 +221,14 @@ class Transfers:
         return transfer
 
     def handle_events(self, transfer: _Transfer | None = None) -> None:
-        """See `Overlap`."""
+        """See `AsyncTransfers`."""
         if transfer is None:
             self._handle_events(self._context, self._no_time, None)
         else:
             self._handle_events(self._context, self._moment, transfer.completed)
 
     def outcome(self, transfer: _Transfer) -> tuple[Code, int] | None:
-        """See `Overlap`."""
+        """See `AsyncTransfers`."""
         status, _, count = _state(transfer.memory, STATE_OFFSET)
         if status == PENDING:
             return None
@@ -237,7 +237,7 @@ class Transfers:
         return STATUS[status], count
 
     def cancel(self, transfer: _Transfer) -> tuple[Code, int]:
-        """See `Overlap`."""
+        """See `AsyncTransfers`."""
         anchor, transfer.anchor = transfer.anchor, None
         status, count = self._outlast(transfer, anchor, time.monotonic())
         if status != PENDING:
@@ -270,7 +270,9 @@ class Transfers:
             self._refusal = Code.NO_DEVICE
             given_up = {id(transfer) for transfer, _ in self._abandoned}
             for transfer in self._all:
-                if transfer.is_pending and id(transfer) not in given_up:  # of an `Overlap` that an exception ended
+                if (
+                    transfer.is_pending and id(transfer) not in given_up
+                ):  # of an `AsyncTransfers` that an exception ended
                     self._cancel(transfer, transfer.anchor)
             for transfers in self._idle.values():
                 for transfer in transfers:
@@ -310,11 +312,11 @@ class Transfers:
     def _wait(self, transfer: _Transfer, deadline: float) -> None:
         """Not counted in calls: libusb's comes back early for every event of any other transfer."""
         while transfer.is_pending and (left := deadline - time.monotonic()) > 0:
-            slice_ = Timeval(0, min(SLICE * 1000, math.ceil(left * 1e6)))
+            slice_ = Timeval(0, min(SLICE_MS * 1000, math.ceil(left * 1e6)))
             place = ctypes.c_void_p(_address(slice_))
             code = self._handle_events(self._context, place, transfer.completed)
             if code not in (Code.OK, Code.INTERRUPTED):
-                time.sleep(SLICE / 1000)  # it may fail at once each time, and must not take the processor
+                time.sleep(SLICE_MS / 1000)  # it may fail at once each time, and must not take the processor
 
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
         """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel.

@@ -117,7 +117,7 @@ class Bus:
     def is_shared(self) -> bool:
         return False
 
-    def abandon(self, device: Device) -> None:
+    def after_fork(self, device: Device) -> None:
         """Nothing is shared: the child has a bus of its own, with a copy of each stick."""
 
     def watch(self) -> Watch:

@@ -21,7 +21,7 @@ _GET_DESCRIPTOR = 6
 class VirtualHandle:
     """An open device; closing it gives back its claims, but no kernel driver, as usbfs does."""
 
-    overlap = None
+    async_transfers = None
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -96,14 +96,18 @@ class VirtualHandle:
         with connection.lock:
             connection.reset()
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
-        return self._request(request_type, request, value, index, length, b"", timeout)
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
+        return self._request(request_type, request, value, index, length, b"", timeout_ms)
 
-    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
-        self._request(request_type, request, value, index, len(data), data, timeout)
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
+        self._request(request_type, request, value, index, len(data), data, timeout_ms)
 
     def _request(
-        self, request_type: int, request: int, value: int, index: int, length: int, data: bytes, timeout: int = 1000
+        self, request_type: int, request: int, value: int, index: int, length: int, data: bytes, timeout_ms: int = 1000
     ) -> bytes:
         connection = self._check()
         recipient = request_type & _RECIPIENT
@@ -114,7 +118,7 @@ class VirtualHandle:
         try:
             return self._control(request_type, request, value, index, data, length)
         except Hang:
-            raise UsbError(connection.stick.hang(max(timeout, 1) / 1000, connection.line)) from None
+            raise UsbError(connection.stick.hang(max(timeout_ms, 1) / 1000, connection.line)) from None
         except Stall:
             raise UsbError(Code.PIPE) from None
         except struct.error as error:
@@ -125,14 +129,14 @@ class VirtualHandle:
     ) -> bytes:
         return self._check().stick.control(_SETUP.pack(request_type, request, value, index, length), data)
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         connection = self._connection
         if connection.is_cut or not self.is_open:
             return Code.NO_DEVICE, 0
         interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
-        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout, 1) / 1000, self._line)
+        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
         return chain(self.bulk, steps, deadline)
@@ -142,7 +146,7 @@ class VirtualHandle:
 
     # --- buffers --------------------------------------------------------------------------------
 
-    def fitting(self, size: int) -> int:
+    def limit_transfer_size(self, size: int) -> int:
         return size
 
     def allocate(self, size: int) -> memoryview:

@@ -38,7 +38,7 @@ class DataOut(Enum):
 
 
 @dataclass(frozen=True)
-class Manners:
+class BotOptions:
     """Where BOT leaves the device a choice."""
 
     data_in: DataIn = DataIn.STALL
@@ -57,8 +57,8 @@ class Phase(Enum):
 class Bot:
     """Takes a CBW, moves the data of its command, gives a CSW."""
 
-    def __init__(self, bulk_in: Endpoint, bulk_out: Endpoint, target: Target, manners: Manners) -> None:
-        self._in, self._out, self._target, self._manners = bulk_in, bulk_out, target, manners
+    def __init__(self, bulk_in: Endpoint, bulk_out: Endpoint, target: Target, bot_options: BotOptions) -> None:
+        self._in, self._out, self._target, self._bot_options = bulk_in, bulk_out, target, bot_options
         self._halted: set[int] = set()
         self._idle()
 
@@ -73,7 +73,7 @@ class Bot:
         self._empty_packets = 0  # before anything else
         self._surplus = 0  # bytes more than the host announced; only a device with a fault has any
         self._is_phase_error = False
-        self._data_in, self._data_out = self._manners.data_in, self._manners.data_out
+        self._data_in, self._data_out = self._bot_options.data_in, self._bot_options.data_out
 
     def reset(self) -> None:
         self._halted.clear()
@@ -97,7 +97,7 @@ class Bot:
         if request == BULK_ONLY_MASS_STORAGE_RESET and not (setup.value or setup.length):
             self._idle()  # the halts stay as they are (BOT 3.1)
             return b""
-        if request == GET_MAX_LUN and self._manners.has_max_lun and not setup.value and setup.length == 1:
+        if request == GET_MAX_LUN and self._bot_options.has_max_lun and not setup.value and setup.length == 1:
             return bytes((len(self._target.units) - 1,))
         raise Stall
 

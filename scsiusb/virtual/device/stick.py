@@ -10,10 +10,10 @@ from types import TracebackType
 
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Setting
 from scsiusb.virtual.device import descriptors, ep0
-from scsiusb.virtual.device.bot import Manners
+from scsiusb.virtual.device.bot import BotOptions
 from scsiusb.virtual.device.descriptors import Descriptors, Identity, InterfaceDescriptor
 from scsiusb.virtual.device.function import ENDINGS, Answer, Function, Mute, Plug, Stall
-from scsiusb.virtual.faults.bot_faults import Misbehaving
+from scsiusb.virtual.faults.bot_faults import Faulty
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.faults.script import Script
 from scsiusb.virtual.target import fat
@@ -49,7 +49,7 @@ class Stick:
         units: Sequence[Unit] | Mapping[int, Sequence[Unit]],
         identity: Identity | None = None,
         interfaces: Sequence[InterfaceDescriptor] | None = None,
-        manners: Manners | None = None,
+        bot_options: BotOptions | None = None,
         faults: Iterable[Fault | str] = (),
     ) -> None:
         layout = tuple(interfaces or (descriptors.bot_interface(),))
@@ -69,7 +69,7 @@ class Stick:
         for unit in self.units:
             unit.device_serial = self.identity.serial or SERIAL
         self._functions = {
-            (setting.interface, setting.alternate): self._function(setting, manners or Manners())
+            (setting.interface, setting.alternate): self._function(setting, bot_options or BotOptions())
             for setting in self.settings
         }
         self._changed = threading.Condition()
@@ -82,11 +82,11 @@ class Stick:
         block_size: int = 512,
         identity: Identity | None = None,
         interfaces: Sequence[InterfaceDescriptor] | None = None,
-        manners: Manners | None = None,
+        bot_options: BotOptions | None = None,
         faults: Iterable[Fault | str] = (),
     ) -> Stick:
         """A small stick in memory, formatted, with a README.TXT on it."""
-        return cls([Unit(fat.Formatted(block_size))], identity, interfaces, manners, faults)
+        return cls([Unit(fat.Formatted(block_size))], identity, interfaces, bot_options, faults)
 
     @classmethod
     def open_file(
@@ -95,13 +95,13 @@ class Stick:
         block_size: int = 512,
         identity: Identity | None = None,
         interfaces: Sequence[InterfaceDescriptor] | None = None,
-        manners: Manners | None = None,
+        bot_options: BotOptions | None = None,
         faults: Iterable[Fault | str] = (),
         *,
         read_only: bool | None = None,
     ) -> Stick:
         """A stick whose blocks are the file's; OSError or ValueError if the file will not do."""
-        return cls([Unit(File(path, block_size, read_only))], identity, interfaces, manners, faults)
+        return cls([Unit(File(path, block_size, read_only))], identity, interfaces, bot_options, faults)
 
     def __enter__(self) -> Stick:
         return self
@@ -122,12 +122,12 @@ class Stick:
         targets = {id(target): target for target in self._targets.values()}
         return tuple(unit for target in targets.values() for unit in target.units)
 
-    def _function(self, setting: Setting, manners: Manners) -> Function:
+    def _function(self, setting: Setting, bot_options: BotOptions) -> Function:
         bulk_in = next((endpoint for endpoint in setting.endpoints if endpoint.is_bulk_in), None)
         bulk_out = next((endpoint for endpoint in setting.endpoints if endpoint.is_bulk_out), None)
         is_bot = setting.interface_class == descriptors.MASS_STORAGE and setting.protocol == descriptors.BOT
         if is_bot and bulk_in and bulk_out:
-            return Misbehaving(bulk_in, bulk_out, self._targets[setting.interface], manners, self.faults, self._plug)
+            return Faulty(bulk_in, bulk_out, self._targets[setting.interface], bot_options, self.faults, self._plug)
         return Mute(setting.interface_class == descriptors.HID)
 
     # --- the device's state, for the default control pipe and the bus ---------------------------

@@ -23,7 +23,7 @@ class Fuse:
         return _ORDER[self.phase] - _REACHED[phase]
 
 
-class Trouble:
+class ActiveFaults:
     """The faults of one command, and how far they have come."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:

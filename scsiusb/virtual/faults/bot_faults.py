@@ -12,15 +12,15 @@ from scsiusb.virtual.device.bot import (
     CBW,
     GET_MAX_LUN,
     Bot,
+    BotOptions,
     DataIn,
     DataOut,
-    Manners,
     Phase,
     is_valid,
 )
 from scsiusb.virtual.device.function import Answer, Hang, Plug, Setup, Stall
-from scsiusb.virtual.faults import unit_faults as lies
-from scsiusb.virtual.faults.active_faults import Fuse, Trouble, cut, intent_of_case
+from scsiusb.virtual.faults import unit_faults
+from scsiusb.virtual.faults.active_faults import ActiveFaults, Fuse, cut, intent_of_case
 from scsiusb.virtual.faults.faults import CBW as CBW_PHASE
 from scsiusb.virtual.faults.faults import CSW, DATA, Fault
 from scsiusb.virtual.faults.script import Command, Script
@@ -34,7 +34,7 @@ _RESIDUE, _STATUS = slice(8, 12), slice(12, 13)
 _FILLING = b"\xee"
 
 
-class Misbehaving(Bot):
+class Faulty(Bot):
     """Does as `Bot` does where no fault is due; it may fall out of its port."""
 
     def __init__(
@@ -42,16 +42,16 @@ class Misbehaving(Bot):
         bulk_in: Endpoint,
         bulk_out: Endpoint,
         target: Target,
-        manners: Manners,
+        bot_options: BotOptions,
         script: Script,
         plug: Plug,
     ) -> None:
-        super().__init__(bulk_in, bulk_out, target, manners)
+        super().__init__(bulk_in, bulk_out, target, bot_options)
         self._script, self._plug = script, plug
         self._recover()
 
     def _recover(self) -> None:
-        self._trouble: Trouble | None = None
+        self._active_faults: ActiveFaults | None = None
         self._judged = b""  # the CBW that the script has seen, until it is taken
         self._trailing = b""  # what still comes out behind a CSW
 
@@ -86,47 +86,47 @@ class Misbehaving(Bot):
     # --- transfers ------------------------------------------------------------------------------
 
     def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
-        if self._trouble is None and not self._script.entries:
+        if self._active_faults is None and not self._script.entries:
             return super().receive(endpoint, data)
         if self._phase is Phase.COMMAND and endpoint not in self._halted:
             self._judge(data)
-        if self._trouble is None:
+        if self._active_faults is None:
             return super().receive(endpoint, data)
-        return self._move(super().receive, self._trouble, endpoint, data)
+        return self._move(super().receive, self._active_faults, endpoint, data)
 
     def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
-        if self._trouble is None and not self._trailing:
+        if self._active_faults is None and not self._trailing:
             return super().send(endpoint, room)
         if self._trailing and endpoint not in self._halted:
             return self._trail(room)
-        if self._trouble is None or self._ends_data(endpoint):
+        if self._active_faults is None or self._ends_data(endpoint):
             return super().send(endpoint, room)
-        return self._move(super().send, self._trouble, endpoint, room)
+        return self._move(super().send, self._active_faults, endpoint, room)
 
     def _ends_data(self, endpoint: int) -> bool:
         """Is the end of the data phase still to be told? The CSW's faults come after it."""
         ended = self._phase is Phase.STATUS and (endpoint in self._halted or self._empty_packets > 0)
-        return ended and self._trouble is not None and not self._trouble.stops_data
+        return ended and self._active_faults is not None and not self._active_faults.stops_data
 
-    def _move(self, move: Move, trouble: Trouble, endpoint: int, buffer: memoryview) -> tuple[Answer, int]:
-        if trouble.silent_until > time.monotonic():
+    def _move(self, move: Move, active: ActiveFaults, endpoint: int, buffer: memoryview) -> tuple[Answer, int]:
+        if active.silent_until > time.monotonic():
             return Answer.NAK, 0
-        if self._stalls(trouble, endpoint):
+        if self._stalls(active, endpoint):
             self._halted.add(endpoint)
             return Answer.STALL, 0
-        if trouble.began:
-            self._refuse_haste(trouble)
-        if trouble.fuse is not None and trouble.fuse.distance(self._phase) <= 0:
-            return self._burn(move, trouble.fuse, endpoint, buffer)
+        if active.began:
+            self._refuse_haste(active)
+        if active.fuse is not None and active.fuse.distance(self._phase) <= 0:
+            return self._burn(move, active.fuse, endpoint, buffer)
         return move(endpoint, buffer)
 
-    def _stalls(self, trouble: Trouble, endpoint: int) -> bool:
+    def _stalls(self, active: ActiveFaults, endpoint: int) -> bool:
         """Is a CBW or CSW to be stalled now? It happens once."""
-        if self._phase is Phase.COMMAND and any(fault.name == "stall" for fault in trouble.at(CBW_PHASE)):
+        if self._phase is Phase.COMMAND and any(fault.name == "stall" for fault in active.at(CBW_PHASE)):
             self._recover()
             return True
-        if self._phase is Phase.STATUS and trouble.stalls_csw and endpoint == self._in.address:
-            trouble.stalls_csw = False
+        if self._phase is Phase.STATUS and active.stalls_csw and endpoint == self._in.address:
+            active.stalls_csw = False
             return True
         return False
 
@@ -165,49 +165,49 @@ class Misbehaving(Bot):
         self._judged = cbw
         _, _, asked, _, lun, length, cdb = CBW.unpack(cbw)
         faults = self._script.judge(Command(asked, lun, cdb[:length]))
-        before, self._trouble = self._trouble, Trouble(faults) if faults else None
+        before, self._active_faults = self._active_faults, ActiveFaults(faults) if faults else None
         if before is not None and before.silent_until > time.monotonic():
-            self._trouble = self._trouble or Trouble(())
-            self._trouble.silence(before.silent_until, before.silenced_in)
+            self._active_faults = self._active_faults or ActiveFaults(())
+            self._active_faults.silence(before.silent_until, before.silenced_in)
         self._enter(CBW_PHASE)
 
     def _enter(self, phase: str) -> None:
         """The silences of a phase begin."""
-        if self._trouble is None:
+        if self._active_faults is None:
             return
-        for fault in self._trouble.at(phase):
+        for fault in self._active_faults.at(phase):
             if fault.name == "nak":
-                self._trouble.silence(math.inf, phase)
+                self._active_faults.silence(math.inf, phase)
             elif fault.name == "delay":
                 self._script.due = time.monotonic() + float(fault.value or 0)
-                self._trouble.silence(self._script.due, phase)
+                self._active_faults.silence(self._script.due, phase)
 
     def _execute(self, lun: int, cdb: bytes) -> Task:
         if not self._judged:
             self._script.commands += 1
         self._judged = b""
-        trouble = self._trouble
-        if trouble is None:
+        active = self._active_faults
+        if active is None:
             return super()._execute(lun, cdb)
-        trouble.began, trouble.lun = time.monotonic(), lun
-        task = lies.execute(self._target, lun, cdb, trouble.faults)
-        for fault in trouble.faults:
+        active.began, active.lun = time.monotonic(), lun
+        task = unit_faults.execute(self._target, lun, cdb, active.faults)
+        for fault in active.faults:
             bend = _BENDS.get(fault.name) if fault.phase in (DATA, "") else None
             task = bend(self, fault, task) if bend else task
         return task
 
     def _begin_data(self, is_in: bool) -> None:
-        if self._trouble is not None and self._asked:
+        if self._active_faults is not None and self._asked:
             self._enter(DATA)
-            if self._trouble.skips_data:
+            if self._active_faults.skips_data:
                 self._begin_status()
                 return
         super()._begin_data(is_in)
 
-    def _refuse_haste(self, trouble: Trouble) -> None:
+    def _refuse_haste(self, active: ActiveFaults) -> None:
         """Go-slow devices lose the command if the host comes back too soon."""
-        fault, elapsed = trouble.find("rushed"), time.monotonic() - trouble.began
-        trouble.began = 0.0
+        fault, elapsed = active.find("rushed"), time.monotonic() - active.began
+        active.began = 0.0
         if fault is None or elapsed * 1e6 >= fault.number:
             return
         self._task, self._is_phase_error = Task(), True
@@ -221,8 +221,8 @@ class Misbehaving(Bot):
 
     def bend_stall(self, fault: Fault, task: Task) -> Task:
         self._data_in, self._data_out = DataIn.STALL, DataOut.STALL
-        if self._trouble is not None and fault.number >= task.length >= self._asked:
-            self._trouble.stalls_csw = True  # all has come: what is halted is what comes next
+        if self._active_faults is not None and fault.number >= task.length >= self._asked:
+            self._active_faults.stalls_csw = True  # all has come: what is halted is what comes next
         return cut(task, fault.number)
 
     def bend_short(self, fault: Fault, task: Task) -> Task:
@@ -234,8 +234,8 @@ class Misbehaving(Bot):
         return task
 
     def bend_away(self, fault: Fault, task: Task) -> Task:
-        if self._trouble is not None:
-            self._trouble.skips_data = True
+        if self._active_faults is not None:
+            self._active_faults.skips_data = True
         return cut(task, 0)
 
     def bend_to_case(self, fault: Fault, task: Task) -> Task:
@@ -244,40 +244,40 @@ class Misbehaving(Bot):
     # --- the status -----------------------------------------------------------------------------
 
     def _put_status(self, csw: bytes) -> None:
-        trouble = self._trouble
-        if trouble is None:
+        active = self._active_faults
+        if active is None:
             super()._put_status(csw)
             return
-        for fault in trouble.at(CSW):
+        for fault in active.at(CSW):
             csw = _EDITS[fault.name](fault, csw, self._asked) if fault.name in _EDITS else csw
         super()._put_status(csw)
         self._enter(CSW)
-        names = {fault.name for fault in trouble.at(CSW)}
+        names = {fault.name for fault in active.at(CSW)}
         if "no-sense" in names:
-            self._forget_sense(trouble.lun)
+            self._forget_sense(active.lun)
         if "empty" in names or not csw:
             self._empty_packets += 1
         if not csw:
             self._finish()
         is_hidden = self._in.address in self._halted and self._carried % self._in.max_packet_size > 0
-        trouble.stalls_csw |= "stall" in names
-        trouble.stalls_csw &= not is_hidden  # the host meets the end of the data where it looks for the CSW
+        active.stalls_csw |= "stall" in names
+        active.stalls_csw &= not is_hidden  # the host meets the end of the data where it looks for the CSW
 
     def _forget_sense(self, lun: int) -> None:
         if lun < len(self._target.units):
-            self._target.units[lun].storm(0)
+            self._target.units[lun].queue_attentions(0)
             self._target.units[lun].keep_sense(NO_SENSE)
 
     def _drained(self, last: int) -> None:
         was_status = self._phase is Phase.STATUS
         super()._drained(last)
-        if was_status and self._trouble is not None:
+        if was_status and self._active_faults is not None:
             self._finish()
 
     def _finish(self) -> None:
         """The CSW is out."""
-        extra = self._trouble.find("extra") if self._trouble else None
-        self._phase, self._trouble = Phase.COMMAND, None
+        extra = self._active_faults.find("extra") if self._active_faults else None
+        self._phase, self._active_faults = Phase.COMMAND, None
         self._trailing = _FILLING * extra.number if extra else b""
 
 
@@ -318,11 +318,11 @@ _EDITS: Mapping[str, Callable[[Fault, bytes, int], bytes]] = {
     "long": lambda fault, csw, asked: csw + _FILLING * fault.number,
 }
 
-_BENDS: Mapping[str, Callable[[Misbehaving, Fault, Task], Task]] = {
-    "stall": Misbehaving.bend_stall,
-    "short": Misbehaving.bend_short,
-    "empty": Misbehaving.bend_short,
-    "long": Misbehaving.bend_long,
-    "csw-as-data": Misbehaving.bend_away,
-    "case": Misbehaving.bend_to_case,
+_BENDS: Mapping[str, Callable[[Faulty, Fault, Task], Task]] = {
+    "stall": Faulty.bend_stall,
+    "short": Faulty.bend_short,
+    "empty": Faulty.bend_short,
+    "long": Faulty.bend_long,
+    "csw-as-data": Faulty.bend_away,
+    "case": Faulty.bend_to_case,
 }

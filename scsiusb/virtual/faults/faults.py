@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.virtual.faults import descriptor_faults as twists
+from scsiusb.virtual.faults import descriptor_faults
 
 Value = int | float | str | None
 
@@ -83,7 +83,7 @@ def _sense(text: str) -> str:
 
 
 def _twist(text: str) -> str:
-    twists.find(text)
+    descriptor_faults.find(text)
     return text
 
 
@@ -100,7 +100,7 @@ _HEX_8 = ValueKind("HEX8", "eight hexadecimal digits, in the order of the wire",
 _SENSE = ValueKind("K/ASC/ASCQ", "three hexadecimal numbers, as in 5/24/00", _sense)
 _CASE = ValueKind("N", "a number from 1 to 13", _within(1, 13))
 _SIGNED = ValueKind("+N|-N", "a number with its sign", _signed, lambda value: f"{value:+d}")
-_TWIST = ValueKind("NAME", f"one of {', '.join(twists.TWISTS)} (garbage:N with another seed)", _twist)
+_TWIST = ValueKind("NAME", f"one of {', '.join(descriptor_faults.TWISTS)} (garbage:N with another seed)", _twist)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.virtual.faults import descriptor_faults as twists
+from scsiusb.virtual.faults import descriptor_faults
 from scsiusb.virtual.faults.faults import DATA, Fault, Scope
 
 _REMEMBERED = 10_000  # faults that fired, at least
@@ -91,7 +91,7 @@ class Script:
         with self._lock:
             for entry in self.entries:
                 if entry.fault.kind.scope is Scope.DESCRIPTOR:
-                    affected, twist = twists.find(str(entry.fault.value))
+                    affected, twist = descriptor_faults.find(str(entry.fault.value))
                     if affected == kind:
                         self._fire(entry)
                         descriptor = twist(descriptor)

@@ -36,7 +36,7 @@ def _befall(unit: Unit, fault: Fault) -> None:
     if fault.name == "eject":
         unit.eject()
     elif fault.name == "attentions":
-        unit.storm(fault.number)
+        unit.queue_attentions(fault.number)
     elif fault.name == "becoming-ready":
         unit.becoming_ready = fault.number
 

@@ -175,7 +175,7 @@ class Unit:
             raise Check(MEDIUM_NOT_PRESENT)
         self.stopped = False
 
-    def storm(self, attentions: int) -> None:
+    def queue_attentions(self, attentions: int) -> None:
         """So many times UNIT ATTENTION 29h/00h, in place of those that are pending."""
         with self._lock:
             self._attentions = [POWER_ON] * attentions

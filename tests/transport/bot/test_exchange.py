@@ -14,7 +14,7 @@ from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import DataIn, Identity, Manners, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
 from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
 
 TEST_UNIT_READY = bytes(6)
@@ -113,7 +113,7 @@ def test_a_failed_command_is_a_status_and_no_error(transport: BulkOnlyTransport)
 
 @pytest.mark.parametrize("manner", [DataIn.SHORT, DataIn.STALL, DataIn.PAD])
 def test_less_data_than_asked_is_told_by_residue_whatever_the_devices_manner(manner: DataIn) -> None:
-    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], manners=Manners(data_in=manner))) as transport:
+    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], bot_options=BotOptions(data_in=manner))) as transport:
         status, residue, count, data = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
         assert status == 0
         assert data[8:15] == b"scsiusb"

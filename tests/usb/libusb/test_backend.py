@@ -159,7 +159,7 @@ def test_the_speed_is_named(backend: LibusbBackend, lib: FakeLibusb, number: int
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (usb.core.USBError("Access denied", -3, 13), Code.ACCESS),
+        (usb.core.USBError("BlockTransfer denied", -3, 13), Code.ACCESS),
         (usb.core.USBError("No memory", -11, 12), Code.NO_MEM),
         (usb.core.USBError("What?", -77, 5), Code.OTHER),
         (NotImplementedError("not on this platform"), Code.NOT_SUPPORTED),

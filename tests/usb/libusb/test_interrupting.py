@@ -142,7 +142,7 @@ def test_on_linux_the_childs_copy_of_the_node_is_closed(fake: FakeBackend, monke
     closed: list[object] = []
     monkeypatch.setattr(module, "ON_LINUX", True)
     monkeypatch.setattr(linux, "close_node", closed.append)
-    LibusbBackend().abandon(DEVICE)
+    LibusbBackend().after_fork(DEVICE)
     assert closed == [DEVICE]
 
 

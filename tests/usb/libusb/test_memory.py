@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 def test_sixteen_devices_all_have_memory_for_a_command() -> None:
     memory = DeviceMemory(16 * MIB)
-    promised = [memory.promise(MIB) for _ in range(16)]
+    promised = [memory.reserve(MIB) for _ in range(16)]
     assert promised == sorted(promised, reverse=True)
     assert promised[0] == MIB
     assert promised[-1] >= 4 * LEAST
@@ -28,26 +28,26 @@ def test_sixteen_devices_all_have_memory_for_a_command() -> None:
 
 def test_when_little_is_left_nothing_is_promised_but_what_none_can_do_without() -> None:
     memory = DeviceMemory(MIB)
-    while memory.promise(MIB):
+    while memory.reserve(MIB):
         pass
-    while memory.take(2 * ALWAYS):
+    while memory.allocate(2 * ALWAYS):
         pass
-    assert memory.take(ALWAYS)
-    assert memory.promise(MIB) == 0
+    assert memory.allocate(ALWAYS)
+    assert memory.reserve(MIB) == 0
 
 
 def test_what_is_given_back_can_be_had_again() -> None:
     memory = DeviceMemory(16 * MIB)
-    first = [memory.promise(MIB) for _ in range(16)]
+    first = [memory.reserve(MIB) for _ in range(16)]
     for size in first:
         memory.give_back(size)
-    assert [memory.promise(MIB) for _ in range(16)] == first
+    assert [memory.reserve(MIB) for _ in range(16)] == first
 
 
 def test_without_a_limit_all_is_granted() -> None:
     memory = DeviceMemory(None)
-    assert [memory.promise(MIB) for _ in range(100)] == [MIB] * 100
-    assert memory.take(1 << 40)
+    assert [memory.reserve(MIB) for _ in range(100)] == [MIB] * 100
+    assert memory.allocate(1 << 40)
     memory.give_back(5)
 
 
@@ -71,7 +71,7 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
     backend = LibusbBackend()
     left = backend._memory._left
     handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
-    sizes = [handle.fitting(MIB) for handle in handles]
+    sizes = [handle.limit_transfer_size(MIB) for handle in handles]
     assert sizes == [size * 1024 for size in (192, 192, 128, 128)]
     wrappers = [handle.allocate(4096) for handle in handles]  # leave what was promised as it is
     buffers = [handle.allocate(size) for handle, size in zip(handles, sizes, strict=True)]
@@ -80,7 +80,7 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
         handle.free(wrapper)
     del wrappers, wrapper
     assert isinstance(handles[0].allocate(2 * MIB).obj, bytearray), "no more than the limit is asked for"
-    assert handles[0].fitting(120 * 1024) == 120 * 1024
+    assert handles[0].limit_transfer_size(120 * 1024) == 120 * 1024
     for handle, buffer in zip(handles, buffers, strict=True):
         handle.free(buffer)
         handle.close()

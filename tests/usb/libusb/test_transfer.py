@@ -60,9 +60,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer_module, "ABANDON_SECONDS", 0.0)
 
 
-def read(transfers: Transfers, length: int = 512, timeout: int = 1000) -> tuple[Code, int, bytes]:
+def read(transfers: Transfers, length: int = 512, timeout_ms: int = 1000) -> tuple[Code, int, bytes]:
     buffer = bytearray(length)
-    code, count = transfers.bulk(IN, memoryview(buffer), timeout)
+    code, count = transfers.bulk(IN, memoryview(buffer), timeout_ms)
     return code, count, bytes(buffer[:count])
 
 
@@ -400,9 +400,9 @@ def busy(seconds: float) -> None:
     time.sleep(seconds)
 
 
-@pytest.mark.parametrize("timeout", [1, 30, 120])
+@pytest.mark.parametrize("timeout_ms", [1, 30, 120])
 def test_a_transfer_that_does_not_end_in_time_is_cancelled_and_its_count_is_true(
-    lib: FakeLibusb, transfers: Transfers, timeout: int
+    lib: FakeLibusb, transfers: Transfers, timeout_ms: int
 ) -> None:
     def cancel(address: int) -> int:
         lib.end(address, (CANCELLED, b"part"))
@@ -411,8 +411,8 @@ def test_a_transfer_that_does_not_end_in_time_is_cancelled_and_its_count_is_true
     lib.outcome = lambda transfer: None
     lib.libusb_cancel_transfer.action = cancel
     began = time.monotonic()
-    assert read(transfers, timeout=timeout) == (Code.TIMEOUT, 4, b"part")
-    assert time.monotonic() - began >= timeout / 1000
+    assert read(transfers, timeout_ms=timeout_ms) == (Code.TIMEOUT, 4, b"part")
+    assert time.monotonic() - began >= timeout_ms / 1000
     assert lib.names().count("cancel_transfer") == 1
     lib.outcome = always(COMPLETED, b"next")
     assert read(transfers) == (Code.OK, 4, b"next")
@@ -426,12 +426,12 @@ def test_what_came_before_the_cancelling_did_is_not_lost(lib: FakeLibusb, transf
 
     lib.outcome = lambda transfer: None
     lib.libusb_cancel_transfer.action = cancel
-    assert read(transfers, timeout=1) == (Code.OK, 3, b"all")
+    assert read(transfers, timeout_ms=1) == (Code.OK, 3, b"all")
 
 
 def test_a_slow_transfer_is_in_time(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.events = [lambda: busy(0.01)] * 5
-    assert read(transfers, timeout=60_000)[0] is Code.OK
+    assert read(transfers, timeout_ms=60_000)[0] is Code.OK
     assert "cancel_transfer" not in lib.names()
 
 

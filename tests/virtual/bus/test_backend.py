@@ -336,7 +336,7 @@ def test_ctrl_c_gets_through_to_a_waiting_transfer() -> None:
     timer = threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        host.read(13, timeout=60_000)
+        host.read(13, timeout_ms=60_000)
     timer.join()
     host.ok(bytes(6))
 

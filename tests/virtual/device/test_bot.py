@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.virtual import DataIn, DataOut, Identity, Manners, Memory, Stick, Unit, bot_interface
+from scsiusb.virtual import BotOptions, DataIn, DataOut, Identity, Memory, Stick, Unit, bot_interface
 from scsiusb.virtual.device.descriptors import EndpointDescriptor
 from scsiusb.virtual.device.function import Stall
 from tests.virtual.host import IN, OUT, Host, cbw, cdb10
@@ -27,7 +27,7 @@ PHASE_ERROR = 2
 
 def make(data_in: DataIn = DataIn.STALL, data_out: DataOut = DataOut.STALL, speed: str = "high") -> Host:
     medium = Memory(BLOCK + bytes(1 << 16))
-    return Host(Stick([Unit(medium)], Identity(speed=speed), manners=Manners(data_in, data_out)))
+    return Host(Stick([Unit(medium)], Identity(speed=speed), bot_options=BotOptions(data_in, data_out)))
 
 
 @pytest.fixture
@@ -237,13 +237,13 @@ def test_a_cbw_may_come_in_several_packets_at_full_speed(first: int) -> None:
 
 def test_a_read_with_nothing_to_send_waits_until_its_timeout(host: Host) -> None:
     start = time.monotonic()
-    assert host.read(13, timeout=60) == (Code.TIMEOUT, b"")
+    assert host.read(13, timeout_ms=60) == (Code.TIMEOUT, b"")
     assert 0.05 < time.monotonic() - start < 2
 
 
 def test_a_waiting_read_gets_what_another_thread_asks_for(host: Host) -> None:
     results: list[tuple[Code, bytes]] = []
-    thread = threading.Thread(target=lambda: results.append(host.read(13, timeout=5000)))
+    thread = threading.Thread(target=lambda: results.append(host.read(13, timeout_ms=5000)))
     thread.start()
     time.sleep(0.02)
     host.command(TEST_UNIT_READY)
@@ -336,7 +336,7 @@ def test_get_max_lun_gives_the_last_lun() -> None:
 
 
 def test_get_max_lun_may_be_a_stall() -> None:
-    host = Host(Stick.formatted(manners=Manners(has_max_lun=False)))
+    host = Host(Stick.formatted(bot_options=BotOptions(has_max_lun=False)))
     with pytest.raises(UsbError) as caught:
         host.handle.control_in(0xA1, 0xFE, 0, 0, 1, 1000)
     assert caught.value.code is Code.PIPE

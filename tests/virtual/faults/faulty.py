@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.virtual import KINDS, Fault, Manners, Memory, Stick, Unit
+from scsiusb.virtual import KINDS, BotOptions, Fault, Memory, Stick, Unit
 from scsiusb.virtual.faults.descriptor_faults import TWISTS
 from scsiusb.virtual.faults.faults import ALWAYS, Scope
 from tests.virtual.host import IN, OUT, Host, cdb10
@@ -33,9 +33,9 @@ def covers(*kinds: str) -> Callable[[Test], Test]:
     return lambda test: test
 
 
-def make(*faults: str, manners: Manners | None = None) -> Host:
+def make(*faults: str, bot_options: BotOptions | None = None) -> Host:
     """The faults come after what the host does at first."""
-    host = Host(Stick([Unit(Memory(BLOCKS + bytes(1 << 16)))], manners=manners))
+    host = Host(Stick([Unit(Memory(BLOCKS + bytes(1 << 16)))], bot_options=bot_options))
     host.stick.faults.commands = 0
     for fault in faults:
         host.stick.faults.add(fault)

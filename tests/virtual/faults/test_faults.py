@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import KINDS, DataIn, Manners, Memory, Stick, Unit
+from scsiusb.virtual import KINDS, BotOptions, DataIn, Memory, Stick, Unit
 from tests.virtual.faults.faulty import (
     BLOCKS,
     INQUIRY_36,
@@ -273,7 +273,7 @@ def test_an_empty_packet_comes_in_place_of_the_data() -> None:
 
 @pytest.mark.parametrize("manner", [DataIn.STALL, DataIn.SHORT])
 def test_an_empty_packet_comes_before_the_csw(manner: DataIn) -> None:
-    host = make("empty@csw", manners=Manners(manner))
+    host = make("empty@csw", bot_options=BotOptions(manner))
     host.command(READ_2, 2048)
     assert host.read(2048) == (Code.PIPE if manner is DataIn.STALL else Code.OK, BLOCKS)
     host.handle.clear_halt(IN)

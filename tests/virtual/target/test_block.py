@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import DataIn, Manners, Memory, Sparse, Stick, Unit
+from scsiusb.virtual import BotOptions, DataIn, Memory, Sparse, Stick, Unit
 from tests.virtual.host import Host, cdb10, cdb16
 
 BLOCKS = 300
@@ -263,7 +263,7 @@ def test_an_unreadable_block_is_a_medium_error_after_the_data_before_it(broken: 
 
 @pytest.mark.parametrize("manner", [DataIn.PAD, DataIn.SHORT])
 def test_an_unreadable_block_ends_the_data_however_the_device_ends_it(manner: DataIn) -> None:
-    host = Host(Stick([Unit(Broken(4096))], manners=Manners(data_in=manner)))
+    host = Host(Stick([Unit(Broken(4096))], bot_options=BotOptions(data_in=manner)))
     result = host.do(cdb10(0x28, 2, 1), 512)
     assert (result.data, result.status, result.residue) == (b"", 1, 512)
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 import scsiusb
-from scsiusb import Together
+from scsiusb import read_many
 
 from .machine import Unit, zoo
 from .qmp import plug, unplug
@@ -33,7 +33,7 @@ def test_every_byte_of_each_comes_in_order_in_one_thread() -> None:
         amounts = [min(disk.blocks, MOST // disk.block_size) for disk in disks]
         received: dict[scsiusb.Disk, bytearray] = defaultdict(bytearray)
         threads = threading.active_count()
-        with Together(*(disk.reading(0, blocks) for disk, blocks in zip(disks, amounts, strict=True))) as parts:
+        with read_many(*(disk.reading(0, blocks) for disk, blocks in zip(disks, amounts, strict=True))) as parts:
             assert threading.active_count() == threads
             for part in parts:
                 assert part.error is None
@@ -47,7 +47,7 @@ def test_left_early_each_disk_goes_on(parts_before: int) -> None:
     units = first_units()
     with ExitStack() as stack:
         disks = opened(units, stack)
-        with Together(*(disk.reading(0, disk.blocks) for disk in disks)) as parts:
+        with read_many(*(disk.reading(0, disk.blocks) for disk in disks)) as parts:
             for _ in range(parts_before):
                 next(parts)
         for unit, disk in zip(units, disks, strict=True):
@@ -62,7 +62,7 @@ def test_an_unplugged_one_ends_alone() -> None:
             disks = opened(units, stack)
             errors: dict[scsiusb.Disk, scsiusb.ScsiUsbError] = {}
             received: dict[scsiusb.Disk, int] = defaultdict(int)
-            with Together(*(disk.reading(0, min(disk.blocks, 16384)) for disk in disks)) as parts:
+            with read_many(*(disk.reading(0, min(disk.blocks, 16384)) for disk in disks)) as parts:
                 next(parts)
                 unplug(gone.device)
                 for part in parts:
