@@ -1,4 +1,9 @@
-"""What each additional sense code says, in the words of the T10 list (SPC-4 4.5.6)."""
+"""Texts of additional sense codes: T10's ASC/ASCQ assignments (SPC-4 4.5.6), cut by device type.
+
+The table holds the 632 rows of the T10 list that apply to device types D (direct access), Z (host-managed zoned),
+R (CD/DVD), O (optical memory) or B (simplified direct access). Rows only for other types (tape, changer, printer,
+scanner, ...) are left out, as are the rows newer than that list. The texts are T10's.
+"""
 
 from typing import Final
 
@@ -637,7 +642,7 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x74, 0x79): "Security conflict in translated device",
 }
 
-ADDITIONAL_SENSE_RANGES: Final[dict[int, str]] = {
+ADDITIONAL_SENSE_RANGES: Final[dict[int, str]] = {  # by ASC; every ASCQ that has no row above
     0x40: "Diagnostic failure on component {:02X}h",
     0x4D: "Tagged polled commands, task tag {:02X}h",
 }

@@ -133,7 +133,7 @@ def page(number: int, data: bytes) -> vpd.AnyPage:
 
 
 def test_a_vpd_page_cut_short_is_malformed() -> None:
-    with pytest.raises(MalformedReply, match="10 bytes came of 24"):
+    with pytest.raises(MalformedReply, match="received 10 bytes of 24"):
         page(0x80, bytes.fromhex("00800014") + b"ABCDEF")
 
 

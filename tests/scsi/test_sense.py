@@ -118,7 +118,7 @@ def test_the_most_specific_error_is_raised(key: int, asc: int, ascq: int, error:
 
 
 def test_an_error_without_sense_says_so() -> None:
-    assert "does not say why" in str(error_for(Sense(0, 0, 0), "READ(10)"))
+    assert "the device gave no reason" in str(error_for(Sense(0, 0, 0), "READ(10)"))
 
 
 def test_the_two_branches_of_errors_never_mix() -> None:

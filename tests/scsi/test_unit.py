@@ -237,7 +237,7 @@ def test_a_failure_without_a_reason_is_tried_again_but_not_for_ever(
     assert len(unit.execute(Read10(0, 1, block_size=512))) == 512
     assert cbws(bus) == ["28", "03", "28"]
     with_sense(bus, unit, monkeypatch, *[bytes(18)] * 4)
-    with pytest.raises(CheckCondition, match="does not say why"):
+    with pytest.raises(CheckCondition, match="the device gave no reason"):
         unit.execute(Read10(0, 1, block_size=512))
     assert cbws(bus) == ["28", "03", "28"] + ["28", "03"] * 4
 
@@ -248,7 +248,7 @@ def test_a_failed_write_is_not_sent_again_where_nobody_confirms_the_device(
     unit.test_unit_ready()
     bus.wire.log.clear()
     with_sense(bus, unit, monkeypatch, bytes(18))
-    with pytest.raises(CheckCondition, match="does not say why"):
+    with pytest.raises(CheckCondition, match="the device gave no reason"):
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
     assert cbws(bus) == ["2a", "03"]
 
@@ -412,7 +412,7 @@ def test_a_deferred_error_is_told_as_one_of_an_earlier_command(
 ) -> None:
     unit.test_unit_ready()
     with_sense(bus, unit, monkeypatch, bytes.fromhex("71 00 03 00000000 0a 00000000 0c 00 00 000000"))
-    with pytest.raises(MediumError, match="was not begun, an earlier command failed"):
+    with pytest.raises(MediumError, match="was not started because an earlier command failed"):
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
 
 
