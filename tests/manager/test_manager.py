@@ -272,7 +272,7 @@ def test_closing_ends_the_iteration_under_way_in_another_thread(bus: Bus) -> Non
 def test_closing_does_not_wait_for_ever_for_a_callback_that_waits_for_who_closes(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("scsiusb.manager.watcher.JOIN_PATIENCE", 0.01)
+    monkeypatch.setattr("scsiusb.manager.watcher.JOIN_TIMEOUT", 0.01)
 
     def wait(info: InterfaceInfo) -> None:
         entered.set()
@@ -283,7 +283,7 @@ def test_closing_does_not_wait_for_ever_for_a_callback_that_waits_for_who_closes
     manager.on_attach(wait)
     assert entered.wait(5)
     manager.close()
-    assert "a callback still runs in scsiusb manager" in caplog.text
+    assert "a callback is still running in scsiusb manager" in caplog.text
     go_on.set()
     wait_until(lambda: threading.active_count() == 1)
 
@@ -361,7 +361,7 @@ class Failing(Bus):
 def test_a_bus_that_cannot_be_listed_for_a_while_costs_no_event(
     why: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scsiusb.manager.watcher.AFTER_FAILURE", 0.001)
+    monkeypatch.setattr("scsiusb.manager.watcher.RETRY_INTERVAL", 0.001)
     bus = Failing()
     with Manager(bus) as manager, caplog.at_level(logging.WARNING):
         seen = Seen(manager)
