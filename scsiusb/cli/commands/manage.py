@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli.options import complete_attached, global_options, settings
+from scsiusb.cli.device import complete_attached
+from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import counted, say, show_json, show_table
 from scsiusb.errors import AccessDenied, DeviceNotFound, ScsiUsbError, TransportError
 from scsiusb.finding import select
