@@ -18,9 +18,9 @@ from scsiusb.leases.folders import is_root
 from scsiusb.leases.lease import Seen
 from scsiusb.leases.record import Record
 from scsiusb.usb.backend import Backend, Code, UsbError
+from scsiusb.usb.diagnosis import USBFS_DRIVER
 from scsiusb.usb.interface import SERIAL, VID_PID, InterfaceInfo, find
 from scsiusb.usb.libusb.backend import libusb
-from scsiusb.usb.system.diagnosis import USBFS_DRIVER
 from scsiusb.usb.translate import translate
 
 ORPHANED: Final = "orphaned"
