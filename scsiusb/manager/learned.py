@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import Final, NamedTuple
 
 from scsiusb.manager.attachment import Attachment
-from scsiusb.quirks.model import Quirks, tabled
+from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend, Device
 
 MOST: Final = 64  # devices; the oldest entry is dropped first
@@ -43,20 +43,15 @@ class LearnedQuirks:
         while len(self._entries) > MOST:
             del self._entries[next(iter(self._entries))]
 
-    def recall(self, attachment: Attachment, quirks: Quirks | None) -> Quirks | None:
-        """Return `quirks` (None: those of the table) plus what was learned from the attachment's device.
-
-        Return `quirks` unchanged if there is no entry for the device.
-        """
+    def recall(self, attachment: Attachment, quirks: Quirks) -> Quirks:
+        """Return `quirks` plus what was learned from the attachment's device."""
         entry = self._entries.get(attachment.key)
         if entry is None:
             return quirks
         if not entry.is_about(attachment):
             del self._entries[attachment.key]
             return quirks
-        device = attachment.info.device
-        own = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
-        return own.remembering(entry.quirks)
+        return quirks.remembering(entry.quirks)
 
     def forget(self, backend: Backend, present: Set[tuple[int, int]]) -> None:
         """Drop the entries of the backend's devices that are not in `present`, pairs of bus and device number."""

@@ -209,7 +209,7 @@ def test_an_unplug_between_two_checks_raises_device_gone(bus: MeddledBus, monkey
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(Client, "check", SkipFirstCall(Client.check))
             with pytest.raises(DeviceGone):
-                disk.unit.transport.buffer(1)
+                disk.unit.inquiry()
 
 
 def use(disk: Disk) -> None:
