@@ -1,4 +1,4 @@
-"""An error that was dealt with is gone, with all that its traceback's frames refer to: it is in no cycle."""
+"""A handled exception is freed, with everything that the frames of its traceback refer to: it is in no cycle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory, Stick, Unit
-from tests.disk.polling import OverlappedBus
+from tests.disk.polling import PolledBus
 from tests.sticks import Answer, MeddledBus, Wire, csw, no_collector
 
-CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
+CSW_PACKET = 512  # bytes of the buffer that a CSW is read into at high speed
 
 
 def readinto(disk: Disk) -> None:
@@ -51,7 +51,7 @@ def many(disk: Disk) -> None:
     with read_many(disk.reading(0, 64)) as parts:
         failed = [part.error is not None for part in parts]
     if any(failed):
-        raise ScsiUsbError("told in a part")
+        raise ScsiUsbError("a chunk has an error")
 
 
 ACTIONS = (readinto, write, read, execute, stream, writing, many)
@@ -65,7 +65,7 @@ def an_unplug(bus: MeddledBus, stick: Stick) -> None:
     bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
 
 
-def nothing_that_helps(bus: MeddledBus, stick: Stick) -> None:
+def no_recovery(bus: MeddledBus, stick: Stick) -> None:
     io_errors(bus, stick)
     bus.wire.fail_requests.update({"port reset": Code.IO, "request ff": Code.IO})
 
@@ -85,10 +85,10 @@ def a_sense(text: str) -> Callable[[MeddledBus, Stick], None]:
     return answer
 
 
-WAYS = {
+FAULTS = {
     "io": io_errors,
     "unplug": an_unplug,
-    "no recovery": nothing_that_helps,
+    "no recovery": no_recovery,
     "csw": false_csws,
     "medium error": a_sense("3/11/00"),
     "aborted": a_sense("b/00/00"),
@@ -96,16 +96,18 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("kind", [MeddledBus, OverlappedBus])
+@pytest.mark.parametrize("kind", [MeddledBus, PolledBus])
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("way", WAYS)
-def test_no_error_is_kept_by_a_cycle(kind: type[MeddledBus], action: Callable[[Disk], None], way: str) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_exception_is_in_a_reference_cycle(
+    kind: type[MeddledBus], action: Callable[[Disk], None], fault: str
+) -> None:
     stick = Stick([Unit(Memory(bytearray(64 * 512)))])
     bus = kind(stick)
     with open_on(bus) as disk:
         disk.read(0, 8)
-        WAYS[way](bus, stick)
-        with pytest.raises(ScsiUsbError):  # what is done only once leaves what is its own
+        FAULTS[fault](bus, stick)
+        with pytest.raises(ScsiUsbError):  # the first error may create objects that stay
             action(disk)
         with no_collector():
             gc.set_debug(gc.DEBUG_SAVEALL)
