@@ -129,7 +129,7 @@ def test_a_device_unbound_before_stays_unbound_and_is_in_step(unbound: Device, m
     wait_for(lambda: not leases(), "the lease to go", GIVEN_BACK)
 
 
-def test_recovery_removes_the_lease_of_a_device_that_was_unplugged(scratch: Device) -> None:
+def test_of_a_device_that_was_pulled_meanwhile_only_the_lease_is_left(scratch: Device) -> None:
     address = scratch.address
     die(scratch, "idle", "warden")
     unplug(scratch)

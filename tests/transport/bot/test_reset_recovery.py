@@ -105,8 +105,8 @@ def test_each_recovery_step_is_one_log_record(caplog: pytest.LogCaptureFixture) 
     with disk_on_wire() as (disk, bus), caplog.at_level(logging.DEBUG, "scsiusb.transport"):
         bus.wire.meddle = fails_at(0x28, Code.IO, 2)
         disk.read(0, 1)
-        rungs = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
-        assert rungs[:3] == ["class reset", "class reset", "port reset"]
+        steps = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
+        assert steps[:3] == ["class reset", "class reset", "port reset"]
 
 
 def test_a_command_that_times_out_is_retried_once() -> None:
