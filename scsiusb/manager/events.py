@@ -35,7 +35,7 @@ class Event:
     """ATTACHED or DETACHED."""
     device: InterfaceInfo
     generation: int
-    """Number of this attachment, counted from 1 by the manager; the detach event has the number of its attach event."""
+    """Number of the attach event, counted from 1 by the manager; the detach event of the interface has the same."""
     time: datetime
     """When the manager saw it, with time zone."""
 

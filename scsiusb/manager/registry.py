@@ -24,7 +24,7 @@ from scsiusb.usb.interface import InterfaceInfo, interfaces_of
 from scsiusb.usb.translate import translate
 
 SETTLE_TIME: Final = 1.0  # seconds to wait at most until a new device is configured and has its kernel driver
-POLL_INTERVAL: Final = 0.03  # seconds between two looks at a device that is not ready yet
+POLL_INTERVAL: Final = 0.03  # seconds between two checks of a device that is not ready yet
 ON_LINUX: Final = sys.platform == "linux"
 
 log = logging.getLogger(__name__)

@@ -56,7 +56,7 @@ def test_devices_attached_before_are_the_first_events(manager: Manager) -> None:
     assert [info.address for info in manager.devices()] == ["1-1"]
 
 
-def test_each_attachment_is_reported_once_with_a_growing_generation(bus: Bus, manager: Manager) -> None:
+def test_each_attach_and_detach_is_reported_once_with_a_growing_generation(bus: Bus, manager: Manager) -> None:
     events, seen = manager.events(timeout=5), CallbackLog(manager)
     other = stick(16)
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_each_attachment_is_reported_once_with_a_growing_generation(bus: Bus, ma
     assert last.time.tzinfo is not None
 
 
-def test_attach_and_detach_of_one_attachment_have_the_same_generation(bus: Bus, manager: Manager) -> None:
+def test_the_detach_event_has_the_generation_of_its_attach_event(bus: Bus, manager: Manager) -> None:
     events = manager.events(timeout=5)
     attached = next(events)
     bus.unplug(bus.devices()[0])
