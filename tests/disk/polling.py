@@ -22,7 +22,7 @@ class Pending:
 class FakeAsyncTransfers:
     """Implements `AsyncTransfers` with `Handle.bulk`."""
 
-    def __init__(self, handle: MeddledHandle, bus: PolledBus) -> None:
+    def __init__(self, handle: MeddledHandle, bus: OverlappedBus) -> None:
         self._handle = handle
         self._bus = bus
         self._ends = os.pipe()  # the write end is always ready for poll
@@ -52,7 +52,7 @@ class FakeAsyncTransfers:
             os.close(end)
 
 
-class PolledBus(MeddledBus):
+class OverlappedBus(MeddledBus):
     """A bus whose handles have asynchronous transfers.
 
     The submissions numbered in `refusals` (from 1) fail with NO_MEM. While `hangs` is set, no transfer completes.

@@ -14,10 +14,10 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory, Stick, Unit
-from tests.disk.polling import PolledBus
+from tests.disk.polling import OverlappedBus
 from tests.sticks import Answer, MeddledBus, Wire, csw, no_collector
 
-CSW_PACKET = 512  # bytes of the buffer that a CSW is read into at high speed
+CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
 
 
 def readinto(disk: Disk) -> None:
@@ -85,7 +85,7 @@ def a_sense(text: str) -> Callable[[MeddledBus, Stick], None]:
     return answer
 
 
-FAULTS = {
+WAYS = {
     "io": io_errors,
     "unplug": an_unplug,
     "no recovery": no_recovery,
@@ -96,18 +96,16 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("kind", [MeddledBus, PolledBus])
+@pytest.mark.parametrize("kind", [MeddledBus, OverlappedBus])
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("fault", FAULTS)
-def test_no_exception_is_in_a_reference_cycle(
-    kind: type[MeddledBus], action: Callable[[Disk], None], fault: str
-) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_no_error_is_kept_by_a_cycle(kind: type[MeddledBus], action: Callable[[Disk], None], way: str) -> None:
     stick = Stick([Unit(Memory(bytearray(64 * 512)))])
     bus = kind(stick)
     with open_on(bus) as disk:
         disk.read(0, 8)
-        FAULTS[fault](bus, stick)
-        with pytest.raises(ScsiUsbError):  # the first error may create objects that stay
+        WAYS[way](bus, stick)
+        with pytest.raises(ScsiUsbError):  # what is done only once leaves what is its own
             action(disk)
         with no_collector():
             gc.set_debug(gc.DEBUG_SAVEALL)

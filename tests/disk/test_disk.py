@@ -59,7 +59,7 @@ def test_reads_return_the_right_blocks(block_size: int) -> None:
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_write_changes_its_blocks_and_no_others(data: st.DataObject) -> None:
+def test_a_write_lands_where_it_belongs_and_nowhere_else(data: st.DataObject) -> None:
     lba = data.draw(st.integers(0, 599))
     blocks = data.draw(st.integers(0, 600 - lba))
     medium = Memory(600 * 512)
