@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Watch:
-    """Reports to one waiting thread that sticks were plugged in or unplugged; see `Hotplug`."""
+    """A notification to one waiting thread that sticks were plugged in or unplugged; see `Hotplug`."""
 
     def __init__(self, remove: Callable[[Watch], None]) -> None:
         self._remove = remove
