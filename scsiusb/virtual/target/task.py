@@ -60,7 +60,7 @@ class Parameters(Task):
 
 
 class _Blocks(Task):
-    """A task that moves `blocks` blocks of a medium, starting at `lba`; `keep_sense` is called with the sense of a failure."""
+    """A task that moves blocks of a medium, starting at `lba`; `keep_sense` is called with the sense of a failure."""
 
     def __init__(self, medium: Medium, lba: int, blocks: int, keep_sense: Callable[[Sense], None]) -> None:
         super().__init__()
