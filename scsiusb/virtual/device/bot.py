@@ -209,7 +209,7 @@ class Bot:
 
     def _count_lost(self, count: int, rest: int) -> int:
         """Return how many of the `rest` bytes are lost because the host had room for `count` bytes only."""
-        if rest <= self._surplus:
+        if rest <= self._surplus:  # the host reads no more data: drop all of it, so that the CSW follows
             return rest
         packet = self._in.max_packet_size
         return min(packet - count % packet, rest) if count % packet or not count else 0
@@ -264,7 +264,7 @@ class Bot:
         return taken
 
     def _end_data_out(self) -> None:
-        """After the last byte of the task: stall the rest of the data, or continue to discard it."""
+        """Stall the rest of the data-out, or continue to discard it, after the last byte that the task needs."""
         if not self._left:
             self._begin_status()
         elif self._data_out is DataOut.STALL:

@@ -184,7 +184,7 @@ def capacity_16(length: int, action: int = 0x10) -> bytes:
 
 
 @pytest.mark.parametrize("block_size", [512, 2048, 4096])
-def test_read_capacity_gives_the_last_lba(block_size: int) -> None:
+def test_read_capacity_returns_the_last_lba(block_size: int) -> None:
     host = host_of(Unit(Memory(8 * block_size, block_size)))
     assert host.data(cdb10(0x25, 0, 0), 8) == struct.pack(">II", 7, block_size)
     assert host.data(capacity_16(32), 32) == struct.pack(">QI", 7, block_size) + bytes(20)
@@ -204,7 +204,7 @@ def test_read_capacity_refuses_a_partial_medium_without_pmi_and_other_service_ac
 @pytest.mark.parametrize(
     ("blocks", "last"), [((1 << 32) - 1, 0xFFFFFFFE), (1 << 32, 0xFFFFFFFF), (6 << 30, 0xFFFFFFFF)]
 )
-def test_read_capacity_10_gives_all_ones_when_the_last_lba_does_not_fit(blocks: int, last: int) -> None:
+def test_read_capacity_10_returns_all_ones_when_the_last_lba_does_not_fit(blocks: int, last: int) -> None:
     host = host_of(Unit(Sparse(blocks)))
     assert host.data(cdb10(0x25, 0, 0), 8) == struct.pack(">II", last, 512)
     assert host.data(capacity_16(12), 12) == struct.pack(">QI", blocks - 1, 512)
