@@ -177,7 +177,7 @@ class Descriptors:
         return _DEVICE.pack(*head, identity.vid, identity.pid, identity.release, *strings, 1)
 
     def configuration(self, speed: str | None = None, kind: int = CONFIGURATION) -> bytes:
-        """Return the configuration descriptor with all that belong to it (USB 2.0 9.6.3).
+        """Return the configuration descriptor, followed by its interfaces and endpoints (USB 2.0 9.6.3).
 
         `speed` None is the device's own; `kind` is bDescriptorType.
         """

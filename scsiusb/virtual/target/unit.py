@@ -177,7 +177,7 @@ class Unit:
             self.medium, self._tray = None, self.medium
 
     def load(self) -> None:
-        """Load the ejected medium, if any; raises `CommandFailed` if there is no medium."""
+        """Load the ejected medium, if any, and start the unit; raises `CommandFailed` if there is no medium."""
         if self._tray is not None:
             self.medium, self._tray = self._tray, None
             self._changed()

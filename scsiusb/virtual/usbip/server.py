@@ -267,7 +267,7 @@ class _Client:
             self.close(f"it sent {error}")
         except OSError as error:
             self.close(error.strerror or str(error))
-        except Exception as error:  # a stick may be a subclass that fails in any way
+        except Exception as error:  # a bug of the stick, or of a subclass, must not end the server
             log.debug("traceback", exc_info=error)
             log.warning("the stick failed: %r", error)
             self.close("the stick failed")
