@@ -147,8 +147,8 @@ def _ask(device: str | None, area: Area) -> None:
 
 def _run(client: Client, lun: int, checks: Sequence[Check], area: Area | None) -> Report:
     timeout = settings().timeout or TIMEOUT
-    tell = _keep_silent if settings().json else lambda result: _tell(_with_hint(result) if area is None else result)
-    return run(client, lun, checks, timeout=timeout, area=area, tell=tell)
+    on_result = _ignore if settings().json else lambda result: _show(_with_hint(result) if area is None else result)
+    return run(client, lun, checks, timeout=timeout, area=area, on_result=on_result)
 
 
 def _with_hint(result: Result) -> Result:
@@ -158,11 +158,11 @@ def _with_hint(result: Result) -> Result:
     return replace(result, detail=f"{result.detail}; {NAME_A_RANGE}")
 
 
-def _keep_silent(result: Result) -> None:
+def _ignore(result: Result) -> None:
     """All comes at once, at the end."""
 
 
-def _tell(result: Result) -> None:
+def _show(result: Result) -> None:
     check = result.check
     detail = printable(result.detail)
     if result.verdict in (Verdict.FAIL, Verdict.WARN):
