@@ -1,4 +1,4 @@
-"""Opens the device that a command names, with the settings that it was given."""
+"""Open the device that a command refers to, with the settings from the command line."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 def open_disk(
     device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
 ) -> Disk:
-    """As `scsiusb.open`, which is loaded when it is needed, for a device that is there."""
+    """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
 def opened(device: str | None, lun: int) -> Disk:
-    """For a `with`."""
+    """Return an open disk, to be used in a `with` statement."""
     from scsiusb.manager.client import Client
 
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
-        _recover()  # also where the words then mean no device
+        _recover()  # even if no device matches
     check_quirks()
     with sized(device):
         disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
@@ -41,18 +41,18 @@ def opened(device: str | None, lun: int) -> Disk:
 
 
 def check_quirks() -> None:
-    """Whatever device is meant: what the user says of any must be readable."""
+    """Raise Refused if the quirks that the user gave cannot be parsed, whatever the device."""
     from scsiusb.quirks.user import row_for
 
     try:
-        row_for(-1, -1, settings().quirks)  # there is no such device, so that all is read
+        row_for(-1, -1, settings().quirks)  # no device has these IDs, so all rows are parsed
     except ValueError as error:
         raise wrong_quirks(error) from error
 
 
 @contextmanager
 def sized(device: str | None) -> Iterator[None]:
-    """Around what opens the device: a file that is no whole number of blocks comes with its remedy."""
+    """Add a remedy to the error of a virtual file whose size is not a multiple of the block size."""
     try:
         yield
     except ValueError as error:
@@ -75,7 +75,7 @@ def _tell_unused_quirks(info: InterfaceInfo) -> None:
 
 
 def attached() -> list[InterfaceInfo]:
-    """The mass-storage interfaces that a command could name; what others left behind is put right first."""
+    """Return the attached mass-storage interfaces, after recovery of devices that other processes did not give back."""
     _recover()
     return devices()
 
@@ -87,12 +87,12 @@ def _recover() -> None:
 
 
 def seen() -> list[InterfaceInfo]:
-    """As `attached`, with everything left as it is."""
+    """Return the attached mass-storage interfaces, without recovery."""
     return devices()
 
 
 def name_of(device: str | None) -> str:
-    """The device as a question should name it, also where the command left it out."""
+    """Return the name of the device for a question, also if the command line omits it."""
     if device is not None:
         return device
     found = attached()
