@@ -90,9 +90,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     if parameter.name == "timeout" and value is not None:
         kept.timeout = _seconds(value)
     elif parameter.name == "quirks" and value:
-        rows = ",".join(
-            reversed(",".join(map(_quirk_rows, value)).split(","))
-        )  # the last row for a device takes effect; the first match is used
+        # The first match is used, and the last row that was given for a device must take effect.
+        rows = ",".join(reversed(",".join(map(_quirk_rows, value)).split(",")))
         kept.quirks = rows if kept.quirks is None else f"{rows},{kept.quirks}"
     elif parameter.name == "verbosity":
         kept.verbosity += value

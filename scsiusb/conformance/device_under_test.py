@@ -272,6 +272,7 @@ class DeviceUnderTest:
                 raise
             except TransportError:
                 return False
+            # A wrong tag: the CSW may be a late one of a command before the recovery; then the right one follows.
             if result.has_csw and result.fields[1] != result.tag and not self._catch_up(result):
                 return True
             if not result.is_failed:
@@ -307,6 +308,7 @@ class DeviceUnderTest:
         except DeviceGone:
             raise
         except (Violation, TransportError):
+            # The failed REQUEST SENSE may have left the device in the middle of an exchange.
             with suppress(TransferStalled, DeviceTimeout):
                 self.exchange.reset_recovery()
             return None

@@ -201,7 +201,7 @@ class Exchange:
 
     def send(self, data: bytes, phase: str = "data-out") -> tuple[Code, int]:
         """Write to the bulk-out endpoint; return the result and the number of bytes sent."""
-        if phase == "cbw":
+        if phase == "cbw":  # sense data from now on does not belong to the last command
             self.last = None
         with self._buffer(len(data)) as buffer:
             buffer[:] = data
@@ -330,6 +330,7 @@ class Exchange:
             result = self._data(result, direction, bytes(length) if payload is None else payload)
         seconds = time.monotonic() - began
         if result.has_csw:
+            # One entry for each command name: "READ(10) of 1 block at LBA 0" counts as READ(10).
             self.latencies.setdefault(str(request).partition(" of ")[0], []).append(seconds)
         self.last = replace(result, seconds=seconds)
         return self.last
@@ -339,15 +340,17 @@ class Exchange:
         if result.length and direction is Direction.IN:
             code, data = self.receive(result.length)
             moved = len(data)
-            if code is Code.PIPE:
+            if code is Code.PIPE:  # the CSW can be read only after clear-halt (BOT 6.7.2)
                 self.clear_halt_in()
         elif result.length:
             code, moved = self.send(payload)
             if code is Code.PIPE:
                 self.clear_halt_out()
         result = replace(result, data=data, moved=moved, data_code=code)
+        # The CSW was read with the data; another read would only time out.
         if _ends_with_csw(data, result.tag):
             return replace(result, csw=data[-CSW_CODEC.length :], csw_in_data=True)
+        # After a timeout or an I/O error no CSW comes either, and waiting for it would take another timeout.
         if code not in (Code.OK, Code.PIPE, Code.OVERFLOW):
             return replace(result, csw_code=code)
         return self.status(result)
@@ -355,6 +358,7 @@ class Exchange:
     def status(self, result: ExchangeResult) -> ExchangeResult:
         """Read the CSW; retry once after a STALL (BOT 5.3.3) and once after an empty packet."""
         packet = self.port.bulk_in.max_packet_size
+        # A read of full packets: extra bytes after the CSW are then data to report, not an overflow.
         size = -(-CSW_CODEC.length // packet) * packet
         code, csw = self.receive(size, "csw")
         stalls = empties = 0

@@ -136,7 +136,9 @@ class Terminal:
         if self.pid == 0:  # pragma: no cover - the process is replaced
             enable_sigint()
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-            os.execvpe(PROGRAM[0], [*PROGRAM, *words], {**os.environ, "TERM": "xterm", "NO_COLOR": "1"})
+            # COLUMNS and LINES would hide the size of the terminal; pytest-xdist sets them.
+            environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+            os.execvpe(PROGRAM[0], [*PROGRAM, *words], {**environment, "TERM": "xterm", "NO_COLOR": "1"})
         self.screen = ""
 
     def until(self, text: str) -> None:

@@ -201,9 +201,8 @@ def test_the_program_logs_clients_and_ends_with_sigterm(image: Path) -> None:
         assert running.stdout is not None
         assert running.stderr is not None
         connection, _ = attach(json.loads(running.stdout.readline())["port"])
-        assert (
-            running.stderr.readline() == "scsiusb: info: 127.0.0.1 attached the stick\n"
-        )  # it is logged after the reply
+        # The server logs this after its reply, so wait for it before SIGTERM.
+        assert running.stderr.readline() == "scsiusb: info: 127.0.0.1 attached the stick\n"
         running.terminate()
         assert connection.recv(1) == b""
         connection.close()

@@ -338,9 +338,8 @@ def test_nothing_is_written_to_a_medium_that_replaced_the_tested_one(name: str) 
     before = bytes(other.data)
     report = examine(Stick(units), name, area=AREA)
     assert (other.writes, bytes(other.data)) == (0, before)
-    assert (
-        name == "write-protect" or "the medium was changed" in report.ended
-    )  # it writes the content that is already there
+    # write-protect writes only the content that is already there
+    assert name == "write-protect" or "the medium was changed" in report.ended
     if name == "case-12":
         assert report.ended == "the medium was changed; LBA 1-2 of the old medium may hold a test pattern"
         assert [(each.verdict, each.detail) for each in report.results] == [(Verdict.SKIP, report.ended)]

@@ -66,7 +66,7 @@ def check_command(
     blocks: int | None,
     yes: bool,
 ) -> None:
-    """Check that a device meets the demands of the USB and SCSI specifications.
+    """Check that a device conforms to the USB and SCSI specifications.
 
     For developers of devices. Each failed check shows what was requested, what
     came, what was expected, and the section of the specification. With --json,
@@ -114,7 +114,7 @@ def check_command(
 def _chosen(only: Sequence[str], skip: Sequence[str]) -> list[Check]:
     for pattern in (*only, *skip):
         if not any(fnmatchcase(name, pattern) for name in CHECKS):
-            raise click.UsageError(f"there is no check {printable(pattern)!r}; `scsiusb check --list` shows the names")
+            raise click.UsageError(f"there is no check {printable(pattern)!r} in the list of `scsiusb check --list`")
     chosen = [check for check in CHECKS.values() if not only or _is_like(check, only)]
     return [check for check in chosen if not _is_like(check, skip)]
 
@@ -134,7 +134,7 @@ def _list(checks: Sequence[Check]) -> None:
 
 def _area(destructive: bool, lba: int | None, blocks: int | None) -> Area | None:
     if destructive != (lba is not None) or destructive != (blocks is not None):
-        raise click.UsageError("--destructive, --lba and --blocks go together")
+        raise click.UsageError("--destructive, --lba and --blocks must be used together")
     if lba is None or blocks is None:
         return None
     if not blocks:
@@ -154,7 +154,7 @@ def _run(client: Client, lun: int, checks: Sequence[Check], area: Area | None) -
 
 
 def _with_hint(result: Result) -> Result:
-    """Add to a check that was skipped because no range was given, how to give one."""
+    """Add the options for a range to a result that was skipped because no range was given."""
     if not result.check.destructive or result.verdict is not Verdict.SKIP:
         return result
     return replace(result, detail=f"{result.detail}; {NAME_A_RANGE}")
@@ -201,8 +201,9 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def _summary(report: Report) -> str:
-    words = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.WARN: "with a warning", Verdict.SKIP: "skipped"}
-    return ", ".join(f"{report.count(verdict)} {word}" for verdict, word in words.items())
+    warnings = counted(report.count(Verdict.WARN), "warning")
+    passed, failed, skipped = (report.count(verdict) for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP))
+    return f"{passed} passed, {failed} failed, {warnings}, {skipped} skipped"
 
 
 def _judge(report: Report) -> None:

@@ -18,7 +18,7 @@ from scsiusb.usb.system import udev
 MARKS: Final = {True: "ok", False: "!!"}
 
 
-@click.command("doctor", short_help="Find problems of this machine, and remedies.")
+@click.command("doctor", short_help="Find problems on this machine, and remedies.")
 @click.option("--rule", is_flag=True, help="Print the udev rule that permits the local user to open devices.")
 @global_options
 def doctor_command(rule: bool) -> None:

@@ -36,7 +36,7 @@ def leases_command() -> None:
 
     A lease is "live" while the process runs. It is "orphaned" if the process
     ended without giving the device back to the kernel; the next scsiusb command
-    that uses devices will do so.
+    that uses devices gives it back.
 
     \b
     Examples:

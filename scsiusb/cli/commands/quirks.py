@@ -112,5 +112,5 @@ def _show_letters() -> None:
         rows = [{"letter": each.letter, "quirk": each.quirk.title, "effect": _effect(each)} for each in MEANINGS]
         show_json([{**row, "linux": each.is_linux} for row, each in zip(rows, MEANINGS, strict=True)])
         return
-    columns = ("letter", "quirk", "of", "effect")
+    columns = ("letter", "quirk", "origin", "effect")
     show_table(columns, [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS])

@@ -117,7 +117,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
     """Export FILE as a USB stick over USB/IP, until Ctrl-C or SIGTERM.
 
     A Linux kernel can attach it as a local device, with bus id 1-1. Only one
-    client at a time. With -v, clients and commands are logged.
+    client can use it at a time. With -v, clients and commands are logged.
 
     --fault has the format NAME[=VALUE][@PHASE][,CONDITION...], where a condition
     is command=K, opcode=HH, lba=N[-M], lun=N, over=N or cdb=HEX, or the count
@@ -141,7 +141,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
         return status.INTERRUPTED  # the normal way to end; no message
     except Terminated as error:
         return status.GOOD if error.number == signal.SIGTERM else status.SIGNALLED + error.number
-    raise ScsiUsbError(f"{file} is not served any more: the server has ended")
+    raise ScsiUsbError(f"{file} is not served any more: the server has ended", "run it again with -vv for details")
 
 
 def _refuse_client_options() -> None:

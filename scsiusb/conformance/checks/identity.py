@@ -114,7 +114,7 @@ def supported(device: DeviceUnderTest) -> str:
         raise Violation("VPD page 00h", words or "no pages", "page codes in ascending order, 00h first")
     if device.standard.version >= SPC_3 and IDENTIFICATION not in pages:
         raise Violation("VPD page 00h", words, "83h in the list, which is mandatory")
-    return words
+    return f"pages {words}"
 
 
 def listed(device: DeviceUnderTest) -> str:

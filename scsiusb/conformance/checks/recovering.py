@@ -39,7 +39,7 @@ def after_nothing(device: DeviceUnderTest) -> str:
     for _ in range(ROUNDS):
         device.exchange.reset_recovery()
         _run_commands(device)
-    return f"{ROUNDS} times, each with commands after it"
+    return f"{ROUNDS} recoveries, each with commands after it"
 
 
 def _large(device: DeviceUnderTest) -> Request:
@@ -113,7 +113,7 @@ def port_reset(device: DeviceUnderTest) -> str:
     device.reset_port()
     for _ in range(ROUNDS):
         if device.settle():
-            return "commands work after it"
+            return "commands work after the port reset"
     raise Violation("commands after a port reset", "no answer", "answers")
 
 
@@ -126,7 +126,7 @@ def control_timing(device: DeviceUnderTest) -> str:
         slowest = max(slowest, time.monotonic() - began)
     if slowest > CONTROL_LIMIT:
         raise Violation("GET_DESCRIPTOR", f"{slowest:.2f} s", f"{CONTROL_LIMIT:g} s at most")
-    return f"{slowest * 1000:.1f} ms at most"
+    return f"{slowest * 1000:.1f} ms maximum"
 
 
 def command_timing(device: DeviceUnderTest) -> str:

@@ -30,7 +30,7 @@ def max_lun(device: DeviceUnderTest) -> str:
         raise Violation(asked, first.hex(" ") or "nothing", "one byte from 0 to 15, or STALL")
     if set(replies) != {first}:
         raise Violation(f"{asked}, {TIMES} times", ", ".join(map(bytes.hex, replies)), "the same reply each time")
-    return f"{first[0]}"
+    return f"maximum LUN {first[0]}"
 
 
 def _ask_max_lun(device: DeviceUnderTest) -> bytes:

@@ -197,7 +197,7 @@ def meaningless(device: DeviceUnderTest) -> str:
         packet = bytearray(plain)
         packet[at] = value
         _send_and_recover(device, f"a CBW {change}", bytes(packet))
-    return "reset recovery works after each of them"
+    return "reset recovery works after each of these CBWs"
 
 
 def _send_and_recover(device: DeviceUnderTest, asked: str, packet: bytes) -> None:

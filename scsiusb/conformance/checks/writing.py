@@ -85,6 +85,7 @@ def _restore(device: DeviceUnderTest, found: Range) -> None:
             if not error_text:
                 device.flush()
                 return
+            # Only a port reset is left: `revive` has already tried reset recovery.
             device.reset_port()
             device.settle()
     except MediumChanged:
