@@ -1,19 +1,26 @@
-"""Open the device that a command refers to, with the settings from the command line."""
+"""DEVICE on the command line: the argument, its completion, and opening the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from scsiusb.cli.failure import wrong_quirks, wrong_size
-from scsiusb.cli.options import settings
+from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
 from scsiusb.finding import VIRTUAL, devices
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from scsiusb.disk.disk import Disk
     from scsiusb.usb.interface import InterfaceInfo
+
+
+MAX_LUN: Final = 15  # as in the transport, which takes too long to import for a constant
 
 
 def open_disk(
@@ -27,16 +34,13 @@ def open_disk(
 
 def opened(device: str | None, lun: int) -> Disk:
     """Return an open disk, to be used in a `with` statement."""
-    from scsiusb.manager.client import Client
-
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
         _recover()  # even if no device matches
     check_quirks()
     with sized(device):
         disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
-    assert isinstance(disk.unit.transport, Client)
-    _tell_unused_quirks(disk.unit.transport.info)
+    _warn_unused_quirks(disk.unit.transport.info)
     return disk
 
 
@@ -62,7 +66,7 @@ def sized(device: str | None) -> Iterator[None]:
         raise wrong_size(said, device.removeprefix(VIRTUAL)) from error
 
 
-def _tell_unused_quirks(info: InterfaceInfo) -> None:
+def _warn_unused_quirks(info: InterfaceInfo) -> None:
     if not settings().quirks:
         return
     from scsiusb.quirks.model import letters
@@ -71,7 +75,7 @@ def _tell_unused_quirks(info: InterfaceInfo) -> None:
     for row in parse_rows(settings().quirks or "", GIVEN):
         if (row.vid, row.pid) != (info.vid, info.pid):
             text = f"{row.vid:04x}:{row.pid:04x}:{letters(row.quirks)}"
-            say(f"scsiusb: warning: {GIVEN} {text} names no device that was opened")
+            say(f"scsiusb: warning: {GIVEN} {text} does not match the opened device")
 
 
 def attached() -> list[InterfaceInfo]:
@@ -97,3 +101,38 @@ def name_of(device: str | None) -> str:
         return device
     found = attached()
     return found[0].address if len(found) == 1 else "the only device attached"
+
+
+def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the address of an attached device."""
+    from scsiusb.errors import ScsiUsbError
+
+    try:
+        found = [(info.address, str(info)) for info in seen()]
+    except ScsiUsbError:
+        found = []
+    return completions(found, incomplete)
+
+
+def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the address of an attached device, or virtual:."""
+    own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
+    return complete_attached(context, parameter, incomplete) + own
+
+
+def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    lun = number(context, parameter, value) or 0
+    if lun > MAX_LUN:
+        raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
+    return lun
+
+
+def lun_option(function: F) -> F:
+    """Add --lun."""
+    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="Logical unit (default 0).")
+    return option(function)
+
+
+def device_argument(function: F) -> F:
+    """Add DEVICE and --lun."""
+    return click.argument("device", required=False, shell_complete=complete_device)(lun_option(function))

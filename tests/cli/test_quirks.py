@@ -114,7 +114,7 @@ def test_a_row_for_a_device_that_was_not_opened_gives_a_warning(cli: Cli, attach
     ended = cli("capacity", "--quirks", "1209:0001:c,9999:9999:m")
     assert (ended.status, ended.err) == (
         0,
-        "scsiusb: warning: --quirks 9999:9999:m names no device that was opened\n",
+        "scsiusb: warning: --quirks 9999:9999:m does not match the opened device\n",
     )
 
 
