@@ -55,7 +55,8 @@ def run(
     """Run checks on one logical unit; call `on_result` with each result as it comes.
 
     `timeout` is in seconds, for each transfer; `area` is the range that destructive checks may overwrite. If the device
-    is unplugged or cannot be recovered, the run ends early with the reason in `Report.ended`. Raises DeviceClosed.
+    is unplugged or cannot be recovered, the run ends early with the reason in `Report.ended`. Raises DeviceClosed, and
+    DeviceUnsupported for a transport other than BOT.
     """
     report = Report()
 
