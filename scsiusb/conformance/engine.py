@@ -56,7 +56,7 @@ def run(
 
     `timeout` is in seconds, for each transfer; `area` is the range that destructive checks may overwrite. If the device
     is unplugged or cannot be recovered, the run ends early with the reason in `Report.ended`. Raises DeviceClosed, and
-    DeviceUnsupported for a transport other than BOT.
+    DeviceUnsupported if the transport has no port to lend.
     """
     report = Report()
 

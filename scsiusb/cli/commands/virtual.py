@@ -141,7 +141,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
         return status.INTERRUPTED  # the normal way to end; no message
     except Terminated as error:
         return status.GOOD if error.number == signal.SIGTERM else status.SIGNALLED + error.number
-    raise ScsiUsbError(f"{file} is not served any more: the server has ended", "run it again with -vv for details")
+    raise ScsiUsbError(f"{file} is not served any more: the server has ended")
 
 
 def _refuse_client_options() -> None:
