@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from typing import Any, Final
 
@@ -69,11 +70,13 @@ def _leased(seen: Seen) -> Row:
 
 
 def _user(uid: int | None) -> str | None:
-    try:
-        from pwd import getpwuid
+    if uid is None or sys.platform == "win32":
+        return None if uid is None else str(uid)
+    from pwd import getpwuid
 
-        return None if uid is None else getpwuid(uid).pw_name
-    except (ImportError, KeyError):  # Windows; a user of another machine's or container's
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:  # a user of another machine or container
         return str(uid)
 
 

@@ -100,7 +100,7 @@ def _view() -> Iterator[View]:
 
 def is_unread(descriptor: int) -> bool:
     """Has the reader of a pipe gone? Where the system does not tell, the next write will."""
-    if not hasattr(select, "poll"):
+    if sys.platform == "win32" or not hasattr(select, "poll"):
         return False
     poll = select.poll()
     poll.register(descriptor, 0)
