@@ -36,9 +36,9 @@ def _candidates() -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", Path.home() / ".local/share/uv/python"))
     runner = Path(os.environ.get("RUNNER_TOOL_CACHE", "/opt/hostedtoolcache"))
-    yield from sorted((pyenv / "versions").glob("3.*/bin/python3"))
-    yield from sorted(uv.glob("cpython-3.*/bin/python3"))
-    yield from sorted((runner / "Python").glob("3.*/*/bin/python3"))
+    yield from sorted((pyenv / "versions").glob("3.1[0-4].*/bin/python3"))
+    yield from sorted(uv.glob("cpython-3.1[0-4].*/bin/python3"))
+    yield from sorted((runner / "Python").glob("3.1[0-4].*/*/bin/python3"))
 
 
 def _version(python: Path) -> str | None:
