@@ -1,4 +1,4 @@
-"""The parts of tools/release-check that need no build: which Pythons it finds, and what it says of a wrong wheel."""
+"""The parts of tools/release-check that need no build: which Pythons it finds, and which errors a wrong wheel gives."""
 
 from __future__ import annotations
 
