@@ -16,7 +16,7 @@ from tests.kernel.machine import zoo
 Figures = dict[str, float]
 
 SLOW = 4  # slow ways and devices do a quarter of the work
-KERNEL, SCSIUSB, C, PYUSB = "kernel", "scsiusb", "c", "pyusb"  # each way has a device of its own; see labkit/zoo.py
+KERNEL, SCSIUSB, C, PYUSB = "kernel", "scsiusb", "c", "pyusb"  # which device a way uses; see labkit/zoo.py
 Row = tuple[str, str, Way, int]
 Contestants = tuple[Contestant, ...]
 

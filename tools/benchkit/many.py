@@ -140,7 +140,7 @@ def _dds(works: Sequence[Work]) -> Outcome:
         began, cpu = time.perf_counter(), _cpu_seconds()
         for process in waiting:
             process.send_signal(signal.SIGCONT)
-        output = [process.communicate(timeout=programs.PATIENCE)[1] for process in waiting]
+        output = [process.communicate(timeout=programs.TIMEOUT)[1] for process in waiting]
         seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
     return _outcome(works, seconds, [programs.dd_seconds(text)[1] for text in output], cpu)
 

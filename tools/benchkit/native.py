@@ -36,7 +36,7 @@ STARTS: tuple[tuple[str, tuple[object, ...]], ...] = (
 )
 SPARSE = 1 << 30
 MEMORY = "natively, virtual stick"
-PATIENCE = 600
+TIMEOUT = 600  # seconds for a program
 
 
 def python(quick: bool) -> Iterator[Line]:
@@ -103,7 +103,7 @@ def _output(command: Sequence[object]) -> str:
 def _run(command: Sequence[object], **environment: str) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
     everything = {**os.environ, **environment}
-    done = subprocess.run(words, capture_output=True, text=True, env=everything, timeout=PATIENCE, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=everything, timeout=TIMEOUT, check=False)
     if done.returncode:
         raise LabError(f"failed with status {done.returncode}: {' '.join(words)}: {done.stderr[-500:]}")
     return done

@@ -20,7 +20,7 @@ from benchkit.compiled import CEILING
 from benchkit.work import MIB, Runner, Slice, Timing, Way
 from tests.kernel.machine import Unit
 
-PATIENCE = 600  # seconds
+TIMEOUT = 600  # seconds for a program
 SECTOR = 512  # bytes, the block size of the sticks
 DD_OUTPUT = re.compile(r"(\d+) bytes .* copied, ([0-9.e+-]+) s")
 SG_DD_OUTPUT = re.compile(r"time to transfer data.*?([0-9.]+) secs")
@@ -34,7 +34,7 @@ def run(words: Sequence[object]) -> tuple[str, str]:
     """Run a program; return its stdout and stderr. Raises ProgramFailed on a nonzero status."""
     command = [str(word) for word in words]
     environment = {**os.environ, "LC_ALL": "C"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environment, check=False)
     if done.returncode:
         raise ProgramFailed(f"{' '.join(command)}: status {done.returncode}: {_last_line(done.stderr)}")
     return done.stdout, done.stderr
@@ -150,7 +150,7 @@ def _slice_in_c(process: subprocess.Popen[str], path: Path, piece: Slice) -> Tim
         os.write(process.stdin.fileno(), f"{piece.warming} {path}\n".encode())
     output = process.stdout.readline()
     if not output:
-        status = process.wait(PATIENCE)
+        status = process.wait(TIMEOUT)
         raise ProgramFailed(f"ceiling: status {status}: {_last_line(process.stderr.read())}")
     return Timing(**json.loads(output))
 
