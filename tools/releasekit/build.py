@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -47,8 +48,10 @@ def run(command: Sequence[str | Path], folder: Path = ROOT) -> str:
 def build_release(dist: Path, from_tree: Path) -> Release:
     """Build the sdist from the tree and the wheel from the sdist; the wheel from the tree must be the same."""
     dist.mkdir(parents=True, exist_ok=True)
-    run([sys.executable, "-m", "build", "--outdir", dist])
-    run([sys.executable, "-m", "build", "--wheel", "--outdir", from_tree])
+    build = [sys.executable, "-m", "build", "--outdir"]
+    with ThreadPoolExecutor() as pool:
+        for ended in [pool.submit(run, [*build, dist]), pool.submit(run, [*build, from_tree, "--wheel"])]:
+            ended.result()
     release = Release(_newest(dist, "scsiusb-*.tar.gz"), _newest(dist, "scsiusb-*.whl"))
     built, expected = digests(release.wheel), digests(_newest(from_tree, "*.whl"))
     if built != expected:
