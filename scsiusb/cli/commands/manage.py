@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import click
@@ -71,14 +71,12 @@ def _leased(seen: Seen) -> Row:
 
 
 def _user(uid: int | None) -> str | None:
-    if uid is None or sys.platform == "win32":
-        return None if uid is None else str(uid)
-    from pwd import getpwuid
+    if uid is not None and sys.platform != "win32":
+        from pwd import getpwuid
 
-    try:
-        return getpwuid(uid).pw_name
-    except KeyError:  # a user of another machine or container
-        return str(uid)
+        with suppress(KeyError):  # a user of another machine or container
+            return getpwuid(uid).pw_name
+    return None if uid is None else str(uid)
 
 
 @click.command("recover", short_help="Give back what a program left behind.")
