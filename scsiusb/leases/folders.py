@@ -79,7 +79,7 @@ class Folder:
 
     def create_unnamed(self) -> int:
         """A file that has no name until `link` gives it one; OSError where the file system has none such."""
-        if not os.path.isdir(OWN_FILES):
+        if sys.platform != "linux" or not os.path.isdir(OWN_FILES):
             raise OSError("no files without a name")
         return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
 

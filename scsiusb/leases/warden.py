@@ -124,6 +124,8 @@ class Warden:
             log.warning("nothing looks after the devices held: %s; %s", why, remedy)
 
     def _start(self) -> None:
+        if sys.platform != "linux":
+            raise OSError("the warden runs on Linux only")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, os.fdopen(os.memfd_create("warden"), "wb") as program:
             ours.settimeout(SEND_PATIENCE)

@@ -24,7 +24,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import BotOptions, DataIn, Fault, Memory, Stick, Unit
 from scsiusb.virtual.faults.faults import KINDS, Scope
 from tests.fuzz import profiles
-from tests.fuzz.exchange import BLOCK_SIZE, HASTY, PATIENT, RETRY, content, small_bounds
+from tests.fuzz.exchange import BLOCK_SIZE, FAULTY_TIMEOUT, HEALTHY_TIMEOUT, RETRY, content, small_bounds
 from tests.fuzz.faults import texts_of
 from tests.sticks import Answer, MeddledBus, Wire, csw
 
@@ -59,9 +59,9 @@ class Reader:
         self.read_elsewhere()
 
     def read_elsewhere(self) -> None:
-        self.disk.unit.timeout = PATIENT
+        self.disk.unit.timeout = HEALTHY_TIMEOUT
         assert self.disk.read(STALE, 2 * PIECE) == b"".join(map(block, range(STALE, STALE + 2 * PIECE)))
-        self.disk.unit.timeout = HASTY
+        self.disk.unit.timeout = FAULTY_TIMEOUT
 
     def into(self, view: memoryview) -> bool:
         """Read from block 0 on; return whether there was no error."""
@@ -94,7 +94,7 @@ def check(data: bytes, returned: bool) -> None:
 def reader(bot_options: BotOptions | None = None) -> Iterator[Reader]:
     data = b"".join(map(block, range(BLOCKS)))
     bus = MeddledBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], bot_options=bot_options))
-    with small_bounds(), open_on(bus, timeout=PATIENT) as disk:
+    with small_bounds(), open_on(bus, timeout=HEALTHY_TIMEOUT) as disk:
         disk.unit.retry = RETRY
         yield Reader(bus, disk)
     bus.close()

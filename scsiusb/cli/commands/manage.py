@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import click
@@ -71,12 +72,12 @@ def _leased(seen: Seen) -> Row:
 
 
 def _user(uid: int | None) -> str | None:
-    try:
+    if uid is not None and sys.platform != "win32":
         from pwd import getpwuid
 
-        return None if uid is None else getpwuid(uid).pw_name
-    except (ImportError, KeyError):  # Windows, or a user of another container or machine
-        return str(uid)
+        with suppress(KeyError):  # a user of another machine or container
+            return getpwuid(uid).pw_name
+    return None if uid is None else str(uid)
 
 
 @click.command("recover", short_help="Give devices back to the kernel.")

@@ -102,7 +102,7 @@ def _view() -> Iterator[View]:
 
 def is_unread(descriptor: int) -> bool:
     """Return whether the reader of a pipe has gone. Without poll(), return False; the next write will fail."""
-    if not hasattr(select, "poll"):
+    if sys.platform == "win32" or not hasattr(select, "poll"):
         return False
     poll = select.poll()
     poll.register(descriptor, 0)
