@@ -185,9 +185,8 @@ def give_back(kernel: Kernel, holding: Holding) -> tuple[bool, str]:
     try:
         node, state = _claim(kernel, holding)
         if node is None:
-            return state != "usbfs", _not_claimed(
-                state
-            )  # "usbfs": not finished, as that claim may end without a driver
+            # Another program's claim may end without a driver: then the lease must still be there.
+            return state != "usbfs", _not_claimed(state)
         try:
             _recover(kernel, node, holding)
             return _bind(kernel, node, holding)

@@ -19,7 +19,7 @@ DEV_BLOCK: Final = Path("/sys/dev/block")
 PROC: Final = Path("/proc")
 OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 JUST_PLUGGED: Final = 3.0  # seconds in which the kernel may still be on its way to a driver
-DRIVER_PATIENCE: Final = 1.0
+DRIVER_TIMEOUT: Final = 1.0
 
 
 def interface_path(device: Device, interface: int) -> Path:
@@ -39,7 +39,7 @@ def driver(device: Device, interface: int) -> str | None:
 
 def await_driver(device: Device, interface: int) -> None:
     """Lets the kernel come to the end of a plugging-in: a driver that came after us would never be given back."""
-    deadline = time.monotonic() + DRIVER_PATIENCE
+    deadline = time.monotonic() + DRIVER_TIMEOUT
     while driver(device, interface) is None and _is_just_plugged(device) and time.monotonic() < deadline:
         time.sleep(0.02)
 
