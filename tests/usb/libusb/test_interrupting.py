@@ -104,7 +104,7 @@ def test_interrupts_at_any_moment_lose_no_transfer_and_each_is_freed_once(
     assert sorted(lib.freed) == sorted(lib.allocated)
 
 
-# --- in a forked child -----------------------------------------------------------------------------
+# --- in a forked child ----------------------------------------------------------------------------
 
 
 @pytest.fixture
