@@ -283,17 +283,17 @@ def test_a_process_is_identified_by_its_start_time_too(info: InterfaceInfo) -> N
 
 
 def test_tell_is_called_before_the_lease_can_be_seen(folder: Path, info: InterfaceInfo) -> None:
-    told: list[tuple[str | None, list[str]]] = []
+    calls: list[tuple[str | None, list[str]]] = []
 
     def tell(record: Record, path: Path) -> None:
         assert path == folder / record.file_name
-        told.append((record.driver, [seen.state for seen in leases()]))
+        calls.append((record.driver, [seen.state for seen in leases()]))
 
     Lease.acquire(info, tell=tell).release()
-    assert told == [(None, [])]
+    assert calls == [(None, [])]
     orphan(folder, driver="uas")
     Lease.acquire(info, tell=tell).release()
-    assert told[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
+    assert calls[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
 
 
 @is_root

@@ -224,7 +224,7 @@ def test_the_signal_mask_is_restored(watched: Warden) -> None:
 def test_a_sigchld_handler_that_waits_for_all_children_does_no_harm(
     watched: Warden, caplog: pytest.LogCaptureFixture
 ) -> None:
-    met: list[int] = []
+    reaped: list[int] = []
 
     def reap(number: int, frame: object) -> None:
         try:
@@ -232,7 +232,7 @@ def test_a_sigchld_handler_that_waits_for_all_children_does_no_harm(
                 pid, _ = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
-                met.append(pid)
+                reaped.append(pid)
         except ChildProcessError:
             pass
 
@@ -242,7 +242,7 @@ def test_a_sigchld_handler_that_waits_for_all_children_does_no_harm(
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert watched.pid is not None
-    assert watched.pid not in met
+    assert watched.pid not in reaped
     assert caplog.records == []
 
 

@@ -62,7 +62,7 @@ def _nothing() -> None:
 
 
 class Scene:
-    """A stick on a bus behind a `Watched` stack: with BOT only, or also with UAS in alternate setting 1."""
+    """A stick on a bus, used through a `Watched` stack: with BOT only, or also with UAS in alternate setting 1."""
 
     def __init__(self, uas: bool = False) -> None:
         self.stick = Stick([Unit(Memory(4096))], None, [bot_interface(), *([uas_interface()] if uas else [])])
