@@ -397,8 +397,8 @@ def listen(pid: int, since: str) -> list[Holding]:
     poll.register(0, select.POLLIN)
     alive = _watch(poll, pid, since)
     while True:
-        # A forked child may keep the socket open, so its end alone does not show that the process is dead: the pidfd
-        # does. After that, read what the process had sent until the socket is empty.
+        # A forked child may keep the socket open after the process has died, so the pidfd is polled too. After the
+        # death, read on only until the socket is empty: those are the messages that the process had sent.
         alive = alive and all(descriptor == 0 for descriptor, _ in poll.poll())
         try:
             message = os.read(0, MAX_MESSAGE_SIZE)
