@@ -198,8 +198,8 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x20, 0x03): "Access denied - invalid mgmt ID key",
     (0x20, 0x08): "Access denied - enrollment conflict",
     (0x20, 0x09): "Access denied - invalid LU identifier",
-    (0x20, 0x0A): "BlockTransfer denied - invalid proxy token",
-    (0x20, 0x0B): "BlockTransfer denied - ACL LUN conflict",
+    (0x20, 0x0A): "Access denied - invalid proxy token",
+    (0x20, 0x0B): "Access denied - ACL LUN conflict",
     (0x20, 0x0D): "Not an administrative logical unit",
     (0x20, 0x0E): "Not a subsidiary logical unit",
     (0x20, 0x0F): "Not a conglomerate logical unit",
@@ -435,7 +435,7 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x4B, 0x14): "PCIe ACS violation",
     (0x4B, 0x15): "PCIe TLP prefix blocked",
     (0x4C, 0x00): "Logical unit failed self-configuration",
-    (0x4E, 0x00): "PolledReader commands attempted",
+    (0x4E, 0x00): "Overlapped commands attempted",
     (0x51, 0x00): "Erase failure",
     (0x51, 0x01): "Erase failure - incomplete erase operation detected",
     (0x53, 0x00): "Media load or eject failed",
@@ -644,5 +644,5 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
 
 ADDITIONAL_SENSE_RANGES: Final[dict[int, str]] = {  # by ASC; every ASCQ that has no row above
     0x40: "Diagnostic failure on component {:02X}h",
-    0x4D: "Tagged polled commands, task tag {:02X}h",
+    0x4D: "Tagged overlapped commands, task tag {:02X}h",
 }
