@@ -11,7 +11,7 @@ from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, Transpor
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction
 from scsiusb.transport.bot.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
-from scsiusb.transport.bot.reset_recovery import note_rung
+from scsiusb.transport.bot.reset_recovery import note_step
 from scsiusb.usb.backend import Code, Step
 from scsiusb.usb.port import Port
 
@@ -157,7 +157,7 @@ class Phases:
     def _end_data_out(self, code: Code, count: int, length: int) -> None:
         if code is not Code.PIPE:
             self._port.check(code, f"data-out phase, {count} of {length} bytes sent")
-        note_rung(self._port, CLEAR_HALT, logging.DEBUG)  # the device takes no more (BOT 6.7.3)
+        note_step(self._port, CLEAR_HALT, logging.DEBUG)  # the device takes no more (BOT 6.7.3)
         self._port.clear_halt_out()
 
     def _is_csw_instead_of_data(self, buffer: memoryview, count: int) -> bool:
@@ -172,7 +172,7 @@ class Phases:
         self._check_csw_code(code)
         if code is Code.PIPE:
             self._clear_halt_in()
-        note_rung(self._port, CSW_AGAIN, logging.DEBUG)
+        note_step(self._port, CSW_AGAIN, logging.DEBUG)
         code, count = self._port.read(self.csw, _left(self.deadline))
         if code is Code.PIPE:
             raise TransferStalled("CSW phase: the device stalled twice")
@@ -210,7 +210,7 @@ class Phases:
             self._port.learn(Quirk.ANY_SIGNATURE, f"the first CSW was signed {signature.hex()}", signature)
 
     def _clear_halt_in(self) -> None:
-        note_rung(self._port, CLEAR_HALT, logging.DEBUG)
+        note_step(self._port, CLEAR_HALT, logging.DEBUG)
         self._port.clear_halt_in()
 
 

@@ -105,7 +105,7 @@ def test_each_recovery_step_is_one_log_record(caplog: pytest.LogCaptureFixture) 
     with disk_on_wire() as (disk, bus), caplog.at_level(logging.DEBUG, "scsiusb.transport"):
         bus.wire.meddle = fails_at(0x28, Code.IO, 2)
         disk.read(0, 1)
-        steps = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
+        steps = [record.__dict__["recovery_step"] for record in caplog.records if "recovery_step" in record.__dict__]
         assert steps[:3] == ["class reset", "class reset", "port reset"]
 
 
@@ -241,7 +241,7 @@ def test_the_flush_fails_if_another_call_wrote_before_a_reset() -> None:
         disk.write(0, bytes(BLOCK))
         bus._connections[2].stick.units[0].power_on()
         disk.write(1, bytes(BLOCK))
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
@@ -258,7 +258,7 @@ def test_a_port_reset_by_the_driver_counts_even_if_its_unit_attention_was_lost()
             disk.write(1, bytes(BLOCK))
         assert "port reset" in bus.wire.log
         bus._connections[2].stick.units[0]._attentions.clear()
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
@@ -347,7 +347,7 @@ def test_a_write_stays_unflushed_although_another_thread_flushes_during_it() -> 
         disk.write(0, bytes(BLOCK * 1000))
         assert flushed
         bus._connections[2].stick.units[0].power_on()
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
