@@ -148,9 +148,9 @@ def test_no_command_is_sent_for_no_blocks() -> None:
 @pytest.mark.parametrize("length", [1, 511, 513])
 def test_a_length_that_is_not_a_multiple_of_the_block_size_is_refused(length: int) -> None:
     with disk_on(stick()) as (disk, bus):
-        with pytest.raises(ValueError, match="no multiple of the block size 512"):
+        with pytest.raises(ValueError, match="not a multiple of the block size 512"):
             disk.readinto(0, bytearray(length))
-        with pytest.raises(ValueError, match="no multiple"):
+        with pytest.raises(ValueError, match="not a multiple"):
             disk.write(0, bytes(length))
         assert cbws(bus, "2a") == 0
 

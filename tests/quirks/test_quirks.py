@@ -229,7 +229,7 @@ def test_bad_sense_overrides_sane_sense() -> None:
 def test_an_ignored_device_is_listed_and_not_opened() -> None:
     """Such a device disconnects at the first command, and comes back as a modem."""
     bus = Bus(device("disconnect@cbw"))
-    with pytest.raises(DeviceUnsupported, match=r"is to be left alone: quirks= of open; --quirks 1209:0001: opens it"):
+    with pytest.raises(DeviceUnsupported, match=r"must not be opened: quirks= of open; --quirks 1209:0001: opens it"):
         open_on(bus, quirks="i")
     assert len(find(bus)) == 1
     with pytest.raises(DeviceGone), open_on(bus, quirks="") as disk:
