@@ -60,9 +60,8 @@ class Attachment:
         self.may_be_unused = False
         self._owner = owner
         self._lock = threading.RLock()
-        self._users: dict[
-            int, weakref.ref[Client]
-        ] = {}  # by id, as the reference to a client that is being freed is dead
+        # By id, as the weak reference to a client that is being freed is dead.
+        self._users: dict[int, weakref.ref[Client]] = {}
         self._releases = Releases()
         self._lease: Lease | None = None
         self._port: Port | None = None

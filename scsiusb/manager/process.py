@@ -112,9 +112,8 @@ class Process:
         if same_quirks and not held.has_quirks(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
         if exclusive:
-            raise DeviceBusy(
-                f"this process has {info} open already", "close it first: a trace must begin when the device is opened"
-            )
+            what = f"this process has {info} open already"
+            raise DeviceBusy(what, "close it first: a trace must begin when the device is opened")
         return held
 
     # --- Owner ----------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def test_the_table_is_complete() -> None:
     assert len(CHECKS) == sum(map(len, GROUPS.values())) >= 100
     for check in CHECKS.values():
         assert check.demand.endswith(".")
-        assert check.section.split()[0] in ("BOT", "USB", "SPC-4", "SBC-3", "SAM-5")
+        assert check.section.split()[0] in ("BOT", "USB", "SPC-4", "SBC-2", "SBC-3", "SAM-5")
     for case in range(1, 14):
         assert f"case-{case}" in CHECKS
 
