@@ -42,7 +42,7 @@ class Hang:
             return None
         self.began.set()
         (handle,) = self._bus.handles
-        while handle._line.cut is None:
+        while handle._token.own_code is None:
             threading.Event().wait(0.005)
         return Code.INTERRUPTED, 0
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
-from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
 from tests.sticks import Answer, MeddledBus, Wire
 
@@ -43,7 +43,7 @@ NUMBERED: Final = (
 )  # the values of the others are numbers of bytes that a stick really sends
 SENSES: Final = ("0/00/00", "1/17/01", "2/04/01", "2/3A/00", "3/11/00", "4/44/00", "5/20/00", "5/24/00", "5/25/00")
 MORE_SENSES: Final = ("6/28/00", "6/29/00", "7/27/00", "B/00/00", "F/FF/FF")
-VALUES: Final[dict[str, Sequence[str]]] = {  # by the sign of a kind's value
+VALUES: Final[dict[str, Sequence[str]]] = {  # by the placeholder of a kind's value
     "N": LENGTHS,
     "S": ("0", "0.001", "0.005", "0.03"),
     "US": ("1", "100", "100000"),
@@ -94,9 +94,9 @@ def any_fault(choose: Choose) -> str:
 def texts_of(name: str, phase: str) -> tuple[str, ...]:
     """Return the fault with every value that it takes, and without a value."""
     kind = KINDS[name]
-    sign = kind.value.sign if kind.value else ""
-    special = {"case": CASES, "descriptor": (*TWISTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
-    values = special.get(name, VALUES.get(sign, ()))
+    placeholder = kind.value.placeholder if kind.value else ""
+    special = {"case": CASES, "descriptor": (*DESCRIPTOR_FAULTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
+    values = special.get(name, VALUES.get(placeholder, ()))
     at = f"@{phase}" if phase else ""
     return tuple(filter(_is_fault, (f"{name}{at}", *(f"{name}={value}{at}" for value in values))))
 
