@@ -200,7 +200,7 @@ class Attachment:
         releases, warden = self._releases, self._owner.warden
         releases.add(warden.drop, record_of(self.info))
         releases.add(ledger.acquire("lease", f"of {self.info.name}").release)
-        lease = self._lease = Lease.acquire(self.info, tell=warden.hold)
+        lease = self._lease = Lease.acquire(self.info, notify=warden.hold)
         releases.add(lease.release)
 
     def _before_taking(self, is_driven: bool) -> None:

@@ -32,7 +32,7 @@ address, moment, whom = sys.argv[1:]
 backend = LibusbBackend()
 (info,) = [info for info in find(backend) if info.address == address]
 warden = Warden()
-lease = Lease.acquire(info, tell=warden.hold)
+lease = Lease.acquire(info, notify=warden.hold)
 
 def before_taking(is_driven):
     lease.record_driver(backend.driver(info.device, info.interface) if is_driven else None)

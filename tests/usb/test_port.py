@@ -298,7 +298,7 @@ def test_a_device_that_was_replugged_since_is_gone(scene: Scene) -> None:
 # --- buffers --------------------------------------------------------------------------------------
 
 
-def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(scene: Scene) -> None:
+def test_a_buffer_for_the_largest_command_is_no_larger_than_the_limit(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
         assert port.limit_transfer_size(120 * 1024) == 120 * 1024
         for size, whole in (

@@ -52,7 +52,7 @@ def prepare() -> None:
 
 
 def installed(package: str) -> bool:
-    """Tell whether dpkg has the package installed."""
+    """Return whether dpkg has the package installed."""
     query = ["dpkg-query", "-W", "-f=${db:Status-Status}", package]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"
 
