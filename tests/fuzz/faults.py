@@ -11,7 +11,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
 from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
-from tests.sticks import Answer, MeddledBus, Wire
+from tests.sticks import Answer, InterceptedBus, Wire
 
 Choose = Callable[[Sequence[Any]], Any]
 """Chooses one of several."""
@@ -114,10 +114,10 @@ def any_host_fault(choose: Choose) -> HostFault:
     return HostFault(choose(CODES), choose(range(4)), choose((0, 1, 13, 100, 512)))
 
 
-def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
+def add_fault(stick: Stick, bus: InterceptedBus, fault: str | HostFault) -> None:
     """Add a fault to the stick or the bus."""
     if isinstance(fault, HostFault):
-        bus.wire.meddle = _meddle(fault)
+        bus.wire.intercept = _intercept(fault)
         return
     new = Fault.parse(fault)
     if new.name in MASKING or any(entry.fault.name in MASKING for entry in stick.faults.entries):
@@ -126,10 +126,10 @@ def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
         stick.faults.add(new)
 
 
-def clear_faults(stick: Stick, bus: MeddledBus) -> None:
+def clear_faults(stick: Stick, bus: InterceptedBus) -> None:
     """Remove all faults."""
     stick.faults.clear()
-    bus.wire.meddle = None
+    bus.wire.intercept = None
 
 
 def is_active(stick: Stick, name: str) -> bool:
@@ -137,15 +137,15 @@ def is_active(stick: Stick, name: str) -> bool:
     return any(entry.fault.name == name for entry in stick.faults.entries)
 
 
-def has_left(stick: Stick, bus: MeddledBus) -> bool:
+def has_left(stick: Stick, bus: InterceptedBus) -> bool:
     """Report whether the stick has left the bus."""
     return bus._connection_of(stick) is None
 
 
-def _meddle(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
+def _intercept(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
     left = [fault.nth]
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         left[0] -= 1
         if left[0] != -1:
             return None
@@ -154,4 +154,4 @@ def _meddle(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None
             buffer[:count] = b"\x5a" * count
         return fault.code, count
 
-    return meddle
+    return intercept
