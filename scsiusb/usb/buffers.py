@@ -67,7 +67,7 @@ class Buffers:
         return view.c_contiguous and id(view.obj) in self._all
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
-        """Free all buffers, also those that are lent: their users must not use them any more."""
+        """Free all buffers, also those that are lent: their memory stays valid as long as a slice of it exists."""
         with self._lock:
             self._is_drained = True
             self._idle.clear()
@@ -98,7 +98,11 @@ class Loan:
 
     def __enter__(self) -> memoryview:
         self._whole = self._buffers.allocate(self._size)
-        self._view = self._whole[: self._size]
+        try:
+            self._view = self._whole[: self._size]
+        except ValueError:  # another thread has drained the buffers since: the next one is not pooled, nor freed
+            self._whole = self._buffers.allocate(self._size)
+            self._view = self._whole[: self._size]
         return self._view
 
     def __exit__(
