@@ -235,7 +235,7 @@ class Disk:
 
     @property
     def max_blocks(self) -> int:
-        """The most blocks that one command moves: limited by the bus, the Block Limits VPD page and its length field.
+        """The most blocks that one command moves: limited by the bus, the Block Limits VPD page and the CDB.
 
         Can be set, also to more, if the caller knows that the device supports it. Raises ValueError unless 1 to 65535.
         """
