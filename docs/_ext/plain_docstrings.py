@@ -1,0 +1,63 @@
+"""Lets autodoc read docstrings that are plain text: names in single backticks, indented examples, no other markup."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+CODE = re.compile(r"(`+)(.+?)\1")
+SPECIAL = re.compile(r"([\\*|`]|_(?=\W|$)|:(?=\w+:))")
+ITEM = re.compile(r"- |\d+\. ")
+
+
+def escaped(text: str) -> str:
+    """Returns one line of plain text as reStructuredText that reads the same; code between backticks stays code."""
+    parts: list[str] = []
+    position = 0
+    for match in CODE.finditer(text):
+        parts += [SPECIAL.sub(r"\\\1", text[position : match.start()]), f":code:`{match[2]}`"]
+        if match.end() < len(text) and not re.match(r"[\s.,;:!?)\]}/'\"-]", text[match.end()]):
+            parts.append("\\ ")  # markup must end where a word ends
+        position = match.end()
+    return "".join([*parts, SPECIAL.sub(r"\\\1", text[position:])])
+
+
+def converted(lines: list[str]) -> list[str]:
+    """Returns a docstring's lines as reStructuredText: indented paragraphs are examples, `- ` begins an item."""
+    result: list[str] = []
+    for is_blank, group in groupby(lines, key=lambda line: not line.strip()):
+        paragraph = list(group)
+        if is_blank:
+            result.append("")
+        elif all(line.startswith("  ") for line in paragraph):
+            result += ["::", "", *(f"    {line}" for line in paragraph), ""]
+        else:
+            result += _paragraph(paragraph)
+    return result
+
+
+def _paragraph(lines: list[str]) -> list[str]:
+    """Returns prose, with each item of a list as a paragraph that keeps its continuation lines."""
+    result: list[str] = []
+    in_list = False
+    for line in (each.strip() for each in lines):
+        if ITEM.match(line):
+            result += ([] if in_list else [""]) + [escaped(line)]
+            in_list = True
+        else:
+            result.append(f"  {escaped(line)}" if in_list else escaped(line))
+    return [*result, ""] if in_list else result
+
+
+def _process(app: Sphinx, what: str, name: str, target: object, options: object, lines: list[str]) -> None:
+    lines[:] = converted(lines)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers the hook with Sphinx."""
+    app.connect("autodoc-process-docstring", _process)
+    return {"parallel_read_safe": True}
