@@ -21,7 +21,7 @@ OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*(?:=\S+)?)")
 
 
 def commands(command: click.Command, path: str = NAME) -> Iterator[tuple[str, click.Context]]:
-    """Yields every command with its full name, the group itself first."""
+    """Yield every command with its full name, the group itself first."""
     context = click.Context(command, info_name=path)
     yield path, context
     if isinstance(command, click.Group):
@@ -31,8 +31,9 @@ def commands(command: click.Command, path: str = NAME) -> Iterator[tuple[str, cl
 
 
 def options(context: click.Context) -> dict[str, str]:
-    """Returns a command's options with their help text, as `--help` prints them."""
-    records = (parameter.get_help_record(context) for parameter in context.command.get_params(context))
+    """Return a command's options with their help text, as `--help` prints them."""
+    parameters = context.command.get_params(context)
+    records = (each.get_help_record(context) for each in parameters if isinstance(each, click.Option))
     return {record[0]: record[1] for record in records if record}
 
 
@@ -65,7 +66,7 @@ class CliReference(SphinxDirective):
 
 
 def prose(text: str) -> list[nodes.Node]:
-    """Returns click's help text as nodes; a paragraph that begins with backspace keeps its line breaks."""
+    """Return click's help text as nodes; a paragraph that begins with backspace keeps its line breaks."""
     result: list[nodes.Node] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         if paragraph.startswith("\b"):
@@ -83,13 +84,13 @@ def _as_printed(text: str) -> list[nodes.Node]:
 
 
 def inline(text: str) -> list[nodes.Node]:
-    """Returns text with the options in it as code."""
+    """Return text with the options in it as code."""
     parts = OPTION.split(text)
     return [nodes.literal(text=part) if number % 2 else nodes.Text(part) for number, part in enumerate(parts)]
 
 
 def definitions(rows: dict[str, str]) -> nodes.definition_list:
-    """Returns a definition list of options or faults."""
+    """Return a definition list of options or faults."""
     result = nodes.definition_list()
     for names, text in rows.items():
         term = nodes.term("", "", nodes.literal(text=names))
@@ -98,13 +99,13 @@ def definitions(rows: dict[str, str]) -> nodes.definition_list:
 
 
 def printed_epilog(context: click.Context) -> list[nodes.Node]:
-    """Returns what a command's own `format_epilog` prints, as it prints it."""
+    """Return what a command's own `format_epilog` prints, as it prints it."""
     formatter = click.HelpFormatter(width=110)
     context.command.format_epilog(context, formatter)
     return [nodes.literal_block(text=cleandoc(formatter.getvalue()), language="text")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers the directive with Sphinx."""
+    """Register the directive with Sphinx."""
     app.add_directive("cli-reference", CliReference)
     return {"parallel_read_safe": True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ ITEM = re.compile(r"- |\d+\. ")
 
 
 def escaped(text: str) -> str:
-    """Returns one line of plain text as reStructuredText that reads the same; code between backticks stays code."""
+    """Return one line of plain text as reStructuredText that reads the same; code between backticks stays code."""
     parts: list[str] = []
     position = 0
     for match in CODE.finditer(text):
@@ -27,7 +29,7 @@ def escaped(text: str) -> str:
 
 
 def converted(lines: list[str]) -> list[str]:
-    """Returns a docstring's lines as reStructuredText: indented paragraphs are examples, `- ` begins an item."""
+    """Return a docstring's lines as reStructuredText: indented paragraphs are examples, `- ` begins an item."""
     result: list[str] = []
     for is_blank, group in groupby(lines, key=lambda line: not line.strip()):
         paragraph = list(group)
@@ -41,7 +43,7 @@ def converted(lines: list[str]) -> list[str]:
 
 
 def _paragraph(lines: list[str]) -> list[str]:
-    """Returns prose, with each item of a list as a paragraph that keeps its continuation lines."""
+    """Return prose, with each item of a list as a paragraph that keeps its continuation lines."""
     result: list[str] = []
     in_list = False
     for line in (each.strip() for each in lines):
@@ -57,7 +59,26 @@ def _process(app: Sphinx, what: str, name: str, target: object, options: object,
     lines[:] = converted(lines)
 
 
+def _signature(
+    app: Sphinx, what: str, name: str, target: object, options: object, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Replace the signature of a dataclass: `scsiusb.base.dataclass` compiles `__init__` at its first call only."""
+    if not (inspect.isclass(target) and dataclasses.is_dataclass(target)):
+        return signature, returns
+    fields = [each for each in dataclasses.fields(target) if each.init]
+    return f"({', '.join(map(_parameter, fields))})", returns
+
+
+def _parameter(field: dataclasses.Field[object]) -> str:
+    """Return a field as a parameter with its type and its default."""
+    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    if field.default is not dataclasses.MISSING:
+        return f"{field.name}: {kind} = {field.default!r}"
+    return f"{field.name}: {kind}" + (" = ..." if field.default_factory is not dataclasses.MISSING else "")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers the hook with Sphinx."""
+    """Register the hooks with Sphinx."""
     app.connect("autodoc-process-docstring", _process)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True}

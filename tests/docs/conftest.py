@@ -17,10 +17,10 @@ class Desk(Bus):
     """A bus that stays when a user of the shared libusb closes it."""
 
     def close(self) -> None:
-        """Closes nothing, as with the shared libusb; `clear` does."""
+        """Close nothing, as with the shared libusb; `clear` does."""
 
     def clear(self) -> None:
-        """Closes what is open, and unplugs the sticks."""
+        """Close what is open, and unplug the sticks."""
         super().close()
 
 
@@ -29,7 +29,7 @@ Attach = Callable[[int], Desk]
 
 @pytest.fixture
 def attach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, users_file: Path) -> Iterator[Attach]:
-    """Attaches so many sticks at 2-1, 2-2, …, and runs the example in an empty folder with the files that it may use."""
+    """Attach so many sticks at 2-1, 2-2, …; the example runs in a folder that has only the files it may use."""
     import scsiusb.cli.commands.doctor
     import scsiusb.cli.commands.manage
     import scsiusb.usb.libusb.backend

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).parents[2]
-PAGES: Final = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
+PAGES: Final = [
+    ROOT / "README.md",
+    *sorted(set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs" / "_build").rglob("*"))),
+]
 FENCE: Final = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK: Final = re.compile(r"<!-- (not run|attached|raises): (.+?) -->\n+\Z")
 OUTPUT: Final = re.compile(r"\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -61,7 +64,7 @@ class Command(NamedTuple):
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Yields the page's fenced blocks."""
+    """Yield the page's fenced blocks."""
     text = path.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
         mark = MARK.search(text, 0, match.start())
@@ -80,7 +83,7 @@ def blocks(path: Path) -> Iterator[Block]:
 
 
 def commands(block: Block) -> Iterator[Command]:
-    """Yields the block's `$ scsiusb` lines; those that the page shows to end with an error are marked."""
+    """Yield the block's `$ scsiusb` lines; those that the page shows to end with an error are marked."""
     lines = block.text.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("$ scsiusb "):

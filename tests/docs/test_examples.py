@@ -39,14 +39,14 @@ def test_shell_examples_run(block: Block, attach: Attach, tmp_path: Path) -> Non
 
 
 def run_here(line: str, folder: Path) -> int:
-    """Runs the command line in this process, without a question."""
+    """Run the command line in this process, without a question."""
     words = shlex.split(line)[1:]
     asks = {"write", "--destructive", "--write"}.intersection(words)
     return run([*words, "--yes"] if asks else words)
 
 
 def run_in_shell(line: str, folder: Path) -> int:
-    """Runs a pipe by bash, with the virtual stick in memory in place of the attached one."""
+    """Run a pipe by bash, with the virtual stick in memory in place of the attached one."""
     if sys.platform == "win32":
         pytest.skip("needs a POSIX shell")
     program = folder / "scsiusb"
