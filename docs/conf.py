@@ -27,6 +27,7 @@ autodoc_default_options = {
     "exclude-members": "after_fork, CDB",  # for the process's own use; a layout that prints as noise
 }
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
@@ -39,4 +40,4 @@ myst_links_external_new_tab = False
 html_theme = "furo"
 html_title = f"scsiusb {release}"
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
