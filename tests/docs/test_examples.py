@@ -18,7 +18,7 @@ from tests.docs.pages import CONSOLE, PYTHON, Block, commands
 
 BLOCKS = [block for block in PYTHON if not block.not_run]
 SHELL = [block for block in CONSOLE if not block.not_run]
-MOST_NOT_RUN = 12
+MOST_NOT_RUN = 5
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
