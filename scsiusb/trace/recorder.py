@@ -12,7 +12,7 @@ from typing import Final
 
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Step, Strings, UsbError, chain
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Strings, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
 SNAPLEN: Final = 0x10000  # bytes of a transfer that are kept
@@ -243,9 +243,6 @@ class _TracingHandle:
             raise
         self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if inward else b"")
         return code, count
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        return chain(self.bulk, steps, deadline)
 
     def _submit(self, transfer: int, endpoint: int, length: int, data: bytes, setup: bytes = b"") -> int:
         number = self._trace.identify()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -110,21 +109,6 @@ class Strings:
     product: str | None = None
 
 
-Step = tuple[int, memoryview]  # an endpoint, and the buffer to fill from it or to send to it
-
-
-def chain(
-    bulk: Callable[[int, memoryview, int], tuple[Code, int]], steps: Sequence[Step], deadline: float
-) -> tuple[int, Code, int]:
-    """A `Handle.chain` for handles that have only `bulk`."""
-    last = len(steps) - 1
-    for number, (endpoint, buffer) in enumerate(steps):
-        code, count = bulk(endpoint, buffer, max(1, int((deadline - time.monotonic()) * 1000)))
-        if number == last or code is not Code.OK or count != len(buffer):
-            return number, code, count
-    raise ValueError("a chain of no steps")
-
-
 class AsyncTransfers(Protocol):
     """Bulk transfers of a handle that one thread looks after together with those of other handles.
 
@@ -185,12 +169,6 @@ class Handle(Protocol):
 
         Returns what it came to and how many bytes were moved: the count is true whatever the code is.
         Interrupted by an exception (KeyboardInterrupt), the transfer is cancelled before this propagates it.
-        """
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """As `bulk` for each step in turn, until one does not move all of its buffer; `deadline`: by `time.monotonic`.
-
-        Returns the number of the last step that was begun, from 0, and what `bulk` would for it.
         """
 
     def interrupt(self, on: bool) -> None:

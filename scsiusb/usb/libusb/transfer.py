@@ -8,10 +8,9 @@ import math
 import struct
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
-from scsiusb.usb.backend import Code, Step, UsbError
+from scsiusb.usb.backend import Code, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
 PENDING: Final = -1  # no libusb_transfer_status: stands there until libusb writes one
@@ -27,7 +26,6 @@ STATUS: Final = {  # by enum libusb_transfer_status
     5: Code.NO_DEVICE,
     6: Code.OVERFLOW,
 }
-OK: Final = Code.OK
 # How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
 SLICE_MS: Final = 100  # milliseconds
 ABANDON_SECONDS: Final = 5.0
@@ -159,36 +157,27 @@ class Transfers:
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        _, code, count = self.chain(((endpoint, buffer),), time.monotonic() + timeout_ms / 1000)
-        return code, count
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """See `Handle.chain`."""
-        number = -1
-        for endpoint, buffer in steps:
-            number += 1
-            if self._refusal is not None:
-                return number, self._refusal, 0
-            anchor = _at(buffer)
-            transfer = self._prepare(endpoint, buffer, anchor)
-            try:
-                refused = self._submit(transfer.place)
-                if refused:
-                    return number, *self._refused(transfer, refused)
-                if self._refusal is not None:  # it may have come too early to meet this transfer
-                    self._lib.libusb_cancel_transfer(transfer.address)
-                self._handle_events(self._context, self._slice, transfer.completed)
-                status, length, count = _state(transfer.memory, STATE_OFFSET)
-                if status == PENDING:
-                    status, count = self._outlast(transfer, anchor, deadline)
-            except BaseException:
-                self._cancel(transfer, anchor)
-                raise
-            if status != PENDING:
-                self._idle[endpoint].append(transfer)
-            if status or count != length:
-                return number, STATUS[status], count
-        return number, OK, count
+        if self._refusal is not None:
+            return self._refusal, 0
+        deadline = time.monotonic() + timeout_ms / 1000
+        anchor = _at(buffer)
+        transfer = self._prepare(endpoint, buffer, anchor)
+        try:
+            refused = self._submit(transfer.place)
+            if refused:
+                return self._refused(transfer, refused)
+            if self._refusal is not None:  # it was set between the look above and the submission
+                self._lib.libusb_cancel_transfer(transfer.address)
+            self._handle_events(self._context, self._slice, transfer.completed)
+            status, _, count = _state(transfer.memory, STATE_OFFSET)
+            if status == PENDING:
+                status, count = self._outlast(transfer, anchor, deadline)
+        except BaseException:
+            self._cancel(transfer, anchor)
+            raise
+        if status != PENDING:
+            self._idle[endpoint].append(transfer)
+        return STATUS[status], count
 
     def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
         try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
 
-from scsiusb.usb.backend import Code, Step, UsbError, chain
+from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.device.function import Hang, Stall
 from scsiusb.virtual.stick import Line
@@ -137,9 +136,6 @@ class VirtualHandle:
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
         return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        return chain(self.bulk, steps, deadline)
 
     def interrupt(self, on: bool) -> None:
         self._connection.stick.cut(self._line, Code.INTERRUPTED if on else None)
