@@ -55,6 +55,8 @@ class Driver:
                     step = send(answer)
         except StopIteration as end:
             return cast("R", end.value)
+        finally:
+            answer = None  # it may have an error that is on its way through this frame: a cycle
 
 
 class PolledStory(Generic[R]):

@@ -107,10 +107,10 @@ class Turns:
 
     def check(self, turn: Turn | None) -> None:
         """Raise what forbids the turn's command to begin, if anything does."""
+        if turn is not None and turn.user is not None and turn.user.is_over:
+            turn.user.check()  # it may know better why it is closed: the device has gone
         if self.is_closed:
             raise DeviceClosed(f"{self._name} was closed")
-        if turn is not None and turn.user is not None and turn.user.is_over:
-            turn.user.check()
 
     def note(self, error: TransportError) -> None:
         """Let the user of the current turn take note of an error; raise one that says more, if there is one."""

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Call, Completion, Direction, Polled, Story
+from scsiusb.transport.base import Completion, Direction, Polled, Story
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_CDB, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import CONTROL_TIMEOUT, Synchronizer
@@ -90,29 +90,6 @@ class BulkOnlyTransport:
         if turns.is_closed or (turn is not None and turn.user is not None and turn.user.is_over):
             turns.check(turn)
         return self._exchange.run(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
-
-    def execute(
-        self,
-        lun: int,
-        cdb: bytes,
-        direction: Direction,
-        buffer: memoryview,
-        timeout: float,
-        user: User | None = None,
-    ) -> Completion:
-        """Run one command of `user` in a turn of its own: see `exchange`."""
-        return self.drive(self._execution(lun, cdb, direction, buffer, timeout, user))
-
-    def _execution(
-        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float, user: User | None
-    ) -> Story[Completion]:
-        turn = self.turn(user)
-        try:
-            if not turn.try_enter():
-                yield Call(turn.enter)
-            return (yield from self.exchange(lun, cdb, direction, buffer, timeout))
-        finally:
-            turn.leave()
 
     # --- drivers --------------------------------------------------------------------------------
 
