@@ -147,7 +147,7 @@ class Attachment:
         for client in self._clients():
             client.lose()
         if self._transport is not None:
-            self._transport.lose()
+            self._transport.turns.lose()
 
     def end(self) -> None:
         """Give everything back, then notify the clients, even if a release failed. Later calls do nothing."""
