@@ -15,7 +15,7 @@ from scsiusb.manager.recovery import recover
 from scsiusb.manager.warden_main import DEAD, GONE, started
 
 from .machine import USB, Device, wait_for
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 GIVEN_BACK = 10.0  # seconds after the death, on a machine that may be busy; the crash campaign demands two
 BLOCKS = 128

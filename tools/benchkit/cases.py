@@ -11,7 +11,7 @@ from benchkit import api, cli, names, plain, programs
 from benchkit.names import key
 from benchkit.turns import Contestant, Subject
 from benchkit.work import MIB, SMALL, Way, latency, scattered, sequential, throughput
-from tests.kernel.machine import zoo
+from tests.kernel.machine import is_native, zoo
 
 Figures = dict[str, float]
 
@@ -62,13 +62,14 @@ CLI_WRITES: tuple[Row, ...] = (
     (names.CLI, SCSIUSB, cli.write, 1),
     (names.DD, KERNEL, cli.dd_write, 1),
 )
+NATIVE_DEVICES = (("gadget", 1),)
 ROWS = {
     "sequential": (("read", READS), ("write", WRITES)),
     "ordinary": (("read", ORDINARY_READS), ("write", ORDINARY_WRITES)),
     "random": (("random 4 KiB read", RANDOM),),
     "cli": (("read to a file", CLI_READS), ("write from a file", CLI_WRITES)),
 }
-DEVICES = (("stick", 1), ("gadget", SLOW))  # and the share of the work that they do
+DEVICES = (("stick", 1), ("gadget", SLOW))  # and the share of the work that they do under emulation
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def subjects(part: str, extent: Extent) -> Iterator[Subject]:
         if part == "cli":
             yield _by_processes(_contestants(title, "stick", rows), extent)
             continue
-        for device, less in DEVICES:
+        for device, less in NATIVE_DEVICES if is_native() else DEVICES:
             contestants = _contestants(f"{title}, {device}", device, rows)
             make = _scattered if part == "random" else _sequential
             yield make(contestants, extent, less)

@@ -50,7 +50,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _measured(options: argparse.Namespace) -> Run:
-    run = Run(Samples(), machine(), options.rounds, options.quick)
+    run = Run(Samples(), machine(options.native), options.rounds, options.quick, native=options.native)
     parts = [part for part in options.only if part in IN_GUEST]
     if parts:
         compile_ceiling()
@@ -78,7 +78,8 @@ def _natively(part: str, run: Run) -> None:
 def _in_guest(parts: Sequence[str], run: Run) -> None:
     words = ["run", "--", str(PYTHON), "tools/bench", "--in-guest", "--only", ",".join(parts)]
     words += ["--rounds", str(run.rounds), *["--quick"] * run.quick]
-    command = [str(PYTHON), str(ROOT / "tools" / "lab"), "--zoo", "bench", *LIMITS, *words]
+    lab = [str(PYTHON), str(ROOT / "tools" / "lab"), *["--native"] * run.native]
+    command = [*lab, "--zoo", "bench", *LIMITS, *words]
     with (
         TemporaryDirectory(prefix="scsiusb-bench-", dir=_roomy()) as folder,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}) as lab,

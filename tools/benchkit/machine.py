@@ -11,13 +11,13 @@ from pathlib import Path
 from labkit.host import ROOT, find, output
 
 
-def machine() -> dict[str, str]:
+def machine(native: bool) -> dict[str, str]:
     """In the order in which it is told."""
     facts = {
         "CPU": f"{os.cpu_count()} of {cpu_model()}",
         "kernel": platform.release(),
         "native python": platform.python_version(),
-        "emulator": f"QEMU {qemu_version()}, TCG",
+        "emulator": "none: User-Mode Linux" if native else f"QEMU {qemu_version()}, TCG",
     }
     commit = _commit()
     return {**facts, "commit": commit} if commit else facts

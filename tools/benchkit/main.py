@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.host import LabError
 
-from benchkit.names import PARTS
+from benchkit.names import NATIVE, PARTS
 
 ROUNDS = 5
 QUICK_ROUNDS = 3  # in the first, the emulator translates the code of each way
@@ -20,6 +20,7 @@ WHAT = "Measure scsiusb beside dd, sg_dd, plain pyusb and C, in one boot of the 
 EPILOG = """\
 tools/bench --only random --quick               a look at one part
 tools/bench --json now.json --docs              all of it, and the table of docs/speed.md
+tools/bench --native                            large transfers in the lab without QEMU, in a minute or two
 tools/bench --json new.json --compare now.json  did anything get worse?
 
 Exit status 0: all was measured, and with --compare nothing got worse. 1: something got worse, or could not be
@@ -28,7 +29,12 @@ measured. Do nothing else on the machine meanwhile."""
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and tell; return the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.native and (options.docs or not set(options.only) <= set(NATIVE)):
+        if options.docs or options.only != PARTS:
+            parser.error(f"--native measures {', '.join(NATIVE)} only, and not for the documents")
+        options.only = NATIVE
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     signal.signal(signal.SIGTERM, _terminated)
     if options.in_guest:
@@ -58,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_parts, default=PARTS, metavar="PARTS", help=f"of {parts}")
     parser.add_argument("--rounds", type=_rounds, metavar="N", help=f"default {ROUNDS}; with --quick {QUICK_ROUNDS}")
     parser.add_argument("--quick", action="store_true", help="less work in a round, fewer rounds: for trying it out")
+    parser.add_argument("--native", action="store_true", help="in the lab without QEMU: large transfers to gadgets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="with what an earlier --json wrote")
     parser.add_argument("--worse", type=float, default=10, metavar="PERCENT", help="than before is told (default 10)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,10 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from campaigns.natively import in_native_lab
 from campaigns.report import Report
 
 EPILOG = """\
 in the lab:     tools/lab --silence 600 run -- tools/campaign crash --seed 7
+without QEMU:   tools/campaign crash --native --kills 2000
 anywhere:       .venv/bin/python tools/campaign soak --device virtual:
 
 Prints a JSON object a line, the last one the summary, and a verdict on stderr.
@@ -23,6 +26,9 @@ Exit status 0: all held. The seed makes the choices the same; the moments are th
 def main(arguments: Sequence[str]) -> int:
     """Run one campaign; return the exit status."""
     options = _parser().parse_args(arguments)
+    # `many` needs QEMU's sticks, and `table` no device: they have no such option.
+    if getattr(options, "native", False) and "SCSIUSB_LAB" not in os.environ:
+        return in_native_lab(arguments, options.output)
     with ExitStack() as stack:
         out = stack.enter_context(options.output.open("w")) if options.output else sys.stdout
         run: Callable[[argparse.Namespace, Report], None] = import_module(f"campaigns.{options.campaign}").run
@@ -64,4 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     for campaign in (crash, plug, many, soak, faults, writes, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="for the JSON lines, instead of stdout")
+    for campaign in (crash, plug, soak, faults, writes):
+        campaign.add_argument("--native", action="store_true", help="start the native lab, and do it there")
     return parser
