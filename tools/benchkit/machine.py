@@ -10,6 +10,8 @@ from pathlib import Path
 
 from labkit.host import ROOT, find, output
 
+NO_EMULATOR = "none, the native lab's User-Mode Linux"
+
 
 def machine(native: bool) -> dict[str, str]:
     """In the order in which it is told."""
@@ -17,7 +19,7 @@ def machine(native: bool) -> dict[str, str]:
         "CPU": f"{os.cpu_count()} of {cpu_model()}",
         "kernel": platform.release(),
         "native python": platform.python_version(),
-        "emulator": "none: User-Mode Linux" if native else f"QEMU {qemu_version()}, TCG",
+        "emulator": NO_EMULATOR if native else f"QEMU {qemu_version()}, TCG",
     }
     commit = _commit()
     return {**facts, "commit": commit} if commit else facts

@@ -107,7 +107,7 @@ class Guest:
         with selectors.DefaultSelector() as selector:
             for stream, sink in self._sinks:
                 selector.register(stream, selectors.EVENT_READ, sink)
-            while not _is_over([key.data for key in selector.get_map().values()]):
+            while not is_over([key.data for key in selector.get_map().values()]):
                 self._check_limits()
                 self._pass_on(selector)
         return self._status()
@@ -162,7 +162,7 @@ class Guest:
             stream.close()
 
 
-def _is_over(sinks: list[Gate | Log]) -> bool:
+def is_over(sinks: list[Gate | Log]) -> bool:
     """Tell from the sinks of the streams that are still open whether all has been said."""
     gates = [sink for sink in sinks if isinstance(sink, Gate)]
     return all(gate.ended for gate in gates) if gates else not sinks

@@ -65,7 +65,7 @@ class Lab(Protocol):
 def main(arguments: list[str]) -> int:
     """Run the lab and return the exit status."""
     signal.signal(signal.SIGTERM, _terminated)
-    options, rest = _parse(arguments)
+    options, rest = parse(arguments)
     try:
         return _run(options, rest)
     except LabError as error:
@@ -79,7 +79,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the lab's own options, which come first; all the rest belongs to what is run."""
     parser = argparse.ArgumentParser(prog="tools/lab", usage=USAGE, description=__doc__, allow_abbrev=False)
     for name, (default, text) in LIMITS.items():
