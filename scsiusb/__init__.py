@@ -18,9 +18,10 @@ from scsiusb._version import __version__
 
 if TYPE_CHECKING:
     from scsiusb import ledger as ledger
-    from scsiusb.aio import AsyncDisk as AsyncDisk
-    from scsiusb.aio import aopen as aopen
-    from scsiusb.disk import Disk as Disk
+    from scsiusb.disk.aio import AsyncDisk as AsyncDisk
+    from scsiusb.disk.disk import Disk as Disk
+    from scsiusb.disk.multi_read import Chunk as Chunk
+    from scsiusb.disk.multi_read import read_many as read_many
     from scsiusb.errors import AbortedCommand as AbortedCommand
     from scsiusb.errors import AccessDenied as AccessDenied
     from scsiusb.errors import BlankCheck as BlankCheck
@@ -54,25 +55,25 @@ if TYPE_CHECKING:
     from scsiusb.finding import devices as devices
     from scsiusb.manager.events import Event as Event
     from scsiusb.opening import Manager as Manager
+    from scsiusb.opening import OpenOptions as OpenOptions
+    from scsiusb.opening import aopen as aopen
     from scsiusb.opening import open as open
     from scsiusb.opening import open_on as open_on
     from scsiusb.scsi.command import Command as Command
     from scsiusb.scsi.command import opcode as opcode
-    from scsiusb.scsi.inquiry import InquiryData as InquiryData
+    from scsiusb.scsi.pages.inquiry import InquiryData as InquiryData
     from scsiusb.scsi.retry import RetryPolicy as RetryPolicy
     from scsiusb.scsi.sense import Sense as Sense
     from scsiusb.scsi.unit import LogicalUnit as LogicalUnit
-    from scsiusb.together import Part as Part
-    from scsiusb.together import Together as Together
     from scsiusb.transport.base import Direction as Direction
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.opening": ("Manager", "open", "open_on"),
+    "scsiusb.opening": ("Manager", "OpenOptions", "aopen", "open", "open_on"),
     "scsiusb.finding": ("devices",),
     "scsiusb.manager.events": ("Event",),
-    "scsiusb.aio": ("AsyncDisk", "aopen"),
-    "scsiusb.disk": ("Disk",),
+    "scsiusb.disk.aio": ("AsyncDisk",),
+    "scsiusb.disk.disk": ("Disk",),
     "scsiusb.errors": (
         "AbortedCommand",
         "AccessDenied",
@@ -106,11 +107,11 @@ _EXPORTS = {
         "UnsupportedOpcode",
     ),
     "scsiusb.scsi.command": ("Command", "opcode"),
-    "scsiusb.scsi.inquiry": ("InquiryData",),
+    "scsiusb.scsi.pages.inquiry": ("InquiryData",),
     "scsiusb.scsi.sense": ("Sense",),
     "scsiusb.scsi.retry": ("RetryPolicy",),
     "scsiusb.scsi.unit": ("LogicalUnit",),
-    "scsiusb.together": ("Part", "Together"),
+    "scsiusb.disk.multi_read": ("Chunk", "read_many"),
     "scsiusb.transport.base": ("Direction",),
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }

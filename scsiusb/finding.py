@@ -33,6 +33,6 @@ def select(found: list[InterfaceInfo], words: str | None) -> InterfaceInfo:
 
 def real_usb() -> Backend:
     """libusb, which is loaded only when it is needed. Raises ScsiUsbError where it cannot be had."""
-    from scsiusb.usb.libusb import libusb
+    from scsiusb.usb.libusb.backend import libusb
 
     return libusb()

@@ -16,7 +16,7 @@ from dataclasses import field
 from types import FrameType
 from typing import Final
 
-from scsiusb.values import dataclass
+from scsiusb.base.dataclass import dataclass
 
 TRACE_VARIABLE: Final = "SCSIUSB_TRACE"
 TRACE_WORD: Final = "ledger"

@@ -28,7 +28,7 @@ def empty_ledger() -> Iterator[None]:
 @pytest.fixture
 def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The user's quirks: no variable is set, and the file is one of the test's."""
-    from scsiusb.usb import quirks_user
+    from scsiusb.quirks import user as quirks_user
 
     path = tmp_path / "quirks"
     monkeypatch.delenv(quirks_user.VARIABLE, raising=False)

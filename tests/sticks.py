@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.manager.client import Client
+from scsiusb.manager.process import PROCESS
+from scsiusb.quirks.lookup import tabled
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
@@ -54,7 +57,7 @@ class MeddledHandle(VirtualHandle):
 
     wire: Wire
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> Answer:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> Answer:
         wire = self.wire
         if not endpoint & ENDPOINT_IN and len(buffer) == CBW_LENGTH and bytes(buffer[:4]) == b"USBC":
             wire.tag = int.from_bytes(buffer[4:8], "little")
@@ -63,7 +66,7 @@ class MeddledHandle(VirtualHandle):
         else:
             wire.log.append("in" if endpoint & ENDPOINT_IN else "out")
         answer = wire.meddle(wire, endpoint, buffer) if wire.meddle else None
-        return super().bulk(endpoint, buffer, timeout) if answer is None else answer
+        return super().bulk(endpoint, buffer, timeout_ms) if answer is None else answer
 
     def clear_halt(self, endpoint: int) -> None:
         self._note("clear in" if endpoint & ENDPOINT_IN else "clear out")
@@ -73,13 +76,17 @@ class MeddledHandle(VirtualHandle):
         self._note("port reset")
         super().reset()
 
-    def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int) -> None:
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
         self._note(f"request {request:02x}")
-        super().control_out(request_type, request, value, index, data, timeout)
+        super().control_out(request_type, request, value, index, data, timeout_ms)
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
         self._note(f"request {request:02x}")
-        return super().control_in(request_type, request, value, index, length, timeout)
+        return super().control_in(request_type, request, value, index, length, timeout_ms)
 
     def _note(self, name: str) -> None:
         self.wire.log.append(name)
@@ -111,7 +118,14 @@ def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick
 
 
 def transport_on(bus: Bus) -> BulkOnlyTransport:
-    return BulkOnlyTransport(Port(bus, find(bus)[0]))
+    info = find(bus)[0]
+    quirks = tabled(info.vid, info.pid, info.device.release)
+    return BulkOnlyTransport(Port(bus, info, quirks=quirks))
+
+
+def client_on(bus: Bus) -> Client:
+    """A client of the bus's first interface, without quirks; the test closes it."""
+    return PROCESS.join(bus, find(bus)[0])
 
 
 def hangs_at(opcode: int, reached: threading.Event) -> Meddle:

@@ -134,7 +134,7 @@ def test_libusb_that_cannot_be_loaded_is_an_error_of_ours(monkeypatch: pytest.Mo
     def fail(self: object) -> None:
         raise UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded")
 
-    monkeypatch.setattr("scsiusb.usb.libusb.LibusbBackend.__init__", fail)
+    monkeypatch.setattr("scsiusb.usb.libusb.backend.LibusbBackend.__init__", fail)
     with pytest.raises(scsiusb.DeviceUnsupported, match="libusb cannot be loaded"):
         scsiusb.devices()
 

@@ -42,7 +42,7 @@ def test_many_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     bad.faults.add("sense=3/11/00,lba=5000,times=always")
     bus = Bus(good, bad)
     named = {"devices": lambda: find(bus), "open": lambda address: scsiusb.open_on(bus, address)}
-    names = {"scsiusb": SimpleNamespace(**named, Together=scsiusb.Together)}
+    names = {"scsiusb": SimpleNamespace(**named, read_many=scsiusb.read_many)}
     exec(compile(STICKS[2], "README.md", "exec"), names)
     assert [path.stat().st_size for path in sorted(tmp_path.iterdir())] == [16384 * 512, 5000 * 512]
     out = capsys.readouterr().out

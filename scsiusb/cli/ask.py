@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scsiusb.cli.device import name_of
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.output import counted, naming, say, size_text
-from scsiusb.cli.session import name_of
 
 if TYPE_CHECKING:
-    from scsiusb.disk import Disk
+    from scsiusb.disk.disk import Disk
 
 
 def somebody_is_there() -> bool:

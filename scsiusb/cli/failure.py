@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import click
 
+from scsiusb.base.text import printable
 from scsiusb.cli import status
 from scsiusb.errors import ScsiUsbError
-from scsiusb.text import printable
 
 LOOK_CLOSER: Final = "run it again with -vv to see more"
 NO_ROOM: Final = "free some space, or write somewhere else"

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import field, replace
 from typing import Final
 
-from scsiusb.conformance.bench import Area, Bench, DeviceDead, MediumChanged, NotPutBack
-from scsiusb.conformance.check import Check, Result, Severity, Unsuited, Verdict, Violation
+from scsiusb.base.dataclass import dataclass
+from scsiusb.conformance.device_under_test import Area, DeviceDead, DeviceUnderTest, MediumChanged, NotPutBack
 from scsiusb.conformance.exchange import Exchange
-from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
-from scsiusb.manager.client import Client
-from scsiusb.values import dataclass
+from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, Verdict, Violation
+from scsiusb.errors import DeviceClosed, DeviceGone, DeviceUnsupported, TransportError
+from scsiusb.transport.base import Transport
 
 TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
 VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}
@@ -42,7 +42,7 @@ class Report:
 
 
 def run(
-    client: Client,
+    transport: Transport,
     lun: int,
     checks: Iterable[Check],
     *,
@@ -58,66 +58,66 @@ def run(
         tell(result)
 
     try:
-        with client.probing() as port:
+        with transport.probing() as port:
             exchange = Exchange(port, lun, timeout)
             report.latencies = exchange.latencies
-            bench = Bench(exchange, client.max_lun, area)
-            bench.prepare()
+            device = DeviceUnderTest(exchange, transport.max_lun, area)
+            device.prepare()
             for check in checks:
-                _make(bench, check, keep)
+                _make(device, check, keep)
     except DeviceGone as error:
         report.ended = f"the device has gone: {error.what}"
     except (DeviceDead, MediumChanged, NotPutBack) as error:
         report.ended = str(error)
-    except DeviceClosed:
+    except (DeviceClosed, DeviceUnsupported):
         raise
     except TransportError as error:
         report.ended = f"the device could not be recovered: {error.what}"
     return report
 
 
-def _make(bench: Bench, check: Check, keep: Callable[[Result], None]) -> None:
-    bench.exchange.begin()
+def _make(device: DeviceUnderTest, check: Check, keep: Callable[[Result], None]) -> None:
+    device.exchange.begin()
     began = time.monotonic()
     try:
-        result = _judged(bench, check)
+        result = _judged(device, check)
     except DeviceGone as error:
-        keep(_result(bench, check, Verdict.FAIL, f"the device left the bus: {error.what}", began))
+        keep(_result(device, check, Verdict.FAIL, f"the device left the bus: {error.what}", began))
         raise
     except MediumChanged as error:
-        keep(_result(bench, check, Verdict.SKIP, str(error), began))
+        keep(_result(device, check, Verdict.SKIP, str(error), began))
         raise
     except NotPutBack as error:
-        keep(_result(bench, check, Verdict.FAIL, str(error), began))
+        keep(_result(device, check, Verdict.FAIL, str(error), began))
         raise
-    result = replace(result, evidence=tuple(bench.exchange.evidence), seconds=time.monotonic() - began)
+    result = replace(result, evidence=tuple(device.exchange.evidence), seconds=time.monotonic() - began)
     try:
-        trouble = bench.revive()
+        trouble = device.revive()
     except (DeviceDead, TransportError) as error:
         keep(_worse(result, f"afterwards the device was dead: {error}"))
         raise
     keep(_worse(result, trouble) if trouble else result)
 
 
-def _judged(bench: Bench, check: Check) -> Result:
-    if check.needs_medium and not bench.is_ready:
+def _judged(device: DeviceUnderTest, check: Check) -> Result:
+    if check.needs_medium and not device.is_ready:
         return Result(check, Verdict.SKIP, "the unit is not ready: is there a medium?")
-    if check.destructive and bench.area is None:
+    if check.destructive and device.area is None:
         return Result(check, Verdict.SKIP, "it may write, and no range of blocks was named for that")
     try:
-        return Result(check, Verdict.PASS, check.function(bench))
-    except Unsuited as reason:
+        return Result(check, Verdict.PASS, check.function(device))
+    except NotApplicable as reason:
         return Result(check, Verdict.SKIP, str(reason))
     except Violation as violation:
         return Result(check, VERDICTS[check.severity], str(violation))
     except (DeviceGone, DeviceClosed):
         raise
     except TransportError as error:
-        return Result(check, VERDICTS[check.severity], f"{error.what}; right would be an answer")
+        return Result(check, VERDICTS[check.severity], f"{error.what}; expected an answer")
 
 
-def _result(bench: Bench, check: Check, verdict: Verdict, detail: str, began: float) -> Result:
-    return Result(check, verdict, detail, tuple(bench.exchange.evidence), time.monotonic() - began)
+def _result(device: DeviceUnderTest, check: Check, verdict: Verdict, detail: str, began: float) -> Result:
+    return Result(check, verdict, detail, tuple(device.exchange.evidence), time.monotonic() - began)
 
 
 def _worse(result: Result, trouble: str) -> Result:

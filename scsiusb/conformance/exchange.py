@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from scsiusb.conformance.check import Violation
+from scsiusb.base.dataclass import dataclass
+from scsiusb.conformance.outcome import Violation
 from scsiusb.errors import TransportError
 from scsiusb.transport.base import FAILED, GOOD, Direction
-from scsiusb.transport.formats import (
+from scsiusb.transport.bot.formats import (
     CBW_CODEC,
     CLASS_INTERFACE_OUT,
     CSW_CODEC,
@@ -23,7 +24,6 @@ from scsiusb.transport.formats import (
 )
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
-from scsiusb.values import dataclass
 
 CONTROL_TIMEOUT: Final = 5.0  # USB 2.0 9.2.6.1
 MOST_SHOWN: Final = 64  # bytes of one transfer in the evidence
@@ -69,7 +69,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ExchangeResult:
     """How an exchange ended, as far as it came."""
 
     asked: str
@@ -130,14 +130,14 @@ class Ended:
         stalled = "STALL, then " if self.stalls else ""
         return f"{stalled}status {self.status}, residue {self.residue}"
 
-    def wrong(self, right: str) -> Violation:
-        return Violation(self.asked, self.words, right)
+    def wrong(self, expected: str) -> Violation:
+        return Violation(self.asked, self.words, expected)
 
-    def require(self, is_right: bool, right: str) -> None:
+    def require(self, is_right: bool, expected: str) -> None:
         if not is_right:
-            raise self.wrong(right)
+            raise self.wrong(expected)
 
-    def require_csw(self) -> Ended:
+    def require_csw(self) -> ExchangeResult:
         """Demands that the exchange came to its end; what the CSW says is another question."""
         self.require(self.cbw is Code.OK, "that the device takes the CBW (BOT 5.3.1)")
         self.require(not self.csw_in_data, "data or a STALL before the CSW (BOT 5.3.2)")
@@ -168,7 +168,7 @@ class Exchange:
         self.lun = lun
         self.timeout = timeout
         self.latencies: dict[str, list[float]] = {}
-        self.last: Ended | None = None  # of the commands; none behind a CBW sent by hand
+        self.last: ExchangeResult | None = None  # of the commands; none behind a CBW sent by hand
         self._tag = FIRST_TAG
         self.begin()
 
@@ -202,7 +202,7 @@ class Exchange:
 
     @contextmanager
     def _lent(self, size: int) -> Iterator[memoryview]:
-        with self.port.buffer(max(size, 1)) as whole, whole[:size] as buffer:
+        with self.port.memory.lend(max(size, 1)) as whole, whole[:size] as buffer:
             yield buffer
 
     def _checked(self, ended: tuple[Code, int]) -> tuple[Code, int]:
@@ -290,7 +290,7 @@ class Exchange:
         direction: Direction | None = None,
         payload: bytes | None = None,
         **fields: int | None,
-    ) -> Ended:
+    ) -> ExchangeResult:
         """Runs a command whose CBW announces `length` bytes in `direction`, whatever the command means to move."""
         direction = request.direction if direction is None else direction
         if payload is not None:
@@ -299,7 +299,7 @@ class Exchange:
         packet = self.cbw(request, length, direction, **fields)
         began = time.monotonic()
         code, _ = self.send(packet, "cbw")
-        ended = Ended(_asked(request, length, direction), int.from_bytes(packet[4:8], "little"), length, code)
+        ended = ExchangeResult(_asked(request, length, direction), int.from_bytes(packet[4:8], "little"), length, code)
         if code is Code.OK:
             ended = self._data(ended, direction, bytes(length) if payload is None else payload)
         seconds = time.monotonic() - began
@@ -308,7 +308,7 @@ class Exchange:
         self.last = replace(ended, seconds=seconds)
         return self.last
 
-    def _data(self, ended: Ended, direction: Direction, payload: bytes) -> Ended:
+    def _data(self, ended: ExchangeResult, direction: Direction, payload: bytes) -> ExchangeResult:
         code, data, moved = Code.OK, b"", 0
         if ended.length and direction is Direction.IN:
             code, data = self.receive(ended.length)
@@ -326,7 +326,7 @@ class Exchange:
             return replace(ended, csw_code=code)
         return self.status(ended)
 
-    def status(self, ended: Ended) -> Ended:
+    def status(self, ended: ExchangeResult) -> ExchangeResult:
         """Reads the CSW, again after a STALL (BOT 5.3.3) or an empty packet."""
         packet = self.port.bulk_in.max_packet_size
         size = -(-CSW_CODEC.length // packet) * packet

@@ -7,7 +7,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Final
 
-from scsiusb.conformance import (
+from scsiusb.conformance.checks import (
     blocks,
     cases,
     descriptors,
@@ -19,7 +19,7 @@ from scsiusb.conformance import (
     wrappers,
     writing,
 )
-from scsiusb.conformance.check import Check
+from scsiusb.conformance.outcome import Check
 
 GROUPS: Final[Mapping[str, Sequence[Check]]] = MappingProxyType(
     {

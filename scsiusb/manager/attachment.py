@@ -8,18 +8,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
+from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
-from scsiusb.releases import Releases
-from scsiusb.transport.bot import BulkOnlyTransport
+from scsiusb.quirks.model import Quirk, Quirks
+from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.port import Port
-from scsiusb.usb.quirks import Quirk, Quirks
+from scsiusb.usb.port import NO_QUIRKS, Port
 
 if TYPE_CHECKING:
-    from scsiusb.manager.lease import Lease
-    from scsiusb.manager.warden import Warden
+    from scsiusb.leases.lease import Lease
+    from scsiusb.leases.warden import Warden
 
 
 BOGUS_RESIDUE: Final = "all data came beside a residue"
@@ -48,7 +48,7 @@ class Owner(Protocol):
 class Attachment:
     """Refers to its clients weakly and is referred to by them: the last reference to a client frees it."""
 
-    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks | None = None) -> None:
+    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks = NO_QUIRKS) -> None:
         self.backend = backend
         self.info = info
         self.quirks = quirks
@@ -71,7 +71,7 @@ class Attachment:
 
     def has(self, quirks: Quirks) -> bool:
         """Are these its quirks, but for what was learned?"""
-        return self.quirks is not None and self.quirks.unlearned() == quirks.unlearned()
+        return self.quirks.unlearned() == quirks.unlearned()
 
     @property
     def key(self) -> tuple[object, int, int, int]:
@@ -149,7 +149,7 @@ class Attachment:
             self._is_ended = True
             for client in reversed(self._clients()):
                 client.lose()
-                after.callback(client.tell_gone)
+                after.callback(client.notify_gone)
             after.callback(self._owner.tidy)
             self._give_back()
 
@@ -159,7 +159,7 @@ class Attachment:
             client.close()
         self.give_back_unused()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: nothing here is ours, and a lock may be held by a thread that is not here."""
         self._is_over = True
         self._lock = threading.RLock()
@@ -167,10 +167,10 @@ class Attachment:
         for client in self._clients():
             client.disown()
         if self._transport is not None:
-            self._transport.abandon()
+            self._transport.after_fork()
         if self._lease is not None:
-            self._lease.abandon()
-        self.backend.abandon(self.info.device)
+            self._lease.after_fork()
+        self.backend.after_fork(self.info.device)
 
     def _clients(self) -> list[Client]:
         """From a copy made in one step: others come and leave meanwhile."""
@@ -183,9 +183,9 @@ class Attachment:
         self._transport = BulkOnlyTransport(port, self._lease.note_command if self._lease else None, self._releases)
 
     def _take_lease(self) -> None:
-        from scsiusb.manager.lease import Lease
-        from scsiusb.manager.record import record_of
-        from scsiusb.manager.recovery import recover
+        from scsiusb.leases.lease import Lease
+        from scsiusb.leases.orphans import recover
+        from scsiusb.leases.record import record_of
 
         recover()
         releases, warden = self._releases, self._owner.warden

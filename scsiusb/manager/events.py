@@ -11,9 +11,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import EventsLost
 from scsiusb.usb.interface import InterfaceInfo, matches
-from scsiusb.values import dataclass
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,7 +83,7 @@ class Events:
             self._is_closed = True
             self._wake()
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child: the lock may be held by a thread that is not here."""
         self._changed = threading.Condition()
         self._pending.clear()

@@ -16,14 +16,15 @@ from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, ScsiUsbError
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
-from scsiusb.manager.memory import Memory
+from scsiusb.manager.learned import LearnedQuirks
 from scsiusb.manager.watcher import Watcher
+from scsiusb.quirks.lookup import tabled
+from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.quirks import Quirks
 
 if TYPE_CHECKING:
-    from scsiusb.manager.warden import Warden
+    from scsiusb.leases.warden import Warden
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Closable(Protocol):
 
     def close(self) -> None: ...
 
-    def abandon(self) -> None: ...
+    def after_fork(self) -> None: ...
 
 
 class Process:
@@ -43,7 +44,7 @@ class Process:
         self._lock = threading.RLock()
         self._attachments: dict[tuple[object, int, int, int], Attachment] = {}
         self._watchers: dict[Hashable, Watcher] = {}
-        self._memory = Memory()
+        self._learned = LearnedQuirks()
         self._open: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._warden: Warden | None = None
         self._is_prepared = False
@@ -66,6 +67,9 @@ class Process:
         is DeviceBusy. Raises as `Port` does.
         """
         self.prepare()
+        if quirks is None:
+            device = info.device
+            quirks = tabled(device.vid, device.pid, device.release)
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
@@ -91,17 +95,17 @@ class Process:
             self._open.add(thing)
 
     def _attachment(
-        self, backend: Backend, info: InterfaceInfo, quirks: Quirks | None, alone: bool, insisting: bool
+        self, backend: Backend, info: InterfaceInfo, quirks: Quirks, alone: bool, insisting: bool
     ) -> Attachment:
         new = Attachment(backend, info, self, quirks)
         with self._lock:
             held = self._attachments.get(new.key)
             if held is None:
-                new.quirks = self._memory.recall(new, quirks)
+                new.quirks = self._learned.recall(new, quirks)
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
-        if insisting and quirks is not None and not held.has(quirks):
+        if insisting and not held.has(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
         if alone:
             raise DeviceBusy(f"this process has {info} open already", "close it first; a trace begins with the opening")
@@ -112,7 +116,7 @@ class Process:
     @property
     def warden(self) -> Warden:
         """Made when it is first needed: a device of this process's own needs none."""
-        from scsiusb.manager.warden import Warden
+        from scsiusb.leases.warden import Warden
 
         with self._lock:
             if self._warden is None:
@@ -125,7 +129,7 @@ class Process:
             self._attachments.pop(attachment.key, None)
 
     def remember(self, attachment: Attachment, quirks: Quirks) -> None:
-        self._memory.keep(attachment, quirks)
+        self._learned.keep(attachment, quirks)
 
     def tidy(self) -> None:
         """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
@@ -165,7 +169,7 @@ class Process:
         attachments = list(self._attachments.values())  # first: one that came later may not be among the devices
         held = [each for each in attachments if each.backend.identity == backend.identity]
         present = {(device.bus, device.number) for device in backend.devices()}
-        self._memory.forget(backend, present)
+        self._learned.forget(backend, present)
         with ExitStack() as stack:  # one that fails keeps no other from its end
             for attachment in held:
                 if attachment.is_deserted:
@@ -184,7 +188,7 @@ class Process:
             self._is_prepared = True
         atexit.register(self._close)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._abandon)
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _close(self) -> None:
         """At exit: gives back what the program did not, and goes on after Ctrl-C."""
@@ -197,16 +201,16 @@ class Process:
             for thing in things:
                 stack.callback(_quietly, thing)
 
-    def _abandon(self) -> None:
+    def _after_fork(self) -> None:
         """In a fork's child: all of it is the parent's. Locks may be held by threads that are not here."""
         self._lock = threading.RLock()
         ledger.forget()
         with ExitStack() as stack:
             warden, self._warden = self._warden, None
             if warden is not None:
-                stack.callback(warden.abandon)
+                stack.callback(warden.after_fork)
             for thing in (*self._open, *self._watchers.values(), *self._attachments.values()):
-                stack.callback(thing.abandon)
+                stack.callback(thing.after_fork)
             self._attachments.clear()
             self._watchers.clear()
 

@@ -15,13 +15,13 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Final
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceClosed
 from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_meant
 from scsiusb.manager.watcher import Watcher
 from scsiusb.usb.backend import Backend, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo, interfaces_of
 from scsiusb.usb.translate import translate
-from scsiusb.values import dataclass
 
 SETTLING: Final = 1.0  # seconds that a device may take to be configured and to get its driver
 LOOK_AGAIN: Final = 0.03
@@ -70,7 +70,7 @@ class Registry:
         self._is_foreign = False
         self._watcher = Watcher(backend, self._turn, "scsiusb manager")
         try:
-            self._update(patience=0)
+            self._update(retry_state=0)
             self._watcher.start()
         except BaseException:
             self._watcher.close()
@@ -118,13 +118,13 @@ class Registry:
             for reader in readers:
                 stack.callback(reader.close)
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, where iterations end."""
         self._lock = threading.RLock()
         self._is_closed = self._is_foreign = True
         for reader in tuple(self._readers):
-            reader.abandon()
-        self._watcher.abandon()
+            reader.after_fork()
+        self._watcher.after_fork()
 
     def _check(self) -> None:
         if self._is_foreign:
@@ -150,12 +150,12 @@ class Registry:
             subscription, event = self._calls.popleft()
             subscription.call(event)
 
-    def _update(self, patience: float) -> None:
+    def _update(self, retry_state: float) -> None:
         """Compares the bus with what is known; who left is told before who came."""
         try:
             devices = {(device.bus, device.number): device for device in self._backend.devices()}
             new = sorted(devices.keys() - self._attached.keys())
-            come = {place: self._settled(devices[place], patience) for place in new}
+            come = {place: self._settled(devices[place], retry_state) for place in new}
         except UsbError as error:
             raise translate(error, "looking for devices") from error
         with self._lock:
@@ -166,14 +166,14 @@ class Registry:
                     self._settling.pop(place, None)
                     self._attached[place] = [self._attach(info) for info in infos]
 
-    def _settled(self, device: Device, patience: float) -> list[InterfaceInfo] | None:
+    def _settled(self, device: Device, retry_state: float) -> list[InterfaceInfo] | None:
         """Its mass-storage interfaces; None while the kernel is still busy with the plugging-in."""
         infos = interfaces_of(self._backend, device)
         waits_for_driver = self._backend.is_shared and ON_LINUX and any(info.driver is None for info in infos)
         if device.configuration and not waits_for_driver:
             return infos
         since = self._settling.setdefault((device.bus, device.number), time.monotonic())
-        return None if time.monotonic() - since < patience else infos
+        return None if time.monotonic() - since < retry_state else infos
 
     def _drop(self, places: Set[tuple[int, int]]) -> None:
         gone = [event for place in places for event in self._attached.pop(place)]

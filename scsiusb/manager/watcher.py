@@ -74,7 +74,7 @@ class Watcher:
             self._close()
             raise
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a fork's child, which has no such thread."""
         self._ending = threading.RLock()
         self._joining = threading.RLock()

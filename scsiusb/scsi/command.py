@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from construct import BitsInteger, Const, Construct, Renamed
 
+from scsiusb.base.packing import BitPacker
 from scsiusb.transport.base import Direction
-from scsiusb.wire import BitPacker
 
 R = TypeVar("R")
 

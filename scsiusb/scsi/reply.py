@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TypeVar
 
 from construct import Construct, ConstructError
 
+from scsiusb.base.text import printable
 from scsiusb.errors import MalformedReply
-from scsiusb.text import printable
 
 R = TypeVar("R", bound="Reply")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
     CheckCondition,
@@ -16,11 +17,10 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
-from scsiusb.scsi.block import SynchronizeCache10
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands.sbc import SynchronizeCache10
 from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
 from scsiusb.transport.base import Direction
-from scsiusb.values import dataclass
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ NO_RETRY: Final = RetryPolicy(unit_attentions=0, becoming_ready=0, failures=0)
 NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
-class Patience(Generic[R]):
+class RetryState(Generic[R]):
     """Counts one command's repetitions against the policy."""
 
     def __init__(

@@ -19,9 +19,9 @@ from construct import (
 )
 
 from scsiusb import errors
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import CheckCondition
 from scsiusb.scsi.reply import parse
-from scsiusb.values import dataclass
 
 KEYS: Final = (  # SPC-4 table 53
     "No sense",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
     CheckCondition,
@@ -18,7 +19,9 @@ from scsiusb.errors import (
     NotReady,
     TransportError,
 )
-from scsiusb.scsi.block import (
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands.sbc import (
     TOO_LARGE_FOR_10,
     Capacity,
     ReadCapacity10,
@@ -26,10 +29,7 @@ from scsiusb.scsi.block import (
     StartStopUnit,
     SynchronizeCache10,
 )
-from scsiusb.scsi.command import Command
-from scsiusb.scsi.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
-from scsiusb.scsi.mode import ModeParameters
-from scsiusb.scsi.primary import (
+from scsiusb.scsi.commands.spc import (
     SENSE_LENGTH,
     VPD_LENGTH,
     Inquiry,
@@ -38,12 +38,12 @@ from scsiusb.scsi.primary import (
     RequestSense,
     TestUnitReady,
 )
-from scsiusb.scsi.retry import USUAL, Patience, RetryPolicy
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.pages.mode import ModeParameters
+from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
+from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
-from scsiusb.scsi.vpd import AnyPage, page_length, parse_page
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Transport
-from scsiusb.usb.quirks import Quirk
-from scsiusb.values import dataclass
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
@@ -52,7 +52,7 @@ USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
 NOT_SENT: Final = Completion(FAILED, 0, 0)
-Attempt = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
+CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class LogicalUnit:
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
         self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+        self._port_resets = transport.resets
 
     @property
     def medium_changes(self) -> int:
@@ -89,20 +90,20 @@ class LogicalUnit:
     @property
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
-        return self._attentions.resets + self.transport.resets
+        return self._attentions.resets + self._port_resets.count
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
 
         Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
         """
-        command = self._bearable(command)
-        with self.transport.buffer(max(command.length, 1)) as whole, whole[: command.length] as buffer:
+        command = self._within_quirks(command)
+        with self.transport.memory.lend(max(command.length, 1)) as whole, whole[: command.length] as buffer:
             if command.direction is Direction.OUT:
                 _fill(buffer, command)
             is_last = not command.repeatable
             while True:
-                received = self.transfer(self.patience(command, retry=retry, timeout=timeout), buffer)
+                received = self.transfer(self.retry_state(command, retry=retry, timeout=timeout), buffer)
                 try:
                     reply = command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
                 except MalformedReply as error:
@@ -115,7 +116,7 @@ class LogicalUnit:
                     self._note(reply)
                 return reply
 
-    def patience(
+    def retry_state(
         self,
         command: Command[R],
         *,
@@ -123,30 +124,30 @@ class LogicalUnit:
         timeout: float | None = None,
         confirm: Callable[[], None] | None = None,
         began: float | None = None,
-    ) -> Patience[R]:
+    ) -> RetryState[R]:
         """With a command that is sent now, or was at `began`.
 
         `confirm` lets one that may be carried out twice only on the same device, such as a write, be sent again: it is
         called before, and raises where the device may be another one.
         """
-        return Patience(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
+        return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
     def transfer(
         self,
-        patience: Patience[R],
+        retry_state: RetryState[R],
         buffer: memoryview,
         *,
         changes: int | None = None,
-        first: Callable[[], Attempt] | None = None,
+        first: Callable[[], CommandResult] | None = None,
     ) -> int:
         """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
 
         `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
         `first` gives what its first sending came to, or raises, where that was done elsewhere.
         """
-        command = patience.command
-        timeout = patience.timeout or command.timeout
-        attempt = partial(self.attempt, command.cdb(), command.direction, buffer, timeout, changes, patience)
+        command = retry_state.command
+        timeout = retry_state.timeout or command.timeout
+        attempt = partial(self.attempt, command.cdb(), command.direction, buffer, timeout, changes, retry_state)
         while True:
             try:
                 sending, first = first or attempt, None
@@ -154,7 +155,7 @@ class LogicalUnit:
                 if sense is None:
                     return self._processed(command, completion, buffer)
             except TransportError as failure:
-                if not patience.may_repeat(failure):
+                if not retry_state.may_repeat(failure):
                     raise
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
@@ -163,10 +164,10 @@ class LogicalUnit:
             try:
                 raise error_for(sense, str(command))
             except CheckCondition as error:
-                if not patience.allows(error):
+                if not retry_state.allows(error):
                     raise
                 log.info("LUN %d: %s; trying again", self.lun, error.what)
-            patience.confirm()
+            retry_state.confirm()
 
     def attempt(
         self,
@@ -175,20 +176,20 @@ class LogicalUnit:
         buffer: memoryview,
         timeout: float,
         changes: int | None = None,
-        patience: Patience[Any] | None = None,
-    ) -> Attempt:
+        retry_state: RetryState[Any] | None = None,
+    ) -> CommandResult:
         """Sends a command once. Raises TransportError. `changes`: as in `transfer`, but that it is told as a sense."""
         transport = self.transport
         with transport.hold():  # another thread's command would take the sense away
             if changes is not None and changes != self._attentions.medium_changes:
                 return NOT_SENT, MEDIUM_CHANGED
             completion = transport.execute(self.lun, cdb, direction, buffer, timeout)
-            return completion, None if completion[0] == GOOD else self.why(patience)
+            return completion, None if completion[0] == GOOD else self.fetch_sense(retry_state)
 
-    def why(self, patience: Patience[Any] | None = None) -> Sense:
+    def fetch_sense(self, retry_state: RetryState[Any] | None = None) -> Sense:
         """The command failed: its sense. Lost on the way, it may have been a change or a reset, told only once."""
-        timeout = self.timeout if patience is None else patience.timeout
-        is_worn = not self.retry.unit_attentions if patience is None else patience.is_worn
+        timeout = self.timeout if retry_state is None else retry_state.timeout
+        is_worn = not self.retry.unit_attentions if retry_state is None else retry_state.is_worn
         try:
             sense = self.auto_sense(timeout)
             if sense.is_unit_not_supported and is_worn:
@@ -262,7 +263,7 @@ class LogicalUnit:
             capacity = replace(capacity, block_size=USUAL_BLOCK)
         if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
-        return _believed(capacity, self.transport.quirks)
+        return _corrected_capacity(capacity, self.transport.quirks)
 
     def _claimed_capacity(self, retry: RetryPolicy | None) -> Capacity:
         quirks = self.transport.quirks
@@ -297,7 +298,7 @@ class LogicalUnit:
         quirks = self.transport.quirks
         return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
 
-    def _bearable(self, command: Command[R]) -> Command[R]:
+    def _within_quirks(self, command: Command[R]) -> Command[R]:
         """The command, or as much of it as the device bears."""
         if not isinstance(command, RequestSense) or Quirk.BAD_SENSE not in self.transport.quirks:
             return command
@@ -318,7 +319,7 @@ class LogicalUnit:
         """
         if Quirk.NO_INQUIRY in self.transport.quirks:
             return sense
-        from scsiusb.scsi.multimedia import GetMediaEvent
+        from scsiusb.scsi.commands.mmc import GetMediaEvent
 
         try:
             if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:
@@ -330,7 +331,7 @@ class LogicalUnit:
 
     def _reply_of(self, command: Command[R], timeout: float | None) -> R:
         """Runs a command once and without asking for any sense: an error stands for all that it could say."""
-        with self.transport.buffer(command.length) as buffer:
+        with self.transport.memory.lend(command.length) as buffer:
             completion = self.transport.execute(
                 self.lun, command.cdb(), command.direction, buffer, timeout or command.timeout
             )
@@ -344,12 +345,12 @@ def _repeatable(error: TransportError) -> TransportError:
     return error
 
 
-def raise_last(errors: list[TransportError]) -> Attempt:
+def raise_last(errors: list[TransportError]) -> CommandResult:
     """An attempt that ended so. Nothing else may keep the error: a cycle would keep all of its traceback's frames."""
     raise errors.pop()
 
 
-def _believed(capacity: Capacity, quirks: Quirk) -> Capacity:
+def _corrected_capacity(capacity: Capacity, quirks: Quirk) -> Capacity:
     """Without the block that some devices count too many, in place of the last block's address."""
     is_guess = Quirk.CAPACITY_HEURISTICS in quirks and Quirk.CAPACITY_OK not in quirks
     if capacity.last_lba and (Quirk.FIX_CAPACITY in quirks or (is_guess and capacity.blocks % 2)):

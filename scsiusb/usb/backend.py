@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
-from scsiusb.values import dataclass
+from scsiusb.base.dataclass import dataclass
 
 ENDPOINT_IN = 0x80  # bEndpointAddress bit 7 (USB 2.0 table 9-13)
 TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0
@@ -125,7 +125,7 @@ def chain(
     raise ValueError("a chain of no steps")
 
 
-class Overlap(Protocol):
+class AsyncTransfers(Protocol):
     """Bulk transfers of a handle that one thread looks after together with those of other handles.
 
     Buffers stay where they are until their transfer has ended. Only for who keeps other transfers of the handle out.
@@ -154,7 +154,7 @@ class Handle(Protocol):
     """
 
     @property
-    def overlap(self) -> Overlap | None:
+    def async_transfers(self) -> AsyncTransfers | None:
         """None where the platform, or the kind of handle, has only `bulk`."""
 
     def claim(self, interface: int) -> None: ...
@@ -171,14 +171,16 @@ class Handle(Protocol):
         NOT_FOUND: the device came back as another one, and this handle is dead.
         """
 
-    def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: int) -> bytes:
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
         """A control request with data-in; returns the bytes that came, at most `length`."""
 
     def control_out(
-        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: int
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
     ) -> None: ...
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """Moves bytes between `buffer` (writable, contiguous bytes) and the endpoint, in the endpoint's direction.
 
         Returns what it came to and how many bytes were moved: the count is true whatever the code is.
@@ -194,7 +196,7 @@ class Handle(Protocol):
     def interrupt(self, on: bool) -> None:
         """True: bulk transfers under way, and those begun later, end with INTERRUPTED at once. False: no longer."""
 
-    def fitting(self, size: int) -> int:
+    def limit_transfer_size(self, size: int) -> int:
         """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
 
     def allocate(self, size: int) -> memoryview:
@@ -250,7 +252,7 @@ class Backend(Protocol):
     def watch(self) -> Hotplug:
         """Begins to watch; what changes from here on is noticed."""
 
-    def abandon(self, device: Device) -> None:
+    def after_fork(self, device: Device) -> None:
         """In a fork's child: drops the copies of whatever handles of the device the parent has; those stay open."""
 
     def close(self) -> None: ...

@@ -8,10 +8,10 @@ from dataclasses import field
 from itertools import groupby
 from typing import Final
 
-from scsiusb.text import printable
+from scsiusb.base.dataclass import dataclass
+from scsiusb.base.text import printable
 from scsiusb.usb.backend import Backend, Device, Endpoint, Setting, Strings, UsbError
 from scsiusb.usb.translate import translate
-from scsiusb.values import dataclass
 
 MASS_STORAGE: Final = 0x08  # bInterfaceClass
 SUBCLASSES: Final = {  # bInterfaceSubClass (USB MSC overview 2)

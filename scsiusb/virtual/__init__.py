@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from scsiusb.virtual.backend import Bus
-from scsiusb.virtual.bot import DataIn, DataOut, Manners
-from scsiusb.virtual.descriptors import Identity, bot_interface, hid_interface, uas_interface
-from scsiusb.virtual.faults import KINDS, Fault
-from scsiusb.virtual.handle import VirtualHandle
-from scsiusb.virtual.media import File, Medium, Memory, Sparse
-from scsiusb.virtual.stick import Stick
-from scsiusb.virtual.unit import Unit
+from scsiusb.virtual.bus.backend import Bus
+from scsiusb.virtual.bus.handle import VirtualHandle
+from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
+from scsiusb.virtual.device.descriptors import Identity, bot_interface, hid_interface, uas_interface
+from scsiusb.virtual.device.stick import Stick
+from scsiusb.virtual.faults.faults import KINDS, Fault
+from scsiusb.virtual.target.media import File, Medium, Memory, Sparse
+from scsiusb.virtual.target.unit import Unit
 
 VirtualBackend = Bus
 
 __all__ = [
     "KINDS",
+    "BotOptions",
     "Bus",
     "DataIn",
     "DataOut",
     "Fault",
     "File",
     "Identity",
-    "Manners",
     "Medium",
     "Memory",
     "Sparse",

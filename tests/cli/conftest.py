@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from scsiusb.cli import session
+from scsiusb.cli import device as session
 from scsiusb.cli.app import run
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
 from scsiusb.opening import VIRTUAL, open_on
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo, find
@@ -21,7 +21,7 @@ from tests.sticks import MeddledBus
 
 
 @dataclass(frozen=True)
-class Ended:
+class CliResult:
     """How a command ended."""
 
     status: int
@@ -51,7 +51,7 @@ class Ended:
         return True
 
 
-Cli = Callable[..., Ended]
+Cli = Callable[..., CliResult]
 
 
 @dataclass
@@ -97,11 +97,11 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
 
 @pytest.fixture
 def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    def call(*words: object) -> Ended:
+    def call(*words: object) -> CliResult:
         capfdbinary.readouterr()
         status = run([str(word) for word in words])
         out, err = capfdbinary.readouterr()
-        return Ended(status, out, err.decode())
+        return CliResult(status, out, err.decode())
 
     return call
 
@@ -113,7 +113,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
 
-    def call(*words: object) -> Ended:
+    def call(*words: object) -> CliResult:
         with monkeypatch.context() as patch:
             for stream in (sys.stdout, sys.stderr):
                 patch.setattr(stream, "isatty", lambda: True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scsiusb.cli import ask, plot
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
 from scsiusb.virtual import Identity, Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
 from tests.sticks import stick

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.cli import blocks as blocks_module
 from scsiusb.cli import files
+from scsiusb.cli.commands import blocks as blocks_module
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
 from tests.sticks import MeddledBus, stick
@@ -386,7 +386,7 @@ def test_the_name_of_a_device_that_cannot_be_told(
 ) -> None:
     attach(stick())
     person("n\n")
-    monkeypatch.setattr("scsiusb.cli.session.devices", list)
+    monkeypatch.setattr("scsiusb.cli.device.devices", list)
     assert "the only device attached?" in screen("write", "--lba", "0", "-i", image).err
 
 

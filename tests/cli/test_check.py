@@ -8,7 +8,7 @@ import click
 import pytest
 
 from scsiusb.cli import ask
-from scsiusb.cli.check import check_command
+from scsiusb.cli.commands.check import check_command
 from scsiusb.conformance.table import CHECKS
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
@@ -45,7 +45,7 @@ def test_a_bad_stick_fails_with_what_was_asked_what_came_and_what_would_be_right
         "get-max-lun",
         "BOT 3.2: GET MAX LUN gives one byte from 0 to 15, or STALL.",
     ]
-    assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; right would be one byte from 0 to 15, or STALL"
+    assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; expected one byte from 0 to 15, or STALL"
 
 
 def test_json_has_each_check_with_its_evidence(cli: Cli, attach: Attached) -> None:
@@ -140,7 +140,7 @@ def test_the_writing_checks_ask_first_and_put_back_what_was_there(
     assert isinstance(medium, Memory)
     before = bytes(medium.data)
     asked: list[str] = []
-    monkeypatch.setattr("scsiusb.cli.check.confirm", asked.append)
+    monkeypatch.setattr("scsiusb.cli.commands.check.confirm", asked.append)
     monkeypatch.setattr(ask, "somebody_is_there", lambda: True)
     assert cli("check", "1-1", *WRITE_CHECKS).status == 0
     assert asked == ["Overwrite LBA 8 to 11 of 1-1, and put back what was there?"]

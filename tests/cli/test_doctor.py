@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from scsiusb.cli import doctor
-from scsiusb.cli.checks import Check, Machine, examine
+from scsiusb.cli.commands import doctor
+from scsiusb.cli.commands.doctor_checks import Check, Machine, examine
 from scsiusb.errors import DeviceUnsupported
-from scsiusb.manager import folders, lease
-from scsiusb.manager.lease import Seen
-from scsiusb.manager.record import Record
-from scsiusb.usb import diagnosis, linux, quirks_user, udev
+from scsiusb.leases import folders, lease
+from scsiusb.leases.lease import Seen
+from scsiusb.leases.record import Record
+from scsiusb.quirks import user as quirks_user
 from scsiusb.usb.backend import Code, Device, UsbError
-from scsiusb.usb.diagnosis import Library, Sandbox
+from scsiusb.usb.system import diagnosis, linux, udev
+from scsiusb.usb.system.diagnosis import Library, Sandbox
 from scsiusb.virtual import Bus, Stick, Unit, uas_interface
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record, seen
@@ -446,7 +447,7 @@ def test_it_looks_at_this_machine_and_changes_nothing(
     attach(stick())
     monkeypatch.setattr(attach.bus, "close", lambda: None)
     monkeypatch.setattr(doctor, "libusb", lambda: attach.bus)
-    monkeypatch.setattr("scsiusb.manager.recovery.recover", lambda *_: pytest.fail("recovered"))
+    monkeypatch.setattr("scsiusb.leases.orphans.recover", lambda *_: pytest.fail("recovered"))
     ended = cli("doctor", "--json")
     assert ended.status in (0, 99)
     assert all(row.keys() == {"check", "ok", "detail", "remedy"} for row in ended.json)

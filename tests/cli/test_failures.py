@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
-from scsiusb.cli import failure, process, session
+from scsiusb.cli import device as session
+from scsiusb.cli import failure, process
 from scsiusb.cli.failure import failure_of
 from scsiusb.errors import CheckCondition
 from scsiusb.usb.backend import ENDPOINT_IN, Code

@@ -81,7 +81,7 @@ def test_completing_goes_on_where_devices_cannot_be_listed(cli: Cli, monkeypatch
     def denied() -> None:
         raise AccessDenied("no")
 
-    monkeypatch.setattr("scsiusb.cli.session.devices", denied)
+    monkeypatch.setattr("scsiusb.cli.device.devices", denied)
     monkeypatch.setenv("_SCSIUSB_COMPLETE", "fish_complete")
     monkeypatch.setenv("COMP_WORDS", "scsiusb inquiry ")
     monkeypatch.setenv("COMP_CWORD", "")
@@ -89,7 +89,7 @@ def test_completing_goes_on_where_devices_cannot_be_listed(cli: Cli, monkeypatch
 
 
 def test_no_shell_of_that_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scsiusb.cli.completion.get_completion_class", lambda shell: None)
+    monkeypatch.setattr("scsiusb.cli.commands.completion.get_completion_class", lambda shell: None)
     assert cli("completion", "bash").failed(1, "bash")
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Stick, Unit, bot_interface, uas_interface
-from scsiusb.virtual.sense import Sense
-from scsiusb.virtual.task import Task
+from scsiusb.virtual.target.sense import Sense
+from scsiusb.virtual.target.task import Task
 from tests.cli.conftest import Attached, Cli
 from tests.sticks import Answer, Wire, stick
 
@@ -184,7 +184,7 @@ def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:
 def test_a_page_without_words_is_a_dump(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, body: bytes, dump: str
 ) -> None:
-    from scsiusb.virtual import pages
+    from scsiusb.virtual.target import pages
 
     monkeypatch.setattr(pages, "vpd", lambda unit, page: bytes((0, page, 0, len(body))) + body)
     attach(stick())
@@ -293,7 +293,7 @@ def test_the_timeout_reaches_the_device(cli: Cli, attach: Attached, monkeypatch:
         seen.append(timeout)
         return opener(device, timeout=timeout, **rest)
 
-    monkeypatch.setattr("scsiusb.cli.session.open_disk", spy)
+    monkeypatch.setattr("scsiusb.cli.device.open_disk", spy)
     cli("--timeout", "5", "inquiry")
     cli("inquiry", "--timeout", "0.5")
     cli("inquiry")

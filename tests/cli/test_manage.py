@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 
-from scsiusb.cli import doctor, manage
-from scsiusb.manager import folders, lease, recovery
-from scsiusb.manager.lease import Lease, Seen
-from scsiusb.manager.record import Record
-from scsiusb.manager.recovery import Recovered
+from scsiusb.cli.commands import doctor, manage
+from scsiusb.leases import folders, lease
+from scsiusb.leases import orphans as recovery
+from scsiusb.leases.lease import Lease, Seen
+from scsiusb.leases.orphans import Recovered
+from scsiusb.leases.record import Record
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.virtual import Bus, Identity, Stick
-from scsiusb.virtual.connection import Connection
+from scsiusb.virtual.bus.connection import Connection
 from tests.cli.conftest import Attached, Cli
-from tests.manager.usbfs import RECORD
+from tests.leases.usbfs import RECORD
 from tests.sticks import stick
 
 
@@ -121,7 +122,7 @@ def test_the_user_is_named_where_the_system_knows_them(cli: Cli, leases: Leases)
 
 def test_list_tells_who_holds_a_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(stick(), stick())
-    monkeypatch.setattr("scsiusb.manager.lease.holder", lambda info: RECORD if info.address == "1-2" else None)
+    monkeypatch.setattr("scsiusb.leases.lease.holder", lambda info: RECORD if info.address == "1-2" else None)
     rows = cli("list", "--json").json
     assert rows[0]["lease"] is None
     assert rows[1]["lease"] == {"pid": 1234, "command": "python backup.py", "since": RECORD.since}
@@ -195,7 +196,7 @@ def test_from_a_real_lease_to_nothing_left(cli: Cli, tmp_path: Path, monkeypatch
     (info,) = find(Bus(stick(), number=99))
     left = Lease.acquire(info)
     assert cli("leases", "--json").json[0]["state"] == "live"
-    left.abandon()  # as the end of its process does
+    left.after_fork()  # as the end of its process does
     (row,) = cli("leases", "--json").json
     assert (row["state"], row["pid"], row["address"], row["serial"]) == ("orphaned", os.getpid(), "99-1", info.serial)
     assert "orphan 99-1" in [row["check"] for row in cli("doctor", "--json").json]

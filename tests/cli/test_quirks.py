@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.usb.quirks import MEANINGS
+from scsiusb.quirks.model import MEANINGS
 from scsiusb.virtual import Identity, Stick
 from tests.cli.conftest import Attached, Cli
 from tests.sticks import stick

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from scsiusb.cli import control
+from scsiusb.cli.commands import control
 from scsiusb.virtual import Memory, Stick, Unit
-from scsiusb.virtual.sense import Sense
-from scsiusb.virtual.task import Task
+from scsiusb.virtual.target.sense import Sense
+from scsiusb.virtual.target.task import Task
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_blocks import Person, held
 from tests.sticks import stick

@@ -18,19 +18,26 @@ HEAVY = {
     "multiprocessing",
     "platformdirs",
     "rich",
-    "scsiusb.aio",
-    "scsiusb.cli.check",
+    "scsiusb.disk.aio",
+    "scsiusb.cli.commands.check",
     "scsiusb.conformance",
     "scsiusb.manager.registry",
-    "scsiusb.manager.warden",
-    "scsiusb.scsi.multimedia",
-    "scsiusb.usb.trace",
-    "scsiusb.virtual.usbip",
+    "scsiusb.leases.warden",
+    "scsiusb.scsi.commands.mmc",
+    "scsiusb.trace.recorder",
+    "scsiusb.virtual.usbip.server",
     "socket",
     "unittest",
 }
-USB = {"ctypes", "scsiusb.manager.lease", "scsiusb.manager.recovery", "scsiusb.usb.libusb", "tempfile", "usb"}
-SCSI = {"construct", "scsiusb.disk", "scsiusb.scsi", "scsiusb.transport", "scsiusb.usb.quirks", "scsiusb.virtual"}
+USB = {"ctypes", "scsiusb.leases.lease", "scsiusb.leases.orphans", "scsiusb.usb.libusb.backend", "tempfile", "usb"}
+SCSI = {
+    "construct",
+    "scsiusb.disk.disk",
+    "scsiusb.scsi",
+    "scsiusb.transport",
+    "scsiusb.quirks.model",
+    "scsiusb.virtual",
+}
 
 
 def loaded(*words: str) -> set[str]:

@@ -13,21 +13,21 @@ from pathlib import Path
 import click
 import pytest
 
-from scsiusb.cli import virtual
+from scsiusb.cli.commands import virtual
 from scsiusb.cli.failure import Terminated
-from scsiusb.virtual import usbip
-from scsiusb.virtual.function import Stall
-from tests.cli.conftest import Cli, Ended
+from scsiusb.virtual.device.function import Stall
+from scsiusb.virtual.usbip import server as usbip
+from tests.cli.conftest import Cli, CliResult
 from tests.cli.test_process import PROGRAM, heed_sigint, on_posix
 
 Use = Callable[[usbip.Server], object]
 
 
 @pytest.fixture
-def serve(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+def serve(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliResult]:
     """Runs `virtual serve` on a free port until `use` has done with the server, and then until the signal."""
 
-    def call(*words: object, use: Use = lambda server: None, end: BaseException | None = None) -> Ended:
+    def call(*words: object, use: Use = lambda server: None, end: BaseException | None = None) -> CliResult:
         def join(server: usbip.Server, timeout: float | None = None) -> bool:
             if timeout is not None:
                 use(server)
@@ -58,7 +58,7 @@ def attach(port: int) -> tuple[socket.socket, bytes]:
         return connection, file.read(312)
 
 
-def test_one_line_says_how_to_attach_it(serve: Callable[..., Ended], image: Path) -> None:
+def test_one_line_says_how_to_attach_it(serve: Callable[..., CliResult], image: Path) -> None:
     ports = []
     ended = serve(image, use=lambda server: ports.append(server.port))
     assert ended.text == (
@@ -68,7 +68,7 @@ def test_one_line_says_how_to_attach_it(serve: Callable[..., Ended], image: Path
     assert (ended.status, ended.err) == (0, "")
 
 
-def test_the_line_as_json(serve: Callable[..., Ended], image: Path) -> None:
+def test_the_line_as_json(serve: Callable[..., CliResult], image: Path) -> None:
     ports = []
     ended = serve(image, "--json", use=lambda server: ports.append(server.port))
     assert ended.json == {"host": "127.0.0.1", "port": ports[0], "busid": "1-1"}
@@ -80,12 +80,12 @@ def test_the_line_as_json(serve: Callable[..., Ended], image: Path) -> None:
     [(Terminated(signal.SIGTERM), 0), (KeyboardInterrupt(), 130), (Terminated(1), 129)],
     ids=["SIGTERM", "Ctrl-C", "SIGHUP"],
 )
-def test_how_it_ends(serve: Callable[..., Ended], image: Path, end: BaseException, status: int) -> None:
+def test_how_it_ends(serve: Callable[..., CliResult], image: Path, end: BaseException, status: int) -> None:
     ended = serve(image, end=end)
     assert (ended.status, ended.err) == (status, "")
 
 
-def test_the_options_make_the_stick(serve: Callable[..., Ended], image: Path) -> None:
+def test_the_options_make_the_stick(serve: Callable[..., CliResult], image: Path) -> None:
     def use(server: usbip.Server) -> None:
         connection, record = attach(server.port)
         connection.close()
@@ -101,7 +101,7 @@ def test_the_options_make_the_stick(serve: Callable[..., Ended], image: Path) ->
     assert serve(image, *words, use=use).status == 0
 
 
-def test_faults_are_the_sticks_script(serve: Callable[..., Ended], image: Path) -> None:
+def test_faults_are_the_sticks_script(serve: Callable[..., CliResult], image: Path) -> None:
     def use(server: usbip.Server) -> None:
         server.stick.configure(1)
         assert server.stick.control(bytes.fromhex("a1fe000000000100")) == b"\x07"
@@ -111,7 +111,7 @@ def test_faults_are_the_sticks_script(serve: Callable[..., Ended], image: Path) 
     assert serve(image, "--fault", "reset-stalls", "--fault", "max-lun=7", use=use).status == 0
 
 
-def test_a_file_can_be_made(serve: Callable[..., Ended], tmp_path: Path) -> None:
+def test_a_file_can_be_made(serve: Callable[..., CliResult], tmp_path: Path) -> None:
     path = tmp_path / "new.img"
     assert serve(path, "--create", "64M").status == 0
     assert path.stat().st_size == 64 << 20
@@ -147,7 +147,7 @@ def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> N
     assert cli("virtual").failed(1, "Missing command", "scsiusb virtual --help")
 
 
-def test_who_listens_to_the_world_is_warned(serve: Callable[..., Ended], image: Path) -> None:
+def test_who_listens_to_the_world_is_warned(serve: Callable[..., CliResult], image: Path) -> None:
     ended = serve(image, "--host", "0.0.0.0")
     assert ended.status == 0
     assert ended.err.startswith("scsiusb: warning: whoever reaches 0.0.0.0 can read and write ")

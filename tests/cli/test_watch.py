@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from scsiusb.cli import watch
+from scsiusb.cli.commands import watch
 from scsiusb.cli.failure import Terminated
 from scsiusb.manager.events import ATTACHED, DETACHED, Event
 from scsiusb.opening import Manager
@@ -218,7 +218,7 @@ def test_the_last_events_are_as_many_as_the_screen_has_room_for(
 
 PROGRAM_ON_A_BUS = """
 import sys, threading
-from scsiusb.cli import watch
+from scsiusb.cli.commands import watch
 from scsiusb.cli.app import run
 from scsiusb.opening import Manager
 from scsiusb.virtual import Bus, Stick

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 from unittest.mock import patch
 
 from scsiusb import ledger
-from scsiusb.disk import Disk
+from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceGone, ScsiUsbError
 from scsiusb.opening import open_on
-from scsiusb.scsi.block import Read10, ReadCapacity10, ReadCapacity16, Verify10
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.primary import ModeSense6, ReportLuns, RequestSense, TestUnitReady
+from scsiusb.scsi.commands.sbc import Read10, ReadCapacity10, ReadCapacity16, Verify10
+from scsiusb.scsi.commands.spc import ModeSense6, ReportLuns, RequestSense, TestUnitReady
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left
@@ -338,9 +338,9 @@ def small_bounds() -> Iterator[None]:
     """What a silent stick costs: a little, in place of seconds."""
     with ExitStack() as stack:
         for name in (
-            "transport.bot.CONTROL_TIMEOUT",
-            "transport.bot.LEAST_CONTROL_TIMEOUT",
-            "scsi.medium.PROBE_TIMEOUT",
+            "transport.bot.transport.CONTROL_TIMEOUT",
+            "transport.bot.transport.LEAST_CONTROL_TIMEOUT",
+            "disk.medium.PROBE_TIMEOUT",
         ):
             stack.enter_context(patch(f"scsiusb.{name}", HASTY))
         yield

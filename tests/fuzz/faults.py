@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
-from scsiusb.virtual.faults import ALWAYS, KINDS, Fault, Kind
-from scsiusb.virtual.twists import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
 from tests.sticks import Answer, MeddledBus, Wire
 
 Choose = Callable[[Sequence[Any]], Any]

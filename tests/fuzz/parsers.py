@@ -12,17 +12,19 @@ from operator import or_
 from typing import Any, Final
 
 import scsiusb
-from scsiusb.cli import words
+from scsiusb.cli import labels as words
 from scsiusb.errors import MalformedReply
-from scsiusb.manager import record
-from scsiusb.scsi import block, primary, vpd
+from scsiusb.leases import record
+from scsiusb.quirks.model import Quirk, letters, parse_letters
+from scsiusb.quirks.user import parse_rows
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.pages import vpd
 from scsiusb.transport.base import Direction
 from scsiusb.usb.interface import InterfaceInfo, find, matches
-from scsiusb.usb.quirks import Quirk, letters, parse_letters
-from scsiusb.usb.quirks_user import parse_rows
-from scsiusb.virtual import usbip_wire
-from scsiusb.virtual.faults import Fault
+from scsiusb.virtual.faults.faults import Fault
+from scsiusb.virtual.usbip import wire as usbip_wire
 from tests.fuzz.devices import Shown, device_of
 
 Seeds = tuple[bytes, ...]

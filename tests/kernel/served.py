@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from scsiusb.virtual import Fault, File, Identity, Memory, Stick, Unit
-from scsiusb.virtual.usbip import Server
+from scsiusb.virtual.usbip.server import Server
 
 from .machine import USB, Device, LabError, wait_for
 from .machine import Unit as Place

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import scsiusb
-from scsiusb.scsi.block import Verify10
+from scsiusb.scsi.commands.sbc import Verify10
 
 from .command import scsiusb as cli
 from .machine import Device, Unit, units, zoo

@@ -16,8 +16,8 @@ import scsiusb
 from scsiusb.errors import ScsiUsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Identity, Memory, Stick, Unit
-from scsiusb.virtual.descriptors import CONFIGURATION, Descriptors
-from scsiusb.virtual.twists import TWISTS
+from scsiusb.virtual.device.descriptors import CONFIGURATION, Descriptors
+from scsiusb.virtual.faults.descriptor_faults import TWISTS
 from tests.fuzz.mutate import mutate
 
 from .command import scsiusb as run

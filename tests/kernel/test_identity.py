@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb.scsi.primary import ModeSense10
-from scsiusb.scsi.vpd import BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber
+from scsiusb.scsi.commands.spc import ModeSense10
+from scsiusb.scsi.pages.vpd import BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber
 
 from . import oracles
 from .command import scsiusb as cli

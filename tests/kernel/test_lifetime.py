@@ -18,10 +18,10 @@ import pytest
 
 import scsiusb
 from scsiusb import ledger
-from scsiusb.manager.lease import leases
+from scsiusb.leases.lease import leases
 from scsiusb.manager.process import PROCESS
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.libusb import LibusbBackend
+from scsiusb.usb.libusb.backend import LibusbBackend
 
 from .command import NOBODY, as_user
 from .command import scsiusb as run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import scsiusb
-from scsiusb.scsi.block import Read16
+from scsiusb.scsi.commands.sbc import Read16
 
 from .machine import Device, Unit, units
 from .plugging import plug, unplug
@@ -36,7 +36,7 @@ def test_device_memory_is_used_and_given_back(stick: Device) -> None:
 
 def test_without_device_memory_the_data_are_the_same(stick: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "scsiusb.usb.libusb.LibusbHandle.allocate", lambda self, size: memoryview(bytearray(size)), raising=True
+        "scsiusb.usb.libusb.backend.LibusbHandle.allocate", lambda self, size: memoryview(bytearray(size)), raising=True
     )
     with scsiusb.open(stick.address) as disk:
         assert disk.read(7, 5000) == stick.units[0].backing(7, 5000)

@@ -17,7 +17,7 @@ import pytest
 import scsiusb
 from scsiusb.errors import DeviceGone
 from scsiusb.usb.backend import Code, Handle
-from scsiusb.usb.libusb import libusb
+from scsiusb.usb.libusb.backend import libusb
 from scsiusb.virtual import Memory
 
 from . import oracles
@@ -237,7 +237,7 @@ def test_each_way_that_a_transfer_ends_reaches_libusb(
     medium = device.stick.units[0].medium
     assert isinstance(medium, Memory)
     medium.data[:4096] = os.urandom(4096)
-    device.stick.units[0].storm(0)
+    device.stick.units[0].queue_attentions(0)
     device.stick.faults.add(fault)
     assert handle.bulk(0x02, memoryview(bytearray(cbw(7, 4096, read))), 5000) == (Code.OK, 31)
     buffer = bytearray(4096)

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from scsiusb.manager.lease import leases
-from scsiusb.manager.recovery import recover
-from scsiusb.manager.warden_main import DEAD, GONE, started
+from scsiusb.leases.lease import leases
+from scsiusb.leases.orphans import recover
+from scsiusb.leases.warden_main import DEAD, GONE, started
 
 from .machine import USB, Device, wait_for
 from .plugging import plug, unplug
@@ -22,10 +22,10 @@ BLOCKS = 128
 # Holds a device by hand, begins a command as far as it is told, and kills itself as it is told.
 HOLDER = """
 import os, signal, struct, sys, time
-from scsiusb.manager.lease import Lease
-from scsiusb.manager.warden import Warden
+from scsiusb.leases.lease import Lease
+from scsiusb.leases.warden import Warden
 from scsiusb.usb.interface import find
-from scsiusb.usb.libusb import LibusbBackend
+from scsiusb.usb.libusb.backend import LibusbBackend
 from scsiusb.usb.port import Port
 
 address, moment, whom = sys.argv[1:]

@@ -11,7 +11,7 @@ from scsiusb.errors import AccessDenied
 from scsiusb.usb.backend import Code, Device, Endpoint, Setting, Strings, UsbError
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface, uas_interface
-from scsiusb.virtual.descriptors import InterfaceDescriptor
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 
 IN, OUT = Endpoint(0x81, 2, 512), Endpoint(0x02, 2, 512)
 BOT = Setting(0, 0, 0x08, 0x06, 0x50, (IN, OUT))

@@ -46,12 +46,12 @@ class Host:
             for lun in range(len(stick.units)):
                 self.sense(lun)
 
-    def write(self, data: bytes, timeout: int = TIMEOUT) -> tuple[Code, int]:
-        return self.handle.bulk(OUT, memoryview(bytearray(data)), timeout)
+    def write(self, data: bytes, timeout_ms: int = TIMEOUT) -> tuple[Code, int]:
+        return self.handle.bulk(OUT, memoryview(bytearray(data)), timeout_ms)
 
-    def read(self, length: int, timeout: int = TIMEOUT) -> tuple[Code, bytes]:
+    def read(self, length: int, timeout_ms: int = TIMEOUT) -> tuple[Code, bytes]:
         buffer = bytearray(length)
-        code, count = self.handle.bulk(IN, memoryview(buffer), timeout)
+        code, count = self.handle.bulk(IN, memoryview(buffer), timeout_ms)
         return code, bytes(buffer[:count])
 
     def command(self, cdb: bytes, length: int = 0, flags: int = 0x80, lun: int = 0) -> None:

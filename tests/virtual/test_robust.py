@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import DataIn, DataOut, Fault, Manners, Memory, Stick, Unit
-from scsiusb.virtual.function import Stall
-
-from .faulty import faults
-from .host import IN, OUT, cbw, cdb10
+from scsiusb.virtual import BotOptions, DataIn, DataOut, Fault, Memory, Stick, Unit
+from scsiusb.virtual.device.function import Stall
+from tests.virtual.faults.faulty import faults
+from tests.virtual.host import IN, OUT, cbw, cdb10
 
 OPCODES = st.sampled_from(
     [0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88, 0x8A, 0x9E, 0xA0, 0xAA]
@@ -24,7 +23,7 @@ CDBS = st.one_of(
 )
 LENGTHS = st.one_of(st.integers(0, 3000), st.integers(0, 0xFFFFFFFF))
 CBWS = st.builds(cbw, st.integers(0, 0xFFFFFFFF), LENGTHS, st.sampled_from([0, 0x80]), st.integers(0, 3), CDBS)
-MANNERS = st.builds(Manners, st.sampled_from(DataIn), st.sampled_from(DataOut))
+MANNERS = st.builds(BotOptions, st.sampled_from(DataIn), st.sampled_from(DataOut))
 SETUPS = st.builds(
     struct.Struct("<BBHHH").pack,
     st.integers(0, 255),
@@ -50,8 +49,8 @@ def ask(stick: Stick, setup: bytes) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(MANNERS, st.lists(STEPS, max_size=12))
-def test_any_bytes_are_survived(manners: Manners, steps: list[tuple[int, bytes]]) -> None:
-    stick = Stick([Unit(Memory(4096)), Unit()], manners=manners)
+def test_any_bytes_are_survived(bot_options: BotOptions, steps: list[tuple[int, bytes]]) -> None:
+    stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
     stick.configure(1)
     for endpoint, data in steps:
         if endpoint:
@@ -70,8 +69,8 @@ def test_any_bytes_are_survived(manners: Manners, steps: list[tuple[int, bytes]]
 
 @settings(max_examples=150, deadline=None)
 @given(CBWS, MANNERS)
-def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, manners: Manners) -> None:
-    stick = Stick([Unit(Memory(4096)), Unit()], manners=manners)
+def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, bot_options: BotOptions) -> None:
+    stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
     stick.configure(1)
     length, flags = struct.unpack_from("<IB", packet, 8)
     stick.transfer(OUT, memoryview(bytearray(packet)), 0)
@@ -112,11 +111,11 @@ EXCHANGES = st.tuples(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(faults(), max_size=6), MANNERS, st.lists(EXCHANGES, max_size=8))
 def test_any_script_of_faults_is_survived(
-    script: list[Fault], manners: Manners, exchanges: list[tuple[tuple[bytes, int], int, list[tuple[int, ...]]]]
+    script: list[Fault], bot_options: BotOptions, exchanges: list[tuple[tuple[bytes, int], int, list[tuple[int, ...]]]]
 ) -> None:
     """No transfer moves more than it has room for, only whole blocks are written, and a new plugging-in is well."""
     medium = Memory(4096)
-    stick = Stick([Unit(medium)], manners=manners, faults=script)
+    stick = Stick([Unit(medium)], bot_options=bot_options, faults=script)
     stick.plug_in()
     stick.configure(1)
     for (cdb, flags), length, requests in exchanges:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import scsiusb
 from benchkit.work import Runner, Slice, Timing, Way, timed
-from scsiusb.usb.libusb import LibusbHandle
+from scsiusb.usb.libusb.backend import LibusbHandle
 from tests.kernel.machine import Unit
 
 _disks: dict[Unit, scsiusb.Disk] = {}  # that are open

@@ -20,7 +20,7 @@ from benchkit.cases import Case, Extent, Figures
 from benchkit.names import key
 from benchkit.turns import SETTLING
 from benchkit.work import MIB, sequential
-from scsiusb.usb import library, memory
+from scsiusb.usb.libusb import library, memory
 from tests.kernel.machine import Unit, zoo
 
 COUNTS = (1, 4, 16)
@@ -161,7 +161,7 @@ def _together(works: Sequence[Work]) -> Outcome:
         readings = [disk.reading(work.lbas[0], work.blocks) for disk, work in zip(disks, works, strict=True)]
         ended: dict[object, float] = {}
         began, cpu = time.perf_counter(), _busy()
-        with scsiusb.Together(*readings) as parts:
+        with scsiusb.read_many(*readings) as parts:
             for part in parts:
                 if part.error is not None:
                     raise part.error

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import scsiusb
-from scsiusb.scsi.block import Read10
-from scsiusb.transport.formats import CBW
+from scsiusb.scsi.commands.sbc import Read10
+from scsiusb.transport.bot.formats import CBW
 from scsiusb.usb.backend import Code, Step
 from scsiusb.virtual import Bus, Stick
-from scsiusb.virtual.handle import VirtualHandle
+from scsiusb.virtual.bus.handle import VirtualHandle
 
 SIZE = 4096
 CBW_LENGTH = 31

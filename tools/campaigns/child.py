@@ -21,7 +21,12 @@ PATIENCE = 60.0
 
 def warm_up() -> None:
     """Imports what each fork would import, which takes seconds under emulation, by working with a virtual stick."""
-    for name in ("usb.backend.libusb1", "scsiusb.usb.libusb", "scsiusb.usb.hotplug", "scsiusb.manager.warden"):
+    for name in (
+        "usb.backend.libusb1",
+        "scsiusb.usb.libusb.backend",
+        "scsiusb.usb.libusb.hotplug",
+        "scsiusb.leases.warden",
+    ):
         import_module(name)
     ctypes.CDLL(str(libusb_package.get_library_path()))
     from scsiusb.cli.app import run

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import scsiusb
-from scsiusb.scsi.primary import TestUnitReady
+from scsiusb.scsi.commands.spc import TestUnitReady
 
 BLOCK = 512
 OPENERS_PAUSE = 0.05

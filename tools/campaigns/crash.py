@@ -23,9 +23,9 @@ from campaigns.progress import BLOCK, Phase, Progress
 from campaigns.remains import KernelLog, remains
 from campaigns.report import Report, in_words, spread
 from campaigns.worker import VARIANTS, Worker
-from scsiusb.manager.folders import own
-from scsiusb.manager.record import file_name
-from scsiusb.manager.warden_main import IN_COMMAND
+from scsiusb.leases.folders import own
+from scsiusb.leases.record import file_name
+from scsiusb.leases.warden_main import IN_COMMAND
 from tests.kernel.machine import USB, Device, wait_for, zoo
 
 WINDOW = 16384  # blocks at the beginning of the disk that are written and compared

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from scsiusb.manager.lease import leases
-from scsiusb.manager.warden_main import DEAD, started
+from scsiusb.leases.lease import leases
+from scsiusb.leases.warden_main import DEAD, started
 
 PROC = Path("/proc")
 WARDEN = b"warden_main.py"

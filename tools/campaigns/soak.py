@@ -11,7 +11,7 @@ from typing import Any
 import scsiusb
 from campaigns.footprint import Footprint, changes, footprint, growth, one_heap, trend
 from campaigns.report import Report
-from scsiusb.scsi.primary import Inquiry, TestUnitReady
+from scsiusb.scsi.commands.spc import Inquiry, TestUnitReady
 
 REFERENCE = 2048  # blocks that are compared with what was read first
 SAMPLES = 10

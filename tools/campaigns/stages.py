@@ -14,7 +14,7 @@ import scsiusb
 from scsiusb.opening import open_on
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Bus, Stick
-from scsiusb.virtual.usbip import Server
+from scsiusb.virtual.usbip.server import Server
 
 BLOCK: Final = 512
 UNITS: Final = 8  # blocks of dd's own size

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from fuzz.targets import DEVLIST, key
 from scsiusb.opening import open_on
-from scsiusb.scsi import block, primary
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Stick, VirtualHandle
 from tests.fuzz.onwire import wire_parsers
@@ -77,8 +78,8 @@ class Listening(Bus):
         handle = super().open(device)
         bulk = handle.bulk
 
-        def listen(endpoint: int, buffer: memoryview, timeout: int) -> tuple[Code, int]:
-            code, count = bulk(endpoint, buffer, timeout)
+        def listen(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+            code, count = bulk(endpoint, buffer, timeout_ms)
             if endpoint & ENDPOINT_IN:
                 HEARD.append(bytes(buffer[:count]))
             return code, count

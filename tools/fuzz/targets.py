@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from scsiusb.virtual import Stick
-from scsiusb.virtual.usbip import Server
+from scsiusb.virtual.usbip.server import Server
 from tests.fuzz.exchange import small_bounds
 from tests.fuzz.onwire import wire_parsers
 from tests.fuzz.parsers import Parser, all_parsers, interfaces
@@ -76,7 +76,7 @@ def descriptors() -> Iterator[Target]:
 def usbip() -> Iterator[Target]:
     """The USB/IP server: whatever a client sends, the next one is served."""
     trouble = _Trouble()
-    log = logging.getLogger("scsiusb.virtual.usbip")
+    log = logging.getLogger("scsiusb.virtual.usbip.server")
     log.addHandler(trouble)
     sessions = 0
     try:

@@ -1,0 +1,231 @@
+"""Commands that control the unit: raw, eject."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import suppress
+from typing import Any, Final
+
+import click
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.cli.ask import confirm, somebody_is_there
+from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
+from scsiusb.cli.files import read_whole
+from scsiusb.cli.options import global_options, number_option, quoted, settings
+from scsiusb.cli.output import counted, hex_dump, say, show, show_bytes, show_json, show_record, size_text
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.command import DEFAULT_TIMEOUT
+from scsiusb.scsi.commands.sbc import StartStopUnit
+from scsiusb.scsi.commands.spc import PreventAllow
+from scsiusb.scsi.retry import NO_WAIT
+from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
+from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.bot.formats import MAX_CDB
+
+DEVICE_SIGNS: Final = re.compile(r"[-:=]")
+HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
+SHORTEST_CDB: Final = 6
+GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)
+LARGEST_DATA: Final = 64 * 1024 * 1024
+DESTRUCTIVE: Final = frozenset({0x04, 0x19, 0x2C, 0x41, 0x48, 0x93, 0xAC})  # FORMAT, ERASE, WRITE SAME, SANITIZE
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to send."""
+
+    cdb: bytes
+    payload: bytes
+    length: int
+    """Bytes of data-in."""
+
+    @property
+    def direction(self) -> Direction:
+        return Direction.OUT if self.payload else Direction.IN if self.length else Direction.NONE
+
+    @property
+    def name(self) -> str:
+        return f"command {self.cdb[0]:02X}h"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a raw command ended."""
+
+    status: int
+    residue: int
+    sense: Sense | None
+    data: bytes
+
+    @property
+    def words(self) -> str:
+        ended = "good" if self.sense is None else str(self.sense)
+        return f"{ended}, status {self.status}, residue {self.residue}"
+
+
+@click.command("raw", short_help="Send any SCSI command block.")
+@click.argument("words", nargs=-1, required=True, metavar="[DEVICE] HEX...", shell_complete=complete_device)
+@lun_option
+@number_option("--in", "length", help="Bytes of data-in to ask for.")
+@click.option("--out", "path", metavar="FILE", type=click.Path(), help="Send FILE as data-out; - is stdin.")
+@click.option("--yes", is_flag=True, help="Do not ask, whatever the command does.")
+@global_options
+def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str | None, yes: bool) -> None:
+    """Send a command block as it is, once, and show how it ended.
+
+    Unit attentions that are pending are cleared first. What the device sends
+    goes raw into a pipe, as a hex dump onto a terminal. At a terminal, raw asks
+    before it sends a file or a command that is known to erase.
+
+    \b
+    Examples:
+      scsiusb raw 2-1 12 00 00 00 24 00 --in 36
+      scsiusb raw 2-1 000000000000
+      scsiusb raw 2-1 2a 00 00000000 00 0001 00 --out block.bin
+    """
+    device, cdb = _split(words)
+    request = Request(cdb, _payload(length, path), length or 0)
+    if not yes and somebody_is_there() and (request.payload or cdb[0] in DESTRUCTIVE):
+        amount = counted(len(request.payload), "byte")
+        confirm(f"Send {cdb.hex(' ')} with {amount} of data-out to {name_of(device)}?")
+    with opened(device, lun) as disk:
+        result = _send(disk, request)
+    _show(result, request)
+    if result.sense is not None and result.sense.key != RECOVERED_ERROR:
+        raise error_for(result.sense, request.name)
+    if request.length and not settings().json and not sys.stdout.isatty():
+        say(result.words)
+
+
+def _split(words: tuple[str, ...]) -> tuple[str | None, bytes]:
+    """DEVICE, if the first word can be one, and the CDB; an empty word is a DEVICE that nobody meant."""
+    is_device = not words[0].strip() or DEVICE_SIGNS.search(words[0]) is not None
+    return (words[0] if is_device else None), _cdb(words[1:] if is_device else words)
+
+
+def _cdb(words: tuple[str, ...]) -> bytes:
+    cdb = b"".join(map(_bytes, " ".join(words).replace(",", " ").split()))
+    least = GROUP_LENGTHS.get(cdb[0] >> 5, SHORTEST_CDB) if cdb else SHORTEST_CDB
+    if not least <= len(cdb) <= MAX_CDB:
+        named = f"command {cdb[0]:02X}h" if cdb else "a command"
+        raise click.UsageError(f"{counted(len(cdb), 'byte')} of HEX; {named} has {least} to {MAX_CDB}")
+    return cdb
+
+
+def _bytes(word: str) -> bytes:
+    match = HEX_BYTES.fullmatch(word)
+    if match is None:
+        raise click.UsageError(f"{quoted(word)} is neither a byte nor a row of bytes in hex, such as 0a or 0a1b")
+    return bytes.fromhex(match[1] if len(match[1]) > 1 else f"0{match[1]}")
+
+
+def _payload(length: int | None, path: str | None) -> bytes:
+    if length is not None and path is not None:
+        raise click.UsageError("--in and --out exclude each other")
+    payload = b"" if path is None else read_whole(path, LARGEST_DATA)
+    if max(length or 0, len(payload)) > LARGEST_DATA:
+        raise click.UsageError(f"the data phase is limited to {size_text(LARGEST_DATA)}")
+    return payload
+
+
+def _send(disk: Disk, request: Request) -> Result:
+    """Once: neither retried nor interpreted."""
+    with suppress(CheckCondition):  # whether the unit is ready is not the question
+        disk.unit.test_unit_ready(retry=NO_WAIT)
+    try:
+        return _exchange(disk, request)
+    except PhaseError as error:
+        raise PhaseError(error.what, "give --in and --out as the command wants them") from error
+
+
+def _exchange(disk: Disk, request: Request) -> Result:
+    unit, size = disk.unit, max(request.length, len(request.payload))
+    timeout = DEFAULT_TIMEOUT if unit.timeout is None else unit.timeout
+    with unit.transport.memory.lend(max(size, 1)) as whole, whole[:size] as buffer, unit.transport.hold():
+        if request.payload:
+            buffer[:] = request.payload
+        ended = unit.transport.execute(unit.lun, request.cdb, request.direction, buffer, timeout)
+        data = bytes(buffer[: ended.processed(size)]) if request.length else b""
+        sense = None if ended.status == GOOD else unit.auto_sense()
+    return Result(ended.status, ended.residue, sense, data)
+
+
+def _show(result: Result, request: Request) -> None:
+    """Where stdout is a pipe for data-in, nothing else goes there."""
+    if settings().json:
+        record = {"status": result.status, "residue": result.residue, "sense": None, "data": result.data}
+        show_json({**record, "sense": sense_record(result.sense) if result.sense else None})
+    elif sys.stdout.isatty() or not request.length:
+        show(result.words)
+        if result.data:
+            show(hex_dump(result.data))
+    else:
+        show_bytes(result.data)
+
+
+def sense_record(sense: Sense) -> dict[str, Any]:
+    return {
+        "key": sense.key,
+        "key_text": sense.key_text,
+        "asc": sense.asc,
+        "ascq": sense.ascq,
+        "text": sense.text,
+        "information": sense.information,
+        "deferred": sense.deferred,
+        "raw": sense.raw,
+    }
+
+
+@click.command("sense", short_help="What the unit says of its state.")
+@device_argument
+@global_options
+def sense_command(device: str | None, lun: int) -> None:
+    """What the unit has to say of its state (REQUEST SENSE).
+
+    Says it once: what is pending is cleared by it.
+
+    \b
+    Examples:
+      scsiusb sense 2-1
+      scsiusb sense virtual: --json
+    """
+    with opened(device, lun) as disk:
+        sense = disk.unit.request_sense()
+    if settings().json:
+        show_json(sense_record(sense))
+        return
+    record = {
+        "key": f"{sense.key:X}h {sense.key_text}",
+        "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
+        "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
+        "deferred": sense.deferred,
+        "raw": sense.raw,
+    }
+    show_record(record)
+
+
+@click.command("eject", short_help="Flush, then eject the medium.")
+@device_argument
+@global_options
+def eject_command(device: str | None, lun: int) -> None:
+    """Flush, allow the removal, and eject the medium (START STOP UNIT).
+
+    \b
+    Examples:
+      scsiusb eject 2-1
+      scsiusb eject 2-1 --lun 1
+    """
+    with opened(device, lun) as disk:
+        disk.flush()
+        if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
+            with suppress(IllegalRequest):  # optional: a unit without it lets the medium go
+                disk.execute(PreventAllow())
+        disk.execute(StartStopUnit(load_eject=True))
+    if settings().json:
+        show_json({"ejected": True})
+    else:
+        say("ejected")

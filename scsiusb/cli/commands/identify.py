@@ -1,0 +1,163 @@
+"""Commands that tell what a device is: inquiry, capacity, luns."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any, Final
+
+import click
+
+from scsiusb.cli import labels as words
+from scsiusb.cli.device import device_argument, opened
+from scsiusb.cli.options import global_options, quoted, settings
+from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
+from scsiusb.errors import CheckCondition, IllegalRequest
+from scsiusb.scsi.pages.inquiry import device_type_text
+from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber, VpdPage
+from scsiusb.scsi.retry import NO_WAIT
+from scsiusb.scsi.unit import LogicalUnit
+
+PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
+    "sv": SupportedPages.PAGE,
+    "supported": SupportedPages.PAGE,
+    "sn": UnitSerialNumber.PAGE,
+    "serial": UnitSerialNumber.PAGE,
+    "di": DeviceIdentification.PAGE,
+    "identification": DeviceIdentification.PAGE,
+    "bl": BlockLimits.PAGE,
+    "limits": BlockLimits.PAGE,
+}
+PAGE_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})[hH]?")
+
+
+def _page_number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    match = PAGE_HEX.fullmatch(value)
+    if match is not None:
+        return int(match[1], 16)
+    if value.lower() not in PAGE_NAMES:
+        raise click.BadParameter(f"{quoted(value)} is no page: {', '.join(PAGE_NAMES)} or 0 to ff in hex")
+    return PAGE_NAMES[value.lower()]
+
+
+@click.command("inquiry", short_help="Who the unit is.")
+@device_argument
+@click.option(
+    "--page",
+    metavar="NAME|HEX",
+    callback=_page_number,
+    help="A vital product data page: sv, sn, di, bl, or its number in hex.",
+)
+@global_options
+def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
+    """Who the unit is, or one of its vital product data pages.
+
+    \b
+    Pages by name: sv (supported pages), sn (unit serial number),
+    di (device identification), bl (block limits).
+
+    \b
+    Examples:
+      scsiusb inquiry 2-1
+      scsiusb inquiry 2-1 --page sv
+      scsiusb inquiry 2-1 --page b1 --json
+    """
+    with opened(device, lun) as disk:
+        if page is None:
+            data = disk.inquiry()
+            record, shown = asdict(data), words.inquiry_words(data)
+        else:
+            found = disk.unit.vpd(page)
+    if page is not None:
+        _show_page(page, found)
+    elif settings().json:
+        show_json(record)
+    else:
+        show_record(shown)
+
+
+def _show_page(number: int, page: AnyPage) -> None:
+    if settings().json:
+        show_json({"page": number, **asdict(page)})
+    elif isinstance(page, SupportedPages):
+        show_table(words.SUPPORTED_COLUMNS, words.supported_rows(page))
+    elif isinstance(page, DeviceIdentification):
+        show_table(words.DESIGNATOR_COLUMNS, [words.designator_row(entry) for entry in page.designators])
+    elif isinstance(page, VpdPage):
+        show(f"page {words.page_name(number)}")
+        if page.body:
+            show(hex_dump(page.body))
+    else:
+        show_record(words.page_words(page))
+
+
+@click.command("capacity", short_help="How large the medium is.")
+@device_argument
+@global_options
+def capacity_command(device: str | None, lun: int) -> None:
+    """How large the medium is.
+
+    \b
+    Examples:
+      scsiusb capacity 2-1
+      scsiusb capacity virtual: --json
+    """
+    with opened(device, lun) as disk:
+        record = {"blocks": disk.blocks, "block_size": disk.block_size, "bytes": disk.size}
+    if settings().json:
+        show_json(record)
+    else:
+        size = f"{record['bytes']} ({size_text(record['bytes'])})"
+        show_record({"blocks": record["blocks"], "block size": record["block_size"], "bytes": size})
+
+
+@click.command("luns", short_help="List the logical units of the device.")
+@device_argument
+@global_options
+def luns_command(device: str | None, lun: int) -> None:
+    """List the logical units of the device, and whether they are ready.
+
+    \b
+    Examples:
+      scsiusb luns 2-1
+      scsiusb luns 2-1 --json
+    """
+    with opened(device, lun) as disk:
+        unit = disk.unit
+        units = [LogicalUnit(unit.transport, n, timeout=unit.timeout) for n in range(unit.transport.max_lun + 1)]
+        rows = [row for each in units if (row := _unit_row(each))]
+    if settings().json:
+        show_json(rows)
+    else:
+        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows])
+
+
+def _in_words(row: dict[str, Any]) -> list[Any]:
+    return list({**row, "peripheral_device_type": device_type_text(row["peripheral_device_type"])}.values())
+
+
+def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
+    """None where the device says that there is no unit at this LUN."""
+    try:
+        data = unit.inquiry()
+    except IllegalRequest:
+        return None
+    if not data.is_present:
+        return None
+    return {
+        "lun": unit.lun,
+        "vendor": data.vendor,
+        "product": data.product,
+        "peripheral_device_type": data.peripheral_device_type,
+        "ready": _is_ready(unit),
+    }
+
+
+def _is_ready(unit: LogicalUnit) -> bool:
+    try:
+        unit.test_unit_ready(retry=NO_WAIT)
+    except CheckCondition:
+        return False
+    return True

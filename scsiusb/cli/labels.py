@@ -1,0 +1,83 @@
+"""Numbers of the standards in words, for people: INQUIRY data and vital product data pages."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from scsiusb.cli.output import counted
+from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, Designator, SupportedPages, UnitSerialNumber
+
+VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.4.2
+PAGES: Final = {  # SPC-4 7.8, SBC-3 6.5, and what came later
+    0x00: "supported pages",
+    0x80: "unit serial number",
+    0x83: "device identification",
+    0x84: "software interface identification",
+    0x85: "management network addresses",
+    0x86: "extended INQUIRY data",
+    0x87: "mode page policy",
+    0x88: "SCSI ports",
+    0x89: "ATA information",
+    0x8A: "power condition",
+    0x8B: "device constituents",
+    0x8D: "power consumption",
+    0x8F: "third-party copy",
+    0xB0: "block limits",
+    0xB1: "block device characteristics",
+    0xB2: "logical block provisioning",
+    0xB3: "referrals",
+    0xB6: "zoned block device characteristics",
+    0xB7: "block limits extension",
+}
+FIRST_VENDOR_PAGE: Final = 0xC0
+ASSOCIATIONS: Final = {0: "logical unit", 1: "target port", 2: "target device"}  # SPC-4 7.8.5.1
+
+
+def page_name(page: int) -> str:
+    other = "vendor specific" if page >= FIRST_VENDOR_PAGE else "unknown to scsiusb"
+    return f"{page:02X}h {PAGES.get(page, other)}"
+
+
+def inquiry_words(data: InquiryData) -> dict[str, Any]:
+    version = VERSIONS.get(data.version)
+    return {
+        "vendor": data.vendor,
+        "product": data.product,
+        "revision": data.revision,
+        "type": f"{data.type_text} ({data.peripheral_device_type:02X}h)",
+        "removable": data.removable,
+        "standard": f"{data.version:02X}h" if version is None else f"{version} ({data.version:02X}h)",
+        "qualifier": data.peripheral_qualifier,
+        "data format": data.response_data_format,
+    }
+
+
+def page_words(page: AnyPage) -> dict[str, Any]:
+    """For the pages that are a record; the others are tables or bytes."""
+    if isinstance(page, UnitSerialNumber):
+        return {"serial": page.serial}
+    assert isinstance(page, BlockLimits)
+    return {
+        "optimal granularity": _blocks(page.optimal_granularity),
+        "max transfer": _blocks(page.max_transfer),
+        "optimal transfer": _blocks(page.optimal_transfer),
+    }
+
+
+def _blocks(count: int) -> str:
+    return counted(count, "block") if count else "not reported"
+
+
+DESIGNATOR_COLUMNS: Final = ("of", "kind", "value")
+
+
+def designator_row(entry: Designator) -> tuple[str, str, str]:
+    return ASSOCIATIONS.get(entry.association, f"{entry.association}h"), entry.kind_text, entry.text
+
+
+SUPPORTED_COLUMNS: Final = ("page", "name")
+
+
+def supported_rows(page: SupportedPages) -> list[list[str]]:
+    return [page_name(number).split(" ", 1) for number in page.pages]

@@ -1,0 +1,1 @@
+"""A logical unit as blocks and bytes: reads, writes, streams, many devices, asyncio."""

@@ -1,0 +1,147 @@
+"""The medium in a unit: how many blocks of which size, and which commands move them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from scsiusb.errors import (
+    Cancelled,
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    MalformedReply,
+    OutOfRange,
+    TransportError,
+)
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.commands.sbc import BlockCommand, Read10, Read16, Write10, Write16
+from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
+from scsiusb.scsi.retry import NO_RETRY
+from scsiusb.scsi.unit import LogicalUnit
+
+MAX_BLOCKS_10: Final = 0xFFFF
+BEYOND_LBA_10: Final = 1 << 32
+SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
+PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
+
+log = logging.getLogger(__name__)
+
+
+class Medium(NamedTuple):
+    """What block addresses mean, until the unit says that its medium changed."""
+
+    blocks: int
+    block_size: int
+    max_blocks: int
+    changes: int  # of the unit's `medium_changes`
+    last_alone: bool = False  # the last block goes into a command of its own
+
+
+class BlockTransfer:
+    """Reading, or writing: the commands for it, near the medium's beginning and further off."""
+
+    def __init__(self, near: type[BlockCommand], far: type[BlockCommand]) -> None:
+        self.direction = near.direction
+        self.timeout = near.timeout
+        self._near, self._far = near, far
+        self._pack_near, self._pack_far = near.positional("lba", "blocks"), far.positional("lba", "blocks")
+
+    def cdb(self, lba: int, blocks: int) -> bytes:
+        """The command's, without the command."""
+        return self._pack_near(lba, blocks) if lba + blocks <= BEYOND_LBA_10 else self._pack_far(lba, blocks)
+
+    def command(self, medium: Medium, lba: int, blocks: int) -> BlockCommand:
+        kind = self._near if lba + blocks <= BEYOND_LBA_10 else self._far
+        return kind(lba, blocks, block_size=medium.block_size)
+
+
+READ: Final = BlockTransfer(Read10, Read16)
+WRITE: Final = BlockTransfer(Write10, Write16)
+
+
+def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
+    """How many blocks the view has. Raises ValueError, OutOfRange."""
+    block_size = medium.block_size
+    blocks = len(view) // block_size
+    if blocks * block_size != len(view):
+        raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
+    if lba < 0 or lba + blocks > medium.blocks:
+        check_range(medium, lba, blocks)
+    return blocks
+
+
+def check_range(medium: Medium, lba: int, blocks: int) -> None:
+    if lba < 0 or blocks < 0:
+        raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
+    if lba + blocks > medium.blocks:
+        raise OutOfRange(
+            f"{blocks} block{'s' * (blocks != 1)} at LBA {lba}: beyond the medium's {medium.blocks} blocks",
+            f"the last block is {medium.blocks - 1}",
+        )
+
+
+def pieces(
+    medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
+) -> Iterator[tuple[int, int, memoryview]]:
+    """LBA, blocks and bytes of each command."""
+    is_split = medium.last_alone and lba + blocks == medium.blocks
+    done = 0
+    while done < blocks:
+        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        start = done * medium.block_size
+        yield lba + done, count, view[start : start + count * medium.block_size]
+        done += count
+
+
+def find_medium(unit: LogicalUnit) -> Medium:
+    """Makes the unit ready and asks it. Raises NoMedium, NotReady."""
+    version = _version(unit)  # before TEST UNIT READY: some devices want it so
+    unit.make_ready()
+    transport = unit.transport
+    with transport.hold():
+        capacity = unit.read_capacity()
+        changes = unit.medium_changes
+    quirks = transport.quirks
+    if Quirk.INITIAL_READ_10 in quirks:
+        _read_in_vain(unit, capacity.block_size)
+    by_bus = max(1, transport.max_transfer // capacity.block_size)
+    by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
+    most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
+    return Medium(capacity.blocks, capacity.block_size, most, changes, Quirk.LAST_SECTOR_ALONE in quirks)
+
+
+def _read_in_vain(unit: LogicalUnit, block_size: int) -> None:
+    """Some answer the first READ(10) of a medium with an error, or with bytes that mean nothing."""
+    try:
+        unit.execute(Read10(0, 1, block_size=block_size), retry=NO_RETRY)
+    except (DeviceGone, DeviceClosed, Cancelled):
+        raise
+    except (CheckCondition, TransportError) as error:
+        log.info("the first read failed, as a quirk foretold: %s", error)
+
+
+def _version(unit: LogicalUnit) -> int:
+    """Of the standards that the unit claims; it can be read without."""
+    try:
+        return unit.inquiry().version
+    except MalformedReply as error:
+        log.warning("LUN %d of %s: %s", unit.lun, unit.transport, error.what)
+        return 0
+
+
+def _max_transfer_by_vpd(unit: LogicalUnit) -> int:
+    """In blocks; 0 where the device does not say."""
+    timeout = min(PROBE_TIMEOUT, unit.timeout or PROBE_TIMEOUT)
+    try:
+        supported = unit.vpd(SupportedPages.PAGE, timeout=timeout)
+        if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
+            return 0
+        limits = unit.vpd(BlockLimits.PAGE, timeout=timeout)
+    except (DeviceGone, DeviceClosed, Cancelled):
+        raise
+    except (CheckCondition, TransportError) as error:
+        log.info("no block limits: %s", error)
+        return 0
+    return limits.max_transfer if isinstance(limits, BlockLimits) else 0

@@ -1,0 +1,279 @@
+"""Blocks as a stream: while the caller has one buffer in hand, a thread moves the next one over the bus."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from scsiusb import ledger
+from scsiusb.disk.polled import PolledReader
+from scsiusb.errors import MediumError
+
+if TYPE_CHECKING:
+    from scsiusb.disk.disk import Disk
+
+BUFFERS: Final = 3  # one in the caller's hands, one on the bus, one between them
+PROMPT: Final = 0.5  # seconds for a command under way to end by itself when the stream is left early
+
+
+class _Load(NamedTuple):
+    """A buffer, and the part of it that has data."""
+
+    buffer: memoryview
+    piece: memoryview
+
+
+class _Stream(ABC):
+    """A thread and a few buffers that go round between it and the caller; both end with the `with`."""
+
+    def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
+        disk.check_range(lba, blocks)
+        self.disk = disk
+        self.block_size = disk.block_size
+        step = min(disk.max_blocks, max(blocks, 1))
+        self._step_bytes = step * self.block_size
+        self._most_buffers = -(-blocks // step)
+        self.lba = lba
+        self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._full: SimpleQueue[_Load | None] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._is_stopped = False
+        self._thread: threading.Thread | None = None
+        self._held = ExitStack()
+
+    def _begin(self) -> None:
+        if self._thread is not None:
+            raise RuntimeError("a stream is entered once")
+        transport = self.disk.unit.transport
+        with ExitStack() as held:
+            held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
+            for buffer in self.lend(held, BUFFERS):
+                self._empty.put(buffer)
+            self._cancel = held.enter_context(transport.cancellable())
+            thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
+            held.callback(self._forget)
+            held.callback(self._join, thread)
+            thread.start()
+            self._held = held.pop_all()
+
+    def lend(self, held: ExitStack, count: int) -> list[memoryview]:
+        """Buffers, until `held` is closed: so many, or as few as the stream is short.
+
+        And fewer where no more device memory is left: ordinary memory beside it would only be slower.
+        """
+        count = max(1, min(count, self._most_buffers))
+        buffers = [held.enter_context(self.disk.buffer(self._step_bytes)) for _ in range(count)]
+        return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
+
+    def _join(self, thread: threading.Thread) -> None:
+        """What is under way ends by itself or, from a device that takes its time, by being cancelled."""
+        self._is_stopped = True
+        self._empty.put(None)
+        self._full.put(None)
+        thread.join(PROMPT)
+        if thread.is_alive():
+            self._cancel()
+            thread.join()
+
+    def _forget(self) -> None:
+        """The error, in whose traceback the stream is."""
+        self._error = None
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - the caller gets it, in his own thread
+            self._error = error
+        finally:
+            self._full.put(None)
+            self._empty.put(None)
+
+    @abstractmethod
+    def _work(self) -> None:
+        """In the thread."""
+
+
+class Reading(_Stream):
+    """Iterates over blocks, as memoryviews of a whole number of them; each is valid until the next one is taken.
+
+    `lba` is the block behind those that were delivered. What was read before an error comes first; then the error is
+    raised, with the block that could not be read in its `lba`. Leaving the `with` early ends the reading.
+    """
+
+    def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
+        super().__init__(disk, lba, blocks)
+        self.end = lba + blocks
+        self._load: _Load | None = None
+
+    def __enter__(self) -> Reading:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._held.close()
+        if self._load is not None:
+            self._load.piece.release()
+
+    def __iter__(self) -> Reading:
+        if self._thread is None:
+            raise RuntimeError("use the stream in a `with`, which ends its thread")
+        return self
+
+    def __next__(self) -> memoryview:
+        """Raises BufferError where something still looks into the piece before: it must be copied to be kept."""
+        if self._load is not None:
+            self._load.piece.release()
+            self._empty.put(self._load.buffer)
+        self._load = self._full.get()
+        if self._load is None:
+            self._full.put(None)  # for the next call
+            if self._error is not None:
+                raise self._error
+            raise StopIteration
+        self.lba += len(self._load.piece) // self.block_size
+        return self._load.piece
+
+    def overlapping(self) -> tuple[PolledReader, int] | None:
+        """For reading many streams in one thread, with the descriptor to poll; None where each needs its own."""
+        unit = self.disk.unit
+        polling = unit.transport.polling
+        return None if polling is None else (PolledReader(unit, polling), polling.transfers.fileno())
+
+    def cut(self, buffer: memoryview, lba: int) -> memoryview:
+        """What is still to be read from there on, or as much of it as the buffer has room for."""
+        return buffer[: (self.end - lba) * self.block_size]
+
+    def _work(self) -> None:
+        at = self.lba
+        while at < self.end and not self._is_stopped and (buffer := self._empty.get()) is not None:
+            piece = self.cut(buffer, at)
+            blocks = len(piece) // self.block_size
+            try:
+                self.disk.readinto(at, piece)
+            except MediumError as error:
+                good, last = self.read_up_to(error, at, piece)
+                self._full.put(_Load(buffer, piece[: good * self.block_size]))
+                try:
+                    raise last from error
+                finally:
+                    del last  # this frame is in its traceback
+            self._full.put(_Load(buffer, piece))  # the caller's now, who releases it
+            at += blocks
+
+    def read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
+        """Reads again what stands before the block that failed: how many blocks, and the error that names that one.
+
+        The device's word for which it is is tried first; where it has none, or is wrong, halving finds the block.
+        """
+        good, bad = 0, len(piece) // self.block_size  # the first that cannot be read is from `good` to before `bad`
+        hint = (error.sense.information or lba) - lba
+        while bad - good > 1 and not self._is_stopped:
+            blocks = hint - good if good < hint < bad else 1 if good == hint else (bad - good) // 2
+            try:
+                with piece[good * self.block_size : (good + blocks) * self.block_size] as part:
+                    self.disk.readinto(lba + good, part)
+                good += blocks
+            except MediumError as another:
+                error, bad = another, good + blocks
+        error.lba = lba + good
+        error.what += f": LBA {error.lba} cannot be read"
+        return good, error.with_traceback(None)  # which would have this frame, and be kept by it
+
+
+class Writing(_Stream):
+    """Takes bytes, of any length, for the blocks from `lba` on; a thread writes them, a command's worth at a time.
+
+    Leaving the `with` writes the rest, and returns when the device has acknowledged all; `Disk.flush` then has it on
+    the medium. `lba` is the block behind those that were acknowledged. An error is raised by the next call, with
+    `lba`, the first block that may not be written. Left by an exception, no further command is begun.
+    """
+
+    def __init__(self, disk: Disk, lba: int) -> None:
+        super().__init__(disk, lba, max(disk.blocks - lba, 0))
+        self._left = (disk.blocks - lba) * self.block_size
+        self._buffer: memoryview | None = None
+        self._count = 0
+
+    def __enter__(self) -> Writing:
+        self._begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._held:
+            if error is None:
+                self._finish()
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Returns how many bytes were taken: all. Raises OutOfRange where they are more than the medium has left.
+
+        And what an earlier part of the stream ran into: see `Disk.write`.
+        """
+        with memoryview(data) as whole, whole.cast("B") as view:
+            self._check_room(len(view))
+            done = 0
+            while done < len(view):
+                with self.room() as room:
+                    count = min(len(room), len(view) - done)
+                    room[:count] = view[done : done + count]
+                self.advance(count)
+                done += count
+            return done
+
+    def room(self) -> memoryview:
+        """Where the next bytes may be put by whoever has them, `file.readinto` for one; then `advance`."""
+        if self._thread is None:
+            raise RuntimeError("use the stream in a `with`, which ends its thread")
+        if self._buffer is None:
+            self._buffer = self._empty.get()
+            if self._buffer is None:
+                self._empty.put(None)  # for the next call
+                assert self._error is not None
+                raise self._error
+        return self._buffer[self._count :]
+
+    def advance(self, count: int) -> None:
+        """So many bytes were put into `room`. Raises OutOfRange where they are more than the medium has left."""
+        assert self._buffer is not None
+        self._check_room(count)
+        if not 0 <= count <= len(self._buffer) - self._count:
+            raise ValueError(f"{count} bytes are not what the room had")
+        self._count += count
+        self._left -= count
+        if self._count == len(self._buffer):
+            self._send(self._buffer)
+
+    def _check_room(self, count: int) -> None:
+        if count > self._left:
+            end = self.disk.blocks
+            self.disk.check_range(end, -(-(count - self._left) // self.block_size))
+
+    def _send(self, buffer: memoryview) -> None:
+        self._full.put(_Load(buffer, buffer[: self._count]))
+        self._buffer, self._count = None, 0
+
+    def _finish(self) -> None:
+        assert self._thread is not None
+        if self._count % self.block_size:
+            raise ValueError(f"{self._count} bytes are left, no multiple of the block size {self.block_size}")
+        if self._buffer is not None and self._count:
+            self._send(self._buffer)
+        self._full.put(None)
+        while self._thread.is_alive():  # in slices, which a signal's handler can come between on every platform
+            self._thread.join(PROMPT)
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (load := self._full.get()) is not None and not self._is_stopped:
+            with load.piece:
+                self.disk.write(self.lba, load.piece)
+                self.lba += len(load.piece) // self.block_size
+            self._empty.put(load.buffer)

@@ -1,0 +1,1 @@
+"""The commands, one declaration each, one file for each standard."""

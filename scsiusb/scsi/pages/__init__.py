@@ -1,0 +1,1 @@
+"""Replies of INQUIRY, vital product data and mode pages, typed."""

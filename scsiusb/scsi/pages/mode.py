@@ -1,0 +1,81 @@
+"""The reply to MODE SENSE: mode parameters (SPC-4 7.5, SBC-3 6.4)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from construct import (
+    BitsInteger,
+    BitStruct,
+    Flag,
+    GreedyBytes,
+    GreedyRange,
+    IfThenElse,
+    Int8ub,
+    Int16ub,
+    Padding,
+    Prefixed,
+    Struct,
+    this,
+)
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.scsi.reply import parse
+
+DEVICE_SPECIFIC: Final = BitStruct("write_protected" / Flag, Padding(2), "dpo_fua" / Flag, Padding(4))  # SBC-3 6.4.1
+
+PAGE: Final = Struct(  # SPC-4 tables 457 and 458
+    "head" / BitStruct("saveable" / Flag, "has_subpage" / Flag, "code" / BitsInteger(6)),
+    "subpage" / IfThenElse(this.head.has_subpage, Int8ub, Padding(0)),
+    "body" / IfThenElse(this.head.has_subpage, Prefixed(Int16ub, GreedyBytes), Prefixed(Int8ub, GreedyBytes)),
+)
+HEADER_6: Final = Struct(  # SPC-4 table 452
+    "length" / Int8ub,
+    "medium_type" / Int8ub,
+    "device_specific" / DEVICE_SPECIFIC,
+    "block_descriptors" / Prefixed(Int8ub, GreedyBytes),
+    "pages" / GreedyRange(PAGE),
+)
+HEADER_10: Final = Struct(  # SPC-4 table 453
+    "length" / Int16ub,
+    "medium_type" / Int8ub,
+    "device_specific" / DEVICE_SPECIFIC,
+    Padding(2),
+    "block_descriptors" / Prefixed(Int16ub, GreedyBytes),
+    "pages" / GreedyRange(PAGE),
+)
+
+
+@dataclass(frozen=True)
+class ModePage:
+    """One mode page: its code, its subpage (0: none) and what follows the page's length."""
+
+    code: int
+    subpage: int
+    body: bytes
+
+
+@dataclass(frozen=True)
+class ModeParameters:
+    """The mode parameter header and all whole pages that came."""
+
+    medium_type: int
+    write_protected: bool
+    dpo_fua: bool
+    """The unit takes the DPO and FUA bits."""
+    block_descriptors: bytes
+    pages: tuple[ModePage, ...]
+
+    @classmethod
+    def parse(cls, data: bytes, *, long_header: bool) -> ModeParameters:
+        """Raises MalformedReply where not even the header is whole. What stands beyond the data's length is padding."""
+        size = 2 if long_header else 1  # of the MODE DATA LENGTH field, which does not count itself
+        length = int.from_bytes(data[:size], "big") + size
+        fields = parse(HEADER_10 if long_header else HEADER_6, data[:length] if length > size else data, "MODE SENSE")
+        return cls(
+            medium_type=fields.medium_type,
+            write_protected=fields.device_specific.write_protected,
+            dpo_fua=fields.device_specific.dpo_fua,
+            block_descriptors=fields.block_descriptors,
+            pages=tuple(ModePage(page.head.code, page.subpage or 0, page.body) for page in fields.pages),
+        )

@@ -1,0 +1,1 @@
+"""Records what goes over the bus: backends over the USB seam."""

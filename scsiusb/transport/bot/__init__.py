@@ -1,0 +1,1 @@
+"""Bulk-Only Transport (USB Mass Storage Class, BOT 1.0)."""

@@ -1,0 +1,40 @@
+"""What Bulk-Only Transport puts on the wire: its two wrappers (BOT 5) and its class requests (BOT 3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from construct import Bytes, Const, Int8ul, Int32ul, Struct
+
+from scsiusb.base.packing import ByteCodec
+
+CBW_SIGNATURE: Final = b"USBC"
+CSW_SIGNATURE: Final = b"USBS"
+MAX_CDB: Final = 16
+MAX_LUN: Final = 15  # bCBWLUN has four bits
+
+CBW: Final = Struct(  # BOT 5.1
+    "signature" / Const(CBW_SIGNATURE, Bytes(4)),  # dCBWSignature
+    "tag" / Int32ul,  # dCBWTag
+    "length" / Int32ul,  # dCBWDataTransferLength
+    "flags" / Int8ul,  # bmCBWFlags
+    "lun" / Int8ul,  # bCBWLUN
+    "cdb_length" / Int8ul,  # bCBWCBLength
+    "cdb" / Bytes(MAX_CDB),  # CBWCB
+)
+CSW: Final = Struct(  # BOT 5.2
+    "signature" / Bytes(4),  # dCSWSignature
+    "tag" / Int32ul,  # dCSWTag
+    "residue" / Int32ul,  # dCSWDataResidue
+    "status" / Int8ul,  # bCSWStatus
+)
+CBW_CODEC: Final = ByteCodec(CBW)
+CSW_CODEC: Final = ByteCodec(CSW)
+
+FLAG_DATA_IN: Final = 0x80
+STATUS_PHASE_ERROR: Final = 2
+
+CLASS_INTERFACE_OUT: Final = 0x21
+CLASS_INTERFACE_IN: Final = 0xA1
+MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
+GET_MAX_LUN: Final = 0xFE  # BOT 3.2

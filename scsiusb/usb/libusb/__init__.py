@@ -1,0 +1,1 @@
+"""The USB backend over libusb, through pyusb."""

@@ -1,0 +1,1 @@
+"""What the operating system knows about a USB device: drivers, mounts, udev rules."""

@@ -1,0 +1,1 @@
+"""The virtual bus: a USB backend whose devices are programs."""

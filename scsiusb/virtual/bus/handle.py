@@ -1,0 +1,170 @@
+"""An open stick, with the semantics of libusb over usbfs."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Sequence
+
+from scsiusb.usb.backend import Code, Step, UsbError, chain
+from scsiusb.virtual.bus.connection import Connection
+from scsiusb.virtual.device.function import Hang, Stall
+from scsiusb.virtual.device.stick import Line
+
+_SETUP = struct.Struct("<BBHHH")
+_RECIPIENT, _TO_INTERFACE, _TO_ENDPOINT = 0x1F, 1, 2
+_SET_INTERFACE = (0x01, 11)
+_CLEAR_FEATURE = (0x02, 1)
+_GET_DESCRIPTOR = 6
+
+
+class VirtualHandle:
+    """An open device; closing it gives back its claims, but no kernel driver, as usbfs does."""
+
+    async_transfers = None
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._buffers: dict[int, memoryview] = {}
+        self._lock = threading.Lock()
+        self._line = Line(connection.line)
+        self.is_open = True
+
+    @property
+    def outstanding(self) -> int:
+        """How many buffers were allocated and not given back."""
+        with self._lock:
+            return len(self._buffers)
+
+    def _check(self) -> Connection:
+        if self._connection.is_cut or not self.is_open:
+            raise UsbError(Code.NO_DEVICE)
+        return self._connection
+
+    def _check_claimed(self, interface: int | None) -> None:
+        if interface is None or self._check().claims.get(interface) is not self:
+            raise UsbError(Code.NOT_FOUND, f"interface {interface} is not claimed")
+
+    # --- interfaces -----------------------------------------------------------------------------
+
+    def claim(self, interface: int) -> None:
+        connection = self._check()
+        with connection.lock:
+            if not connection.has(interface):
+                raise UsbError(Code.NOT_FOUND)
+            if connection.driver(interface) or connection.claims.get(interface, self) is not self:
+                raise UsbError(Code.BUSY)
+            connection.claims[interface] = self
+
+    def release(self, interface: int) -> None:
+        connection = self._check()
+        with connection.lock:
+            self._check_claimed(interface)
+            del connection.claims[interface]
+
+    def set_alternate(self, interface: int, alternate: int) -> None:
+        with self._check().lock:
+            self._check_claimed(interface)
+            try:
+                self._control(*_SET_INTERFACE, alternate, interface)
+            except Stall:
+                raise UsbError(Code.NOT_FOUND) from None
+
+    def driver_active(self, interface: int) -> bool:
+        return self._check().driver(interface) is not None
+
+    def detach_driver(self, interface: int) -> None:
+        connection = self._check()
+        with connection.lock:
+            connection.unbind(interface)
+
+    def attach_driver(self, interface: int) -> None:
+        connection = self._check()
+        with connection.lock:
+            if connection.driver(interface) or interface in connection.claims:
+                raise UsbError(Code.BUSY)
+            if not connection.bind(interface):
+                raise UsbError(Code.NOT_FOUND)
+
+    # --- transfers ------------------------------------------------------------------------------
+
+    def clear_halt(self, endpoint: int) -> None:
+        self._request(*_CLEAR_FEATURE, 0, endpoint, 0, b"")
+
+    def reset(self) -> None:
+        connection = self._check()
+        with connection.lock:
+            connection.reset()
+
+    def control_in(
+        self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
+    ) -> bytes:
+        return self._request(request_type, request, value, index, length, b"", timeout_ms)
+
+    def control_out(
+        self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
+    ) -> None:
+        self._request(request_type, request, value, index, len(data), data, timeout_ms)
+
+    def _request(
+        self, request_type: int, request: int, value: int, index: int, length: int, data: bytes, timeout_ms: int = 1000
+    ) -> bytes:
+        connection = self._check()
+        recipient = request_type & _RECIPIENT
+        if recipient == _TO_INTERFACE and request != _GET_DESCRIPTOR:
+            self._check_claimed(index & 0xFF)
+        elif recipient == _TO_ENDPOINT and index & 0x7F:
+            self._check_claimed(connection.interface_of_endpoint(index & 0xFF))
+        try:
+            return self._control(request_type, request, value, index, data, length)
+        except Hang:
+            raise UsbError(connection.stick.hang(max(timeout_ms, 1) / 1000, connection.line)) from None
+        except Stall:
+            raise UsbError(Code.PIPE) from None
+        except struct.error as error:
+            raise UsbError(Code.INVALID_PARAM, str(error)) from None
+
+    def _control(
+        self, request_type: int, request: int, value: int, index: int, data: bytes = b"", length: int = 0
+    ) -> bytes:
+        return self._check().stick.control(_SETUP.pack(request_type, request, value, index, length), data)
+
+    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+        connection = self._connection
+        if connection.is_cut or not self.is_open:
+            return Code.NO_DEVICE, 0
+        interface = connection.interface_of_endpoint(endpoint)
+        if interface is None or connection.claims.get(interface) is not self:
+            return Code.NOT_FOUND, 0
+        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
+
+    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+        return chain(self.bulk, steps, deadline)
+
+    def interrupt(self, on: bool) -> None:
+        self._connection.stick.cut(self._line, Code.INTERRUPTED if on else None)
+
+    # --- buffers --------------------------------------------------------------------------------
+
+    def limit_transfer_size(self, size: int) -> int:
+        return size
+
+    def allocate(self, size: int) -> memoryview:
+        buffer = memoryview(bytearray(size))
+        with self._lock:
+            self._buffers[id(buffer)] = buffer
+        return buffer
+
+    def free(self, buffer: memoryview) -> None:
+        """Also releases the view, so that nothing can use it by mistake."""
+        with self._lock:
+            if self._buffers.pop(id(buffer), None) is None:
+                raise ValueError("the buffer was not allocated here, or was given back")
+        buffer.release()
+
+    def close(self) -> None:
+        connection = self._connection
+        with connection.lock:
+            self.is_open = False
+            for interface in [each for each, owner in connection.claims.items() if owner is self]:
+                del connection.claims[interface]

@@ -1,0 +1,1 @@
+"""Faults that the virtual stick can be told to show."""

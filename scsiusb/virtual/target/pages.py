@@ -1,0 +1,95 @@
+"""Pages of parameter data that describe a unit: INQUIRY, vital product data, mode pages."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scsiusb.virtual.target.unit import Unit
+
+DISK = 0x00  # PERIPHERAL DEVICE TYPE: direct access block device
+CD_ROM = 0x05
+NO_DEVICE = 0x7F  # PERIPHERAL QUALIFIER 3, PERIPHERAL DEVICE TYPE 1Fh
+ALL_PAGES = 0x3F
+
+_RMB = 0x80
+_RESPONSE_DATA_FORMAT = 0x02
+
+
+def inquiry(
+    peripheral: int, *, removable: bool, version: int, vendor: str = "", product: str = "", revision: str = ""
+) -> bytes:
+    """Standard INQUIRY data, its first 36 bytes (SPC-4 6.6.2)."""
+    head = bytes((peripheral, _RMB if removable else 0, version, _RESPONSE_DATA_FORMAT, 31, 0, 0, 0))
+    return head + ascii_field(vendor, 8) + ascii_field(product, 16) + ascii_field(revision, 4)
+
+
+def ascii_field(text: str, width: int) -> bytes:
+    """Left-aligned and filled with spaces (SPC-4 4.4.1)."""
+    return text.encode("ascii", "replace")[:width].ljust(width)
+
+
+def _supported_pages(unit: Unit) -> bytes:
+    return bytes(sorted(vpd_pages(unit)))
+
+
+def _unit_serial_number(unit: Unit) -> bytes:
+    serial = unit.device_serial if unit.serial is None else unit.serial
+    return serial.encode("ascii", "replace")
+
+
+def _device_identification(unit: Unit) -> bytes:
+    """One designator of the logical unit: T10 vendor ID based, ASCII (SPC-4 7.8.6.4)."""
+    name = ascii_field(unit.vendor, 8) + ascii_field(unit.product, 16) + _unit_serial_number(unit)[:200]
+    return bytes((0x02, 0x01, 0x00, len(name))) + name
+
+
+def _block_limits(unit: Unit) -> bytes:
+    """The 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0: no limit is reported."""
+    return struct.pack(">4xI52x", unit.maximum_transfer)
+
+
+_VPD: Mapping[int, Callable[[Unit], bytes]] = {
+    0x00: _supported_pages,
+    0x80: _unit_serial_number,
+    0x83: _device_identification,
+    0xB0: _block_limits,
+}
+
+
+def vpd_pages(unit: Unit) -> list[int]:
+    return [page for page in _VPD if page != 0xB0 or unit.device_type == DISK]
+
+
+def vpd(unit: Unit, page: int) -> bytes | None:
+    """A vital product data page; None if the unit does not have it."""
+    if page not in vpd_pages(unit):
+        return None
+    body = _VPD[page](unit)
+    return struct.pack(">BBH", unit.device_type, page, len(body)) + body
+
+
+_MODE_PAGES: Mapping[int, bytes] = {
+    0x01: bytes((0x01, 0x0A, 0xC0, 3, 0, 0, 0, 0, 3, 0, 0, 0)),  # read-write error recovery: AWRE, ARRE, 3 retries
+    0x08: bytes((0x08, 0x12, 0x04)) + bytes(17),  # caching: WCE
+}
+
+
+def mode_pages(page: int, changeable: bool) -> bytes | None:
+    """One mode page or all of them; None if there is no such page. Nothing here is changeable."""
+    if page == ALL_PAGES:
+        chosen = list(_MODE_PAGES.values())
+    elif page in _MODE_PAGES:
+        chosen = [_MODE_PAGES[page]]
+    else:
+        return None
+    return b"".join(body[:2] + bytes(len(body) - 2) if changeable else body for body in chosen)
+
+
+def mode_block_descriptor(blocks: int, block_size: int, long_lba: bool) -> bytes:
+    """Short or long LBA mode parameter block descriptor (SBC-3 6.4.2)."""
+    if long_lba:
+        return struct.pack(">Q4xI", blocks, block_size)
+    return struct.pack(">II", min(blocks, 0xFFFFFFFF), block_size & 0xFFFFFF)

@@ -1,0 +1,70 @@
+"""Sense data: what a unit says about a command that failed (SPC-4 4.5)."""
+
+from __future__ import annotations
+
+import struct
+
+from scsiusb.base.dataclass import dataclass
+
+_FIXED = struct.Struct(">BBBIB4xBBBBH")
+_FIXED_CURRENT = 0x70
+_DESCRIPTOR_CURRENT = 0x72
+_VALID = 0x80
+_INFORMATION = struct.Struct(">BBBBQ")
+
+
+@dataclass(frozen=True)
+class Sense:
+    """A sense key with its additional sense code and, where there is one, the INFORMATION field."""
+
+    key: int
+    asc: int = 0
+    ascq: int = 0
+    information: int | None = None
+
+    def fixed(self) -> bytes:
+        """Fixed format (SPC-4 4.5.3): VALID is set only if the INFORMATION fits its four bytes."""
+        valid = self.information is not None and self.information <= 0xFFFFFFFF
+        information = self.information if valid and self.information is not None else 0
+        first = _FIXED_CURRENT | (_VALID if valid else 0)
+        return _FIXED.pack(first, 0, self.key, information, 10, self.asc, self.ascq, 0, 0, 0)
+
+    def descriptors(self) -> bytes:
+        """Descriptor format (SPC-4 4.5.2)."""
+        tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
+        return bytes((_DESCRIPTOR_CURRENT, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
+
+
+NO_SENSE = Sense(0x0)
+BECOMING_READY = Sense(0x2, 0x04, 0x01)
+INITIALIZING_COMMAND_REQUIRED = Sense(0x2, 0x04, 0x02)
+MEDIUM_NOT_PRESENT = Sense(0x2, 0x3A, 0x00)
+INVALID_COMMAND = Sense(0x5, 0x20, 0x00)
+LBA_OUT_OF_RANGE = Sense(0x5, 0x21, 0x00)
+INVALID_FIELD_IN_CDB = Sense(0x5, 0x24, 0x00)
+LUN_NOT_SUPPORTED = Sense(0x5, 0x25, 0x00)
+SAVING_NOT_SUPPORTED = Sense(0x5, 0x39, 0x00)
+MEDIUM_REMOVAL_PREVENTED = Sense(0x5, 0x53, 0x02)
+MEDIUM_CHANGED = Sense(0x6, 0x28, 0x00)
+POWER_ON = Sense(0x6, 0x29, 0x00)
+WRITE_PROTECTED = Sense(0x7, 0x27, 0x00)
+
+
+def read_error(lba: int) -> Sense:
+    return Sense(0x3, 0x11, 0x00, lba)
+
+
+def write_error(lba: int) -> Sense:
+    return Sense(0x3, 0x0C, 0x00, lba)
+
+
+def miscompare(lba: int) -> Sense:
+    return Sense(0xE, 0x1D, 0x00, lba)
+
+
+class Check(Exception):
+    """Ends the command that is being decoded with CHECK CONDITION."""
+
+    def __init__(self, sense: Sense) -> None:
+        super().__init__(sense)
+        self.sense = sense

@@ -1,0 +1,1 @@
+"""A USB/IP server: exports a virtual stick to a kernel."""

@@ -1,0 +1,145 @@
+"""The quick packers do what construct does with the same declaration."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import fields
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from construct import (
+    Array,
+    BitsInteger,
+    BitStruct,
+    Byte,
+    Bytes,
+    Const,
+    Construct,
+    Flag,
+    Int8ub,
+    Int16ub,
+    Int16ul,
+    Padded,
+    Padding,
+    Struct,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from scsiusb.base.packing import BitPacker, ByteCodec
+from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.transport.bot.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
+
+COMMANDS = [
+    kind
+    for module in (primary, block, multimedia)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Command) and "CDB" in vars(kind)
+]
+
+
+def field_values(kind: type[Command[Any]]) -> st.SearchStrategy[dict[str, int]]:
+    widths = {name: width for name, _, width in kind._packer._fields}
+    return st.fixed_dictionaries({name: st.integers(0, (1 << width) - 1) for name, width in widths.items()})
+
+
+def test_all_commands_are_proved() -> None:
+    assert len(COMMANDS) == 18
+
+
+@pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_a_packed_cdb_is_what_construct_builds(kind: type[Command[Any]], data: st.DataObject) -> None:
+    values = data.draw(field_values(kind))
+    assert kind._packer.pack(SimpleNamespace(**values)) == kind.CDB.build(values)
+
+
+@pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)
+def test_every_field_of_a_cdb_is_an_attribute_of_its_command(kind: type[Command[Any]]) -> None:
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    assert set(kind._packer.names) <= names | {"length"}
+
+
+@pytest.mark.parametrize("access", [READ, WRITE])
+@given(lba=st.integers(0, 2**64 - 0x10000), blocks=st.integers(0, 0xFFFF))
+@example(lba=2**32 - 8, blocks=8)
+@example(lba=2**32 - 8, blocks=9)
+def test_a_cdb_packed_by_position_is_the_commands(access: BlockTransfer, lba: int, blocks: int) -> None:
+    medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0)
+    assert access.cdb(lba, blocks) == access.command(medium, lba, blocks).cdb()
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        (BitStruct("a" / BitsInteger(4), "b" / BitsInteger(4)), ["a"]),
+        (BitStruct("a" / BitsInteger(24)), ["a"]),
+        (BitStruct("a" / BitsInteger(8), "b" / Const(1, BitsInteger(8))), ["a"]),
+    ],
+    ids=["half a byte", "three bytes", "a constant behind it"],
+)
+def test_what_cannot_be_packed_by_position_is_refused(layout: Construct, names: list[str]) -> None:
+    with pytest.raises(TypeError):
+        BitPacker(layout).positional(*names)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 255), st.binary(min_size=16, max_size=16))
+def test_a_packed_cbw_is_what_construct_builds(tag: int, length: int, lun: int, cdb: bytes) -> None:
+    buffer = memoryview(bytearray(31))
+    CBW_CODEC.pack_into(buffer, tag, length, 0x80, lun, 16, cdb)
+    values = {"tag": tag, "length": length, "flags": 0x80, "lun": lun, "cdb_length": 16, "cdb": cdb}
+    assert bytes(buffer) == CBW.build(values)
+
+
+@given(st.binary(min_size=13, max_size=13))
+def test_an_unpacked_csw_is_what_construct_parses(data: bytes) -> None:
+    parsed = CSW.parse(data)
+    assert CSW_CODEC.unpack_from(memoryview(data)) == (parsed.signature, parsed.tag, parsed.residue, parsed.status)
+
+
+@pytest.mark.parametrize("value", [-1, 4])
+def test_a_value_that_does_not_fit_its_bits_is_refused(value: int) -> None:
+    packer = BitPacker(BitStruct(Padding(6), "two" / BitsInteger(2)))
+    with pytest.raises(ValueError, match=f"two={value} does not fit"):
+        packer.pack(SimpleNamespace(two=value))
+
+
+def test_a_value_that_does_not_fit_its_bytes_is_refused() -> None:
+    with pytest.raises(struct.error):
+        ByteCodec(Struct("n" / Int8ub)).pack_into(memoryview(bytearray(1)), 256)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Struct("n" / Int8ub),
+        BitStruct("f" / Array(8, Flag)),
+        BitStruct("n" / Byte),
+        BitStruct("n" / BitsInteger(8, signed=True)),
+        BitStruct("n" / BitsInteger(16, swapped=True)),
+        BitStruct("n" / Padded(8, BitsInteger(4))),
+    ],
+    ids=["bytes", "array", "byte", "signed", "swapped", "padded"],
+)
+def test_a_layout_without_a_quick_packer_is_refused(layout: Any) -> None:
+    with pytest.raises(TypeError):
+        BitPacker(layout)
+
+
+@pytest.mark.parametrize("layout", [Struct("a" / Int16ub, "b" / Int16ul), Struct("a" / Array(2, Byte))])
+def test_a_struct_without_a_quick_codec_is_refused(layout: Struct) -> None:
+    with pytest.raises(TypeError):
+        ByteCodec(layout)
+
+
+def test_constants_are_packed_and_must_lead() -> None:
+    buffer = memoryview(bytearray(4))
+    ByteCodec(Struct(Const(b"xy"), "a" / Int8ub, "b" / Bytes(1))).pack_into(buffer, 1, b"z")
+    assert bytes(buffer) == b"xy\x01z"
+    with pytest.raises(TypeError, match="constant"):
+        ByteCodec(Struct("a" / Int8ub, Const(b"xy")))

@@ -1,0 +1,179 @@
+"""Disks for asyncio: the right data, turns taken, and cancelling that leaves the disk usable."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+import scsiusb
+from scsiusb import ledger
+from scsiusb.disk.aio import AsyncDisk
+from scsiusb.opening import open_on
+from scsiusb.usb.backend import Code
+from scsiusb.virtual import Bus
+from tests.sticks import MeddledBus, Wire, stick
+
+READ_10 = 0x28
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def on(bus: Bus) -> AsyncDisk:
+    return AsyncDisk(lambda: open_on(bus))
+
+
+class Hang:
+    """Has the data phase of READ(10) wait until the handle is interrupted."""
+
+    def __init__(self, bus: MeddledBus) -> None:
+        self._bus = bus
+        self.began = threading.Event()
+        self.is_on = True
+        bus.wire.meddle = self.meddle
+
+    def meddle(self, wire: Wire, endpoint: int, buffer: memoryview) -> tuple[Code, int] | None:
+        if wire.opcode != READ_10 or not self.is_on or not endpoint & 0x80:
+            return None
+        self.began.set()
+        (handle,) = self._bus.handles
+        while handle._line.cut is None:
+            threading.Event().wait(0.005)
+        return Code.INTERRUPTED, 0
+
+
+async def began(hang: Hang) -> None:
+    assert await asyncio.to_thread(hang.began.wait, 10)
+
+
+def test_tasks_take_turns_and_get_their_data() -> None:
+    async def main() -> None:
+        async with on(Bus(stick())) as disk:
+            assert await disk.medium() == (2048, 512)
+            blocks = await asyncio.gather(*(disk.read(lba, 1) for lba in range(50)))
+            assert [int.from_bytes(block[:4], "big") for block in blocks] == list(range(50))
+            await disk.write(7, bytes(512))
+            await disk.flush()
+            buffer = bytearray(512)
+            assert await disk.readinto(7, buffer) == 1
+            assert buffer == bytes(512)
+            assert (await disk.inquiry()).vendor
+
+    run(main())
+
+
+def test_the_device_is_given_back_at_the_end() -> None:
+    bus = Bus(stick())
+
+    async def main() -> None:
+        async with on(bus) as disk:
+            await disk.read(0, 1)
+            assert bus.handles
+        await disk.aclose()
+        with pytest.raises(RuntimeError, match="async with"):
+            await disk.read(0, 1)
+
+    run(main())
+    assert not bus.handles
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_a_cancelled_read_ends_on_the_wire_and_the_disk_goes_on() -> None:
+    bus = MeddledBus(stick())
+
+    async def main() -> None:
+        async with on(bus) as disk:
+            await disk.medium()
+            hang = Hang(bus)
+            task = asyncio.create_task(disk.read(0, 8))
+            await began(hang)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert bus.wire.log[-3:] == ["request ff", "clear in", "clear out"]
+            hang.is_on = False
+            assert int.from_bytes((await disk.read(9, 1))[:4], "big") == 9
+
+    run(main())
+
+
+def test_a_call_cancelled_before_its_turn_is_not_begun_and_the_one_before_it_goes_on() -> None:
+    bus = MeddledBus(stick())
+
+    async def main() -> None:
+        async with on(bus) as disk:
+            await disk.medium()
+            hang = Hang(bus)
+            first = asyncio.create_task(disk.read(0, 8))
+            await began(hang)
+            second = asyncio.create_task(disk.write(0, bytes(512)))
+            await asyncio.sleep(0)
+            second.cancel()
+            await asyncio.sleep(0)
+            first.cancel()
+            for task in (first, second):
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert "cbw 2a" not in bus.wire.log
+
+    run(main())
+
+
+def test_a_timeout_of_asyncios_is_a_cancellation_too() -> None:
+    bus = MeddledBus(stick())
+
+    async def main() -> None:
+        async with on(bus) as disk:
+            await disk.medium()
+            hang = Hang(bus)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(disk.read(0, 8), 0.05)
+            hang.is_on = False
+            assert len(await disk.read(0, 8)) == 8 * 512
+
+    run(main())
+
+
+def test_unplugged_it_says_so_and_closes_quietly() -> None:
+    bus = Bus(stick())
+
+    async def main() -> None:
+        async with on(bus) as disk:
+            await disk.read(0, 1)
+            bus.unplug(bus.devices()[0])
+            with pytest.raises(scsiusb.DeviceGone):
+                await disk.read(0, 1)
+
+    run(main())
+
+
+def test_opening_that_fails_leaves_no_thread() -> None:
+    async def main() -> None:
+        with pytest.raises(scsiusb.DeviceNotFound):
+            async with on(Bus()):
+                pass
+
+    run(main())
+    assert not [thread for thread in threading.enumerate() if "scsiusb" in thread.name]
+
+
+def test_by_the_words_of_open() -> None:
+    async def main() -> None:
+        async with scsiusb.aopen("virtual:") as disk:
+            assert (await disk.read(0, 1))[510:] == b"\x55\xaa"
+
+    run(main())
+
+
+def test_what_is_acquired_in_the_disks_thread_is_entered_with_the_place_of_the_caller() -> None:
+    async def main() -> None:
+        async with on(Bus(stick())):
+            places = {entry.place for entry in ledger.outstanding() if entry.kind in ("client", "claim", "thread")}
+            assert {place.partition(":")[0] for place in places} <= {"test_aio.py"}
+
+    run(main())

@@ -1,0 +1,122 @@
+"""An error that was dealt with is gone, with all that its traceback's frames refer to: it is in no cycle."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+import pytest
+
+from scsiusb import Disk, ScsiUsbError, read_many
+from scsiusb.opening import open_on
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.usb.backend import Code
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.disk.polling import OverlappedBus
+from tests.sticks import Answer, MeddledBus, Wire, csw, no_collector
+
+CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
+
+
+def readinto(disk: Disk) -> None:
+    disk.readinto(0, bytearray(4096))
+
+
+def write(disk: Disk) -> None:
+    disk.write(0, bytes(4096))
+
+
+def read(disk: Disk) -> None:
+    disk.read(0, 8)
+
+
+def execute(disk: Disk) -> None:
+    disk.execute(primary.TestUnitReady())
+
+
+def stream(disk: Disk) -> None:
+    with disk.reading(0, 64) as pieces:
+        for _ in pieces:
+            pass
+
+
+def writing(disk: Disk) -> None:
+    with disk.writing(0) as out:
+        out.write(bytes(64 * 512))
+
+
+def many(disk: Disk) -> None:
+    with read_many(disk.reading(0, 64)) as parts:
+        failed = [part.error is not None for part in parts]
+    if any(failed):
+        raise ScsiUsbError("told in a part")
+
+
+ACTIONS = (readinto, write, read, execute, stream, writing, many)
+
+
+def io_errors(bus: MeddledBus, stick: Stick) -> None:
+    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.IO, 0)
+
+
+def an_unplug(bus: MeddledBus, stick: Stick) -> None:
+    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
+
+
+def nothing_that_helps(bus: MeddledBus, stick: Stick) -> None:
+    io_errors(bus, stick)
+    bus.wire.fail_requests.update({"port reset": Code.IO, "request ff": Code.IO})
+
+
+def false_csws(bus: MeddledBus, stick: Stick) -> None:
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        return wire.put(buffer, csw(wire.tag + 1)) if len(buffer) == CSW_PACKET else None
+
+    bus.wire.meddle = meddle
+
+
+def a_sense(text: str) -> Callable[[MeddledBus, Stick], None]:
+    def answer(bus: MeddledBus, stick: Stick) -> None:
+        for opcode in ("00", "28", "2a"):
+            stick.faults.add(f"sense={text},opcode={opcode},times=always")
+
+    return answer
+
+
+WAYS = {
+    "io": io_errors,
+    "unplug": an_unplug,
+    "no recovery": nothing_that_helps,
+    "csw": false_csws,
+    "medium error": a_sense("3/11/00"),
+    "aborted": a_sense("b/00/00"),
+    "illegal": a_sense("5/24/00"),
+}
+
+
+@pytest.mark.parametrize("kind", [MeddledBus, OverlappedBus])
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("way", WAYS)
+def test_no_error_is_kept_by_a_cycle(kind: type[MeddledBus], action: Callable[[Disk], None], way: str) -> None:
+    stick = Stick([Unit(Memory(bytearray(64 * 512)))])
+    bus = kind(stick)
+    with open_on(bus) as disk:
+        disk.read(0, 8)
+        WAYS[way](bus, stick)
+        with pytest.raises(ScsiUsbError):  # what is done only once leaves what is its own
+            action(disk)
+        with no_collector():
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                with suppress(ScsiUsbError):
+                    action(disk)
+                gc.collect()
+                kept = [str(each) for each in gc.garbage if isinstance(each, (FrameType, ScsiUsbError))]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+            assert not kept
+        bus.wire.meddle = None
+        bus.wire.fail_requests.clear()

@@ -1,0 +1,313 @@
+"""Many streams in one thread, or in one each: all bytes, exact errors, and each device left as it should be."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+import scsiusb
+from scsiusb import Chunk, read_many
+from scsiusb.disk.streaming import Reading
+from scsiusb.opening import open_on
+from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
+from tests.disk import polling as overlapping
+from tests.disk.polling import OverlappedBus
+from tests.disk.test_readinto_bounds import FAULTS
+from tests.sticks import Answer, MeddledBus, Wire, csw
+
+BLOCKS = 5_000 + 7
+STICKS = 3
+STEP = 512  # blocks a command
+CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
+READ_10 = 0x28
+BAD = "sense=3/11/00,lba={},times=always"
+
+
+class Station:
+    """Some sticks of random content, each opened."""
+
+    def __init__(self, kind: type[MeddledBus]) -> None:
+        self.contents = [os.urandom(BLOCKS * 512) for _ in range(STICKS)]
+        self.sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in self.contents]
+        self.buses = [kind(stick) for stick in self.sticks]
+        self.disks = [open_on(bus) for bus in self.buses]
+        for disk in self.disks:
+            disk.max_blocks = STEP
+        for bus in self.buses:
+            bus.wire.log.clear()
+
+    def readings(self, lba: int = 0, blocks: int = BLOCKS) -> list[Reading]:
+        return [disk.reading(lba, blocks) for disk in self.disks]
+
+    def close(self) -> None:
+        for disk, bus in zip(self.disks, self.buses, strict=True):
+            disk.close()
+            assert not bus.handles
+            bus.close()
+
+
+@pytest.fixture(params=[OverlappedBus, MeddledBus], ids=["one thread", "a thread for each"])
+def station(request: pytest.FixtureRequest) -> Iterator[Station]:
+    station = Station(request.param)
+    yield station
+    station.close()
+
+
+@pytest.fixture
+def polled() -> Iterator[Station]:
+    station = Station(OverlappedBus)
+    yield station
+    station.close()
+
+
+class Received:
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self.data: dict[object, bytearray] = defaultdict(bytearray)
+        self.errors: dict[object, scsiusb.ScsiUsbError] = {}
+        self.parts: list[Chunk] = []
+        with read_many(*readings) as parts:
+            for part in parts:
+                assert part.reading not in self.errors
+                self.data[part.reading] += part.piece
+                if part.error is not None:
+                    self.errors[part.reading] = part.error
+
+
+def all_is_right(station: Station, lba: int = 0, blocks: int = BLOCKS) -> Received:
+    readings = station.readings(lba, blocks)
+    received = Received(readings)
+    assert received.errors == {}
+    for reading, content in zip(readings, station.contents, strict=True):
+        assert received.data[reading] == content[lba * 512 : (lba + blocks) * 512]
+        assert reading.lba == lba + blocks
+    return received
+
+
+@pytest.mark.parametrize(("lba", "blocks"), [(0, BLOCKS), (3, 1), (17, STEP), (BLOCKS - 1, 1), (5, 0)])
+def test_all_blocks_of_all_come_in_order(station: Station, lba: int, blocks: int) -> None:
+    all_is_right(station, lba, blocks)
+
+
+def test_they_come_in_turns(station: Station) -> None:
+    with read_many(*station.readings()) as parts:
+        order = [part.reading for part in parts]
+    first = order[: 2 * STICKS]
+    assert all(first.count(reading) >= 1 for reading in set(order))
+
+
+def test_one_thread_is_enough_where_transfers_overlap(polled: Station) -> None:
+    before = threading.active_count()
+    with read_many(*polled.readings()) as parts:
+        next(parts)
+        assert threading.active_count() == before
+        assert all(isinstance(bus, OverlappedBus) and bus.submitted for bus in polled.buses)
+
+
+def test_what_fails_says_where_and_the_others_go_on(station: Station) -> None:
+    bad = STEP + 77
+    station.sticks[1].faults.add(BAD.format(bad))
+    readings = station.readings()
+    received = Received(readings)
+    assert list(received.errors) == [readings[1]]
+    error = received.errors[readings[1]]
+    assert isinstance(error, scsiusb.MediumError)
+    assert error.lba == bad
+    assert received.data[readings[1]] == station.contents[1][: bad * 512]
+    assert readings[1].lba == bad
+    for number in (0, 2):
+        assert received.data[readings[number]] == station.contents[number]
+
+
+@pytest.mark.parametrize("kind", sorted({Fault.parse(text).name for text in FAULTS}))
+def test_a_fault_costs_no_more_than_it_does_a_single_read_and_no_byte_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """In the middle of one stream of two."""
+    monkeypatch.setattr(overlapping, "LONG", 50)
+    for text in FAULTS:
+        if Fault.parse(text).name == kind:
+            alone, beside = (outcome(text, polled) for polled in (False, True))
+            assert beside == alone, text
+
+
+def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
+    """Which error came of a fault in the third command, behind how many right bytes."""
+    contents = [os.urandom(4 * STEP * 512) for _ in range(2)]
+    sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in contents]
+    buses = [OverlappedBus(stick) for stick in sticks]
+    with ExitStack() as stack:
+        disks = []
+        for bus in buses:
+            stack.callback(bus.close)
+            disks.append(stack.enter_context(open_on(bus, timeout=0.2)))
+            disks[-1].max_blocks = STEP
+            assert disks[-1].blocks
+        sticks[0].faults.add(f"{text},opcode=28,lba={2 * STEP},times=1")
+        readings = [disk.reading(0, 4 * STEP) for disk in disks]
+        received = Received(readings) if polled else in_threads(readings)
+        for reading, content in zip(readings, contents, strict=True):
+            data = received.data[reading]
+            assert data == content[: len(data)]
+        assert len(received.data[readings[1]]) == 4 * STEP * 512
+        return type(received.errors[readings[0]]) if received.errors else None, len(received.data[readings[0]])
+
+
+def in_threads(readings: Sequence[Reading]) -> Received:
+    received = Received([])
+    for reading in readings:
+        with reading as pieces:
+            try:
+                for piece in pieces:
+                    received.data[reading] += piece
+            except scsiusb.ScsiUsbError as error:
+                received.errors[reading] = error
+    return received
+
+
+def test_a_changed_medium_ends_its_stream(polled: Station) -> None:
+    polled.sticks[0].faults.add(f"sense=6/28/00,opcode=28,lba={2 * STEP},times=1")
+    readings = polled.readings()
+    received = Received(readings)
+    assert list(received.errors) == [readings[0]]
+    assert isinstance(received.errors[readings[0]], scsiusb.MediumChanged)
+    assert len(received.data[readings[1]]) == BLOCKS * 512
+
+
+def test_a_device_that_has_gone_ends_its_stream(station: Station) -> None:
+    readings = station.readings()
+    seen: dict[object, scsiusb.ScsiUsbError] = {}
+    count = 0
+    with read_many(*readings) as parts:
+        next(parts)
+        station.buses[2].unplug(station.sticks[2])
+        for part in parts:
+            count += len(part.piece)
+            if part.error is not None:
+                seen[part.reading] = part.error
+    assert list(seen) == [readings[2]]
+    assert isinstance(seen[readings[2]], scsiusb.DeviceGone)
+    assert count >= (2 * BLOCKS - STEP) * 512
+
+
+def test_a_disk_that_is_closed_meanwhile_ends_its_stream(polled: Station) -> None:
+    readings = polled.readings()
+    with read_many(*readings) as parts:
+        next(parts)
+        closing = threading.Thread(target=polled.disks[1].close)
+        closing.start()
+        errors = {part.reading: part.error for part in parts if part.error is not None}
+    closing.join(20)
+    assert not closing.is_alive()
+    assert list(errors) == [readings[1]]
+    assert isinstance(errors[readings[1]], scsiusb.DeviceClosed)
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_where_usbfs_has_no_memory_it_goes_as_for_a_single_read(polled: Station, number: int) -> None:
+    bus = polled.buses[0]
+    assert isinstance(bus, OverlappedBus)
+    bus.refusals[number] = True
+    all_is_right(polled)
+
+
+def test_a_device_that_does_not_answer_is_overdue_and_the_others_go_on(polled: Station) -> None:
+    bus = polled.buses[0]
+    assert isinstance(bus, OverlappedBus)
+    polled.disks[0].unit.timeout = 0.2
+    readings = polled.readings()
+    with read_many(*readings) as parts:
+        bus.hangs = True
+        received: dict[object, int] = defaultdict(int)
+        errors = {}
+        for part in parts:
+            received[part.reading] += len(part.piece)
+            if part.error is not None:
+                errors[part.reading] = part.error
+        bus.hangs = False
+    assert list(errors) == [readings[0]]
+    assert isinstance(errors[readings[0]], scsiusb.DeviceTimeout)
+    assert [received[reading] for reading in readings[1:]] == [BLOCKS * 512] * 2
+
+
+def test_left_early_the_devices_are_as_they_were(station: Station) -> None:
+    with read_many(*station.readings()) as parts:
+        next(parts)
+    for disk, bus, content in zip(station.disks, station.buses, station.contents, strict=True):
+        bus.wire.log.clear()
+        assert disk.read(9, 2) == content[9 * 512 : 11 * 512]
+        assert bus.wire.log == ["cbw 28", "in", "in"]
+
+
+def test_left_early_a_device_that_hangs_is_recovered_before_its_next_command(polled: Station) -> None:
+    bus = polled.buses[0]
+    assert isinstance(bus, OverlappedBus)
+    with read_many(*polled.readings()) as parts:
+        bus.hangs = True
+        while next(parts).reading.disk is not polled.disks[1]:
+            pass
+    bus.hangs = False
+    bus.wire.log.clear()
+    assert polled.disks[0].read(9, 2) == polled.contents[0][9 * 512 : 11 * 512]
+    assert bus.wire.log[0] == "request ff"
+
+
+def test_an_exception_of_the_callers_leaves_nothing_under_way(polled: Station) -> None:
+    with pytest.raises(KeyboardInterrupt), read_many(*polled.readings()) as parts:
+        next(parts)
+        raise KeyboardInterrupt
+    all_is_right(polled)
+
+
+def test_two_streams_of_one_device_have_a_thread_each(polled: Station) -> None:
+    disk = polled.disks[0]
+    readings = [disk.reading(0, 1000), disk.reading(1000, 1000)]
+    received = Received(readings)
+    assert received.errors == {}
+    assert b"".join(received.data[reading] for reading in readings) == polled.contents[0][: 2000 * 512]
+
+
+def test_a_piece_that_is_kept_is_told(polled: Station) -> None:
+    with read_many(*polled.readings()) as parts:
+        kept = pickle.PickleBuffer(next(parts).piece)
+        with pytest.raises(BufferError):
+            next(parts)
+        kept.release()
+
+
+def test_it_is_used_in_a_with(station: Station) -> None:
+    parts = read_many(*station.readings())
+    with pytest.raises(RuntimeError):
+        next(parts)
+
+
+def test_none_at_all_is_nothing() -> None:
+    with read_many() as parts:
+        assert list(parts) == []
+
+
+def test_the_bus_of_a_program_may_be_any() -> None:
+    bus = Bus(Stick.formatted())
+    with open_on(bus) as disk, read_many(disk.reading(0, 64)) as parts:
+        assert sum(len(part.piece) for part in parts) == 64 * 512
+    bus.close()
+
+
+def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Station) -> None:
+    bus, spoilt = polled.buses[0], [0]
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if len(buffer) != CSW_PACKET or wire.opcode != READ_10 or spoilt[0]:
+            return None
+        spoilt[0] += 1
+        return wire.put(buffer, csw(wire.tag).ljust(CSW_PACKET, b"\0"))
+
+    bus.wire.meddle = meddle
+    all_is_right(polled)
+    assert spoilt == [1]
+    assert "port reset" in bus.wire.log or "request ff" in bus.wire.log

@@ -1,0 +1,370 @@
+"""Streams: all bytes in order, bounded memory, exact errors, and no thread left behind however they end."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+import scsiusb
+from scsiusb import ledger
+from scsiusb.disk.streaming import BUFFERS
+from scsiusb.opening import open_on
+from scsiusb.usb import port as port_module
+from scsiusb.usb.backend import Code
+from scsiusb.usb.port import PART
+from scsiusb.virtual import Bus, Memory, Stick, Unit
+
+MIB = 1 << 20
+BLOCKS = 10_000 + 7
+CONTENT = os.urandom(BLOCKS * 512)
+BAD = "sense=3/11/00,lba={},times=always"
+
+
+@pytest.fixture
+def stick() -> Stick:
+    return Stick([Unit(Memory(bytearray(CONTENT)))])
+
+
+@pytest.fixture
+def bus(stick: Stick) -> Bus:
+    return Bus(stick)
+
+
+@pytest.fixture
+def disk(bus: Bus) -> Iterator[scsiusb.Disk]:
+    with open_on(bus) as disk:
+        yield disk
+    assert [entry for entry in ledger.outstanding() if entry.kind == "thread"] == []
+    assert [thread.name for thread in threading.enumerate() if "stream" in thread.name] == []
+
+
+def medium(stick: Stick) -> bytes:
+    medium = stick.units[0].medium
+    assert isinstance(medium, Memory)
+    return bytes(medium.data)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lba", "blocks"), [(0, BLOCKS), (3, 1), (17, 4096), (BLOCKS - 1, 1), (5, 0), (BLOCKS, 0)])
+def test_all_blocks_come_in_order(disk: scsiusb.Disk, lba: int, blocks: int) -> None:
+    found = bytearray()
+    with disk.reading(lba, blocks) as pieces:
+        for piece in pieces:
+            assert len(piece) <= disk.max_blocks * 512
+            found += piece
+            assert pieces.lba == lba + len(found) // 512
+    assert bytes(found) == CONTENT[lba * 512 : (lba + blocks) * 512]
+
+
+def test_a_caller_may_be_quicker_than_the_thread(disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has taken a piece may release it before the thread's next line."""
+
+    class Quick(SimpleQueue[Any]):
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item, block, timeout)
+            if item is not None:
+                item.piece.release()
+
+    pieces = disk.reading(0, BLOCKS)
+    monkeypatch.setattr(pieces, "_full", Quick())
+    with pieces:
+        with pytest.raises(ValueError, match="released"):
+            next(pieces)
+        time.sleep(0.05)
+        assert pieces._error is None
+
+
+def test_memory_is_bounded_and_of_the_device(bus: Bus, disk: scsiusb.Disk) -> None:
+    disk.read(0, 1)
+    before = bus.handles[0].outstanding
+    for _ in range(2):
+        with disk.reading(0, BLOCKS) as pieces:
+            assert max(bus.handles[0].outstanding for _ in pieces) == before + BUFFERS
+
+
+def test_a_piece_is_valid_until_the_next_one(disk: scsiusb.Disk) -> None:
+    with disk.reading(0, BLOCKS) as pieces:
+        first = next(pieces)
+        assert first == CONTENT[: len(first)]
+        second = next(pieces)
+        with pytest.raises(ValueError, match="released"):
+            bytes(first)
+    with pytest.raises(ValueError, match="released"):
+        bytes(second)
+
+
+def test_who_still_looks_into_a_piece_is_told(disk: scsiusb.Disk) -> None:
+    with disk.reading(0, BLOCKS) as pieces:
+        kept = pickle.PickleBuffer(next(pieces))
+        with pytest.raises(BufferError):
+            next(pieces)
+        kept.release()
+        assert next(pieces)
+
+
+@pytest.mark.parametrize("hint", [None, 0, 5])
+@pytest.mark.parametrize("bad", [0, 1, 2000, 4097, BLOCKS - 1])
+def test_what_stands_before_a_bad_block_is_delivered_and_the_error_names_it(
+    stick: Stick, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, bad: int, hint: int | None
+) -> None:
+    """Whether the device says which it is, says nothing, or says it wrongly."""
+
+    def readinto(lba: int, buffer: memoryview) -> int:
+        try:
+            return plain(lba, buffer)
+        except scsiusb.MediumError as error:
+            if hint is not None:
+                error.sense = replace(error.sense, information=bad + hint)
+            raise
+
+    plain = disk.readinto
+    monkeypatch.setattr(disk, "readinto", readinto)
+    stick.faults.add(BAD.format(bad))
+    found = bytearray()
+    with pytest.raises(scsiusb.MediumError) as caught, disk.reading(0, BLOCKS) as pieces:
+        for piece in pieces:
+            found += piece
+    assert caught.value.lba == bad
+    assert f"LBA {bad}" in str(caught.value)
+    assert bytes(found) == CONTENT[: bad * 512]
+    assert pieces.lba == bad
+
+
+def test_the_error_comes_again_when_asked_again(stick: Stick, disk: scsiusb.Disk) -> None:
+    stick.faults.add(BAD.format(3000))
+    with disk.reading(2999, 10) as pieces:
+        assert next(pieces) == CONTENT[2999 * 512 : 3000 * 512]
+        for _ in range(2):
+            with pytest.raises(scsiusb.MediumError):
+                next(pieces)
+
+
+def test_leaving_early_ends_it(disk: scsiusb.Disk) -> None:
+    with disk.reading(0, BLOCKS) as pieces:
+        assert next(pieces)[:512] == CONTENT[:512]
+    with disk.reading(5, BLOCKS - 5):
+        pass
+    assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
+
+
+@pytest.mark.parametrize("most", [1, 100, 5000])
+def test_the_size_of_commands_can_be_chosen(stick: Stick, disk: scsiusb.Disk, most: int) -> None:
+    disk.max_blocks = most
+    assert disk.max_blocks == most
+    with disk.reading(0, 5001) as pieces:
+        lengths = [len(piece) // 512 for piece in pieces]
+    assert lengths == [most] * (5001 // most) + ([5001 % most] if 5001 % most else [])
+    assert disk.read(3, 5001) == CONTENT[3 * 512 : 5004 * 512]
+    for wrong in (0, 65536):
+        with pytest.raises(ValueError, match="can be"):
+            disk.max_blocks = wrong
+
+
+def test_an_exception_in_the_loop_ends_it(disk: scsiusb.Disk) -> None:
+    with pytest.raises(KeyError), disk.reading(0, BLOCKS) as pieces:
+        for _ in pieces:
+            raise KeyError
+
+
+def test_a_device_that_takes_its_time_does_not_hold_up_who_leaves(stick: Stick, disk: scsiusb.Disk) -> None:
+    stick.faults.add("nak@data,opcode=28,command=+2")
+    began = time.monotonic()
+    with disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+    assert time.monotonic() - began < 20
+    assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
+
+
+def test_an_unplug_ends_it(stick: Stick, bus: Bus, disk: scsiusb.Disk) -> None:
+    with pytest.raises(scsiusb.DeviceGone) as caught, disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+        bus.unplug(stick)
+        for _ in pieces:
+            pass
+    assert caught.value.lba is None or caught.value.lba >= pieces.lba
+
+
+def test_closing_the_disk_ends_it(bus: Bus) -> None:
+    disk = open_on(bus)
+    with pytest.raises((scsiusb.DeviceClosed, scsiusb.DeviceGone)), disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+        disk.close()
+        for _ in pieces:
+            pass
+
+
+def test_a_range_beyond_the_medium_is_refused_before_anything_begins(disk: scsiusb.Disk) -> None:
+    with pytest.raises(scsiusb.OutOfRange):
+        disk.reading(BLOCKS, 1)
+    with pytest.raises(ValueError, match="negative"):
+        disk.reading(-1, 1)
+
+
+def test_a_stream_is_for_a_with_and_for_one(disk: scsiusb.Disk) -> None:
+    with pytest.raises(RuntimeError, match="with"):
+        iter(disk.reading(0, 1))
+    with pytest.raises(RuntimeError, match="with"):
+        disk.writing(0).write(b"")
+        disk.writing(0).room()
+    with disk.reading(0, 1) as pieces, pytest.raises(RuntimeError, match="once"):
+        pieces.__enter__()
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [512, 1000, 4096, 3 * MIB + 1])
+def test_bytes_of_any_length_are_written_in_order(stick: Stick, disk: scsiusb.Disk, step: int) -> None:
+    new = os.urandom(6000 * 512)
+    with disk.writing(11) as out:
+        for at in range(0, len(new), step):
+            assert out.write(new[at : at + step]) == len(new[at : at + step])
+    assert out.lba == 6011
+    disk.flush()
+    assert medium(stick) == CONTENT[: 11 * 512] + new + CONTENT[6011 * 512 :]
+
+
+def test_a_file_is_read_straight_into_the_streams_buffers(stick: Stick, disk: scsiusb.Disk) -> None:
+    new = os.urandom(5000 * 512)
+    file = io.BytesIO(new)
+    with disk.writing(0) as out:
+        while count := file.readinto(out.room()):
+            out.advance(count)
+    assert medium(stick) == new + CONTENT[5000 * 512 :]
+
+
+def test_part_of_a_block_at_the_end_is_refused_and_not_written(stick: Stick, disk: scsiusb.Disk) -> None:
+    with pytest.raises(ValueError, match="block size"), disk.writing(0) as out:
+        out.write(bytes(700))
+    assert medium(stick) == CONTENT
+
+
+def test_more_than_the_medium_has_is_refused(stick: Stick, disk: scsiusb.Disk) -> None:
+    with disk.writing(BLOCKS - 2) as out:
+        with pytest.raises(scsiusb.OutOfRange):
+            out.write(bytes(1025))
+        out.write(bytes(1024))
+        room = out.room()
+        room[:1] = b"x"
+        with pytest.raises(scsiusb.OutOfRange):
+            out.advance(1)
+    assert medium(stick) == CONTENT[: (BLOCKS - 2) * 512] + bytes(1024)
+    with pytest.raises(scsiusb.OutOfRange):
+        disk.writing(BLOCKS + 1)
+
+
+def test_an_error_is_told_by_a_later_call_with_the_block_and_nothing_is_written_behind_it(
+    stick: Stick, disk: scsiusb.Disk
+) -> None:
+    step = disk.max_blocks
+    stick.faults.add(f"sense=3/0C/00,lba={step + 5},times=always")
+    new = os.urandom(BLOCKS * 512)
+    with pytest.raises(scsiusb.MediumError) as caught, disk.writing(0) as out:
+        for at in range(0, len(new), 512):
+            out.write(new[at : at + 512])
+    assert caught.value.lba == out.lba == step
+    assert medium(stick)[: step * 512] == new[: step * 512]
+    assert medium(stick)[2 * step * 512 :] == CONTENT[2 * step * 512 :]
+
+
+def test_after_an_exception_nothing_more_is_begun(stick: Stick, disk: scsiusb.Disk) -> None:
+    with pytest.raises(KeyError), disk.writing(0) as out:
+        out.write(bytes(512))
+        raise KeyError
+    assert medium(stick) == CONTENT
+
+
+def test_a_write_protected_medium_says_so() -> None:
+    bus = Bus(Stick([Unit(Memory(bytearray(CONTENT), read_only=True))]))
+    with open_on(bus) as disk, pytest.raises(scsiusb.DataProtect), disk.writing(0) as out:
+        out.write(bytes(4096))
+
+
+# --- a buffer of the device -----------------------------------------------------------------------
+
+
+def test_a_lent_buffer_goes_to_the_device_as_it_is(
+    stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[object] = []
+    handle = bus.handles[0]
+    bulk = handle.bulk
+
+    def watched(endpoint: int, buffer: memoryview, timeout_ms: int) -> object:
+        moved.append(buffer.obj)
+        return bulk(endpoint, buffer, timeout_ms)
+
+    assert disk.blocks == BLOCKS
+    with disk.buffer(8192) as buffer:
+        monkeypatch.setattr(handle, "bulk", watched)
+        assert disk.readinto(4, buffer) == 16
+        assert buffer == CONTENT[4 * 512 : 20 * 512]
+        with buffer[1024:2048] as part:
+            assert disk.readinto(100, part) == 2
+        assert buffer[1024:2048] == CONTENT[100 * 512 : 102 * 512]
+        assert disk.write(0, buffer) == 16
+        assert moved[1] is moved[4] is moved[7] is buffer.obj
+        assert medium(stick)[:8192] == buffer
+        own = bytearray(512)
+        disk.readinto(0, own)
+        assert moved[10] is not own
+
+
+def test_a_lent_buffer_is_of_no_use_afterwards(disk: scsiusb.Disk) -> None:
+    with disk.buffer(4096) as buffer:
+        pass
+    with pytest.raises(ValueError, match="released"):
+        disk.readinto(0, buffer)
+
+
+# --- little memory --------------------------------------------------------------------------------
+
+
+def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A kernel that takes so many bytes at once, and now and then none; the lengths that it was asked for."""
+    asked: list[int] = []
+    handle = bus.handles[0]
+    bulk = handle.bulk
+
+    def little(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+        asked.append(len(buffer))
+        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout_ms)
+
+    monkeypatch.setattr(handle, "bulk", little)
+    return asked
+
+
+def test_where_the_kernel_has_no_memory_the_data_goes_in_parts(
+    stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """usbfs has 16 MB for all programs together, unless told otherwise."""
+    asked = scarce(bus, monkeypatch, PART)
+    assert disk.read(1, 5000) == CONTENT[512 : 5001 * 512]
+    new = os.urandom(3001 * 512)
+    disk.write(7, new)
+    disk.flush()
+    assert medium(stick) == CONTENT[: 7 * 512] + new + CONTENT[3008 * 512 :]
+    assert max(asked) > PART
+    assert PART in asked
+    assert disk.unit.resets == 1  # power on
+
+
+def test_where_the_kernel_never_has_memory_that_is_said(
+    bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_module, "MEMORY_PATIENCE", 0.01)
+    assert disk.read(0, 1)
+    scarce(bus, monkeypatch, 100)
+    with pytest.raises(scsiusb.TransportError, match="no memory"):
+        disk.read(0, 100)

@@ -1,0 +1,124 @@
+"""Any bytes from a device or a file: a typed value or the documented error, soon, and no larger than they are."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scsiusb.scsi import reply, sense
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.pages import inquiry, mode, vpd
+from tests.fuzz import profiles
+from tests.fuzz.mutate import EXTREMES, any_of
+from tests.fuzz.onwire import wire_parsers
+from tests.fuzz.parsers import Parser, all_parsers, command_parser, commands
+from tests.fuzz.properties import check, check_error
+
+NAMES = [parser.name for parser in all_parsers()]
+WIRE_NAMES = ["CSW", "data and CSW", "INQUIRY on the wire", "GET MAX LUN", "strings in sysfs"]
+RANDOMS = st.randoms(use_true_random=False)
+LARGE = 1024
+MOST_MEMORY = 4 << 20  # bytes, for a reply of 1 KiB
+
+
+@pytest.fixture
+def parsers() -> Iterator[dict[str, Parser]]:
+    with wire_parsers() as on_wire:
+        yield {parser.name: parser for parser in (*all_parsers(), *on_wire)}
+
+
+@pytest.fixture
+def parser(parsers: dict[str, Parser], request: pytest.FixtureRequest) -> Parser:
+    return parsers[request.param]
+
+
+each_parser = pytest.mark.parametrize("parser", [*NAMES, *WIRE_NAMES], indirect=True)
+
+
+def judge(parser: Parser, data: bytes) -> bool:
+    """Were the bytes taken?"""
+    try:
+        value = parser.parse(data)
+    except parser.errors as error:
+        check_error(error, data)
+        return False
+    check(value, data)
+    return True
+
+
+@pytest.mark.parametrize("kind", commands(), ids=lambda kind: kind.__name__)
+def test_every_command_with_data_in_is_fuzzed(kind: type[Command[Any]]) -> None:
+    """A new command fails here until tests/fuzz/parsers.py has a reply of it to spoil."""
+    parser = command_parser(kind)
+    assert any(judge(parser, seed) for seed in parser.seeds)
+
+
+def test_every_parser_of_replies_is_reached_by_a_command_or_is_fuzzed_itself() -> None:
+    parsing = {
+        kind
+        for module in (inquiry, mode, multimedia, reply, sense, vpd)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and hasattr(kind, "parse") and kind.__module__.startswith("scsiusb.")
+    }
+    assert {kind.__name__ for kind in parsing - {reply.Reply}} == {
+        "InquiryData",
+        "ModeParameters",
+        "MediaEvent",
+        "Sense",
+        *(kind.__name__ for kind in vpd.PAGES),
+    }
+    assert {f"VPD page {kind.PAGE:02X}h" for kind in vpd.PAGES} <= set(NAMES)
+
+
+def test_all_parsers_on_the_wire_are_named(parsers: dict[str, Parser]) -> None:
+    assert set(parsers) == {*NAMES, *WIRE_NAMES}
+
+
+@each_parser
+def test_one_of_the_seeds_is_taken(parser: Parser) -> None:
+    """Else what is made of the seeds would say nothing."""
+    assert any(judge(parser, seed) for seed in parser.seeds)
+
+
+@each_parser
+@given(data=st.binary(max_size=300))
+@profiles.quick(15)
+def test_any_bytes_are_a_typed_value_or_the_documented_error(parser: Parser, data: bytes) -> None:
+    judge(parser, data)
+
+
+@each_parser
+@given(random=RANDOMS)
+@profiles.quick(15)
+def test_a_spoiled_reply_is_a_typed_value_or_the_documented_error(parser: Parser, random: Random) -> None:
+    for _ in range(5):
+        judge(parser, any_of(parser.seeds, random))
+
+
+@each_parser
+def test_a_reply_cut_anywhere_is_a_typed_value_or_the_documented_error(parser: Parser) -> None:
+    for seed in parser.seeds:
+        for end in range(min(len(seed), 64)):
+            judge(parser, seed[:end])
+
+
+@each_parser
+def test_lengths_that_lie_take_no_memory(parser: Parser) -> None:
+    """Wherever a length stands: 1 KiB of reply never become many MiB, whatever they claim."""
+    tracemalloc.start()
+    try:
+        for seed in parser.seeds[:1]:
+            for at in range(min(len(seed), 8)):
+                for extreme in (EXTREMES[-1] * 4, EXTREMES[0] * 4):
+                    judge(parser, (seed[:at] + extreme + seed[at + 4 :]).ljust(LARGE, extreme[:1]))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < MOST_MEMORY

@@ -1,0 +1,209 @@
+"""Leases lie where no other user can play tricks, and are done without where there is no such place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scsiusb.errors import DeviceBusy
+from scsiusb.leases import folders
+from scsiusb.leases.folders import Folder
+from scsiusb.leases.lease import Lease, holder, leases
+from scsiusb.usb.interface import InterfaceInfo
+from tests.leases.leasing import NOBODY, acquire_among_readers, is_root
+from tests.usb.libusb.watched import Scene
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_everybody_sees_what_root_holds_and_nobody_else_what_a_user_does(
+    folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o077)
+    try:
+        for is_root, modes in ((True, (0o755, 0o644)), (False, (0o700, 0o600))):
+            monkeypatch.setattr(folders, "is_root", lambda is_root=is_root: is_root)
+            held = Lease.acquire(info)
+            assert held.path is not None
+            assert (mode(folder), mode(held.path)) == modes
+            held.release()
+    finally:
+        os.umask(before)
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The runtime folder and the temporary one."""
+    monkeypatch.setattr(folders, "own", lambda: [tmp_path / "first", tmp_path / "second"])
+    monkeypatch.setattr(folders, "RUN", tmp_path / "run")
+    monkeypatch.setattr(folders, "_all_users", lambda: iter(()))
+    return tmp_path / "first", tmp_path / "second"
+
+
+def a_file(path: Path) -> None:
+    path.write_text("")
+
+
+def a_link(path: Path) -> None:
+    path.with_name("elsewhere").mkdir()
+    path.symlink_to("elsewhere")
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def open_to_all(path: Path) -> None:
+    path.mkdir()
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize("make", [a_file, a_link, a_dangling_link, open_to_all])
+def test_a_folder_that_is_not_safe_is_not_used(two: tuple[Path, Path], info: InterfaceInfo, make: Any) -> None:
+    first, second = two
+    make(first)
+    held = Lease.acquire(info)
+    assert held.path is not None
+    assert held.path.parent == second
+    assert [seen.record for seen in leases()] == [held.record]
+    held.release()
+    assert not first.is_dir() or list(first.iterdir()) == []
+
+
+@is_root
+@pytest.mark.parametrize("whose", ["first", "."])
+def test_another_users_folder_is_not_used(
+    two: tuple[Path, Path], info: InterfaceInfo, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `sudo -E`, or where somebody was there first."""
+    first, second = two
+    first = first / "sub"
+    monkeypatch.setattr(folders, "own", lambda: [first, second])
+    first.mkdir(parents=True)
+    os.chown(first if whose == "first" else first.parent, NOBODY, NOBODY)
+    held = Lease.acquire(info)
+    assert held.path is not None
+    assert held.path.parent == second
+    held.release()
+
+
+def test_a_folder_where_nothing_can_be_written_is_not_used(
+    two: tuple[Path, Path], info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, who may write everywhere, it is said to be so."""
+    first, second = two
+    real = Folder.open
+
+    def refuse(self: Folder, name: str, flags: int, mode: int = 0o600) -> int:
+        if self.path == first and flags & os.O_CREAT:
+            raise OSError(30, "Read-only file system")
+        return real(self, name, flags, mode)
+
+    monkeypatch.setattr(Folder, "open", refuse)
+    monkeypatch.setattr(Folder, "create_unnamed", no_unnamed_files)
+    held = Lease.acquire(info)
+    assert held.path is not None
+    assert held.path.parent == second
+    held.release()
+
+
+def no_unnamed_files(self: Folder) -> int:
+    raise OSError(95, "Operation not supported")
+
+
+def test_where_there_are_no_files_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Folder, "create_unnamed", no_unnamed_files)
+    acquire_among_readers(Scene().info)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("places", [["file"], []], ids=["no good folder", "no folder"])
+def test_without_any_folder_the_device_is_used_all_the_same(
+    info: InterfaceInfo,
+    folder: Path,
+    places: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    a_file(folder.with_name("file"))
+    monkeypatch.setattr(folders, "own", lambda: [folder.with_name(name) for name in places])
+    held = Lease.acquire(info)
+    assert held.path is None
+    assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
+    held.record_driver("uas")
+    assert held.record.driver == "uas"
+    held.note_command(True)
+    assert not held.in_command
+    held.release()
+
+
+def test_a_live_lease_in_another_folder_of_ours_counts(two: tuple[Path, Path], info: InterfaceInfo) -> None:
+    held = Lease.acquire(info, two[1])
+    with pytest.raises(DeviceBusy, match=f"pid {os.getpid()} "):
+        Lease.acquire(info)
+    held.release()
+
+
+@is_root
+def test_another_users_lease_is_seen_by_root_but_keeps_root_from_nothing(
+    folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = folder.with_name("theirs")
+    held = Lease.acquire(info, theirs)
+    assert held.path is not None
+    monkeypatch.setattr(folders, "_all_users", lambda: iter([(theirs, NOBODY)]))
+    assert leases() == []  # it says that it is nobody's
+    for path in (theirs, held.path):
+        os.chown(path, NOBODY, NOBODY)
+    assert [seen.state for seen in leases()] == ["live"]
+    assert holder(info) == held.record
+    ours = Lease.acquire(info)
+    ours.release()
+    held.after_fork()
+
+
+def test_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "user", lambda: 1000)
+    monkeypatch.setattr(folders, "USERS", tmp_path)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "1000").mkdir()
+    temporary = Path("/tmp/scsiusb-1000")
+    if sys.platform == "linux":
+        assert folders.own() == [tmp_path / "scsiusb", tmp_path / "1000" / "scsiusb", temporary]
+        for useless in ("", "relative", str(tmp_path / "missing")):
+            monkeypatch.setenv("XDG_RUNTIME_DIR", useless)
+            assert folders.own() == [tmp_path / "1000" / "scsiusb", temporary]
+    monkeypatch.setattr(folders, "user", lambda: 0)
+    assert folders.own() == [folders.RUN / "scsiusb", Path("/tmp/scsiusb-0")]
+
+
+def test_root_sees_every_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "USERS", tmp_path / "user")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    for name in ("user/1000/scsiusb", "user/x", "scsiusb-1001", "scsiusb-1x"):
+        (tmp_path / name).mkdir(parents=True)
+    found = [(tmp_path / "user/1000/scsiusb", 1000), (tmp_path / "scsiusb-1001", 1001)]
+    assert list(folders._all_users()) == found
+
+
+def test_a_link_in_the_place_is_not_followed(two: tuple[Path, Path], info: InterfaceInfo) -> None:
+    first, second = two
+    first.mkdir(mode=0o700)
+    (first / "victim").write_text("keep me")
+    (first / "001-002-0.json").symlink_to("victim")
+    held = Lease.acquire(info)
+    assert held.path is not None
+    assert held.path.parent == second
+    held.release()
+    assert (first / "victim").read_text() == "keep me"

@@ -1,0 +1,247 @@
+"""What the warden and recovery do for a device: in which order, and when they leave it alone."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scsiusb.leases import warden_main
+from scsiusb.leases.record import holding_of
+from scsiusb.leases.warden_main import GONE, Kernel, from_words, give_back, settle
+from tests.leases.processes import HOLD, WAIT, kill, line, running
+from tests.leases.usbfs import RECORD, Usbfs, holding, with_lease
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
+
+START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
+
+
+@pytest.fixture
+def usbfs(tmp_path: Path) -> Usbfs:
+    return Usbfs(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLAIM_PATIENCE", "BIND_PATIENCE", "LOCK_PATIENCE"):
+        monkeypatch.setattr(warden_main, name, 0.05)
+
+
+def test_an_idle_device_is_recovered_without_a_port_reset_and_bound(usbfs: Usbfs) -> None:
+    assert give_back(usbfs.kernel, holding()) == (True, "kernel driver usb-storage is bound again")
+    assert usbfs.names == ["claim", "control", "clear", "clear", "release", "connect"]
+    arguments = dict(enumerate(argument for _, argument in usbfs.steps))
+    assert arguments[0] == arguments[4] == struct.pack("I", 0)
+    assert struct.unpack("BBHHHIP", arguments[1]) == (0x21, 0xFF, 0, 0, 0, 1000, 0)
+    assert [struct.unpack("I", arguments[at])[0] for at in (2, 3)] == [0x81, 0x02]
+    assert struct.unpack("iiP", arguments[5]) == (0, 0x5517, 0)
+    assert usbfs.driver == "usb-storage"
+
+
+def test_a_device_in_mid_command_has_its_port_reset_unclaimed(usbfs: Usbfs) -> None:
+    assert give_back(usbfs.kernel, holding(in_command=True))[0]
+    assert usbfs.names == ["claim", "control", "clear", "clear", "release", "reset", "connect"]
+
+
+@pytest.mark.parametrize("fails", ["control", "clear"])
+def test_where_the_recovery_fails_the_port_is_reset(usbfs: Usbfs, fails: str) -> None:
+    usbfs.fail[fails] = errno.ETIMEDOUT
+    assert give_back(usbfs.kernel, holding())[0]
+    assert usbfs.names[-3:] == ["release", "reset", "connect"]
+
+
+def test_a_port_reset_that_fails_is_left_to_the_kernel(usbfs: Usbfs) -> None:
+    usbfs.fail["reset"] = errno.EPERM
+    assert give_back(usbfs.kernel, holding(in_command=True)) == (True, "kernel driver usb-storage is bound again")
+
+
+@pytest.mark.parametrize("in_command", [False, True])
+def test_a_device_without_a_driver_before_has_none_after(usbfs: Usbfs, in_command: bool) -> None:
+    right, _ = give_back(usbfs.kernel, holding(had_driver=False, in_command=in_command))
+    assert right
+    assert "connect" not in usbfs.names
+    assert usbfs.driver is None
+
+
+def test_whatever_driver_the_kernel_has_for_it_is_right(usbfs: Usbfs) -> None:
+    usbfs.takes = "uas"
+    assert give_back(usbfs.kernel, holding()) == (True, "kernel driver uas is bound again")
+
+
+def test_a_device_that_the_kernel_has_is_not_touched(tmp_path: Path) -> None:
+    usbfs = Usbfs(tmp_path, "usb-storage")
+    assert give_back(usbfs.kernel, holding()) == (True, "the kernel's driver usb-storage has it")
+    assert usbfs.steps == []
+
+
+def test_a_device_that_another_program_claims_is_not_touched(tmp_path: Path) -> None:
+    usbfs = Usbfs(tmp_path, "usbfs")
+    assert give_back(usbfs.kernel, holding()) == (False, "another program uses it by now")
+    assert usbfs.steps == []
+
+
+def test_a_claim_that_comes_first_is_respected(usbfs: Usbfs) -> None:
+    usbfs.meddle = lambda name: usbfs.bind("usbfs")
+    assert give_back(usbfs.kernel, holding())[0] is False
+    assert usbfs.steps == []
+
+
+def test_a_dying_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usbfs = Usbfs(tmp_path, "usbfs")
+    monkeypatch.setattr(warden_main, "CLAIM_PATIENCE", 30.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: usbfs.bind(None))
+    assert give_back(usbfs.kernel, holding())[0]
+
+
+@pytest.mark.parametrize("changes", [{"number": 8}, {"bus": 3}, {"interface": 1}, {"name": "2-2:1.0"}], ids=str)
+def test_another_device_in_the_place_is_not_touched(usbfs: Usbfs, changes: dict[str, Any]) -> None:
+    assert give_back(usbfs.kernel, holding(**changes)) == (True, GONE)
+    assert usbfs.steps == []
+
+
+def test_only_mass_storage_is_touched(usbfs: Usbfs) -> None:
+    (usbfs.interface / "bInterfaceClass").write_text("03\n")
+    give_back(usbfs.kernel, holding())
+    assert usbfs.steps == []
+
+
+@pytest.mark.parametrize("at", ["claim", "control", "clear", "release", "reset", "connect"])
+def test_a_device_may_leave_at_any_step(usbfs: Usbfs, at: str) -> None:
+    usbfs.meddle = lambda name: usbfs.unplug() if name == at else None
+    before = len(os.listdir("/proc/self/fd"))
+    assert give_back(usbfs.kernel, holding(in_command=True)) == (True, GONE)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_we_may_not_do_is_said(usbfs: Usbfs) -> None:
+    usbfs.fail["claim"] = errno.EACCES
+    assert give_back(usbfs.kernel, holding()) == (False, "permission denied")
+
+
+def test_without_a_driver_that_takes_it_it_is_not_right(usbfs: Usbfs) -> None:
+    usbfs.takes = None
+    assert give_back(usbfs.kernel, holding()) == (False, "no kernel driver takes it")
+    probe = usbfs.sysfs / "bus" / "usb" / "drivers_probe"  # the second way to ask for one
+    assert probe.read_text() == "2-1:1.0"
+
+
+def test_no_descriptor_is_left_open(usbfs: Usbfs) -> None:
+    before = os.listdir("/proc/self/fd")
+    give_back(usbfs.kernel, holding(in_command=True))
+    usbfs.fail["claim"] = errno.EBUSY
+    give_back(usbfs.kernel, holding())
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def codes(machine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    seen: list[int] = []
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("", "", "", "", machine)))
+    kernel = Kernel(ioctl=lambda node, code, argument: seen.append(code))
+    kernel.claim(0, 0)
+    kernel.reset(0)
+    kernel.class_reset(0, 0)
+    kernel.connect(0, 0)
+    return seen
+
+
+def test_request_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As linux/usbdevice_fs.h and asm/ioctl.h make them; the sizes are this machine's."""
+    control, ioctl = struct.calcsize("BBHHHIP"), struct.calcsize("iiP")
+    low = [0x4550F, 0x5514, control << 16 | 0x5500, ioctl << 16 | 0x5512]
+    generic = [2 << 30, 0, 3 << 30, 3 << 30]
+    assert codes("x86_64", monkeypatch) == [a | b for a, b in zip(generic, low, strict=True)]
+    powerpc = [2 << 29, 1 << 29, 6 << 29, 6 << 29]
+    assert codes("ppc64le", monkeypatch) == [a | b for a, b in zip(powerpc, low, strict=True)]
+    assert codes("mips64", monkeypatch) == codes("sparc64", monkeypatch) == codes("ppc", monkeypatch)
+    assert codes("parisc", monkeypatch)[0] == 1 << 30 | low[0]
+
+
+# --- one lease ------------------------------------------------------------------------------------
+
+
+def test_the_lease_tells_whether_a_command_was_under_way_and_goes(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    settle(usbfs.kernel, with_lease(path), pid)
+    assert "reset" in usbfs.names
+    assert not path.exists()
+
+
+def test_the_lease_stays_where_it_could_not_be_put_right(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    usbfs.takes = None
+    settle(usbfs.kernel, with_lease(path), pid)
+    assert path.exists()
+
+
+def test_what_somebody_else_recovers_is_left_to_them(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        settle(usbfs.kernel, with_lease(path), pid)
+    assert usbfs.steps == []
+    assert path.exists()
+
+
+def test_whoever_only_shares_the_lock_keeps_nothing_from_recovery(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        settle(usbfs.kernel, with_lease(path), pid)
+    assert usbfs.driver == "usb-storage"
+    assert not path.exists()
+
+
+def test_another_process_lease_is_left_alone(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    settle(usbfs.kernel, with_lease(path), pid + 1)
+    assert usbfs.steps == []
+    assert path.exists()
+
+
+def test_the_lease_knows_better_whether_there_was_a_driver(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+    path, pid = dead
+    settle(usbfs.kernel, with_lease(path, had_driver=False), pid)  # its process did not come to say more
+    assert usbfs.driver == "usb-storage"
+
+
+def test_the_lease_knows_better_that_there_was_none(usbfs: Usbfs, tmp_path: Path) -> None:
+    with running(HOLD + WAIT, tmp_path / "leases") as process:
+        assert line(process) == "ready"
+        kill(process)
+    (path,) = (tmp_path / "leases").iterdir()
+    settle(usbfs.kernel, with_lease(path, had_driver=True), process.pid)
+    assert usbfs.driver is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("had_driver", [True, False])
+def test_without_its_lease_only_what_had_a_driver_is_given_back(usbfs: Usbfs, tmp_path: Path, had_driver: bool) -> None:
+    """It was released, or somebody swept the folder."""
+    settle(usbfs.kernel, with_lease(tmp_path / "gone", had_driver), 1)
+    assert usbfs.driver == ("usb-storage" if had_driver else None)
+    assert bool(usbfs.steps) == had_driver
+
+
+def test_without_any_lease_the_worst_is_assumed(usbfs: Usbfs) -> None:
+    made = holding(in_command=True)
+    settle(usbfs.kernel, made, 1)
+    assert "reset" in usbfs.names
+
+
+def test_a_holding_goes_through_a_message() -> None:
+    for path in (Path("/run/user/1000/a b\n/x.json"), None):
+        made = holding_of(RECORD, path)
+        words = made.message().decode().split(" ")
+        assert words[0] == "hold"
+        assert vars(from_words(words[1:])) == vars(made)
+    long = holding_of(RECORD, Path("/x" * 2000))
+    assert long.lease is None
+    assert holding_of(replace(RECORD, driver=None), None).had_driver is False

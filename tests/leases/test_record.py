@@ -1,0 +1,134 @@
+"""What a lease says is read back; anybody's work is a record or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scsiusb.leases import record
+from scsiusb.leases.lease import Lease, leases
+from scsiusb.leases.record import LONGEST_COMMAND, parse
+from scsiusb.usb.interface import InterfaceInfo
+from tests.leases.leasing import NOBODY, is_root
+from tests.leases.usbfs import RECORD
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
+
+
+GOOD = replace(RECORD, boot="0c15-ab", uid=1000)
+
+
+def text(**changes: Any) -> bytes:
+    return json.dumps({"in_command": 0, **asdict(GOOD), **changes}).encode() + b"\n"
+
+
+def test_what_was_written_is_read() -> None:
+    assert parse(text()) == GOOD
+    assert parse(text() + b"the rest of a longer one\n") == GOOD
+    assert parse(text(new="from a later version")) == GOOD
+    nothing: Any = dict.fromkeys(("started", "boot", "serial", "driver", "uid"))
+    assert parse(text(**nothing)) == replace(GOOD, **nothing)
+    assert parse(text(address="2-1:1.0")) == replace(GOOD, address="2-1:1.0")
+
+
+HOSTILE: dict[str, list[object]] = {
+    "pid": [0, -1, True, 1.5, "1", None, [1], {}, 1 << 31],
+    "started": [-1, "x", 1e99],
+    "boot": ["../..", "", 5],
+    "command": ["a\x1b[2J", "a\n", "x" * (LONGEST_COMMAND + 1), None, 7],
+    "since": ["\x07", "yesterday", ""],
+    "address": ["2-2", "../2-1", "", None, "2-1:1.1"],
+    "name": ["2-1", "3-1:1.0", "../../etc/passwd", "2-1/:1.0", "2-1:1.0/..", "٢-1:1.0", "2-1:1.0\n", None],
+    "bus": [3, -1, "2"],
+    "number": [-1, 1000, None],
+    "interface": [256, "0"],
+    "vendor_id": [65536, "x"],
+    "product_id": [-1],
+    "serial": ["\x00", "x" * 256, 5],
+    "driver": ["a\x1b", "x" * 65, 0],
+    "bulk_in": [256, -1],
+    "bulk_out": ["x"],
+    "uid": [-1, 1 << 32],
+    "in_command": [2, "0", None],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
+def test_a_field_that_cannot_be_right_makes_it_no_lease(name: str, value: object) -> None:
+    assert parse(text(**{name: value})) is None
+
+
+@pytest.mark.parametrize("name", list(asdict(GOOD)))
+def test_a_field_that_is_missing_makes_it_no_lease(name: str) -> None:
+    fields = {key: value for key, value in json.loads(text()).items() if key != name}
+    assert parse(json.dumps(fields).encode() + b"\n") is None
+
+
+@given(st.binary())
+def test_any_bytes_are_a_lease_or_none(content: bytes) -> None:
+    assert parse(content) is None
+    assert parse(content + b"\n") is None
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists), st.sampled_from(list(HOSTILE)))
+def test_any_json_is_a_lease_or_none(value: object, name: str) -> None:
+    assert parse(json.dumps(value).encode() + b"\n") is None
+    found = parse(text(**{name: value}))
+    assert found is None or (found.command + (found.serial or "") + (found.driver or "")).isprintable()
+
+
+@pytest.mark.parametrize("content", [b"", text()[:-1], b"[" * 60000 + b"\n", b"9" * 60000 + b"\n"])
+def test_what_is_cut_or_endless_is_no_lease(content: bytes) -> None:
+    assert parse(content) is None
+
+
+def test_what_is_no_lease_is_left_out_and_untouched(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    name = "002-007-0.json"
+    (folder / "elsewhere.json").write_bytes(text())
+    (folder / "002-007-00.json").write_bytes(text())
+    (folder / "folder.json").mkdir()
+    os.mkfifo(folder / "003-001-0.json")
+    (folder / "004-001-0.json").symlink_to("elsewhere.json")
+    with (folder / "005-001-0.json").open("wb") as file:
+        file.truncate(1 << 40)
+    os.link(folder / "elsewhere.json", folder / name)
+    before = sorted(folder.iterdir())
+    assert leases() == []
+    assert sorted(folder.iterdir()) == before
+    (folder / "elsewhere.json").unlink()
+    assert [seen.record for seen in leases()] == [GOOD]
+
+
+@is_root
+def test_a_file_of_another_user_in_the_folder_is_no_lease(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    path = folder / GOOD.file_name
+    path.write_bytes(text())
+    os.chown(path, NOBODY, NOBODY)
+    assert leases() == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", text(), b"x" * 100000])
+def test_rubbish_in_the_place_is_written_over(folder: Path, info: InterfaceInfo, content: bytes) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "001-002-0.json").write_bytes(content)
+    held = Lease.acquire(info)
+    assert [seen.record for seen in leases()] == [held.record]
+    held.release()
+    assert list(folder.iterdir()) == []
+
+
+def test_the_command_can_be_printed(info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python", "a\x1b[2J\n\udcff", "x" * 500])
+    command = record.record_of(info).command
+    assert command.isprintable()
+    assert len(command) == LONGEST_COMMAND

@@ -1,0 +1,378 @@
+"""The warden outlives its process, gives back what that held, and leaves nothing: neither the lease nor itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scsiusb.leases import warden, warden_main
+from scsiusb.leases.warden import Warden
+from scsiusb.leases.warden_main import DEAD, started
+from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
+from tests.leases.usbfs import RECORD, with_lease
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
+
+START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLAIM_PATIENCE", "BIND_PATIENCE", "LOCK_PATIENCE"):
+        monkeypatch.setattr(warden_main, name, 0.05)
+
+
+def ended(pid: int) -> bool:
+    return started(pid) in (None, DEAD)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> list[Path]:
+    """The folder of leases, and a /sys and /dev where every device is gone."""
+    return [tmp_path / "leases", tmp_path / "sys", tmp_path / "dev"]
+
+
+def left(place: list[Path]) -> list[str]:
+    return os.listdir(place[0])
+
+
+def assert_settled(place: list[Path], pid: int) -> None:
+    wait_for(lambda: left(place) == [], "the lease to be removed")
+    wait_for(lambda: ended(pid), "the warden to end")
+
+
+def test_the_warden_acts_when_its_process_is_killed_and_ends(place: list[Path]) -> None:
+    with running(HOLD + START + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        assert not ended(pid)
+        kill(process)
+    assert_settled(place, pid)
+
+
+def test_a_kill_right_after_hold_finds_a_warden(place: list[Path]) -> None:
+    with running(HOLD + START + "os.kill(os.getpid(), 9)\n", *place) as process:
+        pid = int(line(process))
+        process.wait()
+    assert_settled(place, pid)
+
+
+@pytest.mark.parametrize(
+    "code", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)", "os.execv('/bin/true', ['x'])"]
+)
+def test_however_the_process_ends(place: list[Path], code: str) -> None:
+    with running(HOLD + START + code + "\n", *place) as process:
+        pid = int(line(process))
+        process.wait()
+    assert_settled(place, pid)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP]
+)
+def test_signals_do_not_end_the_warden_not_even_while_it_starts(place: list[Path], number: signal.Signals) -> None:
+    code = START + f"for _ in range(50): os.kill(warden.pid, {int(number)})\n"
+    with running(HOLD + code + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        for _ in range(100):
+            os.kill(pid, number)
+        kill(process)
+    assert_settled(place, pid)
+
+
+def test_a_kill_of_the_whole_process_group_spares_the_warden(place: list[Path]) -> None:
+    with running(HOLD + START + WAIT, *place, start_new_session=True) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert_settled(place, pid)
+
+
+def test_after_a_good_bye_the_warden_ends_and_does_nothing(place: list[Path]) -> None:
+    with running(HOLD + START + "warden.close()\n" + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        wait_for(lambda: ended(pid), "the warden to end")
+        assert len(left(place)) == 1
+        kill(process)
+    assert len(left(place)) == 1
+
+
+def test_what_was_dropped_is_left_alone(place: list[Path]) -> None:
+    with running(HOLD + START + "warden.drop(lease.record)\n" + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        kill(process)
+        wait_for(lambda: ended(pid), "the warden to end")
+    assert len(left(place)) == 1
+
+
+def test_a_forks_child_that_lives_on_does_not_deceive_the_warden(place: list[Path]) -> None:
+    """As C code forks: it has the warden's socket and the lease's lock."""
+    code = "if os.fork() == 0:\n    say('child')\n    sys.stdin.read()\n    os._exit(0)\nsignal.pause()\n"
+    with running(HOLD + START + code, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "child"
+        kill(process)
+        assert_settled(place, pid)
+
+
+def test_a_forks_child_that_lets_go_can_have_a_warden_of_its_own(place: list[Path]) -> None:
+    code = """
+if os.fork() == 0:
+    lease.after_fork(); warden.after_fork()
+    assert warden.pid is None
+    warden.hold(lease.record, None)
+    say(warden.pid)
+    os._exit(0)
+os.wait()
+"""
+    with running(HOLD + START + code + WAIT, *place) as process:
+        pid, childs = int(line(process)), int(line(process))
+        assert line(process) == "ready"
+        assert pid != childs
+        wait_for(lambda: ended(childs), "the child's warden to end")
+        assert not ended(pid)
+        assert len(left(place)) == 1
+        kill(process)
+    assert_settled(place, pid)
+
+
+def test_a_killed_warden_has_a_successor_that_knows_everything(place: list[Path]) -> None:
+    code = START + "sys.stdin.readline()\nwarden.hold(RECORD, None)\nsay(warden.pid)\n" + WAIT
+    code = "from tests.leases.usbfs import RECORD\n" + HOLD + code
+    with running(code, *place) as process:
+        first = int(line(process))
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: ended(first), "its end")
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        second = int(line(process))
+        assert second != first
+        assert line(process) == "ready"
+        kill(process)
+    assert_settled(place, second)
+
+
+def test_a_warden_killed_together_with_its_process_leaves_an_orphan(place: list[Path]) -> None:
+    with running(HOLD + START + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        process.send_signal(signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        kill(process)
+    assert len(left(place)) == 1
+
+
+@pytest.fixture
+def watched(place: list[Path]) -> Iterator[Warden]:
+    made = Warden(str(place[1]), str(place[2]))
+    yield made
+    pid = made.pid
+    made.close()
+    made.close()
+    if pid is not None:
+        wait_for(lambda: ended(pid), "the warden to end")
+
+
+def test_nothing_is_started_before_there_is_something_to_hold(watched: Warden) -> None:
+    watched.drop(RECORD)
+    watched.close()
+    assert watched.pid is None
+
+
+def test_the_warden_is_nobodys_child_and_has_nothing_of_ours(watched: Warden, place: list[Path]) -> None:
+    with (place[1].parent / "open").open("w") as file:
+        os.set_inheritable(file.fileno(), True)
+        watched.hold(RECORD, None)
+    pid = watched.pid
+    assert pid is not None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert os.getsid(pid) != os.getsid(0)
+    wait_for(lambda: os.path.basename(os.readlink(f"/proc/{pid}/cwd")) == "", "it to be in /")
+    files = {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in ("0", "1", "2")}
+    assert files.pop("0").startswith("socket:")
+    assert set(files.values()) == {"/dev/null"}
+    assert Path(f"/proc/{pid}/environ").read_bytes() in (b"", b"PWD=/\0")
+    assert not any("open" in os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = next(int(entry.split()[1], 16) for entry in status.splitlines() if entry.startswith("SigBlk"))
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTSTP):
+        assert blocked >> (number - 1) & 1
+
+
+def test_our_signals_are_as_they_were(watched: Warden) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    watched.hold(RECORD, None)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_handler_of_sigchld_that_waits_for_everybody_harms_nothing(
+    watched: Warden, caplog: pytest.LogCaptureFixture
+) -> None:
+    met: list[int] = []
+
+    def reap(number: int, frame: object) -> None:
+        try:
+            while True:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                met.append(pid)
+        except ChildProcessError:
+            pass
+
+    before = signal.signal(signal.SIGCHLD, reap)
+    try:
+        watched.hold(RECORD, None)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert watched.pid is not None
+    assert watched.pid not in met
+    assert caplog.records == []
+
+
+def test_one_warden_for_all_threads(watched: Warden) -> None:
+    def use(number: int) -> None:
+        record = replace(RECORD, number=number)
+        for _ in range(20):
+            watched.hold(record, None)
+            pids.add(watched.pid)
+            watched.drop(record)
+
+    pids: set[int | None] = set()
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(pids) == 1
+
+
+def test_a_broken_connection_does_not_kill_a_program_that_wants_sigpipe(place: list[Path]) -> None:
+    code = """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+os.kill(warden.pid, 9)
+while os.path.exists(f"/proc/{warden.pid}"): pass
+warden.drop(lease.record)
+lease.release()
+"""
+    with running(HOLD + START + code + WAIT, *place) as process:
+        line(process)
+        assert line(process) == "ready"
+
+
+def test_a_file_under_the_number_of_the_closed_socket_is_never_written_to(place: list[Path], tmp_path: Path) -> None:
+    """A program that becomes a daemon closes every descriptor and opens others."""
+    code = """
+os.closerange(3, 1000)
+files = [open(folder.with_name('file'), 'wb') for _ in range(10)]
+warden.drop(lease.record); warden.hold(lease.record, None); warden.close(); warden.after_fork()
+for file in files: file.close()
+"""
+    with running(HOLD + START + code + WAIT, *place) as process:
+        line(process)
+        assert line(process) == "ready"
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "how", ["no interpreter", "frozen", "embedded", "no shell", "no program", "a shell that says nothing"]
+)
+def test_without_a_warden_one_warning_and_on(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes: dict[str, tuple[object, str, object]] = {
+        "no interpreter": (sys, "executable", ""),
+        "frozen": (sys, "frozen", True),
+        "embedded": (sys, "executable", "/bin/sh"),
+        "no shell": (warden, "SHELL", "/nowhere/sh"),
+        "no program": (warden_main, "__spec__", None),
+        "a shell that says nothing": (warden, "SHELL", "/bin/true"),
+    }
+    target, name, value = changes[how]
+    monkeypatch.setattr(target, name, value, raising=False)
+    made = Warden()
+    made.hold(RECORD, None)
+    made.hold(replace(RECORD, number=8), None)
+    made.drop(RECORD)
+    made.close()
+    assert made.pid is None
+    assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
+    assert "scsiusb recover" in caplog.text
+
+
+def test_elsewhere_than_on_linux_it_is_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(warden, "ON_LINUX", False)
+    made = Warden()
+    made.hold(RECORD, None)
+    made.drop(RECORD)
+    made.close()
+    assert made.pid is None
+    assert caplog.records == []
+
+
+def test_a_warden_that_comes_up_after_the_death_acts_all_the_same(place: list[Path], dead: tuple[Path, int]) -> None:
+    """By then the pid may be another process's; here it is nobody's, and the socket is held open."""
+    path, pid = dead
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.send(with_lease(path).message())
+        command = [sys.executable, "-I", "-S", warden_main.__file__, str(pid), "1", str(place[1]), str(place[2])]
+        subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=30)
+    assert not path.exists()
+
+
+def test_a_pid_that_is_another_process_by_now_is_no_sign_of_life(place: list[Path], dead: tuple[Path, int]) -> None:
+    path, _ = dead
+    with running(WAIT, "-") as other:
+        assert line(other) == "ready"
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.send(with_lease(path).message())
+            command = [sys.executable, "-I", "-S", warden_main.__file__, str(other.pid), "1", *map(str, place[1:])]
+            subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=30)
+    assert path.exists()  # it is not that process's
+
+
+def test_leases_of_a_live_process_are_not_touched_by_a_warden_that_lost_its_connection(place: list[Path]) -> None:
+    with running(HOLD + START + "warden._socket.close()\n" + WAIT, *place) as process:
+        pid = int(line(process))
+        assert line(process) == "ready"
+        wait_for(lambda: ended(pid), "the warden to end")
+        assert len(left(place)) == 1
+
+
+def test_the_warden_imports_next_to_nothing() -> None:
+    code = f"import sys; exec(open({warden_main.__file__!r}).read(), {{'__name__': 'x'}}); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"re", "json", "typing", "logging", "subprocess", "scsiusb", "threading"} & set(loaded.split())
+
+
+def test_a_kill_while_the_lease_is_made_leaves_none(place: list[Path]) -> None:
+    code = """
+warden = Warden(*sys.argv[2:4])
+def tell(*words):
+    warden.hold(*words)
+    say(warden.pid)
+lease = Lease.acquire(info, folder, tell)
+os.kill(os.getpid(), 9)
+"""
+    with running(code, *place) as process:
+        pid = int(line(process))
+        process.wait()
+    assert_settled(place, pid)

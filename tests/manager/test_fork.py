@@ -1,0 +1,191 @@
+"""A fork's child never touches what its parent holds: it gets clear errors, does not hang, and ends without harm."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from scsiusb import DeviceClosed, Manager, ledger
+from scsiusb.manager.process import PROCESS
+from scsiusb.opening import open_on
+from tests.manager.test_sharing import first, hanging_read
+from tests.sticks import PATIENCE, MeddledBus, Worker, python, restless_threads, stick
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+
+
+@pytest.fixture(autouse=True)
+def threads_are_meant() -> Iterator[None]:
+    """From Python 3.12 on a fork beside other threads warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+@pytest.fixture
+def bus() -> Iterator[MeddledBus]:
+    bus = MeddledBus(stick(64))
+    yield bus
+    assert not bus.handles
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Runs it in a fork's child, which must end in time and without an error."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + PATIENCE
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child hangs")
+        time.sleep(0.001)
+    assert ended[1] == 0
+
+
+def refused(*uses: Callable[[], object]) -> None:
+    for use in uses:
+        with pytest.raises(DeviceClosed, match="the process that forked this one"):
+            use()
+
+
+def opens_its_own() -> None:
+    own = MeddledBus(stick(64))
+    with Manager(own) as manager, manager.open() as disk:
+        assert first(disk, 9) == 9
+        assert next(manager.events(timeout=5)).kind == "attached"
+    assert ledger.outstanding() == []
+
+
+def test_the_childs_copies_say_whose_they_are_and_closing_them_does_nothing(bus: MeddledBus) -> None:
+    with Manager(bus) as manager, manager.open() as disk:
+        disk.write(0, b"\1" * 512)
+
+        def child() -> None:
+            assert ledger.outstanding() == []
+            refused(lambda: disk.read(0, 1), disk.inquiry, disk.flush, disk.unit.transport.hold)
+            refused(manager.devices, manager.events, lambda: manager.on_attach(print))
+            disk.close()
+            manager.close()
+            opens_its_own()
+
+        bus.wire.log.clear()
+        in_child(child)
+        assert bus.wire.log == []
+        assert disk.read(0, 1) == b"\1" * 512
+        assert [info.address for info in manager.devices()] == ["1-1"]
+
+
+def test_in_the_middle_of_a_command_and_of_an_iteration_in_other_threads(bus: MeddledBus) -> None:
+    with Manager(bus) as manager:
+        disk, other = manager.open(), manager.open()
+        events = manager.events()
+        next(events)
+        reader, worker = Worker(lambda: list(events)), hanging_read(bus, disk)
+
+        def child() -> None:
+            refused(lambda: disk.read(0, 1), lambda: other.read(0, 1), lambda: other.blocks)
+            assert list(events) == []
+            other.close()
+            disk.close()
+            manager.close()
+            opens_its_own()
+
+        in_child(child)
+        disk.close()
+        with pytest.raises(DeviceClosed, match="was closed"):
+            worker.result()
+        bus.wire.meddle = None
+        assert first(other, 3) == 3
+    assert reader.result() == []
+
+
+def test_at_any_moment_of_what_other_threads_do() -> None:
+    """In a process of its own: where coverage is measured, a child may wait for ever for a lock of coverage."""
+    script = "from tests.manager.test_fork import fork_among_threads; fork_among_threads()"
+    status, _, err = python(script, COVERAGE_PROCESS_START="")
+    assert (status, err) == (0, "")
+
+
+def fork_among_threads() -> None:
+    def open_and_close() -> None:
+        while not stop.is_set():
+            with Manager(bus) as manager, manager.open() as disk:
+                disk.read(0, 1)
+
+    bus, stop = MeddledBus(stick(64)), threading.Event()
+    with restless_threads():
+        workers = [Worker(open_and_close), Worker(open_and_close)]
+        try:
+            for _ in range(15):
+                in_child(lambda: None)
+        finally:
+            stop.set()
+            for worker in workers:
+                worker.result()
+    assert PROCESS._attachments == {}
+
+
+def test_a_child_of_a_child(bus: MeddledBus) -> None:
+    def child() -> None:
+        refused(lambda: disk.read(0, 1))
+        own = MeddledBus(stick(64))
+        with open_on(own) as mine:
+            in_child(lambda: refused(lambda: disk.read(0, 1), lambda: mine.read(0, 1)))
+            assert first(mine, 4) == 4
+
+    with open_on(bus) as disk:
+        in_child(child)
+        assert first(disk, 5) == 5
+
+
+def test_the_childs_ordinary_exit_does_not_touch_the_parents_device(bus: MeddledBus) -> None:
+    with Manager(bus) as manager, manager.open() as disk:
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=opens_its_own)
+        bus.wire.log.clear()
+        process.start()
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+        assert bus.wire.log == []
+        assert first(disk, 6) == 6
+
+
+def test_dropping_the_childs_copies_warns_of_nothing(bus: MeddledBus) -> None:
+    disks, managers = [open_on(bus)], [Manager(bus)]
+
+    def child() -> None:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            disks.clear()
+            managers.clear()
+        assert caught == []
+
+    in_child(child)
+    disks.pop().close()
+    managers.pop().close()
+
+
+def test_an_unplug_in_the_parent_is_none_of_the_childs_business(bus: MeddledBus) -> None:
+    done = threading.Event()
+    with open_on(bus, on_gone=done.set):
+        in_child(lambda: bus.unplug(bus.devices()[0]))
+        assert not done.is_set()
+        bus.unplug(bus.devices()[0])
+        assert done.wait(5)

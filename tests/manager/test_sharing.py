@@ -1,0 +1,327 @@
+"""Several clients of one device: sharing it, leaving it one by one, and losing it together."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, ledger
+from scsiusb.manager.process import PROCESS
+from scsiusb.opening import open_on
+from scsiusb.transport.base import Direction
+from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.interface import find
+from scsiusb.usb.port import Port
+from tests.sticks import MeddledBus, Worker, hangs_at, no_collector, restless_threads, run_all, stick
+
+READ_10 = 0x28
+
+
+@pytest.fixture
+def bus() -> Iterator[MeddledBus]:
+    bus = MeddledBus(stick(64))
+    yield bus
+    assert not bus.handles
+    assert PROCESS._attachments == {}
+    assert threading.active_count() == 1
+
+
+def first(disk: Disk, lba: int) -> int:
+    return int.from_bytes(disk.read(lba, 1)[:4], "big")
+
+
+def unplug(bus: MeddledBus) -> None:
+    bus.unplug(bus.devices()[0])
+
+
+def hanging_read(bus: MeddledBus, disk: Disk) -> Worker:
+    """A thread in the middle of a command that would last for ever."""
+    reached = threading.Event()
+    disk.read(0, 1)
+    bus.wire.meddle = hangs_at(READ_10, reached)
+    worker = Worker(lambda: disk.read(0, 1))
+    assert reached.wait(5)
+    return worker
+
+
+# --- sharing --------------------------------------------------------------------------------------
+
+
+def test_the_device_is_taken_once_and_given_back_by_the_last_one(bus: MeddledBus) -> None:
+    with ExitStack() as stack:
+        disks = [stack.enter_context(open_on(bus)) for _ in range(3)]
+        assert len(bus.handles) == 1
+        assert [first(disk, 5) for disk in disks] == [5, 5, 5]
+        for disk in disks[:2]:
+            disk.close()
+        assert bus.driver(bus.devices()[0], 0) is None
+        assert first(disks[2], 7) == 7
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_the_last_one_out_gives_back_in_the_order_of_the_invariants(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = open_on(bus)
+    (handle,) = bus.handles
+    steps: list[str] = []
+
+    def note(name: str, action: Callable[..., None], *arguments: int) -> None:
+        steps.append(name)
+        action(*arguments)
+
+    for name in ("release", "attach_driver", "close"):
+        monkeypatch.setattr(handle, name, partial(note, name, getattr(handle, name)))
+    disk.close()
+    assert steps == ["release", "attach_driver", "close"]
+    assert ledger.outstanding() == []
+
+
+def test_a_release_that_fails_keeps_nothing_else_from_being_given_back(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise UsbError(Code.IO)
+
+    disk = open_on(bus)
+    (handle,) = bus.handles
+    monkeypatch.setattr(handle, "release", fail)
+    monkeypatch.setattr(handle, "attach_driver", fail)
+    with caplog.at_level(logging.WARNING):
+        disk.close()
+    assert "releasing" in caplog.text
+    assert "giving the kernel back its driver" in caplog.text
+
+
+def test_eight_threads_with_a_client_each_get_the_right_data(bus: MeddledBus) -> None:
+    def work(number: int) -> None:
+        with open_on(bus) as disk:
+            mine = bytes([number]) * 512
+            for turn in range(10):
+                disk.write(40 + number, mine)
+                assert disk.read(40 + number, 1) == mine
+                assert first(disk, turn * 4 % 40) == turn * 4 % 40
+
+    with restless_threads():
+        run_all(*[partial(work, number) for number in range(8)])
+
+
+def test_opening_and_closing_from_many_threads_never_meets_a_busy_device(bus: MeddledBus) -> None:
+    def work() -> None:
+        for _ in range(15):
+            with open_on(bus) as disk:
+                assert disk.inquiry()
+
+    with restless_threads():
+        run_all(*[work] * 6)
+
+
+def test_what_the_unit_says_only_once_is_known_to_all(bus: MeddledBus) -> None:
+    with open_on(bus) as one, open_on(bus) as other:
+        one.read(0, 1)
+        other.read(0, 1)
+        before = other.unit.resets
+        bus.handles[0].reset()
+        one.unit.test_unit_ready()
+        assert other.unit.resets == one.unit.resets == before + 1
+
+
+def test_a_device_that_a_handle_outside_of_the_manager_holds_is_busy(bus: MeddledBus) -> None:
+    with Port(bus, find(bus)[0]), pytest.raises(DeviceBusy):
+        open_on(bus)
+
+
+def test_a_trace_needs_the_device_for_itself_at_first_and_shares_it_then(bus: MeddledBus, tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with open_on(bus), pytest.raises(DeviceBusy, match=r"this process has .* open already"):
+        open_on(bus, trace=str(path))
+    with open_on(bus, trace=str(path)) as disk, open_on(bus) as other:
+        size = path.stat().st_size
+        assert first(other, 9) == first(disk, 9) == 9
+    assert path.stat().st_size > size
+
+
+# --- closing --------------------------------------------------------------------------------------
+
+
+def test_closing_ends_a_command_in_another_thread_and_the_device_is_usable_at_once(bus: MeddledBus) -> None:
+    disk, other = open_on(bus), open_on(bus)
+    worker = hanging_read(bus, disk)
+    disk.close()
+    with pytest.raises(DeviceClosed, match="was closed"):
+        worker.result()
+    bus.wire.meddle = None
+    assert first(other, 3) == 3
+    other.close()
+
+
+def test_the_last_one_out_ends_the_command_in_another_thread_and_recovers_the_device(bus: MeddledBus) -> None:
+    disk = open_on(bus)
+    worker = hanging_read(bus, disk)
+    disk.close()
+    with pytest.raises(DeviceClosed):
+        worker.result()
+    assert bus.wire.log[-3:] == ["request ff", "clear in", "clear out"]
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_closing_one_client_leaves_another_ones_command_alone(bus: MeddledBus) -> None:
+    disk, other = open_on(bus), open_on(bus)
+    worker = hanging_read(bus, disk)
+    other.close()
+    assert worker.is_alive()
+    disk.close()
+    with pytest.raises(DeviceClosed):
+        worker.result()
+
+
+def test_a_closed_client_says_so_and_closing_again_is_quiet(bus: MeddledBus) -> None:
+    disk = open_on(bus)
+    for _ in range(3):
+        disk.close()
+        for use in (lambda: disk.read(0, 1), disk.inquiry, disk.flush, lambda: disk.unit.transport.hold()):
+            with pytest.raises(DeviceClosed, match=r"was closed; open it again"):
+                use()
+
+
+def test_closing_one_client_from_many_threads_is_quiet_and_all_return_when_it_is_done(bus: MeddledBus) -> None:
+    def close(disk: Disk) -> None:
+        disk.close()
+        assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+    with restless_threads():
+        for _ in range(15):
+            disk = open_on(bus)
+            run_all(*[partial(close, disk)] * 4)
+
+
+def test_ctrl_c_at_any_line_of_closing_leaves_nothing_behind(bus: MeddledBus) -> None:
+    """The second attempt is made by `close` itself, or by whoever drops the disk."""
+    for after in range(200):
+        disks = [open_on(bus)]
+        lines = iter(range(after))
+
+        def trace(frame: Any, event: str, _: object, lines: Iterator[int] = lines) -> Any:
+            if "scsiusb/manager/client" not in frame.f_code.co_filename.replace("\\", "/"):
+                return None
+            if event == "line" and next(lines, None) is None:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            disks[0].close()
+            return
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            disks.clear()
+        assert ledger.outstanding() == []
+    pytest.fail("it never came to its end")
+
+
+# --- dropping -------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_the_place(bus: MeddledBus) -> None:
+    with no_collector():
+        disk: Disk | None = open_on(bus)
+        line = sys._getframe().f_lineno - 1
+        gone = weakref.ref(disk)
+        with pytest.warns(ResourceWarning, match=f"not closed; opened at test_sharing.py:{line}"):
+            disk = None
+        assert gone() is None
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_nothing_waits_for_the_collector(bus: MeddledBus) -> None:
+    with no_collector():
+        for _ in range(3):
+            with open_on(bus) as disk, open_on(bus):
+                disk.read(0, 1)
+            gone = weakref.ref(disk.unit.transport)
+            del disk
+            assert gone() is None
+
+
+def test_what_was_closed_is_in_no_cycle(bus: MeddledBus) -> None:
+    with no_collector():
+        with Manager(bus) as manager, manager.open() as disk:
+            watched: list[weakref.ref[Any]] = [
+                *map(weakref.ref, PROCESS._attachments.values()),
+                weakref.ref(manager._registry),
+            ]
+            watched += [weakref.ref(bus.handles[0])]
+        del manager, disk
+        assert bus.handles == ()
+        assert [ref() for ref in watched] == [None] * 3
+
+
+def test_with_warnings_as_errors_a_dropped_client_is_closed_all_the_same(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(args.exc_value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PROCESS.join(bus, find(bus)[0])
+    assert [type(error) for error in raised] == [ResourceWarning]
+    assert not bus.handles
+
+
+def test_a_client_that_the_collector_finds_in_the_middle_of_anothers_command_leaves_later(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collect(*_: object) -> None:
+        dropped.clear()
+
+    with open_on(bus) as disk:
+        disk.read(0, 1)
+        dropped = [PROCESS.join(bus, find(bus)[0])]
+        bus.wire.meddle = collect
+        with pytest.warns(ResourceWarning, match="a client of .* was not closed"):
+            disk.read(0, 1)
+        bus.wire.meddle = None
+        assert [entry.kind for entry in ledger.outstanding()].count("client") == 1
+
+
+def test_an_opening_that_fails_leaves_nothing_and_the_next_one_works(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no more threads")))
+        with pytest.raises(RuntimeError, match="no more threads"):
+            open_on(bus)
+    assert ledger.outstanding() == []
+    bus.wire.fail_requests = {"request fe": Code.NO_DEVICE}
+    with pytest.raises(DeviceGone):
+        open_on(bus)
+    assert ledger.outstanding() == []
+    bus.wire.fail_requests = {}
+    open_on(bus).close()
+
+
+def test_many_openings_leave_no_memory(bus: MeddledBus) -> None:
+    def round_() -> int:
+        with suppress(ScsiUsbError), open_on(bus) as disk:
+            disk.unit.transport.execute(0, bytes(6), Direction.NONE, memoryview(b""), 5)
+        gc.collect()
+        return len(gc.get_objects())
+
+    sizes = [round_() for _ in range(12)]
+    assert max(sizes[6:]) - sizes[5] < 50

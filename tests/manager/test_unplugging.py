@@ -1,0 +1,348 @@
+"""Unplugging: every client of the device ends at once, is told once, and never works again."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from scsiusb import DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, TransportError, ledger, opening
+from scsiusb.manager.attachment import Attachment
+from scsiusb.manager.client import Client
+from scsiusb.manager.process import PROCESS
+from scsiusb.opening import open_on
+from scsiusb.usb.backend import Code, Device, UsbError
+from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.virtual import Bus
+from scsiusb.virtual.bus.watch import Watch
+from tests.manager.test_sharing import first, hanging_read, unplug
+from tests.sticks import MeddledBus, Worker, restless_threads, run_all, stick, wait_until
+
+
+@pytest.fixture
+def bus() -> Iterator[MeddledBus]:
+    bus = MeddledBus(stick(64))
+    yield bus
+    assert not bus.handles
+    assert PROCESS._attachments == {}
+    assert threading.active_count() == 1
+
+
+def test_a_command_under_way_and_all_later_ones_fail_and_the_handle_is_closed_without_help(bus: MeddledBus) -> None:
+    disk, other = open_on(bus), open_on(bus)
+    worker = hanging_read(bus, disk)
+    unplug(bus)
+    with pytest.raises(DeviceGone):
+        worker.result()
+    wait_until(lambda: not bus.handles)
+    for each in (disk, other):
+        with pytest.raises(DeviceGone, match="was unplugged"):
+            each.inquiry()
+        each.close()
+        each.close()
+        with pytest.raises(DeviceClosed):
+            each.inquiry()
+
+
+def test_each_client_is_told_once_with_the_interface_or_without(bus: MeddledBus) -> None:
+    told: list[str] = []
+    done = threading.Event()
+
+    def with_interface(info: InterfaceInfo) -> None:
+        told.append(info.address)
+
+    callbacks = [with_interface, lambda: told.append("nothing"), None, done.set]
+    disks = [open_on(bus, on_gone=callback) for callback in callbacks]
+    unplug(bus)
+    assert done.wait(5)
+    for disk in disks:
+        with pytest.raises(DeviceGone):
+            disk.inquiry()
+        disk.close()
+    assert told == ["1-1", "nothing"]
+
+
+def test_who_closed_before_is_not_told(bus: MeddledBus) -> None:
+    told: list[object] = []
+    done = threading.Event()
+    with open_on(bus, on_gone=done.set):
+        open_on(bus, on_gone=told.append).close()
+        unplug(bus)
+        assert done.wait(5)
+    assert told == []
+
+
+def test_on_gone_comes_when_everything_is_released_and_may_close_its_disk(bus: MeddledBus) -> None:
+    seen: list[object] = []
+    done = threading.Event()
+
+    def on_gone() -> None:
+        seen.extend(bus.handles)
+        seen.extend(entry for entry in ledger.outstanding() if entry.kind in ("handle", "driver", "claim", "memory"))
+        disk.close()
+        done.set()
+
+    disk = open_on(bus, on_gone=on_gone)
+    unplug(bus)
+    assert done.wait(5)
+    assert seen == []
+
+
+def test_an_on_gone_that_fails_is_logged_and_the_others_are_told(
+    bus: MeddledBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("mine")
+
+    with caplog.at_level(logging.ERROR), open_on(bus, on_gone=fail), open_on(bus, on_gone=done.set):
+        unplug(bus)
+        assert done.wait(5)
+    assert "RuntimeError: mine" in caplog.text
+
+
+def test_a_release_that_fails_keeps_nobody_from_being_told(
+    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Attachment) -> None:
+        give_back(self)
+        raise RuntimeError("a bug")
+
+    give_back = Attachment._give_back
+    done, other = threading.Event(), threading.Event()
+    bus.plug(stick(64))
+    with open_on(bus, "1-1", on_gone=done.set), open_on(bus, "1-2", on_gone=other.set), caplog.at_level(logging.ERROR):
+        with monkeypatch.context() as broken:
+            broken.setattr(Attachment, "_give_back", fail)
+            unplug(bus)
+            assert done.wait(5)
+        unplug(bus)
+        assert other.wait(5)
+    assert "a bug" in caplog.text
+
+
+class Once:
+    """Lets the first call pass."""
+
+    def __init__(self, check: Callable[..., None]) -> None:
+        self._check = check
+        self._called = False
+
+    def __get__(self, client: Client, owner: object) -> Callable[..., None]:
+        called, self._called = self._called, True
+        return partial(self._check, client) if called else lambda: None
+
+
+class Deaf(MeddledBus):
+    """Does not say that devices left."""
+
+    def _notify(self) -> None:
+        pass
+
+
+def test_a_command_that_finds_the_device_gone_before_anybody_else_ends_it_for_all() -> None:
+    bus = Deaf(stick(64))
+    done = threading.Event()
+    with open_on(bus, on_gone=done.set), open_on(bus) as disk:
+        unplug(bus)
+        assert not done.is_set()
+        with pytest.raises(DeviceGone):
+            disk.inquiry()
+        assert done.wait(5)
+        wait_until(lambda: not bus.handles)
+
+
+class Blind(MeddledBus):
+    """Cannot be watched."""
+
+    def watch(self) -> Watch:
+        raise UsbError(Code.NO_MEM)
+
+
+def test_where_the_bus_cannot_be_watched_commands_still_fail(caplog: pytest.LogCaptureFixture) -> None:
+    bus = Blind(stick(64))
+    with open_on(bus) as disk:
+        unplug(bus)
+        with pytest.raises(DeviceGone):
+            disk.inquiry()
+    assert "an unplug will be noticed only by the next command" in caplog.text
+    assert not bus.handles
+
+
+def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None:
+    done = threading.Event()
+    with open_on(bus, on_gone=done.set) as old:
+        mine = bus._connection(bus.devices()[0])
+        assert mine is not None
+        unplug(bus)
+        bus.plug(mine.stick, (1,))
+        with open_on(bus) as new:
+            assert first(new, 5) == 5
+            assert done.wait(5)
+            with pytest.raises(DeviceGone):
+                old.read(0, 1)
+            assert first(new, 6) == 6
+        with pytest.raises(DeviceGone):
+            old.read(0, 1)
+
+
+def test_closing_after_an_unplug_is_quiet_also_when_something_was_written_and_that_was_told(bus: MeddledBus) -> None:
+    disk = open_on(bus)
+    disk.write(0, bytes(512))
+    unplug(bus)
+    with pytest.raises(DeviceGone):
+        disk.write(0, bytes(512))
+    disk.close()
+
+
+def test_an_unplug_between_two_checks_is_told_as_what_it_is(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_on(bus) as disk:
+        unplug(bus)
+        wait_until(lambda: not bus.handles)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(Client, "check", Once(Client.check))
+            with pytest.raises(DeviceGone):
+                disk.unit.inquiry()
+
+
+def use(disk: Disk) -> None:
+    with disk:
+        for _ in range(5):
+            disk.inquiry()
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: MeddledBus, clients: int) -> None:
+    """And each on_gone was called at most once, and not for whoever had closed before."""
+
+    def work() -> None:
+        calls: list[object] = []
+        try:
+            use(open_on(bus, on_gone=calls.append))
+        except (TransportError, ScsiUsbError) as error:
+            errors.append(error)
+        assert len(calls) <= 1
+
+    def replug() -> None:
+        mine = stick(64)
+        unplug(bus)
+        bus.plug(mine)
+
+    errors: list[ScsiUsbError] = []
+    with restless_threads():
+        for _ in range(25):
+            run_all(replug, *[work] * clients)
+    assert {type(error).__name__ for error in errors} <= {"DeviceGone", "DeviceNotFound", "DeviceNotUnique"}
+
+
+def test_every_client_that_had_not_closed_is_told_of_each_of_many_unplugs(bus: MeddledBus) -> None:
+    with restless_threads():
+        for _ in range(20):
+            told: list[object] = []
+            disks = [open_on(bus, on_gone=told.append) for _ in range(4)]
+            workers = [Worker(lambda disk=disk: read_until_gone(disk)) for disk in disks]  # type: ignore[misc]
+            device: Device = bus.devices()[0]
+            bus.unplug(device)
+            for worker in workers:
+                worker.result()
+            wait_until(lambda told=told: len(told) == 4)  # type: ignore[misc]
+            for disk in disks:
+                disk.close()
+            assert len(told) == 4
+            bus.plug(stick(64))
+
+
+def read_until_gone(disk: Disk) -> None:
+    with pytest.raises(DeviceGone):
+        while True:
+            disk.read(0, 1)
+
+
+def test_who_was_told_of_an_unplug_by_any_call_is_not_told_again_by_close() -> None:
+    """Before or after the watcher saw it, and also where the call fails before anything is sent."""
+    for call in ("read", "write"):
+        bus = Bus(stick())
+        disk = open_on(bus)
+        disk.write(0, bytes(512))
+        bus.unplug(bus.devices()[0])
+        for _ in range(3):
+            with pytest.raises(DeviceGone):
+                disk.read(0, 1) if call == "read" else disk.write(0, bytes(512))
+        disk.close()
+
+
+def test_writes_that_were_not_flushed_are_told_by_close_if_nothing_else_did() -> None:
+    bus = Bus(stick())
+    disk = open_on(bus)
+    disk.write(0, bytes(512))
+    bus.unplug(bus.devices()[0])
+    with pytest.raises(DeviceGone):
+        disk.close()
+    disk.close()
+
+
+def test_plugging_again_and_again_keeps_nothing() -> None:
+    """Neither in the manager, nor in the process, nor on the virtual bus."""
+    bus, thing = Bus(), stick()
+
+    def ours() -> int:
+        gc.collect()
+        return sum(str(type(each).__module__).startswith("scsiusb.") for each in gc.get_objects())
+
+    with Manager(bus) as manager:
+        events = manager.events(timeout=10)
+        counts = []
+        for _ in range(12):
+            bus.plug(thing)
+            assert next(events).kind == "attached"
+            gone = threading.Event()
+            disk = manager.open(on_gone=gone.set)
+            bus.unplug(thing)
+            assert gone.wait(10)
+            assert next(events).kind == "detached"
+            disk.close()
+            del disk
+            counts.append(ours())
+    assert counts[3] == counts[-1]
+
+
+def test_a_callback_that_exits_ends_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """SystemExit is no Exception, but would end the one thread that serves everybody."""
+    bus, things = Bus(), [stick(), stick()]
+    places = [bus.plug(thing).address for thing in things]
+    told = threading.Event()
+    with Manager(bus) as manager:
+        manager.on_detach(lambda info: sys.exit(3))
+        first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
+        second = manager.open(places[1], on_gone=told.set)
+        events = manager.events(timeout=10)
+        for thing in things:
+            bus.unplug(thing)
+        assert told.wait(10)
+        assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
+        wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
+        first.close()
+        second.close()
+
+
+def test_a_device_opened_while_the_manager_closes_is_closed_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = Bus(stick())
+    manager = Manager(bus)
+    really = opening._open
+
+    def slow(*arguments: Any) -> Disk:
+        disk = really(*arguments)
+        manager.close()
+        return disk
+
+    monkeypatch.setattr(opening, "_open", slow)
+    with pytest.raises(DeviceClosed, match="the manager was closed"):
+        manager.open()
+    assert not bus.handles

@@ -1,0 +1,218 @@
+"""Command descriptor blocks and replies, byte for byte as the standards have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from scsiusb import MalformedReply
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands import mmc as multimedia
+from scsiusb.scsi.commands import sbc as block
+from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.pages import inquiry, mode, vpd
+from scsiusb.transport.base import Direction
+
+CDBS: list[tuple[Command[Any], str]] = [
+    (primary.TestUnitReady(), "00 00 00 00 00 00"),
+    (primary.RequestSense(), "03 00 00 00 12 00"),
+    (primary.RequestSense(descriptor=True, length=252), "03 01 00 00 fc 00"),
+    (primary.Inquiry(), "12 00 00 00 24 00"),
+    (primary.Inquiry(length=0x1234), "12 00 00 12 34 00"),
+    (primary.InquiryVpdBytes(0x83), "12 01 83 00 fc 00"),
+    (primary.ModeSense6(), "1a 00 3f 00 c0 00"),
+    (primary.ModeSense6(page=8, page_control=2, disable_block_descriptors=True, subpage=1), "1a 08 88 01 c0 00"),
+    (primary.ModeSense10(), "5a 00 3f 00 00 00 00 00 c0 00"),
+    (primary.ModeSense10(long_lba_accepted=True, length=0x1234), "5a 10 3f 00 00 00 00 12 34 00"),
+    (primary.ReportLuns(), "a0 00 00 00 00 00 00 00 08 08 00 00"),
+    (primary.PreventAllow(prevent=1), "1e 00 00 00 01 00"),
+    (block.ReadCapacity10(), "25 00 00 00 00 00 00 00 00 00"),
+    (block.ReadCapacity16(), "9e 10 00 00 00 00 00 00 00 00 00 00 00 20 00 00"),
+    (block.Read10(0x12345678, 0x9ABC, block_size=512), "28 00 12 34 56 78 00 9a bc 00"),
+    (block.Read10(1, 1, block_size=512, fua=True), "28 08 00 00 00 01 00 00 01 00"),
+    (block.Read10(1, 1, block_size=512, dpo=True), "28 10 00 00 00 01 00 00 01 00"),
+    (block.Read16(0x123456789A, 0xBCDEF0, block_size=512), "88 00 00 00 00 12 34 56 78 9a 00 bc de f0 00 00"),
+    (block.Write10(2, 3, block_size=512), "2a 00 00 00 00 02 00 00 03 00"),
+    (block.Write16(2, 3, block_size=512), "8a 00 00 00 00 00 00 00 00 02 00 00 00 03 00 00"),
+    (block.Verify10(2, 3), "2f 00 00 00 00 02 00 00 03 00"),
+    (block.SynchronizeCache10(), "35 00 00 00 00 00 00 00 00 00"),
+    (block.SynchronizeCache10(immediate=True), "35 02 00 00 00 00 00 00 00 00"),
+    (block.StartStopUnit(start=True), "1b 00 00 00 01 00"),
+    (block.StartStopUnit(load_eject=True), "1b 00 00 00 02 00"),
+    (multimedia.GetMediaEvent(), "4a 01 00 00 10 00 00 00 08 00"),
+    (block.StartStopUnit(power_condition=3, immediate=True), "1b 01 00 00 30 00"),
+]
+
+
+@pytest.mark.parametrize(("command", "wire"), CDBS, ids=lambda value: str(value))
+def test_a_cdb_is_as_the_standard_has_it(command: Command[Any], wire: str) -> None:
+    assert command.cdb().hex(" ") == wire
+
+
+def test_a_number_of_blocks_beyond_its_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="blocks=65536 does not fit"):
+        block.Read10(0, 0x10000, block_size=512).cdb()
+
+
+def test_directions_and_lengths_of_the_data_phase() -> None:
+    read = block.Read10(0, 3, block_size=4096)
+    write = block.Write16(0, 1, block_size=2, data=b"ab")
+    assert (read.direction, read.length) == (Direction.IN, 3 * 4096)
+    assert (write.direction, write.length, write.payload) == (Direction.OUT, 2, b"ab")
+    assert (primary.TestUnitReady().direction, primary.TestUnitReady().length) == (Direction.NONE, 0)
+
+
+def test_a_command_tells_in_words_what_it_does() -> None:
+    assert str(block.Read10(7, 1, block_size=512)) == "READ(10) of 1 block at LBA 7"
+    assert str(block.Write16(7, 2, block_size=512)) == "WRITE(16) of 2 blocks at LBA 7"
+    assert str(primary.InquiryVpdBytes(0xB0)) == "INQUIRY of VPD page B0h"
+
+
+INQUIRY = bytes.fromhex("00800502 1f000000") + b"Vendor  Product         1.0 "
+
+
+def test_inquiry_data_is_typed() -> None:
+    data = primary.Inquiry().reply(INQUIRY)
+    assert data == inquiry.InquiryData(0, 0, True, 5, 2, "Vendor", "Product", "1.0")
+    assert data.type_text == "disk"
+    assert data.is_present
+
+
+@pytest.mark.parametrize("length", range(5, 36))
+def test_inquiry_data_that_stop_early_leave_the_rest_empty(length: int) -> None:
+    data = inquiry.InquiryData.parse(INQUIRY[:length])
+    assert data.version == 5
+    assert "Vendor".startswith(data.vendor)
+
+
+@pytest.mark.parametrize("length", range(5))
+def test_inquiry_data_without_a_header_are_malformed(length: int) -> None:
+    with pytest.raises(MalformedReply):
+        inquiry.InquiryData.parse(INQUIRY[:length])
+
+
+def test_hostile_inquiry_texts_cannot_reach_the_terminal() -> None:
+    data = inquiry.InquiryData.parse(INQUIRY[:8] + b"\x1b[31mEvil" + b"\xff\x07" + b"\x00tail" * 5)
+    assert "\x1b" not in data.vendor
+    assert data.product.isprintable()
+
+
+def test_qualifier_3_means_that_no_unit_can_be_there() -> None:
+    assert not inquiry.InquiryData.parse(b"\x7f" + INQUIRY[1:]).is_present
+    assert inquiry.InquiryData.parse(b"\x1f" + INQUIRY[1:]).type_text == "none"
+    assert inquiry.InquiryData.parse(b"\x15" + INQUIRY[1:]).type_text == "type 15h"
+
+
+def test_capacity_is_the_last_lba_plus_one() -> None:
+    short = block.ReadCapacity10().reply(bytes.fromhex("0000ffff 00000200"))
+    long = block.ReadCapacity16().reply(bytes.fromhex("00000001 7fffffff 00001000") + bytes(20))
+    assert (short.blocks, short.block_size) == (0x10000, 512)
+    assert (long.blocks, long.block_size) == (0x180000000, 4096)
+
+
+def test_a_capacity_cut_short_is_malformed() -> None:
+    with pytest.raises(MalformedReply):
+        block.ReadCapacity10().reply(bytes(7))
+
+
+def test_report_luns_gives_single_level_luns() -> None:
+    entries = ["0000000000000000", "0001000000000000", "4102000000000000"]
+    data = bytes.fromhex("00000018 00000000" + "".join(entries))
+    assert primary.ReportLuns().reply(data) == (0, 1, 0x102)
+
+
+def test_report_luns_believes_neither_a_length_beyond_the_data_nor_data_beyond_the_length() -> None:
+    entry = bytes.fromhex("0003000000000000")
+    assert primary.ReportLuns().reply(bytes.fromhex("ffffffff 00000000") + entry) == (3,)
+    assert primary.ReportLuns().reply(bytes.fromhex("00000008 00000000") + entry * 2) == (3,)
+
+
+def page(number: int, data: bytes) -> vpd.AnyPage:
+    return vpd.parse_page(data, number)
+
+
+def test_a_vpd_page_cut_short_is_malformed() -> None:
+    with pytest.raises(MalformedReply, match="10 bytes came of 24"):
+        page(0x80, bytes.fromhex("00800014") + b"ABCDEF")
+
+
+def test_vpd_pages_are_typed() -> None:
+    assert page(0, bytes.fromhex("00000003 008083")) == vpd.SupportedPages((0, 0x80, 0x83))
+    assert page(0x80, bytes.fromhex("00800004") + b" AB\0") == vpd.UnitSerialNumber("AB")
+    limits = page(0xB0, bytes.fromhex("00b0003c 0000 0008 00001000 00000800") + bytes(48))
+    assert limits == vpd.BlockLimits(8, 0x1000, 0x800)
+    assert page(0xC7, bytes.fromhex("00c70002 abcdee")) == vpd.VpdPage(0xC7, b"\xab\xcd")
+
+
+def test_device_identification_lists_its_designators() -> None:
+    names = page(0x83, bytes.fromhex("0083 0018 0103 0008 5000c500 12345678 0201 0008") + b"Vendor X")
+    assert isinstance(names, vpd.DeviceIdentification)
+    assert [(d.kind_text, d.text) for d in names.designators] == [
+        ("NAA", "5000c50012345678"),
+        ("T10 vendor ID", "Vendor X"),
+    ]
+
+
+@pytest.mark.parametrize("data", ["", "0000", "00800000", "05000003008083"], ids=["nothing", "cut", "other page", "ok"])
+def test_another_vpd_page_than_asked_is_malformed(data: str) -> None:
+    """Some sticks answer every INQUIRY with the standard data."""
+    reply = bytes.fromhex(data)
+    if data.startswith("05"):
+        assert page(0, reply) == vpd.SupportedPages((0, 0x80, 0x83))
+    else:
+        with pytest.raises(MalformedReply):
+            page(0, reply)
+
+
+def test_mode_parameters_6_and_10() -> None:
+    page = "0812 0400ffff0000ffffffff800000000000 0000"
+    short = primary.ModeSense6().reply(bytes.fromhex("1f 00 80 08 00000000 00000200" + page))
+    long = primary.ModeSense10().reply(bytes.fromhex("0022 00 10 0000 0008 00000000 00000200" + page))
+    assert (short.write_protected, short.dpo_fua) == (True, False)
+    assert (long.write_protected, long.dpo_fua) == (False, True)
+    assert short.pages == long.pages
+    assert [(p.code, p.subpage, len(p.body)) for p in short.pages] == [(8, 0, 18)]
+    assert short.block_descriptors.hex() == "0000000000000200"
+
+
+def test_what_stands_beyond_the_mode_data_is_padding() -> None:
+    data = primary.ModeSense6().reply(bytes.fromhex("07 00 00 00 0a 02 aabb") + bytes(100))
+    assert data.pages == (mode.ModePage(0x0A, 0, b"\xaa\xbb"),)
+    long = primary.ModeSense10().reply(bytes.fromhex("000a 00 00 0000 0000 0a 02 aabb") + bytes(100))
+    assert long.pages == data.pages
+
+
+def test_a_mode_data_length_of_nothing_is_not_believed() -> None:
+    """Some sticks leave it 0."""
+    data = primary.ModeSense6().reply(bytes.fromhex("00 00 80 00"))
+    assert data.write_protected
+
+
+def test_a_mode_subpage_has_a_longer_header() -> None:
+    data = primary.ModeSense6().reply(bytes.fromhex("00 00 00 00 4a 01 0002 aabb"))
+    assert data.pages == (mode.ModePage(0x0A, 1, b"\xaa\xbb"),)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x03\x00\x00", b"\x03\x00\x00\x08\x00"])
+def test_mode_parameters_without_a_whole_header_are_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedReply):
+        primary.ModeSense6().reply(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "told", "present"),
+    [
+        ("0006 04 5e 02 02 0000", True, True),
+        ("0006 04 5e 03 01 0000", True, False),
+        ("0002 80 5e 00 00 0000", False, False),
+    ],
+)
+def test_a_media_event_tells_whether_a_disc_is_in(data: str, told: bool, present: bool) -> None:
+    event = multimedia.GetMediaEvent().reply(bytes.fromhex(data))
+    assert (not event.no_event, event.present) == (told, present)
+
+
+def test_a_media_event_cut_short_is_malformed() -> None:
+    with pytest.raises(MalformedReply):
+        multimedia.GetMediaEvent().reply(bytes(5))

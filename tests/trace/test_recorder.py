@@ -1,0 +1,118 @@
+"""A trace holds every transfer, in a form that others read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb import TransportError
+from scsiusb.opening import open_on
+from scsiusb.scsi.commands.sbc import Read10
+from scsiusb.trace.recorder import SNAPLEN, Tracing
+from scsiusb.usb.backend import Code
+from tests.sticks import MeddledBus, stick
+
+HEADER = struct.Struct("<QBBBBHBBqiiII8s")
+
+
+def packets(path: Path) -> Iterator[tuple[str, int, int, int, int, bytes]]:
+    """Each packet's event, transfer type, endpoint, status and length, and its data, read by hand."""
+    data, at = path.read_bytes(), 0
+    assert data[:4] == bytes.fromhex("0a0d0d0a")
+    while at < len(data):
+        kind, length = struct.unpack_from("<II", data, at)
+        assert struct.unpack_from("<I", data, at + length - 4) == (length,)
+        if kind == 6:
+            captured = struct.unpack_from("<I", data, at + 20)[0]
+            packet = data[at + 28 : at + 28 + captured]
+            _, event, transfer, endpoint, _, _, _, _, _, _, status, size, kept, _ = HEADER.unpack_from(packet)
+            assert len(packet) == 64 + kept
+            yield chr(event), transfer, endpoint, status, size, packet[64:]
+        at += length
+    assert at == len(data)
+
+
+def test_every_transfer_is_there_with_its_data(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with scsiusb.open("virtual:", trace=str(path)) as disk:
+        block = disk.read(0, 1)
+        disk.write(1, b"\x77" * 512)
+    rows = list(packets(path))
+    assert len([row for row in rows if row[0] == "S"]) == len([row for row in rows if row[0] == "C"])
+    written = [data for event, transfer, endpoint, _, _, data in rows if (event, transfer, endpoint) == ("S", 3, 2)]
+    read = [data for event, transfer, endpoint, _, _, data in rows if (event, transfer, endpoint) == ("C", 3, 0x81)]
+    assert b"\x77" * 512 in written
+    assert block in read
+    assert [data[:4] for data in written].count(b"USBC") == [data[:4] for data in read].count(b"USBS")
+
+
+def test_failures_are_there_with_their_errno(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    bus = MeddledBus(stick())
+    trace = Tracing(bus, str(path))
+    with pytest.raises(TransportError), open_on(trace) as disk:
+        bus.wire.fail_requests["request ff"] = Code.PIPE
+        bus.wire.meddle = lambda wire, endpoint, buffer: (Code.IO, 3)
+        disk.inquiry()
+    trace.close()
+    bus.close()
+    rows = list(packets(path))
+    assert ("C", 3, 2, -71, 3, b"") in rows
+    assert ("C", 2, 0, -32, 0, b"") in rows
+
+
+def test_an_interrupted_transfer_is_there(tmp_path: Path) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "trace.pcapng"
+    bus = MeddledBus(stick())
+    trace = Tracing(bus, str(path))
+    with pytest.raises(KeyboardInterrupt), open_on(trace) as disk:
+        bus.wire.meddle = interrupt
+        disk.inquiry()
+    trace.close()
+    bus.close()
+    assert ("C", 3, 2, -2, 0, b"") in list(packets(path))
+
+
+def test_a_long_transfer_is_kept_in_part(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with scsiusb.open("virtual:", trace=str(path)) as disk:
+        disk.read(0, 240)
+    lengths = [
+        (size, len(data)) for event, _, endpoint, _, size, data in packets(path) if (event, endpoint) == ("C", 0x81)
+    ]
+    assert (240 * 512, SNAPLEN) in lengths
+
+
+def test_a_trace_that_cannot_be_written_is_an_error_before_the_device_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        scsiusb.open("virtual:", trace=str(tmp_path / "none" / "trace.pcapng"))
+
+
+@pytest.mark.skipif(
+    shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed"
+)
+def test_tshark_understands_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    with scsiusb.open("virtual:", trace=str(path)) as disk:
+        disk.read(7, 3)
+        with pytest.raises(scsiusb.LbaOutOfRange):
+            disk.execute(Read10(1 << 31, 1, block_size=512))
+    words = ["tshark", "-r", str(path), "-Y", "usbms", "-T", "fields"]
+    fields = ["scsi_sbc.opcode", "scsi_sbc.rdwr10.lba", "scsi_sbc.rdwr10.xferlen", "scsi.sns.ascascq", "_ws.expert"]
+    shown = subprocess.run(
+        [*words, *(w for f in fields for w in ("-e", f))], capture_output=True, text=True, check=True
+    )
+    rows = [line.split("\t") for line in shown.stdout.splitlines()]
+    assert ["0x28", "7", "3"] in [row[:3] for row in rows]
+    assert "0x2100" in [row[3] for row in rows]
+    assert "Malformed" not in shown.stdout

@@ -1,0 +1,536 @@
+"""Bulk-Only Transport: phases, checks and recovery, with the wire meddled with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.transport.base import Direction
+from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
+from scsiusb.usb.interface import find
+from scsiusb.usb.port import Port
+from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
+from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
+
+TEST_UNIT_READY = bytes(6)
+INQUIRY = bytes.fromhex("120000002400")
+READ = bytes.fromhex("28000000000000000100")
+WRITE = bytes.fromhex("2a000000000000000100")
+RECOVERY = ["request ff", "clear in", "clear out"]
+
+
+@pytest.fixture
+def bus() -> Iterator[MeddledBus]:
+    bus = MeddledBus(stick())
+    yield bus
+    assert not bus.handles
+    bus.close()
+
+
+@pytest.fixture
+def transport(bus: MeddledBus) -> Iterator[BulkOnlyTransport]:
+    transport = transport_on(bus)
+    run(transport, TEST_UNIT_READY)  # takes the unit attention after power on
+    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+    bus.wire.log.clear()
+    yield transport
+    transport.close()
+
+
+def run(
+    transport: BulkOnlyTransport, cdb: bytes, direction: Direction = Direction.NONE, length: int = 0, timeout: float = 5
+) -> tuple[int, int, int, bytes]:
+    """Status, residue, bytes over the wire, data."""
+    with transport.memory.lend(max(length, 1)) as whole, whole[:length] as buffer:
+        buffer[:] = b"\xee" * length
+        completion = transport.execute(0, cdb, direction, buffer, timeout)
+        return (*completion, bytes(buffer))
+
+
+def on(opcode: int, phase: str, answer: Meddle, times: int = 1) -> Meddle:
+    """Answers the phase ("cbw", "data", "csw") of the first `times` commands with that opcode."""
+    left = [times]
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode != opcode or not left[0] or _phase(wire, endpoint) != phase:
+            return None
+        left[0] -= 1
+        return answer(wire, endpoint, buffer)
+
+    return meddle
+
+
+def _phase(wire: Wire, endpoint: int) -> str:
+    if wire.log[-1].startswith("cbw"):
+        return "cbw"
+    since = wire.log[max(at for at, entry in enumerate(wire.log) if entry.startswith("cbw")) :]
+    has_data = wire.opcode in (0x12, 0x28, 0x2A, 0x03)
+    transfers = [entry for entry in since if entry in ("in", "out")]
+    return "data" if has_data and len(transfers) == 1 else "csw"
+
+
+def fails(code: Code, count: int = 0) -> Meddle:
+    return lambda wire, endpoint, buffer: (code, count)
+
+
+def answers(**fields: int) -> Meddle:
+    """A CSW with these fields, in the place of the device's own, which is taken off the wire."""
+
+    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        return wire.put(buffer, csw(fields.get("tag", wire.tag), fields.get("residue", 0), fields.get("status", 0)))
+
+    return meddle
+
+
+def take_attention(transport: BulkOnlyTransport) -> None:
+    """After a reset of the port there is one."""
+    run(transport, TEST_UNIT_READY)
+    run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
+
+
+def is_usable(transport: BulkOnlyTransport) -> bool:
+    status, residue, count, data = run(transport, READ, Direction.IN, 512)
+    return (status, residue, count, data[:4]) == (0, 0, 512, bytes(4))
+
+
+def test_phases_go_one_after_another(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    run(transport, TEST_UNIT_READY)
+    run(transport, READ, Direction.IN, 512)
+    run(transport, WRITE, Direction.OUT, 512)
+    assert bus.wire.log == ["cbw 00", "in", "cbw 28", "in", "in", "cbw 2a", "out", "in"]
+
+
+def test_a_failed_command_is_a_status_and_no_error(transport: BulkOnlyTransport) -> None:
+    status, _, _, _ = run(transport, bytes.fromhex("c00000000000"))
+    assert status == 1
+    assert is_usable(transport)
+
+
+@pytest.mark.parametrize("manner", [DataIn.SHORT, DataIn.STALL, DataIn.PAD])
+def test_less_data_than_asked_is_told_by_residue_whatever_the_devices_manner(manner: DataIn) -> None:
+    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], bot_options=BotOptions(data_in=manner))) as transport:
+        status, residue, count, data = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
+        assert status == 0
+        assert data[8:15] == b"scsiusb"
+        assert min(count, 255 - residue) == 36
+
+
+class MeddledBusOf:
+    """A transport on a stick of its own, for a `with`."""
+
+    def __init__(self, stick: Stick) -> None:
+        self.bus = MeddledBus(stick)
+
+    def __enter__(self) -> BulkOnlyTransport:
+        self.transport = transport_on(self.bus)
+        return self.transport
+
+    def __exit__(self, *error: object) -> None:
+        self.transport.close()
+        self.bus.close()
+
+
+def test_a_stalled_csw_is_read_again_once(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.PIPE))
+    assert is_usable(transport)
+    assert bus.wire.log == ["cbw 28", "in", "in", "clear in", "in"]
+
+
+def test_a_csw_that_stalls_twice_ends_in_reset_recovery(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.PIPE), times=2)
+    with pytest.raises(TransferStalled):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-3:] == RECOVERY
+    assert is_usable(transport)
+
+
+def test_an_empty_csw_is_read_again_once(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", fails(Code.OK))
+    assert is_usable(transport)
+    bus.wire.meddle = on(0x28, "csw", fails(Code.OK), times=2)
+    with pytest.raises(MalformedReply):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (answers(tag=0xDEAD), MalformedReply),
+        (answers(status=3), MalformedReply),
+        (answers(status=2), PhaseError),
+        (fails(Code.OK, 12), MalformedReply),
+        (fails(Code.OK, 14), MalformedReply),
+        (fails(Code.OVERFLOW), MalformedReply),
+        (lambda wire, endpoint, buffer: wire.put(buffer, csw(wire.tag, signature=b"USBC")), MalformedReply),
+        (fails(Code.IO), TransportError),
+    ],
+    ids=["tag", "status 3", "phase error", "short", "long", "overflow", "signature", "i/o"],
+)
+def test_a_bad_csw_is_an_error_and_the_transport_recovers(
+    bus: MeddledBus, transport: BulkOnlyTransport, answer: Meddle, error: type[TransportError]
+) -> None:
+    bus.wire.meddle = on(0x28, "csw", answer)
+    with pytest.raises(error):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-3:] == RECOVERY
+    assert is_usable(transport)
+
+
+def test_a_csw_in_the_place_of_the_data_counts_as_no_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", lambda wire, _, buffer: wire.put(buffer, csw(wire.tag, 512, 1)))
+    status, residue, count, _ = run(transport, READ, Direction.IN, 512)
+    assert (status, residue, count) == (1, 512, 0)
+    assert "clear in" not in bus.wire.log
+
+
+def take_aside(bus: MeddledBus, endpoint: int, size: int) -> None:
+    """Takes the device's own data off the wire, so that its CSW comes next."""
+    with memoryview(bytearray(size)) as aside:
+        VirtualHandle.bulk(bus.handles[0], endpoint, aside, 1000)
+
+
+def test_data_that_only_look_like_a_csw_are_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def look_alike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        take_aside(bus, endpoint, 512)
+        return wire.put(buffer, csw(wire.tag + 1))
+
+    bus.wire.meddle = on(0x28, "data", look_alike)
+    status, residue, count, data = run(transport, READ, Direction.IN, 512)
+    assert (status, residue, count) == (0, 0, 13)
+    assert data[:4] == b"USBS"
+    assert bus.wire.log == ["cbw 28", "in", "in"]
+
+
+def test_a_babble_is_an_error_but_the_csw_is_read(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def babble(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        take_aside(bus, endpoint, 512)
+        return Code.OVERFLOW, 512
+
+    bus.wire.meddle = on(0x28, "data", babble)
+    with pytest.raises(PhaseError, match="more than the 512 bytes"):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[:3] == ["cbw 28", "in", "in"]
+    assert is_usable(transport)
+
+
+def test_a_refused_command_block_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "cbw", fails(Code.PIPE))
+    with pytest.raises(TransferStalled, match=r"refused the command block .* \(recovered by class reset\)"):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+def test_a_command_block_sent_in_part_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "cbw", fails(Code.OK, 30))
+    with pytest.raises(TransportError, match="only 30"):
+        run(transport, READ, Direction.IN, 512)
+    assert is_usable(transport)
+
+
+def test_data_out_that_stalls_is_cut_short(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    unit = bus._connections[2].stick.units[0]
+    unit.write_protected = True
+    status, residue, count, _ = run(transport, WRITE, Direction.OUT, 512)
+    assert status == 1
+    assert residue == 512
+    assert count == 0
+    assert "clear out" in bus.wire.log
+
+
+def test_a_silent_device_times_out_and_is_recovered(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT, 100))
+    with pytest.raises(DeviceTimeout, match="100 of 512 bytes here"):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-4:] == [*RECOVERY, "port reset"]
+    take_attention(transport)
+    assert is_usable(transport)
+
+
+def test_the_timeout_is_for_all_phases_together(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    """A real wait: the device has nothing to send in the status phase of a command that it never got."""
+    bus.wire.meddle = on(0x00, "cbw", fails(Code.OK, 31))
+    with pytest.raises(DeviceTimeout):
+        run(transport, TEST_UNIT_READY, timeout=0.05)
+    take_attention(transport)
+    assert is_usable(transport)
+
+
+def test_the_port_is_reset_where_the_class_reset_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests["request ff"] = Code.PIPE
+    with pytest.raises(PhaseError):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log[-2:] == ["request ff", "port reset"]
+    take_attention(transport)
+    assert is_usable(transport)
+
+
+def test_a_device_that_cannot_be_recovered_is_tried_again_before_the_next_command(
+    bus: MeddledBus, transport: BulkOnlyTransport
+) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(TransportError):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.fail_requests = {}
+    bus.wire.log.clear()
+    assert is_usable(transport)
+    assert bus.wire.log[:4] == [*RECOVERY, "cbw 28"]
+
+
+def test_an_unplugged_device_is_gone_without_any_recovery(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.unplug(bus.devices()[0])
+    bus.wire.log.clear()
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+    assert bus.wire.log == ["cbw 28"]
+
+
+def test_a_device_unplugged_in_the_data_phase_is_gone(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def pull(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        bus.unplug(bus.devices()[0])
+
+    bus.wire.meddle = on(0x28, "data", pull)
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+
+
+def test_a_device_found_gone_while_recovering_is_gone(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def fail(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        bus.unplug(bus.devices()[0])
+        return Code.IO, 0
+
+    bus.wire.meddle = on(0x28, "data", fail)
+    with pytest.raises(DeviceGone):
+        run(transport, READ, Direction.IN, 512)
+
+
+@pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
+def test_an_interrupted_command_is_recovered_before_the_next(
+    bus: MeddledBus, transport: BulkOnlyTransport, phase: str
+) -> None:
+    def interrupt(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        raise KeyboardInterrupt
+
+    bus.wire.meddle = on(0x28, phase, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.log.clear()
+    assert is_usable(transport)
+    assert bus.wire.log[:3] == RECOVERY
+
+
+def test_an_interrupted_command_is_recovered_at_close(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def interrupt(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        raise KeyboardInterrupt
+
+    bus.wire.meddle = on(0x28, "data", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.log.clear()
+    transport.close()
+    assert bus.wire.log == RECOVERY
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_closing_is_quiet_where_even_the_recovery_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "csw", answers(status=2))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(TransportError):
+        run(transport, READ, Direction.IN, 512)
+    transport.close()
+    transport.close()
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+@pytest.mark.parametrize(("code", "luns"), [(Code.PIPE, 0), (Code.TIMEOUT, 0), (Code.IO, 0), (Code.OVERFLOW, 0)])
+def test_get_max_lun_may_fail(code: Code, luns: int) -> None:
+    bus = MeddledBus(Stick([Unit(Memory(512)), Unit(Memory(512))]))
+    bus.wire.fail_requests["request fe"] = code
+    with_failure = transport_on(bus)
+    assert with_failure.max_lun == luns
+    with_failure.close()
+    bus.wire.fail_requests.clear()
+    without = transport_on(bus)
+    assert without.max_lun == 1
+    without.close()
+    bus.close()
+
+
+@pytest.mark.parametrize("reply", [b"", b"\x10", b"\xff"])
+def test_a_max_lun_that_cannot_be_is_taken_as_0(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+    bus = MeddledBus(stick())
+    monkeypatch.setattr("tests.sticks.MeddledHandle.control_in", lambda *arguments: reply)
+    transport = transport_on(bus)
+    assert transport.max_lun == 0
+    transport.close()
+    bus.close()
+
+
+@pytest.mark.parametrize(("lun", "cdb"), [(16, TEST_UNIT_READY), (-1, TEST_UNIT_READY), (0, b""), (0, bytes(17))])
+def test_what_does_not_fit_a_cbw_is_refused(
+    bus: MeddledBus, transport: BulkOnlyTransport, lun: int, cdb: bytes
+) -> None:
+    with pytest.raises(ValueError, match="do not fit a CBW"):
+        transport.execute(lun, cdb, Direction.NONE, memoryview(b""), 1)
+    assert bus.wire.log == []
+
+
+def test_a_residue_beyond_the_length_vouches_for_nothing(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x12, "csw", answers(residue=0xFFFFFFFF))
+    _, residue, count, _ = run(transport, INQUIRY, Direction.IN, 36)
+    assert (residue, count) == (36, 36)
+
+
+def test_threads_do_not_interleave(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    wrong: list[int] = []
+
+    def read_blocks(first: int) -> None:
+        for lba in range(first, first + 50):
+            _, _, _, data = run(transport, bytes([0x28, 0, *lba.to_bytes(4, "big"), 0, 0, 1, 0]), Direction.IN, 512)
+            if data[:4] != lba.to_bytes(4, "big"):
+                wrong.append(lba)
+
+    threads = [threading.Thread(target=read_blocks, args=(first * 100,)) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert all(bus.wire.log[at : at + 3] == ["cbw 28", "in", "in"] for at in range(0, len(bus.wire.log), 3))
+
+
+@pytest.mark.parametrize(("speed", "most"), [("high", 120 * 1024), ("full", 120 * 1024), ("super", 1 << 20)])
+def test_the_bus_speed_bounds_a_command(speed: str, most: int) -> None:
+    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], Identity(speed=speed))) as transport:
+        assert transport.max_transfer == most
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_a_csw_may_span_packets(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full-speed device may have bulk packets of 8 bytes (USB 2.0 5.8.3)."""
+    bus = MeddledBus(stick())
+    seen: list[int] = []
+
+    def note(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        seen.append(len(buffer))
+
+    info = find(bus)[0]
+    endpoints = tuple(replace(endpoint, max_packet_size=size) for endpoint in info.setting.endpoints)
+    transport = BulkOnlyTransport(Port(bus, replace(info, setting=replace(info.setting, endpoints=endpoints))))
+    bus.wire.meddle = note
+    run(transport, TEST_UNIT_READY)
+    assert seen[-1] == max(16, size)
+    transport.close()
+    bus.close()
+
+
+def test_a_failing_recovery_does_not_replace_the_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT))
+    bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
+    with pytest.raises(DeviceTimeout):
+        run(transport, READ, Direction.IN, 512)
+    bus.wire.fail_requests = {}
+    take_attention(transport)
+    assert is_usable(transport)
+
+
+def test_data_without_a_direction_are_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    with pytest.raises(ValueError, match="without a direction"):
+        run(transport, TEST_UNIT_READY, Direction.NONE, 8)
+    assert bus.wire.log == []
+
+
+@pytest.mark.parametrize("what", ["execute", "close"])
+def test_a_signals_handler_cannot_come_between_the_phases(
+    bus: MeddledBus, transport: BulkOnlyTransport, what: str
+) -> None:
+    def handler(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        with pytest.raises(DeviceBusy, match="from a signal handler while a command is running in this thread"):
+            transport.close() if what == "close" else run(transport, TEST_UNIT_READY)
+
+    bus.wire.meddle = handler
+    assert is_usable(transport)
+
+
+def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    started, closed = threading.Event(), threading.Event()
+    was_open: list[bool] = []
+
+    def slow(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+        started.set()
+        was_open.append(not closed.wait(0.05))
+
+    def close() -> None:
+        transport.close()
+        closed.set()
+
+    bus.wire.meddle = on(0x28, "data", slow)
+    reader = threading.Thread(target=lambda: run(transport, READ, Direction.IN, 512))
+    reader.start()
+    started.wait(5)
+    closers = [threading.Thread(target=close) for _ in range(2)]
+    for thread in closers:
+        thread.start()
+    for thread in (reader, *closers):
+        thread.join()
+    assert was_open == [True]
+    assert bus.driver(bus.devices()[0], 0) == "usb-storage"
+
+
+def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later(
+    bus: MeddledBus, transport: BulkOnlyTransport
+) -> None:
+    handle = bus.handles[0]
+    with transport.memory.lend(512):
+        transport.close()
+        assert handle.outstanding == 0
+    assert handle.outstanding == 0
+
+
+def test_a_driver_that_no_one_takes_is_told(
+    bus: MeddledBus, transport: BulkOnlyTransport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def nobody(self: object, interface: int) -> None:
+        raise UsbError(Code.NOT_FOUND)
+
+    monkeypatch.setattr("tests.sticks.MeddledHandle.attach_driver", nobody)
+    transport.close()
+    assert "giving the kernel back its driver" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def quirky(vid: int, pid: int, release: int) -> MeddledBusOf:
+    identity = Identity(vid=vid, pid=pid, release=release)
+    return MeddledBusOf(Stick([Unit(Memory(1 << 16)), Unit(Memory(1 << 16))], identity))
+
+
+@pytest.mark.parametrize(("release", "most"), [(0x0370, 32), (0x0610, 32), (0x036F, 120), (0x0611, 120)])
+def test_a_device_that_breaks_on_long_commands_gets_short_ones(release: int, most: int) -> None:
+    with quirky(0x0421, 0x047C, release) as transport:
+        assert transport.max_transfer == most * 1024
+
+
+def test_a_device_known_for_its_residue_is_not_believed_from_the_start() -> None:
+    with quirky(0x03EB, 0x2002, 0x0100) as transport:
+        run(transport, TEST_UNIT_READY)
+        _, residue, count, _ = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
+        assert (residue, count) == (0, 36)
+
+
+def test_a_device_that_claims_too_many_units_has_one() -> None:
+    with quirky(0x0409, 0x0040, 0x0100) as transport:
+        assert transport.max_lun == 0
+    with quirky(0x0409, 0x0041, 0x0100) as transport:
+        assert transport.max_lun == 1
+
+
+def test_the_in_endpoint_of_the_tests_is_marked_so() -> None:
+    assert ENDPOINT_IN == 0x80
+    assert len(csw(1)) == CSW_LENGTH

@@ -1,0 +1,239 @@
+"""Transfers that another thread ends, and handles in a fork's child."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.libusb import backend as module
+from scsiusb.usb.libusb import library
+from scsiusb.usb.libusb.backend import LibusbBackend
+from scsiusb.usb.libusb.transfer import Transfers
+from scsiusb.usb.system import linux
+from tests.sticks import Worker, restless_threads, run_all, wait_until
+from tests.usb.libusb.fake_libusb import CONTEXT, DEVICE, HANDLE, FakeBackend, FakeDevice, FakeLibusb
+
+IN = 0x81
+
+
+@pytest.fixture
+def lib() -> FakeLibusb:
+    return FakeLibusb()
+
+
+@pytest.fixture
+def transfers(lib: FakeLibusb) -> Transfers:
+    return Transfers(lib, ctypes.c_void_p(CONTEXT), ctypes.c_void_p(HANDLE))
+
+
+def read(transfers: Transfers) -> tuple[Code, int]:
+    return transfers.bulk(IN, memoryview(bytearray(512)), 1000)
+
+
+# --- transfers ------------------------------------------------------------------------------------
+
+
+def test_a_transfer_under_way_ends_and_later_ones_do_not_begin_until_it_is_over(
+    lib: FakeLibusb, transfers: Transfers
+) -> None:
+    lib.outcome = lambda transfer: None
+    worker = Worker(lambda: read(transfers))
+    wait_until(lambda: lib.in_flight)
+    transfers.interrupt(True)
+    assert worker.result() == (Code.INTERRUPTED, 0)
+    assert read(transfers) == (Code.INTERRUPTED, 0)
+    assert len(lib.of("submit_transfer")) == 1
+    lib.outcome = lambda transfer: (0, 3)
+    transfers.interrupt(False)
+    assert read(transfers) == (Code.OK, 3)
+    assert len(lib.allocated) == 1
+
+
+def test_every_transfer_under_way_ends(lib: FakeLibusb, transfers: Transfers) -> None:
+    lib.outcome = lambda transfer: None
+    workers = [Worker(lambda: read(transfers)) for _ in range(4)]
+    wait_until(lambda: len(lib.in_flight) == 4)
+    transfers.interrupt(True)
+    assert [worker.result() for worker in workers] == [(Code.INTERRUPTED, 0)] * 4
+
+
+def test_an_interrupt_just_before_the_submission_is_not_too_early(lib: FakeLibusb, transfers: Transfers) -> None:
+    def submit(pointer: object) -> int:
+        transfers.interrupt(True)
+        return int(take(pointer))
+
+    take = lib.libusb_submit_transfer.action
+    lib.outcome = lambda transfer: None
+    lib.libusb_submit_transfer.action = submit
+    assert read(transfers) == (Code.INTERRUPTED, 0)
+
+
+def test_an_interrupt_without_transfers_or_after_their_end_does_nothing(lib: FakeLibusb, transfers: Transfers) -> None:
+    transfers.interrupt(True)
+    transfers.interrupt(False)
+    assert read(transfers) == (Code.OK, 512)
+    transfers.close()
+    transfers.interrupt(True)
+    assert "cancel_transfer" not in lib.names()
+
+
+def test_interrupts_at_any_moment_lose_no_transfer_and_free_each_once(lib: FakeLibusb, transfers: Transfers) -> None:
+    def work() -> None:
+        for _ in range(50):
+            codes.add(read(transfers)[0])
+
+    def interrupt() -> None:
+        for _ in range(50):
+            transfers.interrupt(True)
+            transfers.interrupt(False)
+
+    codes: set[Code] = set()
+    with restless_threads():
+        run_all(work, work, interrupt)
+    assert codes <= {Code.OK, Code.INTERRUPTED}
+    assert lib.in_flight == {}
+    transfers.close()
+    assert sorted(lib.freed) == sorted(lib.allocated)
+
+
+# --- in a fork's child ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    fake = FakeBackend(FakeDevice(1, 7, (4,)))
+    monkeypatch.setattr(library, "load", lambda: fake)
+    monkeypatch.setattr(module, "ON_LINUX", False)
+    return fake
+
+
+def test_a_handle_interrupts_its_transfers(fake: FakeBackend) -> None:
+    handle = LibusbBackend().open(DEVICE)
+    buffer = handle.allocate(512)
+    handle.interrupt(True)
+    assert handle.bulk(IN, buffer, 100) == (Code.INTERRUPTED, 0)
+    handle.interrupt(False)
+    assert handle.bulk(IN, buffer, 100) == (Code.OK, 512)
+
+
+def test_a_handle_that_is_dropped_is_closed(fake: FakeBackend) -> None:
+    handle = LibusbBackend().open(DEVICE)
+    fake.lib.calls.clear()
+    del handle
+    assert [call[0] for call in fake.lib.calls] == ["close", "exit"]
+
+
+def test_a_childs_copy_of_a_handle_never_reaches_libusb(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = LibusbBackend().open(DEVICE)
+    fake.lib.calls.clear()
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: 0)
+        del handle
+    assert fake.lib.calls == []
+
+
+def test_on_linux_the_childs_copy_of_the_node_is_closed(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+    monkeypatch.setattr(module, "ON_LINUX", True)
+    monkeypatch.setattr(linux, "close_node", closed.append)
+    LibusbBackend().after_fork(DEVICE)
+    assert closed == [DEVICE]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_child_may_not_use_the_library_that_its_parent_used(fake: FakeBackend) -> None:
+    LibusbBackend()
+    child = os.fork()
+    if not child:
+        try:
+            assert fake.ctx is None, "pyusb would end it"
+            LibusbBackend()
+        except UsbError as error:
+            os._exit(7 if error.code is Code.NOT_SUPPORTED and "before it forked this one" in error.detail else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert len(LibusbBackend().devices()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="procfs is Linux's")
+def test_only_the_descriptors_of_the_devices_node_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, other = tmp_path / "node", tmp_path / "other"
+    monkeypatch.setattr(linux, "node", lambda device: str(node))
+    descriptors = [os.open(path, os.O_RDWR | os.O_CREAT) for path in (node, other, node)]
+    linux.close_node(DEVICE)
+    for descriptor in (descriptors[0], descriptors[2]):
+        with pytest.raises(OSError):
+            os.fstat(descriptor)
+    os.close(descriptors[1])
+
+
+# --- a device that was just plugged in ------------------------------------------------------------
+
+
+class Kernel:
+    """Gives the device a driver when it was asked `after` times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, connected: str | None, after: int) -> None:
+        self.asked = 0
+        self.slept = 0.0
+        self._after = after
+        monkeypatch.setattr(linux, "driver", self._driver)
+        monkeypatch.setattr(linux, "_text", lambda path: connected)
+        monkeypatch.setattr("scsiusb.usb.system.linux.time.sleep", self._sleep)
+        monkeypatch.setattr("scsiusb.usb.system.linux.time.monotonic", lambda: self.slept)
+
+    def _driver(self, device: object, interface: int) -> str | None:
+        self.asked += 1
+        return "usb-storage" if self.asked > self._after else None
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.mark.parametrize(
+    ("connected", "after", "is_awaited"),
+    [("100", 3, True), ("100", 0, False), ("2999", 3, True), ("3000", 3, False), (None, 3, False)],
+    ids=["just plugged", "driven already", "a while ago", "long ago", "nobody knows"],
+)
+def test_a_driver_on_its_way_is_awaited(
+    monkeypatch: pytest.MonkeyPatch, connected: str | None, after: int, is_awaited: bool
+) -> None:
+    kernel = Kernel(monkeypatch, connected, after)
+    linux.await_driver(DEVICE, 0)
+    assert (kernel.slept > 0) == is_awaited
+    assert not is_awaited or kernel.asked == after + 1
+
+
+def test_a_driver_that_never_comes_is_not_awaited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, "100", 10**9)
+    linux.await_driver(DEVICE, 0)
+    assert linux.DRIVER_PATIENCE <= kernel.slept < 2 * linux.DRIVER_PATIENCE
+
+
+def test_the_lock_of_a_library_is_not_needed_by_threads_that_read(lib: FakeLibusb, transfers: Transfers) -> None:
+    """An interrupt holds it while it cancels; a transfer that ends meanwhile must not wait for it."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def cancel(address: int) -> int:
+        reached.set()
+        assert go_on.wait(5)
+        return int(take(address))
+
+    take = lib.libusb_cancel_transfer.action
+    lib.libusb_cancel_transfer.action = cancel
+    lib.outcome = lambda transfer: None
+    worker = Worker(lambda: read(transfers))
+    wait_until(lambda: lib.in_flight)
+    interrupter = Worker(lambda: transfers.interrupt(True))
+    assert reached.wait(5)
+    lib.outcome = lambda transfer: (0, 512)
+    assert worker.result() == (Code.OK, 512)
+    go_on.set()
+    interrupter.result()

@@ -1,0 +1,103 @@
+"""Device memory is shared fairly: every device gets some, none gets all, and what is given back can be had again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scsiusb.usb.libusb import backend as libusb_module
+from scsiusb.usb.libusb import library
+from scsiusb.usb.libusb import memory as memory_module
+from scsiusb.usb.libusb.backend import LibusbBackend
+from scsiusb.usb.libusb.memory import ALWAYS, LEAST, DeviceMemory, usbfs_limit
+from tests.usb.libusb.fake_libusb import DEVICE, FakeBackend, FakeDevice
+
+MIB = 1 << 20
+
+
+def test_sixteen_devices_all_have_memory_for_a_command() -> None:
+    memory = DeviceMemory(16 * MIB)
+    promised = [memory.reserve(MIB) for _ in range(16)]
+    assert promised == sorted(promised, reverse=True)
+    assert promised[0] == MIB
+    assert promised[-1] >= 4 * LEAST
+    assert all(size % LEAST == 0 for size in promised)
+    assert sum(promised) <= 14 * MIB
+
+
+def test_when_little_is_left_nothing_is_promised_but_what_none_can_do_without() -> None:
+    memory = DeviceMemory(MIB)
+    while memory.reserve(MIB):
+        pass
+    while memory.allocate(2 * ALWAYS):
+        pass
+    assert memory.allocate(ALWAYS)
+    assert memory.reserve(MIB) == 0
+
+
+def test_what_is_given_back_can_be_had_again() -> None:
+    memory = DeviceMemory(16 * MIB)
+    first = [memory.reserve(MIB) for _ in range(16)]
+    for size in first:
+        memory.give_back(size)
+    assert [memory.reserve(MIB) for _ in range(16)] == first
+
+
+def test_without_a_limit_all_is_granted() -> None:
+    memory = DeviceMemory(None)
+    assert [memory.reserve(MIB) for _ in range(100)] == [MIB] * 100
+    assert memory.allocate(1 << 40)
+    memory.give_back(5)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("16\n", 16 * MIB), ("0\n", None), ("many\n", None), (None, None), ("200", 200 * MIB)]
+)
+def test_the_limit_is_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, limit: int | None
+) -> None:
+    monkeypatch.setattr(memory_module, "LIMIT", tmp_path / "usbfs_memory_mb")
+    if text is not None:
+        (tmp_path / "usbfs_memory_mb").write_text(text)
+    assert usbfs_limit() == limit
+
+
+def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeBackend(FakeDevice(1, 7, (4,)))
+    monkeypatch.setattr(library, "load", lambda: fake)
+    monkeypatch.setattr(libusb_module, "ON_LINUX", True)
+    monkeypatch.setattr(libusb_module, "usbfs_limit", lambda: 2 * MIB)
+    backend = LibusbBackend()
+    left = backend._memory._left
+    handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
+    sizes = [handle.limit_transfer_size(MIB) for handle in handles]
+    assert sizes == [size * 1024 for size in (192, 192, 128, 128)]
+    wrappers = [handle.allocate(4096) for handle in handles]  # leave what was promised as it is
+    buffers = [handle.allocate(size) for handle, size in zip(handles, sizes, strict=True)]
+    assert sorted(map(len, fake.lib.memory.values())) == sorted([*sizes, *[4096] * len(wrappers)])
+    for handle, wrapper in zip(handles, wrappers, strict=True):
+        handle.free(wrapper)
+    del wrappers, wrapper
+    assert isinstance(handles[0].allocate(2 * MIB).obj, bytearray), "no more than the limit is asked for"
+    assert handles[0].limit_transfer_size(120 * 1024) == 120 * 1024
+    for handle, buffer in zip(handles, buffers, strict=True):
+        handle.free(buffer)
+        handle.close()
+        handle.close()
+    del buffers, buffer
+    assert fake.lib.memory == {}
+    assert backend._memory._left == left
+
+
+def test_where_libusb_grants_none_the_account_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeBackend(FakeDevice(1, 7, (4,)))
+    fake.lib.device_memory = False
+    monkeypatch.setattr(library, "load", lambda: fake)
+    monkeypatch.setattr(libusb_module, "usbfs_limit", lambda: 2 * MIB)
+    backend = LibusbBackend()
+    left = backend._memory._left
+    handle = backend.open(DEVICE)
+    assert isinstance(handle.allocate(4096).obj, bytearray)
+    assert backend._memory._left == left
+    handle.close()

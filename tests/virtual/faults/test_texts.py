@@ -1,0 +1,218 @@
+"""Wrong descriptors as a host reads them, and faults as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scsiusb.usb.backend import Code, Device, Endpoint, Setting, UsbError
+from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit, bot_interface, hid_interface
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor, parse_settings
+from scsiusb.virtual.faults.descriptor_faults import TWISTS, find
+from tests.virtual.faults.faulty import (
+    SOON,
+    covers,
+    faults,
+)
+from tests.virtual.host import IN, OUT
+
+# --- descriptors ---------------------------------------------------------------------------------
+
+
+def plugged(twist: str, *interfaces: InterfaceDescriptor) -> tuple[Bus, Device]:
+    bus = Bus()
+    return bus, bus.plug(Stick([Unit(Memory(4096))], interfaces=interfaces, faults=[f"descriptor={twist}"]))
+
+
+def configuration(bus: Bus) -> bytes:
+    handle = bus.open(bus.devices()[0])
+    try:
+        return handle.control_in(0x80, 6, 0x0200, 0, 0xFFFF, SOON)
+    finally:
+        handle.close()
+
+
+WHOLE = (Endpoint(IN, 2, 512), Endpoint(OUT, 2, 512))
+
+
+@covers("descriptor")
+@pytest.mark.parametrize(
+    ("twist", "endpoints"),
+    [
+        ("truncated", (WHOLE[0],)),
+        ("long-total-length", WHOLE),
+        ("short-total-length", None),
+        ("zero-length-descriptor", ()),
+        ("overlong-descriptor", None),
+        ("no-endpoints", ()),
+        ("endpoint-count", WHOLE),
+        ("endpoint-zero-packet", (Endpoint(IN, 2, 0), Endpoint(OUT, 2, 0))),
+        ("duplicate-endpoints", (WHOLE[0], WHOLE[0])),
+        ("wrong-types", (Endpoint(IN, 3, 512), Endpoint(OUT, 3, 512))),
+        ("interface-count", WHOLE),
+    ],
+)
+def test_a_host_sees_what_can_be_read_of_a_wrong_configuration(
+    twist: str, endpoints: tuple[Endpoint, ...] | None
+) -> None:
+    bus, device = plugged(twist)
+    assert device.settings == (() if endpoints is None else (Setting(0, 0, 8, 6, 0x50, endpoints),))
+    assert configuration(bus) != configuration(Bus(Stick.formatted()))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_bus_survives_noise_for_a_configuration(seed: int) -> None:
+    bus, device = plugged(f"garbage:{seed}", bot_interface(), hid_interface(1))
+    assert len(configuration(bus)) == len(
+        configuration(Bus(Stick([Unit()], interfaces=[bot_interface(), hid_interface(1)])))
+    )
+    handle = bus.open(device)
+    for setting in device.settings:
+        if handle.driver_active(setting.interface):
+            handle.detach_driver(setting.interface)
+        handle.claim(setting.interface)
+        for endpoint in setting.endpoints:
+            code, _ = handle.bulk(endpoint.address, memoryview(bytearray(16)), 1)
+            assert code is not Code.OK
+    bus.close()
+
+
+@pytest.mark.parametrize(
+    ("twist", "serial"),
+    [
+        ("huge-string", ("0123456789AB" * 11)[:126]),
+        ("odd-string", "0123456789A"),
+        ("surrogate-string", "\ufffd" * 12),
+        ("empty-string", ""),
+    ],
+)
+def test_a_host_reads_what_it_can_of_a_wrong_string(twist: str, serial: str) -> None:
+    bus, device = plugged(twist)
+    assert bus.strings(device).serial == serial
+    assert device.settings[0].endpoints == WHOLE
+
+
+def test_descriptors_that_a_device_does_not_have_stay_missing() -> None:
+    bus, device = plugged("empty-string")
+    with pytest.raises(UsbError):
+        bus.open(device).control_in(0x80, 6, 0x0309, 0x0409, 255, SOON)
+
+
+@given(st.binary(max_size=120))
+def test_any_bytes_for_a_configuration_are_read(data: bytes) -> None:
+    for setting in parse_settings(data):
+        assert len(setting.endpoints) <= len(data)
+
+
+@given(st.binary(min_size=9, max_size=120), st.sampled_from(sorted(TWISTS)))
+def test_a_twist_takes_any_descriptor(data: bytes, name: str) -> None:
+    for start in (data, data[:2], bytes((9, 2)) + data):
+        assert find(name)[1](start) is not None
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+@given(faults())
+def test_a_faults_text_says_all_of_it(fault: Fault) -> None:
+    assert Fault.parse(str(fault)) == fault
+    assert str(Fault.parse(str(fault))) == str(fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("stall", "stall@data"),
+        ("stall@data", "stall@data"),
+        (" nak@csw , opcode=2a ", "nak@csw,opcode=2A"),
+        ("stall=0x200@data,command=3", "stall=512@data,command=3"),
+        ("delay=.5", "delay=0.5@data"),
+        ("status=2@csw,lba=5-5,times=1", "status=2,lba=5"),
+        ("sense=5/24/0", "sense=5/24/00"),
+        ("capacity=+1,times=always", "capacity=+1"),
+        ("halt-stays=2", "halt-stays,times=2"),
+        ("no-sense,cdb=2a..ff", "no-sense,cdb=2A..FF"),
+    ],
+)
+def test_a_text_has_one_plain_form(text: str, plain: str) -> None:
+    assert str(Fault.parse(text)) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no fault is called ''"),
+        ("stal", "no fault is called 'stal'; did you mean stall?"),
+        ("zzzzz", "there are stall"),
+        ("@csw", "no fault is called"),
+        ("stall@", "a phase is missing"),
+        ("stall@cbw@csw", "cannot be at 'cbw@csw'"),
+        ("stall=", "a number of bytes"),
+        ("stall=-1", "a number of bytes"),
+        ("stall=x", "a number of bytes"),
+        ("stall=5@csw", "stall=N is for the data phase"),
+        ("short=13@csw", "0 to 12"),
+        ("nak=3", "takes no value"),
+        ("status@csw", "needs a value"),
+        ("status=256", "from 0 to 255"),
+        ("signature=123", "eight hexadecimal digits"),
+        ("residue=4294967296", "32 bits"),
+        ("sense=5/24", "three hexadecimal numbers"),
+        ("sense=10/24/00", "three hexadecimal numbers"),
+        ("case=14", "from 1 to 13"),
+        ("capacity=1", "with its sign"),
+        ("delay=inf", "seconds"),
+        ("delay=nan", "seconds"),
+        ("tag@data", "it may be at csw"),
+        ("eject@csw", "leave out '@csw'"),
+        ("reset-stalls,opcode=28", "leave out opcode"),
+        ("descriptor=nonsense", "truncated"),
+        ("descriptor=truncated:5", "truncated"),
+        ("nak,command=0", "from 1"),
+        ("nak,opcode=100", "two hexadecimal digits"),
+        ("nak,opcode", "two hexadecimal digits"),
+        ("nak,lba=9-3", "blocks N-M"),
+        ("nak,lun=16", "from 0 to 15"),
+        ("nak,cdb=xx", "hexadecimal digits"),
+        ("nak,times=0", "always"),
+        ("nak,times=often", "always"),
+        ("nak,lun=1,lun=1", "twice"),
+        ("nak,when=now", "no condition is called 'when'"),
+        ("nak,", "no condition is called ''"),
+    ],
+)
+def test_nonsense_is_refused_with_a_reason(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Fault.parse(text)
+
+
+@given(st.one_of(st.text(max_size=40), st.text("stalnkceobvwd=@,.-/0123456789 ", max_size=40)))
+def test_any_text_is_a_fault_or_a_value_error(text: str) -> None:
+    try:
+        fault = Fault.parse(text)
+    except ValueError:
+        return
+    assert Fault.parse(str(fault)) == fault
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Fault("stall", "many"),
+        lambda: Fault("status", -1),
+        lambda: Fault("nak", 1),
+        lambda: Fault("nak", opcode=256),
+        lambda: Fault("nak", lba=(5, 1)),
+        lambda: Fault("nak", times=1.5),
+        lambda: Fault("nak", times=-1),
+        lambda: Fault("capacity", "x"),
+        lambda: Stick.formatted(faults=["nonsense"]),
+    ],
+)
+def test_a_fault_that_is_made_by_hand_is_checked_too(wrong: Callable[[], object]) -> None:
+    with pytest.raises(ValueError):
+        wrong()
