@@ -57,7 +57,7 @@ def _unpacked(build: Path) -> Path:
 
 def _build(source: Path) -> None:
     """Configure and compile; keep the program, and what modprobe must know."""
-    make: list[str | Path] = [need("make"), "-C", source, "ARCH=um", f"-j{os.cpu_count()}", "-s"]
+    make: list[str | Path] = [need("make"), "-C", source, "ARCH=um", f"-j{os.cpu_count()}", "-s", "KCFLAGS=-w"]
     run([*make, f"KCONFIG_ALLCONFIG={FRAGMENT}", "allnoconfig"])
     dropped = list(missing_options(FRAGMENT.read_text(), (source / ".config").read_text()))
     if dropped:
