@@ -1,4 +1,4 @@
-"""How long hypothesis tries: little in the fast tests, SCSIUSB_FUZZ times as much by hand."""
+"""How many examples hypothesis tries: few in the fast tests, SCSIUSB_FUZZ times as many by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FACTOR: Final = int(os.environ.get("SCSIUSB_FUZZ", "1"))
 
 
 def quick(examples: int, **more: Any) -> settings:
-    """The same examples every time, unless SCSIUSB_FUZZ asks for more of them."""
+    """Return settings that try the same examples each time, unless SCSIUSB_FUZZ asks for more."""
     return settings(
         max_examples=examples * FACTOR,
         derandomize=FACTOR == 1,

@@ -1,4 +1,4 @@
-"""Other processes, for what only another process can do: hold a lease and be killed."""
+"""Other processes, for tests in which another process holds a lease and is killed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ WAIT = "say('ready')\nsys.stdin.read()\n"
 def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.005)
 
 
 @contextmanager
 def running(code: str, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A Python that runs PREAMBLE and the code, up to its first line of output; it is killed in the end."""
+    """Start a Python that runs PREAMBLE and the code, and kill it at the end."""
     command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **{**pipes, **options}) as process:
@@ -48,7 +48,7 @@ def running(code: str, *arguments: object, **options: Any) -> Iterator[subproces
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    """The next line that it says."""
+    """Read the next line of the process's output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 

@@ -1,4 +1,4 @@
-"""The table, for the terminal and for the documents."""
+"""The table of results, for the terminal and for docs/speed.md."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ twenty calls where the kernel's own pread makes one. Under QEMU's emulation the 
 
 
 def number(value: float) -> str:
-    """Three digits that count; no more than a measurement has."""
+    """Return a number with three significant digits; a measurement has no more."""
     for least, digits in ((100, 0), (10, 1), (1, 2)):
         if abs(value) >= least:
             return f"{value:,.{digits}f}"
@@ -29,7 +29,7 @@ def number(value: float) -> str:
 
 
 def text(run: Run) -> str:
-    """For people at a terminal."""
+    """Return the results for a terminal."""
     lines = [_facts(run), ""]
     for subject, figures in subjects(run.samples):
         lines += [subject, *_lines(run, figures), ""]
@@ -62,7 +62,7 @@ def _facts(run: Run) -> str:
 
 
 def document(page: str, run: Run) -> str:
-    """The page with everything between the marks made anew."""
+    """Return the page with new content between the marks. Raises LabError if a mark is missing."""
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:
