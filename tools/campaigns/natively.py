@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 from labkit.host import PYTHON, ROOT
 
@@ -27,6 +30,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 def in_native_lab(arguments: Sequence[str], output: Path | None) -> int:
     """Run the campaign in the native lab; return its exit status."""
+    signal.signal(signal.SIGTERM, _terminated)
     with ExitStack() as stack:
         out = stack.enter_context(output.open("w")) if output else None
         lab = stack.enter_context(subprocess.Popen(command(arguments), stdout=out))
@@ -35,3 +39,7 @@ def in_native_lab(arguments: Sequence[str], output: Path | None) -> int:
         except BaseException:
             lab.terminate()  # it ends its guest
             raise
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
