@@ -174,8 +174,12 @@ def _adopt_orphans() -> None:
 
 
 def _children() -> list[int]:
-    """Return the pids of this process's children, adopted ones too; all of them belong to the guest."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    """Return the pids of this process's children, adopted ones too; all of them belong to the guest.
+
+    None where the host's kernel has no such list: then the end of the guest's group must do.
+    """
+    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [int(pid) for pid in listing.read_text().split()] if listing.exists() else []
 
 
 def keep(work: Path, folder: Path) -> None:
