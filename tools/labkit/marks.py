@@ -8,6 +8,16 @@ BEGIN = b"\x1elab:begin\x1e"
 END = b"\x1elab:end\x1e"
 
 
+class Log:
+    """Logs all that it is fed."""
+
+    def __init__(self, log: BinaryIO) -> None:
+        self._log = log
+
+    def feed(self, data: bytes) -> None:
+        self._log.write(data)
+
+
 class Gate:
     """Passes on what stands between the marks, at once, and logs all of the rest."""
 
