@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
 from scsiusb.base.text import printable
-from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
+from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
 from scsiusb.usb.buffers import Buffers
@@ -176,8 +176,23 @@ class Port:
         except UsbError as error:
             if error.code is Code.NOT_FOUND:
                 raise DeviceGone(f"{self.info} came back from a port reset as another device") from error
+            if error.code is Code.OTHER:
+                self._check_still_attached()
             raise translate(error, f"resetting {self.info}") from error
         self._select()
+
+    def _check_still_attached(self) -> None:
+        """Raise DeviceGone where the device is being removed.
+
+        Linux's USBDEVFS_RESET fails with EINVAL, OTHER for libusb, where the hub's thread has begun to remove the
+        device and usbfs has not noticed yet. Any request after that fails as it should.
+        """
+        try:
+            self._descriptor(DEVICE_DESCRIPTOR, 0, 0, DEVICE_DESCRIPTOR_LENGTH)
+        except DeviceGone:
+            raise
+        except TransportError as error:
+            log.info("after a reset that failed: %s", error)
 
     def check_identity(self) -> None:
         """Read the device's descriptor and serial number again. Raises DeviceGone if it is another device.

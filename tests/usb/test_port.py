@@ -486,6 +486,21 @@ def test_a_reset_that_fails_is_a_public_error_and_selects_nothing() -> None:
     scene.assert_all_given_back()
 
 
+@pytest.mark.parametrize(("then", "raised"), [(Code.NO_DEVICE, DeviceGone), (Code.IO, TransportError)])
+def test_a_reset_that_fails_while_the_device_is_removed_says_that_it_is_gone(then: Code, raised: type) -> None:
+    """Linux then refuses the reset with EINVAL, which libusb calls OTHER: only the next request tells."""
+    scene = Scene(uas=False)
+    with Port(scene.backend, scene.info) as port:
+        before = len(scene.watched.steps)
+        scene.watched.before(before, raising(UsbError(Code.OTHER)))
+        scene.watched.before(before + 1, raising(UsbError(then)))
+        with pytest.raises(TransportError) as failure:
+            port.reset()
+        assert type(failure.value) is raised
+        assert [step[0] for step in scene.watched.steps[before:]] == ["reset", "control_in"]
+    scene.assert_all_given_back()
+
+
 def test_a_stack_is_asked_only_through_the_seam() -> None:
     """The recording stack stands for any other: without it, all is the same."""
     bus = Bus(Stick.formatted())

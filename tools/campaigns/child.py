@@ -54,6 +54,8 @@ class Child:
         self.pid = os.fork()
         if not self.pid:
             _run_child(run, self._out, self._err)
+        with suppress(OSError):  # the child does it too, maybe later than it is to be killed by it; or it is dead
+            os.setpgid(self.pid, self.pid)
         self.descriptor = os.pidfd_open(self.pid)
         self._status: int | None = None
 

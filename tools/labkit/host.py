@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".lab"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+GUEST_SHARE = "/run/lab"  # where a guest has the folder that it shares with the host
 
 
 class LabError(Exception):
