@@ -19,7 +19,6 @@ from scsiusb._version import __version__
 if TYPE_CHECKING:
     from scsiusb import ledger as ledger
     from scsiusb.disk.aio import AsyncDisk as AsyncDisk
-    from scsiusb.disk.aio import aopen as aopen
     from scsiusb.disk.disk import Disk as Disk
     from scsiusb.disk.multi_read import Chunk as Chunk
     from scsiusb.disk.multi_read import read_many as read_many
@@ -56,6 +55,8 @@ if TYPE_CHECKING:
     from scsiusb.finding import devices as devices
     from scsiusb.manager.events import Event as Event
     from scsiusb.opening import Manager as Manager
+    from scsiusb.opening import OpenOptions as OpenOptions
+    from scsiusb.opening import aopen as aopen
     from scsiusb.opening import open as open
     from scsiusb.opening import open_on as open_on
     from scsiusb.scsi.command import Command as Command
@@ -68,10 +69,10 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo as InterfaceInfo
 
 _EXPORTS = {
-    "scsiusb.opening": ("Manager", "open", "open_on"),
+    "scsiusb.opening": ("Manager", "OpenOptions", "aopen", "open", "open_on"),
     "scsiusb.finding": ("devices",),
     "scsiusb.manager.events": ("Event",),
-    "scsiusb.disk.aio": ("AsyncDisk", "aopen"),
+    "scsiusb.disk.aio": ("AsyncDisk",),
     "scsiusb.disk.disk": ("Disk",),
     "scsiusb.errors": (
         "AbortedCommand",

@@ -1,4 +1,4 @@
-"""Which device the words mean, and opening it; the manager, which opens what it sees."""
+"""Opens devices: as a disk, as a disk for asyncio, or through a manager that follows what is attached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
@@ -20,42 +20,54 @@ from scsiusb.finding import real_usb
 from scsiusb.finding import select as select
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.process import PROCESS
-from scsiusb.quirks.model import Quirk, Quirks, quirks_for
+from scsiusb.quirks.lookup import quirks_for
+from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.bot.formats import MAX_LUN
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, find
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from scsiusb.disk.aio import AsyncDisk
     from scsiusb.manager.events import Events, Match
     from scsiusb.manager.registry import Subscription
     from scsiusb.trace.recorder import Tracing
     from scsiusb.virtual import Bus
 
 
-def open(
-    device: str | InterfaceInfo | None = None,
-    *,
-    lun: int = 0,
-    timeout: float | None = None,
-    on_gone: OnGone | None = None,
-    trace: str | None = None,
-    quirks: str | None = None,
-) -> Disk:
-    """Opens a device; close the disk, or use it in a `with`, to give it back.
+class OpenOptions(TypedDict, total=False):
+    """The keyword arguments of `open`, `aopen`, `open_on` and `Manager.open`; each may be left out.
+
+    `lun`: the logical unit, default 0.
+    `timeout`: seconds for every command; default, or None: as each command is declared.
+    `on_gone`: called once if the device is unplugged, with the InterfaceInfo, or without an argument if it takes
+    none; from a thread of scsiusb, so it should return soon.
+    `trace`: a pcapng file that records what goes over the bus. Only the first user of a device can record.
+    `quirks`: letters of the quirks that the device needs, "" for none (`scsiusb quirks --list` shows them), or rows as
+    the option --quirks takes them; default, or None: what SCSIUSB_QUIRKS, the user's file or the table says.
+    """
+
+    lun: int
+    timeout: float | None
+    on_gone: OnGone | None
+    trace: str | None
+    quirks: str | None
+
+
+def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
+    """Open a device; close the disk, or use it in a `with`, to give the device back.
 
     `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "virtual:FILE", "virtual:" alone, or what `devices`
-    returned; None: the only one attached. `timeout`: seconds for every command, None: as each is declared.
-    `on_gone` is called once if the device is unplugged: with the InterfaceInfo, or with nothing if it takes nothing;
-    from a thread of scsiusb's, so it should return soon. `trace`: a pcapng file that records what goes over the bus.
-    `quirks`: letters for what the device needs care for, "" for nothing (see `scsiusb quirks --list`), or rows as the
-    option --quirks takes them; None: what SCSIUSB_QUIRKS, the user's file or the table says.
+    returned; None: the only one attached. `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see
+    `OpenOptions`.
 
-    Opened again while it is open in this process, the device is shared: commands take turns.
-    Raises DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
-    DeviceUnsupported, the errors of the first commands, and ValueError for quirks that cannot be read.
+    A device that this process has open already is shared: commands take turns.
+    Raise DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
+    DeviceUnsupported, the errors of the first commands, TypeError and ValueError for wrong options.
     """
-    _check_arguments(lun, timeout)
+    _check_options(options)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
             backend: Backend = _virtual(device.removeprefix(VIRTUAL))
@@ -63,59 +75,64 @@ def open(
         else:
             backend = real_usb()
         stack.callback(backend.close)
-        return _open(backend, device, lun, timeout, on_gone, trace, stack, quirks)
+        return _open(backend, device, options, stack)
 
 
-def open_on(
-    backend: Backend,
-    device: str | InterfaceInfo | None = None,
-    *,
-    lun: int = 0,
-    timeout: float | None = None,
-    on_gone: OnGone | None = None,
-    quirks: str | None = None,
-) -> Disk:
-    """As `open`, on a USB stack of the caller's, such as a `virtual.Bus`, which stays the caller's to close."""
-    _check_arguments(lun, timeout)
+def open_on(backend: Backend, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
+    """Open a device on a USB stack of the caller's, such as a `virtual.Bus`, which stays the caller's to close.
+
+    The rest is as for `open`.
+    """
+    _check_options(options)
     with ExitStack() as stack:
-        return _open(backend, device, lun, timeout, on_gone, None, stack, quirks)
+        return _open(backend, device, options, stack)
 
 
-def _check_arguments(lun: int, timeout: float | None) -> None:
+def aopen(
+    device: str | InterfaceInfo | None = None, *, manager: Manager | None = None, **options: Unpack[OpenOptions]
+) -> AsyncDisk:
+    """Return a disk for `async with`, which opens the device on entry and closes it on exit.
+
+    With `manager`, that manager opens the device. The rest is as for `open`.
+    """
+    from scsiusb.disk.aio import AsyncDisk  # loads asyncio, which most programs do not use
+
+    opener = open if manager is None else manager.open
+    return AsyncDisk(lambda: opener(device, **options))
+
+
+def _check_options(options: OpenOptions) -> None:
+    """Raise TypeError for a name that is no option, ValueError for a value that cannot be."""
+    for name in options.keys() - OpenOptions.__annotations__.keys():
+        raise TypeError(f"no option is called {name!r}; there are {', '.join(OpenOptions.__annotations__)}")
+    timeout, lun = options.get("timeout"), options.get("lun", 0)
     if timeout is not None and not timeout > 0:
         raise ValueError(f"a timeout of {timeout} seconds")
     if not 0 <= operator.index(lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
 
 
-def _open(
-    backend: Backend,
-    device: str | InterfaceInfo | None,
-    lun: int,
-    timeout: float | None,
-    on_gone: OnGone | None,
-    trace: str | None,
-    below: ExitStack,
-    letters: str | None = None,
-) -> Disk:
+def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOptions, below: ExitStack) -> Disk:
+    """Open the device; `below` is released after it."""
+    trace, quirks, lun = options.get("trace"), options.get("quirks"), options.get("lun", 0)
     if trace is not None:
         backend = below.enter_context(closing(_tracing(backend, trace)))
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
     client = PROCESS.join(
         backend,
         info,
-        on_gone=on_gone,
+        on_gone=options.get("on_gone"),
         below=below,
         alone=trace is not None,
-        quirks=_quirks(info, letters),
-        insisting=letters is not None,
+        quirks=_quirks(info, quirks),
+        insisting=quirks is not None,
     )
     try:
         if lun > client.max_lun:
             raise DeviceNotFound(
                 f"{info} has no LUN {lun}, its last is {client.max_lun}", "run `scsiusb luns` to see them"
             )
-        disk = Disk(LogicalUnit(client, lun, timeout=timeout), client.place)
+        disk = Disk(LogicalUnit(client, lun, timeout=options.get("timeout")), client.place)
         PROCESS.close_at_exit(disk)
     except BaseException:
         client.close()
@@ -200,21 +217,12 @@ class Manager:
         """
         return self._registry.events(timeout, device)
 
-    def open(
-        self,
-        device: str | InterfaceInfo | None = None,
-        *,
-        lun: int = 0,
-        timeout: float | None = None,
-        on_gone: OnGone | None = None,
-        trace: str | None = None,
-        quirks: str | None = None,
-    ) -> Disk:
-        """As `scsiusb.open`; the disk is closed with the manager, if it is still open then."""
-        _check_arguments(lun, timeout)
+    def open(self, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
+        """Open a device of this manager's bus, as `scsiusb.open` does; closed with the manager if still open then."""
+        _check_options(options)
         self._check()
         with ExitStack() as stack:
-            disk = _open(self._backend, device, lun, timeout, on_gone, trace, stack, quirks)
+            disk = _open(self._backend, device, options, stack)
         try:
             with self._lock:
                 self._check()

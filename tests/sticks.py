@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from scsiusb.manager.client import Client
+from scsiusb.manager.process import PROCESS
+from scsiusb.quirks.lookup import tabled
 from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
@@ -115,7 +118,14 @@ def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick
 
 
 def transport_on(bus: Bus) -> BulkOnlyTransport:
-    return BulkOnlyTransport(Port(bus, find(bus)[0]))
+    info = find(bus)[0]
+    quirks = tabled(info.vid, info.pid, info.device.release)
+    return BulkOnlyTransport(Port(bus, info, quirks=quirks))
+
+
+def client_on(bus: Bus) -> Client:
+    """A client of the bus's first interface, without quirks; the test closes it."""
+    return PROCESS.join(bus, find(bus)[0])
 
 
 def hangs_at(opcode: int, reached: threading.Event) -> Meddle:

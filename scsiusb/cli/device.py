@@ -1,19 +1,26 @@
-"""Opens the device that a command names, with the settings that it was given."""
+"""DEVICE on the command line: its argument, completion, and opening the device that it names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import click
 
 from scsiusb.cli.failure import wrong_quirks, wrong_size
-from scsiusb.cli.options import settings
+from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
 from scsiusb.finding import VIRTUAL, devices
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from scsiusb.disk.disk import Disk
     from scsiusb.usb.interface import InterfaceInfo
+
+
+MAX_LUN: Final = 15  # as the transport has it, which takes too long to import for this alone
 
 
 def open_disk(
@@ -27,15 +34,12 @@ def open_disk(
 
 def opened(device: str | None, lun: int) -> Disk:
     """For a `with`."""
-    from scsiusb.manager.client import Client
-
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
         _recover()  # also where the words then mean no device
     check_quirks()
     with sized(device):
         disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
-    assert isinstance(disk.unit.transport, Client)
     _tell_unused_quirks(disk.unit.transport.info)
     return disk
 
@@ -97,3 +101,35 @@ def name_of(device: str | None) -> str:
         return device
     found = attached()
     return found[0].address if len(found) == 1 else "the only device attached"
+
+
+def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from scsiusb.errors import ScsiUsbError
+
+    try:
+        found = [(info.address, str(info)) for info in seen()]
+    except ScsiUsbError:
+        found = []
+    return completions(found, incomplete)
+
+
+def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
+    return complete_attached(context, parameter, incomplete) + own
+
+
+def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    lun = number(context, parameter, value) or 0
+    if lun > MAX_LUN:
+        raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
+    return lun
+
+
+def lun_option(function: F) -> F:
+    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="The logical unit (default 0).")
+    return option(function)
+
+
+def device_argument(function: F) -> F:
+    """DEVICE and --lun."""
+    return click.argument("device", required=False, shell_complete=complete_device)(lun_option(function))

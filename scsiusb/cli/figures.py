@@ -11,7 +11,6 @@ from scsiusb._version import __version__
 from scsiusb.cli.output import identity_of, size_text
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.speed import READ, WRITE, Case, Figures, Plan
-from scsiusb.manager.client import Client
 
 Record = dict[str, Any]
 SHORT: Final = {"sequential": "seq", "random": "rand"}
@@ -35,9 +34,7 @@ def record(disk: Disk, plan: Plan, found: Mapping[Case, Figures], left_out: Mapp
 
 
 def _device(disk: Disk) -> Record:
-    client, unit = disk.unit.transport, disk.inquiry()
-    assert isinstance(client, Client)
-    info = client.info
+    info, unit = disk.unit.transport.info, disk.inquiry()
     return {
         **identity_of(info),
         "speed": info.speed,

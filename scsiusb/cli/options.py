@@ -20,7 +20,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
 LONGEST_TIMEOUT: Final = 1_000_000.0  # libusb counts milliseconds in 32 bits
-MAX_LUN: Final = 15  # as the transport has it, which takes too long to import for this alone
 SHOWN: Final = 40  # characters of a wrong value
 
 
@@ -114,42 +113,7 @@ def global_options(function: F) -> F:
     return function
 
 
-def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.cli.device import seen
-    from scsiusb.errors import ScsiUsbError
-
-    try:
-        found = [(info.address, str(info)) for info in seen()]
-    except ScsiUsbError:
-        found = []
-    return completions(found, incomplete)
-
-
-def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from scsiusb.finding import VIRTUAL
-
-    own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
-    return complete_attached(context, parameter, incomplete) + own
-
-
 def completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]
-
-
-def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    lun = number(context, parameter, value) or 0
-    if lun > MAX_LUN:
-        raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
-    return lun
-
-
-def lun_option(function: F) -> F:
-    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="The logical unit (default 0).")
-    return option(function)
-
-
-def device_argument(function: F) -> F:
-    """DEVICE and --lun."""
-    return click.argument("device", required=False, shell_complete=complete_device)(lun_option(function))

@@ -11,8 +11,8 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.conformance.device_under_test import Area, DeviceDead, DeviceUnderTest, MediumChanged, NotPutBack
 from scsiusb.conformance.exchange import Exchange
 from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, Verdict, Violation
-from scsiusb.errors import DeviceClosed, DeviceGone, TransportError
-from scsiusb.manager.client import Client
+from scsiusb.errors import DeviceClosed, DeviceGone, DeviceUnsupported, TransportError
+from scsiusb.transport.base import Transport
 
 TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
 VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}
@@ -42,7 +42,7 @@ class Report:
 
 
 def run(
-    client: Client,
+    transport: Transport,
     lun: int,
     checks: Iterable[Check],
     *,
@@ -58,10 +58,10 @@ def run(
         tell(result)
 
     try:
-        with client.probing() as port:
+        with transport.probing() as port:
             exchange = Exchange(port, lun, timeout)
             report.latencies = exchange.latencies
-            device = DeviceUnderTest(exchange, client.max_lun, area)
+            device = DeviceUnderTest(exchange, transport.max_lun, area)
             device.prepare()
             for check in checks:
                 _make(device, check, keep)
@@ -69,7 +69,7 @@ def run(
         report.ended = f"the device has gone: {error.what}"
     except (DeviceDead, MediumChanged, NotPutBack) as error:
         report.ended = str(error)
-    except DeviceClosed:
+    except (DeviceClosed, DeviceUnsupported):
         raise
     except TransportError as error:
         report.ended = f"the device could not be recovered: {error.what}"

@@ -202,7 +202,7 @@ class Exchange:
 
     @contextmanager
     def _lent(self, size: int) -> Iterator[memoryview]:
-        with self.port.buffer(max(size, 1)) as whole, whole[:size] as buffer:
+        with self.port.memory.lend(max(size, 1)) as whole, whole[:size] as buffer:
             yield buffer
 
     def _checked(self, ended: tuple[Code, int]) -> tuple[Code, int]:

@@ -11,30 +11,12 @@ from typing import Any, Generic, TypeVar
 
 from scsiusb import ledger
 from scsiusb.disk.disk import Disk
-from scsiusb.manager.client import Client, OnGone
 from scsiusb.manager.process import PROCESS
-from scsiusb.opening import Manager
-from scsiusb.opening import open as open_disk
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
-from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.transport.base import Transport
 
 R = TypeVar("R")
-
-
-def aopen(
-    device: str | InterfaceInfo | None = None,
-    *,
-    lun: int = 0,
-    timeout: float | None = None,
-    on_gone: OnGone | None = None,
-    trace: str | None = None,
-    quirks: str | None = None,
-    manager: Manager | None = None,
-) -> AsyncDisk:
-    """As `scsiusb.open`, or the manager's, for an `async with`, which opens and closes the device."""
-    opener = open_disk if manager is None else manager.open
-    return AsyncDisk(lambda: opener(device, lun=lun, timeout=timeout, on_gone=on_gone, trace=trace, quirks=quirks))
 
 
 class AsyncDisk:
@@ -125,8 +107,7 @@ class AsyncDisk:
 
     async def _do(self, function: Callable[..., R], *arguments: Any) -> R:
         transport = self.disk.unit.transport
-        assert isinstance(transport, Client)
-        return await self._run(_Job(function, *arguments, client=transport))
+        return await self._run(_Job(function, *arguments, transport=transport))
 
     async def _run(self, job: _Job[R]) -> R:
         if self._executor is None:
@@ -143,18 +124,18 @@ class AsyncDisk:
 class _Job(Generic[R]):
     """A call for the disk's thread. Cancelled before its turn, it does nothing."""
 
-    def __init__(self, function: Callable[..., R], *arguments: Any, client: Client | None = None) -> None:
+    def __init__(self, function: Callable[..., R], *arguments: Any, transport: Transport | None = None) -> None:
         self._function = function
         self._arguments = arguments
-        self._client = client
+        self._transport = transport
         self._lock = threading.Lock()
         self._is_cancelled = False
         self._cancel: Callable[[], None] | None = None
 
     def __call__(self) -> R:
-        if self._client is None:
+        if self._transport is None:
             return self._function(*self._arguments)
-        with self._client.cancellable() as cancel:
+        with self._transport.cancellable() as cancel:
             with self._lock:
                 self._cancel = cancel
                 if self._is_cancelled:

@@ -195,7 +195,8 @@ class Disk:
         Device memory, where the platform has it and grants so much. Give it back before the disk is closed. What
         stands in it after a `readinto` that failed is not defined.
         """
-        return self.unit.transport.buffer(size)
+        self.unit.transport.check()
+        return self.unit.transport.memory.lend(size)
 
     def write(self, lba: int, data: bytes | bytearray | memoryview) -> int:
         """Writes a whole number of blocks from `lba` on; returns the blocks written, all acknowledged by the device.
@@ -287,11 +288,11 @@ class Disk:
             raise
 
     def _move_piece(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        transport = self.unit.transport
-        if transport.owns(view):
+        memory = self.unit.transport.memory
+        if memory.owns(view):
             self._send(access, medium, lba, blocks, view)
             return
-        with transport.buffer(len(view)) as buffer:
+        with memory.lend(len(view)) as buffer:
             if access is WRITE:
                 buffer[:] = view
             self._send(access, medium, lba, blocks, buffer)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -13,8 +12,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from scsiusb import ledger
 from scsiusb.disk.polled import PolledReader
 from scsiusb.errors import MediumError
-from scsiusb.manager.client import Client
-from scsiusb.transport.base import Transport
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -56,7 +53,7 @@ class _Stream(ABC):
             held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
-            self._cancel = held.enter_context(_cancellable(transport))
+            self._cancel = held.enter_context(transport.cancellable())
             thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
             held.callback(self._forget)
             held.callback(self._join, thread)
@@ -145,11 +142,8 @@ class Reading(_Stream):
     def overlapping(self) -> tuple[PolledReader, int] | None:
         """For reading many streams in one thread, with the descriptor to poll; None where each needs its own."""
         unit = self.disk.unit
-        async_transfers = unit.transport.async_transfers if isinstance(unit.transport, Client) else None
-        if async_transfers is None:
-            return None
-        assert isinstance(unit.transport, Client)
-        return PolledReader(unit, unit.transport, async_transfers), async_transfers.fileno()
+        polling = unit.transport.polling
+        return None if polling is None else (PolledReader(unit, polling), polling.transfers.fileno())
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """What is still to be read from there on, or as much of it as the buffer has room for."""
@@ -283,7 +277,3 @@ class Writing(_Stream):
                 self.disk.write(self.lba, load.piece)
                 self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
-
-
-def _cancellable(transport: Transport) -> AbstractContextManager[Callable[[], None]]:
-    return transport.cancellable() if isinstance(transport, Client) else nullcontext(lambda: None)

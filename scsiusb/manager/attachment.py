@@ -15,7 +15,7 @@ from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.port import Port
+from scsiusb.usb.port import NO_QUIRKS, Port
 
 if TYPE_CHECKING:
     from scsiusb.leases.lease import Lease
@@ -48,7 +48,7 @@ class Owner(Protocol):
 class Attachment:
     """Refers to its clients weakly and is referred to by them: the last reference to a client frees it."""
 
-    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks | None = None) -> None:
+    def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks = NO_QUIRKS) -> None:
         self.backend = backend
         self.info = info
         self.quirks = quirks
@@ -71,7 +71,7 @@ class Attachment:
 
     def has(self, quirks: Quirks) -> bool:
         """Are these its quirks, but for what was learned?"""
-        return self.quirks is not None and self.quirks.unlearned() == quirks.unlearned()
+        return self.quirks.unlearned() == quirks.unlearned()
 
     @property
     def key(self) -> tuple[object, int, int, int]:
@@ -149,7 +149,7 @@ class Attachment:
             self._is_ended = True
             for client in reversed(self._clients()):
                 client.lose()
-                after.callback(client.tell_gone)
+                after.callback(client.notify_gone)
             after.callback(self._owner.tidy)
             self._give_back()
 

@@ -1,4 +1,4 @@
-"""One user of an attachment: a transport that ends alone, and says why when it is used after its end."""
+"""One user of an attachment: a transport that ends on its own, and says why if it is used after its end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from scsiusb import ledger
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction
+from scsiusb.transport.base import Completion, Direction, PolledCommand, Polling
+from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.usb.backend import AsyncTransfers, Code
 from scsiusb.usb.interface import InterfaceInfo
-
-if TYPE_CHECKING:
-    from scsiusb.manager.attachment import Attachment
-    from scsiusb.transport.bot.exchange import Phases
-    from scsiusb.usb.backend import AsyncTransfers, Code
-    from scsiusb.usb.port import Port
+from scsiusb.usb.port import Port
 
 OnGone = Callable[[InterfaceInfo], object] | Callable[[], object]
 
@@ -30,31 +27,55 @@ log = logging.getLogger(__name__)
 
 
 class State(Enum):
+    """What became of a client."""
+
     OPEN = "open"
     CLOSED = "closed"
     GONE = "gone"
-    FOREIGN = "foreign"  # a fork's child has a copy, which must not be used
+    FOREIGN = "foreign"  # the copy in a fork's child, which must not be used
+
+
+class Holder(Protocol):
+    """What a client needs of the attachment that it uses."""
+
+    @property
+    def info(self) -> InterfaceInfo:
+        """The interface as it was found."""
+
+    @property
+    def transport(self) -> BulkOnlyTransport:
+        """The transport that all clients share."""
+
+    def leave(self, client: Client) -> None:
+        """Remove the client; the last one gives the device back."""
+
+    def leave_later(self, client: Client) -> None:
+        """Remove the client, and give the device back from another thread: this one must not wait."""
+
+    def note_gone(self) -> None:
+        """Record that a command found the device gone."""
 
 
 class Client:
-    """Implements `Transport` for whoever shares the attachment. `close` it, or use it in a `with`.
+    """A `Transport` for one user of an attachment. `close` it, or use it in a `with`.
 
-    `on_gone` is called once, from a thread of scsiusb's, when the device was unplugged and everything is released:
+    `on_gone` is called once, from a thread of scsiusb, after the device was unplugged and everything is released:
     with the InterfaceInfo, or without an argument if it takes none.
     """
 
-    def __init__(self, attachment: Attachment, on_gone: OnGone | None) -> None:
-        self._attachment = attachment
+    def __init__(self, holder: Holder, on_gone: OnGone | None) -> None:
+        self._holder = holder
         self._on_gone = on_gone
         self._changing = threading.RLock()
         self._state = State.OPEN
         self._is_cancelled = False
         self.is_over = False
-        """Is it not open, or cancelled? Looked at before each command, and thus no property."""
+        """Whether it is not open, or cancelled. A plain attribute, as it is read before each command."""
         self._has_left = False
-        self._transport = transport = attachment.transport
-        self.owns = transport.owns
-        self._entry = ledger.acquire("client", f"of {attachment.info.name}")
+        self._transport = transport = holder.transport
+        self.memory = transport.memory
+        self.resets = transport.resets
+        self._entry = ledger.acquire("client", f"of {holder.info.name}")
 
     def __enter__(self) -> Client:
         return self
@@ -69,11 +90,11 @@ class Client:
             return
         what = f"a client of {self.info} was not closed; opened at {self.place}"
         try:
-            if self._state is not State.CLOSED:  # else Ctrl-C broke into `close`
+            if self._state is not State.CLOSED:  # else Ctrl-C interrupted `close`
                 warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            if self._transport.is_under_way_here:  # the garbage collector, in the middle of another client's command
-                self._attachment.leave_later(self)
+            if self._transport.is_under_way_here:  # the garbage collector runs inside another client's command
+                self._holder.leave_later(self)
                 self._entry.release()
             else:
                 self.close()
@@ -84,7 +105,7 @@ class Client:
     @property
     def info(self) -> InterfaceInfo:
         """The interface as it was found."""
-        return self._attachment.info
+        return self._holder.info
 
     @property
     def place(self) -> str:
@@ -92,14 +113,15 @@ class Client:
         return self._entry.place
 
     def close(self) -> None:
-        """Ends this client's command under way, if there is one; the last client out gives the device back.
+        """End this client's command if one is running, and leave; the last client to leave gives the device back.
 
-        May be called again, from any thread; after an unplug it has nothing left to do.
+        May be called again, from any thread; after an unplug nothing is left to do. Raise DeviceBusy when called
+        from a signal handler that interrupted a command of this thread.
         """
         if self._has_left or self._state is State.FOREIGN:
             return
         if self._transport.is_under_way_here:
-            raise DeviceBusy(f"a command to {self.info} is under way in this thread", "raise an exception first")
+            raise DeviceBusy(*self._transport.busy_here())
         try:
             self._leave()
         except BaseException:  # Ctrl-C may have come before anything was done
@@ -110,18 +132,18 @@ class Client:
         self._become(State.CLOSED)
         self._on_gone = None
         self._transport.interrupt(self)
-        self._attachment.leave(self)
+        self._holder.leave(self)
         self._entry.release()
         self._has_left = True
 
     def lose(self) -> None:
-        """The device has gone."""
+        """Record that the device has gone: every command fails from now on."""
         with self._changing:
             if self._state is State.OPEN:
                 self._become(State.GONE)
 
     def disown(self) -> None:
-        """This is the copy of it in a fork's child, where a thread that is not there may have the lock."""
+        """Mark this as the copy in a fork's child; without a lock, which a thread of the parent may hold."""
         self._state = State.FOREIGN
         self.is_over = True
 
@@ -131,41 +153,42 @@ class Client:
             self._is_cancelled = self._is_cancelled if is_cancelled is None else is_cancelled
             self.is_over = self._state is not State.OPEN or self._is_cancelled
 
-    def tell_gone(self) -> None:
-        """Calls `on_gone`, the first time only."""
+    def notify_gone(self) -> None:
+        """Call `on_gone`, the first time only."""
         callback, self._on_gone = self._on_gone, None
         if callback is None or self._state is not State.GONE:
             return
         try:
             _call(callback, self.info)
-        except BaseException:  # sys.exit() too would end the thread that serves everybody
+        except BaseException:  # even sys.exit() must not end the thread that serves all devices
             log.exception("on_gone of %s failed", self.info)
 
     # --- Transport ------------------------------------------------------------------------------
 
     @property
     def max_lun(self) -> int:
+        """See `Transport.max_lun`."""
         return self._transport.max_lun
 
     @property
     def max_transfer(self) -> int:
+        """See `Transport.max_transfer`."""
         return self._transport.max_transfer
 
     @property
     def shared(self) -> dict[int, Any]:
+        """See `Transport.shared`."""
         return self._transport.shared
 
     @property
-    def resets(self) -> int:
-        return self._transport.resets
-
-    @property
     def quirks(self) -> Quirk:
+        """The quirks that apply, those learned included."""
         learned = Quirk.IGNORE_RESIDUE if self._transport.ignore_residue else Quirk.NONE
         return self._transport.quirks | learned
 
     @property
     def ignore_residue(self) -> bool:
+        """See `Transport.ignore_residue`."""
         return self._transport.ignore_residue
 
     @ignore_residue.setter
@@ -173,7 +196,7 @@ class Client:
         self._transport.ignore_residue = ignored
 
     def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """See `Transport.execute`. Raises DeviceGone after an unplug, DeviceClosed after `close`."""
+        """See `Transport.execute`. Raise DeviceGone after an unplug, DeviceClosed after `close`."""
         try:
             return self._transport.execute(lun, cdb, direction, buffer, timeout, self)
         except TransportError as error:
@@ -181,34 +204,14 @@ class Client:
             raise
 
     def _note(self, error: TransportError) -> None:
-        """Raises what says more, if there is something."""
+        """Raise an error that says more than `error`, if the client's state has one."""
         if isinstance(error, DeviceGone):
-            self._attachment.note_gone()
+            self._holder.note_gone()
         else:
             self.check(error)
 
-    @property
-    def async_transfers(self) -> AsyncTransfers | None:
-        """See `BulkOnlyTransport.overlap`."""
-        return self._transport.async_transfers
-
-    def begin(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Phases | None:
-        """See `BulkOnlyTransport.begin`."""
-        return self._transport.begin(lun, cdb, direction, buffer, timeout, self)
-
-    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
-        """See `BulkOnlyTransport.conclude`; raises as `execute`."""
-        try:
-            return self._transport.conclude(cdb, timeout, number, code, count)
-        except TransportError as error:
-            self._note(error)
-            raise
-
-    def release(self) -> None:
-        """See `BulkOnlyTransport.release`."""
-        self._transport.release()
-
     def hold(self) -> AbstractContextManager[object]:
+        """See `Transport.hold`."""
         if self.is_over:
             self.check()
         return self._transport.lock
@@ -219,29 +222,53 @@ class Client:
         try:
             self._transport.check_identity()
         except DeviceGone:
-            self._attachment.note_gone()
+            self._holder.note_gone()
             raise
 
     @contextmanager
     def probing(self) -> Iterator[Port]:
-        """See `BulkOnlyTransport.probing`."""
+        """See `Transport.probing`."""
         self.check()
         with self._transport.probing() as port:
             yield port
 
-    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
-        self.check()
+    # --- polling --------------------------------------------------------------------------------
+
+    @property
+    def polling(self) -> Polling | None:
+        """See `Transport.polling`."""
+        return None if self._transport.async_transfers is None else self
+
+    @property
+    def transfers(self) -> AsyncTransfers:
+        """See `Polling.transfers`."""
+        transfers = self._transport.async_transfers
+        assert transfers is not None  # as `polling` looks first
+        return transfers
+
+    def begin(
+        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
+    ) -> PolledCommand | None:
+        """See `Polling.begin`."""
+        return self._transport.begin(lun, cdb, direction, buffer, timeout, self)
+
+    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
+        """See `Polling.conclude`."""
         try:
-            return self._transport.buffer(size)
-        except DeviceClosed as error:  # the device has gone since we checked
-            self.check(error)
+            return self._transport.conclude(cdb, timeout, number, code, count)
+        except TransportError as error:
+            self._note(error)
             raise
+
+    def release(self) -> None:
+        """See `Polling.release`."""
+        self._transport.release()
 
     # --- cancelling -----------------------------------------------------------------------------
 
     @contextmanager
     def cancellable(self) -> Iterator[Callable[[], None]]:
-        """Yields what another thread may call to end the commands that are run inside; they raise Cancelled."""
+        """See `Transport.cancellable`."""
         try:
             yield self._cancel
         finally:
@@ -252,7 +279,7 @@ class Client:
         self._transport.interrupt(self)
 
     def check(self, cause: BaseException | None = None) -> None:
-        """Raises what the state says, if it says anything."""
+        """Raise DeviceGone, DeviceClosed or Cancelled, from `cause`, if no command can be sent."""
         if not self.is_over:
             return
         if self._state is State.GONE:
@@ -271,7 +298,7 @@ def _call(callback: Callable[..., object], info: InterfaceInfo) -> None:
         inspect.signature(callback).bind(info)
     except TypeError:
         callback()
-    except ValueError:  # a builtin that does not tell
+    except ValueError:  # a builtin without a signature
         callback(info)
     else:
         callback(info)

@@ -7,7 +7,7 @@ from collections.abc import Set
 from typing import Final, NamedTuple
 
 from scsiusb.manager.attachment import Attachment
-from scsiusb.quirks.model import Quirks, tabled
+from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend, Device
 
 MOST: Final = 64  # devices; the one known longest is forgotten first
@@ -42,7 +42,7 @@ class LearnedQuirks:
         while len(self._entries) > MOST:
             del self._entries[next(iter(self._entries))]
 
-    def recall(self, attachment: Attachment, quirks: Quirks | None) -> Quirks | None:
+    def recall(self, attachment: Attachment, quirks: Quirks) -> Quirks:
         """The quirks, and what was learned of the attachment's device."""
         entry = self._entries.get(attachment.key)
         if entry is None:
@@ -50,9 +50,7 @@ class LearnedQuirks:
         if not entry.is_about(attachment):
             del self._entries[attachment.key]
             return quirks
-        device = attachment.info.device
-        own = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
-        return own.remembering(entry.quirks)
+        return quirks.remembering(entry.quirks)
 
     def forget(self, backend: Backend, present: Set[tuple[int, int]]) -> None:
         """Devices of the backend that are not present have left."""

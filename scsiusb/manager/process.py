@@ -18,6 +18,7 @@ from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
 from scsiusb.manager.learned import LearnedQuirks
 from scsiusb.manager.watcher import Watcher
+from scsiusb.quirks.lookup import tabled
 from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
@@ -66,6 +67,9 @@ class Process:
         is DeviceBusy. Raises as `Port` does.
         """
         self.prepare()
+        if quirks is None:
+            device = info.device
+            quirks = tabled(device.vid, device.pid, device.release)
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
@@ -91,7 +95,7 @@ class Process:
             self._open.add(thing)
 
     def _attachment(
-        self, backend: Backend, info: InterfaceInfo, quirks: Quirks | None, alone: bool, insisting: bool
+        self, backend: Backend, info: InterfaceInfo, quirks: Quirks, alone: bool, insisting: bool
     ) -> Attachment:
         new = Attachment(backend, info, self, quirks)
         with self._lock:
@@ -101,7 +105,7 @@ class Process:
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
-        if insisting and quirks is not None and not held.has(quirks):
+        if insisting and not held.has(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
         if alone:
             raise DeviceBusy(f"this process has {info} open already", "close it first; a trace begins with the opening")

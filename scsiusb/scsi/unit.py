@@ -80,6 +80,7 @@ class LogicalUnit:
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
         self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+        self._port_resets = transport.resets
 
     @property
     def medium_changes(self) -> int:
@@ -89,7 +90,7 @@ class LogicalUnit:
     @property
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
-        return self._attentions.resets + self.transport.resets
+        return self._attentions.resets + self._port_resets.count
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
@@ -97,7 +98,7 @@ class LogicalUnit:
         Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
         """
         command = self._within_quirks(command)
-        with self.transport.buffer(max(command.length, 1)) as whole, whole[: command.length] as buffer:
+        with self.transport.memory.lend(max(command.length, 1)) as whole, whole[: command.length] as buffer:
             if command.direction is Direction.OUT:
                 _fill(buffer, command)
             is_last = not command.repeatable
@@ -330,7 +331,7 @@ class LogicalUnit:
 
     def _reply_of(self, command: Command[R], timeout: float | None) -> R:
         """Runs a command once and without asking for any sense: an error stands for all that it could say."""
-        with self.transport.buffer(command.length) as buffer:
+        with self.transport.memory.lend(command.length) as buffer:
             completion = self.transport.execute(
                 self.lun, command.cdb(), command.direction, buffer, timeout or command.timeout
             )

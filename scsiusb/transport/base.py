@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from scsiusb.quirks.model import Quirk
+from scsiusb.usb.backend import AsyncTransfers, Code, Step
+from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.port import Port, ResetCounter
 
 GOOD = 0
 FAILED = 1
@@ -32,11 +36,71 @@ class Completion(NamedTuple):
         return min(self.transferred, asked - self.residue)
 
 
-class Transport(Protocol):
-    """What logical units run on. One command at a time: `execute` waits its turn."""
+class Memory(Protocol):
+    """Buffers that are quick to transfer: device memory where there is any."""
+
+    def lend(self, size: int) -> AbstractContextManager[memoryview]:
+        """Lend a writable buffer of `size` bytes for a `with`; what it held before is still in it."""
+
+    def owns(self, view: memoryview) -> bool:
+        """Return whether the view is of a buffer that `lend` lent, and without gaps."""
+
+
+class PolledCommand(Protocol):
+    """A command whose transfers the caller makes by itself."""
 
     @property
-    def max_lun(self) -> int: ...
+    def steps(self) -> Sequence[Step]:
+        """The transfers to make, in order, each only after the one before moved all of its buffer."""
+
+    @property
+    def deadline(self) -> float:
+        """When the command must have ended, by `time.monotonic`."""
+
+    @property
+    def data(self) -> memoryview:
+        """The data phase; empty for none."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds that the device needs between the command and its data; 0 for most."""
+
+
+class Polling(Protocol):
+    """Commands that one thread polls beside those of other devices."""
+
+    @property
+    def transfers(self) -> AsyncTransfers:
+        """Makes the transfers of the command that was begun."""
+
+    def begin(
+        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
+    ) -> PolledCommand | None:
+        """Begin a command; `conclude` and `release` must follow.
+
+        Return None where `Transport.execute` would have to wait, to recover the device, or to raise.
+        """
+
+    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
+        """Finish the command after its step `number` ended with `code` and `count` bytes; raise as `execute`."""
+
+    def release(self) -> None:
+        """Let other commands have the device. A command that was not concluded leaves the device out of step."""
+
+
+class Transport(Protocol):
+    """What logical units run on. One command at a time: `execute` waits for the one before.
+
+    Any object with these members will do: `LogicalUnit`, `Disk`, streams, `read_many` and `AsyncDisk` use no others.
+    """
+
+    @property
+    def info(self) -> InterfaceInfo:
+        """The interface as it was found."""
+
+    @property
+    def max_lun(self) -> int:
+        """The largest logical unit number."""
 
     @property
     def max_transfer(self) -> int:
@@ -44,35 +108,50 @@ class Transport(Protocol):
 
     @property
     def shared(self) -> dict[int, Any]:
-        """What all who use a LUN of this transport must know in common; the transport only keeps it."""
+        """What all users of a LUN must know in common, by LUN; the transport only keeps it."""
 
     @property
     def quirks(self) -> Quirk:
-        """What the device needs care for."""
+        """What the device needs."""
 
     @property
-    def resets(self) -> int:
+    def resets(self) -> ResetCounter:
         """How often the device was reset at its port, which may have emptied its cache."""
+
+    @property
+    def memory(self) -> Memory:
+        """The buffers that transfers use; other memory is copied through them."""
+
+    @property
+    def polling(self) -> Polling | None:
+        """For one thread that polls many devices; None where the platform or the transport cannot."""
 
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""
 
-    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """Runs one command; `buffer` is the whole data phase, empty for none; `timeout` in seconds.
+    def check(self) -> None:
+        """Raise DeviceGone, DeviceClosed or Cancelled if no command can be sent."""
 
-        Raises TransportError; what became of the command is then not known.
+    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+        """Run one command; `buffer` is the whole data phase, empty for none; `timeout` in seconds.
+
+        Raise TransportError; whether the command was carried out is then not known.
         """
 
     def hold(self) -> AbstractContextManager[object]:
-        """Keeps other threads' commands out, for a command and what must follow it at once."""
+        """Keep other threads' commands out, for a command and what must follow it at once."""
+
+    def cancellable(self) -> AbstractContextManager[Callable[[], None]]:
+        """Yield a function that another thread may call to end the commands run inside; they raise Cancelled."""
 
     def check_identity(self) -> None:
-        """Raises DeviceGone where the device that answers now is not the one that was opened."""
+        """Raise DeviceGone where the device that answers now is not the one that was opened."""
 
-    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
-        """Lends a writable buffer of `size` bytes that is quick to transfer."""
+    def probing(self) -> AbstractContextManager[Port]:
+        """Lend the port for exchanges that break the protocol's rules; the device is recovered after them.
 
-    def owns(self, buffer: memoryview) -> bool:
-        """Is this one that `buffer` lent, or a part of it?"""
+        Raise DeviceUnsupported where there is no port to lend.
+        """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End this use of the device; may be called again."""

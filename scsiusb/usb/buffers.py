@@ -29,8 +29,15 @@ class Buffers:
         self._is_drained = False
         self.most = 0
 
-    def take(self, size: int) -> memoryview:
-        """At least `size` bytes. The list is asked, not first looked into: others take from it, too."""
+    def lend(self, size: int) -> Loan:
+        """Lend `size` bytes for a `with`; what the memory held before is still in it."""
+        return Loan(self, size)
+
+    def allocate(self, size: int) -> memoryview:
+        """Return a buffer of at least `size` bytes, an idle one if there is any; `give_back` returns it.
+
+        The list is popped without a look into it first: other threads pop from it, too.
+        """
         capacity = max(PAGE, 1 << (size - 1).bit_length())
         if capacity > self.most >= max(size, PAGE):
             capacity = self.most
@@ -54,8 +61,8 @@ class Buffers:
             if not self._is_drained:
                 self._idle.setdefault(len(whole), []).append(whole)
 
-    def has(self, view: memoryview) -> bool:
-        """Is the view of one of these, and without gaps?"""
+    def owns(self, view: memoryview) -> bool:
+        """Return whether the view is of one of these buffers, and without gaps."""
         return view.c_contiguous and id(view.obj) in self._all
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
@@ -89,7 +96,7 @@ class Loan:
         self._size = size
 
     def __enter__(self) -> memoryview:
-        self._whole = self._buffers.take(self._size)
+        self._whole = self._buffers.allocate(self._size)
         self._view = self._whole[: self._size]
         return self._view
 

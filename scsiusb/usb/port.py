@@ -12,9 +12,9 @@ from scsiusb import ledger
 from scsiusb.base.releases import Releases
 from scsiusb.base.text import printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply
-from scsiusb.quirks.model import Quirk, Quirks, tabled
+from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
-from scsiusb.usb.buffers import Buffers, Loan
+from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.translate import translate
 
@@ -30,15 +30,26 @@ STRING_DESCRIPTOR: Final = 3
 ENGLISH: Final = 0x0409
 DESCRIPTOR_TIMEOUT: Final = 1.0
 
+NO_QUIRKS: Final = Quirks()
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+class ResetCounter:
+    """How often a device was reset at its port, which may have emptied its cache; shared by all who need it."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class Port:
     """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
 
     `before_taking` is called when nothing was taken yet, with whether a kernel's driver will be detached.
-    `close` is added to `releases` before that. `quirks`: None stands for those of the table.
+    `close` is added to `releases` before that. `quirks`: what the device needs; none by default.
     Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
     DeviceUnsupported for an interface that speaks only UAS.
     """
@@ -49,12 +60,11 @@ class Port:
         info: InterfaceInfo,
         before_taking: Callable[[bool], None] = lambda is_driven: None,
         releases: Releases | None = None,
-        quirks: Quirks | None = None,
+        quirks: Quirks = NO_QUIRKS,
     ) -> None:
         self.info = info
-        self.resets = 0
-        device = info.device
-        self.quirks = tabled(device.vid, device.pid, device.release) if quirks is None else quirks
+        self.resets = ResetCounter()
+        self.quirks = quirks
         self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)
         self._in, self._out = self.bulk_in.address, self.bulk_out.address
@@ -152,7 +162,7 @@ class Port:
 
     def reset(self) -> None:
         """Resets the device at its port and sets our alternate setting again. DeviceGone: it came back as another."""
-        self.resets += 1  # first: it may have been done, whatever breaks in
+        self.resets.count += 1  # first: an exception may come after the reset and before this
         try:
             self._handle.reset()
         except UsbError as error:
@@ -191,16 +201,8 @@ class Port:
 
     def limit_transfer_size(self, size: int) -> int:
         """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
-        self._buffers.most = most = self._handle.limit_transfer_size(size)
+        self.memory.most = most = self._handle.limit_transfer_size(size)
         return most
-
-    def buffer(self, size: int) -> Loan:
-        """Lends a buffer of `size` bytes in device memory, if there is any; what it held before is still in it."""
-        return Loan(self._buffers, size)
-
-    def lend(self, size: int) -> memoryview:
-        """As `buffer`, until the port is closed."""
-        return self._buffers.take(size)[:size]
 
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
@@ -210,9 +212,9 @@ class Port:
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
         self.chain = handle.chain
         """Several of `read` and `write`, as `Handle.chain` has it; NO_MEM is left to the caller, and `in_parts`."""
-        self._buffers = buffers = Buffers(handle.allocate, info.name)
-        self.owns = buffers.has  # is this memory of `buffer`'s, or a part of it?
-        releases.add(self._buffers.drain, handle.free)
+        self.memory = Buffers(handle.allocate, info.name)
+        """The buffers that transfers use: device memory where there is any, until the port is closed."""
+        releases.add(self.memory.drain, handle.free)
         is_driven = self._do("asking for the driver of", lambda: handle.driver_active(info.interface))
         self._before_taking(is_driven)
         if is_driven:

@@ -6,8 +6,8 @@ from scsiusb.virtual.bus.backend import Bus
 from scsiusb.virtual.bus.handle import VirtualHandle
 from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
 from scsiusb.virtual.device.descriptors import Identity, bot_interface, hid_interface, uas_interface
-from scsiusb.virtual.device.stick import Stick
 from scsiusb.virtual.faults.faults import KINDS, Fault
+from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.target.media import File, Medium, Memory, Sparse
 from scsiusb.virtual.target.unit import Unit
 

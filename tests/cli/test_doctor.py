@@ -18,9 +18,10 @@ from scsiusb.leases import folders, lease
 from scsiusb.leases.lease import Seen
 from scsiusb.leases.record import Record
 from scsiusb.quirks import user as quirks_user
+from scsiusb.usb import diagnosis
 from scsiusb.usb.backend import Code, Device, UsbError
-from scsiusb.usb.system import diagnosis, linux, udev
-from scsiusb.usb.system.diagnosis import Library, Sandbox
+from scsiusb.usb.diagnosis import Library, Sandbox
+from scsiusb.usb.system import linux, udev
 from scsiusb.virtual import Bus, Stick, Unit, uas_interface
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record, seen

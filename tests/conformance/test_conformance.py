@@ -13,7 +13,6 @@ from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import Report, run
 from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, Verdict, Violation
 from scsiusb.conformance.table import CHECKS, GROUPS
-from scsiusb.manager.client import Client
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle
@@ -30,9 +29,8 @@ def examine(where: Stick | Bus, *names: str, lun: int = 0, area: Area | None = N
     bus = Bus(where) if isinstance(where, Stick) else where
     checks = [check for check in CHECKS.values() if not names or check.name in names]
     with open_on(bus, lun=lun) as disk:
-        client = disk.unit.transport
-        assert isinstance(client, Client)
-        return run(client, lun, checks, timeout=TIMEOUT, area=area)
+        transport = disk.unit.transport
+        return run(transport, lun, checks, timeout=TIMEOUT, area=area)
 
 
 def disk(blocks: int = 64, block_size: int = 512, **attributes: object) -> Unit:
@@ -253,10 +251,9 @@ def test_a_write_that_is_not_written_is_found_and_nothing_else_changes() -> None
 
 def _fails(name: str, function: Callable[..., str], severity: Severity = Severity.MUST) -> Result:
     with open_on(Bus(Stick([disk()]))) as opened:
-        client = opened.unit.transport
-        assert isinstance(client, Client)
+        transport = opened.unit.transport
         check = Check(name, "BOT 1", "It works.", function, severity)
-        return run(client, 0, [check], timeout=TIMEOUT).results[0]
+        return run(transport, 0, [check], timeout=TIMEOUT).results[0]
 
 
 def test_how_results_are_judged() -> None:

@@ -10,16 +10,16 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from scsiusb.errors import CheckCondition, TransportError
+from scsiusb.manager.client import Client
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
-from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, Strings
 from scsiusb.usb.interface import find
 from scsiusb.usb.system import linux
 from tests.fuzz.devices import Bytes, Shown, device_of
 from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
-from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, csw, stick, transport_on
+from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, client_on, csw, stick
 
 TAG: Final = b"tag!"  # stands for the tag of the command under way
 TIMEOUT: Final = 5.0
@@ -34,7 +34,7 @@ def wire_parsers() -> Iterator[tuple[Parser, ...]]:
     with ExitStack() as stack:
         bus = MeddledBus(stick(8))
         stack.callback(bus.close)
-        transport = transport_on(bus)
+        transport = client_on(bus)
         stack.callback(transport.close)
         script = _Script(bus.wire, transport)
         yield (
@@ -59,7 +59,7 @@ def _replies(*pieces: bytes) -> tuple[bytes, ...]:
 class _Script:
     """Answers with what the bytes say, in place of the device."""
 
-    def __init__(self, wire: Wire, transport: BulkOnlyTransport) -> None:
+    def __init__(self, wire: Wire, transport: Client) -> None:
         self._wire = wire
         self._transport = transport
         self._unit = LogicalUnit(transport, retry=AT_ONCE)
@@ -78,7 +78,7 @@ class _Script:
 
     def data(self, data: bytes) -> object:
         """The bytes are what the transfers of a READ(10) come to, one after another."""
-        with self._answers(data), self._transport.buffer(512) as buffer:
+        with self._answers(data), self._transport.memory.lend(512) as buffer:
             completion = self._transport.execute(0, READ, Direction.IN, buffer, TIMEOUT)
         assert 0 <= completion.transferred <= 512
         assert 0 <= completion.residue <= 512
@@ -92,7 +92,7 @@ class _Script:
     def max_lun(self, data: bytes) -> object:
         bus = MeddledBus(stick(8))
         with patch.object(MeddledHandle, "control_in", lambda *arguments: data):
-            transport = transport_on(bus)
+            transport = client_on(bus)
         most = transport.max_lun
         transport.close()
         bus.close()

@@ -12,7 +12,6 @@ from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import Report, run
 from scsiusb.conformance.outcome import Check
 from scsiusb.conformance.table import CHECKS
-from scsiusb.manager.client import Client
 
 from .command import scsiusb as cli
 from .machine import Device, Unit, units
@@ -85,9 +84,8 @@ def checked(unit: Unit) -> Report:
     is_qemu = unit.device.kind != "gadget"
     checks: list[Check] = [check for check in CHECKS.values() if not (is_qemu and check.name in KILLS_QEMU)]
     with scsiusb.open(unit.device.address, lun=unit.lun) as disk:
-        client = disk.unit.transport
-        assert isinstance(client, Client)
-        return run(client, unit.lun, checks, timeout=TIMEOUT, area=AREA if str(unit) in SCRATCH else None)
+        transport = disk.unit.transport
+        return run(transport, unit.lun, checks, timeout=TIMEOUT, area=AREA if str(unit) in SCRATCH else None)
 
 
 @pytest.mark.parametrize("unit", units(), ids=str)

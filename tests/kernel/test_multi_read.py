@@ -52,7 +52,7 @@ def test_left_early_each_disk_goes_on(parts_before: int) -> None:
                 next(parts)
         for unit, disk in zip(units, disks, strict=True):
             assert disk.read(5, 3) == unit.backing(5, 3)
-            assert disk.unit.transport.resets == 0
+            assert disk.unit.transport.resets.count == 0
 
 
 def test_an_unplugged_one_ends_alone() -> None:

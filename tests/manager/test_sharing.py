@@ -18,7 +18,7 @@ import pytest
 
 from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, ledger
 from scsiusb.manager.process import PROCESS
-from scsiusb.opening import _open, open_on
+from scsiusb.opening import open_on
 from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
@@ -144,9 +144,9 @@ def test_a_device_that_a_handle_outside_of_the_manager_holds_is_busy(bus: Meddle
 
 def test_a_trace_needs_the_device_for_itself_at_first_and_shares_it_then(bus: MeddledBus, tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
-    with open_on(bus), ExitStack() as below, pytest.raises(DeviceBusy, match=r"this process has .* open already"):
-        _open(bus, None, 0, None, None, str(path), below)
-    with ExitStack() as below, _open(bus, None, 0, None, None, str(path), below) as disk, open_on(bus) as other:
+    with open_on(bus), pytest.raises(DeviceBusy, match=r"this process has .* open already"):
+        open_on(bus, trace=str(path))
+    with open_on(bus, trace=str(path)) as disk, open_on(bus) as other:
         size = path.stat().st_size
         assert first(other, 9) == first(disk, 9) == 9
     assert path.stat().st_size > size

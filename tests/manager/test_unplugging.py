@@ -209,7 +209,7 @@ def test_an_unplug_between_two_checks_is_told_as_what_it_is(bus: MeddledBus, mon
         with monkeypatch.context() as meanwhile:
             meanwhile.setattr(Client, "check", Once(Client.check))
             with pytest.raises(DeviceGone):
-                disk.unit.transport.buffer(1)
+                disk.unit.inquiry()
 
 
 def use(disk: Disk) -> None:

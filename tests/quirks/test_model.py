@@ -12,18 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scsiusb.quirks import user as quirks_user
+from scsiusb.quirks.lookup import TABLE, quirks_for, tabled
 from scsiusb.quirks.model import (
     BY_LETTER,
     MEANINGS,
-    TABLE,
     Applied,
     Quirk,
     Quirks,
     letters,
     parse_letters,
-    quirks_for,
     split,
-    tabled,
 )
 from scsiusb.quirks.table import rows_for, table
 from scsiusb.quirks.user import parse_rows, row_for

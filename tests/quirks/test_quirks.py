@@ -37,6 +37,7 @@ from scsiusb.opening import open_on
 from scsiusb.quirks.model import MEANINGS, Meaning, Quirk, Quirks
 from scsiusb.scsi.commands.spc import RequestSense
 from scsiusb.usb.interface import find
+from scsiusb.usb.port import NO_QUIRKS
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
@@ -456,12 +457,12 @@ def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pyte
     bus = Bus(device())
     attachment = Attachment(bus, find(bus)[0], PROCESS)
     memory.keep(attachment, kept)
-    assert Quirk.IGNORE_RESIDUE in (memory.recall(attachment, Quirks()) or Quirks())
+    assert Quirk.IGNORE_RESIDUE in memory.recall(attachment, NO_QUIRKS)
     monkeypatch.setattr(Bus, "identity", bus.identity)
     twin = Bus(device())
     other = Attachment(twin, find(twin)[0], PROCESS)
     assert other.key == attachment.key
-    assert memory.recall(other, None) is None
+    assert memory.recall(other, NO_QUIRKS) == NO_QUIRKS
 
 
 def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> None:
@@ -472,9 +473,9 @@ def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> N
     own, other = (Attachment(bus, replace(info, serial=serial), PROCESS) for serial in ("0123456789AB", "0123456789AC"))
     memory.keep(own, kept)
     assert own.key == other.key
-    assert memory.recall(own, None) is not None
-    assert memory.recall(other, None) is None
-    assert memory.recall(own, None) is None
+    assert memory.recall(own, NO_QUIRKS) == kept
+    assert memory.recall(other, NO_QUIRKS) == NO_QUIRKS
+    assert memory.recall(own, NO_QUIRKS) == NO_QUIRKS
 
 
 def test_what_has_left_is_forgotten_and_not_too_much_is_kept() -> None:
@@ -486,7 +487,7 @@ def test_what_has_left_is_forgotten_and_not_too_much_is_kept() -> None:
     attachments = [Attachment(bus, info, PROCESS) for info in find(bus)]
     for attachment in attachments:
         memory.keep(attachment, kept)
-    known = [attachment for attachment in attachments if memory.recall(attachment, None) is not None]
+    known = [attachment for attachment in attachments if memory.recall(attachment, NO_QUIRKS) == kept]
     assert known == attachments[-64:]
     memory.forget(bus, {attachments[-1].place})
-    assert [memory.recall(attachment, None) is None for attachment in attachments[-2:]] == [True, False]
+    assert [memory.recall(attachment, NO_QUIRKS) == NO_QUIRKS for attachment in attachments[-2:]] == [True, False]

@@ -33,7 +33,7 @@ from scsiusb.scsi.pages.vpd import UnitSerialNumber
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.transport.base import Completion
 from scsiusb.virtual import Memory, Stick, Unit
-from tests.sticks import MeddledBus, stick, transport_on
+from tests.sticks import MeddledBus, client_on, stick
 
 QUICK = RetryPolicy(interval=0.001)
 
@@ -47,7 +47,7 @@ def bus() -> Iterator[MeddledBus]:
 
 @pytest.fixture
 def unit(bus: MeddledBus) -> Iterator[LogicalUnit]:
-    transport = transport_on(bus)
+    transport = client_on(bus)
     yield LogicalUnit(transport, retry=QUICK)
     transport.close()
 
@@ -301,7 +301,7 @@ def test_a_payload_of_another_length_than_declared_is_refused(bus: MeddledBus, u
 
 def test_a_timeout_of_the_users_replaces_the_declared_one(monkeypatch: pytest.MonkeyPatch) -> None:
     bus = MeddledBus(stick())
-    transport = transport_on(bus)
+    transport = client_on(bus)
     seen: list[float] = []
     execute = transport.execute
 

@@ -61,7 +61,7 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
 def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: Someone | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
-    with transport.hold(), transport.buffer(max(length, 1)) as buffer:
+    with transport.lock, transport.memory.lend(max(length, 1)) as buffer:
         return transport.execute(0, cdb, direction, buffer[:length], timeout, user).status
 
 
@@ -182,7 +182,7 @@ def test_nothing_else_runs_in_the_middle_of_a_command_in_its_own_thread(
     def handler(*_: object) -> None:
         seen.append(transport.is_under_way_here)
         for use in (lambda: run(transport, TEST_UNIT_READY), transport.close):
-            with pytest.raises(DeviceBusy, match="under way in this thread"):
+            with pytest.raises(DeviceBusy, match="from a signal handler while a command is running in this thread"):
                 use()
 
     seen: list[bool] = []

@@ -41,7 +41,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 def use(scene: Scene) -> None:
-    with Port(scene.backend, scene.info) as port, port.buffer(512):
+    with Port(scene.backend, scene.info) as port, port.memory.lend(512):
         pass
 
 
@@ -307,7 +307,7 @@ def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(sc
             (64 * 1024, 1 << 16),
             (1 << 17, 1 << 17),
         ):
-            with port.buffer(size) as buffer:
+            with port.memory.lend(size) as buffer:
                 assert len(buffer) == size
             assert ("allocate", whole) in scene.watched.steps
         assert sum(step[0] == "allocate" for step in scene.watched.steps if isinstance(step, tuple)) == 3
@@ -318,7 +318,7 @@ def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(sc
     [(0, PAGE), (1, PAGE), (31, PAGE), (PAGE, PAGE), (PAGE + 1, 2 * PAGE), (120 * 1024, 1 << 17), (1 << 20, 1 << 20)],
 )
 def test_a_buffer_has_the_size_asked_for_out_of_a_power_of_two(scene: Scene, size: int, whole: int) -> None:
-    with Port(scene.backend, scene.info) as port, port.buffer(size) as buffer:
+    with Port(scene.backend, scene.info) as port, port.memory.lend(size) as buffer:
         assert len(buffer) == size
         assert not buffer.readonly
     assert ("allocate", whole) in scene.watched.steps
@@ -326,10 +326,10 @@ def test_a_buffer_has_the_size_asked_for_out_of_a_power_of_two(scene: Scene, siz
 
 def test_a_buffer_is_lent_again_after_its_use_and_not_before(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
-        with port.buffer(512) as first, port.buffer(512) as second:
+        with port.memory.lend(512) as first, port.memory.lend(512) as second:
             first[:1] = b"1"
             assert bytes(second[:1]) == b"\0"
-        with port.buffer(4000) as again, port.buffer(100) as other:
+        with port.memory.lend(4000) as again, port.memory.lend(100) as other:
             assert {bytes(again[:1]), bytes(other[:1])} == {b"1", b"\0"}
     assert scene.watched.names.count("allocate") == 2
     assert scene.watched.names.count("free") == 2
@@ -338,7 +338,7 @@ def test_a_buffer_is_lent_again_after_its_use_and_not_before(scene: Scene) -> No
 
 def test_a_buffer_cannot_be_used_after_its_loan(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
-        with port.buffer(512) as buffer:
+        with port.memory.lend(512) as buffer:
             pass
         with pytest.raises(ValueError, match="released"):
             buffer[0] = 1
@@ -346,9 +346,9 @@ def test_a_buffer_cannot_be_used_after_its_loan(scene: Scene) -> None:
 
 def test_a_buffer_comes_back_also_after_an_exception(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
-        with pytest.raises(KeyboardInterrupt), port.buffer(512):
+        with pytest.raises(KeyboardInterrupt), port.memory.lend(512):
             raise KeyboardInterrupt
-        with port.buffer(512):
+        with port.memory.lend(512):
             pass
     assert scene.watched.names.count("allocate") == 1
     scene.assert_all_given_back()
@@ -356,7 +356,7 @@ def test_a_buffer_comes_back_also_after_an_exception(scene: Scene) -> None:
 
 def test_every_buffer_is_freed_although_one_is_still_in_use(scene: Scene) -> None:
     port = Port(scene.backend, scene.info)
-    with port.buffer(1), port.buffer(1), port.buffer(10_000):
+    with port.memory.lend(1), port.memory.lend(1), port.memory.lend(10_000):
         pass
     scene.watched.before(scene.watched.steps.index(("allocate", 1 << 14)) + 4, raising(BufferError("in use")))
     with pytest.raises(BufferError):
@@ -373,7 +373,7 @@ def test_threads_never_share_a_buffer(scene: Scene) -> None:
 
     def work(port: Port, mark: bytes) -> None:
         for _ in range(200):
-            with port.buffer(64) as buffer:
+            with port.memory.lend(64) as buffer:
                 buffer[:1] = mark
                 clashes.append(bytes(buffer[:1]) != mark)
 
@@ -392,7 +392,7 @@ def test_threads_never_share_a_buffer(scene: Scene) -> None:
 
 
 def test_bytes_go_through_the_bulk_endpoints_with_their_code_and_count(scene: Scene) -> None:
-    with Port(scene.backend, scene.info) as port, port.buffer(31) as cbw, port.buffer(13) as csw:
+    with Port(scene.backend, scene.info) as port, port.memory.lend(31) as cbw, port.memory.lend(13) as csw:
         cbw[:] = b"USBC" + bytes((7, 0, 0, 0)) + bytes(6) + b"\6" + bytes(16)
         assert port.write(cbw, 1000) == (Code.OK, 31)
         assert port.read(csw, 1000) == (Code.OK, 13)

@@ -12,11 +12,11 @@ import click
 
 from scsiusb.cli import plot
 from scsiusb.cli.ask import confirm_overwriting, require_somebody
-from scsiusb.cli.device import opened
+from scsiusb.cli.device import device_argument, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.figures import headline, notes, record, table
 from scsiusb.cli.files import refuse_own_file, sink
-from scsiusb.cli.options import device_argument, global_options, number_option, quoted, settings
+from scsiusb.cli.options import global_options, number_option, quoted, settings
 from scsiusb.cli.output import say, show, show_json, show_table, size_text
 from scsiusb.disk import speed
 from scsiusb.disk.disk import Disk

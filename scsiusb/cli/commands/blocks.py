@@ -9,9 +9,9 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli.ask import confirm_overwriting, require_somebody
-from scsiusb.cli.device import opened
+from scsiusb.cli.device import device_argument, opened
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
-from scsiusb.cli.options import device_argument, global_options, number_option, settings
+from scsiusb.cli.options import global_options, number_option, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
 from scsiusb.cli.progress import progress
 from scsiusb.disk.disk import Disk

@@ -13,15 +13,15 @@ from click.shell_completion import CompletionItem
 
 from scsiusb.base.text import printable
 from scsiusb.cli.ask import confirm, require_somebody
-from scsiusb.cli.device import name_of, opened
-from scsiusb.cli.options import completions, device_argument, global_options, number_option, settings
+from scsiusb.cli.device import device_argument, name_of, opened
+from scsiusb.cli.options import completions, global_options, number_option, settings
 from scsiusb.cli.output import counted, show, show_json, show_table
 from scsiusb.conformance.device_under_test import Area
 from scsiusb.conformance.engine import TIMEOUT, Report, run
 from scsiusb.conformance.outcome import Check, Result, Verdict
 from scsiusb.conformance.table import CHECKS, GROUPS
 from scsiusb.errors import ScsiUsbError
-from scsiusb.manager.client import Client
+from scsiusb.transport.base import Transport
 
 MARKS: Final = {Verdict.PASS: "ok", Verdict.FAIL: "!!", Verdict.WARN: " ?", Verdict.SKIP: "--"}
 WIDTH: Final = max(map(len, CHECKS))
@@ -97,13 +97,12 @@ def check_command(
             disk.check_range(area.lba, area.blocks)
             if not yes:
                 _ask(device, area)
-        client = disk.unit.transport
-        assert isinstance(client, Client)
-        report = _run(client, lun, chosen, area)
+        transport = disk.unit.transport
+        report = _run(transport, lun, chosen, area)
         if area is None:
             report.results[:] = map(_with_hint, report.results)
     if settings().json:
-        show_json({"address": client.info.address, "lun": lun, **_record(report)})
+        show_json({"address": transport.info.address, "lun": lun, **_record(report)})
     else:
         show(_summary(report))
     _judge(report)
@@ -145,10 +144,10 @@ def _ask(device: str | None, area: Area) -> None:
     confirm(f"Overwrite {place} of {name_of(device)}, and put back what was there?")
 
 
-def _run(client: Client, lun: int, checks: Sequence[Check], area: Area | None) -> Report:
+def _run(transport: Transport, lun: int, checks: Sequence[Check], area: Area | None) -> Report:
     timeout = settings().timeout or TIMEOUT
     tell = _keep_silent if settings().json else lambda result: _tell(_with_hint(result) if area is None else result)
-    return run(client, lun, checks, timeout=timeout, area=area, tell=tell)
+    return run(transport, lun, checks, timeout=timeout, area=area, tell=tell)
 
 
 def _with_hint(result: Result) -> Result:

@@ -11,17 +11,9 @@ import click
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.cli.ask import confirm, somebody_is_there
-from scsiusb.cli.device import name_of, opened
+from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole
-from scsiusb.cli.options import (
-    complete_device,
-    device_argument,
-    global_options,
-    lun_option,
-    number_option,
-    quoted,
-    settings,
-)
+from scsiusb.cli.options import global_options, number_option, quoted, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_bytes, show_json, show_record, size_text
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
@@ -153,7 +145,7 @@ def _send(disk: Disk, request: Request) -> Result:
 def _exchange(disk: Disk, request: Request) -> Result:
     unit, size = disk.unit, max(request.length, len(request.payload))
     timeout = DEFAULT_TIMEOUT if unit.timeout is None else unit.timeout
-    with unit.transport.buffer(max(size, 1)) as whole, whole[:size] as buffer, unit.transport.hold():
+    with unit.transport.memory.lend(max(size, 1)) as whole, whole[:size] as buffer, unit.transport.hold():
         if request.payload:
             buffer[:] = request.payload
         ended = unit.transport.execute(unit.lun, request.cdb, request.direction, buffer, timeout)

@@ -17,11 +17,12 @@ from scsiusb.cli.failure import failure_of, wrong_quirks
 from scsiusb.cli.output import counted
 from scsiusb.leases import folders, lease
 from scsiusb.quirks import user as quirks_user
+from scsiusb.usb import diagnosis
 from scsiusb.usb.backend import Backend, Code
+from scsiusb.usb.diagnosis import Sandbox
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.libusb.memory import LIMIT
-from scsiusb.usb.system import diagnosis, linux, udev
-from scsiusb.usb.system.diagnosis import Sandbox
+from scsiusb.usb.system import linux, udev
 
 SMALLEST_MEMORY: Final = 16  # MB: the kernel's default, which a few transfers of 1 MiB fit into
 INSTALL_RULE: Final = (

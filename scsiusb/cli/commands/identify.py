@@ -9,8 +9,8 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli import labels as words
-from scsiusb.cli.device import opened
-from scsiusb.cli.options import device_argument, global_options, quoted, settings
+from scsiusb.cli.device import device_argument, opened
+from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
 from scsiusb.errors import CheckCondition, IllegalRequest
 from scsiusb.scsi.pages.inquiry import device_type_text

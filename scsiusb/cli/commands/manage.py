@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli.options import complete_attached, global_options, settings
+from scsiusb.cli.device import complete_attached
+from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import counted, say, show_json, show_table
 from scsiusb.errors import AccessDenied, DeviceNotFound, ScsiUsbError, TransportError
 from scsiusb.finding import select
@@ -17,9 +18,9 @@ from scsiusb.leases.folders import is_root
 from scsiusb.leases.lease import Seen
 from scsiusb.leases.record import Record
 from scsiusb.usb.backend import Backend, Code, UsbError
+from scsiusb.usb.diagnosis import USBFS_DRIVER
 from scsiusb.usb.interface import SERIAL, VID_PID, InterfaceInfo, find
 from scsiusb.usb.libusb.backend import libusb
-from scsiusb.usb.system.diagnosis import USBFS_DRIVER
 from scsiusb.usb.translate import translate
 
 ORPHANED: Final = "orphaned"

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli.device import attached, check_quirks, sized
+from scsiusb.cli.device import attached, check_quirks, complete_device, sized
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.options import complete_device, global_options, quoted, settings
+from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import say, show_json, show_table
 from scsiusb.finding import VIRTUAL, select
-from scsiusb.quirks.model import BY_QUIRK, MEANINGS, Meaning, Quirks, quirks_for
+from scsiusb.quirks.lookup import quirks_for
+from scsiusb.quirks.model import BY_QUIRK, MEANINGS, Meaning, Quirks
 from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
 
 PAIR: Final = re.compile(r"(0[xX])?[0-9a-fA-F]+:(0[xX])?[0-9a-fA-F]+")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 import click
 
 from scsiusb.cli import status
+from scsiusb.cli.device import complete_attached
 from scsiusb.cli.failure import Terminated
-from scsiusb.cli.options import complete_attached, global_options, quoted, settings
+from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import show
 from scsiusb.finding import VIRTUAL
 from scsiusb.leases.lease import holder

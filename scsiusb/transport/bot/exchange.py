@@ -51,12 +51,13 @@ class Phases:
         self._good = Completion(GOOD, 0, 0)
         self._checks_tag = Quirk.IGNORE_TAG not in quirks.flags
         self.pause = PAUSE if Quirk.GO_SLOW in quirks.flags else 0.0
-        self.cbw = port.lend(CBW_LENGTH)
+        self.cbw = port.memory.allocate(CBW_LENGTH)[:CBW_LENGTH]
         releases.add(self.cbw.release)
         CBW_CODEC.put_constants(self.cbw)
         # Whole packets: a CSW with bytes behind it is then seen as one, not as an overflow.
         packet = port.bulk_in.max_packet_size
-        self.csw = port.lend(-(-CSW_LENGTH // packet) * packet)
+        csw_room = -(-CSW_LENGTH // packet) * packet
+        self.csw = port.memory.allocate(csw_room)[:csw_room]
         releases.add(self.csw.release)
         self._first, self._last = (self._out, self.cbw), (self._into, self.csw)
         self.steps: tuple[Step, ...] = ()

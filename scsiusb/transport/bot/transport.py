@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from scsiusb.base.releases import Releases
@@ -78,7 +78,8 @@ class BulkOnlyTransport:
         self._closed = False
         self.quirks = quirks = port.quirks.flags
         self.max_transfer = port.limit_transfer_size(_max_transfer(port.info.speed, quirks))
-        self.owns = port.owns
+        self.memory = port.memory
+        self.resets = port.resets
         self._releases = Releases()
         try:
             if releases is not None:
@@ -233,14 +234,16 @@ class BulkOnlyTransport:
         """Is this thread in the middle of a command (and now in a signal's handler)?"""
         return self._thread == threading.get_ident()
 
+    def busy_here(self) -> tuple[str, str]:
+        """What is wrong, and what to do, when a signal handler wants the device in the middle of a command."""
+        what = f"{self._port.info} cannot be used from a signal handler while a command is running in this thread"
+        return what, "set a flag in the handler and act on it after the command"
+
     def after_fork(self) -> None:
         """In a fork's child, instead of `close`."""
         self._closed = True
         self._releases.forget()
         self._port.after_fork()
-
-    def hold(self) -> AbstractContextManager[object]:
-        return self.lock
 
     @contextmanager
     def probing(self) -> Iterator[Port]:
@@ -255,20 +258,11 @@ class BulkOnlyTransport:
             finally:
                 self._recover(CONTROL_TIMEOUT)
 
-    @property
-    def resets(self) -> int:
-        """How often the device was reset at its port."""
-        return self._port.resets
-
     def check_identity(self) -> None:
         """Raises DeviceGone where the device that answers now is not the one that was opened."""
         with self.lock:
             self._check_open()
             self._port.check_identity()
-
-    def buffer(self, size: int) -> AbstractContextManager[memoryview]:
-        self._check_open()
-        return self._port.buffer(size)
 
     def close(self) -> None:
         """Waits for the command under way, recovers one that was interrupted, closes the port. May be called again."""
@@ -291,7 +285,7 @@ class BulkOnlyTransport:
     def _check_not_under_way(self) -> None:
         """The lock lets its own thread in again: a signal's handler, in the middle of a command."""
         if self._thread:
-            raise DeviceBusy(f"a command to {self._port.info} is under way in this thread", "raise an exception first")
+            raise DeviceBusy(*self.busy_here())
 
     def _get_max_lun(self) -> int:
         """0 where the device stalls, hangs or lies (BOT 3.2 allows the STALL)."""

@@ -11,7 +11,7 @@ from scsiusb.usb.backend import Code, Device, Strings, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.bus.handle import VirtualHandle
 from scsiusb.virtual.bus.watch import Watch
-from scsiusb.virtual.device.stick import Stick
+from scsiusb.virtual.stick import Stick
 
 
 class Bus:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from scsiusb.usb.backend import Code, Device, Setting, Strings, UsbError
 from scsiusb.virtual.device import descriptors
 from scsiusb.virtual.device.function import Stall
-from scsiusb.virtual.device.stick import Line, Stick
+from scsiusb.virtual.stick import Line, Stick
 
 
 class Connection:

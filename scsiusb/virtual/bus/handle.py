@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from scsiusb.usb.backend import Code, Step, UsbError, chain
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.device.function import Hang, Stall
-from scsiusb.virtual.device.stick import Line
+from scsiusb.virtual.stick import Line
 
 _SETUP = struct.Struct("<BBHHH")
 _RECIPIENT, _TO_INTERFACE, _TO_ENDPOINT = 0x1F, 1, 2

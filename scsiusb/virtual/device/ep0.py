@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scsiusb.virtual.device.function import Setup, Stall
 
 if TYPE_CHECKING:
-    from scsiusb.virtual.device.stick import Stick
+    from scsiusb.virtual.stick import Stick
 
 _SETUP = struct.Struct("<BBHHH")
 _IN = 0x80

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
-from scsiusb.virtual.device.stick import Stick
+from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire as wire
 from scsiusb.virtual.usbip.urbs import Urbs
 from scsiusb.virtual.usbip.wire import Exported, Malformed, Unlink

@@ -11,7 +11,7 @@ from typing import Final
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual.device.function import Hang, Stall
-from scsiusb.virtual.device.stick import Stick
+from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire as wire
 from scsiusb.virtual.usbip.wire import Malformed, Submit, Unlink
 

@@ -46,7 +46,7 @@ def run(
     transport: BulkOnlyTransport, cdb: bytes, direction: Direction = Direction.NONE, length: int = 0, timeout: float = 5
 ) -> tuple[int, int, int, bytes]:
     """Status, residue, bytes over the wire, data."""
-    with transport.buffer(max(length, 1)) as whole, whole[:length] as buffer:
+    with transport.memory.lend(max(length, 1)) as whole, whole[:length] as buffer:
         buffer[:] = b"\xee" * length
         completion = transport.execute(0, cdb, direction, buffer, timeout)
         return (*completion, bytes(buffer))
@@ -452,7 +452,7 @@ def test_a_signals_handler_cannot_come_between_the_phases(
     bus: MeddledBus, transport: BulkOnlyTransport, what: str
 ) -> None:
     def handler(wire: Wire, endpoint: int, buffer: memoryview) -> None:
-        with pytest.raises(DeviceBusy, match="under way in this thread"):
+        with pytest.raises(DeviceBusy, match="from a signal handler while a command is running in this thread"):
             transport.close() if what == "close" else run(transport, TEST_UNIT_READY)
 
     bus.wire.meddle = handler
@@ -488,7 +488,7 @@ def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     handle = bus.handles[0]
-    with transport.buffer(512):
+    with transport.memory.lend(512):
         transport.close()
         assert handle.outstanding == 0
     assert handle.outstanding == 0

@@ -160,7 +160,7 @@ def test_a_cancelled_command_is_not_sent_again() -> None:
             cancel()
             return Code.INTERRUPTED, 0
 
-        with client.cancellable() as cancel:  # type: ignore[attr-defined]
+        with client.cancellable() as cancel:
             bus.wire.meddle = cancels
             with pytest.raises(TransportError, match="cancelled"):
                 disk.read(0, 1)
