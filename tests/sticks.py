@@ -29,7 +29,7 @@ Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
-PATIENCE = 20.0  # seconds for what takes milliseconds
+PATIENCE = 60.0  # seconds for what takes milliseconds, unless the machine is busy
 
 
 def csw(tag: int, residue: int = 0, status: int = 0, signature: bytes = b"USBS") -> bytes:

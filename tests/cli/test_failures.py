@@ -6,6 +6,7 @@ import errno
 import io
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -223,15 +224,29 @@ def test_a_fault_of_ours_shows_its_traceback_only_when_asked(
     assert "scsiusb: debug: traceback\nTraceback" in ended.err
 
 
+@pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """No signal is ignored, as SIGHUP is under nohup; the program leaves such signals ignored."""
+    numbers = [getattr(signal, name) for name in process.ENDING if hasattr(signal, name)]
+    before = {number: signal.signal(number, process.DEFAULT[number == signal.SIGINT]) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("name", [name for name in process.ENDING if hasattr(signal, name)])
 def test_a_signal_gives_the_device_back(cli: Cli, attach: Attached, tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
-        if wire.opcode == 0x28:
+        """Once: Python reports a second one on stderr if it comes just while the first one's handler ignores it."""
+        if wire.opcode == 0x28 and not struck:
+            struck.append(True)
             signal.raise_signal(number)
         return None
 
+    struck: list[bool] = []
     bus, handler = attach(stick()), signal.getsignal(number)
     bus.wire.meddle = strike
     assert cli("read", "-o", tmp_path / "image").failed(128 + number)
@@ -241,16 +256,19 @@ def test_a_signal_gives_the_device_back(cli: Cli, attach: Attached, tmp_path: Pa
     assert cli("read").status == 0
 
 
+@pytest.mark.usefixtures("not_ignored")
 def test_a_second_ctrl_c_does_not_stop_the_giving_back(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's driver must be bound again, however impatient somebody is."""
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
-        if wire.opcode == 0x28:
+        if wire.opcode == 0x28 and not first:
+            first.append(True)
             signal.raise_signal(signal.SIGINT)
         return None
 
+    first: list[bool] = []
     release = VirtualHandle.release
 
     def struck(handle: VirtualHandle, interface: int) -> None:

@@ -19,6 +19,7 @@ from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, CliResult
 from tests.cli.test_process import PROGRAM, heed_sigint, on_posix
+from tests.sticks import PATIENCE
 
 Use = Callable[[usbip.Server], object]
 
@@ -201,6 +202,6 @@ def test_the_program_tells_who_comes_and_ends_with_sigterm(image: Path) -> None:
         running.terminate()
         assert connection.recv(1) == b""
         connection.close()
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (0, "")
     assert err.splitlines()[0] == "scsiusb: info: 127.0.0.1 attached the stick"

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PATIENCE = 30.0  # seconds
+from tests.sticks import PATIENCE
+
 PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path

@@ -20,6 +20,7 @@ from scsiusb.leases.warden import Warden
 from scsiusb.leases.warden_main import DEAD, started
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.leases.usbfs import RECORD, with_lease
+from tests.sticks import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
 
@@ -333,7 +334,7 @@ def test_a_warden_that_comes_up_after_the_death_acts_all_the_same(place: list[Pa
     with ours, theirs:
         ours.send(with_lease(path).message())
         command = [sys.executable, "-I", "-S", warden_main.__file__, str(pid), "1", str(place[1]), str(place[2])]
-        subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=30)
+        subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
     assert not path.exists()
 
 
@@ -345,7 +346,7 @@ def test_a_pid_that_is_another_process_by_now_is_no_sign_of_life(place: list[Pat
         with ours, theirs:
             ours.send(with_lease(path).message())
             command = [sys.executable, "-I", "-S", warden_main.__file__, str(other.pid), "1", *map(str, place[1:])]
-            subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=30)
+            subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
     assert path.exists()  # it is not that process's
 
 

@@ -19,7 +19,7 @@ from scsiusb.manager.events import Event, Events
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus, Stick
-from tests.sticks import Worker, no_collector, restless_threads, run_all, stick, wait_until
+from tests.sticks import PATIENCE, Worker, no_collector, restless_threads, run_all, stick, wait_until
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_what_is_attached_already_comes_first_to_everybody(manager: Manager) -> 
 
 
 def test_each_plugging_in_is_told_once_with_a_generation_that_grows(bus: Bus, manager: Manager) -> None:
-    events, seen = manager.events(timeout=5), Seen(manager)
+    events, seen = manager.events(timeout=PATIENCE), Seen(manager)
     other = stick(16)
     for _ in range(3):
         bus.plug(other)
@@ -71,7 +71,7 @@ def test_each_plugging_in_is_told_once_with_a_generation_that_grows(bus: Bus, ma
 
 
 def test_both_events_of_one_plugging_in_have_its_generation(bus: Bus, manager: Manager) -> None:
-    events = manager.events(timeout=5)
+    events = manager.events(timeout=PATIENCE)
     attached = next(events)
     bus.unplug(bus.devices()[0])
     detached = next(events)
@@ -122,7 +122,7 @@ def test_async_for_sees_what_for_sees(bus: Bus, manager: Manager) -> None:
 
 def test_several_tasks_may_read_one_iterator(bus: Bus, manager: Manager) -> None:
     async def read() -> list[str]:
-        events = manager.events(timeout=5)
+        events = manager.events(timeout=PATIENCE)
         assert (await anext(events)).kind == "attached"
         readers = [asyncio.create_task(one(events)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ def test_sixteen_sticks_plugged_and_unplugged_at_once_are_told_exactly_once_and_
         mine = stick(1)
         for _ in range(rounds):
             bus.plug(mine, (port,))
-            assert port % 4 == 0 or plugged[port].acquire(timeout=5)  # a quarter of them may leave unseen
+            assert port % 4 == 0 or plugged[port].acquire(timeout=PATIENCE)  # a quarter of them may leave unseen
             bus.unplug(mine)
 
     with restless_threads(), Manager(bus) as manager:
@@ -180,7 +180,7 @@ def test_too_many_unread_events_are_told_as_lost_where_the_gap_is(
     bus: Bus, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_PENDING", 2)
-    events, seen = manager.events(timeout=5), Seen(manager)
+    events, seen = manager.events(timeout=PATIENCE), Seen(manager)
     others = [stick(1) for _ in range(3)]
     for other in others[:2]:
         bus.plug(other)
@@ -231,7 +231,7 @@ def test_a_callback_may_use_the_manager_and_close_it(bus: Bus) -> None:
         done.set()
 
     manager.on_attach(use)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     manager.close()
     wait_until(lambda: not ledger.outstanding())
 
@@ -239,7 +239,7 @@ def test_a_callback_may_use_the_manager_and_close_it(bus: Bus) -> None:
 def test_a_callback_in_each_of_two_threads_may_close_what_the_other_thread_serves(bus: Bus) -> None:
     """`on_gone` closes the manager while `on_detach` closes the last disk: neither may wait for the other's thread."""
     bus.plug(stick(16))
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     def shut_down() -> None:
         both.wait()
@@ -276,12 +276,12 @@ def test_closing_does_not_wait_for_ever_for_a_callback_that_waits_for_who_closes
 
     def wait(info: InterfaceInfo) -> None:
         entered.set()
-        go_on.wait(5)
+        go_on.wait(PATIENCE)
 
     entered, go_on = threading.Event(), threading.Event()
     manager = Manager(bus)
     manager.on_attach(wait)
-    assert entered.wait(5)
+    assert entered.wait(PATIENCE)
     manager.close()
     assert "a callback still runs in scsiusb manager" in caplog.text
     go_on.set()

@@ -23,7 +23,7 @@ from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import MeddledBus, Worker, hangs_at, no_collector, restless_threads, run_all, stick
+from tests.sticks import PATIENCE, MeddledBus, Worker, hangs_at, no_collector, restless_threads, run_all, stick
 
 READ_10 = 0x28
 
@@ -51,7 +51,7 @@ def hanging_read(bus: MeddledBus, disk: Disk) -> Worker:
     disk.read(0, 1)
     bus.wire.meddle = hangs_at(READ_10, reached)
     worker = Worker(lambda: disk.read(0, 1))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 

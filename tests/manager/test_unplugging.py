@@ -22,7 +22,7 @@ from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus
 from scsiusb.virtual.bus.watch import Watch
 from tests.manager.test_sharing import first, hanging_read, unplug
-from tests.sticks import MeddledBus, Worker, restless_threads, run_all, stick, wait_until
+from tests.sticks import PATIENCE, MeddledBus, Worker, restless_threads, run_all, stick, wait_until
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_each_client_is_told_once_with_the_interface_or_without(bus: MeddledBus)
     callbacks = [with_interface, lambda: told.append("nothing"), None, done.set]
     disks = [open_on(bus, on_gone=callback) for callback in callbacks]
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     for disk in disks:
         with pytest.raises(DeviceGone):
             disk.inquiry()
@@ -74,7 +74,7 @@ def test_who_closed_before_is_not_told(bus: MeddledBus) -> None:
     with open_on(bus, on_gone=done.set):
         open_on(bus, on_gone=told.append).close()
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert told == []
 
 
@@ -90,7 +90,7 @@ def test_on_gone_comes_when_everything_is_released_and_may_close_its_disk(bus: M
 
     disk = open_on(bus, on_gone=on_gone)
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     assert seen == []
 
 
@@ -104,7 +104,7 @@ def test_an_on_gone_that_fails_is_logged_and_the_others_are_told(
 
     with caplog.at_level(logging.ERROR), open_on(bus, on_gone=fail), open_on(bus, on_gone=done.set):
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert "RuntimeError: mine" in caplog.text
 
 
@@ -122,9 +122,9 @@ def test_a_release_that_fails_keeps_nobody_from_being_told(
         with monkeypatch.context() as broken:
             broken.setattr(Attachment, "_give_back", fail)
             unplug(bus)
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
         unplug(bus)
-        assert other.wait(5)
+        assert other.wait(PATIENCE)
     assert "a bug" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_a_command_that_finds_the_device_gone_before_anybody_else_ends_it_for_al
         assert not done.is_set()
         with pytest.raises(DeviceGone):
             disk.inquiry()
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
         wait_until(lambda: not bus.handles)
 
 
@@ -185,7 +185,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None
         bus.plug(mine.stick, (1,))
         with open_on(bus) as new:
             assert first(new, 5) == 5
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
             with pytest.raises(DeviceGone):
                 old.read(0, 1)
             assert first(new, 6) == 6
@@ -297,7 +297,7 @@ def test_plugging_again_and_again_keeps_nothing() -> None:
         return sum(str(type(each).__module__).startswith("scsiusb.") for each in gc.get_objects())
 
     with Manager(bus) as manager:
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         counts = []
         for _ in range(12):
             bus.plug(thing)
@@ -305,7 +305,7 @@ def test_plugging_again_and_again_keeps_nothing() -> None:
             gone = threading.Event()
             disk = manager.open(on_gone=gone.set)
             bus.unplug(thing)
-            assert gone.wait(10)
+            assert gone.wait(PATIENCE)
             assert next(events).kind == "detached"
             disk.close()
             del disk
@@ -322,10 +322,10 @@ def test_a_callback_that_exits_ends_nothing_but_itself(caplog: pytest.LogCapture
         manager.on_detach(lambda info: sys.exit(3))
         first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
         second = manager.open(places[1], on_gone=told.set)
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         for thing in things:
             bus.unplug(thing)
-        assert told.wait(10)
+        assert told.wait(PATIENCE)
         assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
         wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
         first.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 TOOL = Path(__file__).parents[2] / "tools" / "campaign"
 PARTS = 4
-PATIENCE = 50  # seconds
+PATIENCE = 250  # seconds
 
 
 def started(*words: object) -> subprocess.Popen[str]:

@@ -13,7 +13,7 @@ from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import MeddledBus, Worker, hangs_at, stick
+from tests.sticks import PATIENCE, MeddledBus, Worker, hangs_at, stick
 
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
@@ -58,7 +58,7 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
     transport.close()
 
 
-def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: Someone | None = None) -> int:
+def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: Someone | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
     with transport.lock, transport.memory.lend(max(length, 1)) as buffer:
@@ -69,7 +69,7 @@ def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: Someone) -> Wor
     reached = threading.Event()
     bus.wire.meddle = hangs_at(0x28, reached)
     worker = Worker(lambda: run(transport, READ, 60, user))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 

@@ -15,7 +15,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
-from tests.sticks import CSW_LENGTH, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
+from tests.sticks import CSW_LENGTH, PATIENCE, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
 
 TEST_UNIT_READY = bytes(6)
 INQUIRY = bytes.fromhex("120000002400")
@@ -474,7 +474,7 @@ def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: B
     bus.wire.meddle = on(0x28, "data", slow)
     reader = threading.Thread(target=lambda: run(transport, READ, Direction.IN, 512))
     reader.start()
-    started.wait(5)
+    started.wait(PATIENCE)
     closers = [threading.Thread(target=close) for _ in range(2)]
     for thread in closers:
         thread.start()

@@ -121,7 +121,7 @@ def test_a_command_that_is_not_answered_is_tried_once_more() -> None:
 
 
 def test_where_a_timeout_was_given_it_is_the_whole_calls() -> None:
-    with disk_on_wire(timeout=5) as (disk, bus):
+    with disk_on_wire(timeout=60) as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 1)
         with pytest.raises(DeviceTimeout):
             disk.read(0, 1)

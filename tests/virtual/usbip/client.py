@@ -6,10 +6,10 @@ import socket
 import struct
 
 from scsiusb.virtual.usbip.server import Server
+from tests.sticks import PATIENCE
 from tests.virtual.host import cbw
 
 IN, OUT = 0x81, 0x02
-PATIENCE = 10.0
 EINVAL, EPIPE, EPROTO, EOVERFLOW, ECONNRESET, ESHUTDOWN, EREMOTEIO = -22, -32, -71, -75, -104, -108, -121
 SHORT_NOT_OK, ZERO_PACKET = 1, 0x40
 SUBMIT, UNLINK = 1, 2
