@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import textwrap
@@ -23,6 +22,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
+from tests import zygote
 
 Answer = tuple[Code, int]
 Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
@@ -205,24 +205,25 @@ def no_collector() -> Iterator[None]:
         gc.enable()
 
 
-def python(script: str, *, signal_at: str = "", number: int = 0, **environment: str) -> tuple[int, str, str]:
-    """Runs the script in another process: exit status, stdout, stderr. `signal_at`: sent when it prints that line."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-    )
+def python(script: str, *, signal_at: str = "", number: int = 0, **changes: str) -> tuple[int, str, str]:
+    """Run the script in another process: exit status, stdout, stderr. `changes` are to its environment.
+
+    `signal_at`: the signal `number` is sent when the process prints that line.
+    """
+    script = textwrap.dedent(script)
+    process = zygote.start(script, env=zygote.environment(**changes), stderr=subprocess.PIPE)
     with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
+            err = Worker(process.stderr.read)
             first = ""
             if signal_at:
-                assert process.stdout is not None
                 first = process.stdout.readline()
                 assert first.strip() == signal_at
                 process.send_signal(number)
-            out, err = process.communicate(timeout=PATIENCE)
+            out = Worker(process.stdout.read).result()
+            process.wait(PATIENCE)
         finally:
             process.kill()
-    return process.returncode, first + out, err
+        return process.wait(), f"{first}{out}", str(err.result())

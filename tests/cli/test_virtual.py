@@ -52,7 +52,7 @@ def image(tmp_path: Path) -> Path:
 
 def attach(port: int) -> tuple[socket.socket, bytes]:
     """The connection, and the device's record (Linux's Documentation/usb/usbip_protocol.rst)."""
-    connection = socket.create_connection(("127.0.0.1", port), 10)
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
     connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
     with connection.makefile("rb") as file:
         assert file.read(8) == struct.pack(">HHI", 0x0111, 3, 0)
