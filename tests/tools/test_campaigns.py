@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 TOOL = Path(__file__).parents[2] / "tools" / "campaign"
 PARTS = 4
 PATIENCE = 250  # seconds
@@ -29,6 +31,13 @@ def summary(campaign: subprocess.Popen[str]) -> dict[str, Any]:
     return last
 
 
+def test_a_few_faults_and_writes() -> None:
+    faults, writes = started("faults", "--every", 12), started("writes", "--writes", 15)
+    assert summary(faults)["scenarios"] > 5
+    assert summary(writes)["faults_met"] > 5
+
+
+@pytest.mark.slow
 def test_whatever_a_device_does_wrong_is_right_or_an_error_and_what_is_reported_written_is_written() -> None:
     """Several processes: most of the time goes by in waiting for a device that says nothing."""
     parts = [started("faults", "--every", PARTS, "--seed", seed) for seed in range(PARTS)]
