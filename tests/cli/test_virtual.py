@@ -198,10 +198,11 @@ def test_the_program_tells_who_comes_and_ends_with_sigterm(image: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint
     ) as running:
         assert running.stdout is not None
+        assert running.stderr is not None
         connection, _ = attach(json.loads(running.stdout.readline())["port"])
+        assert running.stderr.readline() == "scsiusb: info: 127.0.0.1 attached the stick\n"
         running.terminate()
         assert connection.recv(1) == b""
         connection.close()
-        out, err = running.communicate(timeout=PATIENCE)
+        out, _ = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (0, "")
-    assert err.splitlines()[0] == "scsiusb: info: 127.0.0.1 attached the stick"

@@ -14,6 +14,7 @@ from .conftest import KernelLog
 from .served import served
 
 OLD, NEW = b"\x11" * 512, b"\x22" * 512
+PATIENT = 15.0  # seconds for a command that is answered, in a guest that may be busy
 
 
 def driver_of(interface: Path) -> str | None:
@@ -41,7 +42,7 @@ def test_a_port_reset_leaves_the_interface_ours_and_the_kernel_does_not_slip_in(
 
 
 def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
-    with served() as device, scsiusb.open(device.address, timeout=2) as disk:
+    with served() as device, scsiusb.open(device.address, timeout=PATIENT) as disk:
         disk.unit.retry = RetryPolicy(timeouts=1)
         for fault in ("stall=512@data", "nak@csw", "signature@csw", "extra=512@csw"):
             disk.write(8, OLD * 8)
@@ -54,8 +55,9 @@ def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
 
 def test_a_device_that_never_answers_again_is_given_up_and_given_back() -> None:
     with served() as device:
-        disk = scsiusb.open(device.address, timeout=2)
+        disk = scsiusb.open(device.address)
         disk.read(0, 1)
+        disk.unit.timeout = 2
         for fault in ("nak@cbw,times=always", "reset-hangs"):
             device.stick.faults.add(fault)
         with pytest.raises(TransportError):

@@ -312,7 +312,7 @@ def test_the_program_serves_a_file_to_the_standard_tool(tmp_path: Path, complain
         tool("usbip", "detach", "-p", port)
         wait_for(lambda: not _node(serial), "the kernel to forget the stick")
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0
     assert path.read_bytes()[:MIB] == content
     assert b"127.0.0.1 attached the stick" in said
