@@ -1,4 +1,8 @@
-"""The one tree of exceptions: the transport's errors and the command's errors are two branches that never mix."""
+"""The public exceptions: one tree with two main branches.
+
+`TransportError`: the exchange with the device failed, so the command may or may not have been carried out.
+`CheckCondition`: the exchange worked, and the device reports by sense data that the command failed.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,15 @@ if TYPE_CHECKING:
 
 
 class ScsiUsbError(Exception):
-    """The root. `what` says what happened to what, `remedy` what to do about it (or is empty)."""
+    """The base class of all errors of scsiusb; catch it to handle any of them.
+
+    `what` says what happened to what; `remedy` says what to do, or is empty. `str` joins the two.
+    """
 
     default_remedy = ""
+    """The remedy if none is given."""
     lba: int | None = None
-    """Where blocks were read or written: the first that was not, or may not be; those before it were."""
+    """If blocks were read or written: the first block that was not, or may not have been; all before it were."""
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
         super().__init__(what)
@@ -26,48 +34,67 @@ class ScsiUsbError(Exception):
 
 
 class OutOfRange(ScsiUsbError, ValueError):
-    """Blocks were asked for that the medium does not have; nothing was sent."""
+    """Raised for blocks that the medium does not have; nothing was sent to the device (also a ValueError).
+
+    Use addresses below `Disk.blocks`.
+    """
 
 
 class EventsLost(ScsiUsbError):
-    """A reader of events was so slow that some had to be dropped."""
+    """Raised to a reader of a manager's events that is so slow that events were dropped.
 
-    default_remedy = "read faster, or look at `Manager.devices` for what is attached now"
+    Read events faster; call `Manager.devices` to see what is attached now.
+    """
+
+    default_remedy = "read events faster, or call `Manager.devices` to see what is attached now"
 
 
 # --- Did the transfer work? ---------------------------------------------------------------------
 
 
 class TransportError(ScsiUsbError):
-    """The exchange with the device failed; what became of the command is not known."""
+    """Raised if the exchange with the device failed; it is not known whether the command was carried out.
+
+    The device was recovered, if that was possible: try again. If it fails again, unplug the device and plug it in
+    again.
+    """
 
     default_remedy = "unplug the device and plug it in again if this goes on"
     tried: tuple[str, ...] = ()
-    """The rungs of the recovery that came after it, in order: "class reset", "port reset"."""
+    """The recovery steps that were taken after the failure, in order: "class reset", "port reset"."""
     may_repeat = False
-    """An exchange failed and the device is in step again: a command that may be sent twice can be."""
+    """Whether the device was recovered, so that a command that does no harm when sent twice can be sent again."""
 
 
 class DeviceNotFound(TransportError):
-    """No attached device, or no logical unit in it, matches what was asked for."""
+    """Raised if no attached device, or no logical unit of it, matches what was asked for.
+
+    Run `scsiusb list`, or call `scsiusb.devices`, to see what is attached.
+    """
 
     default_remedy = "run `scsiusb list` to see what is attached"
 
 
 class DeviceNotUnique(TransportError):
-    """More than one attached device matches what was asked for."""
+    """Raised if more than one attached device matches what was asked for. Name one by its address, such as "2-1"."""
 
     default_remedy = "name one of them by its address"
 
 
 class DeviceUnsupported(TransportError):
-    """The device is there but speaks nothing that scsiusb can drive."""
+    """Raised if scsiusb, or this platform, does not support the device, or a quirk says not to open it.
+
+    Use the kernel's driver for the device.
+    """
 
     default_remedy = "use the kernel's driver for it"
 
 
 class DeviceGone(TransportError, OSError):
-    """The device was unplugged (also an OSError with ENODEV)."""
+    """Raised if the device was unplugged, or left the bus by itself (also an OSError with ENODEV).
+
+    Plug it in and open it again: this object stays unusable even if the device comes back.
+    """
 
     default_remedy = "plug it in and open it again"
 
@@ -77,45 +104,66 @@ class DeviceGone(TransportError, OSError):
 
 
 class DeviceClosed(TransportError, ValueError):
-    """This program closed the device (also a ValueError, as with a closed file)."""
+    """Raised if this program has closed the device or the manager (also a ValueError, as for a closed file).
+
+    Open it again.
+    """
 
     default_remedy = "open it again"
 
 
 class Cancelled(TransportError):
-    """The command was ended by this program."""
+    """Raised from a command that this program has cancelled, as from another thread. Nothing needs to be done."""
 
     default_remedy = ""
 
 
 class DeviceBusy(TransportError):
-    """Somebody else uses the device: a mounted file system, another program."""
+    """Raised if the device is in use: by a mounted file system, by another program, or by this one.
+
+    Close what uses it; the message names it, if it is known.
+    """
 
     default_remedy = "close whatever uses it and try again"
 
 
 class DeviceTimeout(TransportError, TimeoutError):
-    """The device did not answer in time."""
+    """Raised if the device did not answer within the timeout (also a TimeoutError).
+
+    Try a longer timeout; if that does not help, unplug the device and plug it in again.
+    """
 
     default_remedy = "try a longer timeout, or unplug the device and plug it in again"
 
 
 class AccessDenied(TransportError, PermissionError):
-    """The operating system does not let this user open the device."""
+    """Raised if the operating system does not permit this user to open the device (also a PermissionError).
+
+    Run `scsiusb doctor`, which shows the udev rule for it, or run as root.
+    """
 
     default_remedy = "run `scsiusb doctor`, which has the udev rule for it, or run as root"
 
 
 class TransferStalled(TransportError):
-    """An endpoint answered STALL where the protocol has no meaning for it."""
+    """Raised if an endpoint answered STALL where the protocol does not define it.
+
+    The transport was reset: try again.
+    """
 
 
 class PhaseError(TransportError):
-    """The device and the host disagree about the data phase (BOT 6.7); the transport was reset."""
+    """Raised if device and host disagree about the direction or length of the data phase (BOT 6.7).
+
+    The transport was reset. Check the direction and length of a raw command.
+    """
 
 
 class MalformedReply(TransportError):
-    """The device answered bytes that the specification does not allow."""
+    """Raised if the device sent bytes that the specification does not permit.
+
+    The device is faulty: try again, or report it with a trace.
+    """
 
     default_remedy = "this is the device's fault; try again, or report it with a trace"
 
@@ -124,7 +172,10 @@ class MalformedReply(TransportError):
 
 
 class CheckCondition(ScsiUsbError):
-    """The device carried the command to its end and says that it failed; `sense` tells why (SPC-4 4.5)."""
+    """Raised if the device reports that the command failed; `sense` has the reason (SPC-4 4.5).
+
+    What to do depends on `sense.key`, for which there are subclasses.
+    """
 
     def __init__(self, what: str, sense: Sense, remedy: str | None = None) -> None:
         super().__init__(what, remedy)
@@ -132,76 +183,94 @@ class CheckCondition(ScsiUsbError):
 
 
 class NotReady(CheckCondition):
-    """NOT READY (2h)."""
+    """Raised for NOT READY (2h): the unit is starting, or cannot be used now. Wait and try again."""
 
     default_remedy = "wait and try again"
 
 
 class NoMedium(NotReady):
-    """NOT READY, MEDIUM NOT PRESENT (2h, 3Ah)."""
+    """Raised for NOT READY, MEDIUM NOT PRESENT (2h, 3Ah). Insert a medium."""
 
     default_remedy = "insert a medium"
 
 
 class MediumError(CheckCondition):
-    """MEDIUM ERROR (3h)."""
+    """Raised for MEDIUM ERROR (3h): blocks cannot be read or written; `sense.information` may have the first one.
+
+    Read the other blocks, and replace the medium.
+    """
 
     default_remedy = "read around the bad blocks; the medium is failing"
 
 
 class HardwareError(CheckCondition):
-    """HARDWARE ERROR (4h)."""
+    """Raised for HARDWARE ERROR (4h). The device is failing: copy what can still be read."""
 
     default_remedy = "the device is failing; save what can be read"
 
 
 class IllegalRequest(CheckCondition):
-    """ILLEGAL REQUEST (5h)."""
+    """Raised for ILLEGAL REQUEST (5h): the device does not accept the command or one of its fields.
 
-    default_remedy = "the device does not take this command or one of its fields"
+    Do without the command, or change its fields.
+    """
+
+    default_remedy = "the device does not accept this command or one of its fields"
 
 
 class UnsupportedOpcode(IllegalRequest):
-    """ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE (5h, 20h/00h)."""
+    """Raised for ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE (5h, 20h/00h): the command is not supported.
 
-    default_remedy = "the device does not have this command"
+    Do without the command.
+    """
+
+    default_remedy = "the device does not support this command"
 
 
 class LbaOutOfRange(IllegalRequest):
-    """ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE (5h, 21h/00h)."""
+    """Raised for ILLEGAL REQUEST, LOGICAL BLOCK ADDRESS OUT OF RANGE (5h, 21h/00h).
+
+    Use addresses below the capacity; some devices report one block too many (quirk `c`).
+    """
 
     default_remedy = "run `scsiusb capacity` to see how large the medium is"
 
 
 class UnitAttention(CheckCondition):
-    """UNIT ATTENTION (6h)."""
+    """Raised for UNIT ATTENTION (6h): the unit's state has changed, for example by a reset. Try again."""
 
     default_remedy = "the unit's state changed; try again"
 
 
 class MediumChanged(UnitAttention):
-    """UNIT ATTENTION, NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED (6h, 28h)."""
+    """Raised for UNIT ATTENTION, NOT READY TO READY CHANGE, MEDIUM MAY HAVE CHANGED (6h, 28h).
 
-    default_remedy = "look what medium is in the unit now, then try again"
+    The command was not carried out. Check which medium is in the unit, then try again.
+    """
+
+    default_remedy = "check which medium is in the unit now, then try again"
 
 
 class DataProtect(CheckCondition):
-    """DATA PROTECT (7h)."""
+    """Raised for DATA PROTECT (7h): the medium is write protected. Look for a switch on it."""
 
     default_remedy = "the medium is write protected; look for a switch on it"
 
 
 class BlankCheck(CheckCondition):
-    """BLANK CHECK (8h)."""
+    """Raised for BLANK CHECK (8h): blank medium was found where data was expected, or the reverse.
+
+    Check the medium, and the address.
+    """
 
 
 class AbortedCommand(CheckCondition):
-    """ABORTED COMMAND (Bh)."""
+    """Raised for ABORTED COMMAND (Bh): the device aborted the command. Try again."""
 
     default_remedy = "try again"
 
 
 class Miscompare(CheckCondition):
-    """MISCOMPARE (Eh)."""
+    """Raised for MISCOMPARE (Eh): the data sent does not match the data on the medium. Write it again."""
 
     default_remedy = "the medium does not hold the data that was expected"

@@ -1,4 +1,8 @@
-"""Who holds what, and since where in the code: each acquire is entered here, each release strikes it out."""
+"""The ledger: a list of the resources that this process holds, each with the line of code that acquired it.
+
+Every acquire adds an entry and every release removes it, so that a leak can be found: `outstanding` and `dump` show
+what is held, and what is still held at exit is written to stderr.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +24,30 @@ from scsiusb.base.dataclass import dataclass
 
 TRACE_VARIABLE: Final = "SCSIUSB_TRACE"
 TRACE_WORD: Final = "ledger"
-# Modules that are never the place that a user looks for.
+# Packages whose frames are skipped when looking for the user's line of code.
 INNER: Final = ("scsiusb", "contextlib", "threading", "concurrent", "asyncio")
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Something that this process acquired; `release` strikes it out, once, and again without harm."""
+    """A resource that this process has acquired."""
 
     kind: str
     """"client", "lease", "handle", "driver" (taken from the kernel), "claim", "memory", "hotplug", "thread"."""
     what: str
+    """The device or interface that it belongs to: "of 1-1:1.0"."""
     owner: str
-    """The thread that acquired it."""
+    """The name of the thread that acquired it."""
     since: float
-    """Seconds since the epoch."""
+    """When it was acquired, in seconds since the epoch."""
     place: str
-    """Where the caller's code acquired it: "bench.py:12"."""
+    """The line of the user's code that acquired it: "bench.py:12"."""
     backtrace: tuple[str, ...] = field(repr=False)
-    """How it came there, outermost call first; empty unless tracing is on."""
+    """The call stack, outermost call first; empty unless tracing is on."""
     _number: int = field(repr=False)
 
     def release(self) -> None:
+        """Remove the entry: the resource was released. May be called again."""
         if _BOOK.entries.pop(self._number, None) is not None and _BOOK.tracing:
             frame = sys._getframe(1)
             what = f"released {self.kind} {self.what} in {_thread()} at {_place(frame)}"
@@ -53,7 +59,11 @@ class Entry:
 
 
 class _Book:
-    """The process's entries. Without a lock, as a signal's handler reads and writes it too: a dict is enough."""
+    """The entries of this process, and the state of tracing.
+
+    There is no lock: a signal's handler also reads and writes it, and would wait for ever for a lock that its own
+    thread holds. Single operations of a dict are atomic in CPython.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
@@ -63,11 +73,12 @@ class _Book:
         self.has_handler = False
 
     def prepare(self) -> None:
-        """Done with the first entry, not at import."""
+        """Read the environment and install the handlers, when the first entry is added: not at import."""
         if not self.is_prepared:
             self.is_prepared = True
             self.tracing |= TRACE_WORD in os.environ.get(TRACE_VARIABLE, "").split(",")
             atexit.register(_at_exit)
+        # A handler can be installed in the main thread only, which may not be the first to acquire something.
         if not self.has_handler and threading.current_thread() is threading.main_thread():
             self.has_handler = True
             _dump_on_signal()
@@ -79,7 +90,7 @@ _BEHALF: Final[ContextVar[str | None]] = ContextVar("_BEHALF", default=None)
 
 @contextmanager
 def on_behalf_of(place: str) -> Iterator[None]:
-    """What is acquired inside was asked for at that place, in another thread."""
+    """Use `place` for the entries made inside, where one thread acquires for another thread's code."""
     token = _BEHALF.set(place)
     try:
         yield
@@ -88,7 +99,7 @@ def on_behalf_of(place: str) -> Iterator[None]:
 
 
 def acquire(kind: str, what: str) -> Entry:
-    """Enters something that this process holds from now on."""
+    """Add an entry for a resource that this process holds from now on."""
     _BOOK.prepare()
     frame = sys._getframe(1)
     backtrace = _backtrace(frame) if _BOOK.tracing else ()
@@ -97,21 +108,25 @@ def acquire(kind: str, what: str) -> Entry:
     entry = Entry(kind, what, _thread(), time.time(), place, backtrace, number)
     if _BOOK.tracing:
         _say("\n".join((f"acquired {entry}", *backtrace)))
-    return _BOOK.entries.setdefault(number, entry)  # in one line, so that Ctrl-C leaves no entry that nobody has
+    # Added and returned by one call: Ctrl-C between the two would leave an entry that no caller could release.
+    return _BOOK.entries.setdefault(number, entry)
 
 
 def outstanding() -> list[Entry]:
-    """What this process holds now, oldest first; empty when nothing is held."""
+    """Return the entries of all resources that this process holds now, oldest first."""
     return list(_BOOK.entries.copy().values())
 
 
 def trace(on: bool = True) -> None:
-    """Writes every acquire and every release, with backtraces, to stderr; so does SCSIUSB_TRACE=ledger."""
+    """Turn tracing on or off: it writes every acquire and release, with a backtrace, to stderr.
+
+    SCSIUSB_TRACE=ledger in the environment also turns it on.
+    """
     _BOOK.tracing = on
 
 
 def dump() -> str:
-    """What is held now, for people to read."""
+    """Describe all resources that this process holds now, as text for people."""
     held = outstanding()
     if not held:
         return "nothing is held"
@@ -122,46 +137,51 @@ def dump() -> str:
 
 
 def forget() -> None:
-    """In a fork's child, which holds nothing of its parent's."""
+    """Remove all entries: in a forked child, which holds none of its parent's resources."""
     _BOOK.entries.clear()
 
 
 def _thread() -> str:
+    """Return the name of this thread."""
     return threading.current_thread().name
 
 
 def _place(frame: FrameType | None) -> str:
+    """Return the innermost line of code outside of INNER: "bench.py:12"."""
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in INNER:
         frame = frame.f_back
     return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}" if frame else "a thread of scsiusb"
 
 
 def _backtrace(frame: FrameType) -> tuple[str, ...]:
-    import traceback
+    """Return the call stack as text."""
+    import traceback  # here, as it is slow to import and needed for tracing only
 
     return tuple(line.rstrip() for line in traceback.format_stack(frame))
 
 
 def _say(text: str) -> None:
-    """To stderr, whatever became of it."""
+    """Write to stderr, if that is possible."""
     stream = sys.stderr
     if stream is None:
         return
     try:
         stream.write("".join(f"scsiusb: ledger: {line}\n" for line in text.splitlines()))
         stream.flush()
-    except (OSError, ValueError, RuntimeError):  # closed, or in the middle of a write when a signal's handler came
+    except (OSError, ValueError, RuntimeError):  # it is closed, or a signal's handler interrupted a write to it
         return
 
 
 def _at_exit() -> None:
-    """Runs before what is left is given back: it was registered last."""
+    """Write what is still held to stderr."""
+    # atexit runs the last registered function first, so this runs before the one that releases everything.
     if _BOOK.entries:
         _say(dump())
 
 
 def _dump_on_signal() -> None:
-    """SIGUSR1 says what is held, unless the program has another use for it; without this, it would end the process."""
+    """Have SIGUSR1 write what is held to stderr, unless the program already handles or ignores that signal."""
+    # The default action, which this replaces, would end the process.
     number = getattr(signal, "SIGUSR1", None)
     if number is not None and signal.getsignal(number) is signal.SIG_DFL:
         signal.signal(number, lambda number, frame: _say(dump()))

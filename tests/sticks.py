@@ -1,4 +1,4 @@
-"""Virtual sticks with a hand on the wire, where a test answers in the device's place; threads to use them."""
+"""Test helpers: virtual sticks whose transfers a test can log, answer or fail; threads; scripts in a process."""
 
 from __future__ import annotations
 
@@ -22,38 +22,43 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
-from tests import zygote
+from tests import forkserver
 
 Answer = tuple[Code, int]
 Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
-PATIENCE = 60.0  # seconds for what takes milliseconds, unless the machine is busy
+PATIENCE = 60.0  # seconds to wait at most for what takes milliseconds, unless the machine is busy
 
 
 def csw(tag: int, residue: int = 0, status: int = 0, signature: bytes = b"USBS") -> bytes:
-    """A CSW's bytes, written by hand (BOT 5.2)."""
+    """Return the bytes of a CSW (BOT 5.2), packed without the code under test."""
     return signature + tag.to_bytes(4, "little") + residue.to_bytes(4, "little") + bytes([status])
 
 
 @dataclass
 class Wire:
-    """What the handle does, in order, and who may answer in the device's place."""
+    """Log of a handle's transfers and requests in order, and the function that may answer instead of the device."""
 
     log: list[str] = field(default_factory=list)
     tag: int = 0
+    """Tag of the last CBW."""
     opcode: int = -1
+    """Operation code of the last CBW."""
     meddle: Meddle | None = None
+    """Called with each bulk transfer; returns its result, or None: the virtual stick executes it."""
     fail_requests: dict[str, Code] = field(default_factory=dict)
+    """Errors of requests, by their names in the log."""
 
     def put(self, buffer: memoryview, data: bytes) -> Answer:
+        """Answer an IN transfer with `data`."""
         buffer[: len(data)] = data
         return Code.OK, len(data)
 
 
 class MeddledHandle(VirtualHandle):
-    """A virtual handle whose transfers pass by the wire first."""
+    """A virtual handle that logs on `wire` and lets it answer or fail each transfer."""
 
     wire: Wire
 
@@ -95,7 +100,7 @@ class MeddledHandle(VirtualHandle):
 
 
 class MeddledBus(Bus):
-    """A bus whose handles pass by one wire."""
+    """A virtual bus whose handles share one `Wire`."""
 
     def __init__(self, *sticks: Stick) -> None:
         super().__init__(*sticks)
@@ -110,7 +115,7 @@ class MeddledBus(Bus):
 
 
 def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick:
-    """A stick with one unit of known content: each block begins with its number."""
+    """Return a stick with one unit, each block of which begins with its LBA, big-endian in 4 bytes."""
     data = bytearray(blocks * block_size)
     for number in range(blocks):
         data[number * block_size : number * block_size + 4] = number.to_bytes(4, "big")
@@ -118,18 +123,19 @@ def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick
 
 
 def transport_on(bus: Bus) -> BulkOnlyTransport:
+    """Return a transport to the first device of the bus, with the quirks of the table."""
     info = find(bus)[0]
     quirks = tabled(info.vid, info.pid, info.device.release)
     return BulkOnlyTransport(Port(bus, info, quirks=quirks))
 
 
 def client_on(bus: Bus) -> Client:
-    """A client of the bus's first interface, without quirks; the test closes it."""
+    """Return a client of the bus's first interface, without quirks; the test closes it."""
     return PROCESS.join(bus, find(bus)[0])
 
 
 def hangs_at(opcode: int, reached: threading.Event) -> Meddle:
-    """The device never sees commands with that opcode, so whatever follows their CBW waits; `reached` tells."""
+    """Keep the CBW of commands with that opcode from the device, so that their next phase hangs, and set `reached`."""
 
     def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode != opcode or not wire.log[-1].startswith("cbw"):
@@ -141,15 +147,15 @@ def hangs_at(opcode: int, reached: threading.Event) -> Meddle:
 
 
 def wait_until(happened: Callable[[], object]) -> None:
-    """For what another thread is about to do."""
+    """Wait until another thread has made `happened` true."""
     deadline = time.monotonic() + PATIENCE
     while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"not true after {PATIENCE:.0f} seconds"
         time.sleep(0.001)
 
 
 class Worker(threading.Thread):
-    """Runs something in another thread; `result` joins it, and returns or raises what came of it."""
+    """Runs `work` in another thread; `result` joins it and returns its result or raises its exception."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         super().__init__(daemon=True)
@@ -166,14 +172,14 @@ class Worker(threading.Thread):
 
     def result(self) -> object:
         self.join(PATIENCE)
-        assert not self.is_alive(), "it hangs"
+        assert not self.is_alive(), "the thread hangs"
         if self._error is not None:
             raise self._error
         return self._value
 
 
 def run_all(*works: Callable[[], object]) -> list[object]:
-    """Runs all at the same time, each in a thread of its own."""
+    """Run all at the same time, each in its own thread; return their results, or raise the first exception."""
     barrier = threading.Barrier(len(works), timeout=PATIENCE)
 
     def start_together(work: Callable[[], object]) -> object:
@@ -185,7 +191,7 @@ def run_all(*works: Callable[[], object]) -> list[object]:
 
 @contextmanager
 def restless_threads() -> Iterator[None]:
-    """Threads change as often as they can."""
+    """Make the interpreter switch threads as often as possible, which brings out races."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -196,9 +202,9 @@ def restless_threads() -> Iterator[None]:
 
 @contextmanager
 def no_collector() -> Iterator[None]:
-    """What is freed meanwhile is freed by its last reference, not by the garbage collector.
+    """Disable the garbage collector: objects are freed only when their last reference goes.
 
-    What is there already stays out of the collector for good, which makes the next `gc.collect()` quick.
+    It ignores all earlier objects from now on, which makes the next `gc.collect()` quick.
     """
     gc.collect()
     gc.freeze()
@@ -210,12 +216,12 @@ def no_collector() -> Iterator[None]:
 
 
 def python(script: str, *, signal_at: str = "", number: int = 0, **changes: str) -> tuple[int, str, str]:
-    """Run the script in another process: exit status, stdout, stderr. `changes` are to its environment.
+    """Run the script in another process; return exit status, stdout and stderr.
 
-    `signal_at`: the signal `number` is sent when the process prints that line.
+    `number` is a signal that it gets when it prints the line `signal_at`, `changes` are made to its environment.
     """
     script = textwrap.dedent(script)
-    process = zygote.start(script, env=zygote.environment(**changes), stderr=subprocess.PIPE)
+    process = forkserver.start(script, env=forkserver.environment(**changes), stderr=subprocess.PIPE)
     with process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,4 +1,4 @@
-"""The ledger: who holds what, since where; and what it tells, when and to whom."""
+"""The ledger: its entries, its dump, tracing, and what it writes at exit or on a signal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def no_trace() -> Iterator[None]:
     ledger.trace(False)
 
 
-def test_an_entry_says_what_who_when_and_where() -> None:
+def test_an_entry_has_the_resource_the_thread_the_time_and_the_place() -> None:
     entry = ledger.acquire("handle", "of 1-1:1.0")
     line = sys._getframe().f_lineno - 1
     assert ledger.outstanding() == [entry]
@@ -39,7 +39,7 @@ def test_an_entry_says_what_who_when_and_where() -> None:
     entry.release()
 
 
-def test_a_release_strikes_out_one_entry_once() -> None:
+def test_a_release_removes_one_entry_once() -> None:
     entries = [ledger.acquire("claim", "of the same") for _ in range(2)]
     entries[0].release()
     entries[0].release()
@@ -48,7 +48,7 @@ def test_a_release_strikes_out_one_entry_once() -> None:
     assert ledger.outstanding() == []
 
 
-def test_the_places_are_those_of_the_users_code_oldest_first() -> None:
+def test_the_places_are_in_the_users_code_oldest_first() -> None:
     bus = Bus(stick(16))
     with open_on(bus):
         line = sys._getframe().f_lineno - 1
@@ -60,7 +60,7 @@ def test_the_places_are_those_of_the_users_code_oldest_first() -> None:
     assert ledger.outstanding() == []
 
 
-def test_the_dump_is_for_people() -> None:
+def test_the_dump_is_readable_text() -> None:
     assert ledger.dump() == "nothing is held"
     entry = ledger.acquire("lease", "of 1-1:1.0")
     assert "holds 1 resource:\n  lease of 1-1:1.0, acquired at test_ledger.py:" in ledger.dump()
@@ -70,20 +70,20 @@ def test_the_dump_is_for_people() -> None:
     other.release()
 
 
-def test_tracing_tells_each_acquire_with_its_backtrace_and_each_release(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracing_writes_each_acquire_and_release_with_its_backtrace(capsys: pytest.CaptureFixture[str]) -> None:
     ledger.trace()
     entry = ledger.acquire("claim", "of 1-1:1.0")
-    assert any("test_tracing_tells" in line for line in entry.backtrace)
-    assert "test_tracing_tells" in ledger.dump()
+    assert any("test_tracing_writes" in line for line in entry.backtrace)
+    assert "test_tracing_writes" in ledger.dump()
     entry.release()
     ledger.trace(False)
     ledger.acquire("claim", "unseen").release()
-    said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("scsiusb: ledger: acquired claim of 1-1:1.0, acquired at test_ledger.py:")
-    (released,) = (at for at, line in enumerate(said) if line.startswith("scsiusb: ledger: released"))
-    assert " claim of 1-1:1.0 in MainThread at test_ledger.py:" in said[released]
-    assert any("test_tracing_tells" in line for line in said[released + 1 :])
-    assert all(line.startswith("scsiusb: ledger: ") for line in said)
+    written = capsys.readouterr().err.splitlines()
+    assert written[0].startswith("scsiusb: ledger: acquired claim of 1-1:1.0, acquired at test_ledger.py:")
+    (released,) = (at for at, line in enumerate(written) if line.startswith("scsiusb: ledger: released"))
+    assert " claim of 1-1:1.0 in MainThread at test_ledger.py:" in written[released]
+    assert any("test_tracing_writes" in line for line in written[released + 1 :])
+    assert all(line.startswith("scsiusb: ledger: ") for line in written)
 
 
 def test_without_tracing_no_backtrace_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_without_tracing_no_backtrace_is_taken(monkeypatch: pytest.MonkeyPatch) 
     entry.release()
 
 
-def test_a_stream_that_is_closed_or_missing_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_or_missing_stream_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.trace()
     for stream in (None, open("/dev/null" if sys.platform != "win32" else "nul")):  # noqa: SIM115
         monkeypatch.setattr(sys, "stderr", stream)
@@ -102,7 +102,7 @@ def test_a_stream_that_is_closed_or_missing_is_no_reason_to_fail(monkeypatch: py
         ledger.acquire("claim", "of 1-1:1.0").release()
 
 
-def test_many_threads_write_it_at_once() -> None:
+def test_many_threads_may_use_it_at_once() -> None:
     def work() -> None:
         for _ in range(500):
             ledger.acquire("claim", threading.current_thread().name).release()
@@ -112,7 +112,7 @@ def test_many_threads_write_it_at_once() -> None:
     assert ledger.outstanding() == []
 
 
-# --- in a process of its own ----------------------------------------------------------------------
+# --- in a separate process ------------------------------------------------------------------------
 
 OPEN = """
 import os, signal, sys, scsiusb
@@ -120,7 +120,7 @@ disk = scsiusb.open("virtual:")
 """
 
 
-def test_at_exit_it_tells_what_is_still_held_and_all_of_it_is_given_back() -> None:
+def test_at_exit_what_is_still_held_is_written_and_released() -> None:
     status, out, err = python(
         f"""{OPEN}
 import atexit
@@ -136,7 +136,7 @@ def after_all():  # registered last, it runs first
     assert "Traceback" not in err
 
 
-def test_at_exit_it_is_silent_where_nothing_is_held() -> None:
+def test_at_exit_nothing_is_written_if_nothing_is_held() -> None:
     assert python(f"{OPEN}\ndisk.close()") == (0, "", "")
 
 
@@ -148,7 +148,7 @@ def test_the_environment_turns_tracing_on() -> None:
     assert "released handle of 1-1:1.0" in err
 
 
-def test_the_import_alone_does_nothing() -> None:
+def test_the_import_has_no_side_effect() -> None:
     script = "import scsiusb.ledger, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     environment = {**os.environ, "SCSIUSB_TRACE": "ledger"}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
@@ -156,7 +156,7 @@ def test_the_import_alone_does_nothing() -> None:
 
 
 @needs_signals
-def test_a_signal_dumps_it_and_the_program_goes_on() -> None:
+def test_the_signal_dumps_it_and_the_program_continues() -> None:
     script = f"""{OPEN}
 os.kill(os.getpid(), signal.SIGUSR1)
 print(disk.blocks > 0)
@@ -168,7 +168,7 @@ disk.close()
 
 
 @needs_signals
-def test_a_signal_that_the_program_uses_itself_stays_its_own() -> None:
+def test_a_signal_that_the_program_handles_is_not_taken() -> None:
     script = f"""
 import signal
 signal.signal(signal.SIGUSR1, lambda number, frame: print("mine"))

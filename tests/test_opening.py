@@ -1,4 +1,4 @@
-"""Which device the words mean, and opening it."""
+"""Selecting a device by a selector, and opening it."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def bus() -> Bus:
 
 
 @pytest.mark.parametrize(
-    ("words", "address"), [("2-1", "2-1"), ("2-2:1.0", "2-2"), ("serial=B", "2-2"), ("serial=A", "2-1")]
+    ("selector", "address"), [("2-1", "2-1"), ("2-2:1.0", "2-2"), ("serial=B", "2-2"), ("serial=A", "2-1")]
 )
-def test_a_device_by_address_name_or_serial(bus: Bus, words: str, address: str) -> None:
-    assert select(find(bus), words).address == address
+def test_a_device_by_address_name_or_serial(bus: Bus, selector: str, address: str) -> None:
+    assert select(find(bus), selector).address == address
 
 
-def test_the_only_device_needs_no_words(bus: Bus) -> None:
+def test_the_only_device_needs_no_selector(bus: Bus) -> None:
     bus.unplug(bus.devices()[0])
     assert select(find(bus), None).address == "2-2"
     assert select(find(bus), "1234:abcd").address == "2-2"
     assert select(find(bus), "1234:ABCD").address == "2-2"
 
 
-@pytest.mark.parametrize("words", [None, "1234:abcd"])
-def test_two_matches_are_an_error_that_lists_them(bus: Bus, words: str | None) -> None:
+@pytest.mark.parametrize("selector", [None, "1234:abcd"])
+def test_two_matches_are_an_error_that_lists_them(bus: Bus, selector: str | None) -> None:
     with pytest.raises(DeviceNotUnique, match=r"2-1 \(1234:abcd, serial A\), 2-2 \(1234:abcd, serial B\)"):
-        select(find(bus), words)
+        select(find(bus), selector)
 
 
-@pytest.mark.parametrize("words", ["2-3", "serial=", "serial=AB", "ffff:ffff", "2", ""])
-def test_no_match_is_an_error(bus: Bus, words: str) -> None:
+@pytest.mark.parametrize("selector", ["2-3", "serial=", "serial=AB", "ffff:ffff", "2", ""])
+def test_no_match_is_an_error(bus: Bus, selector: str) -> None:
     with pytest.raises(DeviceNotFound, match="no attached device matches"):
-        select(find(bus), words)
+        select(find(bus), selector)
 
 
 def test_nothing_attached_is_an_error() -> None:
@@ -53,18 +53,18 @@ def test_nothing_attached_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("lun", [-1, 16])
-def test_a_lun_that_cannot_be_is_refused_before_anything_is_opened(bus: Bus, lun: int) -> None:
+def test_an_impossible_lun_is_refused_before_anything_is_opened(bus: Bus, lun: int) -> None:
     with pytest.raises(ValueError, match=f"LUN {lun}"):
         open_on(bus, "2-1", lun=lun)
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
-def test_a_timeout_that_cannot_be_is_refused_before_anything_is_opened(bus: Bus, timeout: float) -> None:
+def test_an_impossible_timeout_is_refused_before_anything_is_opened(bus: Bus, timeout: float) -> None:
     with pytest.raises(ValueError, match="a timeout of"):
         open_on(bus, "2-1", timeout=timeout)
 
 
-def test_a_lun_that_is_no_whole_number_is_refused(bus: Bus) -> None:
+def test_a_lun_that_is_not_an_int_is_refused(bus: Bus) -> None:
     with pytest.raises(TypeError):
         open_on(bus, "2-1", lun=0.0)  # type: ignore[arg-type]
 
@@ -114,7 +114,7 @@ def test_a_formatted_virtual_stick_in_memory() -> None:
         assert disk.read(0, 1)[510:] == b"\x55\xaa"
 
 
-def test_a_virtual_stick_in_a_file_that_is_none(tmp_path: Path) -> None:
+def test_a_virtual_stick_in_a_file_that_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "odd").write_bytes(bytes(513))
     with pytest.raises(ValueError):
         scsiusb.open(f"virtual:{tmp_path / 'odd'}")
@@ -122,7 +122,7 @@ def test_a_virtual_stick_in_a_file_that_is_none(tmp_path: Path) -> None:
         scsiusb.open(f"virtual:{tmp_path / 'none'}")
 
 
-def test_a_closed_disk_is_closed(tmp_path: Path) -> None:
+def test_closing_twice_is_allowed_and_reading_then_is_an_error(tmp_path: Path) -> None:
     disk = scsiusb.open("virtual:")
     disk.close()
     disk.close()
@@ -130,7 +130,7 @@ def test_a_closed_disk_is_closed(tmp_path: Path) -> None:
         disk.read(0, 1)
 
 
-def test_libusb_that_cannot_be_loaded_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_libusb_that_cannot_be_loaded_raises_device_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: object) -> None:
         raise UsbError(Code.NOT_SUPPORTED, "libusb cannot be loaded")
 
@@ -139,7 +139,7 @@ def test_libusb_that_cannot_be_loaded_is_an_error_of_ours(monkeypatch: pytest.Mo
         scsiusb.devices()
 
 
-def test_devices_are_values() -> None:
+def test_devices_returns_interface_infos() -> None:
     for info in scsiusb.devices():
         assert info.protocol in ("bot", "uas")
 

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of USB or SCSI."""
+"""Small helpers that do not depend on USB or SCSI."""

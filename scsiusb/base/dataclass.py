@@ -1,6 +1,8 @@
-"""Dataclasses that are quick to declare: of the methods, only `__init__` is compiled, and only when it is first called.
+"""Dataclasses that are declared faster than those of the standard library.
 
-There are more than seventy, a command uses a few of them, and the standard library takes a millisecond for each.
+The package has more than seventy dataclasses, of which a command uses a few, and the standard library takes about a
+millisecond to declare one, because it compiles each method from text. Here only `__init__` is compiled, and only when
+it is first called.
 """
 
 from __future__ import annotations
@@ -15,18 +17,21 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(cls=None, /, *, frozen=False, eq=True):
-        """The standard library's, with those of its options that are used here."""
+        """Declare a dataclass, with the options `frozen` and `eq` of the standard library."""
         return _declare(cls, frozen, eq) if cls is not None else lambda cls: _declare(cls, frozen, eq)
 
 
 def _declare(cls: Any, frozen: bool, eq: bool) -> Any:
+    """Add the methods of a dataclass to the class."""
     methods: dict[str, Any] = {"__init__": _first_init(cls), "__repr__": _repr}
     if eq:
         methods |= {"__eq__": _eq, "__hash__": _hash if frozen else None}
     if frozen:
         methods |= {"__setattr__": _refuse, "__delattr__": _refuse}
     own = set(vars(cls))
-    inherits = any(map(dataclasses.is_dataclass, cls.__bases__))  # then the standard library must be told
+    # The standard library refuses a class that is frozen if its base is not, and the reverse, so `frozen` is passed on
+    # to it if there is a base. Without one, it would only add two more methods, which takes time.
+    inherits = any(map(dataclasses.is_dataclass, cls.__bases__))
     dataclasses.dataclass(init=False, repr=False, eq=False, frozen=frozen and inherits)(cls)
     cls.__dataclass_params__.frozen = frozen
     for name in methods.keys() - own:
@@ -35,7 +40,10 @@ def _declare(cls: Any, frozen: bool, eq: bool) -> Any:
 
 
 def _first_init(cls: Any) -> Any:
-    """Makes way for the real one, in one step: other threads may be at it, too."""
+    """Return an `__init__` that, when it is first called, replaces itself by the compiled one.
+
+    Several threads may do so at the same time: each compiles an equal one.
+    """
 
     def __init__(self: Any, *arguments: Any, **named: Any) -> None:  # noqa: N807
         cls.__init__ = init = _init(cls)
@@ -45,7 +53,8 @@ def _first_init(cls: Any) -> Any:
 
 
 def _init(cls: Any) -> Any:
-    """Compiled, as a loop over the fields would be slow: a command is made for each piece of a read."""
+    """Compile the class's `__init__`."""
+    # A loop over the fields at each call would be slow, and one object is made per command that is sent.
     scope: dict[str, Any] = {"MISSING": MISSING}
     parameters, keywords, body = ["self"], ["*"], ["values = self.__dict__"]
     for field in dataclasses.fields(cls):
@@ -64,11 +73,12 @@ def _init(cls: Any) -> Any:
     head = ", ".join(parameters + (keywords if len(keywords) > 1 else []))
     exec(f"def __init__({head}):\n " + "\n ".join(body), scope)
     init = scope["__init__"]
-    init.__qualname__ = f"{cls.__qualname__}.__init__"  # as a TypeError names it
+    init.__qualname__ = f"{cls.__qualname__}.__init__"  # for the text of a TypeError about wrong arguments
     return init
 
 
 def _values(value: Any) -> tuple[Any, ...]:
+    """Return the values of the fields that are compared."""
     return tuple([getattr(value, field.name) for field in dataclasses.fields(value) if field.compare])
 
 
@@ -86,4 +96,5 @@ def _repr(self: Any) -> str:
 
 
 def _refuse(self: Any, name: str, value: object = None) -> None:
+    """Refuse to set or delete an attribute of a frozen dataclass."""
     raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")

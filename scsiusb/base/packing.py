@@ -1,4 +1,8 @@
-"""Quick packers derived from construct declarations, which stay the truth."""
+"""Fast packers that are derived from construct declarations.
+
+construct interprets a declaration each time it builds or parses bytes, which is too slow for every command. The
+declaration stays the only definition of a layout: the packers here are made from it once, when a module is loaded.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +26,19 @@ from construct import (
 )
 
 BYTE_BITS = 8
-CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # struct's, by width
+CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # struct's format characters, by width in bits
 
 
 class BitPacker:
-    """Packs the attributes of an object as a `BitStruct` does, most significant bit first."""
+    """A packer for the layout of a `BitStruct`, most significant bit first. `length` is in bytes."""
 
     def __init__(self, layout: Construct) -> None:
+        """Derive the packer. Raises TypeError for a layout that it does not support."""
         if not isinstance(layout, Transformed):
             raise TypeError(f"{layout!r} is not a BitStruct")
         self.length: int = layout.sizeof()
         constants = 0
-        self._fields: list[tuple[str, int, int]] = []  # name, place from the right, width in bits
+        self._fields: list[tuple[str, int, int]] = []  # name, shift to the left, width in bits
         shift = self.length * BYTE_BITS
         for name, width, constant in _bit_fields(layout.subcon):
             shift -= width
@@ -45,12 +50,15 @@ class BitPacker:
 
     @property
     def names(self) -> list[str]:
+        """Return the names of the fields that have a value."""
         return [name for name, _, _ in self._fields]
 
     def positional(self, *names: str) -> Callable[..., bytes]:
-        """Packs these fields' values, in their order, with 0 in all others: quick, as they must be whole bytes.
+        """Return a function that packs the values of these fields, in this order; all other fields are 0.
 
-        What it returns raises struct.error where a value does not fit.
+        It is faster than `pack`, as it is a single call of struct. Its result are `length` bytes; it raises
+        struct.error if a value does not fit. Raises TypeError if a field is not of 1, 2, 4 or 8 whole bytes, or if a
+        constant follows a value.
         """
         code, at = "", self.length * BYTE_BITS
         places = {name: (shift, width) for name, shift, width in self._fields}
@@ -58,29 +66,29 @@ class BitPacker:
             shift, width = places[name]
             padding, part = divmod(at - shift - width, BYTE_BITS)
             if part or width not in CODES:
-                raise TypeError(f"{name} is not one of whole bytes")
+                raise TypeError(f"the field {name} does not have 1, 2, 4 or 8 whole bytes")
             code += f"{padding}x{CODES[width]}"
             at = shift
         first, _, rest = code.partition("x")
         head = self._constants.to_bytes(self.length, "big")[: int(first)]
         if self._constants != int.from_bytes(head.ljust(self.length, b"\0"), "big"):
-            raise TypeError("there is a constant behind a value")
+            raise TypeError("a constant follows a value")
         return partial(struct.Struct(f">{len(head)}s{rest}{at // BYTE_BITS}x").pack, head)
 
     def pack(self, source: object) -> bytes:
-        """Raises ValueError where a value does not fit its field."""
+        """Pack the attributes of `source` with the fields' names. Raises ValueError if a value does not fit."""
         word = self._constants
         for name, shift, width in self._fields:
             value = getattr(source, name)
             if value:
-                if value >> width:  # -1 where it is negative
+                if value >> width:  # not 0 if the value is too large; -1 if it is negative
                     raise ValueError(f"{name}={value} does not fit: 0 to {(1 << width) - 1} does")
                 word |= value << shift
         return word.to_bytes(self.length, "big")
 
 
 def _bit_fields(layout: Construct) -> Iterator[tuple[str | None, int, int | None]]:
-    """The name, width in bits and constant value of each field."""
+    """Yield the name, the width in bits and the constant value, if any, of each field."""
     for field in layout.subcons:
         name, inner = _unwrap(field)
         if isinstance(inner, Const):
@@ -88,28 +96,35 @@ def _bit_fields(layout: Construct) -> Iterator[tuple[str | None, int, int | None
         elif inner is Flag or _is_plain(inner):
             yield name, inner.sizeof(), None
         else:
-            raise TypeError(f"no quick packer for the field {field!r}")
+            raise TypeError(f"the field {field!r} is not supported by the packer")
 
 
 def _is_plain(field: Construct) -> bool:
+    """Return whether the field is an unsigned big-endian integer, or padding."""
     if isinstance(field, BitsInteger):
         return not field.signed and not field.swapped
     return isinstance(field, Padded) and field.subcon is Pass
 
 
 def _unwrap(field: Construct) -> tuple[str | None, Construct]:
+    """Return the field's name, None if it has none, and its type."""
     return (field.name, field.subcon) if isinstance(field, Renamed) else (None, field)
 
 
 class ByteCodec:
-    """Packs and unpacks a byte-wise `Struct` of fixed size; values go by position, without the leading constants."""
+    """A packer and unpacker for a `Struct` of fixed size.
+
+    Values are passed by position, without the constants, which must come first in the layout. `length` and
+    `values_offset` are in bytes.
+    """
 
     def __init__(self, layout: Struct) -> None:
+        """Derive the codec. Raises TypeError for a layout that it does not support."""
         columns = [_byte_column(field) for field in layout.subcons]
         orders = {order for _, order, _ in columns} - {""}
         self._constants = [value for _, _, value in columns if value is not None]
         if any(value is not None for _, _, value in columns[len(self._constants) :]):
-            raise TypeError(f"{layout!r} has a constant behind a value")
+            raise TypeError(f"in {layout!r} a constant follows a value")
         if len(orders) > 1:
             raise TypeError(f"{layout!r} mixes byte orders")
         order = orders.pop() if orders else ">"
@@ -120,22 +135,22 @@ class ByteCodec:
         self.length = whole.size
         self.values_offset = self._leading.size
         self.pack_values_into = values.pack_into
-        """Packs the values alone, into a buffer at `values_offset`. Raises struct.error where one does not fit."""
+        """Pack only the values into a buffer, at `values_offset`. Raises struct.error if a value does not fit."""
         self.unpack_from = whole.unpack_from
-        """Every field of a buffer, the constants too: whoever asks checks them."""
+        """Unpack all fields of a buffer, also the constants, which are not checked."""
 
     def put_constants(self, buffer: memoryview) -> None:
-        """Once for a buffer into which values are packed again and again."""
+        """Write the constants into a buffer, once; after that, `pack_values_into` can be used with it repeatedly."""
         self._leading.pack_into(buffer, 0, *self._constants)
 
     def pack_into(self, buffer: memoryview, *values: Any) -> None:
-        """Raises struct.error where a value does not fit its field."""
+        """Pack constants and values into a buffer. Raises struct.error if a value does not fit its field."""
         self.put_constants(buffer)
         self.pack_values_into(buffer, self.values_offset, *values)
 
 
 def _byte_column(field: Construct) -> tuple[str, str, Any]:
-    """The field's struct code, its byte order and its constant value."""
+    """Return the field's struct code, its byte order ("" for single bytes) and its constant value, if any."""
     _, inner = _unwrap(field)
     constant = None
     if isinstance(inner, Const):
@@ -144,4 +159,4 @@ def _byte_column(field: Construct) -> tuple[str, str, Any]:
         return inner.fmtstr[1], inner.fmtstr[0] if inner.length > 1 else "", constant
     if isinstance(inner, Bytes):
         return f"{inner.length}s", "", constant
-    raise TypeError(f"no quick packer for the field {field!r}")
+    raise TypeError(f"the field {field!r} is not supported by the codec")

@@ -1,4 +1,4 @@
-"""What is to be released, last acquired first: each step until it is done, whatever breaks into it."""
+"""A stack of release steps, of which Ctrl-C at any moment loses none."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from functools import partial
 
 
 class Releases:
-    """Add a release before its acquire, so that nothing between the two loses it.
+    """Release steps that are run in reverse order.
 
-    A step may be run again when Ctrl-C broke into it, so it must bear that, and an acquire that never happened.
-    Unlike an ExitStack, this forgets a step only when it was run to its end: Ctrl-C can come between any two bytecodes.
+    Add a release step before its acquire, so that an exception between the two does not lose it. A step must work even
+    if the acquire never happened, and when it is run again because Ctrl-C interrupted it. Unlike an ExitStack, this
+    removes a step only after it has ended: KeyboardInterrupt can be raised between any two bytecodes.
     """
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []
 
     def add(self, step: Callable[..., object], *arguments: object) -> None:
+        """Add a step: `step(*arguments)`."""
         self._steps.append(partial(step, *arguments))
 
     def close(self) -> None:
-        """Runs all steps; then raises the first error of those that failed. May be called again."""
+        """Run all steps, the last added first; then raise the first error, if any. May be called again."""
         first: BaseException | None = None
         while self._steps:
             try:
-                for step in self._steps[-1:]:  # none if another thread was quicker
+                for step in self._steps[-1:]:  # empty if another thread has removed the last one
                     self._run(step)
             except BaseException as error:  # noqa: BLE001 - raised at the end
                 first = first or error
@@ -32,21 +34,22 @@ class Releases:
             if first is not None:
                 raise first
         finally:
-            del first  # this frame is in its traceback
+            del first  # its traceback refers to this frame: without this there is a reference cycle
 
     def forget(self) -> None:
-        """In a fork's child, where none of this is to be released."""
+        """Remove all steps without running them: in a forked child, whose parent will run them."""
         self._steps.clear()
 
     def _run(self, step: Callable[[], object]) -> None:
+        """Run a step and remove it; a step that KeyboardInterrupt interrupted stays, and is run again."""
         try:
             step()
-        except Exception:
+        except Exception:  # the step has failed by itself: running it again would fail again
             self._drop(step)
             raise
         self._drop(step)
 
     def _drop(self, step: Callable[[], object]) -> None:
-        """Two threads may be at it, or the same step again."""
+        """Remove the step, unless another thread, or a second run of the same step, has done so."""
         if self._steps and self._steps[-1] is step:
             del self._steps[-1]

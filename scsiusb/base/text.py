@@ -1,8 +1,8 @@
-"""Text that came from a device, or from somewhere that we do not rule either."""
+"""Makes untrusted text safe to print."""
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Without what a hostile device could send to a terminal."""
+    """Replace each character that is not printable by U+FFFD, as a hostile device could send control characters."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

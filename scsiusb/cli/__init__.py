@@ -1,1 +1,1 @@
-"""Words on a terminal: one small module per family of commands."""
+"""The command line interface; one module for each family of commands in `commands`."""

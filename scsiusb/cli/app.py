@@ -1,4 +1,4 @@
-"""The command group: loads each command when it is asked for, and ends it with a status and one error line at most."""
+"""The command group: load a command when it is used; turn its outcome into an exit status and one error line."""
 
 from __future__ import annotations
 
@@ -38,12 +38,14 @@ COMMANDS: Final = {  # in the order of --help
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module only when that command is used."""
+    """Command group that imports the module of a command only when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands in the order of --help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
@@ -57,11 +59,12 @@ Examples:
   scsiusb inquiry 2-1
   scsiusb read 2-1 --lba 0 --blocks 2048 -o first-megabyte.img
   scsiusb write 2-1 --lba 0 -i image.img --verify
-  scsiusb inquiry virtual:          no hardware needed
+  scsiusb inquiry virtual:          (needs no hardware)
 
 \b
 DEVICE is an address (2-1, 1-1.4), VID:PID, serial=TEXT, virtual:FILE or
-virtual: (a small stick in memory). With one device attached, leave it out.
+virtual: (a small stick in memory). It can be omitted if only one device is
+attached.
 """
 
 
@@ -77,14 +80,14 @@ def scsiusb() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status. Prints at most one line of error, and raises nothing."""
+    """Run the command line and return the exit status; print at most one error line. Raises nothing."""
     settings = Settings()
     prepare_streams()
     with unwinding_signals(), log_lines(settings):
         try:
             result = _call(list(arguments), settings)
             flush()
-        except BaseException as error:  # noqa: BLE001 - a traceback is never what a user should see
+        except BaseException as error:  # noqa: BLE001 - a user must never see a traceback
             return _fail(error)
     return result if isinstance(result, int) else status.GOOD
 

@@ -1,4 +1,4 @@
-"""Asks the person at the terminal before something is overwritten."""
+"""Ask the user at the terminal for confirmation before data is overwritten."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
 
 
-def somebody_is_there() -> bool:
-    """Is there a person who sees the question and can answer?"""
+def is_interactive() -> bool:
+    """Return whether a user can see a question on stderr and answer it on stdin."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def require_somebody(doing: str) -> None:
-    """Raises Refused where there is nobody to ask."""
-    if not somebody_is_there():
-        raise Refused(f"nobody is at the terminal to confirm {doing}", "give --yes")
+def require_terminal(doing: str) -> None:
+    """Raise Refused if there is no terminal to ask for confirmation of `doing`."""
+    if not is_interactive():
+        raise Refused(f"cannot ask to confirm {doing}: stdin or stderr is not a terminal", "give --yes")
 
 
 def confirm(question: str) -> None:
-    """Asks once. Raises Refused for any answer but yes, the end of the input too."""
+    """Ask once. Raises Refused for any answer but y or yes, also at the end of the input."""
     with naming("stderr"):
         click.echo(f"{question} [y/N] ", nl=False, err=True)
     answer = ""
@@ -35,14 +35,14 @@ def confirm(question: str) -> None:
         with naming("stdin"):
             answer = sys.stdin.readline()
     finally:
-        if not answer.endswith("\n"):  # what comes next begins a line
+        if not answer.endswith("\n"):  # the next output must begin a new line
             say("")
     if answer.strip().lower() not in ("y", "yes"):
-        raise Refused("not confirmed, and nothing was written", "answer y, or give --yes")
+        raise Refused("not confirmed, nothing was written", "answer y, or give --yes")
 
 
 def confirm_overwriting(disk: Disk, device: str | None, lba: int, blocks: int, how: str = "") -> None:
-    """Names the place, the amount and the device; `how`: what is to stand behind it in the question."""
+    """Ask whether to overwrite a range of blocks; the question shows range, size, device, then `how`."""
     unit = disk.inquiry()
     place = f"LBA {lba}" if blocks == 1 else f"LBA {lba} to {lba + blocks - 1}"
     amount = f"{counted(blocks, 'block')}, {size_text(blocks * disk.block_size)}"

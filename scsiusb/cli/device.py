@@ -1,4 +1,4 @@
-"""DEVICE on the command line: its argument, completion, and opening the device that it names."""
+"""DEVICE on the command line: the argument, its completion, and opening the device."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo
 
 
-MAX_LUN: Final = 15  # as the transport has it, which takes too long to import for this alone
+MAX_LUN: Final = 15  # as in the transport, which takes too long to import for a constant
 
 
 def open_disk(
     device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
 ) -> Disk:
-    """As `scsiusb.open`, which is loaded when it is needed, for a device that is there."""
+    """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
 def opened(device: str | None, lun: int) -> Disk:
-    """For a `with`."""
+    """Return an open disk, to be used in a `with` statement."""
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
-        _recover()  # also where the words then mean no device
+        _recover()  # even if no device matches
     check_quirks()
     with sized(device):
         disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
-    _tell_unused_quirks(disk.unit.transport.info)
+    _warn_unused_quirks(disk.unit.transport.info)
     return disk
 
 
 def check_quirks() -> None:
-    """Whatever device is meant: what the user says of any must be readable."""
+    """Raise Refused if the quirks that the user gave cannot be parsed, whatever the device."""
     from scsiusb.quirks.user import row_for
 
     try:
-        row_for(-1, -1, settings().quirks)  # there is no such device, so that all is read
+        row_for(-1, -1, settings().quirks)  # no device has these IDs, so all rows are parsed
     except ValueError as error:
         raise wrong_quirks(error) from error
 
 
 @contextmanager
 def sized(device: str | None) -> Iterator[None]:
-    """Around what opens the device: a file that is no whole number of blocks comes with its remedy."""
+    """Add a remedy to the error of a virtual file whose size is not a multiple of the block size."""
     try:
         yield
     except ValueError as error:
@@ -66,7 +66,7 @@ def sized(device: str | None) -> Iterator[None]:
         raise wrong_size(said, device.removeprefix(VIRTUAL)) from error
 
 
-def _tell_unused_quirks(info: InterfaceInfo) -> None:
+def _warn_unused_quirks(info: InterfaceInfo) -> None:
     if not settings().quirks:
         return
     from scsiusb.quirks.model import letters
@@ -75,11 +75,11 @@ def _tell_unused_quirks(info: InterfaceInfo) -> None:
     for row in parse_rows(settings().quirks or "", GIVEN):
         if (row.vid, row.pid) != (info.vid, info.pid):
             text = f"{row.vid:04x}:{row.pid:04x}:{letters(row.quirks)}"
-            say(f"scsiusb: warning: {GIVEN} {text} names no device that was opened")
+            say(f"scsiusb: warning: {GIVEN} {text} does not match the opened device")
 
 
 def attached() -> list[InterfaceInfo]:
-    """The mass-storage interfaces that a command could name; what others left behind is put right first."""
+    """Return the attached mass-storage interfaces, after recovery of devices that other processes did not give back."""
     _recover()
     return devices()
 
@@ -91,12 +91,12 @@ def _recover() -> None:
 
 
 def seen() -> list[InterfaceInfo]:
-    """As `attached`, with everything left as it is."""
+    """Return the attached mass-storage interfaces, without recovery."""
     return devices()
 
 
 def name_of(device: str | None) -> str:
-    """The device as a question should name it, also where the command left it out."""
+    """Return the name of the device for a question, also if the command line omits it."""
     if device is not None:
         return device
     found = attached()
@@ -104,6 +104,7 @@ def name_of(device: str | None) -> str:
 
 
 def complete_attached(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the address of an attached device."""
     from scsiusb.errors import ScsiUsbError
 
     try:
@@ -114,6 +115,7 @@ def complete_attached(context: click.Context, parameter: click.Parameter, incomp
 
 
 def complete_device(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the address of an attached device, or virtual:."""
     own = completions([(VIRTUAL, "a small stick in memory")], incomplete)
     return complete_attached(context, parameter, incomplete) + own
 
@@ -126,10 +128,11 @@ def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
 
 
 def lun_option(function: F) -> F:
-    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="The logical unit (default 0).")
+    """Add --lun."""
+    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="Logical unit (default 0).")
     return option(function)
 
 
 def device_argument(function: F) -> F:
-    """DEVICE and --lun."""
+    """Add DEVICE and --lun."""
     return click.argument("device", required=False, shell_complete=complete_device)(lun_option(function))

@@ -1,4 +1,4 @@
-"""Turns whatever ended a command into an exit status and at most one line: what; what to do."""
+"""Turn any exception that ended a command into an exit status and at most one line: `what; what to do`."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from scsiusb.base.text import printable
 from scsiusb.cli import status
 from scsiusb.errors import ScsiUsbError
 
-LOOK_CLOSER: Final = "run it again with -vv to see more"
+LOOK_CLOSER: Final = "run it again with -vv for details"
 NO_ROOM: Final = "free some space, or write somewhere else"
-NO_PERMISSION: Final = "ask who owns it, or run as a user who may"
+NO_PERMISSION: Final = "ask the owner for permission, or run as another user"
 OTHER_PATH: Final = "check the path"
 
-REMEDIES: Final = {  # of the operating system's errors
+REMEDIES: Final = {  # for errors of the operating system
     errno.EACCES: NO_PERMISSION,
-    errno.EADDRINUSE: "end what listens there, or choose another port",
-    errno.EADDRNOTAVAIL: "name an address of this machine",
-    errno.EBADF: "it is closed; redirect it to a file or to /dev/null",
-    errno.EBUSY: "close whatever uses it and try again",
+    errno.EADDRINUSE: "stop the program that listens there, or choose another port",
+    errno.EADDRNOTAVAIL: "give an address of this machine",
+    errno.EBADF: "the stream is closed: redirect it to a file or to /dev/null",
+    errno.EBUSY: "close the program that uses it and try again",
     errno.EDQUOT: NO_ROOM,
-    errno.EEXIST: "name a file that is not there yet",
-    errno.EFBIG: "write to a file system that takes larger files",
-    errno.EINVAL: "name a file that can be read and written as one",
-    errno.EIO: "the disk behind it may be failing; use another file",
-    errno.EISDIR: "name a file, not a directory",
-    errno.ELOOP: "mend the symbolic links on the way to it",
+    errno.EEXIST: "choose a file name that does not exist yet",
+    errno.EFBIG: "write to a file system that supports larger files",
+    errno.EINVAL: "use a regular file",
+    errno.EIO: "the disk that holds it may be failing: use another file",
+    errno.EISDIR: "give a file, not a directory",
+    errno.ELOOP: "correct the symbolic links in the path",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENAMETOOLONG: "use a shorter name",
     errno.ENFILE: "close some programs",
@@ -44,14 +44,14 @@ REMEDIES: Final = {  # of the operating system's errors
     errno.ENXIO: OTHER_PATH,
     errno.EPERM: NO_PERMISSION,
     errno.EROFS: "write to a file system that is not read-only",
-    errno.ETXTBSY: "close the program that runs from it",
+    errno.ETXTBSY: "stop the program that runs from it",
 }
 
 log = logging.getLogger("scsiusb")
 
 
 class Terminated(BaseException):
-    """A signal asks the process to end: unwinds as KeyboardInterrupt does."""
+    """A signal asked the process to end. Unwinds like KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -59,7 +59,7 @@ class Terminated(BaseException):
 
 
 class Refused(Exception):
-    """The command is not carried out: as the person at the terminal wants it, or for what was given to it."""
+    """The command was not executed, because the user declined or an argument does not allow it."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
@@ -67,7 +67,7 @@ class Refused(Exception):
 
 
 class Failure(NamedTuple):
-    """The exit status, and the line's two halves; no line without `what`."""
+    """The exit status, and the two parts of the error line. No line is printed if `what` is empty."""
 
     status: int
     what: str = ""
@@ -75,13 +75,13 @@ class Failure(NamedTuple):
 
     @property
     def line(self) -> str:
-        """Without what could disturb a terminal or a script that reads lines."""
+        """The error line, without line breaks and control characters."""
         text = f"{self.what}; {self.remedy}" if self.remedy else self.what
         return f"scsiusb: error: {printable(' '.join(text.split()))}"
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What to say of anything that a command raised."""
+    """Return the exit status and the error line for an exception."""
     if isinstance(error, click.exceptions.Exit):
         return Failure(error.exit_code)
     if isinstance(error, click.ClickException):
@@ -89,7 +89,7 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, (KeyboardInterrupt, Terminated)):
         return _of_signal(error)
     if isinstance(error, BrokenPipeError):
-        return Failure(status.BROKEN_PIPE)  # whoever read our output has gone; nobody is left to tell
+        return Failure(status.BROKEN_PIPE)  # the reader of stdout has gone; a message would not help
     if isinstance(error, Refused):
         return Failure(status.USAGE, error.what, error.remedy)
     if isinstance(error, ScsiUsbError):
@@ -100,13 +100,13 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def wrong_quirks(error: ValueError) -> Refused:
-    """Of the option, the variable or the user's file."""
+    """Return the error for quirks that cannot be parsed, from the option, the variable or the user's file."""
     what = str(error)
-    return Refused(what, "correct it" if "--list" in what else "correct it; `scsiusb quirks --list` has the letters")
+    return Refused(what, "correct it" if "--list" in what else "correct it; `scsiusb quirks --list` shows the letters")
 
 
 def wrong_size(error: ValueError, path: str, block_size: int = 512) -> Refused:
-    """Of a file that is to be a stick; one with another mistake has no remedy here."""
+    """Return the error for a virtual file; the remedy is a size in bytes that is a multiple of the block size."""
     with suppress(OSError):
         size = os.path.getsize(path)
         if block_size > 0 and (not size or size % block_size):
@@ -125,7 +125,7 @@ def _of_click(error: click.ClickException) -> Failure:
 
 
 def _of_signal(error: KeyboardInterrupt | Terminated) -> Failure:
-    remedy = "nothing is held any more; run the command again to do all of it"
+    remedy = "all devices were released; run the command again to complete it"
     if isinstance(error, Terminated):
         return Failure(status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}", remedy)
     return Failure(status.INTERRUPTED, "interrupted", remedy)
@@ -146,4 +146,4 @@ def _of_python(error: BaseException) -> Failure:
     if known == status.USAGE:
         return Failure(known, str(error), "run `scsiusb --help`")
     log.debug("traceback", exc_info=error)
-    return Failure(known, f"{type(error).__name__}: {error}", "report this with the output of -vv")
+    return Failure(known, f"{type(error).__name__}: {error}", "report this as a bug, with the output of -vv")

@@ -1,4 +1,4 @@
-"""What bench found, as a record for scripts, and that record in words: the headline, the table and its notes."""
+"""The results of bench as a record for --json, and the record as text: headline, table and notes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS: Final = ("test", "size", "MB/s", "cmd/s", "p50 µs", "p99 µs", "max µ
 
 
 def record(disk: Disk, plan: Plan, found: Mapping[Case, Figures], left_out: Mapping[int, str]) -> Record:
-    """All of a run, for --json; the rest of this module and the plot read it too."""
+    """Return all results and circumstances of a run; the plot and the other functions here use it too."""
     return {
         "device": _device(disk),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -73,7 +73,7 @@ def _numbers(figures: Figures) -> Record:
 
 
 def measurements(found: Record) -> Iterator[tuple[str, str, int, Record]]:
-    """Direction, pattern, size and numbers of each, in the order of measuring."""
+    """Yield direction, pattern, size in bytes and numbers of each measurement, in the order of measuring."""
     for direction in (READ, WRITE):
         for pattern, by_size in (found[direction] or {}).items():
             for size, numbers in by_size.items():
@@ -81,13 +81,14 @@ def measurements(found: Record) -> Iterator[tuple[str, str, int, Record]]:
 
 
 def device_name(found: Record) -> str:
+    """Return the name and the address of the device."""
     device = found["device"]
     label = " ".join(filter(None, (device["manufacturer"], device["product"]))) or "USB mass-storage device"
     return f"{label} at {device['address']}"
 
 
 def circumstances(found: Record) -> str:
-    """What the figures depend on."""
+    """Return what the results depend on: size, speed, largest command, kind of buffer."""
     device, memory = found["device"], _memory(found)
     said = [
         size_text(device["bytes"]),
@@ -108,17 +109,18 @@ def _memory(found: Record) -> str:
 
 
 def headline(found: Record) -> str:
+    """Return the text above the table."""
     return f"{device_name(found)}\n{circumstances(found)}{place(found)}"
 
 
 def place(found: Record) -> str:
-    """Where it was measured, unless that is the whole medium."""
+    """Return the measured range as text, or an empty text if it is the whole medium."""
     lba, blocks = found["range"].values()
     return "" if blocks == found["device"]["blocks"] else f", LBA {lba} to {lba + blocks - 1}"
 
 
 def table(found: Record) -> list[list[str]]:
-    """The columns' names, and a row each; all but the first column to the right."""
+    """Return the column names and a row for each measurement; all columns but the first are right-aligned."""
     rows = [COLUMNS, *(_row(*each) for each in measurements(found))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [[row[0], *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))] for row in rows]
@@ -131,13 +133,13 @@ def _row(direction: str, pattern: str, size: int, numbers: Record) -> tuple[str,
 
 
 def _short(value: float) -> str:
-    """Three digits that count, and all before the point."""
+    """Return a number with three significant digits, or as an integer if it is larger."""
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def notes(found: Record) -> list[str]:
-    """What one must know to read the table rightly."""
+    """Return the notes that are needed to read the table correctly."""
     cut = {size: numbers["commands"] // numbers["calls"] for _, _, size, numbers in measurements(found)}
     several = [f"{size_text(size)} {count}" for size, count in sorted(cut.items()) if count > 1]
-    said = [f"commands in a call: {', '.join(several)}; p50, p99 and max are of calls"] if several else []
-    return [*said, "MB/s of writes include one flush at the end of each"] if found["write"] else said
+    said = [f"commands per call: {', '.join(several)}; p50, p99 and max are per call"] if several else []
+    return [*said, "MB/s of writes include one flush at the end of each measurement"] if found["write"] else said

@@ -1,4 +1,4 @@
-"""The files at the other end of read, write and raw: checked before the device is opened, changed only after."""
+"""The files that read, write and raw use: opened before the device, changed only after all checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BINARY: Final = getattr(os, "O_BINARY", 0)
 
 
 class Sink:
-    """Where data goes. A file that was there is emptied by `begin`, not sooner; one that was not goes again without."""
+    """A destination for data. `begin` truncates an existing file; a new file is removed if `begin` was not called."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
@@ -30,20 +30,21 @@ class Sink:
         self.has_begun = False
 
     def begin(self) -> None:
-        """All is checked, data will follow."""
+        """Truncate the file: all checks are done, data follows."""
         self.has_begun = True
         with naming(self._name):
             if stat.S_ISREG(os.fstat(self._descriptor).st_mode) and self._name != STDOUT:
                 os.ftruncate(self._descriptor, 0)
 
     def write(self, data: bytes | memoryview) -> None:
+        """Write all of `data`."""
         with naming(self._name):
             write_all(self._descriptor, data)
 
 
 @contextmanager
 def sink(path: str | None) -> Iterator[Sink]:
-    """The file at `path`, which is made if need be; None and - are stdout."""
+    """Open the file at `path` for writing, creating it if necessary; None and - are stdout."""
     if path is None or path == STANDARD:
         yield Sink(sys.stdout.fileno(), STDOUT)
         return
@@ -60,7 +61,7 @@ def sink(path: str | None) -> Iterator[Sink]:
 
 
 def _open_for_writing(path: str) -> tuple[int, bool]:
-    """The descriptor, and whether the file was made."""
+    """Return the file descriptor, and whether the file is new."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666), True
     except FileExistsError:
@@ -68,7 +69,7 @@ def _open_for_writing(path: str) -> tuple[int, bool]:
 
 
 class Source:
-    """A file whose length counts. One that has none, such as a pipe, is copied first, up to what can be of use."""
+    """A file whose length must be known. A pipe is copied to a temporary file first."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
@@ -78,23 +79,24 @@ class Source:
         self._copies = ExitStack()
 
     def measure(self, at_most: int) -> None:
-        """Sets `length`; of a pipe, no more than `at_most` bytes are read."""
+        """Set `length`; read at most `at_most` bytes of a pipe."""
         if not _has_length(self._file, self.name):
             self._file = self._copies.enter_context(_copied(self._file, self.name, at_most))
         with naming(self.name):
-            self._start = self._file.tell()  # of stdin, some may have been read by whoever started us
+            self._start = self._file.tell()  # of stdin, the parent process may have read a part
             self.length = max(self._file.seek(0, os.SEEK_END) - self._start, 0)
 
     def close(self) -> None:
-        """Removes the copy, if there is one; the file itself is its opener's."""
+        """Remove the temporary copy, if any; the file itself is closed by the function that opened it."""
         self._copies.close()
 
     def rewind(self) -> None:
+        """Go back to the start of the data."""
         with naming(self.name):
             self._file.seek(self._start)
 
     def fill(self, piece: memoryview) -> None:
-        """Reads on, as much as the piece takes. FileError where it has become shorter."""
+        """Read until `piece` is full. Raises click.FileError if the file has become shorter."""
         done = 0
         while done < len(piece):
             with naming(self.name), piece[done:] as rest:
@@ -106,7 +108,7 @@ class Source:
 
 @contextmanager
 def source(path: str) -> Iterator[Source]:
-    """The file at `path`; - is stdin."""
+    """Open the file at `path` for reading; - is stdin."""
     if path == STANDARD:
         with closing(Source(sys.stdin.buffer, STDIN)) as opened:
             yield opened
@@ -116,7 +118,7 @@ def source(path: str) -> Iterator[Source]:
 
 
 def read_whole(path: str, at_most: int) -> bytes:
-    """The file's bytes; one more than `at_most` where it has more."""
+    """Return the content of the file; one byte more than `at_most` if it is longer."""
     with source(path) as opened:
         opened.measure(at_most + 1)
         data = bytearray(min(opened.length, at_most + 1))
@@ -151,7 +153,7 @@ def _copied(file: BinaryIO, name: str, at_most: int) -> Iterator[BinaryIO]:
 
 
 def refuse_own_file(device: str | None, path: str | None) -> None:
-    """The file behind virtual:FILE cannot be the other end too. Raises UsageError."""
+    """Raise UsageError if the file of virtual:FILE is also the input or output."""
     if device is None or path is None or not device.startswith(VIRTUAL):
         return
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Numbers of the standards in words, for people: INQUIRY data and vital product data pages."""
+"""INQUIRY data and vital product data pages as text: names for the codes of the standards."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ ASSOCIATIONS: Final = {0: "logical unit", 1: "target port", 2: "target device"} 
 
 
 def page_name(page: int) -> str:
+    """Return the code and the name of a VPD page."""
     other = "vendor specific" if page >= FIRST_VENDOR_PAGE else "unknown to scsiusb"
     return f"{page:02X}h {PAGES.get(page, other)}"
 
 
 def inquiry_words(data: InquiryData) -> dict[str, Any]:
+    """Return INQUIRY data as names and values to show."""
     version = VERSIONS.get(data.version)
     return {
         "vendor": data.vendor,
@@ -54,7 +56,7 @@ def inquiry_words(data: InquiryData) -> dict[str, Any]:
 
 
 def page_words(page: AnyPage) -> dict[str, Any]:
-    """For the pages that are a record; the others are tables or bytes."""
+    """Return a VPD page that is a record as names and values to show; other pages are tables or bytes."""
     if isinstance(page, UnitSerialNumber):
         return {"serial": page.serial}
     assert isinstance(page, BlockLimits)
@@ -73,6 +75,7 @@ DESIGNATOR_COLUMNS: Final = ("of", "kind", "value")
 
 
 def designator_row(entry: Designator) -> tuple[str, str, str]:
+    """Return a row of the table of designators."""
     return ASSOCIATIONS.get(entry.association, f"{entry.association}h"), entry.kind_text, entry.text
 
 
@@ -80,4 +83,5 @@ SUPPORTED_COLUMNS: Final = ("page", "name")
 
 
 def supported_rows(page: SupportedPages) -> list[list[str]]:
+    """Return the table of supported pages."""
     return [page_name(number).split(" ", 1) for number in page.pages]

@@ -1,4 +1,4 @@
-"""What the commands share: the global options, DEVICE and --lun, numbers."""
+"""Options that the commands share: the global options, DEVICE and --lun, numbers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMPLETION_VARIABLE: Final = "_SCSIUSB_COMPLETE"
 F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
-LONGEST_TIMEOUT: Final = 1_000_000.0  # libusb counts milliseconds in 32 bits
-SHOWN: Final = 40  # characters of a wrong value
+LONGEST_TIMEOUT: Final = 1_000_000.0  # seconds; libusb has milliseconds in 32 bits
+SHOWN: Final = 40  # characters of an invalid value in an error message
 
 
 @dataclass
 class Settings:
-    """What the global options say, given before or after the command."""
+    """The values of the global options, given before or after the command."""
 
     json: bool = False
     verbosity: int = 0
@@ -35,12 +35,12 @@ class Settings:
 
 
 def quoted(value: str) -> str:
-    """A wrong value as an error shows it."""
+    """Return an invalid value in quotes for an error message, shortened if it is long."""
     return repr(value if len(value) <= SHOWN else f"{value[:SHOWN]}…")
 
 
 def number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """An option's callback: a whole number, not negative; decimal, or hex with 0x."""
+    """Parse the value of an option: a non-negative integer, decimal, or hex with 0x. Raises BadParameter."""
     if value is None:
         return None
     match = NUMBER.fullmatch(value)
@@ -52,6 +52,7 @@ def number(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 def number_option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a decorator that adds an option with a non-negative integer."""
     return click.option(*names, metavar="N", callback=number, **attributes)
 
 
@@ -78,17 +79,18 @@ def _quirk_rows(value: str) -> str:
 
 
 def settings() -> Settings:
-    """The settings of the command that runs."""
+    """Return the settings of the running command."""
     return click.get_current_context().find_root().ensure_object(Settings)
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Stores an option that was given; one that was not must not undo the same one on the other side."""
+    """Store an option that was given. One that was not given must not undo the same option before the command."""
     kept = context.find_root().ensure_object(Settings)
     if parameter.name == "timeout" and value is not None:
         kept.timeout = _seconds(value)
     elif parameter.name == "quirks" and value:
-        rows = ",".join(reversed(",".join(map(_quirk_rows, value)).split(",")))  # the last word counts, found first
+        # The first match is used, and the last row that was given for a device must take effect.
+        rows = ",".join(reversed(",".join(map(_quirk_rows, value)).split(",")))
         kept.quirks = rows if kept.quirks is None else f"{rows},{kept.quirks}"
     elif parameter.name == "verbosity":
         kept.verbosity += value
@@ -97,16 +99,14 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 
 def global_options(function: F) -> F:
-    """Adds the options that every command takes."""
+    """Add the options that every command accepts."""
     shared: dict[str, Any] = {"expose_value": False, "callback": _keep, "is_eager": True}
     for option in (
-        click.option("--timeout", metavar="S", help="Seconds that a command to the device may take.", **shared),
-        click.option(
-            "--quirks", metavar="VID:PID:LETTERS", multiple=True, help="What a device needs care for.", **shared
-        ),
-        click.option("--trace", metavar="FILE.pcapng", help="Record what goes over the bus.", **shared),
-        click.option("-v", "--verbose", "verbosity", count=True, help="Say more; -vv says all.", **shared),
-        click.option("--json", is_flag=True, help="Print JSON.", **shared),
+        click.option("--timeout", metavar="S", help="Timeout of a device command, in seconds.", **shared),
+        click.option("--quirks", metavar="VID:PID:LETTERS", multiple=True, help="Quirk flags for a device.", **shared),
+        click.option("--trace", metavar="FILE.pcapng", help="Record the USB transfers in a file.", **shared),
+        click.option("-v", "--verbose", "verbosity", count=True, help="Log to stderr; -vv logs everything.", **shared),
+        click.option("--json", is_flag=True, help="Print the result as JSON.", **shared),
         click.version_option(__version__, message="scsiusb %(version)s"),
     ):
         function = option(function)
@@ -114,6 +114,7 @@ def global_options(function: F) -> F:
 
 
 def completions(words: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    """Return the words that start with what was typed, with their help texts."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(word, help=text) for word, text in words if word.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""Results on stdout: JSON for scripts, tables on a terminal, plain text in a pipe; remarks on stderr."""
+"""Output: results on stdout (JSON, tables on a terminal, plain text in a pipe), messages on stderr."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo
 
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-BETWEEN_COLUMNS: Final = 3  # columns of the screen that the table takes for each of its own
+BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
 STDOUT: Final = "stdout"
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """An OSError that names no file names this one; a broken pipe stays what it is."""
+    """Add a file name to an OSError that has none; a BrokenPipeError is not changed."""
     try:
         yield
     except BrokenPipeError:
@@ -35,26 +35,26 @@ def naming(name: str) -> Iterator[None]:
 
 
 def show(text: str) -> None:
-    """A result."""
+    """Print a result to stdout."""
     with naming(STDOUT):
         click.echo(text)
 
 
 def show_bytes(data: bytes) -> None:
-    """A result as it is."""
+    """Write a result to stdout as raw bytes."""
     with naming(STDOUT):
         sys.stdout.flush()
         write_all(sys.stdout.fileno(), data)
 
 
 def say(text: str) -> None:
-    """A remark; a stderr that takes nothing does not change how the command ends."""
+    """Print a message to stderr. A failure to do so does not change the exit status."""
     with suppress(OSError):
         click.echo(text, err=True)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Unbuffered, so that a full disk is met here and not when the interpreter closes the file."""
+    """Write all of `data`, unbuffered, so that a full disk is an error here and not when Python exits."""
     with memoryview(data) as view:
         done = 0
         while done < len(view):
@@ -63,7 +63,7 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """For json.dumps: bytes become hex digits, tuples lists."""
+    """Return a value for json.dumps: bytes become hex digits, tuples become lists."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).hex()
     if isinstance(value, Mapping):
@@ -74,17 +74,18 @@ def jsonable(value: Any) -> Any:
 
 
 def show_json(value: Any) -> None:
+    """Print a result as JSON."""
     show(json.dumps(jsonable(value), indent=2))
 
 
 def show_record(record: Mapping[str, Any]) -> None:
-    """One thing with its attributes, a line each."""
+    """Print names and values, one in each line."""
     width = max(map(len, record), default=0)
     show("\n".join(f"{key:<{width}}  {_words(value)}".rstrip() for key, value in record.items()))
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Many things, a line each; with a rule on a terminal, and a record each where that is too narrow."""
+    """Print a table; on a terminal that is too narrow for it, print each row as a record."""
     cells = [[_words(value) for value in row] for row in rows]
     if not sys.stdout.isatty():
         _show_plain(columns, cells)
@@ -109,7 +110,7 @@ def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for row in cells:
         table.add_row(*map(Text, row))
-    size = _terminal_size()  # rich's own is always 80 where TERM is dumb
+    size = _terminal_size()  # rich assumes 80 columns if TERM is dumb
     with naming(STDOUT):
         Console(width=size.columns, height=size.lines).print(table)
 
@@ -132,7 +133,7 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]
 
 
 def _width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    """Of the table on the screen."""
+    """Return the width of the table on the terminal, in characters."""
     return sum(_widths(columns, cells)) + BETWEEN_COLUMNS * len(columns)
 
 
@@ -147,7 +148,7 @@ def _words(value: Any) -> str:
 
 
 def size_text(count: int) -> str:
-    """65536 → "64 KiB"."""
+    """Return a size in bytes as text: 65536 becomes "64 KiB"."""
     size, power = float(count), 0
     while size >= 1024 and power < len(UNITS) - 1:
         size, power = size / 1024, power + 1
@@ -155,12 +156,12 @@ def size_text(count: int) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """1 block, 2 blocks."""
+    """Return a number with its noun: "1 block", "2 blocks"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def hex_dump(data: bytes, start: int = 0) -> str:
-    """Sixteen bytes a line: where, hex, and what is printable."""
+    """Return a hex dump with 16 bytes in a line: offset, hex, printable characters."""
     lines = []
     for at in range(0, len(data), 16):
         piece = data[at : at + 16]
@@ -170,7 +171,7 @@ def hex_dump(data: bytes, start: int = 0) -> str:
 
 
 def identity_of(info: InterfaceInfo) -> dict[str, str | None]:
-    """Which device it is, as every JSON that names one has it."""
+    """Return the fields that identify a device in JSON."""
     return {
         "address": info.address,
         "vid": f"{info.vid:04x}",

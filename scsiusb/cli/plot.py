@@ -1,4 +1,4 @@
-"""Draws what bench found: throughput and latency over the size of a call, as a PNG or SVG picture."""
+"""Plot the results of bench: throughput and latency over the call size, as a PNG or SVG picture."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FORMATS: Final = (".png", ".svg")
 INCHES: Final = (12.0, 6.0)
 DOTS: Final = 120  # per inch
 GREY: Final = "#595959"
-TOP: Final = 0.88  # of the drawings; the title is above
+TOP: Final = 0.88  # upper edge of the two plots; the title is above
 CENTRED: Final[dict[str, Any]] = {"ha": "center", "va": "bottom", "parse_math": False}
 
 
 class Style(NamedTuple):
-    """Told apart without colour too; the colours are Okabe and Ito's."""
+    """Colour and marker of a series. The colours are those of Okabe and Ito; the markers differ too."""
 
     colour: str
     marker: str
@@ -42,12 +42,12 @@ STYLES: Final = {
 
 
 def check(path: str) -> None:
-    """Raises UsageError for a format that cannot be drawn, Refused where there is nothing to draw with."""
+    """Check that a plot can be drawn. Raises UsageError for an unknown format, Refused without matplotlib."""
     if _format(path) not in FORMATS:
         raise click.UsageError(f"--plot {path} is neither FILE.png nor FILE.svg")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its caches
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it logs about its caches
     try:
-        import matplotlib.figure  # noqa: F401 - to know now, not after all was measured
+        import matplotlib.figure  # noqa: F401 - fail now, not after the measurements
     except ImportError as error:
         raise Refused(f"--plot needs matplotlib: {error}", "run `pip install 'scsiusb[plot]'`") from error
 
@@ -57,9 +57,9 @@ def _format(path: str) -> str:
 
 
 def drawn(found: Record, path: str) -> bytes:
-    """The picture, in the format that the path says."""
+    """Return the picture in the format given by the extension of the path."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters in a device's name that the font has not
+        warnings.simplefilter("ignore")  # about characters in a device name that the font does not have
         figure, picture = _figure(found), io.BytesIO()
         figure.savefig(picture, format=_format(path)[1:], dpi=DOTS)
     return picture.getvalue()
@@ -77,7 +77,7 @@ def _figure(found: Record) -> Figure:
     for (direction, pattern), series in _series(found).items():
         _draw(throughput, latency, direction, pattern, series)
     _finish(throughput, "Throughput", "MB/s", _ticks(found))
-    _finish(latency, "Latency", "time of a call", _ticks(found))
+    _finish(latency, "Latency", "latency of a call", _ticks(found))
     throughput.set_ylim(0, throughput.dataLim.y1 * 1.05)
     _in_time(latency)
     _legend(figure, throughput)
@@ -85,7 +85,7 @@ def _figure(found: Record) -> Figure:
 
 
 def _legend(figure: Figure, throughput: Axes) -> None:
-    """Below both, where it hides nothing."""
+    """Add the legend below both plots, where it covers nothing."""
     from matplotlib.lines import Line2D
 
     shapes = [Line2D([], [], color=GREY, label="p50"), Line2D([], [], color=GREY, linestyle="--", label="p99")]
@@ -120,7 +120,7 @@ def _ticks(found: Record) -> list[int]:
 
 def _finish(axes: Axes, title: str, unit: str, sizes: list[int]) -> None:
     axes.set_title(title, fontsize=12)
-    axes.set_xlabel("size of a call")
+    axes.set_xlabel("call size")
     axes.set_ylabel(unit)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [size_text(size) for size in sizes], rotation=45 if len(sizes) > 8 else 0)
@@ -130,7 +130,7 @@ def _finish(axes: Axes, title: str, unit: str, sizes: list[int]) -> None:
 
 
 def _in_time(axes: Axes) -> None:
-    """A logarithmic axis in µs, ms and s."""
+    """Set a logarithmic axis with units of µs, ms and s."""
     from matplotlib.ticker import EngFormatter, LogLocator
 
     least, most = axes.dataLim.y0, axes.dataLim.y1

@@ -1,4 +1,4 @@
-"""The process around a command: its streams, the signals that end it, and its log on stderr."""
+"""The process of a command: its streams, the signals that end it, and the log on stderr."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ DEFAULT: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 
 def prepare_streams() -> None:
-    """No stream is missing, so that no device gets its number, and no character that cannot be shown is an error."""
+    """Replace missing standard streams, and escape characters that a stream cannot encode.
+
+    Otherwise a device could get the file descriptor of a missing stream.
+    """
     if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")  # reading it fails, as it does in C
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_WRONLY), "r")  # reading fails, as with a closed stdin in C
     if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # so does writing
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # writing fails, too
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the process ends
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:
-    """A full disk is met here, not when the interpreter ends."""
+    """Flush stdout, so that a full disk is an error here and not when Python exits."""
     with naming("stdout"):
         sys.stdout.flush()
 
 
 def drop_what_cannot_be_written() -> None:
-    """What is left in stdout's buffer must not fail once more when the interpreter ends."""
+    """Discard the buffer of stdout if it cannot be written, so that Python does not fail again when it exits."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -52,7 +55,7 @@ def drop_what_cannot_be_written() -> None:
 
 @contextmanager
 def unwinding_signals() -> Iterator[None]:
-    """The first signal to end unwinds every `with`, which gives the device back; the next must not stop that."""
+    """Make the first SIGINT, SIGTERM or SIGHUP unwind all `with` statements (to release the device); ignore others."""
     previous: dict[int, Any] = {}
 
     def unwind(number: int, frame: FrameType | None) -> None:
@@ -72,7 +75,7 @@ def unwinding_signals() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    """Log records as lines on stderr, as verbose as the settings say."""
+    """Log handler that prints records to stderr, as verbose as the settings demand."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def log_lines(settings: Settings) -> Iterator[None]:
+    """Print log records of scsiusb to stderr."""
     logger, handler = logging.getLogger("scsiusb"), _Lines(settings)
     before = logger.level
     logger.addHandler(handler)

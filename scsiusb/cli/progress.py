@@ -1,4 +1,4 @@
-"""A progress bar on stderr, on a terminal only, and only where there is something to wait for."""
+"""A progress bar on stderr, only on a terminal and only for transfers that take some time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
 @contextmanager
 def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of bytes that were moved since the last call."""
+    """Yield a function to call with the number of bytes transferred since the last call."""
     if total <= WORTH_SHOWING or not sys.stderr.isatty():
         yield lambda count: None
         return

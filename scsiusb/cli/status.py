@@ -1,4 +1,4 @@
-"""Exit statuses, as sg3_utils(8) has them, so that scripts carry over."""
+"""Exit statuses, the same as in sg3_utils(8), so that scripts can be reused."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ USAGE: Final = 1
 CANNOT_OPEN: Final = 15
 OTHER: Final = 99
 INTERRUPTED: Final = 130
-BROKEN_PIPE: Final = 141  # as the shell reports SIGPIPE
-SIGNALLED: Final = 128  # and the signal's number, as the shell has it
+BROKEN_PIPE: Final = 141  # as a shell reports SIGPIPE
+SIGNALLED: Final = 128  # plus the number of the signal, as a shell reports it
 
 STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specific first
     (errors.NotReady, 2),
@@ -41,4 +41,5 @@ STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specifi
 
 
 def status_of(error: BaseException) -> int:
+    """Return the exit status for an exception."""
     return next((status for kind, status in STATUSES if isinstance(error, kind)), OTHER)

@@ -1,1 +1,1 @@
-"""Does a device do what the specifications demand: a table of checks, and the engine that runs them."""
+"""Conformance checks of a device against the USB, BOT and SCSI specifications, and the engine that runs them."""

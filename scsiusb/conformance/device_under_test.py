@@ -1,4 +1,4 @@
-"""The device on the device: what a check asks of it, and how it is brought back into step between two checks."""
+"""The device under test: commands with requirements on how they end, and recovery between two checks."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from scsiusb.scsi.sense import NOT_READY, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import FAILED
 from scsiusb.usb.interface import InterfaceInfo
 
-MOST_ATTENTIONS: Final = 32
-PATIENCE: Final = 30.0  # seconds for a unit to become ready, once
-INTERVAL: Final = 0.25
-LARGEST_BLOCK: Final = 0x10000
-MOST_BLOCKS: Final = 1 << 55  # 2 to the 64 bytes
+MAX_ATTENTIONS: Final = 32
+READY_TIMEOUT: Final = 30.0  # seconds to wait before the first check for a unit that is becoming ready
+INTERVAL: Final = 0.25  # seconds between two polls meanwhile
+LARGEST_BLOCK: Final = 0x10000  # bytes; a larger block size is not believed
+MOST_BLOCKS: Final = 1 << 55  # 2^64 bytes in blocks of 512; a larger capacity is not believed
 INVALID_OPCODE: Final = (0x5, 0x20, 0x00)
 INVALID_FIELD: Final = (0x5, 0x24, 0x00)
 LBA_OUT_OF_RANGE: Final = (0x5, 0x21, 0x00)
@@ -39,33 +39,39 @@ MEDIUM_CHANGED: Final = 0x28  # ASC: the medium may have changed
 
 @dataclass(frozen=True)
 class Area:
-    """The blocks that may be overwritten."""
+    """The range of blocks that checks may overwrite."""
 
     lba: int
     blocks: int
 
 
 class DeviceUnderTest:
-    """One logical unit under test."""
+    """One logical unit under test.
+
+    The methods that run commands raise Violation if the device breaks a rule, TransportError if it fails to respond,
+    and DeviceGone if it is unplugged.
+    """
 
     def __init__(self, exchange: Exchange, max_lun: int, area: Area | None = None) -> None:
         self.exchange = exchange
         self.max_lun = max_lun
         self.area = area
         self.is_ready = False
-        self.recovers = True  # by class reset and cleared halts
+        self.recovers = True  # reset recovery works (class reset, both halts cleared)
         self.medium_changed = False  # since the first check began
         self._is_reset = False
-        self._lies_about_tags = False
+        self._has_wrong_tags = False  # its CSWs never have the tag of the CBW
         self._standard: InquiryData | None = None
         self._capacity: LongCapacity | None = None
 
     @property
     def info(self) -> InterfaceInfo:
+        """The USB interface of the device."""
         return self.exchange.port.info
 
     @property
     def lun(self) -> int:
+        """The number of the logical unit."""
         return self.exchange.lun
 
     # --- commands -------------------------------------------------------------------------------
@@ -73,65 +79,70 @@ class DeviceUnderTest:
     def run(
         self, request: Request, length: int | None = None, payload: bytes | None = None, **fields: int | None
     ) -> ExchangeResult:
-        """A command whose exchange must come to its end, whatever its status."""
+        """Run a command that must end with a valid CSW; any status is allowed. Raises Violation."""
         return self.exchange.command(request, length, None, payload, **fields).require_csw()
 
     def good(self, request: Request, length: int | None = None, payload: bytes | None = None) -> ExchangeResult:
-        """A command that must succeed; a unit attention may come before. MediumChanged where a range is named."""
-        ended, sense = self._attempt(request, length, payload)
+        """Run a command that must succeed, and retry it after a unit attention.
+
+        Raises Violation if it fails, and MediumChanged if the medium changed while there is a range to overwrite.
+        """
+        result, sense = self._attempt(request, length, payload)
         if sense is not None:
-            raise Violation(ended.asked, f"{ended.words}, sense {sense.codes}", "status 0")
-        ended.require(ended.is_good, "status 0")
-        return ended
+            raise Violation(result.asked, f"{result.description}, sense {sense.codes}", "status 0")
+        result.require(result.is_good, "status 0")
+        return result
 
     def optional(self, request: Request, length: int | None = None) -> ExchangeResult:
-        """A command that a device need not have."""
-        ended, sense = self._attempt(request, length)
+        """Run an optional command. NotApplicable if it fails, other than by a unit attention."""
+        result, sense = self._attempt(request, length)
         if sense is not None:
-            raise NotApplicable(f"{request} is refused with sense {sense.codes}")
-        ended.require(ended.is_good, "status 0 or 1")
-        return ended
+            raise NotApplicable(f"{request} is not supported: sense {sense.codes}")
+        result.require(result.is_good, "status 0 or 1")
+        return result
 
     def flush(self) -> None:
-        """What was written is on the medium then; a device without a cache need not know the command."""
+        """Send SYNCHRONIZE CACHE(10), so that written data is on the medium. A device without a cache may refuse it."""
         if Quirk.NO_SYNCHRONIZE_CACHE in self.exchange.port.quirks:
             return
-        ended, sense = self._attempt(SynchronizeCache10())
+        result, sense = self._attempt(SynchronizeCache10())
         if sense is not None and (sense.key, sense.asc, sense.ascq) not in (INVALID_OPCODE, INVALID_FIELD):
-            raise Violation(ended.asked, f"{ended.words}, sense {sense.codes}", "status 0, or sense 5/20/00")
-        ended.require(ended.status <= FAILED, "status 0 or 1")
+            raise Violation(result.asked, f"{result.description}, sense {sense.codes}", "status 0, or sense 5/20/00")
+        result.require(result.status <= FAILED, "status 0 or 1")
 
     def _attempt(
         self, request: Request, length: int | None = None, payload: bytes | None = None
     ) -> tuple[ExchangeResult, Sense | None]:
-        """Again while there are unit attentions; the sense is that of a failure."""
-        for _ in range(MOST_ATTENTIONS):
-            ended = self.run(request, length, payload)
-            sense = self.sense_of(ended) if ended.is_failed else None
+        """Run a command, and retry it after a unit attention. Also return the sense data if it failed."""
+        for _ in range(MAX_ATTENTIONS):
+            result = self.run(request, length, payload)
+            sense = self.sense_of(result) if result.is_failed else None
             if sense is None or sense.key != UNIT_ATTENTION:
-                return ended, sense
+                return result, sense
             self.require_same_medium()
-        raise ended.wrong("an end of the unit attentions")
+        raise result.wrong(f"at most {MAX_ATTENTIONS} unit attentions in a row")
 
-    def refused(self, request: Request, *rights: tuple[int, int, int], length: int | None = None) -> str:
-        """A command that must fail with one of these senses."""
-        ended = self.run(request, length)
-        right = " or ".join(f"{key:X}/{asc:02X}/{ascq:02X}" for key, asc, ascq in rights)
-        ended.require(ended.is_failed, f"status 1 with sense {right}")
-        sense = self.sense_of(ended)
-        is_not_ready = sense.key == NOT_READY and not self.is_ready  # which of two errors is told is the unit's choice
-        if (sense.key, sense.asc, sense.ascq) not in rights and not is_not_ready:
-            raise Violation(ended.asked, f"status 1 with sense {sense.codes}", f"sense {right}")
+    def refused(self, request: Request, *expected: tuple[int, int, int], length: int | None = None) -> str:
+        """Run a command that must fail with one of the `expected` sense codes; return a text with the code."""
+        result = self.run(request, length)
+        codes = " or ".join(f"{key:X}/{asc:02X}/{ascq:02X}" for key, asc, ascq in expected)
+        result.require(result.is_failed, f"status 1 with sense {codes}")
+        sense = self.sense_of(result)
+        # Of two errors, the unit may report either: that it is not ready, or what is wrong with the command.
+        is_not_ready = sense.key == NOT_READY and not self.is_ready
+        if (sense.key, sense.asc, sense.ascq) not in expected and not is_not_ready:
+            raise Violation(result.asked, f"status 1 with sense {sense.codes}", f"sense {codes}")
         return f"{request}: {sense.codes}"
 
-    def sense_of(self, ended: ExchangeResult) -> Sense:
-        """REQUEST SENSE behind a command that failed."""
-        ended.require(ended.is_failed, "status 1")
+    def sense_of(self, result: ExchangeResult) -> Sense:
+        """Send REQUEST SENSE after a command that must have failed."""
+        result.require(result.is_failed, "status 1")
         return self.sense()
 
     def sense(self) -> Sense:
+        """Send REQUEST SENSE and return the sense data; note a medium change."""
         reply = self.run(RequestSense())
-        reply.require(reply.is_good, "status 0: REQUEST SENSE does not fail (SPC-4 6.39)")
+        reply.require(reply.is_good, "status 0: REQUEST SENSE must not fail (SPC-4 6.39)")
         try:
             sense = Sense.parse(reply.data)
         except MalformedReply as error:
@@ -140,93 +151,101 @@ class DeviceUnderTest:
             self.medium_changed = True
         return sense
 
-    # --- what it is -----------------------------------------------------------------------------
+    # --- identity and capacity -----------------------------------------------------------------------------
 
     @property
     def standard(self) -> InquiryData:
-        """Its INQUIRY data."""
+        """The standard INQUIRY data, read once. Raises NotApplicable if it cannot be read."""
         if self._standard is None:
             try:
                 self._standard = InquiryData.parse(self.good(Inquiry()).data)
             except MalformedReply as error:
                 raise NotApplicable(error.what) from error
             except Violation as violation:
-                raise NotApplicable(f"INQUIRY does not work: {violation}") from violation
+                raise NotApplicable(f"INQUIRY fails: {violation}") from violation
         return self._standard
 
     @property
     def is_cd_rom(self) -> bool:
+        """Whether INQUIRY reports a CD-ROM drive."""
         return self.standard.peripheral_device_type == CD_ROM
 
     @property
     def capacity(self) -> LongCapacity:
+        """The capacity, read once. Raises NotApplicable if it is not plausible."""
         if self._capacity is None:
             reply = self.good(ReadCapacity10())
-            found = _parsed(bytes(4) + reply.data)  # its LBA has half the width
+            found = _parsed(bytes(4) + reply.data)  # READ CAPACITY(10) has an LBA of 4 bytes instead of 8
             if found.last_lba == TOO_LARGE_FOR_10:
                 found = _parsed(self.good(ReadCapacity16()).data)
             if not 0 < found.block_size <= LARGEST_BLOCK or found.block_size % 4:
-                raise NotApplicable(f"a block size of {found.block_size} bytes cannot be")
+                raise NotApplicable(f"the block size of {found.block_size} bytes is not plausible")
             if found.last_lba >= MOST_BLOCKS:
-                raise NotApplicable(f"a last LBA of {found.last_lba} cannot be")
+                raise NotApplicable(f"the last LBA {found.last_lba} is not plausible")
             self._capacity = found
         return self._capacity
 
     @property
     def block_size(self) -> int:
+        """Bytes in a block."""
         return self.capacity.block_size
 
     def read(self, lba: int, blocks: int) -> bytes:
-        """Blocks that must come in full."""
-        ended = self.good(self.reading(lba, blocks))
-        ended.require(ended.moved == ended.length, f"{ended.length} bytes of data")
-        return ended.data
+        """Return the content of blocks; the device must return all of it."""
+        result = self.good(self.reading(lba, blocks))
+        result.require(result.moved == result.length, f"{result.length} bytes of data")
+        return result.data
 
     def reading(self, lba: int, blocks: int) -> Read10 | Read16:
+        """Return a READ(10), or READ(16) where the LBA needs it. NotApplicable if the medium has fewer blocks."""
         if blocks > self.capacity.blocks:
             raise NotApplicable(f"the medium has fewer than {blocks} blocks")
         kind = Read10 if lba + blocks - 1 < TOO_LARGE_FOR_10 else Read16
         return kind(lba, blocks, block_size=self.block_size)
 
     def area_of(self, blocks: int) -> int:
-        """The first LBA of a range that may be overwritten. MediumChanged: it was one of another medium."""
+        """Return the first LBA of a range that may be overwritten. Raises MediumChanged, NotApplicable."""
         self.require_same_medium()
         area = self.area
         if area is None or area.blocks < blocks or area.lba + blocks > self.capacity.blocks:
-            raise NotApplicable(f"needs a range of {blocks} blocks that may be overwritten")
+            raise NotApplicable(f"needs a range of at least {blocks} blocks that may be overwritten")
         return area.lba
 
     def require_same_medium(self) -> None:
+        """Raise MediumChanged if the medium has changed and there is a range to overwrite."""
         if self.medium_changed and self.area is not None:
-            raise MediumChanged("the medium was changed, and the range was named for the old one")
+            raise MediumChanged("the medium was changed, and the range to overwrite was given for the old medium")
 
-    # --- in step --------------------------------------------------------------------------------
+    # --- recovery --------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Before the first check: is it alive, does it recover, does it become ready?"""
+        """Recover the device before the first check, and wait for a unit that is becoming ready."""
         if not self._recovered_and_settled():
             self.recovers = False
             self.revive()
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + READY_TIMEOUT
         while not self.is_ready and self._is_becoming_ready and time.monotonic() < deadline:
             time.sleep(INTERVAL)
             self.settle()
         self.medium_changed = False
 
     def reset_port(self) -> None:
-        """For a check; many a device calls its medium changed then, until it has settled."""
+        """Reset the port for a check.
+
+        Many devices report a medium change after a reset; until `settle`, it is not taken for one.
+        """
         self._is_reset = True
         self.exchange.port.reset()
 
     def revive(self) -> str:
-        """In step again after a check; returns what is to be said of how it came there. DeviceDead if not at all."""
+        """Recover the device after a check; return what to add to its result. Raises DeviceDead if nothing helps."""
         self.note_failure()
         if self.recovers and self._recovered_and_settled():
             return ""
         self.exchange.port.reset()
         if not self.settle():
-            raise DeviceDead("the device does not answer any more, not even after a port reset")
-        return "afterwards the device answered only when its port was reset" if self.recovers else ""
+            raise DeviceDead("the device no longer responds, not even after a port reset")
+        return "after the check, the device responded only after a port reset" if self.recovers else ""
 
     def _recovered_and_settled(self) -> bool:
         try:
@@ -238,7 +257,7 @@ class DeviceUnderTest:
         return self.settle()
 
     def settle(self) -> bool:
-        """Takes away pending unit attentions; False: it does not answer."""
+        """Clear pending unit attentions. Return False if the device does not respond."""
         try:
             return self._settle()
         finally:
@@ -246,60 +265,65 @@ class DeviceUnderTest:
 
     def _settle(self) -> bool:
         self.is_ready = self._is_becoming_ready = False
-        for _ in range(MOST_ATTENTIONS):
+        for _ in range(MAX_ATTENTIONS):
             try:
-                ended = self.exchange.command(TestUnitReady())
+                result = self.exchange.command(TestUnitReady())
             except DeviceGone:
                 raise
             except TransportError:
                 return False
-            if ended.has_csw and ended.fields[1] != ended.tag and not self._catch_up(ended):
+            # A wrong tag: the CSW may be a late one of a command before the recovery; then the right one follows.
+            if result.has_csw and result.fields[1] != result.tag and not self._catch_up(result):
                 return True
-            if not ended.is_failed:
-                self.is_ready = ended.is_good
-                return ended.is_answered
+            if not result.is_failed:
+                self.is_ready = result.is_good
+                return result.is_answered
             sense = self._sense_or_none()
             if sense is None or sense.key != UNIT_ATTENTION:
                 self._is_becoming_ready = sense is not None and sense.is_becoming_ready
                 return True
         return True
 
-    def _catch_up(self, ended: ExchangeResult) -> bool:
-        """A CSW from before the recovery came first: takes the right one; False: the device only lies about tags."""
-        if self._lies_about_tags:
+    def _catch_up(self, result: ExchangeResult) -> bool:
+        """Read the right CSW after one from before the recovery. Return False if there is one.
+
+        A device with a wrong tag in each CSW has none; this is remembered, to save the timeout next time.
+        """
+        if self._has_wrong_tags:
             return True
-        again = self.exchange.status(ended)
-        self._lies_about_tags = not again.has_csw
-        return self._lies_about_tags
+        again = self.exchange.status(result)
+        self._has_wrong_tags = not again.has_csw
+        return self._has_wrong_tags
 
     def note_failure(self) -> None:
-        """The sense of the last command, which nobody asked for, may be that the medium was changed."""
+        """Fetch the sense data of the last command if the check did not: it may report a medium change."""
         last = self.exchange.last
         if self.area is not None and last is not None and last.is_failed:
             self._sense_or_none()
 
     def _sense_or_none(self) -> Sense | None:
-        """For a device that answers, but may do so wrongly."""
+        """Return the sense data, or None if the reply is wrong."""
         try:
             return self.sense()
         except DeviceGone:
             raise
         except (Violation, TransportError):
+            # The failed REQUEST SENSE may have left the device in the middle of an exchange.
             with suppress(TransferStalled, DeviceTimeout):
                 self.exchange.reset_recovery()
             return None
 
 
 class DeviceDead(Exception):
-    """Nothing that can be done from here brings the device back."""
+    """The device does not respond, not even after a port reset."""
 
 
 class NotPutBack(Exception):
-    """Blocks that a check wrote to do not have their old content again."""
+    """The old content of blocks that a check overwrote could not be restored."""
 
 
 class MediumChanged(Exception):
-    """Another medium is in the device than the one whose blocks may be overwritten."""
+    """The medium in the device is not the one for which the range to overwrite was given."""
 
 
 def _parsed(data: bytes) -> LongCapacity:

@@ -1,4 +1,4 @@
-"""Runs the checks of the table on a device, each from a device in step, and judges what comes of them."""
+"""Run the checks of the table on a device, recover the device before and after each, and collect the results."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, 
 from scsiusb.errors import DeviceClosed, DeviceGone, DeviceUnsupported, TransportError
 from scsiusb.transport.base import Transport
 
-TIMEOUT: Final = 2.0  # seconds for each transfer: a device that has nothing to say for so long is stuck
+TIMEOUT: Final = 2.0  # seconds for each transfer: a device that does not respond for this long has failed
 VERDICTS: Final = {Severity.MUST: Verdict.FAIL, Severity.SHOULD: Verdict.WARN}
 
 
 @dataclass
 class Report:
-    """What came of the checks, in order."""
+    """The results of the checks, in order."""
 
     results: list[Result] = field(default_factory=list)
     ended: str = ""
-    """Why not all of them were made, if so."""
+    """Why the run ended before all checks were made; empty if it did not."""
     latencies: dict[str, list[float]] = field(default_factory=dict)
-    """Seconds from CBW to CSW of each exchange that came to its end, by command."""
+    """Seconds from CBW to CSW of each exchange that ended with a CSW, by command."""
 
     def count(self, verdict: Verdict) -> int:
+        """Return how many checks had this verdict."""
         return sum(result.verdict is verdict for result in self.results)
 
     @property
@@ -38,6 +39,7 @@ class Report:
 
     @property
     def warned(self) -> list[str]:
+        """The names of the checks that gave a warning."""
         return [result.check.name for result in self.results if result.verdict is Verdict.WARN]
 
 
@@ -48,14 +50,19 @@ def run(
     *,
     timeout: float = TIMEOUT,
     area: Area | None = None,
-    tell: Callable[[Result], object] = lambda result: None,
+    on_result: Callable[[Result], object] = lambda result: None,
 ) -> Report:
-    """Makes the checks and tells each result as it comes. An unplugged or dead device ends it with what was found."""
+    """Run checks on one logical unit; call `on_result` with each result as it comes.
+
+    `timeout` is in seconds, for each transfer; `area` is the range that destructive checks may overwrite. If the device
+    is unplugged or cannot be recovered, the run ends early with the reason in `Report.ended`. Raises DeviceClosed, and
+    DeviceUnsupported if the transport has no port to lend.
+    """
     report = Report()
 
     def keep(result: Result) -> None:
         report.results.append(result)
-        tell(result)
+        on_result(result)
 
     try:
         with transport.probing() as port:
@@ -64,7 +71,7 @@ def run(
             device = DeviceUnderTest(exchange, transport.max_lun, area)
             device.prepare()
             for check in checks:
-                _make(device, check, keep)
+                _run_one(device, check, keep)
     except DeviceGone as error:
         report.ended = f"the device has gone: {error.what}"
     except (DeviceDead, MediumChanged, NotPutBack) as error:
@@ -76,11 +83,12 @@ def run(
     return report
 
 
-def _make(device: DeviceUnderTest, check: Check, keep: Callable[[Result], None]) -> None:
-    device.exchange.begin()
+def _run_one(device: DeviceUnderTest, check: Check, keep: Callable[[Result], None]) -> None:
+    """Run one check and pass its result to `keep`, also if the run must end."""
+    device.exchange.clear_evidence()
     began = time.monotonic()
     try:
-        result = _judged(device, check)
+        result = _evaluate(device, check)
     except DeviceGone as error:
         keep(_result(device, check, Verdict.FAIL, f"the device left the bus: {error.what}", began))
         raise
@@ -92,18 +100,19 @@ def _make(device: DeviceUnderTest, check: Check, keep: Callable[[Result], None])
         raise
     result = replace(result, evidence=tuple(device.exchange.evidence), seconds=time.monotonic() - began)
     try:
-        trouble = device.revive()
+        note = device.revive()
     except (DeviceDead, TransportError) as error:
-        keep(_worse(result, f"afterwards the device was dead: {error}"))
+        keep(_failed(result, f"after the check, the device was dead: {error}"))
         raise
-    keep(_worse(result, trouble) if trouble else result)
+    keep(_failed(result, note) if note else result)
 
 
-def _judged(device: DeviceUnderTest, check: Check) -> Result:
+def _evaluate(device: DeviceUnderTest, check: Check) -> Result:
+    """Run one check and turn what it raises into a verdict."""
     if check.needs_medium and not device.is_ready:
-        return Result(check, Verdict.SKIP, "the unit is not ready: is there a medium?")
+        return Result(check, Verdict.SKIP, "the unit is not ready; insert a medium")
     if check.destructive and device.area is None:
-        return Result(check, Verdict.SKIP, "it may write, and no range of blocks was named for that")
+        return Result(check, Verdict.SKIP, "the check may write, and no range of blocks was given")
     try:
         return Result(check, Verdict.PASS, check.function(device))
     except NotApplicable as reason:
@@ -113,14 +122,14 @@ def _judged(device: DeviceUnderTest, check: Check) -> Result:
     except (DeviceGone, DeviceClosed):
         raise
     except TransportError as error:
-        return Result(check, VERDICTS[check.severity], f"{error.what}; expected an answer")
+        return Result(check, VERDICTS[check.severity], f"{error.what}; expected a reply")
 
 
 def _result(device: DeviceUnderTest, check: Check, verdict: Verdict, detail: str, began: float) -> Result:
     return Result(check, verdict, detail, tuple(device.exchange.evidence), time.monotonic() - began)
 
 
-def _worse(result: Result, trouble: str) -> Result:
-    """Whatever the check found, a device that it leaves dead fails it."""
-    detail = f"{result.detail}; {trouble}" if result.verdict is not Verdict.PASS else trouble
+def _failed(result: Result, note: str) -> Result:
+    """Turn a result into a failure: a check that leaves the device unresponsive has failed, whatever it found."""
+    detail = f"{result.detail}; {note}" if result.verdict is not Verdict.PASS else note
     return replace(result, verdict=Verdict.FAIL, detail=detail)

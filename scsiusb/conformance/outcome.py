@@ -1,4 +1,4 @@
-"""How a check is declared, and what can come of one."""
+"""The declaration of a check, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ if TYPE_CHECKING:
 
 
 class Severity(Enum):
-    MUST = "must"  # a device that does otherwise violates the specification
-    SHOULD = "should"  # it may, but hosts will not like it
+    """How strict a demand is."""
+
+    MUST = "must"  # a device that fails the check violates the specification
+    SHOULD = "should"  # the specification recommends it, or most hosts tolerate the deviation
 
 
 class Verdict(Enum):
+    """The outcome of a check."""
+
     PASS = "pass"
     FAIL = "fail"
-    WARN = "warn"  # as `fail`, of a check that is only a `should`
-    SKIP = "skip"  # cannot be told of this device
+    WARN = "warn"  # as FAIL, for a check of severity SHOULD
+    SKIP = "skip"  # cannot be checked on this device
 
 
 class Violation(Exception):
-    """The device does not do what the check demands: what was asked of it, what came, what would be right."""
+    """The device does not meet the demand: what was requested, what came, and what was expected."""
 
     def __init__(self, asked: str, came: str, expected: str) -> None:
         super().__init__(f"{asked}: {came}; expected {expected}")
 
 
 class NotApplicable(Exception):
-    """The check cannot be made on this device, for a reason."""
+    """The check cannot be made on this device; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of a specification. `function` makes the device show whether it meets it.
+    """One demand of a specification, and the function that checks it.
 
-    It returns what was seen, raises Violation, or NotApplicable where this device cannot show it.
+    `function` returns what it saw, or raises Violation or NotApplicable.
     """
 
     name: str
@@ -49,12 +53,12 @@ class Check:
     severity: Severity = Severity.MUST
     needs_medium: bool = False
     destructive: bool = False
-    """Writes, or could make a broken device write: runs only in a range of blocks that the user names."""
+    """The check writes, or could make a broken device write; it runs only in a range of blocks that the user gives."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check, with everything that went over the wire for it."""
+    """The result of one check, with the packets that were exchanged as evidence."""
 
     check: Check
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""All checks, by topic, in the order in which they are made."""
+"""All checks, by topic, in the order in which they run."""
 
 from __future__ import annotations
 

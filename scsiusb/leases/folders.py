@@ -1,4 +1,4 @@
-"""Where leases lie: runtime folders, opened so that no other user can play tricks there, and locks on files."""
+"""The folders that hold leases, opened safely against other users' files and links, and locks on files."""
 
 from __future__ import annotations
 
@@ -21,35 +21,39 @@ NAME: Final = "scsiusb"
 ON_LINUX: Final = sys.platform == "linux"
 ON_WINDOWS: Final = sys.platform == "win32"
 RUN: Final = Path("/run") if ON_LINUX else Path("/var/run")
-OWN_FILES: Final = "/proc/self/fd"
+OWN_DESCRIPTORS: Final = "/proc/self/fd"
 USERS: Final = Path("/run/user")
-TRUSTED_TWO: Final = 0  # root's uid: what root owns is trusted by all
+ROOT_UID: Final = 0
 WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-MOST_FOLDERS: Final = 256
-MOST_NAMES: Final = 4096
-LOCK_AT: Final = 1 << 30  # Windows' locks keep others from reading what they cover: lock where there is nothing
+# Limits, as other users may make any number of folders and files.
+MAX_FOLDERS: Final = 256
+MAX_NAMES: Final = 4096
+LOCK_AT: Final = 1 << 30  # a Windows lock keeps others from reading the bytes it covers: lock one after the end
 FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-CAREFULLY: Final = FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+# O_NOFOLLOW refuses symbolic links; O_NONBLOCK keeps the open of a FIFO from waiting for its other end.
+SAFE_FLAGS: Final = FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Folder:
-    """An open folder whose owner is `owner` and where nobody else may write; raises OSError if it is not so.
+    """An open folder that belongs to the user `owner` (by default this one) and that only its owner may write to.
 
-    Names are looked up in what was opened, whatever takes its place later.
+    Names are looked up in the folder that was opened, even if another one takes its path later. All methods raise
+    OSError. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, path: Path, owner: int | None = None) -> None:
+        """Open the folder. Raises OSError if it is missing, a link, another user's or writable by others."""
         self.path = path
         self.owner = user() if owner is None else owner
         self._descriptor: int | None = None
-        if ON_WINDOWS:  # it lies in the user's profile, which Windows guards
-            os.listdir(path)
+        if ON_WINDOWS:  # it is in the user's profile, which Windows protects
+            os.listdir(path)  # raises the OSError of a folder that is missing
             return
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = os.fstat(self._descriptor)
         if found.st_uid != self.owner or found.st_mode & WRITABLE_BY_OTHERS:
             self.close()
-            raise PermissionError(f"{path} is not the user's alone")
+            raise PermissionError(f"{path} belongs to another user, or other users may write to it")
 
     def __enter__(self) -> Folder:
         return self
@@ -60,34 +64,44 @@ class Folder:
         self.close()
 
     def close(self) -> None:
+        """Close the folder. May be called again."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
     def names(self) -> list[str]:
+        """Return the names of the files in the folder, sorted, at most MAX_NAMES."""
         where = self.path if self._descriptor is None else self._descriptor
-        return sorted(os.listdir(where)[:MOST_NAMES])
+        return sorted(os.listdir(where)[:MAX_NAMES])
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """A descriptor of a regular file of the owner's that has no second name; waits for nobody."""
-        descriptor = os.open(self._name(name), flags | CAREFULLY, mode, dir_fd=self._descriptor)
+        """Open a file without blocking, and return the descriptor.
+
+        Raises OSError, also if it is not a regular file, has a second name (a hard link) or is not the folder owner's.
+        """
+        descriptor = os.open(self._name(name), flags | SAFE_FLAGS, mode, dir_fd=self._descriptor)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (not ON_WINDOWS and found.st_uid != self.owner):
             os.close(descriptor)
-            raise PermissionError(f"{self.path / name} is no lease")
+            raise PermissionError(f"{self.path / name} is not a regular file of the folder's owner with a single name")
         return descriptor
 
     def create_unnamed(self) -> int:
-        """A file that has no name until `link` gives it one; OSError where the file system has none such."""
-        if not os.path.isdir(OWN_FILES):
-            raise OSError("no files without a name")
+        """Create a file that has no name until `link` gives it one, and return its descriptor.
+
+        Raises OSError where the system or the file system does not support that.
+        """
+        if sys.platform != "linux" or not os.path.isdir(OWN_DESCRIPTORS):  # `link` needs it
+            raise OSError("files without a name are not supported")
         return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
 
     def link(self, descriptor: int, name: str) -> None:
-        os.link(f"{OWN_FILES}/{descriptor}", name, dst_dir_fd=self._descriptor, follow_symlinks=True)
+        """Give an unnamed file its name. Raises FileExistsError if the name is taken."""
+        # open(2), O_TMPFILE: through /proc, as linkat with AT_EMPTY_PATH needs a privilege.
+        os.link(f"{OWN_DESCRIPTORS}/{descriptor}", name, dst_dir_fd=self._descriptor, follow_symlinks=True)
 
     def has(self, descriptor: int, name: str) -> bool:
-        """Whether the name still is the file that is open."""
+        """Return whether the name still refers to the open file."""
         try:
             named = os.stat(self._name(name), dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -95,81 +109,94 @@ class Folder:
         return os.path.samestat(named, os.fstat(descriptor))
 
     def unlink(self, name: str) -> None:
+        """Remove a file."""
         os.unlink(self._name(name), dir_fd=self._descriptor)
 
     def set_mode(self, mode: int) -> None:
+        """Set the folder's permissions, if they differ; does nothing on Windows."""
         if self._descriptor is not None and stat.S_IMODE(os.fstat(self._descriptor).st_mode) != mode:
             os.fchmod(self._descriptor, mode)
 
     def _name(self, name: str) -> str:
+        """Return the name as the os functions want it: relative to the descriptor, where there is one."""
         return name if self._descriptor is not None else str(self.path / name)
 
 
 def user() -> int:
+    """Return the effective user id; 0 on Windows."""
     return 0 if sys.platform == "win32" else os.geteuid()
 
 
 def is_root() -> bool:
+    """Return whether this process runs as root; False on Windows."""
     return not ON_WINDOWS and user() == 0
 
 
 def modes() -> tuple[int, int]:
-    """Of our folder and of the files in it: everybody may see what root holds."""
+    """Return the permissions of this user's folder and of the files in it: all users may read root's leases."""
     return (0o755, 0o644) if is_root() else (0o700, 0o600)
 
 
 def own() -> list[Path]:
-    """Where this user's leases may lie, the best place first."""
+    """Return the folders in which this user's leases may be put, the preferred one first."""
     found = [RUN / NAME] if is_root() else _runtime()
-    with contextlib.suppress(OSError):  # no temporary folder at all
+    with contextlib.suppress(OSError):  # there is no temporary folder
         found.append(Path(tempfile.gettempdir()) / (NAME if ON_WINDOWS else f"{NAME}-{user()}"))
     return list(dict.fromkeys(found))
 
 
 def make(path: Path) -> Folder:
-    """Opens the folder, which is made if need be; OSError where it cannot be used."""
+    """Open the folder, and create it if it is missing. Raises OSError if it cannot be used."""
     mode, _ = modes()
     os.makedirs(path, mode, exist_ok=True)
     if not ON_WINDOWS:
         above = os.stat(path.parent)
+        # Users who may write to the parent may replace the folder, except under the sticky bit, as in /tmp.
         open_to_others = above.st_mode & WRITABLE_BY_OTHERS and not above.st_mode & stat.S_ISVTX
-        if above.st_uid not in (user(), TRUSTED_TWO) or open_to_others:
-            raise PermissionError(f"others may put another folder in the place of {path}")
+        if above.st_uid not in (user(), ROOT_UID) or open_to_others:
+            raise PermissionError(f"other users may replace {path}")
     folder = Folder(path)
     folder.set_mode(mode)
     return folder
 
 
 def visible() -> Iterator[Folder]:
-    """Opens one after the other: the user's own folders, the system's; for root every user's."""
+    """Yield each folder in which this user may see leases: the user's own, the system's; for root every user's.
+
+    A folder is open until the next one is asked for. Folders that are missing or not safe are left out.
+    """
     places = dict.fromkeys((path, user()) for path in own())
     if not ON_WINDOWS:
-        places[RUN / NAME, TRUSTED_TWO] = None
+        places[RUN / NAME, ROOT_UID] = None
     if is_root():
         places |= dict.fromkeys(_all_users())
     for path, owner in places:
         try:
             folder = Folder(path, owner)
-        except OSError:  # there is none, or it is not to be trusted
+        except OSError:
             continue
         with folder:
             yield folder
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Locks an open file until its last descriptor is closed; False: somebody else has it."""
+    """Lock an open file until its last descriptor is closed; False if another process has the lock. Raises OSError.
+
+    `shared` allows other shared locks beside this one; Windows has no such locks.
+    """
     try:
         if sys.platform == "win32":
             os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # PermissionError: Windows' word for it
+    except (BlockingIOError, PermissionError):  # Windows raises PermissionError
         return False
     return True
 
 
 def unlock(descriptor: int) -> None:
+    """End the lock that `try_lock` took. Raises OSError."""
     if sys.platform == "win32":
         os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
@@ -178,7 +205,8 @@ def unlock(descriptor: int) -> None:
 
 
 def _runtime() -> list[Path]:
-    """On Linux not by platformdirs, which warns the program's user where it finds no good folder."""
+    """Return the runtime folders of a user who is not root, the preferred one first."""
+    # Not by platformdirs on Linux, where it warns if the session has no runtime folder.
     if not ON_LINUX:
         import platformdirs
 
@@ -189,11 +217,11 @@ def _runtime() -> list[Path]:
 
 
 def _all_users() -> Iterator[tuple[Path, int]]:
-    """The folders that users of this machine may have, each with the user whose it must be."""
+    """Yield the folders that the users of this machine may have, each with the user who must own it."""
     found = [(path / NAME, path.name) for path in USERS.glob("[0-9]*")]
     with contextlib.suppress(OSError):
         temporary = Path(tempfile.gettempdir()).glob(f"{NAME}-[0-9]*")
         found += [(path, path.name.removeprefix(f"{NAME}-")) for path in temporary]
-    for path, owner in found[:MOST_FOLDERS]:
+    for path, owner in found[:MAX_FOLDERS]:
         if owner.isascii() and owner.isdecimal():
             yield path, int(owner)

@@ -1,4 +1,8 @@
-"""Leases: one file for each interface that is held, under a lock that dies with its process: none goes stale."""
+"""Leases: one file for each interface that a process holds, under a file lock that ends with the process.
+
+The lock, not the file, says whether the interface is held, so the file of a dead process is recognized at once. Such a
+file is an orphan; the next process takes it over or recovers its device.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +21,63 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
-from scsiusb.leases.record import Record, file_name, holding_of, parse, record_of, runs
-from scsiusb.leases.warden_main import IN_COMMAND, Kernel, give_back, locked_by_the_living
+from scsiusb.leases.record import Record, file_name, holding_of, is_running, parse, record_of
+from scsiusb.leases.warden_main import IN_COMMAND, Kernel, give_back, is_locked_by_running_process
 from scsiusb.usb.interface import InterfaceInfo
 
-__all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "look"]
+__all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "read_lease"]
 
-LONGEST: Final = 65536  # bytes of a lease that are looked at
-READERS_PATIENCE: Final = 0.2  # seconds; somebody who only looks locks it for a moment, too
-RECOVERY_PATIENCE: Final = 5.0  # while a warden gives the device back
-PAUSE: Final = 0.01
+MAX_LEASE_SIZE: Final = 65536  # bytes; the rest of a longer file is not read
+READER_TIMEOUT: Final = 0.2  # seconds; a process that reads a lease locks it for a moment
+RECOVERY_TIMEOUT: Final = 5.0  # seconds; a warden locks the lease while it recovers the device
+POLL_INTERVAL: Final = 0.01  # seconds
 
 Tell = Callable[[Record, Path], None]
 
-NO, YES = b"01"  # the digit that stands at IN_COMMAND
+NO, YES = b"01"  # the values of the byte at IN_COMMAND
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A lease as it was found: "live", or "orphaned" where its process is dead."""
+    """A lease as it was read."""
 
     record: Record
     state: str
+    """"live", or "orphaned" if its process is dead."""
     path: Path
     in_command: bool
+    """Whether a command is, or was at the death, in progress."""
 
 
 class Lease:
-    """Our hold of an interface; `path` is None where no folder could be used."""
+    """An interface held by this process; `path` is None if no folder could be used.
+
+    Without a path, all methods work and change no file.
+    """
 
     def __init__(self, record: Record, path: Path | None = None, descriptor: int | None = None) -> None:
         self.record = record
         self.path = path
         self._descriptor = descriptor
         self._owner = os.getpid()
+        # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and what was
+        # written stays in the file when the process is killed.
         self._map = None if descriptor is None else mmap.mmap(descriptor, IN_COMMAND + 1)
 
     def __del__(self) -> None:
-        """Ctrl-C may have come before anybody had it."""
+        """Release a lease that Ctrl-C kept from reaching its caller."""
         if getattr(self, "_map", None) is not None:
             self.release()
 
     @classmethod
     def acquire(cls, info: InterfaceInfo, folder: Path | None = None, tell: Tell | None = None) -> Lease:
-        """Takes the interface for this process; DeviceBusy names the process that has it.
+        """Take the interface for this process; an orphaned lease of it is recovered and taken over.
 
-        `tell` is called before the lease can be seen: a warden that knows of it by then misses no kill.
+        `folder`: the one to use, instead of the first usable one of `folders.own`. `tell` is called with the record
+        and the lease's path before the lease can be seen: a warden that has the record by then covers a kill at any
+        moment. Raises DeviceBusy, which names the process that holds the interface, or says why it could not be
+        recovered. If no folder can be used, logs a warning and returns a lease without a file.
         """
         if folder is None:
             _refuse_if_held(info)
@@ -72,15 +86,15 @@ class Lease:
         for path in [folder] if folder else _folders.own():
             try:
                 with _folders.make(path) as place:
-                    return cls._of(*_take(place, record, info, tell or _nobody), path / record.file_name)
+                    return cls._of(*_take(place, record, info, tell or _no_warden), path / record.file_name)
             except OSError as error:
                 reason = str(error)
-        log.warning("%s is used without a lease, so that nobody sees who has it: %s", info, reason)
+        log.warning("%s is used without a lease, so other processes cannot see what uses it: %s", info, reason)
         return cls(record)
 
     @classmethod
     def _of(cls, descriptor: int, record: Record, path: Path) -> Lease:
-        """Closes the file if anything comes between; recovery removes it."""
+        """Make the lease of an open file; close the file if an exception interrupts that."""
         try:
             return cls(record, path, descriptor)
         except BaseException:
@@ -88,35 +102,36 @@ class Lease:
             raise
 
     def record_driver(self, name: str | None) -> None:
-        """Writes down the kernel's driver, before it is detached; None: there was none to detach."""
+        """Write the kernel's driver into the lease, before it is detached; None if none is bound. Raises OSError."""
         self.record = replace(self.record, driver=name)
         if self._descriptor is not None:
             _write(self._descriptor, self.record, self.in_command)
 
     @property
     def in_command(self) -> bool:
-        """Whether a command is on the wire: if the process dies now, the device is left in the middle of it."""
+        """Return whether a command is in progress: if the process dies now, the device needs a port reset."""
         view = self._map
         return view is not None and view[IN_COMMAND] != NO
 
     def note_command(self, is_begun: bool) -> None:
-        """A command goes onto the wire, or the device is in step again."""
-        try:  # not `suppress`, which costs more than all the rest, twice a command
+        """Record that a command begins, or that it is complete, or recovered from."""
+        try:  # not `contextlib.suppress`, which takes longer than the write; this runs twice per command
             self._map[IN_COMMAND] = YES if is_begun else NO  # type: ignore[index]
-        except (TypeError, ValueError):  # there is no map, or it was released meanwhile
+        except (TypeError, ValueError):  # there is no map, or another thread has released the lease
             return
 
     def release(self) -> None:
-        """Removes the file, then lets go of it. May be called again."""
+        """Remove the file and end the lock. May be called again."""
         descriptor = self._descriptor
+        # Remove while locked: after the lock has ended, the file may be another process's lease.
         if descriptor is not None and self._owner == os.getpid() and not ON_WINDOWS:
             self._unlink(descriptor)
         self.after_fork()
-        if descriptor is not None and ON_WINDOWS:  # what is open cannot be removed there
+        if descriptor is not None and ON_WINDOWS:  # an open file cannot be removed there
             self._unlink(None)
 
     def after_fork(self) -> None:
-        """In a fork's child: closes the file, which stays the parent's."""
+        """Close the file without removing it: in a forked child, where the lease is the parent's."""
         descriptor, self._descriptor = self._descriptor, None
         view, self._map = self._map, None
         if view is not None:
@@ -125,6 +140,7 @@ class Lease:
             os.close(descriptor)
 
     def _unlink(self, descriptor: int | None) -> None:
+        """Remove the file, unless another file has its name by now; a failure is only logged."""
         assert self.path is not None
         try:
             with Folder(self.path.parent) as folder:
@@ -135,31 +151,35 @@ class Lease:
 
 
 def folders() -> list[Path]:
-    """Where leases may be seen: the user's own folder, the system's; for root every user's."""
+    """Return the folders in which this user may see leases: the user's own, the system's; for root every user's."""
     return [folder.path for folder in _folders.visible()]
 
 
 def leases() -> list[Seen]:
-    """Every lease that can be seen; what cannot be read, or is none, is left out."""
+    """Read every lease that this user may see; files that cannot be read, or are not leases, are left out."""
     return [seen for folder in _folders.visible() for seen in in_folder(folder)]
 
 
 def holder(info: InterfaceInfo) -> Record | None:
-    """Who holds the interface now, as far as we may see."""
+    """Return the record of the process that holds the interface now; None if there is none, or it cannot be seen."""
     name = file_name(info.device.bus, info.device.number, info.interface)
-    found = (look(folder, name) for folder in _folders.visible())
+    found = (read_lease(folder, name) for folder in _folders.visible())
     return next((seen.record for seen in found if seen and seen.state == "live"), None)
 
 
 def in_folder(folder: Folder) -> Iterator[Seen]:
+    """Read the leases in one folder."""
     for name in folder.names():
-        seen = look(folder, name)
+        seen = read_lease(folder, name)
         if seen is not None:
             yield seen
 
 
-def look(folder: Folder, name: str) -> Seen | None:
-    """Reads a lease that may be anybody's work; None if it is none. The lock is tried, and let go at once."""
+def read_lease(folder: Folder, name: str) -> Seen | None:
+    """Read the file `name`, which is not trusted; None if it is not a lease.
+
+    Takes the lock for a moment, to find out whether the lease is live.
+    """
     try:
         descriptor = folder.open(name, os.O_RDONLY)
     except OSError:
@@ -169,10 +189,12 @@ def look(folder: Folder, name: str) -> Seen | None:
         record = parse(text)
         if record is None or record.file_name != name:
             return None
+        # A shared lock does not disturb other readers. The lock alone is not enough to be live: a forked child, or
+        # any process that may read the file, can hold a lock after the lease's process has died.
         free = try_lock(descriptor, shared=True)
         if free:
             unlock(descriptor)
-        state = "live" if not free and runs(record) else "orphaned"
+        state = "live" if not free and is_running(record) else "orphaned"
         return Seen(record, state, folder.path / name, text[IN_COMMAND : IN_COMMAND + 1] != b"0")
     except OSError:
         return None
@@ -184,26 +206,34 @@ def look(folder: Folder, name: str) -> Seen | None:
 
 
 def _refuse_if_held(info: InterfaceInfo) -> None:
-    """By a lease in another folder than ours, if we can trust who wrote it: the kernel looks after the others."""
+    """Raise DeviceBusy if a live lease in any visible folder is for the interface.
+
+    Only root's and this user's folders count: another user's lease may be forged, and must not keep this user from
+    the device. If it is true, the kernel refuses the claim.
+    """
     name = file_name(info.device.bus, info.device.number, info.interface)
     for folder in _folders.visible():
-        seen = look(folder, name) if folder.owner in (_folders.TRUSTED_TWO, _folders.user()) else None
+        seen = read_lease(folder, name) if folder.owner in (_folders.ROOT_UID, _folders.user()) else None
         if seen is not None and seen.state == "live":
             raise _busy(info, seen.record)
 
 
 def _busy(info: InterfaceInfo, record: Record | None) -> DeviceBusy:
+    """Return the error that names the holder, as far as it is known."""
     if record is None:
         return DeviceBusy(f"{info} is held by another program")
     return DeviceBusy(f"{info} is held by pid {record.pid} ({record.command}) since {record.since}")
 
 
-def _nobody(record: Record, path: Path) -> None:
-    pass
+def _no_warden(record: Record, path: Path) -> None:
+    """Report to no warden."""
 
 
 def _take(folder: Folder, record: Record, info: InterfaceInfo, tell: Tell) -> tuple[int, Record]:
-    """A locked file that says what the record says; it may be an orphan's, whose driver is then ours to give back."""
+    """Return the descriptor of a locked file with the record in it, and that record.
+
+    Creates the file or takes over an orphan's. Raises DeviceBusy, OSError.
+    """
     began = time.monotonic()
     tell(record, folder.path / record.file_name)
     while True:
@@ -211,7 +241,7 @@ def _take(folder: Folder, record: Record, info: InterfaceInfo, tell: Tell) -> tu
             return _create(folder, record), record
         try:
             descriptor = folder.open(record.file_name, os.O_RDWR)
-        except FileNotFoundError:
+        except FileNotFoundError:  # it was released since `_create` found it
             continue
         try:
             taken = _take_over(folder, descriptor, record, tell)
@@ -222,22 +252,25 @@ def _take(folder: Folder, record: Record, info: InterfaceInfo, tell: Tell) -> tu
             os.close(descriptor)
             raise
         os.close(descriptor)
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
 
 
 def _create(folder: Folder, record: Record) -> int:
-    """A new file. Nobody sees it before it is locked and written, where the system knows files without a name."""
+    """Create a lease's file, locked and written. Raises FileExistsError if there is one.
+
+    Where the system supports files without a name, no other process can see it before it is locked and complete.
+    """
     _, mode = _folders.modes()
     try:
         descriptor, unnamed = folder.create_unnamed(), True
     except OSError:
         descriptor, unnamed = folder.open(record.file_name, os.O_RDWR | os.O_CREAT | os.O_EXCL), False
     try:
-        if not try_lock(descriptor):  # another process was quicker
+        if not try_lock(descriptor):  # another process opened and locked it first
             raise FileExistsError(record.file_name)
         _write(descriptor, record)
         if not ON_WINDOWS:
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, mode)  # regardless of the umask
         if unnamed:
             folder.link(descriptor, record.file_name)
     except BaseException:
@@ -247,46 +280,59 @@ def _create(folder: Folder, record: Record) -> int:
 
 
 def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> Record | None:
-    """An orphan's file becomes ours: None if it is no orphan's, or was removed meanwhile."""
+    """Recover an orphan and write the record into its file; None if it is not an orphan, or was removed meanwhile.
+
+    Raises DeviceBusy if the orphan cannot be recovered.
+    """
     if not try_lock(descriptor) or not folder.has(descriptor, record.file_name):
         return None
     text = _read(descriptor)
     before = parse(text)
     if before is not None and _same_plugging_in(before, record):
-        _put_right(before, in_command=text[IN_COMMAND : IN_COMMAND + 1] != b"0")
+        _recover_orphan(before, in_command=text[IN_COMMAND : IN_COMMAND + 1] != b"0")
+        # Again, because recovery can take seconds: a warden that died meanwhile is started anew.
         tell(record, folder.path / record.file_name)
     _write(descriptor, record)
     return record
 
 
-def _put_right(orphan: Record, in_command: bool) -> None:
-    """What recovery would have done, had the process died a moment earlier. DeviceBusy if it cannot be done."""
+def _recover_orphan(orphan: Record, in_command: bool) -> None:
+    """Give back what the orphan's process held: it died after this process had run recovery.
+
+    Raises DeviceBusy if that fails. Does nothing on other platforms than Linux.
+    """
     if not ON_LINUX:
         return
     holding = holding_of(orphan, None)
     holding.in_command = in_command
-    right, done = give_back(Kernel(), holding)
-    if not right:
-        what = f"{orphan.address} was left behind by pid {orphan.pid} ({orphan.command}): {done}"
+    is_done, done = give_back(Kernel(), holding)
+    if not is_done:
+        held = f"{orphan.address} was held by pid {orphan.pid} ({orphan.command}), which died"
+        what = f"{held}, and could not be recovered: {done}"
         raise DeviceBusy(what, "run `sudo scsiusb recover`")
 
 
 def _same_plugging_in(before: Record, now: Record) -> bool:
+    """Return whether both records are of one device that was not unplugged, nor the machine restarted, between them."""
     parts = ("boot", "name", "bus", "number", "vendor_id", "product_id", "serial")
     return all(getattr(before, part) == getattr(now, part) for part in parts)
 
 
 def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: InterfaceInfo, waited: float) -> None:
-    """DeviceBusy once it is sure that a living process has it."""
+    """Raise DeviceBusy if a running process holds the lock; return if it is worth another try.
+
+    `waited`: seconds since the first try.
+    """
     if not folder.has(descriptor, record.file_name):
         return
     there = parse(_read(descriptor))
-    dead = there is not None and not runs(there)
-    if waited < (RECOVERY_PATIENCE if dead else READERS_PATIENCE):
+    dead = there is not None and not is_running(there)
+    if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT):
         return
-    if not dead or ON_WINDOWS or locked_by_the_living(descriptor):
+    if not dead or ON_WINDOWS or is_locked_by_running_process(descriptor):
         raise _busy(info, there)
-    # A fork's child keeps a dead process's lock, or somebody who may only read the file.
+    # The lock of a dead process lives on in a forked child, or a process that may only read the file shares it: it
+    # does not count. Neither has a lock on the file that is created next.
     folder.unlink(record.file_name)
 
 
@@ -294,12 +340,15 @@ def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: Inter
 
 
 def _write(descriptor: int, record: Record, in_command: bool = False) -> None:
-    """In one write, which a kill does not cut; what is left of a longer text before is past the end of the line."""
+    """Write the record as one line of JSON. Raises OSError."""
+    # A single write is not interrupted by a kill. The file is not truncated first, so that a reader never sees it
+    # empty: what remains of a longer record follows the end of the line, and is not read.
     text = json.dumps({"in_command": int(in_command), **asdict(record)}) + "\n"
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, text.encode())
 
 
 def _read(descriptor: int) -> bytes:
+    """Read the file from its start. Raises OSError."""
     os.lseek(descriptor, 0, os.SEEK_SET)
-    return os.read(descriptor, LONGEST)
+    return os.read(descriptor, MAX_LEASE_SIZE)

@@ -1,4 +1,7 @@
-"""Recovery: what programs and their wardens left behind when they died is put right by whoever comes next."""
+"""Recovery: gives back devices whose process and warden have both died.
+
+`scsiusb.open` and most commands run this first, so that the next program repairs what the last one left.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Final
 from scsiusb.base.dataclass import dataclass
 from scsiusb.leases import folders
 from scsiusb.leases.folders import ON_WINDOWS, Folder, try_lock
-from scsiusb.leases.lease import Seen, in_folder, look
+from scsiusb.leases.lease import Seen, in_folder, read_lease
 from scsiusb.leases.record import Record, holding_of, of_this_boot
 from scsiusb.leases.warden_main import GONE, Kernel, give_back, lock_for_recovery
 
@@ -19,15 +22,21 @@ ON_LINUX: Final = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class Recovered:
-    """What became of a lease whose process is dead; not `ok`: it is still to be put right."""
+    """The result of recovering one orphaned lease."""
 
     record: Record
     done: str
+    """What was done, or what went wrong, in words."""
     ok: bool
+    """False if the device still needs recovery."""
 
 
 def recover(address: str | None = None) -> list[Recovered]:
-    """Puts right every orphan that we can see, or those of one device; leaves alone what somebody is putting right."""
+    """Recover every orphan that this user may see, or those of one device.
+
+    `address`: "2-1" or "2-1:1.0". Orphans that another process is recovering are left out, as are those that need
+    nothing and that this user may not remove. Raises no OSError.
+    """
     return list(_recover(address, Kernel() if ON_LINUX else None))
 
 
@@ -35,7 +44,7 @@ def _recover(address: str | None, kernel: Kernel | None) -> Iterator[Recovered]:
     for folder in folders.visible():
         for seen in in_folder(folder):
             if seen.state == "orphaned" and _is_meant(seen.record, address):
-                recovered = _put_right(folder, seen, kernel)
+                recovered = _recover_one(folder, seen, kernel)
                 if recovered is not None:
                     yield recovered
 
@@ -44,8 +53,11 @@ def _is_meant(record: Record, address: str | None) -> bool:
     return address in (None, record.address, record.name, record.name.partition(":")[0])
 
 
-def _put_right(folder: Folder, seen: Seen, kernel: Kernel | None) -> Recovered | None:
-    """None: somebody else did it, or is at it, or there is nothing to do that we may do."""
+def _recover_one(folder: Folder, seen: Seen, kernel: Kernel | None) -> Recovered | None:
+    """Recover one orphan and remove its lease.
+
+    None if another process did or does so, or if the device needs nothing and the lease may not be removed.
+    """
     name = seen.path.name
     try:
         descriptor = folder.open(name, os.O_RDONLY)
@@ -54,7 +66,7 @@ def _put_right(folder: Folder, seen: Seen, kernel: Kernel | None) -> Recovered |
     try:
         if not _lock(descriptor) or not folder.has(descriptor, name):
             return None
-        now = look(folder, name)
+        now = read_lease(folder, name)  # read again under the lock: `seen` may be out of date
         if now is None:
             return None
         ok, done, was_needed = _give_back(now, kernel)
@@ -62,7 +74,7 @@ def _put_right(folder: Folder, seen: Seen, kernel: Kernel | None) -> Recovered |
             return None
     finally:
         os.close(descriptor)
-    if ok and ON_WINDOWS:  # what is open cannot be removed there
+    if ok and ON_WINDOWS:  # an open file cannot be removed there
         _remove(folder, name)
     return Recovered(now.record, done, ok)
 
@@ -72,8 +84,11 @@ def _lock(descriptor: int) -> bool:
 
 
 def _give_back(seen: Seen, kernel: Kernel | None) -> tuple[bool, str, bool]:
-    """Whether all is right now, what was done, and whether there was anything to do."""
-    if kernel is None:  # no driver was taken from anybody
+    """Give the orphan's device back to the kernel.
+
+    Returns whether it needs nothing more, what was done in words, and whether it needed recovery.
+    """
+    if kernel is None:  # on this platform no driver was detached
         return True, "its record is removed", False
     if not of_this_boot(seen.record):
         return True, GONE, False
@@ -84,8 +99,9 @@ def _give_back(seen: Seen, kernel: Kernel | None) -> tuple[bool, str, bool]:
 
 
 def _remove(folder: Folder, name: str) -> bool:
+    """Remove the lease and return whether that succeeded."""
     try:
         folder.unlink(name)
-    except OSError:  # another user's, whose next program removes it; on Windows somebody has it open
+    except OSError:  # it is another user's, whose next program removes it; on Windows, another process has it open
         return False
     return True

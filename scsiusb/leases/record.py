@@ -1,4 +1,4 @@
-"""What a lease says, who it is about, and the reading of one that may be anybody's work."""
+"""The record in a lease, and the parser that checks it: a lease may be any user's file."""
 
 from __future__ import annotations
 
@@ -15,78 +15,87 @@ from typing import Any, Final
 from scsiusb.base.dataclass import dataclass
 from scsiusb.base.text import printable
 from scsiusb.leases.folders import ON_WINDOWS, user
-from scsiusb.leases.warden_main import DEAD, LONGEST_MESSAGE, Holding, started
+from scsiusb.leases.warden_main import DEAD, MAX_MESSAGE_SIZE, Holding, started
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 
-LONGEST_COMMAND: Final = 200
+MAX_COMMAND_LENGTH: Final = 200
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a lease says: who holds which interface of which device, and what was taken from the kernel for it."""
+    """The content of a lease: the process, the interface that it holds, and the kernel driver that it detached."""
 
     pid: int
     started: int | None
-    """When the process was started, in the kernel's ticks; None where the system does not tell."""
+    """When the process was started, in the kernel's ticks since boot; None where the system does not report it."""
     boot: str | None
-    """The kernel's boot id."""
+    """The kernel's boot id; None where there is none."""
     command: str
+    """The command line, at most 200 printable characters."""
     since: str
-    """ISO 8601, seconds."""
+    """When the lease was taken: ISO 8601 with seconds and time zone."""
     address: str
+    """See `InterfaceInfo.address`."""
     name: str
     """The kernel's name of the interface: "2-1:1.0"."""
     bus: int
     number: int
-    """With `bus`, it names one plugging-in of the device."""
+    """The device's number on the bus; together with `bus` it identifies one plugging-in of the device."""
     interface: int
+    """bInterfaceNumber"""
     vendor_id: int
     product_id: int
     serial: str | None
     driver: str | None
-    """The kernel driver that was detached; None: none was bound."""
+    """The kernel driver that was detached; None if none was bound."""
     bulk_in: int
     """bEndpointAddress"""
     bulk_out: int
     uid: int | None
+    """The user's id; None on Windows."""
 
     @property
     def file_name(self) -> str:
+        """Return the name of the lease's file: "002-007-0.json"."""
         return file_name(self.bus, self.number, self.interface)
 
 
-def runs(record: Record) -> bool:
-    """Whether the process that the record names still is that process."""
+def is_running(record: Record) -> bool:
+    """Return whether the record's process is still running; on Windows, where only the lock shows it, always True."""
     if ON_WINDOWS:
-        return True  # the lock tells
+        return True
     if not of_this_boot(record):
         return False
     try:
         os.kill(record.pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # another user's process: it is running
         pass
+    # The pid may be another process's by now: then its start time differs.
     now = started(record.pid)
     return now != DEAD and (None in (now, record.started) or now == record.started)
 
 
 def of_this_boot(record: Record) -> bool:
+    """Return whether the record was written since the machine was started; True where that is not known."""
     return None in (record.boot, boot := _boot()) or record.boot == boot
 
 
 def file_name(bus: int, number: int, interface: int) -> str:
+    """Return the name of the lease's file of an interface: "BUS-NUMBER-INTERFACE.json"."""
     return f"{bus:03d}-{number:03d}-{interface}.json"
 
 
 def record_of(info: InterfaceInfo) -> Record:
+    """Return a record of this process as the interface's holder, with no driver detached yet."""
     into, out = bulk_in(info.setting), bulk_out(info.setting)
     return Record(
         pid=os.getpid(),
         started=started(os.getpid()),
         boot=_boot(),
-        command=printable(" ".join(sys.orig_argv))[:LONGEST_COMMAND],
+        command=printable(" ".join(sys.orig_argv))[:MAX_COMMAND_LENGTH],
         since=datetime.now().astimezone().isoformat(timespec="seconds"),
         address=info.address,
         name=info.name,
@@ -104,6 +113,11 @@ def record_of(info: InterfaceInfo) -> Record:
 
 
 def holding_of(record: Record, lease: Path | None) -> Holding:
+    """Return what the warden must know of the record.
+
+    The lease's path is left out if it makes the message too long; then the warden assumes that a command was in
+    progress.
+    """
     holding = Holding(
         name=record.name,
         bus=record.bus,
@@ -114,12 +128,13 @@ def holding_of(record: Record, lease: Path | None) -> Holding:
         had_driver=record.driver is not None,
     )
     holding.lease = None if lease is None else os.fsencode(lease)
-    if len(holding.message()) > LONGEST_MESSAGE:
+    if len(holding.message()) > MAX_MESSAGE_SIZE:
         holding.lease = None
     return holding
 
 
 def _boot() -> str | None:
+    """Read the kernel's boot id, which changes with each start of the machine."""
     try:
         return BOOT_ID.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
@@ -127,20 +142,25 @@ def _boot() -> str | None:
 
 
 def parse(text: bytes) -> Record | None:
-    """A lease's first line, which may be anybody's work: None unless each field is what it should be."""
+    """Parse a lease's first line; None unless every field has a valid value.
+
+    The text is not trusted: recovery, which may run as root, acts on the result.
+    """
     line, end, _ = text.partition(b"\n")
     try:
         found: Any = json.loads(line) if end else None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # json raises RecursionError for deeply nested brackets
         return None
     if not isinstance(found, dict) or not all(name in found and good(found[name]) for name, good in FIELDS.items()):
         return None
     record = Record(**{field.name: found[field.name] for field in fields(Record)})
+    # The names end up in sysfs paths: they must be of the same bus and device as the numbers.
     fits = record.name.startswith((f"{record.bus}-", f"usb{record.bus}:"))
     return record if fits and record.address in (record.name, record.name.partition(":")[0]) else None
 
 
-def _whole(lowest: int, highest: int) -> Callable[[object], bool]:
+def _integer(lowest: int, highest: int) -> Callable[[object], bool]:
+    # `isinstance` would take a bool for an int.
     return lambda value: type(value) is int and lowest <= value <= highest
 
 
@@ -158,22 +178,22 @@ def _or_none(good: Callable[[object], bool]) -> Callable[[object], bool]:
 
 INTERFACE_NAME: Final = r"(usb\d{1,3}|\d{1,3}-\d{1,3}(\.\d{1,3}){0,6}):\d{1,3}\.\d{1,3}"
 FIELDS: Final[dict[str, Callable[[object], bool]]] = {
-    "in_command": _whole(0, 1),
-    "pid": _whole(1, 0x7FFFFFFF),
-    "started": _or_none(_whole(0, 1 << 63)),
+    "in_command": _integer(0, 1),
+    "pid": _integer(1, 0x7FFFFFFF),
+    "started": _or_none(_integer(0, 1 << 63)),
     "boot": _or_none(_matching(r"[0-9a-f-]{1,64}")),
-    "command": _printable(LONGEST_COMMAND),
+    "command": _printable(MAX_COMMAND_LENGTH),
     "since": _matching(r"[0-9T:.+-]{1,40}"),
     "address": _printable(64),
     "name": _matching(INTERFACE_NAME),
-    "bus": _whole(0, 999),
-    "number": _whole(0, 999),
-    "interface": _whole(0, 255),
-    "vendor_id": _whole(0, 0xFFFF),
-    "product_id": _whole(0, 0xFFFF),
+    "bus": _integer(0, 999),
+    "number": _integer(0, 999),
+    "interface": _integer(0, 255),
+    "vendor_id": _integer(0, 0xFFFF),
+    "product_id": _integer(0, 0xFFFF),
     "serial": _or_none(_printable(255)),
     "driver": _or_none(_printable(64)),
-    "bulk_in": _whole(0, 0xFF),
-    "bulk_out": _whole(0, 0xFF),
-    "uid": _or_none(_whole(0, 0xFFFFFFFF)),
+    "bulk_in": _integer(0, 0xFF),
+    "bulk_out": _integer(0, 0xFF),
+    "uid": _or_none(_integer(0, 0xFFFFFFFF)),
 }

@@ -1,4 +1,8 @@
-"""The warden: a small process of ours that gives the devices back if this process dies without doing so (Linux)."""
+"""The warden: a small process that gives this process's devices back to the kernel if this process dies (Linux).
+
+The kernel does not bind its driver again when a process that claimed an interface dies: without the warden, a crash
+would leave the disk without any driver. This module starts the process and sends to it; `warden_main` is its program.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +25,25 @@ from scsiusb.leases.warden_main import started
 
 ON_LINUX: Final = sys.platform == "linux"
 SHELL: Final = "/bin/sh"
-# The warden is the shell's child, and soon nobody's: this program's wait() and SIGCHLD are its own affair. A shell
-# without job control would give what it starts in the background /dev/null in the place of our socket.
+# A shell starts the warden in the background and ends, so that the warden is no child of this program: the program's
+# wait() must not see it, nor the program get a SIGCHLD for it. Without job control a shell connects the standard input
+# of a background command to /dev/null: therefore the socket goes through descriptor 3.
 SCRIPT: Final = 'exec 3<&0; "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
+# The compiled program is read from a memfd; {} is its descriptor.
 LOADER: Final = "import marshal; exec(marshal.loads(open('/proc/self/fd/{}', 'rb').read()))"
-START_PATIENCE: Final = 10.0  # seconds, for the shell
-SEND_PATIENCE: Final = 5.0  # for a warden that is still starting to read what is in its socket
-PAUSE: Final = 0.001
+START_TIMEOUT: Final = 10.0  # seconds, for the shell
+SEND_TIMEOUT: Final = 5.0  # seconds; while the warden is starting, it does not read, and its socket may be full
+POLL_INTERVAL: Final = 0.001  # seconds
 
 log = logging.getLogger(__name__)
 
 
 class Warden:
-    """Starts the process with the first hold. Its troubles are never the caller's: a warning, once."""
+    """A process's connection to its warden, which the first `hold` starts.
+
+    No method raises an error if the warden cannot be started or reached: the device works without it, so a warning is
+    logged once. `sysfs` and `dev` are folders that tests replace. May be used from several threads.
+    """
 
     def __init__(self, sysfs: str = "/sys", dev: str = "/dev") -> None:
         self._roots = (sysfs, dev)
@@ -41,10 +51,15 @@ class Warden:
 
     @property
     def pid(self) -> int | None:
+        """Return the warden's process id; None if there is no warden."""
         return self._pid
 
     def hold(self, record: Record, lease: Path | None) -> None:
-        """Returns when the warden, though maybe still starting, cannot but learn of it. Again: what changed."""
+        """Report an interface that this process is about to hold, or a change in its record, to the warden.
+
+        `lease` is the path of the lease, None if there is none. When this returns, the message is in the warden's
+        socket: even if this process is killed now, the warden will read it. Does nothing on other platforms than Linux.
+        """
         if not ON_LINUX:
             return
         holding = holding_of(record, lease)
@@ -54,22 +69,24 @@ class Warden:
                 self._restart()
 
     def drop(self, record: Record) -> None:
-        """It was given back. Quiet about what was never held."""
+        """Report that the interface was given back. Ignores an interface that was never held."""
         with self._lock:
             key = holding_of(record, None).key
+            # If the message is lost, the warden died: a new one must look after the rest, if any.
             if self._held.pop(key, None) is not None and not self._send(f"drop {key}".encode()) and self._held:
                 self._restart()
 
     def close(self) -> None:
-        """Good-bye: the process ends by itself, whatever it was told."""
+        """End the warden: it gives nothing back, whatever was reported to it. May be called again."""
         with self._lock:
             self._send(b"bye")
-            self._hang_up()
+            self._disconnect()
             self._held.clear()
 
     def after_fork(self) -> None:
-        """In a fork's child: the process is the parent's, and so may be the lock."""
-        self._hang_up()
+        """Forget the warden in a forked child, where it is the parent's."""
+        self._disconnect()
+        # The lock is made anew: another thread of the parent may have held it during the fork.
         self._reset()
 
     def _reset(self) -> None:
@@ -81,23 +98,29 @@ class Warden:
         self._has_warned = False
 
     def _send(self, message: bytes) -> bool:
-        """Without SIGPIPE, which the program may have set to kill it."""
+        """Send the message; False if there is no warden or it has died."""
         if self._socket is None or not self._is_ours(self._socket):
             return False
         try:
+            # Python ignores SIGPIPE, but the program may have restored its default action, which ends the process.
             self._socket.send(message, socket.MSG_NOSIGNAL)
         except OSError:
             return False
         return True
 
     def _is_ours(self, connection: socket.socket) -> bool:
-        """A program that closes all descriptors may have another file under the number by now."""
+        """Return whether the descriptor still is the warden's socket.
+
+        A program that closes all its descriptors, as some do to become a daemon, may have opened another file under
+        the same number since.
+        """
         try:
             return os.fstat(connection.fileno()).st_ino == self._inode
         except OSError:
             return False
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
+        """Close the socket, unless its number is another file by now."""
         connection, self._socket, self._pid = self._socket, None, None
         if connection is not None:
             if self._is_ours(connection):
@@ -106,27 +129,32 @@ class Warden:
                 connection.detach()
 
     def _restart(self) -> None:
-        """There is none yet, or it was killed."""
-        self._hang_up()
+        """Start a warden, as there is none or it was killed, and report all that is held to it."""
+        self._disconnect()
         try:
             self._start()
         except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
-            self._hang_up()
+            self._disconnect()
             self._warn(f"no warden could be started: {error}")
         else:
             if not all(self._send(message) for message in self._held.values()):
-                self._warn("the warden does not listen")
+                self._warn("the warden does not read its messages")
 
     def _warn(self, why: str) -> None:
+        """Log a warning, the first time only."""
         if not self._has_warned:
             self._has_warned = True
-            remedy = "run `scsiusb recover` if this program should crash"
-            log.warning("nothing looks after the devices held: %s; %s", why, remedy)
+            remedy = "run `scsiusb recover` if this program crashes"
+            log.warning("no warden will give devices back if this program crashes: %s; %s", why, remedy)
 
     def _start(self) -> None:
+        """Start the process. Raises OSError, ValueError, AttributeError or SubprocessError."""
+        if sys.platform != "linux":
+            raise OSError("the warden runs on Linux only")
+        # SEQPACKET keeps messages apart, and shows the end of the connection when this process dies.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, os.fdopen(os.memfd_create("warden"), "wb") as program:
-            ours.settimeout(SEND_PATIENCE)
+            ours.settimeout(SEND_TIMEOUT)
             self._socket, self._inode = ours, os.fstat(ours.fileno()).st_ino
             program.write(_compiled())
             program.flush()
@@ -135,17 +163,25 @@ class Warden:
 
 
 def _command(program: int) -> list[str]:
-    """Named in what `ps` shows. OSError where there is no Python to run it, as in a frozen program."""
-    is_python = "py" in os.path.basename(sys.executable).lower()  # not so where Python is part of another program
+    """Return the command that runs the warden, without the roots. Raises OSError if there is no Python to run it.
+
+    There is none in a frozen program, or if Python is embedded in another program.
+    """
+    # In a program that embeds Python, sys.executable may be that program: starting it would be a surprise.
+    is_python = "py" in os.path.basename(sys.executable).lower()
     if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(sys.executable):
-        raise OSError("this program is not run by a Python interpreter that could be started again")
+        raise OSError("this program does not run in a Python interpreter that could be started again")
     since = started(os.getpid())
     words = [str(os.getpid()), "-" if since is None else str(since)]
+    # -I and -S skip the environment and site-packages. The program's name is not read: it is for the readers of `ps`.
     return [sys.executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
 
 
 def _compiled() -> bytes:
-    """The warden's program. Python would compile a script at each start, which takes longer than all the rest."""
+    """Return the warden's program as marshalled code. Raises OSError if it cannot be read.
+
+    Python would compile a script anew at each start, which takes longer than the rest of the start.
+    """
     loader = warden_main.__spec__.loader if warden_main.__spec__ else None
     code = loader.get_code(warden_main.__name__) if isinstance(loader, InspectLoader) else None
     if code is None:
@@ -154,7 +190,12 @@ def _compiled() -> bytes:
 
 
 def _spawn(command: list[str], connection: int, program: int) -> int:
-    """Its pid, as soon as it runs its own program. It inherits that all signals are blocked, and keeps them so."""
+    """Start the command with the socket `connection` as its standard input, and return its pid once it is executed.
+
+    Raises OSError, ValueError or SubprocessError.
+    """
+    # The warden inherits the signal mask. A signal to the process group, such as Ctrl-C, would otherwise end the shell
+    # or the warden before it has blocked signals itself.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with subprocess.Popen(
@@ -162,13 +203,14 @@ def _spawn(command: list[str], connection: int, program: int) -> int:
             stdin=connection,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd="/",
+            cwd="/",  # keeps no file system from being unmounted
+            # A Python that is not in the system's folders may need LD_LIBRARY_PATH to start; the warden needs no more.
             env={name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"},
             pass_fds=[program],
             start_new_session=True,
         ) as shell:
             try:
-                said, _ = shell.communicate(timeout=START_PATIENCE)
+                said, _ = shell.communicate(timeout=START_TIMEOUT)
             except BaseException:
                 shell.kill()
                 raise
@@ -180,9 +222,9 @@ def _spawn(command: list[str], connection: int, program: int) -> int:
 
 
 def _wait_for_exec(pid: int) -> None:
-    """Until then it is a copy of the shell; OSError if it ends instead."""
-    shell, deadline = os.path.realpath(SHELL), time.monotonic() + START_PATIENCE
+    """Wait until the process, at first a copy of the shell, has executed its command; OSError if it ends instead."""
+    shell, deadline = os.path.realpath(SHELL), time.monotonic() + START_TIMEOUT
     while os.readlink(f"/proc/{pid}/exe") == shell:
         if time.monotonic() > deadline:
-            raise OSError("it does not come up")
-        time.sleep(PAUSE)
+            raise OSError(f"the process was not executed within {START_TIMEOUT:g} seconds")
+        time.sleep(POLL_INTERVAL)

@@ -1,4 +1,4 @@
-"""What came and left, in order: events, and the queue of them that `for` and `async for` read."""
+"""Attach and detach events, and the queue of them that `for` and `async for` read."""
 
 from __future__ import annotations
 
@@ -20,33 +20,39 @@ if TYPE_CHECKING:
 
 ATTACHED: Final = "attached"
 DETACHED: Final = "detached"
-MOST_PENDING: Final = 10_000
+MOST_PENDING: Final = 10_000  # events that wait for one reader
 
 log = logging.getLogger(__name__)
 
-Match = str | Callable[[InterfaceInfo], bool] | None
+Match = str | Callable[[InterfaceInfo], bool] | None  # a selector as in `scsiusb.open`, a filter function, or all
 
 
 @dataclass(frozen=True)
 class Event:
-    """A mass-storage interface came or left."""
+    """A mass-storage interface was attached or detached."""
 
     kind: str
-    """"attached" or "detached"."""
+    """ATTACHED or DETACHED."""
     device: InterfaceInfo
     generation: int
-    """Grows with every plugging-in that the manager sees; both events of one plugging-in have the same."""
+    """Number of the attach event, counted from 1 by the manager; the detach event of the interface has the same."""
     time: datetime
+    """When the manager saw it, with time zone."""
 
 
-def is_meant(match: Match, info: InterfaceInfo) -> bool:
+def is_selected(match: Match, info: InterfaceInfo) -> bool:
+    """Return whether `match` selects the interface; None selects all. Raises what a filter function raises."""
     if match is None:
         return True
     return matches(info, match) if isinstance(match, str) else bool(match(info))
 
 
 class Events:
-    """An iterator and an asynchronous iterator; ends after `timeout` seconds without an event, or with the manager."""
+    """Iterator and asynchronous iterator over events.
+
+    It ends after `timeout` seconds without an event, or when the manager is closed. Raises EventsLost at the place of
+    events that were dropped because too many were waiting.
+    """
 
     def __init__(self, timeout: float | None, match: Match) -> None:
         self._timeout = timeout
@@ -55,36 +61,38 @@ class Events:
         self._changed = threading.Condition()
         self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._is_closed = False
-        self._is_short = False
+        self._has_gap = False
 
     # --- for the manager ------------------------------------------------------------------------
 
     def offer(self, event: Event) -> None:
+        """Queue the event if the reader's filter selects it. Called with events in order."""
         if not self._wants(event):
             return
         with self._changed:
-            if self._is_short or len(self._pending) >= MOST_PENDING:
-                self._is_short = True  # until the reader knows; what came after the gap must not come before the news
+            if self._has_gap or len(self._pending) >= MOST_PENDING:
+                # Until the reader has raised EventsLost: it must not return a later event before it reports the gap.
+                self._has_gap = True
             else:
                 self._pending.append(event)
             self._wake()
 
     def _wants(self, event: Event) -> bool:
-        """A filter of the user's may raise: that is reported, and the event is shown."""
+        """Apply the filter. If a user's filter function raises, log that and do not drop the event."""
         try:
-            return is_meant(self._match, event.device)
+            return is_selected(self._match, event.device)
         except (Exception, SystemExit):
             log.exception("the filter of an iteration over events failed")
             return True
 
     def close(self) -> None:
-        """Ends the iteration, once what is pending was read."""
+        """End the iteration after the pending events."""
         with self._changed:
             self._is_closed = True
             self._wake()
 
     def after_fork(self) -> None:
-        """In a fork's child: the lock may be held by a thread that is not here."""
+        """End the iteration in the child of a fork. The lock is replaced: a thread of the parent may hold it."""
         self._changed = threading.Condition()
         self._pending.clear()
         self._waiters.clear()
@@ -93,7 +101,7 @@ class Events:
     def _wake(self) -> None:
         self._changed.notify_all()
         for loop, event in self._waiters:
-            with suppress(RuntimeError):  # the loop was closed with its reader
+            with suppress(RuntimeError):  # the event loop was closed
                 loop.call_soon_threadsafe(event.set)
 
     # --- for the reader -------------------------------------------------------------------------
@@ -119,7 +127,7 @@ class Events:
     async def __anext__(self) -> Event:
         import asyncio
 
-        with self._changed:  # a timeout of 0 leaves no time to look
+        with self._changed:  # `wait_for` with a timeout of 0 would not run `_next` at all
             event = self._take()
         if event is not None:
             return event
@@ -149,14 +157,14 @@ class Events:
                 self._waiters.discard(waiter)
 
     def _take(self) -> Event | None:
-        """The next one, if there is one; the events before a gap come first."""
+        """Return the next event, if any. Raises EventsLost at a gap, after the events before it."""
         if self._pending:
             return self._pending.popleft()
-        if self._is_short:
-            self._is_short = False
+        if self._has_gap:
+            self._has_gap = False
             raise EventsLost(f"more than {MOST_PENDING} events were waiting")
         return None
 
 
 class _End(Exception):
-    """StopAsyncIteration may not leave a coroutine that `wait_for` runs."""
+    """Ends `_next`: a coroutine that `wait_for` runs cannot raise StopAsyncIteration."""

@@ -1,4 +1,4 @@
-"""What was learned of devices that are attached and not open: their quirks, until they leave."""
+"""Quirks learned from attached devices that are not open, kept until the devices are detached."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from scsiusb.manager.attachment import Attachment
 from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend, Device
 
-MOST: Final = 64  # devices; the one known longest is forgotten first
+MOST: Final = 64  # devices; the oldest entry is dropped first
 
 
 class LearnedEntry(NamedTuple):
-    """What one plugging-in of a device taught."""
+    """Quirks learned from one device between attach and detach."""
 
     device: Device
     serial: str | None
-    """The bus may give the number to another device of the same model while nobody looks."""
+    """Distinguishes devices of one model, since the bus may reuse the number while this process does not watch it."""
     backend: weakref.ref[Backend] | None
-    """Of a bus of this process's own: another one may take its identity when it is gone."""
+    """The backend, if it exists only in this process: a later backend may get the identity of a freed one."""
     quirks: Quirks
 
     def is_about(self, attachment: Attachment) -> bool:
+        """Return whether the entry belongs to the attachment's device."""
         is_same = self.backend is None or self.backend() is attachment.backend
         return is_same and (self.device, self.serial) == (attachment.info.device, attachment.info.serial)
 
 
 class LearnedQuirks:
-    """Keyed by the backend's identity, bus, device number and interface: one plugging-in."""
+    """Learned quirks by backend identity, bus, device number and interface."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[object, int, int, int], LearnedEntry] = {}
 
     def keep(self, attachment: Attachment, quirks: Quirks) -> None:
-        """Whatever `quirks` have learned."""
+        """Store `quirks`, which include what was learned, for the attachment's device."""
         backend = None if attachment.backend.is_shared else weakref.ref(attachment.backend)
         self._entries.pop(attachment.key, None)
         self._entries[attachment.key] = LearnedEntry(attachment.info.device, attachment.info.serial, backend, quirks)
@@ -43,7 +44,7 @@ class LearnedQuirks:
             del self._entries[next(iter(self._entries))]
 
     def recall(self, attachment: Attachment, quirks: Quirks) -> Quirks:
-        """The quirks, and what was learned of the attachment's device."""
+        """Return `quirks` plus what was learned from the attachment's device."""
         entry = self._entries.get(attachment.key)
         if entry is None:
             return quirks
@@ -53,7 +54,7 @@ class LearnedQuirks:
         return quirks.remembering(entry.quirks)
 
     def forget(self, backend: Backend, present: Set[tuple[int, int]]) -> None:
-        """Devices of the backend that are not present have left."""
+        """Drop the entries of the backend's devices that are not in `present`, pairs of bus and device number."""
         for key in [key for key in list(self._entries) if key[0] == backend.identity]:
             if key[1:3] not in present:
                 self._entries.pop(key, None)

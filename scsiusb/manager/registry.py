@@ -1,4 +1,4 @@
-"""The mass-storage interfaces attached now, and whoever wants to know of changes, served by one thread."""
+"""Registry of the attached mass-storage interfaces; one thread reports changes to callbacks and iterators."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Final
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceClosed
-from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_meant
+from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_selected
 from scsiusb.manager.watcher import Watcher
 from scsiusb.usb.backend import Backend, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo, interfaces_of
 from scsiusb.usb.translate import translate
 
-SETTLING: Final = 1.0  # seconds that a device may take to be configured and to get its driver
-LOOK_AGAIN: Final = 0.03
+SETTLE_TIME: Final = 1.0  # seconds to wait at most until a new device is configured and has its kernel driver
+POLL_INTERVAL: Final = 0.03  # seconds between two checks of a device that is not ready yet
 ON_LINUX: Final = sys.platform == "linux"
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Subscription:
-    """A callback that is called with the InterfaceInfo until `cancel`."""
+    """A callback for one kind of event, called with the InterfaceInfo until `cancel`."""
 
     kind: str
     callback: Callable[[InterfaceInfo], object]
@@ -40,76 +40,82 @@ class Subscription:
     is_active: bool = True
 
     def cancel(self) -> None:
+        """Stop the calls; a call that is already running goes on."""
         self.is_active = False
 
     def wants(self, event: Event) -> bool:
-        return self.is_active and self.kind == event.kind and is_meant(self.match, event.device)
+        """Return whether to call the callback for the event. Raises what a filter function raises."""
+        return self.is_active and self.kind == event.kind and is_selected(self.match, event.device)
 
     def call(self, event: Event) -> None:
-        """What the user's code raises is reported and hurts nobody else."""
+        """Call the callback if it wants the event. Exceptions of the user's code are logged, not raised."""
         try:
             if self.wants(event):
                 self.callback(event.device)
-        except BaseException:  # sys.exit() too would end the thread that serves everybody
+        except BaseException:  # also sys.exit(), which would end the thread for all callbacks
             log.exception("a callback for a device %s failed", event.kind)
 
 
 class Registry:
-    """Subscribed first, then enumerated: no device falls into the gap."""
+    """Attached interfaces of one backend. Subscribes to changes before it enumerates, so that no device is missed."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._lock = threading.RLock()
         self._generations = itertools.count(1)
-        self._attached: dict[tuple[int, int], list[Event]] = {}  # by bus and device number; also what is no storage
-        self._settling: dict[tuple[int, int], float] = {}  # when it was seen first
+        self._attached: dict[tuple[int, int], list[Event]] = {}  # by bus and device number; empty: no mass storage
+        self._first_seen: dict[tuple[int, int], float] = {}  # time, of devices that are not ready yet
         self._subscriptions: list[Subscription] = []
         self._readers: weakref.WeakSet[Events] = weakref.WeakSet()
         self._calls: deque[tuple[Subscription, Event]] = deque()
         self._is_closed = False
-        self._is_foreign = False
-        self._watcher = Watcher(backend, self._turn, "scsiusb manager")
+        self._is_forked = False
+        self._watcher = Watcher(backend, self._look, "scsiusb manager")
         try:
-            self._update(retry_state=0)
+            self._update(settle_time=0)
             self._watcher.start()
         except BaseException:
             self._watcher.close()
             raise
 
     def devices(self) -> list[InterfaceInfo]:
-        """What is attached now, by address."""
+        """Return the attached mass-storage interfaces, sorted by bus and port. Raises DeviceClosed."""
         with self._lock:
             self._check()
             events = [event for group in self._attached.values() for event in group]
         return sorted((event.device for event in events), key=lambda info: (info.device.bus, info.device.ports))
 
     def on_attach(self, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
+        """Call `callback` for each interface that is attached, now or later. Raises DeviceClosed."""
         return self.subscribe(ATTACHED, callback, match)
 
     def on_detach(self, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
+        """Call `callback` for each interface that is detached later. Raises DeviceClosed."""
         return self.subscribe(DETACHED, callback, match)
 
     def subscribe(self, kind: str, callback: Callable[[InterfaceInfo], object], match: Match) -> Subscription:
+        """Call `callback` in the registry's thread for each event of `kind`. Raises DeviceClosed."""
         subscription = Subscription(kind, callback, match)
         with self._lock:
             self._check()
             self._subscriptions = [each for each in self._subscriptions if each.is_active]
             self._subscriptions.append(subscription)
-            self._calls.extend((subscription, event) for event in self._present() if kind == ATTACHED)
+            self._calls.extend((subscription, event) for event in self._attach_events() if kind == ATTACHED)
         self._watcher.poke()
         return subscription
 
     def events(self, timeout: float | None, match: Match) -> Events:
+        """Return an iterator that begins with the interfaces attached now; see `Events`. Raises DeviceClosed."""
         reader = Events(timeout, match)
         with self._lock:
             self._check()
-            for event in self._present():
+            for event in self._attach_events():
                 reader.offer(event)
             self._readers.add(reader)
         return reader
 
     def close(self) -> None:
-        """Joins the thread; iterations end. May be called again, also by a callback."""
+        """Stop the callbacks, end the iterations and join the thread. May be called again, also by a callback."""
         with self._lock:
             self._is_closed = True
             readers = tuple(self._readers)
@@ -119,61 +125,64 @@ class Registry:
                 stack.callback(reader.close)
 
     def after_fork(self) -> None:
-        """In a fork's child, where iterations end."""
+        """End the iterations in the child of a fork; every later use raises DeviceClosed."""
         self._lock = threading.RLock()
-        self._is_closed = self._is_foreign = True
+        self._is_closed = self._is_forked = True
         for reader in tuple(self._readers):
             reader.after_fork()
         self._watcher.after_fork()
 
     def _check(self) -> None:
-        if self._is_foreign:
+        if self._is_forked:
             raise DeviceClosed("the manager belongs to the process that forked this one", "make one in this process")
         if self._is_closed:
             raise DeviceClosed("the manager was closed", "make another one")
 
-    def _present(self) -> list[Event]:
+    def _attach_events(self) -> list[Event]:
         events = [event for group in self._attached.values() for event in group]
         return sorted(events, key=lambda event: event.generation)
 
     # --- in the thread --------------------------------------------------------------------------
 
-    def _turn(self) -> float | None:
+    def _look(self) -> float | None:
         try:
-            self._update(SETTLING)
+            self._update(SETTLE_TIME)
         finally:
             self._deliver()
-        return LOOK_AGAIN if self._settling else None
+        return POLL_INTERVAL if self._first_seen else None
 
     def _deliver(self) -> None:
         while self._calls and not self._is_closed:
             subscription, event = self._calls.popleft()
             subscription.call(event)
 
-    def _update(self, retry_state: float) -> None:
-        """Compares the bus with what is known; who left is told before who came."""
+    def _update(self, settle_time: float) -> None:
+        """Compare the devices on the bus with the known ones, and announce detached interfaces, then attached ones.
+
+        A new device may take `settle_time` seconds until it is ready. Raises TransportError.
+        """
         try:
             devices = {(device.bus, device.number): device for device in self._backend.devices()}
             new = sorted(devices.keys() - self._attached.keys())
-            come = {place: self._settled(devices[place], retry_state) for place in new}
+            found = {place: self._ready_interfaces(devices[place], settle_time) for place in new}
         except UsbError as error:
             raise translate(error, "looking for devices") from error
         with self._lock:
-            self._settling = {place: since for place, since in self._settling.items() if place in devices}
+            self._first_seen = {place: since for place, since in self._first_seen.items() if place in devices}
             self._drop(self._attached.keys() - devices.keys())
-            for place, infos in come.items():
+            for place, infos in found.items():
                 if infos is not None:
-                    self._settling.pop(place, None)
+                    self._first_seen.pop(place, None)
                     self._attached[place] = [self._attach(info) for info in infos]
 
-    def _settled(self, device: Device, retry_state: float) -> list[InterfaceInfo] | None:
-        """Its mass-storage interfaces; None while the kernel is still busy with the plugging-in."""
+    def _ready_interfaces(self, device: Device, settle_time: float) -> list[InterfaceInfo] | None:
+        """Return the mass-storage interfaces of a new device, or None while the kernel is still setting it up."""
         infos = interfaces_of(self._backend, device)
         waits_for_driver = self._backend.is_shared and ON_LINUX and any(info.driver is None for info in infos)
         if device.configuration and not waits_for_driver:
             return infos
-        since = self._settling.setdefault((device.bus, device.number), time.monotonic())
-        return None if time.monotonic() - since < retry_state else infos
+        since = self._first_seen.setdefault((device.bus, device.number), time.monotonic())
+        return None if time.monotonic() - since < settle_time else infos
 
     def _drop(self, places: Set[tuple[int, int]]) -> None:
         gone = [event for place in places for event in self._attached.pop(place)]

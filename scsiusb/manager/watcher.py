@@ -1,4 +1,4 @@
-"""One thread that looks at the bus whenever something may have changed there, owned and joined by whoever made it."""
+"""A thread that calls a function whenever the devices on a bus may have changed. Its creator closes and joins it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from scsiusb.errors import TransportError
 from scsiusb.usb.backend import Backend, Hotplug, UsbError
 from scsiusb.usb.translate import translate
 
-FOR_EVER: Final = 3600.0  # seconds; then it looks once without a reason
-AFTER_FAILURE: Final = 1.0
-JOIN_PATIENCE: Final = 5.0  # a callback may be waiting for who waits here
+IDLE_INTERVAL: Final = 3600.0  # seconds between two calls without a notification
+RETRY_INTERVAL: Final = 1.0  # seconds from a failure to the next try
+JOIN_TIMEOUT: Final = 5.0  # seconds; without it a callback that waits for the closing thread would be a deadlock
 
 log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Subscribed once it is made; looks from `start` on.
+    """Subscription to the notifications of a backend, and the thread that calls `look` from `start` on.
 
-    `look` returns the seconds after which to look again in any case, or None. It may raise TransportError or UsbError.
+    `look` returns the seconds after which to call it again even without a notification, or None. It may raise
+    TransportError or UsbError: these are logged, and it is called again later.
     """
 
     def __init__(self, backend: Backend, look: Callable[[], float | None], name: str) -> None:
@@ -41,41 +42,44 @@ class Watcher:
             self._resources = stack.pop_all()
 
     def start(self) -> None:
+        """Start the thread. Call once."""
         self._resources.callback(ledger.acquire("thread", self._name).release)
         self._thread = _Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def poke(self) -> None:
-        """Has it look now."""
+        """Make the thread call `look` now."""
         if self._source is not None:
             self._source.wake()
 
     @property
     def is_retired(self) -> bool:
+        """`retire` or `close` was called."""
         return self._stop.is_set()
 
     @property
     def has_ended(self) -> bool:
+        """The thread is not running."""
         return self._thread is None or not self._thread.is_alive()
 
     def retire(self) -> None:
-        """Has the thread end, which gives back what there is, without waiting for it."""
+        """Make the thread release the subscription and end; do not wait for it."""
         self._stop.set()
         self.poke()
 
     def close(self) -> None:
-        """Ends the thread and joins it.
+        """End the thread and join it, for at most `JOIN_TIMEOUT` seconds.
 
-        Called by a callback in a watcher's thread, it only has the thread end: two could wait for each other.
+        In a callback, which runs in a watcher's thread, it does not join: two threads could wait for each other.
         """
         try:
             self._close()
-        except BaseException:  # Ctrl-C may have come before anything was done
+        except BaseException:  # Ctrl-C may have interrupted the call before it did anything
             self._close()
             raise
 
     def after_fork(self) -> None:
-        """In a fork's child, which has no such thread."""
+        """Forget thread and subscription in the child of a fork: they exist only in the parent."""
         self._ending = threading.RLock()
         self._joining = threading.RLock()
         self._resources.pop_all()
@@ -87,11 +91,11 @@ class Watcher:
         if thread is None or thread.ident is None:
             self._end()
         elif not isinstance(threading.current_thread(), _Thread):
-            with self._joining:  # Python 3.11's join cannot bear several at once
-                thread.join(JOIN_PATIENCE)
+            with self._joining:  # Python 3.11's join fails if several threads call it at once
+                thread.join(JOIN_TIMEOUT)
                 runs_on = thread.is_alive()
             if runs_on:
-                log.warning("a callback still runs in %s, which ends after it", self._name)
+                log.warning("a callback is still running in %s; the thread ends when it returns", self._name)
 
     def _close_source(self) -> None:
         if self._source is not None:
@@ -100,7 +104,7 @@ class Watcher:
     def _end(self) -> None:
         with self._ending:
             self._resources.close()
-        self._look = _nowhere  # it may refer to this object
+        self._look = _do_nothing  # `look` may refer to this object: break the cycle
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -117,27 +121,27 @@ class Watcher:
         try:
             seconds = self._look()
         except (TransportError, UsbError) as error:
-            log.warning("cannot see which devices are attached: %s", error)
-            seconds = AFTER_FAILURE
+            log.warning("cannot list the attached devices: %s", error)
+            seconds = RETRY_INTERVAL
         except Exception:
             log.exception("looking for devices failed")
-            seconds = AFTER_FAILURE
-        return FOR_EVER if seconds is None else seconds
+            seconds = RETRY_INTERVAL
+        return IDLE_INTERVAL if seconds is None else seconds
 
     def _wait(self, seconds: float) -> None:
         assert self._source is not None
         try:
             self._source.wait(seconds)
         except UsbError as error:
-            log.warning("cannot wait for devices: %s", error)
-            self._stop.wait(AFTER_FAILURE)
+            log.warning("cannot wait for device notifications: %s", error)
+            self._stop.wait(RETRY_INTERVAL)
 
 
 class _Thread(threading.Thread):
-    """A watcher's."""
+    """Thread of any watcher; `close` recognizes a callback by it."""
 
 
-def _nowhere() -> None:
+def _do_nothing() -> None:
     pass
 
 

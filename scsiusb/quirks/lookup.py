@@ -12,10 +12,11 @@ TABLE: Final = "table"
 
 
 def quirks_for(vid: int, pid: int, release: int | None = None, given: str | None = None) -> Quirks:
-    """What applies to such a device; the user's rows, the nearest one first, take the place of the table's.
+    """Return the quirks of a device: those of the user's row for it, if there is one, else the table's.
 
-    `given`: the device's letters, or rows as `--quirks` takes them; then come SCSIUSB_QUIRKS and the user's file.
-    `release` (bcdDevice): None stands for all. Raises ValueError for what cannot be read, and tells where it stands.
+    The user's row is the first one found in `given`, SCSIUSB_QUIRKS and the user's file, in this order. `given` are
+    the device's letters, or rows as for `--quirks`. `release` is bcdDevice; None stands for all releases. Raises
+    ValueError, which names the source, if one cannot be parsed, and OSError if the file cannot be read.
     """
     own = row_for(vid, pid, given)
     if own is None:
@@ -24,7 +25,7 @@ def quirks_for(vid: int, pid: int, release: int | None = None, given: str | None
 
 
 def tabled(vid: int, pid: int, release: int | None) -> Quirks:
-    """All that the table says of such a device."""
+    """Return the quirks of all rows of the table that apply to a device."""
     applied: dict[Quirk, Applied] = {}
     for row in rows_for(vid, pid, release):
         for quirk in split(row.quirks):

@@ -1,4 +1,4 @@
-"""The table of devices that need care, which lies in the package as text and is read when it is asked for."""
+"""The table of devices with quirks: a text file in the package, which is read each time it is needed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ ALL_RELEASES: Final = (0x0000, 0xFFFF)
 
 
 class Row(NamedTuple):
-    """A device by vendor, product (None: any) and a range of releases (bcdDevice)."""
+    """The quirks of one device, or of all devices of a vendor."""
 
     vid: int
     pid: int | None
+    """None stands for every product of the vendor."""
     first: int
+    """The lowest bcdDevice that the row is for."""
     last: int
+    """The highest one."""
     quirks: Quirk
     device: str
     reporter: str
@@ -31,7 +34,7 @@ class Row(NamedTuple):
 
     @property
     def words(self) -> str:
-        """All that is known of why."""
+        """Return the device, the reason, the reporter and the source, as far as they are known."""
         is_whole = (self.first, self.last) == ALL_RELEASES
         which = self.device if is_whole else f"{self.device}, release {self.first:04x} to {self.last:04x}"
         reporter = f"reported by {self.reporter}" if self.reporter else ""
@@ -39,18 +42,18 @@ class Row(NamedTuple):
 
 
 def rows_for(vid: int, pid: int, release: int | None = None) -> list[Row]:
-    """The rows that mean such a device, of this release or of any."""
+    """Return the rows for a device with this release (bcdDevice), or with any if `release` is None."""
     rows = (row for row in _rows(f"{vid:04x}:") if row.pid in (None, pid))
     return [row for row in rows if release is None or row.first <= release <= row.last]
 
 
 def table() -> list[Row]:
-    """All rows."""
+    """Return all rows."""
     return list(_rows(""))
 
 
 def _rows(start: str) -> Iterator[Row]:
-    """The rows whose line begins with `start`; only these are looked at closely."""
+    """Yield the rows whose line begins with `start`; only these are parsed, to save time."""
     source = ""
     for line in (get_data("scsiusb", f"data/{FILE}") or b"").decode().splitlines():
         if line.startswith(SOURCE):
@@ -60,6 +63,7 @@ def _rows(start: str) -> Iterator[Row]:
 
 
 def _row(line: str, source: str) -> Row:
+    """Parse a line of the table."""
     columns = [column.strip() for column in line.split("|")]
     identity, releases, letters, device, reporter, reason = columns + [""] * (COLUMNS - len(columns))
     vid, pid = identity.split(":")

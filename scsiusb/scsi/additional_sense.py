@@ -1,4 +1,9 @@
-"""What each additional sense code says, in the words of the T10 list (SPC-4 4.5.6)."""
+"""Texts of additional sense codes: T10's ASC/ASCQ assignments (SPC-4 4.5.6), cut by device type.
+
+The table holds the 632 rows of the T10 list that apply to device types D (direct access), Z (host-managed zoned),
+R (CD/DVD), O (optical memory) or B (simplified direct access). Rows only for other types (tape, changer, printer,
+scanner, ...) are left out, as are the rows newer than that list. The texts are T10's.
+"""
 
 from typing import Final
 
@@ -188,13 +193,13 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x1E, 0x00): "Recovered ID with ECC correction",
     (0x1F, 0x00): "Partial defect list transfer",
     (0x20, 0x00): "Invalid command operation code",
-    (0x20, 0x01): "BlockTransfer denied - initiator pending-enrolled",
-    (0x20, 0x02): "BlockTransfer denied - no access rights",
-    (0x20, 0x03): "BlockTransfer denied - invalid mgmt ID key",
-    (0x20, 0x08): "BlockTransfer denied - enrollment conflict",
-    (0x20, 0x09): "BlockTransfer denied - invalid LU identifier",
-    (0x20, 0x0A): "BlockTransfer denied - invalid proxy token",
-    (0x20, 0x0B): "BlockTransfer denied - ACL LUN conflict",
+    (0x20, 0x01): "Access denied - initiator pending-enrolled",
+    (0x20, 0x02): "Access denied - no access rights",
+    (0x20, 0x03): "Access denied - invalid mgmt ID key",
+    (0x20, 0x08): "Access denied - enrollment conflict",
+    (0x20, 0x09): "Access denied - invalid LU identifier",
+    (0x20, 0x0A): "Access denied - invalid proxy token",
+    (0x20, 0x0B): "Access denied - ACL LUN conflict",
     (0x20, 0x0D): "Not an administrative logical unit",
     (0x20, 0x0E): "Not a subsidiary logical unit",
     (0x20, 0x0F): "Not a conglomerate logical unit",
@@ -430,7 +435,7 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x4B, 0x14): "PCIe ACS violation",
     (0x4B, 0x15): "PCIe TLP prefix blocked",
     (0x4C, 0x00): "Logical unit failed self-configuration",
-    (0x4E, 0x00): "PolledReader commands attempted",
+    (0x4E, 0x00): "Overlapped commands attempted",
     (0x51, 0x00): "Erase failure",
     (0x51, 0x01): "Erase failure - incomplete erase operation detected",
     (0x53, 0x00): "Media load or eject failed",
@@ -637,7 +642,7 @@ ADDITIONAL_SENSE: Final[dict[tuple[int, int], str]] = {
     (0x74, 0x79): "Security conflict in translated device",
 }
 
-ADDITIONAL_SENSE_RANGES: Final[dict[int, str]] = {
+ADDITIONAL_SENSE_RANGES: Final[dict[int, str]] = {  # by ASC; every ASCQ that has no row above
     0x40: "Diagnostic failure on component {:02X}h",
-    0x4D: "Tagged polled commands, task tag {:02X}h",
+    0x4D: "Tagged overlapped commands, task tag {:02X}h",
 }

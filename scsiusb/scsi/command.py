@@ -1,4 +1,4 @@
-"""How a command is declared: a frozen dataclass with its CDB's layout, its direction, its data and its reply."""
+"""Base of SCSI commands: a command is a frozen dataclass with its CDB layout, data direction and reply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scsiusb.transport.base import Direction
 
 R = TypeVar("R")
 
-SECOND = 1.0
+SECOND = 1.0  # the unit of every timeout
 DEFAULT_TIMEOUT = 30 * SECOND
 
 U2 = BitsInteger(2)
@@ -26,14 +26,14 @@ U64 = BitsInteger(64)
 
 
 def opcode(value: int) -> Renamed:
-    """The OPERATION CODE field that every CDB begins with (SPC-4 4.2.5.1)."""
+    """Return the OPERATION CODE field, the first byte of every CDB (SPC-4 4.2.5.1)."""
     return "opcode" / Const(value, U8)
 
 
 class Command(Generic[R]):
-    """The base of all commands; `R` is what executing one returns.
+    """Base of all commands; `R` is the type that executing the command returns.
 
-    A command of your own:
+    To declare another command:
 
         @dataclass(frozen=True)
         class ReadTemperature(Command[int]):
@@ -48,17 +48,19 @@ class Command(Generic[R]):
     """
 
     NAME: ClassVar[str]
+    """The name in the standard, for error and log messages."""
     CDB: ClassVar[Construct]
-    """A BitStruct; each named field that is no constant is an attribute of the command."""
+    """A BitStruct; each named field that is not a constant is an attribute of the command."""
     direction: ClassVar[Direction] = Direction.NONE
+    """Of the data phase."""
     timeout: ClassVar[float] = DEFAULT_TIMEOUT
-    """Seconds until the device must have ended the command."""
+    """Seconds that the device may take to complete the command."""
     accesses_medium: ClassVar[bool] = False
-    """Must not be repeated by itself when the medium may have become another one."""
+    """The command must not be retried after a change of medium."""
     repeatable: ClassVar[bool] = False
-    """Sent again where the transport failed: carried out twice, it does and says the same as once."""
+    """The command is retried after a transport error, because executing it twice has the same result as once."""
     exact: ClassVar[bool] = False
-    """A good status with fewer bytes than `length` is malformed."""
+    """GOOD status with fewer than `length` bytes is a malformed reply."""
     _packer: ClassVar[BitPacker]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -68,25 +70,25 @@ class Command(Generic[R]):
 
     @property
     def length(self) -> int:
-        """Bytes of the data phase; a plain class attribute where it is constant."""
+        """Bytes of the data phase. A subclass whose length is constant sets a class attribute."""
         return 0
 
     @property
     def payload(self) -> bytes | bytearray | memoryview:
-        """The data-out, `length` bytes."""
+        """Data to send, `length` bytes, if `direction` is OUT."""
         return b""
 
     def cdb(self) -> bytes:
-        """Raises ValueError where a value does not fit its field."""
+        """Return the CDB. Raises ValueError if a value does not fit its field."""
         return self._packer.pack(self)
 
     @classmethod
     def positional(cls, *names: str) -> Callable[..., bytes]:
-        """Packs the CDB of a command of which only these fields are not 0; see `BitPacker.positional`."""
+        """Return a function that packs the CDB from the values of these fields; see `BitPacker.positional`."""
         return cls._packer.positional(*names)
 
     def reply(self, data: bytes) -> R:
-        """What the bytes that came mean. Raises MalformedReply."""
+        """Return the typed reply for `data`, the bytes received. Raises MalformedReply."""
         return None  # type: ignore[return-value]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How a reply is declared: a frozen dataclass beside the construct layout that its bytes have."""
+"""Base of SCSI replies: a reply is a frozen dataclass with the construct layout of its bytes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ R = TypeVar("R", bound="Reply")
 
 
 class Reply:
-    """The base of fixed-layout replies; a field of the dataclass takes the layout's field of the same name."""
+    """Base of replies with a fixed layout; each dataclass field takes the value of the layout field with its name."""
 
     LAYOUT: ClassVar[Construct]
 
     @classmethod
     def parse(cls: type[R], data: bytes) -> R:
-        """Raises MalformedReply where `data` does not have the layout."""
+        """Return the typed reply. Raises MalformedReply if `data` does not have the layout."""
         values = cls.fields_of(data)
         return cls(**{field.name: values[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
     @classmethod
     def fields_of(cls, data: bytes) -> Any:
-        """The layout's fields, for replies that are made of them in another way."""
+        """Return the parsed layout fields, for subclasses with their own `parse`. Raises MalformedReply."""
         return parse(cls.LAYOUT, data, cls.__name__)
 
 
 def parse(layout: Construct, data: bytes, what: str) -> Any:
-    """construct's own errors never leave this module."""
+    """Parse `data`; `what` names it in the error. Raises MalformedReply, never an error of construct."""
     try:
         return layout.parse(data)
     except ConstructError as error:
-        raise MalformedReply(f"{what}: {len(data)} bytes came that do not have its layout") from error
+        raise MalformedReply(f"{what}: the {len(data)} bytes received do not have its layout") from error
 
 
 def text(field: bytes) -> str:
-    """A left-aligned ASCII field (SPC-4 4.4.1), without padding and without what could disturb a terminal."""
+    """Return a left-aligned ASCII field (SPC-4 4.4.1) without padding and with only printable characters."""
     return printable(field.decode("ascii", "replace").split("\0")[0].strip())

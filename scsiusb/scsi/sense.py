@@ -1,4 +1,4 @@
-"""Sense data in fixed and descriptor format (SPC-4 4.5), its text, and the error that it stands for."""
+"""Sense data in fixed and descriptor format (SPC-4 4.5): parser, text, and the exception for each."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ FIXED: Final = Struct(  # SPC-4 table 51
     "asc" / Int8ub,
     "ascq" / Int8ub,
 )
-LEAST_FIXED: Final = 3  # up to the sense key; what a device leaves out behind it counts as 0
+LEAST_FIXED: Final = 3  # bytes up to the sense key; later bytes that a device does not send count as 0
 DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     "response_code" / Int8ub,
     "key" / BitStruct(Padding(4), "key" / BitsInteger(4)),
@@ -78,22 +78,26 @@ BLOCK: Final = Struct(Padding(1), "flags" / BitStruct(Padding(2), "ili" / Flag, 
 
 @dataclass(frozen=True)
 class Sense:
-    """What a logical unit says of the command before."""
+    """Sense data: result of a command, or state of the logical unit (SPC-4 4.5)."""
 
     key: int
+    """Sense key, an index of `KEYS`."""
     asc: int
+    """Additional sense code."""
     ascq: int
+    """Additional sense code qualifier."""
     information: int | None = None
-    """The INFORMATION field where it is valid; for a medium error, the LBA that failed."""
+    """INFORMATION field, if valid; for a medium error, the LBA that failed."""
     ili: bool = False
-    """Incorrect length indicator."""
+    """Incorrect length indicator (ILI)."""
     deferred: bool = False
     """The error belongs to an earlier command (SPC-4 4.5.7)."""
     raw: bytes = b""
+    """The bytes received."""
 
     @classmethod
     def parse(cls, data: bytes) -> Sense:
-        """Raises MalformedReply for a format other than fixed or descriptor; nothing at all is NO SENSE."""
+        """Parse fixed or descriptor format; no bytes, or only zeros, are NO SENSE. Raises MalformedReply."""
         code = data[0] & RESPONSE_CODE if data else 0
         if code in FIXED_CODES:
             whole = data.ljust(FIXED.sizeof(), b"\0") if len(data) >= LEAST_FIXED else data
@@ -102,7 +106,7 @@ class Sense:
             return cls._descriptor(data, parse(DESCRIPTOR, data, "sense data"), code in DEFERRED_CODES)
         if not any(data):
             return cls(NO_SENSE, 0, 0, raw=data)
-        raise errors.MalformedReply(f"sense data: {code:02X}h is no response code")
+        raise errors.MalformedReply(f"sense data: unknown response code {code:02X}h")
 
     @classmethod
     def _fixed(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
@@ -124,11 +128,12 @@ class Sense:
 
     @property
     def key_text(self) -> str:
+        """Name of the sense key."""
         return KEYS[self.key]
 
     @property
     def text(self) -> str:
-        """The additional sense in the standard's words, its numbers where the standard has none."""
+        """Text of ASC and ASCQ in the T10 list, or the numbers if they are not in the list."""
         from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
 
         known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
@@ -140,46 +145,53 @@ class Sense:
 
     @property
     def is_empty(self) -> bool:
+        """NO SENSE without an additional sense code: there is nothing to report."""
         return (self.key, self.asc, self.ascq) == (NO_SENSE, 0, 0)
 
     @property
     def is_becoming_ready(self) -> bool:
+        """The unit is starting up: try again later."""
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x01)
 
     @property
     def is_medium_changed(self) -> bool:
+        """The medium may have been changed (unit attention 28h)."""
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x28)
 
     @property
     def is_no_medium(self) -> bool:
+        """There is no medium in the unit (3Ah)."""
         return (self.key, self.asc) == (NOT_READY, 0x3A)
 
     @property
     def is_reset(self) -> bool:
+        """The unit was powered on or reset (unit attention 29h)."""
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x29)
 
     @property
     def is_vague(self) -> bool:
-        """Nothing, or an attention without a name: what there was to tell is lost."""
+        """NO SENSE or UNIT ATTENTION without an additional sense code: the reason is lost."""
         return self.key in (NO_SENSE, UNIT_ATTENTION) and not (self.asc or self.ascq)
 
     @property
     def is_cut(self) -> bool:
-        """Too short to hold the additional sense code."""
+        """The device sent too few bytes to include ASC and ASCQ."""
         is_descriptor = bool(self.raw) and self.raw[0] & RESPONSE_CODE in DESCRIPTOR_CODES
         return len(self.raw) < (4 if is_descriptor else 14)
 
     @property
     def needs_start(self) -> bool:
+        """The unit waits for START STOP UNIT (04h/02h)."""
         return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
 
     @property
     def is_unit_not_supported(self) -> bool:
+        """The target has no logical unit at this LUN (25h)."""
         return (self.key, self.asc, self.ascq) == (ILLEGAL_REQUEST, 0x25, 0x00)
 
     @property
     def codes(self) -> str:
-        """Key, ASC and ASCQ as engineers write them: "2/3A/00"."""
+        """Sense key, ASC and ASCQ in hex: "2/3A/00"."""
         return f"{self.key:X}/{self.asc:02X}/{self.ascq:02X}"
 
     def __str__(self) -> str:
@@ -210,14 +222,14 @@ ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckConditio
 
 
 def error_for(sense: Sense, doing: str) -> CheckCondition:
-    """The error that `sense` stands for, met while `doing` something: "READ(10) of 8 blocks at LBA 0".
+    """Return the exception for `sense`; `doing` names the command that failed: "READ(10) of 8 blocks at LBA 0".
 
-    A deferred error belongs to an earlier command, and the one it was told to was not begun (SPC-4 4.5.7).
+    A deferred error belongs to an earlier command; the command that reported it was not started (SPC-4 4.5.7).
     """
     if sense.deferred:
-        doing = f"{doing} was not begun, an earlier command"
+        doing = f"{doing} was not started because an earlier command"
     if sense.is_empty:
-        return CheckCondition(f"{doing} failed, and the device does not say why", sense, "try again")
+        return CheckCondition(f"{doing} failed, but the device gave no reason", sense, "try again")
     seen = (sense.key, sense.asc, sense.ascq)
     for pattern, kind in ERRORS:
         if all(want in (ANY, have) for want, have in zip(pattern, seen, strict=True)):

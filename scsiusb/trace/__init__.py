@@ -1,1 +1,1 @@
-"""Records what goes over the bus: backends over the USB seam."""
+"""Recording of USB transfers."""

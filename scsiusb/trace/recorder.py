@@ -1,4 +1,4 @@
-"""Records what goes over the bus as pcapng, in the form of Linux's usbmon, which Wireshark and tshark decode."""
+"""A backend that records USB transfers as pcapng, in the format of Linux's usbmon, for Wireshark and tshark."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, 
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Step, Strings, UsbError, chain
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
-SNAPLEN: Final = 0x10000  # bytes of a transfer that are kept
+SNAPLEN: Final = 0x10000  # bytes of a transfer's data that are recorded; the rest is dropped
 CONTROL: Final = 2
 BULK: Final = 3
 PRESENT: Final = 0
 ABSENT: Final = ord("-")
-IN_PROGRESS: Final = -115  # -EINPROGRESS, as usbmon has it in every submission
+IN_PROGRESS: Final = -115  # -EINPROGRESS, the status of every submission in usbmon
 
 SECTION_HEADER: Final = Struct(  # pcapng, section 4.1
     Const(0x0A0D0D0A, Int32ul),
@@ -73,24 +73,28 @@ DEVICE_TO_HOST: Final = 0x80
 GET_DESCRIPTOR: Final = 6
 DEVICE_DESCRIPTOR: Final = (0x0100, 18)
 CONFIGURATION_DESCRIPTOR: Final = (0x0200, 512)
-TIMEOUT: Final = 1000
+TIMEOUT: Final = 1000  # milliseconds
 ERRNO: Final = {
     Code.OK: 0,
     Code.PIPE: errno.EPIPE,
-    Code.TIMEOUT: errno.ENOENT,  # what a transfer that was taken back ends with
+    Code.TIMEOUT: errno.ENOENT,  # Linux's status of a transfer that was cancelled
     Code.INTERRUPTED: errno.ENOENT,
     Code.NO_DEVICE: errno.ENODEV,
-    Code.OVERFLOW: 75,  # EOVERFLOW, which not every platform has
+    Code.OVERFLOW: 75,  # EOVERFLOW, which some platforms lack
 }
 
 log = logging.getLogger(__name__)
 
 
 class Tracing:
-    """A backend that records all that the handles it opens do; `close` closes the file, not the backend below."""
+    """A backend that passes every call to another one, and records the transfers of the handles that it opens.
 
-    def __init__(self, below: Backend, path: str) -> None:
-        self._below = below
+    The trace is written to the file at `path`, which is created or overwritten. `close` closes the file but not the
+    other backend. Raises OSError if the file cannot be written.
+    """
+
+    def __init__(self, backend: Backend, path: str) -> None:
+        self._backend = backend
         self._path = path
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed in close()
         self._lock = threading.Lock()
@@ -103,21 +107,26 @@ class Tracing:
             raise
 
     def devices(self) -> Sequence[Device]:
-        return self._below.devices()
+        """See `Backend.devices`."""
+        return self._backend.devices()
 
     def strings(self, device: Device) -> Strings:
-        return self._below.strings(device)
+        """See `Backend.strings`."""
+        return self._backend.strings(device)
 
     def driver(self, device: Device, interface: int) -> str | None:
-        return self._below.driver(device, interface)
+        """See `Backend.driver`."""
+        return self._backend.driver(device, interface)
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
-        return self._below.uses(device, interface)
+        """See `Backend.uses`."""
+        return self._backend.uses(device, interface)
 
     def open(self, device: Device) -> Handle:
-        handle = _TracingHandle(self._below.open(device), device, self)
+        """See `Backend.open`; the handle's transfers are recorded, after those of its descriptors."""
+        handle = _TracingHandle(self._backend.open(device), device, self)
         try:
-            handle.introduce()
+            handle.record_descriptors()
         except BaseException:
             handle.close()
             raise
@@ -125,30 +134,37 @@ class Tracing:
 
     @property
     def identity(self) -> Hashable:
-        return self._below.identity
+        """See `Backend.identity`; that of the other backend."""
+        return self._backend.identity
 
     @property
     def is_shared(self) -> bool:
-        return self._below.is_shared
+        """See `Backend.is_shared`."""
+        return self._backend.is_shared
 
     def watch(self) -> Hotplug:
-        return self._below.watch()
+        """See `Backend.watch`."""
+        return self._backend.watch()
 
     def after_fork(self, device: Device) -> None:
-        self._below.after_fork(device)
+        """See `Backend.after_fork`."""
+        self._backend.after_fork(device)
 
     def close(self) -> None:
-        """Raises the OSError that ended the recording early, if one did."""
+        """Close the file; raises the OSError that ended the recording early, if any."""
         self._file.close()
         if self._failure is not None:
             raise self._failure
 
     def identify(self) -> int:
-        """A number for a transfer; its submission and its completion have the same."""
+        """Return a new number for a transfer, which its submission and its completion share."""
         return next(self._ids)
 
     def write(self, header: dict[str, int | bytes], data: bytes) -> None:
-        """Appends a packet; `data` is empty where there is none."""
+        """Append a packet; `header` has the fields of `USBMON`, and `data` is empty for a packet without data.
+
+        If the file cannot be written, the recording ends with a warning; `close` raises the error.
+        """
         nanoseconds = time.time_ns()
         kept = data[:SNAPLEN]
         seconds, rest = divmod(nanoseconds, 10**9)
@@ -164,8 +180,9 @@ class Tracing:
                 return
             try:
                 self._append(block + packet + bytes(-len(packet) % 4) + Int32ul.build(total))
-            except OSError as error:  # the device's exchange goes on: recovery must not fail for want of disk space
-                log.warning("the trace ends here: %s", error)
+            except OSError as error:
+                # Not raised here: a transfer, above all of a recovery, must not fail because the disk is full.
+                log.warning("recording the trace has ended: %s", error)
                 self._failure = error
 
     def _append(self, data: bytes) -> None:
@@ -178,30 +195,30 @@ class Tracing:
 
 
 class _TracingHandle:
-    """Does what the handle below does, and writes it down."""
+    """A handle that passes every call to another one, and records the transfers."""
 
-    async_transfers = None
+    async_transfers = None  # all transfers go through `bulk`, which records them
 
-    def __init__(self, below: Handle, device: Device, trace: Tracing) -> None:
-        self._below = below
+    def __init__(self, handle: Handle, device: Device, trace: Tracing) -> None:
+        self._handle = handle
         self._device = device
         self._trace = trace
-        self.claim = below.claim
-        self.release = below.release
-        self.set_alternate = below.set_alternate
-        self.driver_active = below.driver_active
-        self.detach_driver = below.detach_driver
-        self.attach_driver = below.attach_driver
-        self.clear_halt = below.clear_halt
-        self.reset = below.reset
-        self.limit_transfer_size = below.limit_transfer_size
-        self.allocate = below.allocate
-        self.free = below.free
-        self.interrupt = below.interrupt
-        self.close = below.close
+        self.claim = handle.claim
+        self.release = handle.release
+        self.set_alternate = handle.set_alternate
+        self.driver_active = handle.driver_active
+        self.detach_driver = handle.detach_driver
+        self.attach_driver = handle.attach_driver
+        self.clear_halt = handle.clear_halt
+        self.reset = handle.reset
+        self.limit_transfer_size = handle.limit_transfer_size
+        self.allocate = handle.allocate
+        self.free = handle.free
+        self.interrupt = handle.interrupt
+        self.close = handle.close
 
-    def introduce(self) -> None:
-        """Asks for the descriptors, so that whoever reads the trace knows what the endpoints are."""
+    def record_descriptors(self) -> None:
+        """Request the descriptors, so that a reader of the trace (such as Wireshark) knows what the endpoints are."""
         for value, length in (DEVICE_DESCRIPTOR, CONFIGURATION_DESCRIPTOR):
             try:
                 self.control_in(DEVICE_TO_HOST, GET_DESCRIPTOR, value, 0, length, TIMEOUT)
@@ -211,10 +228,11 @@ class _TracingHandle:
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
     ) -> bytes:
+        """See `Handle.control_in`."""
         setup = _setup(request_type, request, value, index, length)
         number = self._submit(CONTROL, ENDPOINT_IN, length, b"", setup)
         try:
-            data = self._below.control_in(request_type, request, value, index, length, timeout_ms)
+            data = self._handle.control_in(request_type, request, value, index, length, timeout_ms)
         except UsbError as error:
             self._complete(number, CONTROL, ENDPOINT_IN, error.code, 0, b"")
             raise
@@ -224,27 +242,30 @@ class _TracingHandle:
     def control_out(
         self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
     ) -> None:
+        """See `Handle.control_out`."""
         setup = _setup(request_type, request, value, index, len(data))
         number = self._submit(CONTROL, 0, len(data), data, setup)
         try:
-            self._below.control_out(request_type, request, value, index, data, timeout_ms)
+            self._handle.control_out(request_type, request, value, index, data, timeout_ms)
         except UsbError as error:
             self._complete(number, CONTROL, 0, error.code, 0, b"")
             raise
         self._complete(number, CONTROL, 0, Code.OK, len(data), b"")
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        inward = bool(endpoint & ENDPOINT_IN)
-        number = self._submit(BULK, endpoint, len(buffer), b"" if inward else bytes(buffer))
+        """See `Handle.bulk`; a transfer that an exception interrupts is recorded as cancelled, with no data."""
+        is_in = bool(endpoint & ENDPOINT_IN)
+        number = self._submit(BULK, endpoint, len(buffer), b"" if is_in else bytes(buffer))
         try:
-            code, count = self._below.bulk(endpoint, buffer, timeout_ms)
+            code, count = self._handle.bulk(endpoint, buffer, timeout_ms)
         except BaseException:
             self._complete(number, BULK, endpoint, Code.INTERRUPTED, 0, b"")
             raise
-        self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if inward else b"")
+        self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if is_in else b"")
         return code, count
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+        """See `Handle.chain`; each step is recorded as a transfer."""
         return chain(self.bulk, steps, deadline)
 
     def _submit(self, transfer: int, endpoint: int, length: int, data: bytes, setup: bytes = b"") -> int:

@@ -1,1 +1,1 @@
-"""All that knows USB: the backend, finding interfaces, the open port."""
+"""USB: the interface to a USB stack, the search for interfaces, and the open port."""

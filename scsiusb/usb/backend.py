@@ -1,4 +1,4 @@
-"""The device seam: what a USB stack must offer, be it libusb or the virtual stick."""
+"""The interface between scsiusb and a USB stack, which is libusb or the virtual bus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BULK = 0x02
 
 
 class Code(IntEnum):
-    """What a transfer or request came to: `enum libusb_error`."""
+    """The result of a transfer or request: `enum libusb_error`."""
 
     OK = 0
     IO = -1
@@ -34,12 +34,15 @@ class Code(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Code:
-        """A newer libusb may have codes that we do not know."""
+        """Return OTHER for a code that is not known, as a newer libusb may have."""
         return cls.OTHER
 
 
 class UsbError(Exception):
-    """A request failed with `code`; never leaves `usb/`, where `port.py` turns it into the public error."""
+    """A request failed with `code`; `detail` says more, or is empty.
+
+    Users never get this error: `usb/port.py` and `usb/interface.py` translate it into a public one.
+    """
 
     def __init__(self, code: Code, detail: str = "") -> None:
         super().__init__(code, detail)
@@ -57,10 +60,12 @@ class Endpoint:
 
     @property
     def is_bulk_in(self) -> bool:
+        """Return whether this is a bulk endpoint from the device to the host."""
         return self.attributes & TRANSFER_TYPE == BULK and bool(self.address & ENDPOINT_IN)
 
     @property
     def is_bulk_out(self) -> bool:
+        """Return whether this is a bulk endpoint from the host to the device."""
         return self.attributes & TRANSFER_TYPE == BULK and not self.address & ENDPOINT_IN
 
 
@@ -78,150 +83,168 @@ class Setting:
 
 @dataclass(frozen=True)
 class Device:
-    """A device as the bus shows it now: a value that holds nothing. (bus, number) names one plugging-in of it."""
+    """A device on the bus: a value that holds no resource. (bus, number) identifies one plugging-in of it."""
 
     bus: int
-    ports: tuple[int, ...]  # the way from the root hub
-    number: int  # the address that the bus gave it; another one after each replug
+    ports: tuple[int, ...]  # the port numbers from the root hub to the device
+    number: int  # the device's address on the bus; another one each time it is plugged in
     vid: int  # idVendor
     pid: int  # idProduct
     release: int  # bcdDevice
     speed: str  # "low", "full", "high", "super", "super-plus", "unknown"
-    configuration: int  # bConfigurationValue of the active configuration, 0: none
+    configuration: int  # bConfigurationValue of the active configuration; 0 if there is none
     settings: tuple[Setting, ...]  # every alternate setting of the active configuration
 
     @property
     def address(self) -> str:
-        """As the kernel prints it: `2-1`, `1-1.4`; a root hub, which has no ports, is `usb1`."""
+        """Return the kernel's name of the device: `2-1`, `1-1.4`; a root hub, which has no ports, is `usb1`."""
         ports = ".".join(map(str, self.ports))
         return f"{self.bus}-{ports}" if ports else f"usb{self.bus}"
 
     def interface_name(self, interface: int) -> str:
-        """As the kernel prints it: `2-1:1.0`."""
+        """Return the kernel's name of an interface (bInterfaceNumber): `2-1:1.0`."""
         return f"{self.address}:{self.configuration}.{interface}"
 
 
 @dataclass(frozen=True)
 class Strings:
-    """The device's string descriptors; None where it has none or we may not ask."""
+    """The device's string descriptors; None if it has none or they cannot be read."""
 
     serial: str | None = None
     manufacturer: str | None = None
     product: str | None = None
 
 
-Step = tuple[int, memoryview]  # an endpoint, and the buffer to fill from it or to send to it
+Step = tuple[int, memoryview]  # a bEndpointAddress, and the buffer to fill from it or to send to it
 
 
 def chain(
     bulk: Callable[[int, memoryview, int], tuple[Code, int]], steps: Sequence[Step], deadline: float
 ) -> tuple[int, Code, int]:
-    """A `Handle.chain` for handles that have only `bulk`."""
+    """Implement `Handle.chain` by `bulk`. Raises ValueError if there are no steps."""
     last = len(steps) - 1
     for number, (endpoint, buffer) in enumerate(steps):
         code, count = bulk(endpoint, buffer, max(1, int((deadline - time.monotonic()) * 1000)))
         if number == last or code is not Code.OK or count != len(buffer):
             return number, code, count
-    raise ValueError("a chain of no steps")
+    raise ValueError("a chain needs at least one step")
 
 
 class AsyncTransfers(Protocol):
-    """Bulk transfers of a handle that one thread looks after together with those of other handles.
+    """Asynchronous bulk transfers of one handle, so that one thread can serve many handles.
 
-    Buffers stay where they are until their transfer has ended. Only for who keeps other transfers of the handle out.
+    The caller must keep a buffer alive until its transfer has ended, and must not use `Handle.bulk` or `Handle.chain`
+    meanwhile.
     """
 
     def fileno(self) -> int:
-        """Of the descriptor that polls as writable, or in error, when a transfer may have ended."""
+        """Return a descriptor for `poll`: it is writable, or in error, when a transfer may have ended."""
 
     def submit(self, endpoint: int, buffer: memoryview) -> Any:
-        """Begins a transfer; what it returns stands for it below. Raises UsbError."""
+        """Begin a transfer and return an object for the methods below. Raises UsbError."""
 
     def handle_events(self, transfer: Any = None) -> None:
-        """Takes note of what has ended; waits, for a millisecond at most, only if that is this transfer."""
+        """Process what has ended. Does not block; with a `transfer`, waits a millisecond at most for it."""
 
     def outcome(self, transfer: Any) -> tuple[Code, int] | None:
-        """As `Handle.bulk`, once; None while it is under way."""
+        """Return what `Handle.bulk` would, once; None while the transfer is in progress."""
 
     def cancel(self, transfer: Any) -> tuple[Code, int]:
-        """Ends it, within seconds; TIMEOUT if it had not ended by itself."""
+        """Cancel a transfer and return its outcome, within seconds; TIMEOUT if it had not ended by itself."""
 
 
 class Handle(Protocol):
-    """An open device. Every method raises `UsbError`, except `bulk`, which returns its code, and `close`.
+    """An open device.
 
-    Timeouts are in milliseconds, at least 1.
+    Every method raises `UsbError`, except `bulk` and `chain`, which return a code, and `close`. Interfaces are
+    bInterfaceNumber, endpoints bEndpointAddress. Timeouts are in milliseconds, at least 1.
     """
 
     @property
     def async_transfers(self) -> AsyncTransfers | None:
-        """None where the platform, or the kind of handle, has only `bulk`."""
+        """Return the asynchronous transfers; None if the platform or the kind of handle does not support them."""
 
-    def claim(self, interface: int) -> None: ...
-    def release(self, interface: int) -> None: ...
-    def set_alternate(self, interface: int, alternate: int) -> None: ...
-    def driver_active(self, interface: int) -> bool: ...
-    def detach_driver(self, interface: int) -> None: ...
-    def attach_driver(self, interface: int) -> None: ...
-    def clear_halt(self, endpoint: int) -> None: ...
+    def claim(self, interface: int) -> None:
+        """Claim the interface for this program. UsbError: BUSY if a driver or another program has it."""
+
+    def release(self, interface: int) -> None:
+        """Release the claimed interface."""
+
+    def set_alternate(self, interface: int, alternate: int) -> None:
+        """Select an alternate setting of the claimed interface (SET_INTERFACE, USB 2.0 9.4.10)."""
+
+    def driver_active(self, interface: int) -> bool:
+        """Return whether a kernel driver is bound to the interface."""
+
+    def detach_driver(self, interface: int) -> None:
+        """Detach the kernel driver. UsbError: BUSY if the system uses the device, as with a mounted file system."""
+
+    def attach_driver(self, interface: int) -> None:
+        """Have the kernel bind its driver to the released interface."""
+
+    def clear_halt(self, endpoint: int) -> None:
+        """Clear the endpoint's halt and reset its data toggle (CLEAR_FEATURE, USB 2.0 9.4.1)."""
 
     def reset(self) -> None:
-        """Resets the device at its port; claims survive, alternate settings return to 0.
+        """Reset the device at its port; claims survive, alternate settings return to 0.
 
-        NOT_FOUND: the device came back as another one, and this handle is dead.
+        UsbError: NOT_FOUND if the device came back with other descriptors; then this handle can only be closed.
         """
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
     ) -> bytes:
-        """A control request with data-in; returns the bytes that came, at most `length`."""
+        """Send a control request with data-in; return the bytes that the device sent, at most `length`."""
 
     def control_out(
         self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
-    ) -> None: ...
+    ) -> None:
+        """Send a control request with data-out, or without data."""
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """Moves bytes between `buffer` (writable, contiguous bytes) and the endpoint, in the endpoint's direction.
+        """Move bytes between `buffer` (writable, contiguous bytes) and the endpoint, in the endpoint's direction.
 
-        Returns what it came to and how many bytes were moved: the count is true whatever the code is.
-        Interrupted by an exception (KeyboardInterrupt), the transfer is cancelled before this propagates it.
+        Returns the result and the number of bytes moved, which is true whatever the code is. If an exception such as
+        KeyboardInterrupt comes, the transfer is cancelled before the exception is raised.
         """
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """As `bulk` for each step in turn, until one does not move all of its buffer; `deadline`: by `time.monotonic`.
+        """Run `bulk` for each step in turn, until one does not move all of its buffer.
 
-        Returns the number of the last step that was begun, from 0, and what `bulk` would for it.
+        `deadline` is for all steps together, by `time.monotonic`. Returns the number of the last step that was begun,
+        from 0, and the code and count of that step.
         """
 
     def interrupt(self, on: bool) -> None:
-        """True: bulk transfers under way, and those begun later, end with INTERRUPTED at once. False: no longer."""
+        """End bulk transfers in progress with INTERRUPTED, and new ones too, until this is called with False."""
 
     def limit_transfer_size(self, size: int) -> int:
-        """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
+        """Return how many bytes one command should move at most: `size`, or less to leave memory to other devices."""
 
     def allocate(self, size: int) -> memoryview:
-        """A writable buffer that is quick to transfer to and from: device memory where there is any.
+        """Return a writable buffer of `size` bytes that is fast to transfer to and from.
 
-        Give it back with `free`, before `close`.
+        Return it with `free` before `close`.
         """
 
-    def free(self, buffer: memoryview) -> None: ...
+    def free(self, buffer: memoryview) -> None:
+        """Free a buffer of `allocate`; it cannot be used after that."""
 
     def close(self) -> None:
-        """Closes the handle; also when the device is gone, and when called again."""
+        """Close the handle, even if the device is gone. May be called again."""
 
 
 class Hotplug(Protocol):
-    """Notices that devices came or left; for one thread that waits, and others that wake it."""
+    """Notices that devices were plugged in or unplugged. One thread waits; any thread may wake it."""
 
     def wait(self, timeout: float) -> bool:
-        """Returns when something may have changed (True), or after `wake` or `timeout` seconds (perhaps False)."""
+        """Wait for a change, `timeout` seconds at most, or until `wake`; return True if something may have changed."""
 
     def wake(self) -> None:
-        """Ends the wait under way, or else the next one."""
+        """End the wait in progress, or else the next one."""
 
     def close(self) -> None:
-        """Only when nobody waits."""
+        """Stop watching. Must not be called while a thread waits."""
 
 
 class Backend(Protocol):
@@ -229,30 +252,32 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> Hashable:
-        """Equal for backends that reach the same devices."""
+        """Return a value that is equal for backends with the same devices."""
 
     @property
     def is_shared(self) -> bool:
-        """Can other processes reach the devices?"""
+        """Return whether other processes can use the devices too."""
 
     def devices(self) -> Sequence[Device]:
-        """The devices on all buses now. Opens none of them."""
+        """Return the devices on all buses, without opening any. Raises UsbError."""
 
-    def strings(self, device: Device) -> Strings: ...
+    def strings(self, device: Device) -> Strings:
+        """Return the device's string descriptors, as far as they can be read."""
 
     def driver(self, device: Device, interface: int) -> str | None:
-        """The kernel driver bound to the interface; None: no driver, or the platform does not tell."""
+        """Return the kernel driver bound to the interface; None if there is none, or it is not known."""
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
-        """What on this machine uses the disks behind the interface: "/dev/sda1 is mounted on /mnt", …"""
+        """Describe what on this machine uses the interface's disks: "/dev/sda1 is mounted on /mnt", …"""
 
     def open(self, device: Device) -> Handle:
-        """Opens exactly this plugging-in of the device, else raises `UsbError` (NO_DEVICE, ACCESS, …)."""
+        """Open the device. Raises `UsbError`: NO_DEVICE if it was unplugged since, even if it is back; ACCESS, …"""
 
     def watch(self) -> Hotplug:
-        """Begins to watch; what changes from here on is noticed."""
+        """Begin to watch for devices; changes from now on are noticed. Raises UsbError."""
 
     def after_fork(self, device: Device) -> None:
-        """In a fork's child: drops the copies of whatever handles of the device the parent has; those stay open."""
+        """Close, in a forked child, the copies of the parent's handles of the device; those of the parent stay open."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what the backend holds. Its devices and handles must not be used after that."""

@@ -1,4 +1,4 @@
-"""Finds the mass-storage interfaces on a bus: by class and protocol, over all alternate settings."""
+"""Finds the mass-storage interfaces on a bus, by class and protocol, in all alternate settings."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ SUBCLASSES: Final = {  # bInterfaceSubClass (USB MSC overview 2)
 }
 SERIAL: Final = "serial="
 VID_PID: Final = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
-PROTOCOLS: Final = {0x50: "bot", 0x62: "uas"}  # bInterfaceProtocol, the one we rather use first
+PROTOCOLS: Final = {0x50: "bot", 0x62: "uas"}  # bInterfaceProtocol, the preferred one first
 
 
 @dataclass(frozen=True)
 class InterfaceInfo:
-    """A mass-storage interface found: a value that holds no resource and may outlive the device."""
+    """A mass-storage interface that was found: a value that holds no resource and may outlive the device."""
 
     address: str
-    """As the kernel prints it: "2-1"; "2-1:1.0" where the device has several mass-storage interfaces."""
+    """The kernel's name of the device, "2-1"; "2-1:1.0" if the device has several mass-storage interfaces."""
     vid: int
+    """idVendor"""
     pid: int
+    """idProduct"""
     serial: str | None
     manufacturer: str | None
     product: str | None
     protocol: str
-    """"bot" or "uas" (only where the interface has no BOT setting)."""
+    """"bot"; "uas" only if the interface has no BOT setting."""
     speed: str
     """"low", "full", "high", "super", "super-plus", "unknown"."""
     driver: str | None
-    """The kernel driver that is bound; None: none, or the platform does not tell."""
+    """The kernel driver that is bound; None if there is none or it is not known."""
     interface: int
     """bInterfaceNumber"""
     alternate: int
@@ -53,7 +55,7 @@ class InterfaceInfo:
 
     @property
     def name(self) -> str:
-        """The kernel's name of the interface: "2-1:1.0"."""
+        """Return the kernel's name of the interface: "2-1:1.0"."""
         return self.device.interface_name(self.interface)
 
     def __str__(self) -> str:
@@ -62,7 +64,7 @@ class InterfaceInfo:
 
 
 def matches(info: InterfaceInfo, words: str) -> bool:
-    """Do the words of a user mean this interface: an address, "VID:PID", "serial=TEXT"?"""
+    """Return whether a user's text names this interface: an address, "VID:PID" in hex, or "serial=TEXT"."""
     if words.startswith(SERIAL):
         return info.serial == words.removeprefix(SERIAL)
     identity = VID_PID.fullmatch(words)
@@ -72,7 +74,10 @@ def matches(info: InterfaceInfo, words: str) -> bool:
 
 
 def find(backend: Backend) -> list[InterfaceInfo]:
-    """The mass-storage interfaces attached now, ordered by address."""
+    """Return the mass-storage interfaces that are attached now, in the order of bus and port.
+
+    Raises TransportError if the devices cannot be listed.
+    """
     try:
         devices = sorted(backend.devices(), key=lambda device: (device.bus, device.ports))
         return [info for device in devices for info in interfaces_of(backend, device)]
@@ -81,7 +86,7 @@ def find(backend: Backend) -> list[InterfaceInfo]:
 
 
 def interfaces_of(backend: Backend, device: Device) -> list[InterfaceInfo]:
-    """The mass-storage interfaces of one device. Raises UsbError."""
+    """Return the mass-storage interfaces of one device. Raises UsbError."""
     settings = _mass_storage_settings(device)
     if not settings:
         return []
@@ -90,17 +95,20 @@ def interfaces_of(backend: Backend, device: Device) -> list[InterfaceInfo]:
 
 
 def _mass_storage_settings(device: Device) -> list[Setting]:
-    """For each mass-storage interface, the setting whose protocol we rather use."""
+    """Return, for each mass-storage interface, the setting with the preferred protocol."""
+    # UAS is an alternate setting of the same interface, usually 1, with BOT in setting 0.
     usable = sorted((s for s in device.settings if _is_usable(s)), key=_preference)
     by_interface = groupby(usable, key=lambda setting: setting.interface)
     return [next(group) for _, group in by_interface]
 
 
 def _preference(setting: Setting) -> tuple[int, int, int]:
+    """Return a sort key: by interface, then by preference."""
     return setting.interface, list(PROTOCOLS).index(setting.protocol), setting.alternate
 
 
 def _is_usable(setting: Setting) -> bool:
+    """Return whether the setting is a mass-storage one with a known protocol and both bulk endpoints."""
     return (
         setting.interface_class == MASS_STORAGE
         and setting.subclass in SUBCLASSES
@@ -111,19 +119,22 @@ def _is_usable(setting: Setting) -> bool:
 
 
 def bulk_in(setting: Setting) -> Endpoint | None:
+    """Return the setting's first usable bulk-in endpoint, if any."""
     return _first([endpoint for endpoint in setting.endpoints if endpoint.is_bulk_in])
 
 
 def bulk_out(setting: Setting) -> Endpoint | None:
+    """Return the setting's first usable bulk-out endpoint, if any."""
     return _first([endpoint for endpoint in setting.endpoints if endpoint.is_bulk_out])
 
 
 def _first(endpoints: Sequence[Endpoint]) -> Endpoint | None:
-    """An endpoint without room for a packet is a lie of the device's."""
+    """Return the first usable endpoint; a wMaxPacketSize of 0, which some devices report, cannot be used."""
     return next((endpoint for endpoint in endpoints if endpoint.max_packet_size > 0), None)
 
 
 def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, *, alone: bool) -> InterfaceInfo:
+    """Describe the setting's interface; `alone`: it is the device's only mass-storage interface."""
     return InterfaceInfo(
         address=device.address if alone else device.interface_name(setting.interface),
         vid=device.vid,
@@ -142,5 +153,6 @@ def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, 
 
 
 def _printable(strings: Strings) -> Strings:
+    """Make the device's strings safe to print."""
     texts = (strings.serial, strings.manufacturer, strings.product)
     return Strings(*(None if text is None else printable(text) for text in texts))

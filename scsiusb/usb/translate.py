@@ -1,4 +1,4 @@
-"""Turns libusb's codes into the public errors, here and nowhere else."""
+"""Translates libusb's codes into public errors; this is the only place that does."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from scsiusb.usb.backend import Code, UsbError
 
 WORDS: Final[dict[Code, tuple[type[TransportError], str, str | None]]] = {
     Code.IO: (TransportError, "the transfer failed", None),
-    Code.INVALID_PARAM: (TransportError, "libusb refused the request", "report this as a fault of scsiusb"),
+    Code.INVALID_PARAM: (TransportError, "libusb refused the request as invalid", "report this as a bug of scsiusb"),
     Code.ACCESS: (AccessDenied, "permission denied", None),
     Code.NO_DEVICE: (DeviceGone, "the device is gone", None),
     Code.NOT_FOUND: (TransportError, "there is no such interface or endpoint", None),
     Code.BUSY: (DeviceBusy, "the device is in use", None),
     Code.TIMEOUT: (DeviceTimeout, "the device did not answer in time", None),
-    Code.OVERFLOW: (TransportError, "the device sent too much", None),
+    Code.OVERFLOW: (TransportError, "the device sent more data than was requested", None),
     Code.PIPE: (TransferStalled, "the device stalled", None),
     Code.INTERRUPTED: (TransportError, "the transfer was interrupted", "try again"),
     Code.NO_MEM: (
@@ -36,12 +36,12 @@ WORDS: Final[dict[Code, tuple[type[TransportError], str, str | None]]] = {
         "the platform cannot do this",
         "on Windows, give the device the WinUSB driver (see the README)",
     ),
-    Code.OTHER: (TransportError, "libusb reports an error without a name", None),
+    Code.OTHER: (TransportError, "libusb reports an unknown error", None),
 }
 
 
 def translate(error: UsbError, doing: str) -> TransportError:
-    """The public error for `error`, met while `doing` something: "opening 2-1"."""
+    """Return the public error for `error`, which occurred while `doing` something: "opening 2-1"."""
     kind, words, remedy = WORDS[error.code]
     detail = f" ({error.detail})" if error.detail else ""
     return kind(f"{doing}: {words}{detail}", remedy)

@@ -1,4 +1,4 @@
-"""A USB stick made of software: the device's side of everything, behind the same seam as libusb."""
+"""A virtual USB stick: the device's side of USB mass storage, as a backend that can be used in place of libusb."""
 
 from __future__ import annotations
 

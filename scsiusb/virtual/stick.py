@@ -1,4 +1,4 @@
-"""A stick: identity, descriptors, default control pipe, functions and logical units put together."""
+"""The stick: a device with its descriptors, default control pipe, functions and logical units."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Setting
 from scsiusb.virtual.device import descriptors, ep0
 from scsiusb.virtual.device.bot import BotOptions
 from scsiusb.virtual.device.descriptors import Descriptors, Identity, InterfaceDescriptor
-from scsiusb.virtual.device.function import ENDINGS, Answer, Function, Mute, Plug, Stall
-from scsiusb.virtual.faults.bot_faults import Faulty
+from scsiusb.virtual.device.function import ENDINGS, Answer, Function, Plug, SilentFunction, Stall
+from scsiusb.virtual.faults.bot_faults import FaultyBot
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.faults.script import Script
 from scsiusb.virtual.target import fat
@@ -21,27 +21,35 @@ from scsiusb.virtual.target.media import File
 from scsiusb.virtual.target.target import Target
 from scsiusb.virtual.target.unit import SERIAL, Unit
 
-_SLICE = 0.05  # seconds: on Windows a wait keeps KeyboardInterrupt from getting through
+_WAIT_SLICE = 0.05  # seconds; on Windows a wait is not interrupted by Ctrl-C, so waits are short and repeated
 
 
 class Line:
-    """The cable as a transfer sees it: `code` is what every transfer on it ends with once it, or its trunk, is cut."""
+    """A cancellation token for transfers: when it, or its parent, is cut, its transfers end with `code`.
 
-    def __init__(self, trunk: Line | None = None) -> None:
-        self._trunk = trunk
-        self.cut: Code | None = None
+    A connection has one line, and each of its handles has a line with that one as parent.
+    """
+
+    def __init__(self, parent: Line | None = None) -> None:
+        self._parent = parent
+        self.cut: Code | None = None  # set by `Stick.cut_line`
 
     @property
     def code(self) -> Code | None:
-        return self._trunk.code if self._trunk is not None and self._trunk.code is not None else self.cut
+        """The code that transfers end with; None: they continue."""
+        return self._parent.code if self._parent is not None and self._parent.code is not None else self.cut
 
 
 class Stick:
-    """A device made of software; any thread may use it.
+    """A virtual USB device; any thread may use it.
 
-    `units` are the logical units of its mass-storage interface, or, in a mapping, of each by its number; a device
-    without such an interface has the mapping empty.
-    `uses`, `accessible` and `has_readable_strings` are what the host's operating system makes of the device.
+    `units` are the logical units of the mass-storage interface, or a mapping from the number of each such interface to
+    its units; the mapping is empty for a device without mass storage. `interfaces` defaults to one `bot_interface`.
+    `faults` may be given as text (see `Fault.parse`).
+    `uses`, `accessible` and `has_readable_strings` are the operating system's view of the device, for tests: what uses
+    its disks, whether it may be opened, and whether its strings can be read.
+
+    Raises ValueError if the units, interfaces or faults are invalid.
     """
 
     def __init__(
@@ -58,10 +66,10 @@ class Stick:
         self.faults = Script(faults)
         self.descriptors = Descriptors(self.identity, layout)
         self.settings = descriptors.parse_settings(self.descriptors.configuration())
-        self.uses: Sequence[str] = ()  # "/dev/sda1 is mounted on /mnt", …
+        self.uses: Sequence[str] = ()  # such as "/dev/sda1 is mounted on /mnt"
         self.accessible = True
         self.has_readable_strings = True
-        self.on_leave: list[Callable[[], None]] = []  # called when it has left by itself, without any lock
+        self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, after a fault "disconnect"
         self._plug = Plug()
         self.configuration = 0
         self.alternates: dict[int, int] = {}
@@ -85,7 +93,10 @@ class Stick:
         bot_options: BotOptions | None = None,
         faults: Iterable[Fault | str] = (),
     ) -> Stick:
-        """A small stick in memory, formatted, with a README.TXT on it."""
+        """Return a stick of 8 MiB in memory, with a FAT file system that contains README.TXT.
+
+        Raises ValueError for a block size other than 512, 1024, 2048 or 4096 bytes.
+        """
         return cls([Unit(fat.Formatted(block_size))], identity, interfaces, bot_options, faults)
 
     @classmethod
@@ -100,7 +111,10 @@ class Stick:
         *,
         read_only: bool | None = None,
     ) -> Stick:
-        """A stick whose blocks are the file's; OSError or ValueError if the file will not do."""
+        """Return a stick that stores its blocks in the file at `path`; see `File` for `read_only`.
+
+        Raises OSError if the file cannot be opened, and ValueError if its size is not a multiple of the block size.
+        """
         return cls([Unit(File(path, block_size, read_only))], identity, interfaces, bot_options, faults)
 
     def __enter__(self) -> Stick:
@@ -112,13 +126,13 @@ class Stick:
         self.close()
 
     def close(self) -> None:
-        """Closes the media."""
+        """Close the media; may be called again."""
         for unit in self.units:
             unit.close()
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """The logical units of all interfaces; with one mass-storage interface the index is the LUN."""
+        """The logical units of all interfaces; if there is one mass-storage interface, the index is the LUN."""
         targets = {id(target): target for target in self._targets.values()}
         return tuple(unit for target in targets.values() for unit in target.units)
 
@@ -127,20 +141,20 @@ class Stick:
         bulk_out = next((endpoint for endpoint in setting.endpoints if endpoint.is_bulk_out), None)
         is_bot = setting.interface_class == descriptors.MASS_STORAGE and setting.protocol == descriptors.BOT
         if is_bot and bulk_in and bulk_out:
-            return Faulty(bulk_in, bulk_out, self._targets[setting.interface], bot_options, self.faults, self._plug)
-        return Mute(setting.interface_class == descriptors.HID)
+            return FaultyBot(bulk_in, bulk_out, self._targets[setting.interface], bot_options, self.faults, self._plug)
+        return SilentFunction(setting.interface_class == descriptors.HID)
 
     # --- the device's state, for the default control pipe and the bus ---------------------------
 
     def plug_in(self) -> None:
-        """Puts the plug into a host's port."""
+        """Connect the stick to a host's port: power on, and count commands from 1 again."""
         with self._changed:
-            self._plug.put_in()
+            self._plug.connect()
             self.faults.commands = 0
             self.power_on()
 
     def power_on(self) -> None:
-        """Also a reset of the port: not configured, and UNIT ATTENTION is pending. Transfers under way fail."""
+        """Power on, or reset the port: not configured, UNIT ATTENTION pending; transfers in progress end with IO."""
         with self._changed:
             self._resets += 1
             for unit in self.units:
@@ -150,19 +164,19 @@ class Stick:
 
     @property
     def is_gone(self) -> bool:
-        """Has it left its host by itself?"""
+        """Whether the device has left the bus by itself (fault "disconnect")."""
         return self._plug.is_gone
 
-    def _tell_leaving(self) -> None:
+    def _report_leaving(self) -> None:
         with self._changed:
-            was_leaving, self._plug.is_leaving = self._plug.is_leaving, False
+            was_unreported, self._plug.is_unreported = self._plug.is_unreported, False
             self._changed.notify_all()
-        if was_leaving:
+        if was_unreported:
             for call in tuple(self.on_leave):
                 call()
 
     def configure(self, value: int) -> None:
-        """Configuration 0 has no interfaces."""
+        """Select the configuration, and reset the functions; configuration 0 has no interfaces."""
         with self._changed:
             self.configuration = value
             self.alternates = {setting.interface: 0 for setting in self.settings} if value else {}
@@ -170,7 +184,7 @@ class Stick:
                 function.reset()
 
     def select(self, interface: int, alternate: int) -> None:
-        """Selects an alternate setting; raises `Stall` if there is no such one."""
+        """Select an alternate setting, and reset its function; raises `Stall` if there is no such setting."""
         with self._changed:
             function = self._functions.get((interface, alternate))
             if function is None:
@@ -179,12 +193,13 @@ class Stick:
             function.reset()
 
     def function_of_interface(self, interface: int) -> Function:
+        """Return the function of the interface's selected setting; raises `Stall` if there is no such interface."""
         if interface not in self.alternates:
             raise Stall
         return self._functions[interface, self.alternates[interface]]
 
     def interface_of_endpoint(self, address: int) -> int | None:
-        """The interface whose setting, as selected now, has the endpoint."""
+        """Return the interface whose selected setting has the endpoint, or None."""
         for setting in self.settings:
             is_selected = self.alternates.get(setting.interface) == setting.alternate
             if is_selected and any(endpoint.address == address for endpoint in setting.endpoints):
@@ -192,13 +207,14 @@ class Stick:
         return None
 
     def function_of_endpoint(self, address: int) -> Function:
+        """Return the function that has the endpoint; raises `Stall` if there is no such endpoint."""
         interface = self.interface_of_endpoint(address)
         if interface is None:
             raise Stall
         return self.function_of_interface(interface)
 
     def descriptor(self, kind: int, index: int = 0) -> bytes | None:
-        """What the device answers to GET_DESCRIPTOR; None: it does not have it."""
+        """Return the answer to GET_DESCRIPTOR, with the faults "descriptor"; None if there is no such descriptor."""
         if kind == descriptors.STRING:
             found = self.descriptors.string(index)
         else:
@@ -210,12 +226,17 @@ class Stick:
                 descriptors.BOS: self.descriptors.bos,
             }.get(kind)
             found = render() if render and index == 0 else None
-        return self.faults.twisted(kind, found) if found and (kind != descriptors.STRING or index) else found
+        if not found or (kind == descriptors.STRING and not index):  # the list of languages has no faults
+            return found
+        return self.faults.change_descriptor(kind, found)
 
-    # --- what comes over the cable --------------------------------------------------------------
+    # --- transfers ------------------------------------------------------------------------------
 
     def control(self, setup: bytes, data: bytes = b"") -> bytes:
-        """A control transfer: the setup packet and the data-out stage in, the data-in stage out; raises `Stall`."""
+        """Perform a control transfer: `setup` is the setup packet, `data` the data-out stage; return the data-in stage.
+
+        Raises `Stall`, or its subclass `Hang` if the device does not answer at all.
+        """
         with self._changed:
             try:
                 return ep0.control(self, setup, data)
@@ -225,12 +246,16 @@ class Stick:
     def transfer(
         self, endpoint: int, buffer: memoryview, timeout: float | None, line: Line | None = None
     ) -> tuple[Code, int]:
-        """A bulk or interrupt transfer in the endpoint's direction; waits as long as the device answers NAK."""
+        """Perform a bulk or interrupt transfer in the endpoint's direction; wait while the device answers NAK.
+
+        `timeout` is in seconds, None: no limit. Returns the result and the number of bytes moved. The transfer ends
+        with the line's code if the line is cut, and with IO if the port is reset.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             result = self._transfer(endpoint, buffer, deadline, line or Line())
-        if self._plug.is_leaving:
-            self._tell_leaving()
+        if self._plug.is_unreported:
+            self._report_leaving()
         return result
 
     def _transfer(self, endpoint: int, buffer: memoryview, deadline: float | None, line: Line) -> tuple[Code, int]:
@@ -244,8 +269,11 @@ class Stick:
                 return Code.TIMEOUT, done
         return (Code.IO if line.code is None else line.code), done
 
-    def hang(self, timeout: float, line: Line) -> Code:
-        """A request that the device does not answer: waits for the timeout, or for the end of the line."""
+    def wait_unanswered(self, timeout: float, line: Line) -> Code:
+        """Wait as a host does for a control request that the device never answers (`Hang`), and return its result.
+
+        Waits for `timeout` seconds (TIMEOUT), or until the line is cut, the port is reset or the device leaves.
+        """
         deadline = time.monotonic() + timeout
         with self._changed:
             resets = self._resets
@@ -255,20 +283,24 @@ class Stick:
             return Code.NO_DEVICE if self.is_gone else line.code or Code.IO
 
     def step(self, endpoint: int, rest: memoryview) -> tuple[Code | None, int, bool]:
-        """A part of a transfer, for a host that does not wait in here: as `_step` says."""
+        """Move a part of a transfer without waiting, for hosts that poll.
+
+        `rest` is the part of the transfer's buffer that has not been moved. Returns the result if the transfer has
+        ended, else None; the number of bytes moved; and whether to wait before the next step, because of a NAK.
+        """
         with self._changed:
             result = self._step(endpoint, rest)
-        if self._plug.is_leaving:
-            self._tell_leaving()
+        if self._plug.is_unreported:
+            self._report_leaving()
         return result
 
     def packet_size(self, endpoint: int) -> int:
-        """What a packet of the endpoint holds at most; 1 where there is no such endpoint."""
+        """Return the largest packet of the endpoint, in bytes; 1 if there is no such endpoint."""
         found = (each for setting in self.settings for each in setting.endpoints if each.address == endpoint)
         return max((each.max_packet_size for each in found), default=1) or 1
 
     def _step(self, endpoint: int, rest: memoryview) -> tuple[Code | None, int, bool]:
-        """What the transfer came to, if it has ended; how much was moved; whether to wait before the next step."""
+        """See `step`; the lock must be held."""
         if self._plug.is_gone:
             return Code.NO_DEVICE, 0, False
         interface = self.interface_of_endpoint(endpoint)
@@ -285,25 +317,27 @@ class Stick:
         return ENDINGS[answer], count, False
 
     def _wait(self, deadline: float | None) -> bool:
+        """Wait for a change, a short time at most; return False if the deadline has passed."""
         now = time.monotonic()
-        left = _SLICE if deadline is None else deadline - now
+        left = _WAIT_SLICE if deadline is None else deadline - now
         if left > 0:
-            pause = self.faults.due - now
-            self._changed.wait(min(left, pause if pause > 0 else _SLICE, _SLICE))
+            delay = self.faults.delay_end - now  # the end of a fault "delay" is not notified
+            self._changed.wait(min(left, delay if delay > 0 else _WAIT_SLICE, _WAIT_SLICE))
         return left > 0
 
-    def cut(self, line: Line, code: Code | None) -> None:
-        """Ends every transfer on the line at once, with the code; None mends it."""
+    def cut_line(self, line: Line, code: Code | None) -> None:
+        """End every transfer on the line with `code`, those in progress and later ones; None permits them again."""
         with self._changed:
             line.cut = code
             self._changed.notify_all()
 
 
 def _targets(units: Sequence[Unit] | Mapping[int, Sequence[Unit]], settings: Sequence[Setting]) -> dict[int, Target]:
-    """The target of each mass-storage interface, by its number."""
+    """Return the target of each mass-storage interface, by the interface's number."""
     storage = {setting.interface for setting in settings if setting.interface_class == descriptors.MASS_STORAGE}
     if isinstance(units, Mapping):
         if set(units) != storage:
-            raise ValueError(f"units for interfaces {sorted(units)}, but the mass-storage ones are {sorted(storage)}")
+            given, needed = sorted(units), sorted(storage)
+            raise ValueError(f"units for interfaces {given}; give units for the mass-storage interfaces, {needed}")
         return {number: Target(some) for number, some in units.items()}
     return dict.fromkeys(storage, Target(units))

@@ -1,4 +1,4 @@
-"""Our dataclasses are the standard library's, but for how long they take to declare."""
+"""scsiusb's dataclasses behave like those of the standard library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ATTEMPTS = 50
 
 
 def declared() -> Iterator[Any]:
-    """Every dataclass of the package."""
+    """Yield every dataclass of the package."""
     for module in pkgutil.walk_packages(scsiusb.__path__, "scsiusb."):
         if not module.name.endswith("__main__"):
             for kind in vars(importlib.import_module(module.name)).values():
@@ -34,7 +34,7 @@ def declared() -> Iterator[Any]:
 
 
 def parameters(init: Callable[..., object]) -> list[tuple[str, object, object]]:
-    """Name, kind and default of each."""
+    """Return the name, kind and default of each parameter."""
     found = inspect.signature(init).parameters.values()
     return [(each.name, each.kind, None if "factory" in repr(each.default) else each.default) for each in found]
 
@@ -43,7 +43,7 @@ def with_factories_unnamed(found: list[tuple[str, object, object]]) -> list[tupl
     return [(name, kind, None if default is dataclasses.MISSING else default) for name, kind, default in found]
 
 
-def test_each_takes_what_the_standard_library_would_have_it_take() -> None:
+def test_each_has_the_parameters_that_the_standard_library_would_give_it() -> None:
     kinds = {f"{kind.__module__}.{kind.__name__}": kind for kind in declared()}
     assert len(kinds) > 50
     found = {name: with_factories_unnamed(parameters(values._init(kind))) for name, kind in kinds.items()}
@@ -52,8 +52,8 @@ def test_each_takes_what_the_standard_library_would_have_it_take() -> None:
 
 def by_the_standard_library(kind: Any) -> Callable[..., object]:
     """Return the `__init__` that dataclasses makes for the same fields."""
-    heir = type("Heir", (kind,), {"__doc__": "It has the same fields."})
-    expected: Any = dataclasses.dataclass(frozen=kind.__dataclass_params__.frozen)(heir)
+    child = type("Child", (kind,), {"__doc__": "It has the same fields."})
+    expected: Any = dataclasses.dataclass(frozen=kind.__dataclass_params__.frozen)(child)
     made: Callable[..., object] = expected.__init__
     return made
 
@@ -70,7 +70,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Circle(Point):
-    """With all that a field can be."""
+    """A dataclass with every kind of field."""
 
     radius: int = field(kw_only=True)
     tags: list[str] = field(default_factory=list)
@@ -82,19 +82,19 @@ class Circle(Point):
 
 @dataclass
 class Counter:
-    """One that changes."""
+    """A dataclass that is not frozen."""
 
     count: int = 0
 
 
 @dataclass(eq=False)
 class Thing:
-    """One that is equal to itself alone."""
+    """A dataclass that is compared by identity."""
 
     name: str
 
 
-def test_its_values_are_compared_hashed_and_shown() -> None:
+def test_values_are_compared_hashed_and_shown() -> None:
     assert Point(1, 2, "a") == Point(1, 2, "b")
     assert hash(Point(1, 2, "a")) == hash(Point(1, 2, "b"))
     assert Point(1) != Point(2)
@@ -105,7 +105,7 @@ def test_its_values_are_compared_hashed_and_shown() -> None:
     assert len({Thing("a"), Thing("a")}) == 2
 
 
-def test_one_that_is_frozen_stays_as_it_is() -> None:
+def test_a_frozen_one_cannot_be_changed() -> None:
     point = Point(1)
     for name in ("x", "another"):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -115,7 +115,7 @@ def test_one_that_is_frozen_stays_as_it_is() -> None:
     assert point == Point(1)
 
 
-def test_one_that_is_not_frozen_changes_and_has_no_hash() -> None:
+def test_one_that_is_not_frozen_can_be_changed_and_has_no_hash() -> None:
     counter = Counter()
     counter.count += 1
     assert counter == Counter(1)
@@ -123,7 +123,7 @@ def test_one_that_is_not_frozen_changes_and_has_no_hash() -> None:
         hash(counter)
 
 
-def test_each_has_a_default_of_its_own() -> None:
+def test_a_default_factory_is_called_for_each_object() -> None:
     first, second = Circle(1, radius=1), Circle(1, radius=1)
     first.tags.append("a")
     assert second.tags == []
@@ -139,7 +139,7 @@ def test_wrong_arguments_are_a_type_error_that_names_the_class(
         Circle(1)  # type: ignore[call-arg]
 
 
-def test_the_standard_librarys_functions_take_it() -> None:
+def test_the_standard_librarys_functions_accept_it() -> None:
     point = Point(1, 2)
     assert dataclasses.is_dataclass(Point)
     assert dataclasses.asdict(point) == {"x": 1, "y": 2, "label": ""}
@@ -161,7 +161,7 @@ def test_the_standard_librarys_dataclasses_may_inherit_from_it() -> None:
     assert issubclass(WriteCommand, scsiusb.Command)
 
 
-def test_many_threads_may_make_the_first_one() -> None:
+def test_many_threads_may_make_the_first_object_at_once() -> None:
     for _ in range(ATTEMPTS):
         fresh: Any = type("Fresh", (), {"__annotations__": {"x": "int"}, "__doc__": ""})
         dataclass(frozen=True)(fresh)

@@ -1,4 +1,4 @@
-"""The quick packers do what construct does with the same declaration."""
+"""The fast packers give the same result as construct with the same declaration."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def field_values(kind: type[Command[Any]]) -> st.SearchStrategy[dict[str, int]]:
     return st.fixed_dictionaries({name: st.integers(0, (1 << width) - 1) for name, width in widths.items()})
 
 
-def test_all_commands_are_proved() -> None:
+def test_all_commands_are_tested() -> None:
     assert len(COMMANDS) == 18
 
 
 @pytest.mark.parametrize("kind", COMMANDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
-def test_a_packed_cdb_is_what_construct_builds(kind: type[Command[Any]], data: st.DataObject) -> None:
+def test_a_packed_cdb_equals_what_construct_builds(kind: type[Command[Any]], data: st.DataObject) -> None:
     values = data.draw(field_values(kind))
     assert kind._packer.pack(SimpleNamespace(**values)) == kind.CDB.build(values)
 
@@ -69,7 +69,7 @@ def test_every_field_of_a_cdb_is_an_attribute_of_its_command(kind: type[Command[
 @given(lba=st.integers(0, 2**64 - 0x10000), blocks=st.integers(0, 0xFFFF))
 @example(lba=2**32 - 8, blocks=8)
 @example(lba=2**32 - 8, blocks=9)
-def test_a_cdb_packed_by_position_is_the_commands(access: BlockTransfer, lba: int, blocks: int) -> None:
+def test_a_cdb_packed_by_position_equals_the_commands(access: BlockTransfer, lba: int, blocks: int) -> None:
     medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0)
     assert access.cdb(lba, blocks) == access.command(medium, lba, blocks).cdb()
 
@@ -81,15 +81,15 @@ def test_a_cdb_packed_by_position_is_the_commands(access: BlockTransfer, lba: in
         (BitStruct("a" / BitsInteger(24)), ["a"]),
         (BitStruct("a" / BitsInteger(8), "b" / Const(1, BitsInteger(8))), ["a"]),
     ],
-    ids=["half a byte", "three bytes", "a constant behind it"],
+    ids=["half a byte", "three bytes", "a constant after a value"],
 )
-def test_what_cannot_be_packed_by_position_is_refused(layout: Construct, names: list[str]) -> None:
+def test_a_layout_that_cannot_be_packed_by_position_is_refused(layout: Construct, names: list[str]) -> None:
     with pytest.raises(TypeError):
         BitPacker(layout).positional(*names)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 255), st.binary(min_size=16, max_size=16))
-def test_a_packed_cbw_is_what_construct_builds(tag: int, length: int, lun: int, cdb: bytes) -> None:
+def test_a_packed_cbw_equals_what_construct_builds(tag: int, length: int, lun: int, cdb: bytes) -> None:
     buffer = memoryview(bytearray(31))
     CBW_CODEC.pack_into(buffer, tag, length, 0x80, lun, 16, cdb)
     values = {"tag": tag, "length": length, "flags": 0x80, "lun": lun, "cdb_length": 16, "cdb": cdb}
@@ -97,7 +97,7 @@ def test_a_packed_cbw_is_what_construct_builds(tag: int, length: int, lun: int, 
 
 
 @given(st.binary(min_size=13, max_size=13))
-def test_an_unpacked_csw_is_what_construct_parses(data: bytes) -> None:
+def test_an_unpacked_csw_equals_what_construct_parses(data: bytes) -> None:
     parsed = CSW.parse(data)
     assert CSW_CODEC.unpack_from(memoryview(data)) == (parsed.signature, parsed.tag, parsed.residue, parsed.status)
 
@@ -126,18 +126,18 @@ def test_a_value_that_does_not_fit_its_bytes_is_refused() -> None:
     ],
     ids=["bytes", "array", "byte", "signed", "swapped", "padded"],
 )
-def test_a_layout_without_a_quick_packer_is_refused(layout: Any) -> None:
+def test_an_unsupported_bit_layout_is_refused(layout: Any) -> None:
     with pytest.raises(TypeError):
         BitPacker(layout)
 
 
 @pytest.mark.parametrize("layout", [Struct("a" / Int16ub, "b" / Int16ul), Struct("a" / Array(2, Byte))])
-def test_a_struct_without_a_quick_codec_is_refused(layout: Struct) -> None:
+def test_an_unsupported_struct_is_refused(layout: Struct) -> None:
     with pytest.raises(TypeError):
         ByteCodec(layout)
 
 
-def test_constants_are_packed_and_must_lead() -> None:
+def test_constants_are_packed_and_must_come_first() -> None:
     buffer = memoryview(bytearray(4))
     ByteCodec(Struct(Const(b"xy"), "a" / Int8ub, "b" / Bytes(1))).pack_into(buffer, 1, b"z")
     assert bytes(buffer) == b"xy\x01z"

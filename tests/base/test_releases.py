@@ -1,4 +1,4 @@
-"""Releases: the last first, each to its end, once, whatever breaks in."""
+"""Release steps are run in reverse order, each completely, even if Ctrl-C interrupts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scsiusb.base.releases import Releases
 from tests.sticks import PATIENCE
 
 
-def test_the_last_added_is_the_first_and_errors_keep_none_from_its_turn() -> None:
+def test_steps_run_in_reverse_order_even_if_some_fail() -> None:
     done: list[str] = []
 
     def fail(name: str) -> None:
@@ -28,7 +28,7 @@ def test_the_last_added_is_the_first_and_errors_keep_none_from_its_turn() -> Non
     assert done == ["third", "second", "first"]
 
 
-def test_a_step_that_ctrl_c_broke_into_is_run_again() -> None:
+def test_a_step_that_ctrl_c_interrupted_is_run_again() -> None:
     done: list[str] = []
 
     def step() -> None:
@@ -45,7 +45,7 @@ def test_a_step_that_ctrl_c_broke_into_is_run_again() -> None:
     assert done == ["begun", "begun", "ended", "below"]
 
 
-def test_what_is_forgotten_is_not_run() -> None:
+def test_forgotten_steps_are_not_run() -> None:
     done: list[str] = []
     releases = Releases()
     releases.add(done.append, "no")

@@ -1,4 +1,4 @@
-"""Runs the command line in this process, on virtual sticks in place of attached devices."""
+"""Fixtures that run the command line in this process, on virtual sticks in place of attached devices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.sticks import MeddledBus
 
 @dataclass(frozen=True)
 class CliResult:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int
     out: bytes
@@ -37,7 +37,7 @@ class CliResult:
         return json.loads(self.out)
 
     def failed(self, status: int, *words: str) -> bool:
-        """With this status and one line of error that has all of the words, a remedy behind them, and no result."""
+        """Check the status, one error line with all of the words and a remedy, and no output on stdout."""
         line = self.err
         assert line.startswith("scsiusb: error: ")
         assert line.count("\n") == 1
@@ -56,7 +56,7 @@ Cli = Callable[..., CliResult]
 
 @dataclass
 class Attached:
-    """The sticks that are plugged in, in place of the machine's devices."""
+    """The sticks that are plugged in, in place of the devices of the machine."""
 
     bus: MeddledBus = field(default_factory=MeddledBus)
 
@@ -84,7 +84,7 @@ class Attached:
 
 @pytest.fixture(autouse=True)
 def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
-    """Plugs sticks in; afterwards no handle may be open, and every driver must be bound again."""
+    """Plug sticks in; after the test, no handle may be open, and every driver must be bound again."""
     attached = Attached()
     monkeypatch.setattr(session, "open_disk", attached.open)
     monkeypatch.setattr(session, "devices", attached.devices)
@@ -108,7 +108,7 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
 
 @pytest.fixture
 def screen(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Cli:
-    """As `cli`, with stdout and stderr a terminal of 80 columns."""
+    """Run as `cli` does, with stdout and stderr on a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")

@@ -1,4 +1,4 @@
-"""bench: what is measured, shown, drawn and overwritten, and how it ends."""
+"""bench: measurements, output, plot, confirmation and exit status."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_table_has_a_row_for_each_pattern_and_size(cli: Cli) -> None:
     assert [row.split()[:4] for row in rows] == wanted
     assert all(len(row.split()) == 10 for row in rows)
     assert len({len(row) for row in (columns, *rows)}) == 1
-    assert note == "commands in a call: 256 KiB 3, 1 MiB 9, 4 MiB 35; p50, p99 and max are of calls"
+    assert note == "commands per call: 256 KiB 3, 1 MiB 9, 4 MiB 35; p50, p99 and max are per call"
 
 
 def test_on_a_terminal_it_is_a_table_of_80_columns(screen: Cli) -> None:
@@ -66,10 +66,10 @@ def test_on_a_terminal_it_is_a_table_of_80_columns(screen: Cli) -> None:
     assert ended.status == 0
     assert max(map(len, ended.text.splitlines())) <= 80
     assert len([row for row in ended.text.splitlines() if row.startswith(("read ", "write "))]) == 24
-    assert ended.text.endswith("\nMB/s of writes include one flush at the end of each\n")
+    assert ended.text.endswith("\nMB/s of writes include one flush at the end of each measurement\n")
 
 
-def test_on_a_terminal_it_tells_what_is_measured_and_how_long_that_takes(
+def test_on_a_terminal_it_shows_the_current_measurement_and_the_time_left(
     screen: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -149,8 +149,8 @@ def test_it_asks_before_it_writes(cli: Cli, attach: Attached, monkeypatch: pytes
     plugged = stick(blocks=2048)
     attach(plugged)
     words = ["bench", "1-1", *QUICK, "--sizes", "4K", *RANGE]
-    assert cli(*words).failed(1, "nobody is at the terminal", "the writes", "--yes")
-    monkeypatch.setattr(ask, "somebody_is_there", lambda: True)
+    assert cli(*words).failed(1, "not a terminal", "the writes", "--yes")
+    monkeypatch.setattr(ask, "is_interactive", lambda: True)
     answers = tmp_path / "answers"
     answers.write_text("n\ny\n")
     with answers.open() as stdin:
@@ -179,10 +179,10 @@ def test_it_asks_before_it_writes(cli: Cli, attach: Attached, monkeypatch: pytes
         (["--seconds", "601"], 1, "'601' is not a time"),
         (["--seconds", "nan"], 1, "'nan' is not a time"),
         (["--seconds", "soon"], 1, "'soon' is not a time"),
-        (["--sizes", "4X"], 1, "'4X' is no size"),
-        (["--sizes", ""], 1, "'' is no size"),
-        (["--sizes", "4K,,8K"], 1, "'' is no size"),
-        (["--sizes", "0"], 1, "'0' is no size"),
+        (["--sizes", "4X"], 1, "'4X' is not a size"),
+        (["--sizes", ""], 1, "'' is not a size"),
+        (["--sizes", "4K,,8K"], 1, "'' is not a size"),
+        (["--sizes", "0"], 1, "'0' is not a size"),
         (["--sizes", "65M"], 1, "at most 64 MiB"),
         (["--pattern", "zigzag"], 1, "zigzag"),
         (["--lba", "16384"], 22, "16383"),
@@ -193,7 +193,7 @@ def test_it_asks_before_it_writes(cli: Cli, attach: Attached, monkeypatch: pytes
         (["--plot", "nowhere/picture.png"], 15, "nowhere/picture.png"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     cli: Cli, words: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -201,7 +201,7 @@ def test_what_makes_no_sense_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sizes_that_do_not_fit_a_small_medium_are_left_out_with_a_word(cli: Cli, attach: Attached) -> None:
+def test_sizes_that_do_not_fit_a_small_medium_are_left_out_with_a_warning(cli: Cli, attach: Attached) -> None:
     attach(stick(blocks=128))
     ended = cli("bench", "1-1", *QUICK, "--json")
     assert ended.status == 0
@@ -241,7 +241,7 @@ def test_a_write_protected_medium_fails_before_anything_is_measured(cli: Cli, at
     assert memory(plugged).reads < 3
 
 
-def test_errors_end_it_as_they_end_any_command(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+def test_errors_end_it_like_any_command(cli: Cli, attach: Attached, tmp_path: Path) -> None:
     attach(Stick([Unit(Memory(512 * 64))], faults=["sense=3/11/00,lba=32,times=always"]))
     picture = tmp_path / "picture.svg"
     words = ["bench", "1-1", "--sizes", "4K", "--seconds", "5", "--calls", "20"]
@@ -263,7 +263,7 @@ def test_an_unplug_and_no_medium(cli: Cli, attach: Attached) -> None:
     assert cli("bench", "1-1", *QUICK, "--sizes", "4K").failed(35, "gone")
 
 
-def test_ctrl_c_ends_it_with_130_and_the_device_is_back(
+def test_ctrl_c_ends_it_with_130_and_releases_the_device(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())
@@ -282,7 +282,7 @@ def test_ctrl_c_ends_it_with_130_and_the_device_is_back(
 
 
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG\r\n\x1a\n"), ("a.SVG", b"<?xml")])
-def test_the_plot_is_a_picture_in_place_of_what_was_there(
+def test_the_plot_replaces_an_existing_file(
     cli: Cli, attach: Attached, tmp_path: Path, name: str, magic: bytes
 ) -> None:
     attach(Stick([Unit(Memory(512 * 2048))], Identity(product="100 $ and $ \N{SNOWMAN} 漢")))
@@ -296,12 +296,12 @@ def test_the_plot_is_a_picture_in_place_of_what_was_there(
     assert 10_000 < len(drawn) < 1 << 20
 
 
-def test_one_point_can_be_drawn(cli: Cli, tmp_path: Path) -> None:
+def test_a_single_point_can_be_drawn(cli: Cli, tmp_path: Path) -> None:
     words = ["--sizes", "4K", "--pattern", "random", "--plot", tmp_path / "a.svg"]
     assert cli("bench", "virtual:", *QUICK, *words).status == 0
 
 
-def test_without_matplotlib_the_remedy_comes_before_anything_is_measured(
+def test_without_matplotlib_it_fails_before_anything_is_measured(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -317,6 +317,6 @@ def test_the_plot_cannot_be_the_device(cli: Cli, tmp_path: Path) -> None:
     assert cli("bench", f"virtual:{image}", "--plot", image).failed(1, "is the device itself")
 
 
-def test_every_series_is_drawn_in_a_style_of_its_own() -> None:
+def test_every_series_has_its_own_style() -> None:
     assert len({style.colour for style in plot.STYLES.values()}) == len(plot.STYLES)
     assert len({style.marker for style in plot.STYLES.values()}) == len(plot.STYLES)

@@ -1,4 +1,4 @@
-"""read and write: every byte in its place, and nothing written before all is checked and asked."""
+"""read and write: all data correct, and nothing written before all checks and the confirmation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITES = ("cbw 2a", "cbw 8a")
 
 
 class Person(io.StringIO):
-    """Somebody at the terminal, and what they type."""
+    """A terminal as stdin, with what the user types."""
 
     def isatty(self) -> bool:
         return True
@@ -29,16 +29,16 @@ class Person(io.StringIO):
 @pytest.fixture
 def person(monkeypatch: pytest.MonkeyPatch, screen: Cli) -> Callable[[str], Person]:
     def types(text: str) -> Person:
-        somebody = Person(text)
-        monkeypatch.setattr(sys, "stdin", somebody)
-        return somebody
+        user = Person(text)
+        monkeypatch.setattr(sys, "stdin", user)
+        return user
 
     return types
 
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """Gives stdin bytes, by way of a pipe."""
+    """Replace stdin by a pipe with the given bytes."""
     opened = []
 
     def feed(data: bytes) -> None:
@@ -85,7 +85,7 @@ def test_numbers_are_decimal_or_hex(cli: Cli, attach: Attached, lba: str) -> Non
 
 
 @pytest.mark.parametrize("word", ["", "x", "1.5", "0x", "1_0", "٣", "1e3", "9" * 5000, "--"])
-def test_a_number_that_is_none(cli: Cli, attach: Attached, word: str) -> None:
+def test_an_invalid_number(cli: Cli, attach: Attached, word: str) -> None:
     bus = attach(stick())
     ended = cli("read", f"--blocks={word}")
     assert ended.failed(1, "--blocks", "is not a whole number")
@@ -100,14 +100,14 @@ def test_negative_numbers(cli: Cli, attach: Attached) -> None:
     assert bus.wire.log == []
 
 
-def test_read_of_nothing_is_nothing(cli: Cli, attach: Attached, tmp_path: Path) -> None:
+def test_read_of_0_blocks_is_empty(cli: Cli, attach: Attached, tmp_path: Path) -> None:
     attach(stick())
     assert cli("read", "--blocks", "0").out == b""
     assert cli("read", "--blocks", "0", "-o", tmp_path / "empty").status == 0
     assert (tmp_path / "empty").read_bytes() == b""
 
 
-def test_a_read_is_cut_into_commands_without_a_seam(cli: Cli, attach: Attached) -> None:
+def test_a_long_read_is_split_into_commands_without_a_gap(cli: Cli, attach: Attached) -> None:
     target = stick(blocks=5003)
     bus = attach(target)
     assert cli("read", "--blocks", "5003").out == held(target)
@@ -140,7 +140,7 @@ def test_read_with_json_has_the_data_in_hex(cli: Cli, attach: Attached) -> None:
     assert [record[key] for key in ("lba", "blocks", "block_size", "bytes")] == [9, 1, 512, 512]
 
 
-def test_a_dash_is_stdout_also_on_a_terminal(screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dash_is_stdout_even_on_a_terminal(screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     bus = attach(stick())
     assert screen("read", "--lba", "5", "-o", "-").out[:4] == b"\0\0\0\5"
     assert not Path("-").exists()
@@ -160,7 +160,9 @@ def test_read_on_a_terminal_is_a_hex_dump(screen: Cli, attach: Attached) -> None
     assert screen("read", "--blocks", "0").out == b""
 
 
-def test_too_much_to_show_is_refused(screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_data_for_the_terminal_is_refused(
+    screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blocks_module, "MOST_AS_TEXT", 1024)
     bus = attach(stick())
     assert screen("read", "--blocks", "3").failed(1, "1.5 KiB", "-o FILE")
@@ -172,7 +174,7 @@ def test_too_much_to_show_is_refused(screen: Cli, attach: Attached, monkeypatch:
     [("2048", "1"), ("2047", "2"), ("0", "2049"), ("2049", "0"), ("0", "9" * 23), ("9" * 23, "1"), ("0xffffffff", "1")],
 )
 def test_blocks_that_the_medium_does_not_have(cli: Cli, attach: Attached, tmp_path: Path, lba: str, count: str) -> None:
-    """Nothing is read, and a file that was there stays as it was."""
+    """Nothing is read, and an existing file is not changed."""
     bus, path = attach(stick()), tmp_path / "kept"
     path.write_bytes(b"kept")
     assert cli("read", "--lba", lba, "--blocks", count, "-o", path).failed(22, "the last block is 2047")
@@ -183,7 +185,7 @@ def test_blocks_that_the_medium_does_not_have(cli: Cli, attach: Attached, tmp_pa
 
 
 def test_an_output_that_cannot_be_opened(cli: Cli, attach: Attached, tmp_path: Path) -> None:
-    """Found out before the device is opened."""
+    """Detected before the device is opened."""
     bus = attach(stick())
     assert cli("read", "-o", tmp_path).failed(15, str(tmp_path))
     assert cli("read", "-o", tmp_path / "no" / "way").failed(15, "way", "check the path")
@@ -197,14 +199,14 @@ def test_a_full_disk(cli: Cli, attach: Attached) -> None:
     assert cli("read", "-o", "/dev/full").failed(15, "/dev/full: No space left on device; free some space")
 
 
-def test_the_file_behind_a_virtual_stick_is_not_its_own_output(cli: Cli, image: Path) -> None:
+def test_the_file_of_a_virtual_stick_cannot_be_input_or_output(cli: Cli, image: Path) -> None:
     content = image.read_bytes()
     assert cli("read", f"virtual:{image}", "-o", image).failed(1, "is the device itself")
     assert cli("write", f"virtual:{image}", "--lba", "0", "-i", image, "--yes").failed(1, "is the device itself")
     assert image.read_bytes() == content
 
 
-def test_write_puts_the_file_there_and_nothing_beside_it(cli: Cli, attach: Attached, image: Path) -> None:
+def test_write_changes_only_the_blocks_of_the_file(cli: Cli, attach: Attached, image: Path) -> None:
     target = stick()
     before = bytes(held(target))
     attach(target)
@@ -214,7 +216,7 @@ def test_write_puts_the_file_there_and_nothing_beside_it(cli: Cli, attach: Attac
     assert held(target) == before[: 7 * 512] + image.read_bytes() + before[9 * 512 :]
 
 
-def test_write_says_what_it_did_on_stderr(cli: Cli, attach: Attached, image: Path) -> None:
+def test_write_reports_the_result_on_stderr(cli: Cli, attach: Attached, image: Path) -> None:
     attach(stick())
     ended = cli("write", "--lba", "0", "-i", image, "--yes")
     assert (ended.out, ended.err) == (b"", "wrote 2 blocks at LBA 0\n")
@@ -230,7 +232,7 @@ def test_write_from_stdin(cli: Cli, attach: Attached, pipe: Callable[[bytes], No
     assert held(target)[512:2052] == b"p" * 1536 + b"\0\0\0\4"
 
 
-def test_stdin_that_is_a_file_counts_from_where_it_stands(
+def test_stdin_that_is_a_file_is_read_from_its_position(
     cli: Cli, attach: Attached, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = stick()
@@ -243,7 +245,7 @@ def test_stdin_that_is_a_file_counts_from_where_it_stands(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs /dev/zero")
-def test_a_source_without_end_is_read_only_as_far_as_it_could_fit(
+def test_an_endless_source_is_read_only_as_far_as_it_could_fit(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus = attach(stick(blocks=64))
@@ -256,7 +258,7 @@ def test_a_source_without_end_is_read_only_as_far_as_it_could_fit(
 
 @pytest.mark.parametrize("length", [1, 511, 513, 1023])
 @pytest.mark.parametrize("way", ["file", "pipe"])
-def test_a_length_that_is_no_whole_number_of_blocks(
+def test_a_length_that_is_not_a_multiple_of_the_block_size(
     cli: Cli, attach: Attached, tmp_path: Path, pipe: Callable[[bytes], None], length: int, way: str
 ) -> None:
     bus, path = attach(stick()), tmp_path / "odd"
@@ -267,10 +269,10 @@ def test_a_length_that_is_no_whole_number_of_blocks(
     assert not wrote(bus)
 
 
-def test_an_empty_file_is_no_blocks(
+def test_an_empty_file_is_0_blocks(
     screen: Cli, attach: Attached, tmp_path: Path, person: Callable[[str], Person]
 ) -> None:
-    """There is nothing to ask either."""
+    """No confirmation is needed either."""
     bus, path = attach(stick()), tmp_path / "empty"
     path.touch()
     person("")
@@ -286,7 +288,7 @@ def test_a_file_that_does_not_fit(cli: Cli, attach: Attached, image: Path) -> No
 
 
 def test_an_input_that_cannot_be_read(cli: Cli, attach: Attached, tmp_path: Path) -> None:
-    """Found out before the device is opened."""
+    """Detected before the device is opened."""
     bus = attach(stick())
     assert cli("write", "--lba", "0", "-i", tmp_path / "none", "--yes").failed(15, "none", "check the path")
     assert cli("write", "--lba", "0", "-i", tmp_path, "--yes").failed(15, str(tmp_path))
@@ -299,7 +301,7 @@ def test_a_missing_option(cli: Cli, image: Path) -> None:
     assert cli("write", "--lba", "0", "--yes").failed(1, "--input")
 
 
-def test_a_file_that_shrinks_meanwhile_is_an_error(
+def test_a_file_that_shrinks_during_the_write_is_an_error(
     cli: Cli, attach: Attached, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())
@@ -313,8 +315,8 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(
     assert cli("write", "--lba", "0", "-i", image, "--yes").failed(15, "it became shorter")
 
 
-class Forgetful(Memory):
-    """Takes one block without keeping it."""
+class LosesOneBlock(Memory):
+    """A medium that does not keep one block."""
 
     lost = 10
 
@@ -324,30 +326,30 @@ class Forgetful(Memory):
 
 
 def test_verify_names_the_first_block_that_differs(cli: Cli, attach: Attached, image: Path) -> None:
-    attach(Stick([Unit(Forgetful(64 * 512))]))
-    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 10 does not hold")
+    attach(Stick([Unit(LosesOneBlock(64 * 512))]))
+    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 10 does not have")
     assert cli("write", "--lba", "9", "-i", image, "--yes").status == 0
 
 
-def test_verify_goes_through_all_pieces(cli: Cli, attach: Attached, image: Path) -> None:
-    medium = Forgetful(6000 * 512)
+def test_verify_compares_all_chunks(cli: Cli, attach: Attached, image: Path) -> None:
+    medium = LosesOneBlock(6000 * 512)
     medium.lost = 4321
     attach(Stick([Unit(medium)]))
     image.write_bytes(os.urandom(5000 * 512))
-    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 4321 does not hold")
+    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 4321 does not have")
 
 
-def test_with_nobody_at_the_terminal_a_write_needs_yes(
+def test_without_a_terminal_a_write_needs_yes(
     cli: Cli, attach: Attached, image: Path, pipe: Callable[[bytes], None]
 ) -> None:
-    """Also where stdin says y: that is data, not a person."""
+    """Even if stdin contains y: that is data, not a user."""
     bus = attach(stick())
     pipe(b"y\n")
-    assert cli("write", "--lba", "0", "-i", image).failed(1, "nobody is at the terminal", "give --yes")
+    assert cli("write", "--lba", "0", "-i", image).failed(1, "not a terminal", "give --yes")
     assert bus.wire.log == []
 
 
-def test_the_question_names_the_device_what_is_on_it_and_the_range(
+def test_the_question_names_the_device_and_the_range(
     screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
 ) -> None:
     attach(stick(vendor="ACME", product="Rocket"))
@@ -355,7 +357,9 @@ def test_the_question_names_the_device_what_is_on_it_and_the_range(
     question = "Overwrite LBA 5 to 6 (2 blocks, 1 KiB) of ACME Rocket (1 MiB), {}? [y/N] wrote 2 blocks at LBA 5\n"
     assert screen("write", "1209:0001", "--lba", "5", "-i", image).err == question.format("1209:0001")
     person("Yes\n")
-    assert screen("write", "--lba", "5", "-i", image).err == question.format("1-1"), "the only device has a name too"
+    assert screen("write", "--lba", "5", "-i", image).err == question.format("1-1"), (
+        "the question names the only device, too"
+    )
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "", "ja\n", "yy\n", "n\ny\n"])
@@ -367,13 +371,13 @@ def test_any_answer_but_yes_writes_nothing(
     person(answer)
     ended = screen("write", "--lba", "0", "-i", image)
     assert ended.status == 1
-    assert ended.err.endswith("scsiusb: error: not confirmed, and nothing was written; answer y, or give --yes\n")
+    assert ended.err.endswith("scsiusb: error: not confirmed, nothing was written; answer y, or give --yes\n")
     assert ended.err.count("[y/N]") == 1, "it asks once"
     assert held(target) == before
     assert not wrote(bus)
 
 
-def test_all_is_checked_before_anything_is_asked(
+def test_all_checks_are_done_before_the_question(
     screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
 ) -> None:
     attach(stick())
@@ -381,7 +385,7 @@ def test_all_is_checked_before_anything_is_asked(
     assert screen("write", "--lba", "2047", "-i", image).failed(22)
 
 
-def test_the_name_of_a_device_that_cannot_be_told(
+def test_the_question_if_the_name_of_the_device_is_unknown(
     screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())

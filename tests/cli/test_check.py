@@ -1,4 +1,4 @@
-"""check: what is shown, what is asked, and how it ends."""
+"""check: output, confirmation and exit status."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def test_a_good_stick_passes_with_a_line_for_each_check(cli: Cli) -> None:
     assert " 0 failed" in lines[-1]
 
 
-def test_a_bad_stick_fails_with_what_was_asked_what_came_and_what_would_be_right(cli: Cli, attach: Attached) -> None:
+def test_a_failed_check_shows_request_reply_and_expected_reply(cli: Cli, attach: Attached) -> None:
     attach(faulty("max-lun=16"))
     ended = cli("check")
     assert ended.status == 99
-    assert ended.err == f"scsiusb: error: 1 of {len(CHECKS)} checks failed; each line that begins with !! tells why\n"
+    assert ended.err == f"scsiusb: error: 1 of {len(CHECKS)} checks failed; see the lines that begin with !!\n"
     at = next(at for at, line in enumerate(ended.text.splitlines()) if line.startswith("!!"))
     assert ended.text.splitlines()[at].split(maxsplit=2)[1:] == [
         "get-max-lun",
-        "BOT 3.2: GET MAX LUN gives one byte from 0 to 15, or STALL.",
+        "BOT 3.2: GET MAX LUN must return one byte from 0 to 15, or stall.",
     ]
     assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; expected one byte from 0 to 15, or STALL"
 
@@ -78,17 +78,17 @@ def test_only_and_skip_take_names_and_patterns(cli: Cli) -> None:
     assert cli("check", "virtual:", *words).failed(1, "nothing-*", "--list")
 
 
-def test_a_run_that_judged_nothing_is_no_success(cli: Cli) -> None:
+def test_a_run_in_which_all_checks_are_skipped_is_not_a_success(cli: Cli) -> None:
     ended = cli("check", "virtual:", "--only", "case-12")
     assert ended.status == 99
-    assert ended.err == "scsiusb: error: no check could be made; each line that begins with -- tells why\n"
-    assert "named for that; give --destructive --lba N --blocks N\n" in ended.text
+    assert ended.err == "scsiusb: error: no check could be run; see the lines that begin with --\n"
+    assert "no range of blocks was given; give --destructive --lba N --blocks N\n" in ended.text
     ended = cli("check", "virtual:", "--only", "case-12", "--skip", "case-12", "--json")
     assert (ended.status, ended.json["checks"]) == (99, [])
-    assert "--only and --skip leave none" in ended.err
+    assert "--only and --skip leave no check" in ended.err
 
 
-def test_the_json_of_a_skipped_check_says_how_to_make_it(cli: Cli) -> None:
+def test_the_json_of_a_skipped_check_says_how_to_run_it(cli: Cli) -> None:
     ended = cli("check", "virtual:", "--only", "case-12", "--json")
     assert row(ended, "case-12")["detail"].endswith("; give --destructive --lba N --blocks N")
 
@@ -121,17 +121,17 @@ def test_the_range_belongs_to_destructive(cli: Cli, words: list[str]) -> None:
     assert cli("check", "virtual:", *words).failed(1, "--destructive", "--lba", "--blocks")
 
 
-def test_an_empty_range_and_one_beyond_the_medium_are_refused(cli: Cli) -> None:
+def test_an_empty_range_and_one_after_the_end_are_refused(cli: Cli) -> None:
     words = ["check", "virtual:", "--destructive", "--yes"]
-    assert cli(*words, "--lba", "0", "--blocks", "0").failed(1, "nothing")
+    assert cli(*words, "--lba", "0", "--blocks", "0").failed(1, "at least 1")
     assert cli(*words, "--lba", "16383", "--blocks", "2").failed(22, "16383")
 
 
-def test_nobody_to_ask_is_a_refusal(cli: Cli) -> None:
-    assert cli("check", "virtual:", *WRITE_CHECKS).failed(1, "nobody is at the terminal", "--yes")
+def test_without_a_terminal_the_writing_checks_need_yes(cli: Cli) -> None:
+    assert cli("check", "virtual:", *WRITE_CHECKS).failed(1, "not a terminal", "--yes")
 
 
-def test_the_writing_checks_ask_first_and_put_back_what_was_there(
+def test_the_writing_checks_ask_first_and_restore_the_content(
     cli: Cli, screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugged = stick(blocks=64)
@@ -141,9 +141,9 @@ def test_the_writing_checks_ask_first_and_put_back_what_was_there(
     before = bytes(medium.data)
     asked: list[str] = []
     monkeypatch.setattr("scsiusb.cli.commands.check.confirm", asked.append)
-    monkeypatch.setattr(ask, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(ask, "is_interactive", lambda: True)
     assert cli("check", "1-1", *WRITE_CHECKS).status == 0
-    assert asked == ["Overwrite LBA 8 to 11 of 1-1, and put back what was there?"]
+    assert asked == ["Overwrite LBA 8 to 11 of 1-1, and restore the content afterwards?"]
     assert medium.writes > 0
     assert bytes(medium.data) == before
     ended = cli("check", "1-1", *WRITE_CHECKS, "--yes", "--json")
@@ -160,7 +160,7 @@ def test_without_destructive_nothing_is_written(cli: Cli, attach: Attached) -> N
     assert row(ended, "case-12")["verdict"] == "skip"
 
 
-def test_a_lun_can_be_named(cli: Cli, attach: Attached) -> None:
+def test_a_lun_can_be_given(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512 * 64)), Unit()]))
     ended = cli("check", "1-1", "--lun", "1", "--json")
     assert (ended.status, ended.json["lun"], row(ended, "capacity-10")["verdict"]) == (0, 1, "skip")
@@ -184,7 +184,7 @@ def test_an_unplugged_device_ends_with_what_was_found(cli: Cli, attach: Attached
     assert "capacity-10" not in ended.text
 
 
-def test_a_timeout_of_ones_own(cli: Cli, attach: Attached) -> None:
+def test_the_timeout_option_replaces_the_default(cli: Cli, attach: Attached) -> None:
     attach(faulty("nak@csw,opcode=5A"))
     ended = cli("check", "1-1", "--json", "--timeout", "0.05", "--only", "mode-sense-10")
     assert row(ended, "mode-sense-10")["seconds"] < 1.5

@@ -1,4 +1,4 @@
-"""doctor: each check sees what is wrong, says what to do, and never ends the others."""
+"""doctor: each check finds its problem, has a remedy, and does not stop the other checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKOUT_RULE = Path(__file__).parents[2] / "udev" / udev.NAME
 
 
 class Computer:
-    """A computer made of a folder, on which all is well: what a test changes is what is wrong with it."""
+    """A simulated computer in a folder, without problems; a test adds one."""
 
     def __init__(self, root: Path, bus: Bus, patch: pytest.MonkeyPatch) -> None:
         self.root, self.bus, self.patch = root, bus, patch
@@ -71,7 +71,7 @@ class Computer:
         (self.root / "memory").write_text(f"{limit}\n")
 
     def refuse(self, number: int) -> None:
-        """Opening a device node fails so."""
+        """Let opening a device node fail with this errno."""
 
         really = os.open
 
@@ -92,7 +92,7 @@ class Computer:
 
 @pytest.fixture
 def computer(tmp_path: Path, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> Computer:
-    monkeypatch.setattr(attach.bus, "close", lambda: None)  # the fixture's to close
+    monkeypatch.setattr(attach.bus, "close", lambda: None)  # the fixture closes it
     return Computer(tmp_path, attach.bus, monkeypatch)
 
 
@@ -100,19 +100,19 @@ def wrong(rows: dict[str, Check]) -> set[str]:
     return {name for name, row in rows.items() if not row.ok}
 
 
-def test_where_all_is_well_every_check_is_ok(computer: Computer) -> None:
+def test_without_problems_every_check_is_ok(computer: Computer) -> None:
     computer.plug(stick())
     rows = computer.rows()
     assert wrong(rows) == set()
     for name in ("runtime", "libusb", "hotplug", "usb", "udev rule", "usbfs memory", "leases", "devices"):
         assert name in rows
     assert rows["libusb"].detail == "1.0.30.12037, libusb-1.0.so"
-    assert rows["driver 1-1"].detail == "the kernel's usb-storage has it"
-    assert rows["permission 1-1"].detail.endswith(f"{os.sep}002 may be used")
+    assert rows["driver 1-1"].detail == "in use by the kernel driver usb-storage"
+    assert rows["permission 1-1"].detail.endswith(f"{os.sep}002 is accessible")
     assert {row.remedy for row in rows.values()} == {None}
 
 
-def test_a_libusb_that_does_not_load_is_told_and_the_rest_is_looked_at(computer: Computer) -> None:
+def test_a_libusb_that_does_not_load_is_reported_and_the_other_checks_run(computer: Computer) -> None:
     def fails() -> Library:
         raise DeviceUnsupported("loading libusb: libusb cannot be loaded")
 
@@ -123,7 +123,7 @@ def test_a_libusb_that_does_not_load_is_told_and_the_rest_is_looked_at(computer:
     assert "hotplug" not in rows
 
 
-def test_the_real_library_tells_its_version_and_its_place() -> None:
+def test_the_real_library_has_a_version_and_a_path() -> None:
     library = diagnosis.library()
     assert library.version.startswith("1.0.")
     assert "usb" in library.path
@@ -141,9 +141,7 @@ def test_a_library_without_hotplug_is_polled(computer: Computer) -> None:
 @pytest.mark.parametrize(
     ("sandbox", "remedy"), [(None, "modprobe"), (Sandbox.CONTAINER, "/dev/bus/usb"), (Sandbox.WSL, "usbipd attach")]
 )
-def test_a_system_without_usb_is_told_by_where_it_runs(
-    computer: Computer, sandbox: Sandbox | None, remedy: str
-) -> None:
+def test_the_remedy_without_usb_depends_on_the_system(computer: Computer, sandbox: Sandbox | None, remedy: str) -> None:
     computer.sandbox = sandbox
     (computer.root / "sys").rmdir()
     rows = computer.rows()
@@ -152,7 +150,7 @@ def test_a_system_without_usb_is_told_by_where_it_runs(
     assert remedy in str(rows["usb"].remedy)
 
 
-def test_wsl_sees_no_device_that_it_was_not_given(computer: Computer) -> None:
+def test_wsl_without_devices_has_a_hint(computer: Computer) -> None:
     computer.sandbox = Sandbox.WSL
     row = computer.rows()["devices"]
     assert row.ok
@@ -182,7 +180,7 @@ def test_a_user_needs_the_rule_and_root_does_not(computer: Computer) -> None:
     assert computer.rows(is_root=True)["udev rule"].ok
 
 
-def test_only_what_udev_acts_on_tells_an_old_rule_from_a_new_one(computer: Computer) -> None:
+def test_an_outdated_rule_is_found_and_comments_do_not_matter(computer: Computer) -> None:
     computer.install("# another comment\n\n" + CHECKOUT_RULE.read_text())
     assert computer.rows()["udev rule"].ok
     computer.install(CHECKOUT_RULE.read_text().replace("08??50", "08??51"))
@@ -191,7 +189,7 @@ def test_only_what_udev_acts_on_tells_an_old_rule_from_a_new_one(computer: Compu
     assert "not the one of this version" in row.detail
 
 
-def test_a_rule_of_the_distribution_counts_and_one_in_etc_hides_it(computer: Computer) -> None:
+def test_a_rule_of_the_distribution_is_used_unless_etc_has_one(computer: Computer) -> None:
     (computer.root / "etc/rules.d" / udev.NAME).unlink()
     computer.install(CHECKOUT_RULE.read_text(), "usr")
     assert computer.rows()["udev rule"].ok
@@ -205,7 +203,7 @@ def test_doctor_prints_the_rule_for_tee(cli: Cli) -> None:
     assert ended.text.splitlines() == CHECKOUT_RULE.read_text().splitlines()
 
 
-def test_the_rule_of_a_wheel_lies_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rule_of_a_wheel_is_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / udev.NAME).write_text("packed\n")
     monkeypatch.setattr(udev, "files", lambda package: tmp_path)
@@ -223,7 +221,7 @@ def test_usbfs_memory(computer: Computer, limit: int, ok: bool) -> None:
     assert ("no limit" if limit == 0 else f"{limit} MB") in row.detail
 
 
-def test_without_usbcore_there_is_no_memory_to_tell(computer: Computer) -> None:
+def test_without_usbcore_there_is_no_row_for_memory(computer: Computer) -> None:
     (computer.root / "memory").unlink()
     assert "usbfs memory" not in computer.rows()
 
@@ -238,12 +236,12 @@ def test_a_device_that_the_user_may_not_open(computer: Computer) -> None:
     assert not row.ok
     assert "nodes" in row.detail
     assert "udevadm trigger" in str(row.remedy)
-    assert "--rule" not in str(row.remedy), "it is installed"
+    assert "--rule" not in str(row.remedy), "the rule is installed"
     (computer.root / "etc/rules.d" / udev.NAME).unlink()
     assert "--rule" in str(computer.rows()["permission 1-1"].remedy)
 
 
-def test_a_container_refuses_its_root(computer: Computer) -> None:
+def test_root_of_a_container_without_permission(computer: Computer) -> None:
     computer.plug(stick())
     computer.refuse(errno.EPERM)
     row = computer.rows(is_root=True)["permission 1-1"]
@@ -262,7 +260,7 @@ def unbound(computer: Computer, driver: str | None) -> None:
     computer.patch.setattr(computer.bus, "driver", lambda device, interface: driver)
 
 
-def test_a_disk_that_has_vanished_for_the_system(computer: Computer) -> None:
+def test_a_disk_without_driver_and_program(computer: Computer) -> None:
     unbound(computer, None)
     row = computer.rows()["driver 1-1"]
     computer.patch.undo()
@@ -270,7 +268,7 @@ def test_a_disk_that_has_vanished_for_the_system(computer: Computer) -> None:
     assert "scsiusb recover 1-1" in str(row.remedy)
 
 
-def test_a_disk_that_a_program_has(computer: Computer) -> None:
+def test_a_disk_that_a_program_uses(computer: Computer) -> None:
     unbound(computer, "usbfs")
     unknown = computer.rows()["driver 1-1"]
     computer.openers = ["pid 12 (dd\x1b)"]
@@ -279,12 +277,12 @@ def test_a_disk_that_a_program_has(computer: Computer) -> None:
     holder = computer.rows()["driver 1-1"]
     computer.patch.undo()
     assert all(row.ok for row in (unknown, opener, holder))
-    assert unknown.detail == "another program has it"
-    assert opener.detail == "pid 12 (dd\N{REPLACEMENT CHARACTER}) has it"
-    assert holder.detail == "pid 13 (python x.py) has it"
+    assert unknown.detail == "in use by another program"
+    assert opener.detail == "in use by pid 12 (dd\N{REPLACEMENT CHARACTER})"
+    assert holder.detail == "in use by pid 13 (python x.py)"
 
 
-def test_a_mounted_disk_is_as_it_should_be_but_not_for_scsiusb(computer: Computer) -> None:
+def test_a_mounted_disk_is_ok_with_a_hint(computer: Computer) -> None:
     mounted = stick()
     mounted.uses = ["/dev/sda1 is mounted on /media/a"]
     computer.plug(mounted, stick())
@@ -295,12 +293,12 @@ def test_a_mounted_disk_is_as_it_should_be_but_not_for_scsiusb(computer: Compute
     assert "uses 1-2" not in rows
 
 
-def test_a_device_that_speaks_only_uas(computer: Computer) -> None:
+def test_a_device_that_supports_only_uas(computer: Computer) -> None:
     computer.plug(Stick([Unit()], interfaces=[uas_interface(alternate=0)]))
     assert "UAS" in computer.rows()["protocol 1-1"].detail
 
 
-def test_a_check_that_fails_itself_is_a_row_and_hides_no_other(computer: Computer) -> None:
+def test_an_exception_in_a_check_is_a_row(computer: Computer) -> None:
     computer.plug(stick(), stick())
 
     def fails(device: Device, interface: int) -> list[str]:
@@ -316,7 +314,7 @@ def test_a_check_that_fails_itself_is_a_row_and_hides_no_other(computer: Compute
     assert rows["uses 1-2"].ok
 
 
-def test_a_bus_that_cannot_be_looked_at_is_a_row(computer: Computer) -> None:
+def test_a_bus_that_cannot_be_listed_is_a_row(computer: Computer) -> None:
     def fails() -> list[Device]:
         raise UsbError(Code.IO)
 
@@ -329,16 +327,16 @@ def test_a_bus_that_cannot_be_looked_at_is_a_row(computer: Computer) -> None:
 # --- leases ---------------------------------------------------------------------------------------
 
 
-def test_orphans_are_named_with_the_way_to_give_them_back(computer: Computer) -> None:
+def test_orphans_have_recover_as_remedy(computer: Computer) -> None:
     computer.leases = [seen("live"), seen("orphaned", address="2-1", pid=77, command="python a.py")]
     rows = computer.rows()
     assert wrong(rows) == {"orphan 2-1"}
     assert "pid 77 (python a.py)" in rows["orphan 2-1"].detail
     assert rows["orphan 2-1"].remedy == "scsiusb recover 2-1"
-    assert rows["leases"].detail.startswith("1 device held")
+    assert rows["leases"].detail.startswith("1 device in use")
 
 
-def test_leases_lie_in_the_first_folder_that_may_be_used(computer: Computer, tmp_path: Path) -> None:
+def test_leases_are_in_the_first_usable_folder(computer: Computer, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     computer.patch.setattr(folders, "own", lambda: [blocked, tmp_path / "second"])
@@ -346,7 +344,7 @@ def test_leases_lie_in_the_first_folder_that_may_be_used(computer: Computer, tmp
     assert (row.ok, row.detail) == (True, str(tmp_path / "second"))
 
 
-def test_nowhere_to_put_a_lease(computer: Computer, tmp_path: Path) -> None:
+def test_no_usable_folder_for_leases(computer: Computer, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.touch()
     computer.patch.setattr(folders, "own", lambda: [blocked])
@@ -362,20 +360,20 @@ def test_nowhere_to_put_a_lease(computer: Computer, tmp_path: Path) -> None:
 
 
 def test_the_users_quirks_are_read(computer: Computer) -> None:
-    assert computer.rows()["quirks"].detail == f"0 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} is not there"
+    assert computer.rows()["quirks"].detail == f"0 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} does not exist"
     computer.patch.setenv("SCSIUSB_QUIRKS", "1:2:r,3:4:m")
     (computer.root / "quirks").write_text("1:2:r\n")
-    assert computer.rows()["quirks"].detail == f"2 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} can be read"
+    assert computer.rows()["quirks"].detail == f"2 rows in SCSIUSB_QUIRKS; {computer.root / 'quirks'} is valid"
 
 
-def test_quirks_that_cannot_be_read_are_told(computer: Computer) -> None:
+def test_invalid_quirks_are_reported(computer: Computer) -> None:
     (computer.root / "quirks").write_text("\nnonsense\n")
     in_file = computer.rows()["quirks"]
     computer.patch.setenv("SCSIUSB_QUIRKS", "bad")
     in_variable = computer.rows()["quirks"]
     assert not in_file.ok
     assert f"{computer.root / 'quirks'}, line 2" in in_file.detail
-    assert in_file.remedy == "correct it; `scsiusb quirks --list` has the letters"
+    assert in_file.remedy == "correct it; `scsiusb quirks --list` shows the letters"
     assert (in_variable.ok, in_variable.detail.startswith("SCSIUSB_QUIRKS: 'bad'")) == (False, True)
 
 
@@ -418,31 +416,35 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return put
 
 
-def test_json_has_the_contracts_keys_and_the_status_tells(cli: Cli, rows: Callable[..., None]) -> None:
-    rows(Check("a", True, "fine"), Check("b", False, "broken", "mend it"))
+def test_json_has_the_contracts_keys_and_the_status_is_99(cli: Cli, rows: Callable[..., None]) -> None:
+    rows(Check("a", True, "fine"), Check("b", False, "broken", "repair it"))
     ended = cli("doctor", "--json")
     assert ended.status == 99
     assert ended.json == [
         {"check": "a", "ok": True, "detail": "fine", "remedy": None},
-        {"check": "b", "ok": False, "detail": "broken", "remedy": "mend it"},
+        {"check": "b", "ok": False, "detail": "broken", "remedy": "repair it"},
     ]
     assert ended.err.startswith("scsiusb: error: 1 of 2 checks ")
     assert ended.err.count("\n") == 1
 
 
-def test_a_line_a_check_with_an_arrow_to_the_remedy(cli: Cli, rows: Callable[..., None]) -> None:
-    rows(Check("a", True, "fine"), Check("long name", False, "broken", "mend it"))
+def test_a_line_for_each_check_with_an_arrow_to_the_remedy(cli: Cli, rows: Callable[..., None]) -> None:
+    rows(Check("a", True, "fine"), Check("long name", False, "broken", "repair it"))
     arrow = "→" if (sys.stdout.encoding or "").lower().startswith("utf") else "->"
-    assert cli("doctor").text.splitlines() == ["ok  a          fine", "!!  long name  broken", f"      {arrow} mend it"]
+    assert cli("doctor").text.splitlines() == [
+        "ok  a          fine",
+        "!!  long name  broken",
+        f"      {arrow} repair it",
+    ]
 
 
-def test_all_well_is_status_0(cli: Cli, rows: Callable[..., None]) -> None:
+def test_no_problem_is_status_0(cli: Cli, rows: Callable[..., None]) -> None:
     rows(Check("a", True, "fine", "a hint"))
     ended = cli("doctor")
     assert (ended.status, ended.err) == (0, "")
 
 
-def test_it_looks_at_this_machine_and_changes_nothing(
+def test_it_checks_this_machine_and_changes_nothing(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())

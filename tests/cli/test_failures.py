@@ -1,4 +1,4 @@
-"""Every failure is one line with a remedy and the status of CLI.md, whoever is at fault."""
+"""Every failure is one line with a remedy, and the exit status of sg3_utils(8)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_uas_only_is_listed_and_refused_and_nothing_is_detached(
     assert cli("inquiry").failed(15, "UAS", "nothing was detached")
 
 
-def test_a_mounted_stick_is_refused_by_its_mount_point(
+def test_a_mounted_stick_is_refused_with_its_mount_point(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = stick()
@@ -65,7 +65,7 @@ def test_no_permission(cli: Cli, attach: Attached) -> None:
     assert cli("capacity").failed(15, "permission denied", "udev")
 
 
-def test_two_matches_are_both_named(cli: Cli, attach: Attached) -> None:
+def test_two_matches_are_both_listed(cli: Cli, attach: Attached) -> None:
     bus = attach(stick(), stick())
     for words in ([], ["1209:0001"], ["serial=0123456789AB"]):
         assert cli("inquiry", *words).failed(15, "1-1", "1-2")
@@ -140,17 +140,17 @@ def test_a_device_that_does_not_answer(cli: Cli, attach: Attached) -> None:
     assert cli("capacity").failed(33, "did not answer in time", "timeout")
 
 
-def test_a_reply_that_no_device_may_give(cli: Cli, attach: Attached) -> None:
-    def lie(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+def test_an_invalid_csw_signature(cli: Cli, attach: Attached) -> None:
+    def corrupt(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode == 0x00 and endpoint & ENDPOINT_IN and len(buffer) >= CSW_LENGTH:
             return wire.put(buffer, csw(wire.tag, signature=b"SBSU"))
         return None
 
-    attach(stick()).wire.meddle = lie
+    attach(stick()).wire.meddle = corrupt
     assert cli("capacity").failed(97, "signature")
 
 
-def test_a_stall_where_none_may_be(cli: Cli, attach: Attached) -> None:
+def test_a_stall_that_is_not_allowed(cli: Cli, attach: Attached) -> None:
     attach(stick()).wire.meddle = lambda wire, endpoint, buffer: (Code.PIPE, 0) if wire.opcode == 0x12 else None
     assert cli("inquiry").failed(35)
 
@@ -175,7 +175,7 @@ def test_usage(cli: Cli, words: list[str], said: str) -> None:
 
 
 @pytest.mark.parametrize("number", sorted(failure.REMEDIES))
-def test_each_error_of_the_system_has_its_remedy(number: int) -> None:
+def test_each_error_of_the_operating_system_has_its_remedy(number: int) -> None:
     found = failure_of(OSError(number, "What the system says", "name"))
     assert found.status == 15
     assert found.line == f"scsiusb: error: name: What the system says; {failure.REMEDIES[number]}"
@@ -197,23 +197,21 @@ def test_each_error_of_the_system_has_its_remedy(number: int) -> None:
         (failure.Terminated(signal.SIGTERM), 143, "ended by SIGTERM; "),
     ],
 )
-def test_what_is_said_of_errors(error: BaseException, status: int, line: str) -> None:
+def test_the_error_line_of_an_exception(error: BaseException, status: int, line: str) -> None:
     found = failure_of(error)
     assert found.status == status
     assert line in found.line
     assert found.line.startswith("scsiusb: error: ")
 
 
-def test_an_error_without_a_remedy_of_its_own_gets_one() -> None:
+def test_an_error_without_a_remedy_gets_a_general_one() -> None:
     from scsiusb.scsi.sense import Sense
 
     error = CheckCondition("it failed", Sense(9, 0, 0))
-    assert failure_of(error).line.endswith("it failed; run it again with -vv to see more")
+    assert failure_of(error).line.endswith("it failed; run it again with -vv for details")
 
 
-def test_a_fault_of_ours_shows_its_traceback_only_when_asked(
-    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_shows_its_traceback_only_with_vv(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     def fault(*words: object, **options: object) -> None:
         raise RuntimeError("a fault")
 
@@ -236,7 +234,7 @@ def not_ignored() -> Iterator[None]:
 
 @pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("name", [name for name in process.ENDING if hasattr(signal, name)])
-def test_a_signal_gives_the_device_back(cli: Cli, attach: Attached, tmp_path: Path, name: str) -> None:
+def test_a_signal_releases_the_device(cli: Cli, attach: Attached, tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
@@ -250,17 +248,15 @@ def test_a_signal_gives_the_device_back(cli: Cli, attach: Attached, tmp_path: Pa
     bus, handler = attach(stick()), signal.getsignal(number)
     bus.wire.meddle = strike
     assert cli("read", "-o", tmp_path / "image").failed(128 + number)
-    assert bus.wire.log[-2:] == ["in", "in"], "the command under way came to its end"
+    assert bus.wire.log[-2:] == ["in", "in"], "the running command was completed"
     assert signal.getsignal(number) is handler
     bus.wire.meddle = None
     assert cli("read").status == 0
 
 
 @pytest.mark.usefixtures("not_ignored")
-def test_a_second_ctrl_c_does_not_stop_the_giving_back(
-    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel's driver must be bound again, however impatient somebody is."""
+def test_a_second_ctrl_c_does_not_stop_the_release(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel driver must be bound again, even if the user presses Ctrl-C several times."""
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode == 0x28 and not first:
@@ -292,7 +288,7 @@ def test_signals_that_the_caller_ignores_stay_ignored(cli: Cli, attach: Attached
 
 
 def test_run_works_outside_the_main_thread(cli: Cli, attach: Attached) -> None:
-    """Where Python lets nobody set a signal handler."""
+    """Python can set signal handlers only in the main thread."""
     from concurrent.futures import ThreadPoolExecutor
 
     attach(stick())
@@ -319,13 +315,13 @@ def test_ctrl_c_at_the_question(screen: Cli, attach: Attached, tmp_path: Path, m
 
 
 class Broken(io.StringIO):
-    """A stream that takes nothing."""
+    """A stream that cannot be written."""
 
     def write(self, text: str, /) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_stderr_that_takes_nothing_changes_no_status(
+def test_a_stderr_that_cannot_be_written_does_not_change_the_status(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())
@@ -334,14 +330,14 @@ def test_a_stderr_that_takes_nothing_changes_no_status(
     assert cli("inquiry", "9-9").status == 15
 
 
-def test_a_stdout_that_takes_nothing(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stdout_that_cannot_be_written(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(stick())
     monkeypatch.setattr(sys, "stdout", Broken())
     for words in (["inquiry"], ["list", "--json"], ["--help"], ["raw", "--help"], ["completion", "fish"]):
         assert cli(*words).failed(15, "output: No space left on device" if "--help" in words else "stdout: No space")
 
 
-def test_a_reader_that_went_away_is_no_news(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_has_gone_is_not_reported(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def write(self, text: str, /) -> int:
             raise BrokenPipeError(errno.EPIPE, "Broken pipe")

@@ -62,7 +62,7 @@ def test_a_completion_script_for_each_shell(cli: Cli, shell: str) -> None:
         ("scsiusb completion ", 2, ["bash", "zsh", "fish"]),
     ],
 )
-def test_what_completes(
+def test_completion(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, words: str, word: int, found: list[str]
 ) -> None:
     attach(stick())
@@ -75,7 +75,7 @@ def test_what_completes(
     assert set(found) <= set(values)
 
 
-def test_completing_goes_on_where_devices_cannot_be_listed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_works_if_devices_cannot_be_listed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from scsiusb.errors import AccessDenied
 
     def denied() -> None:
@@ -88,14 +88,14 @@ def test_completing_goes_on_where_devices_cannot_be_listed(cli: Cli, monkeypatch
     assert "virtual:" in cli().text
 
 
-def test_no_shell_of_that_name(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_shell(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scsiusb.cli.commands.completion.get_completion_class", lambda shell: None)
     assert cli("completion", "bash").failed(1, "bash")
 
 
 @pytest.mark.skipif(ON_WINDOWS or not shutil.which("bash"), reason="needs bash")
 def test_bash_completes_by_the_script(cli: Cli, tmp_path: Path) -> None:
-    """Sourced as a user would, with the console script on the PATH."""
+    """The script is sourced as by a user, with the console script on the PATH."""
     program = tmp_path / "scsiusb"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m scsiusb "$@"\n')
     program.chmod(0o755)

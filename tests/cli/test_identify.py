@@ -1,4 +1,4 @@
-"""list, inquiry, capacity, luns and sense: their JSON is a contract, their words are for people."""
+"""list, inquiry, capacity, luns and sense: JSON for scripts, text for users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.sticks import Answer, Wire, stick
 
 
 class Refusing(Unit):
-    """Answers one command with a sense, each time."""
+    """A unit that fails one command with the same sense data each time."""
 
     opcode = 0x00
     refusal = Sense(0x4, 0x44, 0x00)
@@ -49,7 +49,7 @@ def test_list_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     assert ended.json[1]["driver"] == "uas"
 
 
-def test_json_may_stand_before_the_command_too(cli: Cli, attach: Attached) -> None:
+def test_json_may_be_given_before_the_command(cli: Cli, attach: Attached) -> None:
     attach(stick())
     assert cli("--json", "list").json == cli("list", "--json").json
 
@@ -66,7 +66,7 @@ def test_list_without_devices_is_empty(cli: Cli) -> None:
     assert (ended.status, ended.out, ended.err) == (0, b"", "no mass-storage device is attached\n")
 
 
-def test_a_device_that_is_not_ours_to_open_is_listed(cli: Cli, attach: Attached) -> None:
+def test_a_device_without_permission_is_listed(cli: Cli, attach: Attached) -> None:
     locked = stick()
     locked.accessible = locked.has_readable_strings = False
     attach(locked)
@@ -96,7 +96,7 @@ def test_list_on_a_terminal_is_a_table_and_on_a_narrow_one_records(
     assert "…" not in text
 
 
-def test_what_a_hostile_device_calls_itself_does_not_reach_the_terminal(screen: Cli, attach: Attached) -> None:
+def test_control_characters_in_device_names_do_not_reach_the_terminal(screen: Cli, attach: Attached) -> None:
     attach(Stick.formatted(identity=Identity(product="\x1b[2Jx", serial="a\nb")))
     assert "\x1b" not in screen("list").text
 
@@ -119,10 +119,10 @@ def test_inquiry_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
 def test_every_way_to_name_a_device(cli: Cli, attach: Attached, name: str) -> None:
     attach(stick())
     assert cli("inquiry", name).status == 0
-    assert cli("inquiry").status == 0, "the only device may be left out"
+    assert cli("inquiry").status == 0, "DEVICE may be omitted if there is only one"
 
 
-def test_inquiry_in_words(cli: Cli, attach: Attached) -> None:
+def test_inquiry_as_text(cli: Cli, attach: Attached) -> None:
     attach(stick(version=4), Stick([Unit.cd_rom()]), stick(version=0x55))
     assert cli("inquiry", "1-1").text == (
         "vendor       scsiusb\n"
@@ -181,7 +181,7 @@ def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:
     ("body", "dump"),
     [(b"\x0a\x0b", "\n00000000  0a 0b                                             |..|"), (b"", "")],
 )
-def test_a_page_without_words_is_a_dump(
+def test_an_unknown_page_is_a_hex_dump(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, body: bytes, dump: str
 ) -> None:
     from scsiusb.virtual.target import pages
@@ -199,7 +199,7 @@ def test_a_page_that_the_device_does_not_have(cli: Cli, attach: Attached) -> Non
 
 
 @pytest.mark.parametrize("page", ["", "zz", "100", "-1", "1_0", " 80", "٨٠", "0x", "h"])
-def test_a_page_that_is_none(cli: Cli, attach: Attached, page: str) -> None:
+def test_an_invalid_page(cli: Cli, attach: Attached, page: str) -> None:
     bus = attach(stick())
     assert cli("inquiry", "--page", page).failed(1, "--page")
     assert bus.wire.log == []
@@ -228,7 +228,7 @@ def test_luns_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     ]
 
 
-def test_luns_in_words(cli: Cli, attach: Attached) -> None:
+def test_luns_as_text(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(1024)), Unit.cd_rom()]))
     assert cli("luns").text.splitlines() == [
         "LUN  vendor   product         type    ready",
@@ -262,10 +262,10 @@ def test_sense_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "deferred": False,
         "raw": "70000600000000" + "0a00000000" + "290000000000",
     }
-    assert cli("sense", "--json").json["key"] == 0, "it is said once"
+    assert cli("sense", "--json").json["key"] == 0, "it is reported once"
 
 
-def test_sense_in_words(cli: Cli, attach: Attached) -> None:
+def test_sense_as_text(cli: Cli, attach: Attached) -> None:
     attach(stick())
     lines = cli("sense").text.splitlines()
     assert lines[:2] == [
@@ -275,7 +275,7 @@ def test_sense_in_words(cli: Cli, attach: Attached) -> None:
     assert lines[4] == "raw          70 00 06 00 00 00 00 0a 00 00 00 00 29 00 00 00 00 00"
 
 
-def test_verbose_says_what_was_tried_again_wherever_it_stands(cli: Cli, attach: Attached) -> None:
+def test_verbose_logs_retries_before_and_after_the_command(cli: Cli, attach: Attached) -> None:
     attach(stick())
     assert cli("capacity").err == ""
     for words in (["-v", "capacity"], ["capacity", "-v"], ["-v", "capacity", "-v"]):
@@ -302,15 +302,15 @@ def test_the_timeout_reaches_the_device(cli: Cli, attach: Attached, monkeypatch:
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "1e300", "soon"])
-def test_a_timeout_that_is_none(cli: Cli, attach: Attached, value: str) -> None:
+def test_an_invalid_timeout(cli: Cli, attach: Attached, value: str) -> None:
     bus = attach(stick())
     assert cli("inquiry", "--timeout", value).failed(1, "--timeout")
     assert cli(f"--timeout={value}", "inquiry").failed(1, "--timeout")
     assert bus.wire.log == []
 
 
-def test_no_output_is_no_json(cli: Cli, attach: Attached) -> None:
-    """A failure prints no half result."""
+def test_a_failure_prints_no_json(cli: Cli, attach: Attached) -> None:
+    """A failure must not print a partial result."""
 
     def gone(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         return Code.NO_DEVICE, 0
@@ -319,7 +319,7 @@ def test_no_output_is_no_json(cli: Cli, attach: Attached) -> None:
     assert cli("inquiry", "--json").failed(35, "gone")
 
 
-def test_json_is_ascii_and_parses_whatever_the_device_is_called(cli: Cli, attach: Attached) -> None:
+def test_json_is_ascii_and_parses_with_any_device_name(cli: Cli, attach: Attached) -> None:
     attach(Stick.formatted(identity=replace(Identity(), product="Stück “7”")))
     ended = cli("list", "--json")
     assert ended.out.isascii()

@@ -1,4 +1,4 @@
-"""leases and recover: who holds what, and giving back what was left behind."""
+"""leases and recover: which process uses which device, and recovery of orphans."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seen(state: str, **fields: Any) -> Seen:
 
 
 class Leases:
-    """The leases on this machine, and what recovery makes of the orphans among them."""
+    """The leases on this machine, and the outcome of the recovery of orphans."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.seen: list[Seen] = []
@@ -60,7 +60,7 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
 
 @pytest.fixture(autouse=True)
 def usb(attach: Attached, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The sticks of the fixture are what `recover DEVICE` and `doctor` find."""
+    """Let `recover DEVICE` and `doctor` find the sticks of the fixture."""
     with monkeypatch.context() as patch:
         patch.setattr(attach.bus, "close", lambda: None)
         for module in (manage, doctor):
@@ -87,20 +87,20 @@ def test_leases_have_the_contracts_keys_first(cli: Cli, leases: Leases) -> None:
     assert (ended.json[1]["state"], ended.json[1]["serial"], ended.json[1]["driver"]) == ("orphaned", None, None)
 
 
-def test_to_list_leases_puts_nothing_right(cli: Cli, leases: Leases) -> None:
-    """Else one would never see an orphan."""
+def test_leases_recovers_nothing(cli: Cli, leases: Leases) -> None:
+    """Otherwise orphans would never be shown."""
     leases.seen = [seen("orphaned")]
     ended = cli("leases")
     assert ended.status == 0
     assert ended.text.splitlines()[1].split()[:4] == ["2-1", "4C53", "orphaned", "1234"]
-    assert ended.err == "1 device left behind; run `scsiusb recover`\n"
+    assert ended.err == "1 device not given back to the kernel; run `scsiusb recover`\n"
     assert leases.recovered == []
 
 
 def test_no_leases(cli: Cli, leases: Leases) -> None:
     assert cli("leases", "--json").json == []
     ended = cli("leases")
-    assert (ended.status, ended.out, ended.err) == (0, b"", "no scsiusb program holds a device\n")
+    assert (ended.status, ended.out, ended.err) == (0, b"", "no scsiusb process uses a device\n")
 
 
 def test_a_lease_on_a_terminal(screen: Cli, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_lease_on_a_terminal(screen: Cli, leases: Leases, monkeypatch: pytest.
     assert len(screen("leases").text.splitlines()) == 3
 
 
-def test_the_user_is_named_where_the_system_knows_them(cli: Cli, leases: Leases) -> None:
+def test_the_user_has_a_name_if_the_system_knows_it(cli: Cli, leases: Leases) -> None:
     leases.seen = [seen("live", uid=4_000_000_000), seen("live")]
     assert [row["user"] for row in cli("leases", "--json").json] == ["4000000000", None]
     if os.name == "posix":
@@ -120,7 +120,7 @@ def test_the_user_is_named_where_the_system_knows_them(cli: Cli, leases: Leases)
 # --- list -----------------------------------------------------------------------------------------
 
 
-def test_list_tells_who_holds_a_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_shows_the_lease_of_a_device(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(stick(), stick())
     monkeypatch.setattr("scsiusb.leases.lease.holder", lambda info: RECORD if info.address == "1-2" else None)
     rows = cli("list", "--json").json
@@ -153,13 +153,13 @@ def test_nothing_to_recover_is_good(cli: Cli, leases: Leases) -> None:
 
 
 @pytest.mark.parametrize("words", ["2-1", "2-1:1.0", "0781:5581", "serial=4C53"])
-def test_an_orphan_by_name_although_its_device_is_gone(cli: Cli, leases: Leases, words: str) -> None:
+def test_an_orphan_by_name_even_if_its_device_is_gone(cli: Cli, leases: Leases, words: str) -> None:
     leases.seen = [seen("orphaned"), seen("orphaned", address="3-1", name="3-1:1.0", serial="x", product_id=1)]
     assert [row["address"] for row in cli("recover", words, "--json").json] == ["2-1"]
     assert leases.recovered == ["2-1"]
 
 
-def test_every_interface_of_a_device_that_was_left_behind(cli: Cli, leases: Leases) -> None:
+def test_every_orphaned_interface_of_a_device(cli: Cli, leases: Leases) -> None:
     leases.seen = [seen("orphaned", address=name, name=name) for name in ("2-1:1.0", "2-1:1.1")]
     assert len(cli("recover", "2-1", "--json").json) == 2
 
@@ -177,9 +177,7 @@ def test_no_permission_is_status_15_and_the_result_is_shown(
     assert "sudo scsiusb recover" in ended.err
 
 
-def test_what_root_cannot_give_back_is_the_devices_fault(
-    cli: Cli, leases: Leases, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_as_root_is_a_transport_error(cli: Cli, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     leases.seen = [seen("orphaned")]
     leases.outcome = "the device does not answer", False
     monkeypatch.setattr(manage, "is_root", lambda: True)
@@ -189,14 +187,14 @@ def test_what_root_cannot_give_back_is_the_devices_fault(
 
 
 def test_from_a_real_lease_to_nothing_left(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program dies, its device is gone: all commands tell of it until `recover` puts it right."""
+    """A process dies and its device is gone: all commands report the orphan until `recover` removes it."""
     monkeypatch.setattr(folders, "own", lambda: [tmp_path / "leases"])
     monkeypatch.setattr(folders, "RUN", tmp_path)
     monkeypatch.setattr(folders, "USERS", tmp_path)
     (info,) = find(Bus(stick(), number=99))
     left = Lease.acquire(info)
     assert cli("leases", "--json").json[0]["state"] == "live"
-    left.after_fork()  # as the end of its process does
+    left.after_fork()  # as if its process had ended
     (row,) = cli("leases", "--json").json
     assert (row["state"], row["pid"], row["address"], row["serial"]) == ("orphaned", os.getpid(), "99-1", info.serial)
     assert "orphan 99-1" in [row["check"] for row in cli("doctor", "--json").json]
@@ -206,11 +204,11 @@ def test_from_a_real_lease_to_nothing_left(cli: Cli, tmp_path: Path, monkeypatch
     assert cli("recover", "--json").json == []
 
 
-# --- recover DEVICE, of a device that no lease is about -------------------------------------------
+# --- recover DEVICE, of a device without a lease --------------------------------------------------
 
 
 def orphaned_by_others(attach: Attached, *sticks: Stick) -> None:
-    """As after the crash of a plain libusb program: no driver, no lease."""
+    """Make the state after the crash of another libusb program: no driver, no lease."""
     for each in sticks:
         attach(each)
         connection = attach.bus._connection_of(each)
@@ -219,9 +217,7 @@ def orphaned_by_others(attach: Attached, *sticks: Stick) -> None:
 
 
 @pytest.mark.parametrize("words", ["1-1", "1-1:1.0", "1209:0001", "serial=0123456789AB"])
-def test_the_kernel_gets_a_driver_for_what_another_program_left(
-    cli: Cli, attach: Attached, leases: Leases, words: str
-) -> None:
+def test_recover_binds_a_driver_after_another_program(cli: Cli, attach: Attached, leases: Leases, words: str) -> None:
     orphaned_by_others(attach, stick())
     ended = cli("recover", words, "--json")
     assert (ended.status, ended.err) == (0, "")
@@ -231,27 +227,27 @@ def test_the_kernel_gets_a_driver_for_what_another_program_left(
     assert attach.devices()[0].driver == "usb-storage"
 
 
-def test_without_a_name_only_what_scsiusb_left_is_given_back(cli: Cli, attach: Attached, leases: Leases) -> None:
+def test_without_a_name_only_orphans_of_scsiusb_are_recovered(cli: Cli, attach: Attached, leases: Leases) -> None:
     orphaned_by_others(attach, stick())
     assert cli("recover", "--json").json == []
     assert attach.devices()[0].driver is None
     cli("recover", "1-1")
 
 
-def test_a_device_that_is_driven_or_in_use_is_left_alone(
+def test_a_device_with_a_driver_or_in_use_is_not_changed(
     cli: Cli, attach: Attached, leases: Leases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(stick())
     monkeypatch.setattr(attach.bus, "open", lambda device: pytest.fail("opened"))
     driven = cli("recover", "1-1", "--json")
     assert (driven.status, driven.json) == (0, [])
-    assert driven.err == "1-1 is left alone: the kernel's usb-storage has it\n"
+    assert driven.err == "1-1 is not changed: the kernel driver usb-storage uses it\n"
     monkeypatch.setattr(Connection, "driver", lambda *_: "usbfs")
-    assert "a program has it" in cli("recover", "1-1").err
+    assert "a program uses it" in cli("recover", "1-1").err
     leases.holder = record(pid=99)
-    assert "pid 99 (python backup.py) has it" in cli("recover", "1-1").err
+    assert "pid 99 (python backup.py) uses it" in cli("recover", "1-1").err
     monkeypatch.setattr(Connection, "driver", lambda *_: None)
-    assert "pid 99 (python backup.py) has it" in cli("recover", "1-1").err, "it is about to claim it"
+    assert "pid 99 (python backup.py) uses it" in cli("recover", "1-1").err, "the process is about to claim it"
     monkeypatch.undo()
 
 
@@ -273,7 +269,7 @@ def test_a_device_that_only_root_may_open(
 @pytest.mark.parametrize(
     ("code", "status", "rows"), [(Code.NOT_FOUND, 35, 1), (Code.NOT_SUPPORTED, 0, 0), (Code.IO, 35, None)]
 )
-def test_a_driver_that_does_not_come(
+def test_no_driver_can_be_bound(
     cli: Cli, attach: Attached, leases: Leases, monkeypatch: pytest.MonkeyPatch, code: Code, status: int, rows: int
 ) -> None:
     orphaned_by_others(attach, stick())
@@ -291,14 +287,14 @@ def test_a_driver_that_does_not_come(
 
 
 @pytest.mark.parametrize("words", ["", "9-9", "dead:beef", "serial=", "virtual:"])
-def test_a_name_of_nothing(cli: Cli, attach: Attached, leases: Leases, words: str) -> None:
+def test_a_name_that_matches_nothing(cli: Cli, attach: Attached, leases: Leases, words: str) -> None:
     attach(stick())
     leases.seen = [seen("orphaned", serial=None)]
-    assert cli("recover", words).failed(15, "nothing of that name was left behind", "scsiusb leases")
+    assert cli("recover", words).failed(15, "there is no orphaned device of that name", "scsiusb leases")
     assert leases.recovered == []
 
 
-def test_two_attached_devices_of_one_name(cli: Cli, attach: Attached, leases: Leases) -> None:
+def test_a_name_that_matches_two_attached_devices(cli: Cli, attach: Attached, leases: Leases) -> None:
     orphaned_by_others(attach, stick(), Stick.formatted(identity=Identity(serial="other")))
     assert cli("recover", "1209:0001").failed(15, "1-1", "1-2")
     for address in ("1-1", "1-2"):

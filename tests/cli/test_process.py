@@ -1,4 +1,4 @@
-"""The program as the system sees it: its streams, its signals, its terminal, and how it starts."""
+"""The program as a process: streams, signals, terminal and start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROGRAM = [sys.executable, "-m", "scsiusb"]
 
 
 def shell(command: str, **places: object) -> subprocess.CompletedProcess[str]:
-    """Runs a line of sh in which {scsiusb} is the program; its status is the program's."""
+    """Run a line of sh in which {scsiusb} is the program; return its result."""
     line = command.format(scsiusb=f"'{sys.executable}' -m scsiusb", **places)
     return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE)
 
@@ -73,7 +73,7 @@ def test_a_reader_that_closes_the_pipe_ends_it_quietly(tmp_path: Path) -> None:
 
 @on_posix
 def test_closed_streams(tmp_path: Path) -> None:
-    """No device or file may get the number of a stream that is missing."""
+    """No device or file may get the file descriptor of a missing stream."""
     image = tmp_path / "image"
     image.write_bytes(bytes(512))
     assert shell("{scsiusb} capacity virtual: <&- 2>&-").stdout.startswith("blocks ")
@@ -86,7 +86,7 @@ def test_closed_streams(tmp_path: Path) -> None:
 
 
 @on_posix
-def test_a_name_that_the_terminal_cannot_show_is_no_error() -> None:
+def test_a_name_that_the_terminal_cannot_show_is_escaped() -> None:
     ended = shell("LC_ALL=C.UTF-8 PYTHONIOENCODING=latin-1 {scsiusb} inquiry virtual:/€")
     assert ended.returncode == 15
     assert ended.stderr == "scsiusb: error: /\\u20ac: No such file or directory; check the path\n"
@@ -99,7 +99,7 @@ def test_a_signal_in_a_long_read(tmp_path: Path, number: int, status: int) -> No
     with stick.open("wb") as file:
         file.truncate(1 << 40)
     command = [*PROGRAM, "read", f"virtual:{stick}", "--blocks", str(1 << 31), "-o", "/dev/null"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint) as running:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=enable_sigint) as running:
         wait_for(lambda: bytes_read(running.pid) > 1 << 24)
         running.send_signal(number)
         _, err = running.communicate(timeout=PATIENCE)
@@ -108,7 +108,7 @@ def test_a_signal_in_a_long_read(tmp_path: Path, number: int, status: int) -> No
     assert err.count("\n") == 1
 
 
-def heed_sigint() -> None:
+def enable_sigint() -> None:
     """A test run in the background may have been started with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -132,7 +132,7 @@ def terminal_environment() -> dict[str, str]:
 
 
 class Terminal:
-    """A program on a pseudo terminal."""
+    """The program on a pseudo terminal."""
 
     def __init__(self, *words: str, columns: int = 80) -> None:
         import fcntl
@@ -141,8 +141,8 @@ class Terminal:
         import termios
 
         self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:  # pragma: no cover - it becomes another program
-            heed_sigint()
+        if self.pid == 0:  # pragma: no cover - the process is replaced
+            enable_sigint()
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
             os.execvpe(PROGRAM[0], [*PROGRAM, *words], terminal_environment())
         self.screen = ""
@@ -168,14 +168,14 @@ class Terminal:
         assert ready, self.screen
         try:
             data = os.read(self.descriptor, 65536)
-        except OSError:  # EIO: the other side has gone
+        except OSError:  # EIO: the other end is closed
             return False
         self.screen += data.decode()
         return bool(data)
 
 
 @on_posix
-def test_a_write_at_a_terminal_is_asked_about_once(tmp_path: Path) -> None:
+def test_a_write_on_a_terminal_asks_once(tmp_path: Path) -> None:
     image, stick = tmp_path / "image", tmp_path / "stick"
     image.write_bytes(b"x" * 512)
     stick.write_bytes(bytes(1024))

@@ -1,4 +1,4 @@
-"""quirks, and the option --quirks."""
+"""The quirks command and the option --quirks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("users_file")
 
 
 def nokia() -> Stick:
-    """An odd number of blocks, of a vendor whose devices often count one too many."""
+    """Return a stick with an odd number of blocks, of a vendor whose devices often report one block too many."""
     return Stick(list(stick(2049).units), Identity(vid=0x0421, pid=0x0001, serial="NOKIA0000001"))
 
 
-def test_the_quirks_of_what_is_attached(cli: Cli, attach: Attached) -> None:
+def test_the_quirks_of_attached_devices(cli: Cli, attach: Attached) -> None:
     attach(nokia(), stick())
     (row,) = cli("quirks", "--json").json
     assert set(row) == {"address", "vid", "pid", "quirk", "letter", "effect", "source", "why"}
@@ -37,7 +37,7 @@ def test_the_quirks_of_one_device(cli: Cli, attach: Attached, words: str) -> Non
     assert [row["letter"] for row in cli("quirks", words, "--json").json] == ["h"]
 
 
-def test_the_quirks_of_one_that_is_not_attached(cli: Cli) -> None:
+def test_the_quirks_of_a_device_that_is_not_attached(cli: Cli) -> None:
     rows = cli("quirks", "04ce:0002", "--json").json
     assert [(row["address"], row["vid"], row["pid"], row["letter"]) for row in rows] == [
         (None, "04ce", "0002", "c"),
@@ -76,7 +76,7 @@ def test_the_letters(cli: Cli) -> None:
 def test_the_option_the_variable_and_the_file(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, users_file: Path
 ) -> None:
-    """Each takes the place of the table's word, and the nearer one of the farther one's."""
+    """The option overrides the variable, the variable the file, and the file the table."""
     attach(nokia())
     seen = [cli("capacity", "--json").json["blocks"]]
     users_file.write_text("0421:0001:o  # a real odd one\n")
@@ -104,33 +104,33 @@ def test_the_option_before_and_after_the_command_and_more_than_once(cli: Cli, at
         ["capacity", "--quirks", "1209:0001:,1209:0001:c"],
     ],
 )
-def test_the_last_row_for_a_device_counts(cli: Cli, attach: Attached, words: list[str]) -> None:
+def test_the_last_row_for_a_device_takes_effect(cli: Cli, attach: Attached, words: list[str]) -> None:
     attach(stick())
     assert cli(*words, "--json").json["blocks"] == 2047
 
 
-def test_a_row_that_names_another_device_than_was_opened_is_told(cli: Cli, attach: Attached) -> None:
+def test_a_row_for_a_device_that_was_not_opened_gives_a_warning(cli: Cli, attach: Attached) -> None:
     attach(stick())
     ended = cli("capacity", "--quirks", "1209:0001:c,9999:9999:m")
     assert (ended.status, ended.err) == (
         0,
-        "scsiusb: warning: --quirks 9999:9999:m names no device that was opened\n",
+        "scsiusb: warning: --quirks 9999:9999:m does not match the opened device\n",
     )
 
 
-def test_a_virtual_stick_that_is_not_to_be_opened(cli: Cli) -> None:
+def test_a_virtual_stick_with_the_quirk_ignore(cli: Cli) -> None:
     (row,) = cli("quirks", "virtual:", "--quirks", "1209:0001:i", "--json").json
     assert (row["letter"], row["source"]) == ("i", "--quirks")
 
 
-def test_fewer_than_four_digits_are_told(cli: Cli) -> None:
-    assert cli("quirks", "152d:232").failed(1, "'152d:232' is not VID:PID of four hex digits each")
+def test_fewer_than_four_digits_are_an_error(cli: Cli) -> None:
+    assert cli("quirks", "152d:232").failed(1, "'152d:232' is not VID:PID with four hex digits each")
 
 
-def test_nonsense_is_an_error_where_nothing_is_attached(
+def test_invalid_quirks_are_an_error_if_nothing_is_attached(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, users_file: Path
 ) -> None:
-    remedy = "correct it; `scsiusb quirks --list` has the letters"
+    remedy = "correct it; `scsiusb quirks --list` shows the letters"
     users_file.write_text("nonsense\n")
     assert cli("quirks").failed(1, f"{users_file}, line 1", remedy)
     monkeypatch.setenv("SCSIUSB_QUIRKS", "bad")
@@ -160,7 +160,7 @@ def test_a_file_that_cannot_be_read(cli: Cli, attach: Attached, users_file: Path
     assert cli(command).failed(1, f"{users_file}, line 2: 'nonsense'")
 
 
-def test_a_device_to_be_left_alone_is_listed_and_not_opened(cli: Cli, attach: Attached) -> None:
+def test_a_device_with_the_quirk_ignore_is_listed_and_not_opened(cli: Cli, attach: Attached) -> None:
     attach(Stick(list(stick().units), Identity(vid=0x0BDA, pid=0x1A2B)))
     assert [row["address"] for row in cli("list", "--json").json] == ["1-1"]
     assert cli("capacity").failed(15, "is to be left alone", "WLAN adapter", "--quirks 0bda:1a2b: opens it")

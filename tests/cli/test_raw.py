@@ -1,4 +1,4 @@
-"""raw and eject: a command block as it is, once."""
+"""raw and eject."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ INQUIRY = ["12", "00", "00", "00", "24", "00"]
 
 
 class Scripted(Unit):
-    """Fails one opcode with one sense; counts how often it comes."""
+    """A unit that fails one opcode with the same sense data, and counts how often it is sent."""
 
     def __init__(self, opcode: int, sense: Sense) -> None:
         super().__init__(Memory(64 * 512))
@@ -49,7 +49,7 @@ def test_raw_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     assert ended.json == {"status": 0, "residue": 0, "sense": None, "data": data}
 
 
-def test_a_pending_unit_attention_is_out_of_the_way_at_the_first_try(cli: Cli, attach: Attached) -> None:
+def test_a_pending_unit_attention_is_cleared_first(cli: Cli, attach: Attached) -> None:
     target = stick()
     held(target)[:4] = b"BOOT"
     attach(target)
@@ -66,7 +66,7 @@ def test_the_command_is_sent_once(cli: Cli, attach: Attached) -> None:
     assert unit.count == 1
 
 
-def test_a_unit_that_is_not_ready_takes_raw_commands_at_once(cli: Cli, attach: Attached) -> None:
+def test_raw_does_not_wait_for_a_unit_that_is_not_ready(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512), becoming_ready=100000)]))
     assert cli("raw", *INQUIRY, "--in", "36").status == 0
 
@@ -98,8 +98,8 @@ def test_ways_to_write_hex(cli: Cli, attach: Attached, words: list[str]) -> None
         (["1-1", "123"], "'123'"),
         (["1-1", "12:00:00:00:24:00"], "in hex"),
         (["12h", "0", "0", "0", "24", "0"], "'12h'"),
-        (["12 0"], "2 bytes of HEX; command 12h has 6 to 16"),
-        (["28", *["0"] * 8], "9 bytes of HEX; command 28h has 10 to 16"),
+        (["12 0"], "2 bytes of HEX; command 12h needs 6 to 16"),
+        (["28", *["0"] * 8], "9 bytes of HEX; command 28h needs 10 to 16"),
         (["0"] * 17, "17 bytes"),
         (["\u0660" * 12], "in hex"),
         (["f" * 5001], "in hex"),
@@ -113,7 +113,7 @@ def test_a_malformed_command_block(cli: Cli, attach: Attached, words: list[str],
     assert bus.wire.log == []
 
 
-def test_an_empty_word_is_no_device(cli: Cli, attach: Attached) -> None:
+def test_an_empty_word_is_an_invalid_device(cli: Cli, attach: Attached) -> None:
     """An unset variable in a script must not mean the only device."""
     bus = attach(stick())
     assert cli("raw", "", *INQUIRY).failed(15, "no attached device matches")
@@ -143,7 +143,7 @@ def test_no_words_at_all(cli: Cli) -> None:
         (0x0, 0x00, 99),
     ],
 )
-def test_the_exit_status_tells_the_sense_and_the_result_is_printed_all_the_same(
+def test_the_exit_status_depends_on_the_sense_and_the_result_is_printed(
     cli: Cli, attach: Attached, key: int, asc: int, status: int
 ) -> None:
     attach(Stick([Scripted(0x28, Sense(key, asc, 0))]))
@@ -166,7 +166,7 @@ def test_a_recovered_error_is_a_success(cli: Cli, attach: Attached) -> None:
     assert ended.text.startswith("recovered error: ")
 
 
-def test_an_unknown_opcode_is_9_in_words_too(cli: Cli, attach: Attached) -> None:
+def test_an_unsupported_opcode_is_status_9(cli: Cli, attach: Attached) -> None:
     attach(stick())
     ended = cli("raw", "1-1", "ff 0 0 0 0 0")
     assert ended.status == 9
@@ -182,9 +182,7 @@ def test_data_out_comes_from_a_file(cli: Cli, attach: Attached, tmp_path: Path) 
     assert held(target)[:513] == b"w" * 512 + b"\0"
 
 
-def test_files_and_lengths_that_will_not_do(
-    cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_files_and_lengths(cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "LARGEST_DATA", 1024)
     path = tmp_path / "large"
     path.write_bytes(bytes(2000))
@@ -192,16 +190,16 @@ def test_files_and_lengths_that_will_not_do(
     assert cli("raw", *WRITE_0, "--out", path).failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "1025").failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "-1").failed(1, "negative")
-    assert cli("raw", *READ_0, "--in", "5", "--out", path).failed(1, "exclude each other")
+    assert cli("raw", *READ_0, "--in", "5", "--out", path).failed(1, "cannot be used together")
     assert cli("raw", *WRITE_0, "--out", tmp_path / "none").failed(15, "none")
     assert cli("raw", *WRITE_0, "--out", tmp_path).failed(15, str(tmp_path))
     assert bus.wire.log == []
 
 
-def test_data_that_the_command_does_not_fit_is_explained(cli: Cli, attach: Attached) -> None:
+def test_a_wrong_data_length_is_explained(cli: Cli, attach: Attached) -> None:
     attach(stick())
-    assert cli("raw", *READ_0, "--in", "100").failed(35, "give --in and --out as the command wants them")
-    assert cli("raw", *READ_0, "--in", "512").status == 0, "the device is in step again"
+    assert cli("raw", *READ_0, "--in", "100").failed(35, "give --in or --out with the length of the command's data")
+    assert cli("raw", *READ_0, "--in", "512").status == 0, "the device was recovered"
 
 
 def test_on_a_terminal_the_result_and_a_dump(screen: Cli, attach: Attached) -> None:
@@ -214,7 +212,7 @@ def test_on_a_terminal_the_result_and_a_dump(screen: Cli, attach: Attached) -> N
     ]
 
 
-def test_a_short_answer_has_a_residue(cli: Cli, attach: Attached) -> None:
+def test_a_short_reply_has_a_residue(cli: Cli, attach: Attached) -> None:
     attach(stick())
     record = cli("raw", *INQUIRY, "--in", "100", "--json").json
     assert record["residue"] == 64
@@ -254,7 +252,7 @@ def test_eject(cli: Cli, attach: Attached) -> None:
     assert (ended.status, ended.out, ended.err) == (0, b"", "ejected\n")
 
 
-def test_eject_does_without_prevent_allow(cli: Cli, attach: Attached) -> None:
+def test_eject_works_without_prevent_allow(cli: Cli, attach: Attached) -> None:
     unit = Scripted(0x1E, Sense(0x5, 0x20, 0))
     attach(Stick([unit]))
     assert cli("eject").status == 0

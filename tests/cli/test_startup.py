@@ -1,4 +1,4 @@
-"""A command loads what it needs and nothing else: half of what `scsiusb list` takes is the loading of modules."""
+"""A command loads only the modules that it needs: half of the time of `scsiusb list` is the loading of modules."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ SCSI = {
 
 
 def loaded(*words: str) -> set[str]:
-    """The modules that are there when the program has done its work, with the packages that they are in."""
+    """Return the modules that are loaded when the program ends, with their packages."""
     code = f"import sys; sys.argv = {['scsiusb', *words]}; import scsiusb.__main__ as program; status = program.main()"
     code += "; print(*sys.modules, file=sys.stderr); sys.exit(status)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=True)
     return set(ended.stderr.decode().split())
 
 
-def test_the_version_is_said_without_click() -> None:
+def test_version_does_not_load_click() -> None:
     assert loaded("--version") & {"click", "logging", "scsiusb.cli"} == set()
 
 
-def test_list_loads_nothing_of_scsi() -> None:
+def test_list_does_not_load_scsi_modules() -> None:
     assert loaded("list", "--json") & (HEAVY | SCSI) == set()
 
 
 @pytest.mark.parametrize("words", ["inquiry virtual: --json", "inquiry virtual:", "capacity virtual:", "read virtual:"])
-def test_what_a_virtual_stick_is_asked_loads_no_libusb(words: str) -> None:
+def test_a_virtual_stick_does_not_load_libusb(words: str) -> None:
     assert loaded(*words.split()) & (HEAVY | USB) == set()
 
 
-def test_what_errors_are_called_is_loaded_with_the_first_one() -> None:
+def test_sense_texts_are_loaded_only_for_an_error() -> None:
     assert "scsiusb.scsi.additional_sense" not in loaded("inquiry", "virtual:")

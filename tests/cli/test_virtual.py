@@ -1,4 +1,4 @@
-"""virtual serve: what it serves, where, and how it ends."""
+"""virtual serve: options, output and exit status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scsiusb.cli.failure import Terminated
 from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, CliResult
-from tests.cli.test_process import PROGRAM, heed_sigint, on_posix
+from tests.cli.test_process import PROGRAM, enable_sigint, on_posix
 from tests.sticks import PATIENCE
 
 Use = Callable[[usbip.Server], object]
@@ -26,7 +26,7 @@ Use = Callable[[usbip.Server], object]
 
 @pytest.fixture
 def serve(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CliResult]:
-    """Runs `virtual serve` on a free port until `use` has done with the server, and then until the signal."""
+    """Run `virtual serve` on a free port, call `use` with the server, then raise `end`."""
 
     def call(*words: object, use: Use = lambda server: None, end: BaseException | None = None) -> CliResult:
         def join(server: usbip.Server, timeout: float | None = None) -> bool:
@@ -51,7 +51,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def attach(port: int) -> tuple[socket.socket, bytes]:
-    """The connection, and the device's record (Linux's Documentation/usb/usbip_protocol.rst)."""
+    """Return the connection and the device record (Linux Documentation/usb/usbip_protocol.rst)."""
     connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
     connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
     with connection.makefile("rb") as file:
@@ -102,7 +102,7 @@ def test_the_options_make_the_stick(serve: Callable[..., CliResult], image: Path
     assert serve(image, *words, use=use).status == 0
 
 
-def test_faults_are_the_sticks_script(serve: Callable[..., CliResult], image: Path) -> None:
+def test_faults_reach_the_stick(serve: Callable[..., CliResult], image: Path) -> None:
     def use(server: usbip.Server) -> None:
         server.stick.configure(1)
         assert server.stick.control(bytes.fromhex("a1fe000000000100")) == b"\x07"
@@ -112,7 +112,7 @@ def test_faults_are_the_sticks_script(serve: Callable[..., CliResult], image: Pa
     assert serve(image, "--fault", "reset-stalls", "--fault", "max-lun=7", use=use).status == 0
 
 
-def test_a_file_can_be_made(serve: Callable[..., CliResult], tmp_path: Path) -> None:
+def test_a_file_can_be_created(serve: Callable[..., CliResult], tmp_path: Path) -> None:
     path = tmp_path / "new.img"
     assert serve(path, "--create", "64M").status == 0
     assert path.stat().st_size == 64 << 20
@@ -120,7 +120,7 @@ def test_a_file_can_be_made(serve: Callable[..., CliResult], tmp_path: Path) -> 
     assert path.stat().st_size == 64 << 20
 
 
-def test_a_file_that_was_made_does_not_stay_if_it_cannot_be_served(cli: Cli, tmp_path: Path) -> None:
+def test_a_new_file_is_removed_if_it_cannot_be_served(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "new.img"
     assert cli("virtual", "serve", path, "--create", "1000").failed(1, str(path), "1000 bytes")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -131,7 +131,7 @@ def test_a_file_that_was_made_does_not_stay_if_it_cannot_be_served(cli: Cli, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(cli: Cli, image: Path, tmp_path: Path) -> None:
     def refused(status: int, *words: object) -> Callable[..., bool]:
         return lambda *said: cli("virtual", "serve", *words).failed(status, *said)
 
@@ -148,10 +148,10 @@ def test_what_is_no_stick_is_refused(cli: Cli, image: Path, tmp_path: Path) -> N
     assert cli("virtual").failed(1, "Missing command", "scsiusb virtual --help")
 
 
-def test_who_listens_to_the_world_is_warned(serve: Callable[..., CliResult], image: Path) -> None:
+def test_an_address_that_other_hosts_reach_gives_a_warning(serve: Callable[..., CliResult], image: Path) -> None:
     ended = serve(image, "--host", "0.0.0.0")
     assert ended.status == 0
-    assert ended.err.startswith("scsiusb: warning: whoever reaches 0.0.0.0 can read and write ")
+    assert ended.err.startswith("scsiusb: warning: any host that reaches 0.0.0.0 can read and write ")
     assert ended.err.count("\n") == 1
     assert ended.text.endswith(" attach -r ADDRESS -b 1-1, with an address of this machine\n")
 
@@ -160,12 +160,12 @@ def test_who_listens_to_the_world_is_warned(serve: Callable[..., CliResult], ima
     ("words", "said"),
     [(["--trace", "x.pcapng"], "-v"), (["--timeout", "1"], "the command that opens"), (["--quirks", "1:1:r"], "opens")],
 )
-def test_what_is_for_the_clients_side_is_refused(cli: Cli, image: Path, words: list[str], said: str) -> None:
+def test_options_for_the_client_are_refused(cli: Cli, image: Path, words: list[str], said: str) -> None:
     assert cli("virtual", "serve", image, *words).failed(1, words[0], said)
     assert cli(*words, "virtual", "serve", image).failed(1, words[0], said)
 
 
-def test_a_file_of_odd_size_is_told_how_to_be_made_longer(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_of_invalid_size_has_a_remedy(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "odd.img"
     path.write_bytes(bytes(5000))
     assert cli("virtual", "serve", path, "--block-size", 4096).failed(1, "make it 8192 bytes long", "truncate -s 8192")
@@ -177,7 +177,9 @@ def test_the_names_of_faults_are_completed() -> None:
     assert [item.value for item in items] == ["reset-stalls", "reset-hangs", "reset-ignored"]
 
 
-def test_a_server_that_ends_by_itself_is_an_error(cli: Cli, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_ends_without_a_signal_is_an_error(
+    cli: Cli, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(usbip.Server, "_run", lambda server: server._shut())
     monkeypatch.setattr(virtual, "_announce", lambda path, server: None)
     assert cli("virtual", "serve", image, "--port", 0).failed(99, "is not served any more")
@@ -192,14 +194,15 @@ def test_help_lists_the_faults(cli: Cli) -> None:
 
 
 @on_posix
-def test_the_program_tells_who_comes_and_ends_with_sigterm(image: Path) -> None:
+def test_the_program_logs_clients_and_ends_with_sigterm(image: Path) -> None:
     command = [*PROGRAM, "virtual", "serve", str(image), "--port", "0", "--json", "-v"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=enable_sigint
     ) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         connection, _ = attach(json.loads(running.stdout.readline())["port"])
+        # The server logs this after its reply, so wait for it before SIGTERM.
         assert running.stderr.readline() == "scsiusb: info: 127.0.0.1 attached the stick\n"
         running.terminate()
         assert connection.recv(1) == b""

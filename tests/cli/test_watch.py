@@ -1,4 +1,4 @@
-"""watch: each event once and at once, for scripts and for people; it ends without a word."""
+"""watch: each event is shown once and immediately; the end is silent."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from scsiusb.virtual import Bus, Identity, Stick
 from tests.cli import test_process
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record
-from tests.cli.test_process import Terminal, heed_sigint, on_posix, wait_for
+from tests.cli.test_process import Terminal, enable_sigint, on_posix, wait_for
 from tests.sticks import PATIENCE, MeddledBus, stick
 
 WHEN = datetime(2026, 11, 22, 16, 11, 0, 123456, timezone.utc)
 
 
 class Hand:
-    """Does one thing after the other on the bus, each once the command has told so many events; then Ctrl-C."""
+    """Performs actions on the bus, each after a number of events was shown; then raises KeyboardInterrupt."""
 
     def __init__(self, bus: MeddledBus, patch: pytest.MonkeyPatch) -> None:
         self.bus = bus
         self.steps: deque[tuple[int, Callable[[], object]]] = deque()
-        self.told = 0
+        self.shown = 0
         self.end: BaseException = KeyboardInterrupt()
-        patch.setattr(watch, "TURN", 0.01)
+        patch.setattr(watch, "POLL_INTERVAL", 0.01)
         patch.setattr(watch, "Manager", lambda: Manager(bus))
-        for view in (watch.Lines, watch.Words):
+        for view in (watch.JsonLines, watch.TextLines):
             patch.setattr(view, "add", self._counting(view.add))
             patch.setattr(view, "idle", lambda view: self._go_on())
 
@@ -59,12 +59,12 @@ class Hand:
     def _counting(self, add: Callable[[Any, Event], None]) -> Callable[[Any, Event], None]:
         def counted(view: Any, event: Event) -> None:
             add(view, event)
-            self.told += 1
+            self.shown += 1
 
         return counted
 
     def _go_on(self) -> None:
-        if self.told >= self.steps[0][0]:
+        if self.shown >= self.steps[0][0]:
             self.steps.popleft()[1]()
 
 
@@ -77,7 +77,7 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_what_is_there_comes_first_then_what_comes_and_goes(cli: Cli, attach: Attached, hand: Hand) -> None:
+def test_attached_devices_come_first_then_events(cli: Cli, attach: Attached, hand: Hand) -> None:
     first, second = stick(), Stick.formatted(identity=Identity(vid=0x1, pid=0xAB, serial=None))
     attach(first)
     hand.after(1, lambda: hand.bus.plug(second))
@@ -101,7 +101,7 @@ def test_what_is_there_comes_first_then_what_comes_and_goes(cli: Cli, attach: At
 
 
 @pytest.mark.parametrize("words", ["1-2", "serial=B", "1209:00ab"])
-def test_only_the_device_that_was_named(cli: Cli, attach: Attached, hand: Hand, words: str) -> None:
+def test_only_events_of_the_given_device(cli: Cli, attach: Attached, hand: Hand, words: str) -> None:
     other, meant = stick(), Stick.formatted(identity=Identity(pid=0xAB, serial="B"))
     attach(other, meant)
     hand.after(1, lambda: hand.bus.unplug(other))
@@ -112,11 +112,11 @@ def test_only_the_device_that_was_named(cli: Cli, attach: Attached, hand: Hand, 
 
 
 @pytest.mark.parametrize("words", ["", " ", "virtual:", "virtual:x"])
-def test_what_never_comes_is_not_waited_for(cli: Cli, hand: Hand, words: str) -> None:
-    assert cli("watch", words).failed(1, "is no device that could come and go")
+def test_a_device_that_cannot_be_attached_is_refused(cli: Cli, hand: Hand, words: str) -> None:
+    assert cli("watch", words).failed(1, "is not a device that can be attached or detached")
 
 
-def test_sigterm_ends_it_as_quietly(cli: Cli, attach: Attached, hand: Hand) -> None:
+def test_sigterm_ends_it_silently(cli: Cli, attach: Attached, hand: Hand) -> None:
     attach(stick())
     hand.until(1)
     hand.end = Terminated(signal.SIGTERM)
@@ -130,7 +130,7 @@ def test_json_on_a_terminal_is_json(screen: Cli, attach: Attached, hand: Hand) -
     assert lines(screen("watch", "--json").text)[0]["address"] == "1-1"
 
 
-def test_a_terminal_that_moves_no_cursor_gets_a_line_for_each_event(
+def test_a_dumb_terminal_gets_a_line_for_each_event(
     screen: Cli, attach: Attached, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")
@@ -152,7 +152,7 @@ def test_the_time_has_an_offset_and_milliseconds() -> None:
 
 
 class Screen:
-    """A terminal of rich's own."""
+    """A terminal of rich, in memory."""
 
     def __init__(self, width: int = 120, height: int = 40) -> None:
         from rich.console import Console
@@ -169,48 +169,46 @@ class Screen:
         self.text = re.sub(r"\x1b\[[0-9;]*m", "", capture.get())
 
 
-def test_the_table_tells_what_is_attached_and_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_shows_attached_devices_and_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "holder", lambda info: None)
     first, second = find(Bus(stick(), Stick.formatted(identity=Identity(product="[b]x[/b]"))))
     screen = Screen()
-    board = watch.Board(screen)
-    board.idle()
+    table = watch.LiveTable(screen)
+    table.idle()
     assert "no mass-storage device is attached" in screen.text
-    board.add(Event(ATTACHED, first, 1, WHEN))
-    board.add(Event(ATTACHED, second, 2, WHEN))
+    table.add(Event(ATTACHED, first, 1, WHEN))
+    table.add(Event(ATTACHED, second, 2, WHEN))
     assert re.search(r"1-1 .*1209:0001 .*0123456789AB .*Virtual Stick .*high .*usb-storage .*:11:00", screen.text)
-    assert "[b]x[/b]" in screen.text, "what a device calls itself is no markup"
-    board.add(Event(DETACHED, first, 1, WHEN))
+    assert "[b]x[/b]" in screen.text, "device names are not markup"
+    table.add(Event(DETACHED, first, 1, WHEN))
     assert len(re.findall(r"^1-1 ", screen.text, re.MULTILINE)) == 0
     assert re.search(r"detached +1-1", screen.text)
     monkeypatch.setattr(watch, "holder", lambda info: record(pid=77, command="python x.py"))
-    board.idle()
+    table.idle()
     assert "pid 77 python x.py" in screen.text
     count = screen.count
-    board.idle()
-    assert screen.count == count, "what has not changed is not drawn again"
+    table.idle()
+    assert screen.count == count, "an unchanged table is not drawn again"
 
 
 def test_a_narrow_terminal_has_fewer_columns_and_still_a_line_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "holder", lambda info: record(command="x" * 200))
     screen = Screen(width=60)
-    board = watch.Board(screen)
+    table = watch.LiveTable(screen)
     for info in find(Bus(stick(), stick())):
-        board.add(Event(ATTACHED, info, 1, WHEN))
+        table.add(Event(ATTACHED, info, 1, WHEN))
     assert len(re.findall(r"^1-[12] +scsiusb Virtual Stick +pid ", screen.text, re.MULTILINE)) == 2
     assert all(len(line) <= 60 for line in screen.text.splitlines())
 
 
 @pytest.mark.parametrize(("height", "shown"), [(40, watch.LAST_EVENTS), (12, 3), (5, 1)])
-def test_the_last_events_are_as_many_as_the_screen_has_room_for(
-    monkeypatch: pytest.MonkeyPatch, height: int, shown: int
-) -> None:
+def test_as_many_events_as_the_terminal_has_room_for(monkeypatch: pytest.MonkeyPatch, height: int, shown: int) -> None:
     monkeypatch.setattr(watch, "holder", lambda info: None)
     info = find(Bus(stick()))[0]
     screen = Screen(height=height)
-    board = watch.Board(screen)
+    table = watch.LiveTable(screen)
     for number in range(21):
-        board.add(Event(DETACHED if number % 2 else ATTACHED, info, number, WHEN))
+        table.add(Event(DETACHED if number % 2 else ATTACHED, info, number, WHEN))
     assert len(re.findall(r"(?:at|de)tached +1-1", screen.text)) == shown
 
 
@@ -235,7 +233,7 @@ sys.exit(run(sys.argv[1:]))
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """scsiusb with one virtual stick attached, which follows what is said to stdin."""
+    """Return the command of scsiusb with a virtual stick that stdin plugs and unplugs."""
     path = tmp_path / "program.py"
     path.write_text(PROGRAM_ON_A_BUS)
     monkeypatch.setattr(test_process, "PROGRAM", [sys.executable, str(path)])
@@ -251,7 +249,7 @@ def test_lines_are_written_at_once_and_signals_end_it(program: list[str], number
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_sigint,
+        preexec_fn=enable_sigint,
     )
     with running:
         assert running.stdout is not None
@@ -265,8 +263,8 @@ def test_lines_are_written_at_once_and_signals_end_it(program: list[str], number
 
 
 @on_posix
-def test_it_ends_with_its_reader_although_nothing_happens(program: list[str], tmp_path: Path) -> None:
-    """`scsiusb watch | head -1` must not stay until the next event."""
+def test_it_ends_with_its_reader_even_without_events(program: list[str], tmp_path: Path) -> None:
+    """`scsiusb watch | head -1` must not wait for the next event."""
     status = tmp_path / "status"
     line = f"('{program[0]}' '{program[1]}' watch </dev/null; echo $? >{status}) | head -1"
     ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE)
@@ -277,7 +275,7 @@ def test_it_ends_with_its_reader_although_nothing_happens(program: list[str], tm
 
 @on_posix
 @pytest.mark.usefixtures("program")
-def test_a_table_lives_on_a_terminal() -> None:
+def test_a_live_table_on_a_terminal() -> None:
     terminal = Terminal("watch", columns=120)
     terminal.until("Virtual Stick")
     terminal.type("unplug\n")
@@ -292,7 +290,7 @@ def test_a_table_lives_on_a_terminal() -> None:
     assert terminal.screen.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
 
 
-def test_where_the_system_does_not_tell_of_a_lost_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_unread_without_poll_is_false(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     assert watch.is_unread(writer) is False
     os.close(reader)

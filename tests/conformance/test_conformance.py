@@ -1,4 +1,4 @@
-"""check: no false alarm on a stick without fault, and each seeded fault is found by the check meant for it."""
+"""check: no false alarm on a stick without a fault; each injected fault is found by the check for it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AREA = Area(1, 4)
 
 
 def examine(where: Stick | Bus, *names: str, lun: int = 0, area: Area | None = None) -> Report:
-    """All checks, or those named, on the only stick of a bus."""
+    """Run all checks, or the named ones, on the only stick of a bus."""
     bus = Bus(where) if isinstance(where, Stick) else where
     checks = [check for check in CHECKS.values() if not names or check.name in names]
     with open_on(bus, lun=lun) as disk:
@@ -41,7 +41,7 @@ def disk(blocks: int = 64, block_size: int = 512, **attributes: object) -> Unit:
 # --- the table ----------------------------------------------------------------------------------
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     assert len(CHECKS) == sum(map(len, GROUPS.values())) >= 100
     for check in CHECKS.values():
         assert check.demand.endswith(".")
@@ -61,11 +61,11 @@ def test_what_could_write_is_marked() -> None:
 
 @pytest.mark.parametrize("data_in", DataIn)
 @pytest.mark.parametrize("data_out", DataOut)
-def test_all_manners_that_the_specification_allows_pass(data_in: DataIn, data_out: DataOut) -> None:
+def test_all_behaviour_that_the_specification_allows_passes(data_in: DataIn, data_out: DataOut) -> None:
     report = examine(Stick([disk()], bot_options=BotOptions(data_in, data_out, data_in is DataIn.STALL)), area=AREA)
-    early = ["early-end-stalls"] if data_in is DataIn.SHORT else []  # BOT 6.7.2 has a STALL there
+    early = ["early-end-stalls"] if data_in is DataIn.SHORT else []  # BOT 6.7.2 requires a STALL there
     assert (report.failed, report.warned, report.ended) == ([], early, "")
-    assert report.count(Verdict.SKIP) == 1  # it has no BOS
+    assert report.count(Verdict.SKIP) == 1  # the stick has no BOS descriptor
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,9 @@ def test_without_a_medium_only_what_needs_one_is_skipped() -> None:
     assert {name for name in skipped if not CHECKS[name].needs_medium} == {"bos-descriptor"}
 
 
-# --- seeded faults ------------------------------------------------------------------------------
+# --- injected faults ------------------------------------------------------------------------------
 
-# The fault; the check that is meant for it; all the others that it makes fail.
+# The fault: the check that is meant for it, and all other checks that fail because of it.
 WITHOUT_RESET = {"recovery-first-packet", "recovery-in-data", "recovery-before-csw", "recovery-without-data"}
 WITHOUT_RESET |= {"recovery-after-stall", "recovery-of-write", "recovery-in-write"}
 WITHOUT_RESET |= {"cbw-signature", "cbw-short", "cbw-long", "cbw-meaningless", "cbw-lun"}
@@ -169,7 +169,7 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_seeded_fault_is_found_by_its_check(fault: str) -> None:
+def test_an_injected_fault_is_found_by_its_check(fault: str) -> None:
     meant, _ = FAULTS[fault]
     report = examine(Stick([disk()], faults=[fault]), meant, area=AREA)
     assert (report.failed, report.ended) == ([meant], "")
@@ -178,7 +178,7 @@ def test_a_seeded_fault_is_found_by_its_check(fault: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_seeded_fault_is_found_among_all_checks(fault: str) -> None:
+def test_an_injected_fault_is_found_among_all_checks(fault: str) -> None:
     meant, others = FAULTS[fault]
     report = examine(Stick([disk()], faults=[fault]), area=AREA)
     assert meant in report.failed
@@ -202,14 +202,14 @@ def test_halts_that_stay_are_found_and_do_not_end_the_run() -> None:
     assert len(report.results) == len(CHECKS)
 
 
-def test_bytes_behind_each_csw_are_found_and_do_not_end_the_run() -> None:
+def test_extra_bytes_after_each_csw_are_found_and_do_not_end_the_run() -> None:
     report = examine(Stick([disk()], faults=["extra=3@csw,times=always"]))
     assert "csw-length" in report.failed
     assert len(report.results) == len(CHECKS)
 
 
-def test_a_unit_attention_that_is_told_again_is_found() -> None:
-    """The stick's own is one; these come with each TEST UNIT READY behind a port reset."""
+def test_a_unit_attention_that_is_reported_twice_is_found() -> None:
+    """The stick reports one after a port reset; here it reports the same one twice."""
     stick = Stick([disk()])
     unit = stick.units[0]
     power_on = unit.power_on
@@ -222,7 +222,7 @@ def test_a_unit_attention_that_is_told_again_is_found() -> None:
     assert examine(stick).failed == ["attention-once"]
 
 
-def test_inquiry_that_takes_a_unit_attention_away_is_found() -> None:
+def test_inquiry_that_clears_a_unit_attention_is_found() -> None:
     stick = Stick([disk()])
     unit = stick.units[0]
     inquiry = unit.inquiry
@@ -236,21 +236,21 @@ def test_inquiry_that_takes_a_unit_attention_away_is_found() -> None:
 
 
 def test_reads_that_differ_are_found() -> None:
-    class Fickle(Memory):
+    class Unstable(Memory):
         def _readinto(self, offset: int, view: memoryview) -> None:
             super()._readinto(offset, view)
             view[0] = self.reads & 0xFF
 
-    report = examine(Stick([Unit(Fickle(64 * 512))]), "read-repeatable", "read-split", "read-16", "last-block")
+    report = examine(Stick([Unit(Unstable(64 * 512))]), "read-repeatable", "read-split", "read-16", "last-block")
     assert set(report.failed) == {"read-repeatable", "read-split", "read-16", "last-block"}
 
 
 def test_a_write_that_is_not_written_is_found_and_nothing_else_changes() -> None:
-    class Frozen(Memory):
+    class IgnoresWrites(Memory):
         def _write(self, offset: int, view: memoryview) -> None:
             pass
 
-    stick = Stick([Unit(Frozen(random.Random(1).randbytes(64 * 512)))])
+    stick = Stick([Unit(IgnoresWrites(random.Random(1).randbytes(64 * 512)))])
     report = examine(stick, area=AREA)
     assert set(report.failed) == {"case-11", "case-12"}
 
@@ -265,7 +265,7 @@ def _fails(name: str, function: Callable[..., str], severity: Severity = Severit
         return run(transport, 0, [check], timeout=TIMEOUT).results[0]
 
 
-def test_how_results_are_judged() -> None:
+def test_how_outcomes_become_verdicts() -> None:
     def violate(device: object) -> str:
         raise Violation("a question", "this", "that")
 
@@ -278,7 +278,7 @@ def test_how_results_are_judged() -> None:
     assert (_fails("odd", skip).verdict, _fails("odd", skip).detail) == (Verdict.SKIP, "no reason")
 
 
-def test_nothing_is_written_unless_a_range_is_named() -> None:
+def test_nothing_is_written_unless_a_range_is_given() -> None:
     stick = Stick([disk()])
     medium = stick.units[0].medium
     assert isinstance(medium, Memory)
@@ -289,7 +289,7 @@ def test_nothing_is_written_unless_a_range_is_named() -> None:
     assert report.count(Verdict.SKIP) == 1 + len(GROUPS["writing"])
 
 
-def test_no_command_that_writes_or_changes_the_unit_is_sent_unless_a_range_is_named() -> None:
+def test_no_command_that_writes_or_changes_the_unit_is_sent_unless_a_range_is_given() -> None:
     bus = MeddledBus(Stick([disk()]))
     examine(bus)
     sent = {line.split()[1] for line in bus.wire.log if line.startswith("cbw")}
@@ -297,7 +297,7 @@ def test_no_command_that_writes_or_changes_the_unit_is_sent_unless_a_range_is_na
 
 
 @pytest.mark.parametrize("bot_options", [BotOptions(), BotOptions(DataIn.SHORT, DataOut.DISCARD)])
-def test_what_was_in_the_range_is_put_back(bot_options: BotOptions) -> None:
+def test_the_content_of_the_range_is_restored(bot_options: BotOptions) -> None:
     stick = Stick([disk()], bot_options=bot_options)
     medium = stick.units[0].medium
     assert isinstance(medium, Memory)
@@ -320,7 +320,7 @@ def test_writes_stay_in_the_range() -> None:
 
 
 class Swapped(Memory):
-    """In whose place another medium comes while it is written to."""
+    """A medium that is replaced by another one during a write."""
 
     def __init__(self, units: list[Unit], other: Memory) -> None:
         super().__init__(bytes(64 * 512))
@@ -337,23 +337,24 @@ WRITERS = ("case-11", "case-12", "case-13", "recovery-in-write", "write-protect"
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_nothing_is_written_to_a_medium_that_took_the_place_of_the_tested_one(name: str) -> None:
+def test_nothing_is_written_to_a_medium_that_replaced_the_tested_one(name: str) -> None:
     units: list[Unit] = []
     other = Memory(random.Random(2).randbytes(64 * 512))
     units.append(Unit(Swapped(units, other)))
     before = bytes(other.data)
     report = examine(Stick(units), name, area=AREA)
     assert (other.writes, bytes(other.data)) == (0, before)
-    assert name == "write-protect" or "the medium was changed" in report.ended  # that one writes what is there
+    # write-protect writes only the content that is already there
+    assert name == "write-protect" or "the medium was changed" in report.ended
     if name == "case-12":
-        assert report.ended == "the medium was changed; LBA 1-2 of the old one may hold a test pattern"
+        assert report.ended == "the medium was changed; LBA 1-2 of the old medium may hold a test pattern"
         assert [(each.verdict, each.detail) for each in report.results] == [(Verdict.SKIP, report.ended)]
 
 
 @pytest.mark.parametrize("opcode", [0x1A, 0x28, 0x2A, 0x35])
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_medium_that_is_changed_at_any_command_is_noticed(name: str, opcode: int) -> None:
-    """Whether or not the check asks for the sense of the command that fails by it."""
+    """Also if the check does not fetch the sense data of the command that fails because of it."""
     unit = disk()
     other = Memory(random.Random(2).randbytes(64 * 512))
     bus = MeddledBus(Stick([unit]))
@@ -370,7 +371,7 @@ def test_a_medium_that_is_changed_at_any_command_is_noticed(name: str, opcode: i
     assert unit.medium is not other or "the medium was changed" in report.ended
 
 
-def test_a_device_that_calls_its_medium_changed_after_each_port_reset_can_be_tested() -> None:
+def test_a_device_that_reports_a_medium_change_after_each_port_reset_can_be_tested() -> None:
     unit = disk()
     power_on = unit.power_on
 
@@ -384,7 +385,7 @@ def test_a_device_that_calls_its_medium_changed_after_each_port_reset_can_be_tes
 
 
 @pytest.mark.parametrize("fault", ["", "sense=5/20/00,opcode=35,times=always"])
-def test_what_was_put_back_is_flushed(fault: str) -> None:
+def test_restored_content_is_flushed(fault: str) -> None:
     bus = MeddledBus(Stick([disk()], faults=[fault] if fault else []))
     assert examine(bus, "case-12", area=AREA).failed == []
     assert bus.wire.log.index("cbw 35") > max(at for at, line in enumerate(bus.wire.log) if line == "cbw 2a")
@@ -396,20 +397,20 @@ def test_a_flush_that_fails_is_found() -> None:
     assert "SYNCHRONIZE CACHE" in report.results[0].detail
 
 
-def test_unit_attentions_without_end_are_found() -> None:
+def test_endless_unit_attentions_do_not_block_the_run() -> None:
     report = examine(Stick([disk()], faults=["sense=6/29/00,opcode=1A,times=always"]), "mode-sense-6", "write-protect")
     assert report.ended == ""
     assert len(report.results) == 2
 
 
-def test_a_range_that_is_too_small_skips_what_needs_more() -> None:
+def test_checks_that_need_a_larger_range_are_skipped() -> None:
     report = examine(Stick([disk()]), area=Area(1, 1))
     skipped = {result.check.name for result in report.results if result.verdict is Verdict.SKIP}
     assert {"case-11", "case-12", "case-13"} <= skipped
     assert "case-3" not in skipped
 
 
-def test_the_evidence_has_what_went_over_the_wire() -> None:
+def test_the_evidence_has_the_packets_on_the_wire() -> None:
     (result,) = examine(Stick([disk()]), "case-6").results
     cbw, data, csw = result.evidence[-3:]
     assert (cbw["phase"], len(bytes.fromhex(cbw["hex"])), cbw["hex"][:8]) == ("cbw", 31, "55534243")
@@ -417,7 +418,7 @@ def test_the_evidence_has_what_went_over_the_wire() -> None:
     assert (csw["phase"], len(bytes.fromhex(csw["hex"])), csw["hex"][:8]) == ("csw", 13, "55534253")
 
 
-def test_the_device_is_in_step_afterwards() -> None:
+def test_the_device_works_after_the_run() -> None:
     bus = Bus(Stick([disk()]))
     examine(bus)
     with open_on(bus) as opened:
@@ -447,7 +448,7 @@ def test_a_check_that_leaves_the_device_dead_fails_and_ends_the_run() -> None:
     assert "port reset" in report.ended
 
 
-def test_a_check_behind_which_only_a_port_reset_helps_fails() -> None:
+def test_a_check_after_which_only_a_port_reset_helps_fails() -> None:
     stick = Stick([disk()], faults=["nak@csw,opcode=5A,times=always", "reset-ignored"])
     report = examine(stick, "mode-sense-10", "case-6")
     assert report.failed == ["mode-sense-10"]
@@ -455,7 +456,7 @@ def test_a_check_behind_which_only_a_port_reset_helps_fails() -> None:
 
 
 class NoisyHandle(VirtualHandle):
-    """What comes is now and then noise, or cut off."""
+    """A handle whose data-in is sometimes corrupted or truncated."""
 
     noise: random.Random
 
@@ -495,14 +496,14 @@ class NoisyBus(Bus):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_noise_never_breaks_a_check(seed: int) -> None:
-    """Any bytes, any length: a verdict, and the next check."""
+    """Whatever bytes come, each check ends with a verdict and the run continues."""
     report = examine(NoisyBus(Stick([disk()]), seed), area=AREA)
     assert len(report.results) == len(CHECKS) or report.ended
     assert report.failed or report.ended
 
 
 def test_the_docs_have_every_check() -> None:
-    """As `check --list` has them."""
+    """In the same order and with the same text as `check --list`."""
     text = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `") and line.count("|") == 5]
     wanted = []
@@ -513,8 +514,8 @@ def test_the_docs_have_every_check() -> None:
 
 
 @pytest.mark.parametrize("fault", ["sense=3/03/00", "sense=B/00/00", "stall@cbw", "phase-error@csw"])
-def test_the_old_content_is_put_back_although_that_fails_at_first(fault: str) -> None:
-    first = 4  # the number of a WRITE of case 12 that puts the content back is found by trying
+def test_the_old_content_is_restored_even_if_that_fails_at_first(fault: str) -> None:
+    first = 4  # which WRITE of case 12 restores the content is found by trying
     for number in range(first, 30):
         medium = Memory(bytes(range(256)) * 2 * 64)
         before = bytes(medium.data)
@@ -523,7 +524,7 @@ def test_the_old_content_is_put_back_although_that_fails_at_first(fault: str) ->
         assert report.ended == ""
 
 
-def test_content_that_cannot_be_put_back_is_kept_in_a_file_and_ends_the_run(
+def test_content_that_cannot_be_restored_is_saved_in_a_file_and_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -533,7 +534,7 @@ def test_content_that_cannot_be_put_back_is_kept_in_a_file_and_ends_the_run(
     class Worn(Unit):
         def execute(self, cdb: bytes) -> Task:
             if cdb[0] == 0x2A and bytes(medium.data) != before:
-                return Unit(None).execute(cdb)  # every write but the first fails
+                return Unit(None).execute(cdb)  # every write after the first fails
             return super().execute(cdb)
 
     report = examine(Stick([Worn(medium)]), "case-12", "case-13", area=AREA)

@@ -1,4 +1,4 @@
-"""PolledReader transfers on virtual sticks: each is done when it is begun, unless a test holds it back."""
+"""Asynchronous transfers on virtual sticks: each completes in `submit`, unless a test makes the bus hang."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.virtual import VirtualHandle
 from tests.sticks import Answer, MeddledBus, MeddledHandle
 
-LONG = 1000  # milliseconds, for a virtual stick that does not answer
+LONG = 1000  # milliseconds: timeout of a transfer to a virtual stick that does not answer
 
 
 class Pending:
-    """A transfer; `answer` is None as long as a test holds it back."""
+    """A submitted transfer; `answer` is None while it is pending."""
 
     def __init__(self, answer: Answer | None) -> None:
         self.answer = answer
 
 
-class Overlapping:
-    """An `AsyncTransfers` over `Handle.bulk`."""
+class FakeAsyncTransfers:
+    """Implements `AsyncTransfers` with `Handle.bulk`."""
 
     def __init__(self, handle: MeddledHandle, bus: OverlappedBus) -> None:
         self._handle = handle
         self._bus = bus
-        self._ends = os.pipe()  # its writing end is always ready
+        self._ends = os.pipe()  # the write end is always ready for poll
 
     def fileno(self) -> int:
         return self._ends[1]
@@ -39,7 +39,7 @@ class Overlapping:
         return Pending(self._handle.bulk(endpoint, buffer, LONG))
 
     def handle_events(self, transfer: Pending | None = None) -> None:
-        """All is known already."""
+        """Do nothing: the result of every transfer is already known."""
 
     def outcome(self, transfer: Pending) -> Answer | None:
         return transfer.answer
@@ -53,25 +53,28 @@ class Overlapping:
 
 
 class OverlappedBus(MeddledBus):
-    """`refusals`: the numbers of the submissions for which there is no memory. `hangs`: nothing ever ends."""
+    """A bus whose handles have asynchronous transfers.
+
+    The submissions numbered in `refusals` (from 1) fail with NO_MEM. While `hangs` is set, no transfer completes.
+    """
 
     def __init__(self, *sticks: Any) -> None:
         super().__init__(*sticks)
         self.submitted = 0
         self.refusals: dict[int, bool] = {}
         self.hangs = False
-        self._overlaps: list[Overlapping] = []
+        self._async_transfers: list[FakeAsyncTransfers] = []
 
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
         assert isinstance(handle, MeddledHandle)
-        async_transfers = Overlapping(handle, self)
-        self._overlaps.append(async_transfers)
+        async_transfers = FakeAsyncTransfers(handle, self)
+        self._async_transfers.append(async_transfers)
         handle.async_transfers = async_transfers  # type: ignore[assignment]
         return handle
 
     def close(self) -> None:
         super().close()
-        for async_transfers in self._overlaps:
+        for async_transfers in self._async_transfers:
             async_transfers.close()
-        self._overlaps.clear()
+        self._async_transfers.clear()

@@ -1,4 +1,4 @@
-"""Disks for asyncio: the right data, turns taken, and cancelling that leaves the disk usable."""
+"""Disks for asyncio: correct data, one call at a time, and a disk that stays usable after a cancellation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def on(bus: Bus) -> AsyncDisk:
 
 
 class Hang:
-    """Has the data phase of READ(10) wait until the handle is interrupted."""
+    """Makes the data phase of READ(10) wait until the handle is interrupted."""
 
     def __init__(self, bus: MeddledBus) -> None:
         self._bus = bus
@@ -51,7 +51,7 @@ async def began(hang: Hang) -> None:
     assert await asyncio.to_thread(hang.began.wait, PATIENCE)
 
 
-def test_tasks_take_turns_and_get_their_data() -> None:
+def test_several_tasks_get_their_data() -> None:
     async def main() -> None:
         async with on(Bus(stick())) as disk:
             assert await disk.medium() == (2048, 512)
@@ -67,7 +67,7 @@ def test_tasks_take_turns_and_get_their_data() -> None:
     run(main())
 
 
-def test_the_device_is_given_back_at_the_end() -> None:
+def test_the_device_is_released_at_the_end() -> None:
     bus = Bus(stick())
 
     async def main() -> None:
@@ -83,7 +83,7 @@ def test_the_device_is_given_back_at_the_end() -> None:
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_a_cancelled_read_ends_on_the_wire_and_the_disk_goes_on() -> None:
+def test_a_cancelled_read_recovers_the_device_and_the_disk_stays_usable() -> None:
     bus = MeddledBus(stick())
 
     async def main() -> None:
@@ -102,7 +102,7 @@ def test_a_cancelled_read_ends_on_the_wire_and_the_disk_goes_on() -> None:
     run(main())
 
 
-def test_a_call_cancelled_before_its_turn_is_not_begun_and_the_one_before_it_goes_on() -> None:
+def test_a_call_cancelled_while_it_waits_is_not_started_and_the_running_one_continues() -> None:
     bus = MeddledBus(stick())
 
     async def main() -> None:
@@ -124,7 +124,7 @@ def test_a_call_cancelled_before_its_turn_is_not_begun_and_the_one_before_it_goe
     run(main())
 
 
-def test_a_timeout_of_asyncios_is_a_cancellation_too() -> None:
+def test_a_timeout_of_asyncio_cancels_too() -> None:
     bus = MeddledBus(stick())
 
     async def main() -> None:
@@ -139,7 +139,7 @@ def test_a_timeout_of_asyncios_is_a_cancellation_too() -> None:
     run(main())
 
 
-def test_unplugged_it_says_so_and_closes_quietly() -> None:
+def test_an_unplug_is_an_error_and_closing_then_raises_nothing() -> None:
     bus = Bus(stick())
 
     async def main() -> None:
@@ -152,7 +152,7 @@ def test_unplugged_it_says_so_and_closes_quietly() -> None:
     run(main())
 
 
-def test_opening_that_fails_leaves_no_thread() -> None:
+def test_a_failed_open_leaves_no_thread() -> None:
     async def main() -> None:
         with pytest.raises(scsiusb.DeviceNotFound):
             async with on(Bus()):
@@ -162,7 +162,7 @@ def test_opening_that_fails_leaves_no_thread() -> None:
     assert not [thread for thread in threading.enumerate() if "scsiusb" in thread.name]
 
 
-def test_by_the_words_of_open() -> None:
+def test_aopen_takes_the_selectors_of_open() -> None:
     async def main() -> None:
         async with scsiusb.aopen("virtual:") as disk:
             assert (await disk.read(0, 1))[510:] == b"\x55\xaa"
@@ -170,7 +170,7 @@ def test_by_the_words_of_open() -> None:
     run(main())
 
 
-def test_what_is_acquired_in_the_disks_thread_is_entered_with_the_place_of_the_caller() -> None:
+def test_resources_acquired_in_the_disks_thread_have_the_place_of_the_caller_in_the_ledger() -> None:
     async def main() -> None:
         async with on(Bus(stick())):
             places = {entry.place for entry in ledger.outstanding() if entry.kind in ("client", "claim", "thread")}

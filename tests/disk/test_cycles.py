@@ -1,4 +1,4 @@
-"""An error that was dealt with is gone, with all that its traceback's frames refer to: it is in no cycle."""
+"""A handled exception is freed, with everything that the frames of its traceback refer to: it is in no cycle."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def many(disk: Disk) -> None:
     with read_many(disk.reading(0, 64)) as parts:
         failed = [part.error is not None for part in parts]
     if any(failed):
-        raise ScsiUsbError("told in a part")
+        raise ScsiUsbError("a chunk has an error")
 
 
 ACTIONS = (readinto, write, read, execute, stream, writing, many)
@@ -66,7 +66,7 @@ def an_unplug(bus: MeddledBus, stick: Stick) -> None:
     bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
 
 
-def nothing_that_helps(bus: MeddledBus, stick: Stick) -> None:
+def no_recovery(bus: MeddledBus, stick: Stick) -> None:
     io_errors(bus, stick)
     bus.wire.fail_requests.update({"port reset": Code.IO, "request ff": Code.IO})
 
@@ -89,7 +89,7 @@ def a_sense(text: str) -> Way:
 WAYS: dict[str, Way] = {
     "io": io_errors,
     "unplug": an_unplug,
-    "no recovery": nothing_that_helps,
+    "no recovery": no_recovery,
     "csw": false_csws,
     "medium error": a_sense("3/11/00"),
     "aborted": a_sense("b/00/00"),

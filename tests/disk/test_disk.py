@@ -1,4 +1,4 @@
-"""Reads and writes of any size, on media of every block size, up to beyond 2 TiB."""
+"""Reads and writes of any size, on media of several block sizes, also larger than 2 TiB."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cbws(bus: MeddledBus, opcode: str) -> int:
 
 
 @pytest.mark.parametrize("block_size", [512, 2048, 4096])
-def test_every_block_is_where_it_belongs(block_size: int) -> None:
+def test_reads_return_the_right_blocks(block_size: int) -> None:
     with disk_on(stick(700, block_size)) as (disk, _):
         assert (disk.blocks, disk.block_size, disk.size) == (700, block_size, 700 * block_size)
         for lba, blocks in [(0, 1), (699, 1), (0, 700), (3, 333)]:
@@ -72,7 +72,7 @@ def test_a_write_lands_where_it_belongs_and_nowhere_else(data: st.DataObject) ->
     assert bytes(medium.data) == before[: lba * 512] + payload + before[(lba + blocks) * 512 :]
 
 
-def test_a_large_transfer_is_cut_by_the_bus_speed() -> None:
+def test_the_bus_speed_limits_the_size_of_a_command() -> None:
     with disk_on(stick(2048)) as (disk, bus):
         assert disk.max_blocks == 240
         disk.read(0, 2048)
@@ -84,7 +84,7 @@ def test_a_large_transfer_is_cut_by_the_bus_speed() -> None:
         assert cbws(bus, "28") == 2
 
 
-def test_a_large_transfer_is_cut_by_the_devices_block_limits() -> None:
+def test_the_block_limits_page_limits_the_size_of_a_command() -> None:
     with disk_on(stick(256, maximum_transfer=64)) as (disk, bus):
         assert disk.max_blocks == 64
         disk.read(0, 130)
@@ -92,13 +92,13 @@ def test_a_large_transfer_is_cut_by_the_devices_block_limits() -> None:
 
 
 def test_an_old_device_is_not_asked_for_vpd_pages() -> None:
-    """Some sticks hang on any."""
+    """Some sticks hang on any VPD page."""
     with disk_on(stick(256, version=4, maximum_transfer=64)) as (disk, bus):
         assert disk.max_blocks == 240
         assert cbws(bus, "12") == 1
 
 
-def test_beyond_two_tebibytes_the_long_commands_are_used() -> None:
+def test_16_byte_commands_are_used_beyond_two_tebibytes() -> None:
     blocks = 6 << 30
     border = 1 << 32
     with disk_on(Stick([Unit(Sparse(blocks))])) as (disk, bus):
@@ -121,7 +121,7 @@ def test_capacities_around_two_tebibytes(blocks: int) -> None:
 
 
 @pytest.mark.parametrize(("lba", "blocks"), [(2048, 1), (2047, 2), (0, 2049), (1 << 70, 1), (0, 1 << 70)])
-def test_blocks_that_are_not_there_are_refused_before_anything_is_sent(lba: int, blocks: int) -> None:
+def test_blocks_beyond_the_medium_are_refused_before_anything_is_sent(lba: int, blocks: int) -> None:
     with disk_on(stick()) as (disk, bus):
         assert disk.blocks == 2048
         bus.wire.log.clear()
@@ -133,12 +133,12 @@ def test_blocks_that_are_not_there_are_refused_before_anything_is_sent(lba: int,
 
 
 @pytest.mark.parametrize(("lba", "blocks"), [(-1, 1), (0, -1), (-1, 0)])
-def test_negatives_are_refused(lba: int, blocks: int) -> None:
+def test_negative_numbers_are_refused(lba: int, blocks: int) -> None:
     with disk_on(stick()) as (disk, _), pytest.raises(ValueError, match="negative"):
         disk.read(lba, blocks)
 
 
-def test_no_blocks_are_no_command() -> None:
+def test_no_command_is_sent_for_no_blocks() -> None:
     with disk_on(stick()) as (disk, bus):
         assert disk.read(0, 0) == b""
         assert disk.read(2048, 0) == b""
@@ -147,7 +147,7 @@ def test_no_blocks_are_no_command() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 511, 513])
-def test_a_length_that_is_no_whole_number_of_blocks_is_refused(length: int) -> None:
+def test_a_length_that_is_not_a_multiple_of_the_block_size_is_refused(length: int) -> None:
     with disk_on(stick()) as (disk, bus):
         with pytest.raises(ValueError, match="no multiple of the block size 512"):
             disk.readinto(0, bytearray(length))
@@ -168,7 +168,7 @@ def test_readinto_takes_any_writable_buffer() -> None:
         assert whole[512:516] == (9).to_bytes(4, "big")
 
 
-def test_memory_with_gaps_is_copied_whosever_it_is() -> None:
+def test_memory_that_is_not_contiguous_is_copied() -> None:
     with disk_on(stick()) as (disk, bus), disk.buffer(2048) as lent:
         for lba, whole in ((7, lent), (9, memoryview(bytearray(2048)))):
             whole[:] = bytes(2048)
@@ -182,12 +182,12 @@ def test_memory_with_gaps_is_copied_whosever_it_is() -> None:
         assert "port reset" not in bus.wire.log
 
 
-def test_readinto_refuses_what_cannot_be_written() -> None:
+def test_readinto_refuses_a_read_only_buffer() -> None:
     with disk_on(stick()) as (disk, _), pytest.raises(TypeError, match="writable"):
         disk.readinto(0, memoryview(bytes(512)))
 
 
-def test_the_callers_buffer_is_free_again_after_an_error() -> None:
+def test_the_callers_buffer_is_no_longer_exported_after_an_error() -> None:
     with disk_on(stick()) as (disk, bus):
         buffer = bytearray(512 * 300)
 
@@ -216,7 +216,7 @@ def test_closing_after_reading_flushes_nothing() -> None:
     assert cbws(bus, "35") == 0
 
 
-def test_an_error_of_the_callers_is_followed_by_a_flush_that_cannot_replace_it() -> None:
+def test_a_failed_flush_at_close_does_not_replace_the_exception_of_the_caller() -> None:
     bus = MeddledBus(stick())
     with pytest.raises(TransportError, match="another device"), open_on(bus) as disk:
         disk.write(0, bytes(512))
@@ -241,7 +241,7 @@ def swap(bus: MeddledBus, blocks: int) -> Memory:
     return medium
 
 
-def test_a_flush_after_the_medium_was_changed_is_no_success_and_nothing_lands_on_the_new_one() -> None:
+def test_a_flush_after_a_medium_change_is_an_error_and_nothing_is_written_to_the_new_medium() -> None:
     with disk_on(stick(64)) as (disk, bus):
         disk.write(0, b"A" * 512)
         new = swap(bus, 32)
@@ -251,7 +251,7 @@ def test_a_flush_after_the_medium_was_changed_is_no_success_and_nothing_lands_on
         assert bytes(new.data) == bytes(32 * 512)
 
 
-def test_a_change_that_a_retry_took_is_not_forgotten() -> None:
+def test_a_medium_change_that_a_retry_cleared_is_reported_by_the_next_write() -> None:
     with disk_on(stick(64)) as (disk, bus):
         assert disk.blocks == 64
         new = swap(bus, 32)
@@ -263,7 +263,7 @@ def test_a_change_that_a_retry_took_is_not_forgotten() -> None:
         assert disk.write(0, b"A" * 512) == 1
 
 
-def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_stops_at_a_medium_change_that_another_thread_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick(2048)) as (disk, bus):
         pieces: list[int] = []
         move_piece = disk._move_piece
@@ -284,11 +284,11 @@ def test_a_write_does_not_go_on_on_another_medium_that_another_thread_found(monk
         assert pieces == [0]
 
 
-def test_threads_that_begin_at_once_agree_on_the_medium() -> None:
-    """Found on the real kernel: each took the medium that it had found itself for the only one."""
+def test_threads_that_start_at_once_agree_on_the_medium() -> None:
+    """Found with the real kernel: each thread used the medium object that it had made itself."""
     with disk_on(stick(64)) as (disk, bus):
         start = threading.Barrier(8)
-        bus.wire.meddle = lambda wire, endpoint, view: time.sleep(0.001)  # lets the others in
+        bus.wire.meddle = lambda wire, endpoint, view: time.sleep(0.001)  # gives the other threads time to enter
         read: list[bytes] = []
 
         def read_first() -> None:
@@ -303,7 +303,7 @@ def test_threads_that_begin_at_once_agree_on_the_medium() -> None:
         assert read == [(1).to_bytes(4, "big") + bytes(508)] * 8
 
 
-def test_an_ejected_medium_is_not_remembered() -> None:
+def test_the_capacity_of_an_ejected_medium_is_forgotten() -> None:
     with disk_on(stick(64)) as (disk, bus):
         assert disk.blocks == 64
         unit_of(bus).remove()
@@ -313,7 +313,7 @@ def test_an_ejected_medium_is_not_remembered() -> None:
             disk.blocks  # noqa: B018
 
 
-def test_a_reset_before_the_flush_is_told() -> None:
+def test_a_reset_before_the_flush_is_an_error() -> None:
     with disk_on(stick(64)) as (disk, bus):
         disk.write(0, bytes(512))
         unit_of(bus).power_on()
@@ -322,7 +322,7 @@ def test_a_reset_before_the_flush_is_told() -> None:
         disk.flush()
 
 
-def test_a_flush_that_is_refused_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_that_the_device_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick(64)) as (disk, _):
         disk.write(0, bytes(512))
         with monkeypatch.context() as patch:
@@ -336,16 +336,16 @@ def test_a_flush_that_is_refused_is_no_success(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("code", [Code.PIPE, Code.IO, Code.TIMEOUT])
-def test_a_device_that_breaks_on_vpd_pages_is_still_a_disk(code: Code) -> None:
+def test_a_device_that_fails_on_vpd_pages_is_still_usable(code: Code) -> None:
     with disk_on(stick(256, maximum_transfer=64)) as (disk, bus):
         cdbs: list[int] = []
 
-        def break_on_the_second_inquiry(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
+        def fail_vpd_inquiries(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
             if wire.log[-1] == "cbw 12":
                 cdbs.append(view[16])
             return (code, 0) if wire.opcode == 0x12 and cdbs[-1:] == [1] else None
 
-        bus.wire.meddle = break_on_the_second_inquiry
+        bus.wire.meddle = fail_vpd_inquiries
         assert disk.max_blocks == 240
         bus.wire.meddle = None
         assert disk.read(255, 1)[:4] == (255).to_bytes(4, "big")
@@ -378,7 +378,7 @@ def test_write_protected() -> None:
             disk.write(0, bytes(512))
 
 
-def test_an_empty_unit_has_no_blocks_but_a_name() -> None:
+def test_a_unit_without_medium_answers_inquiry_but_has_no_blocks() -> None:
     with disk_on(Stick([Unit()])) as (disk, _):
         assert disk.inquiry().product == "Virtual Stick"
         with pytest.raises(NoMedium):
@@ -387,7 +387,7 @@ def test_an_empty_unit_has_no_blocks_but_a_name() -> None:
             disk.read(0, 1)
 
 
-def test_a_changed_medium_is_told_and_then_known_anew() -> None:
+def test_a_medium_change_is_an_error_once_and_then_the_new_medium_is_used() -> None:
     with disk_on(stick(2048)) as (disk, bus):
         assert disk.blocks == 2048
         swap(bus, 100)
@@ -396,7 +396,7 @@ def test_a_changed_medium_is_told_and_then_known_anew() -> None:
         assert disk.blocks == 100
 
 
-def test_the_device_has_the_last_word_on_a_block_address() -> None:
+def test_the_device_checks_the_block_address_of_an_executed_command() -> None:
     with disk_on(stick(64)) as (disk, _):
         disk.read(0, 1)
         with pytest.raises(LbaOutOfRange):
@@ -404,8 +404,8 @@ def test_the_device_has_the_last_word_on_a_block_address() -> None:
 
 
 @pytest.mark.parametrize("fault", ["block-size=0", "inquiry=0", "inquiry=4", "inquiry=5", "inquiry-garbage"])
-def test_a_disk_is_read_although_it_says_little_of_itself(fault: str) -> None:
-    """As Linux does: a block size of 0 is taken for 512, and INQUIRY data that cannot be read for none."""
+def test_a_disk_with_a_block_size_of_0_or_bad_inquiry_data_can_be_read(fault: str) -> None:
+    """As in Linux, a block size of 0 counts as 512, and INQUIRY data that cannot be parsed counts as none."""
     thing = stick()
     thing.faults.add(fault)
     with disk_on(thing) as (disk, _):

@@ -1,4 +1,4 @@
-"""Many streams in one thread, or in one each: all bytes, exact errors, and each device left as it should be."""
+"""read_many, in one thread or one per stream: all bytes, exact errors, and devices that stay usable."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from scsiusb import Chunk, read_many
 from scsiusb.disk.streaming import Reading
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
-from tests.disk import polling as overlapping
+from tests.disk import polling
 from tests.disk.polling import OverlappedBus
 from tests.disk.test_readinto_bounds import FAULTS
 from tests.sticks import Answer, MeddledBus, Wire, csw
 
 BLOCKS = 5_000 + 7
 STICKS = 3
-STEP = 512  # blocks a command
-CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
+STEP = 512  # blocks per command
+CSW_PACKET = 512  # bytes of the buffer that a CSW is read into at high speed
 READ_10 = 0x28
 BAD = "sense=3/11/00,lba={},times=always"
 
 
 class Station:
-    """Some sticks of random content, each opened."""
+    """Several sticks with random content, each with an open disk."""
 
     def __init__(self, kind: type[MeddledBus]) -> None:
         self.contents = [os.urandom(BLOCKS * 512) for _ in range(STICKS)]
@@ -79,7 +79,7 @@ class Received:
                     self.errors[part.reading] = part.error
 
 
-def all_is_right(station: Station, lba: int = 0, blocks: int = BLOCKS) -> Received:
+def assert_all_read(station: Station, lba: int = 0, blocks: int = BLOCKS) -> Received:
     readings = station.readings(lba, blocks)
     received = Received(readings)
     assert received.errors == {}
@@ -90,18 +90,18 @@ def all_is_right(station: Station, lba: int = 0, blocks: int = BLOCKS) -> Receiv
 
 
 @pytest.mark.parametrize(("lba", "blocks"), [(0, BLOCKS), (3, 1), (17, STEP), (BLOCKS - 1, 1), (5, 0)])
-def test_all_blocks_of_all_come_in_order(station: Station, lba: int, blocks: int) -> None:
-    all_is_right(station, lba, blocks)
+def test_all_blocks_of_all_streams_are_delivered_in_order(station: Station, lba: int, blocks: int) -> None:
+    assert_all_read(station, lba, blocks)
 
 
-def test_they_come_in_turns(station: Station) -> None:
+def test_the_first_chunks_are_of_all_streams(station: Station) -> None:
     with read_many(*station.readings()) as parts:
         order = [part.reading for part in parts]
     first = order[: 2 * STICKS]
     assert all(first.count(reading) >= 1 for reading in set(order))
 
 
-def test_one_thread_is_enough_where_transfers_overlap(polled: Station) -> None:
+def test_no_thread_is_started_if_the_backend_has_asynchronous_transfers(polled: Station) -> None:
     before = threading.active_count()
     with read_many(*polled.readings()) as parts:
         next(parts)
@@ -109,7 +109,7 @@ def test_one_thread_is_enough_where_transfers_overlap(polled: Station) -> None:
         assert all(isinstance(bus, OverlappedBus) and bus.submitted for bus in polled.buses)
 
 
-def test_what_fails_says_where_and_the_others_go_on(station: Station) -> None:
+def test_an_error_names_its_block_and_the_other_streams_continue(station: Station) -> None:
     bad = STEP + 77
     station.sticks[1].faults.add(BAD.format(bad))
     readings = station.readings()
@@ -125,11 +125,11 @@ def test_what_fails_says_where_and_the_others_go_on(station: Station) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted({Fault.parse(text).name for text in FAULTS}))
-def test_a_fault_costs_no_more_than_it_does_a_single_read_and_no_byte_is_wrong(
+def test_a_fault_has_the_same_result_as_in_a_single_read_and_no_byte_is_wrong(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """In the middle of one stream of two."""
-    monkeypatch.setattr(overlapping, "LONG", 50)
+    """The fault is in the middle of one of two streams."""
+    monkeypatch.setattr(polling, "LONG", 50)
     for text in FAULTS:
         if Fault.parse(text).name == kind:
             alone, beside = (outcome(text, polled) for polled in (False, True))
@@ -137,7 +137,7 @@ def test_a_fault_costs_no_more_than_it_does_a_single_read_and_no_byte_is_wrong(
 
 
 def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
-    """Which error came of a fault in the third command, behind how many right bytes."""
+    """Return the error that a fault in the third command caused, and the number of correct bytes before it."""
     step = 64
     contents = [os.urandom(4 * step * 512) for _ in range(2)]
     sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in contents]
@@ -210,14 +210,14 @@ def test_a_disk_that_is_closed_meanwhile_ends_its_stream(polled: Station) -> Non
 
 
 @pytest.mark.parametrize("number", range(1, 8))
-def test_where_usbfs_has_no_memory_it_goes_as_for_a_single_read(polled: Station, number: int) -> None:
+def test_a_transfer_that_usbfs_has_no_memory_for_is_retried_as_in_a_single_read(polled: Station, number: int) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, OverlappedBus)
     bus.refusals[number] = True
-    all_is_right(polled)
+    assert_all_read(polled)
 
 
-def test_a_device_that_does_not_answer_is_overdue_and_the_others_go_on(polled: Station) -> None:
+def test_a_device_that_does_not_answer_times_out_and_the_other_streams_continue(polled: Station) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, OverlappedBus)
     polled.disks[0].unit.timeout = 0.2
@@ -236,7 +236,7 @@ def test_a_device_that_does_not_answer_is_overdue_and_the_others_go_on(polled: S
     assert [received[reading] for reading in readings[1:]] == [BLOCKS * 512] * 2
 
 
-def test_left_early_the_devices_are_as_they_were(station: Station) -> None:
+def test_the_devices_are_usable_after_leaving_early(station: Station) -> None:
     with read_many(*station.readings()) as parts:
         next(parts)
     for disk, bus, content in zip(station.disks, station.buses, station.contents, strict=True):
@@ -245,7 +245,7 @@ def test_left_early_the_devices_are_as_they_were(station: Station) -> None:
         assert bus.wire.log == ["cbw 28", "in", "in"]
 
 
-def test_left_early_a_device_that_hangs_is_recovered_before_its_next_command(polled: Station) -> None:
+def test_a_device_that_hangs_when_leaving_early_is_recovered_before_its_next_command(polled: Station) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, OverlappedBus)
     with read_many(*polled.readings()) as parts:
@@ -258,11 +258,11 @@ def test_left_early_a_device_that_hangs_is_recovered_before_its_next_command(pol
     assert bus.wire.log[0] == "request ff"
 
 
-def test_an_exception_of_the_callers_leaves_nothing_under_way(polled: Station) -> None:
+def test_no_command_is_running_after_an_exception_of_the_caller(polled: Station) -> None:
     with pytest.raises(KeyboardInterrupt), read_many(*polled.readings()) as parts:
         next(parts)
         raise KeyboardInterrupt
-    all_is_right(polled)
+    assert_all_read(polled)
 
 
 def test_two_streams_of_one_device_have_a_thread_each(polled: Station) -> None:
@@ -273,7 +273,7 @@ def test_two_streams_of_one_device_have_a_thread_each(polled: Station) -> None:
     assert b"".join(received.data[reading] for reading in readings) == polled.contents[0][: 2000 * 512]
 
 
-def test_a_piece_that_is_kept_is_told(polled: Station) -> None:
+def test_a_piece_that_is_still_exported_is_an_error(polled: Station) -> None:
     with read_many(*polled.readings()) as parts:
         kept = pickle.PickleBuffer(next(parts).piece)
         with pytest.raises(BufferError):
@@ -281,18 +281,18 @@ def test_a_piece_that_is_kept_is_told(polled: Station) -> None:
         kept.release()
 
 
-def test_it_is_used_in_a_with(station: Station) -> None:
+def test_it_must_be_used_in_a_with_statement(station: Station) -> None:
     parts = read_many(*station.readings())
     with pytest.raises(RuntimeError):
         next(parts)
 
 
-def test_none_at_all_is_nothing() -> None:
+def test_no_streams_give_no_chunks() -> None:
     with read_many() as parts:
         assert list(parts) == []
 
 
-def test_the_bus_of_a_program_may_be_any() -> None:
+def test_it_works_on_any_bus() -> None:
     bus = Bus(Stick.formatted())
     with open_on(bus) as disk, read_many(disk.reading(0, 64)) as parts:
         assert sum(len(part.piece) for part in parts) == 64 * 512
@@ -309,6 +309,6 @@ def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Stati
         return wire.put(buffer, csw(wire.tag).ljust(CSW_PACKET, b"\0"))
 
     bus.wire.meddle = meddle
-    all_is_right(polled)
+    assert_all_read(polled)
     assert spoilt == [1]
     assert "port reset" in bus.wire.log or "request ff" in bus.wire.log

@@ -1,7 +1,7 @@
-"""Whatever a device answers to a read, `readinto` touches nothing but its buffer, and leaves nothing false in it.
+"""`readinto` writes only to its buffer, and never leaves wrong data in it, whatever a device answers.
 
-If it returns, every byte is from this very command. If it raises, what was not read is as the caller had it: never
-what an earlier command left in the memory that transfers go through.
+If it returns, every byte is from this read. If it raises, blocks that were not read are unchanged: they never hold what
+an earlier command left in the memory for transfers.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import BotOptions, DataIn, Fault, Memory, Stick, Unit
 from scsiusb.virtual.faults.faults import KINDS, Scope
 from tests.fuzz import profiles
-from tests.fuzz.exchange import BLOCK_SIZE, HASTY, PATIENT, RETRY, content, small_bounds
+from tests.fuzz.exchange import BLOCK_SIZE, FAULTY_TIMEOUT, HEALTHY_TIMEOUT, RETRY, content, small_bounds
 from tests.fuzz.faults import texts_of
 from tests.sticks import Answer, MeddledBus, Wire, csw
 
 BLOCKS: Final = 64
-PIECE: Final = 8  # blocks in a command
-GUARD: Final = 4096
+PIECE: Final = 8  # blocks per command
+GUARD: Final = 4096  # bytes before and after the buffer, which must not change
 GUARD_BYTE: Final = b"\xa5"
 OLD_BYTE: Final = b"\xb6"  # what the caller had in the buffer
-STALE: Final = 40  # the first block of what was read before, and is still in the memory for transfers
-MOST_VALUES: Final = 4  # of a kind of fault
+STALE: Final = 40  # first block of an earlier read, whose data is still in the memory for transfers
+MOST_VALUES: Final = 4  # values tried of one kind of fault
 READ_10: Final = 0x28
 FAULTS: Final = [
     text
@@ -50,7 +50,7 @@ def block(lba: int) -> bytes:
 
 
 class Reader:
-    """A stick whose blocks are told apart, with blocks read that the test does not read."""
+    """A stick with different content in each block; blocks outside of the tested range have been read before."""
 
     def __init__(self, bus: MeddledBus, disk: Disk) -> None:
         self.bus = bus
@@ -59,42 +59,42 @@ class Reader:
         self.read_elsewhere()
 
     def read_elsewhere(self) -> None:
-        self.disk.unit.timeout = PATIENT
+        self.disk.unit.timeout = HEALTHY_TIMEOUT
         assert self.disk.read(STALE, 2 * PIECE) == b"".join(map(block, range(STALE, STALE + 2 * PIECE)))
-        self.disk.unit.timeout = HASTY
+        self.disk.unit.timeout = FAULTY_TIMEOUT
 
     def into(self, view: memoryview) -> bool:
-        """Reads from block 0 on; did it return?"""
+        """Read from block 0 on; return whether there was no error."""
         try:
             assert self.disk.readinto(0, view) == len(view) // BLOCK_SIZE
         except ScsiUsbError:
             return False
         return True
 
-    def judge(self, size: int) -> bool:
-        """Reads `size` bytes into the middle of a larger buffer; did it return?"""
+    def check(self, size: int) -> bool:
+        """Read `size` bytes into the middle of a larger buffer, check it, and return whether there was no error."""
         whole = bytearray(GUARD_BYTE * GUARD + OLD_BYTE * size + GUARD_BYTE * GUARD)
         with memoryview(whole) as view, view[GUARD : GUARD + size] as buffer:
             returned = self.into(buffer)
         assert whole[:GUARD] == whole[-GUARD:] == GUARD_BYTE * GUARD, "the guard bytes were written to"
-        judge(bytes(whole[GUARD:-GUARD]), returned)
+        check(bytes(whole[GUARD:-GUARD]), returned)
         return returned
 
 
-def judge(data: bytes, returned: bool) -> None:
-    """Every block is the right one, or, after an error, as the caller had it."""
+def check(data: bytes, returned: bool) -> None:
+    """Check that every block is correct or, after an error, unchanged."""
     for at in range(len(data) // BLOCK_SIZE):
         piece = data[at * BLOCK_SIZE :][:BLOCK_SIZE]
         if piece != block(at):
-            assert not returned, f"block {at} was called read, and is {piece[:16].hex()}…"
-            assert piece == OLD_BYTE * BLOCK_SIZE, f"block {at} looks as if it was read: {piece[:16].hex()}…"
+            assert not returned, f"block {at} was reported as read, but is {piece[:16].hex()}…"
+            assert piece == OLD_BYTE * BLOCK_SIZE, f"block {at} was changed after an error: {piece[:16].hex()}…"
 
 
 @contextmanager
 def reader(bot_options: BotOptions | None = None) -> Iterator[Reader]:
     data = b"".join(map(block, range(BLOCKS)))
     bus = MeddledBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], bot_options=bot_options))
-    with small_bounds(), open_on(bus, timeout=PATIENT) as disk:
+    with small_bounds(), open_on(bus, timeout=HEALTHY_TIMEOUT) as disk:
         disk.unit.retry = RETRY
         yield Reader(bus, disk)
     bus.close()
@@ -108,20 +108,20 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.mark.parametrize("times", [1, 9], ids=["once", "again and again"])
 @pytest.mark.parametrize("kind", sorted({Fault.parse(text).name for text in FAULTS}))
-def test_no_fault_reaches_beyond_the_buffer_or_leaves_old_data_in_it(kind: str, times: int) -> None:
-    """In the second of two commands."""
+def test_no_fault_changes_memory_outside_the_buffer_or_leaves_old_data_in_it(kind: str, times: int) -> None:
+    """The fault is in the second of two commands."""
     for text in FAULTS:
         if Fault.parse(text).name == kind:
             with reader() as made:
                 made.stick.faults.add(f"{text},opcode=28,lba={PIECE}-{2 * PIECE - 1},times={times}")
-                made.judge(2 * PIECE * BLOCK_SIZE)
+                made.check(2 * PIECE * BLOCK_SIZE)
 
 
 Sent = tuple[bytes, Code]
 
 
 def answering(*sent: Sent) -> Callable[[Wire, int, memoryview], Answer | None]:
-    """To each READ(10): these in place of what the device sends, one after another; `tag!` becomes the tag."""
+    """Answer each READ(10) with these transfers instead of the device's; `tag!` in the data becomes the tag."""
     left: list[Sent] = []
 
     def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
@@ -150,7 +150,7 @@ LENGTHS: Final = (0, 1, 13, 511, 512, 1023, 1024, 1025)
 
 @pytest.mark.parametrize("code", [Code.OK, Code.PIPE, Code.OVERFLOW, Code.TIMEOUT, Code.IO])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_data_of_another_length_are_an_error(length: int, code: Code) -> None:
+def test_data_of_another_length_is_an_error(length: int, code: Code) -> None:
     for residue in (0, 512):
         reads_right_only_if_whole(length, code, residue)
 
@@ -159,7 +159,7 @@ def reads_right_only_if_whole(length: int, code: Code, residue: int) -> None:
     with reader() as made:
         made.bus.wire.meddle = answering(((RIGHT * 4)[:length], code), (status(residue), Code.OK))
         is_whole = length == SIZE if code is Code.OK else length >= SIZE and code is Code.PIPE
-        assert made.judge(SIZE) == (is_whole and not residue)
+        assert made.check(SIZE) == (is_whole and not residue)
 
 
 @pytest.mark.parametrize(
@@ -174,21 +174,21 @@ def reads_right_only_if_whole(length: int, code: Code, residue: int) -> None:
     ],
     ids=["tag", "signature", "phase error", "status", "short", "long"],
 )
-def test_data_with_a_wrong_csw_behind_them_are_an_error(last: bytes) -> None:
+def test_data_with_a_wrong_csw_after_it_is_an_error(last: bytes) -> None:
     with reader() as made:
         made.bus.wire.meddle = answering((RIGHT, Code.OK), (last, Code.OK))
-        assert not made.judge(SIZE)
+        assert not made.check(SIZE)
 
 
-@pytest.mark.parametrize("behind", [(), ((status(), Code.OK),)], ids=["alone", "before the CSW"])
+@pytest.mark.parametrize("following", [(), ((status(), Code.OK),)], ids=["alone", "before the CSW"])
 @pytest.mark.parametrize("data", [status(), status(1024, 1), status(tag=b"gat?"), status() + RIGHT[13:512]])
-def test_a_csw_in_the_place_of_the_data_is_an_error(data: bytes, behind: tuple[Sent, ...]) -> None:
+def test_a_csw_in_the_place_of_the_data_is_an_error(data: bytes, following: tuple[Sent, ...]) -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering((data, Code.OK), *behind)
-        assert not made.judge(SIZE)
+        made.bus.wire.meddle = answering((data, Code.OK), *following)
+        assert not made.check(SIZE)
 
 
-def test_data_that_begin_like_a_csw_are_data() -> None:
+def test_data_that_begins_like_a_csw_is_data() -> None:
     with reader() as made:
         made.bus.wire.meddle = answering((status() + RIGHT[13:], Code.OK), (status(), Code.OK))
         buffer = memoryview(bytearray(SIZE))
@@ -199,22 +199,22 @@ def test_data_that_begin_like_a_csw_are_data() -> None:
 
 @given(data=st.binary(max_size=1100), end=st.binary(max_size=20), code=st.sampled_from([Code.OK, Code.PIPE, Code.IO]))
 @profiles.quick(15)
-def test_any_answer_is_kept_out_of_the_buffer(data: bytes, end: bytes, code: Code) -> None:
+def test_no_random_answer_changes_the_buffer(data: bytes, end: bytes, code: Code) -> None:
     with reader() as made:
         made.bus.wire.meddle = answering((data, code), (end, Code.OK))
-        assert not made.judge(SIZE)
+        assert not made.check(SIZE)
 
 
-@pytest.mark.parametrize("manner", list(DataIn))
+@pytest.mark.parametrize("data_in", list(DataIn))
 @pytest.mark.parametrize("text", ["sense=3/11/00", "short=512@data", "residue=512@csw", "no-sense@csw"])
-def test_padding_never_counts_as_data(manner: DataIn, text: str) -> None:
-    """A device may pad up to what was asked for (BOT 6.7.2), and the padding is no data."""
-    with reader(BotOptions(data_in=manner)) as made:
+def test_padding_never_counts_as_data(data_in: DataIn, text: str) -> None:
+    """A device may pad its data to the length asked for (BOT 6.7.2)."""
+    with reader(BotOptions(data_in=data_in)) as made:
         made.stick.faults.add(f"{text},opcode=28,times=always")
-        assert not made.judge(SIZE)
+        assert not made.check(SIZE)
 
 
-def test_pieces_before_the_failing_one_are_there_and_those_behind_it_are_not() -> None:
+def test_pieces_before_the_failed_one_are_in_the_buffer_and_later_ones_are_not() -> None:
     with reader() as made:
         made.stick.faults.add(f"sense=3/11/00,opcode=28,lba={PIECE},times=always")
         whole = bytearray(OLD_BYTE * (3 * PIECE * BLOCK_SIZE))
@@ -224,8 +224,8 @@ def test_pieces_before_the_failing_one_are_there_and_those_behind_it_are_not() -
 
 
 @pytest.mark.parametrize("text", ["stall=512@data", "long=64@data", "csw-as-data@data", "empty@data", "tag@csw"])
-def test_memory_of_any_kind_is_kept_to(text: str) -> None:
-    """An array of ctypes and a page of a memory map, with neighbours that must not change."""
+def test_no_fault_changes_memory_around_a_ctypes_array_or_a_memory_map(text: str) -> None:
+    """The buffer is the middle third of a ctypes array or of a memory map; the other thirds must not change."""
     size = PIECE * BLOCK_SIZE
     array = (ctypes.c_ubyte * (3 * size))()
     with mmap.mmap(-1, 3 * size) as mapped:
@@ -240,11 +240,11 @@ def test_memory_of_any_kind_is_kept_to(text: str) -> None:
                 view[:] = GUARD_BYTE * size + OLD_BYTE * size + GUARD_BYTE * size
                 returned = made.into(buffer)
                 assert view.tobytes().replace(buffer.tobytes(), b"") == GUARD_BYTE * (2 * size)
-                judge(buffer.tobytes(), returned)
+                check(buffer.tobytes(), returned)
 
 
-def test_memory_for_transfers_is_as_large_as_the_transfer_and_no_larger() -> None:
-    """The kernel or the host controller can then not be made to write behind it."""
+def test_the_memory_for_a_transfer_has_exactly_the_size_of_the_transfer() -> None:
+    """So the kernel or the host controller cannot write after its end."""
     offered: list[int] = []
 
     def note(wire: Wire, endpoint: int, buffer: memoryview) -> None:
@@ -253,5 +253,5 @@ def test_memory_for_transfers_is_as_large_as_the_transfer_and_no_larger() -> Non
 
     with reader() as made:
         made.bus.wire.meddle = note
-        assert made.judge(3 * BLOCK_SIZE)
+        assert made.check(3 * BLOCK_SIZE)
         assert offered == [3 * BLOCK_SIZE, 512]  # the second is the CSW's packet

@@ -1,4 +1,4 @@
-"""speed: which blocks are touched in which order, when a measurement ends, and what is counted."""
+"""Speed measurements: which blocks are accessed in which order, when a measurement ends, and what is counted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def disk() -> Iterator[Disk]:
 
 @pytest.fixture
 def called(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The LBAs of the calls."""
+    """Record the LBA of each call of readinto and write."""
     lbas: list[int] = []
     for name in ("readinto", "write"):
         monkeypatch.setattr(disk, name, _noting(lbas, getattr(disk, name)))
@@ -72,10 +72,10 @@ def test_every_direction_pattern_and_size_is_a_case() -> None:
     assert {case.direction for case in replace(plan, writes=False).cases} == {READ}
 
 
-def test_sequential_calls_go_on_where_the_last_measurement_ended(disk: Disk, called: list[int]) -> None:
+def test_sequential_calls_continue_where_the_last_measurement_ended(disk: Disk, called: list[int]) -> None:
     bench = Bench(disk, replace(PLAN, extent=Extent(4, 1000), sizes=(4096, 16384)))
     bench.measure(Case(READ, SEQUENTIAL, 4096))
-    assert called == [4 + 8 * number for number in range(22)]  # two to warm up
+    assert called == [4 + 8 * number for number in range(22)]  # two of them are the warm-up
     del called[:]
     bench.measure(Case(READ, SEQUENTIAL, 16384))
     assert called[0] == 4 + 6 * 32  # the next that is aligned to its size
@@ -87,7 +87,7 @@ def test_sequential_calls_begin_again_at_the_end_of_the_range(disk: Disk, called
     assert called[:5] == [8, 16, 24, 8, 16]
 
 
-def test_random_calls_are_all_over_the_range_and_the_same_for_a_seed(disk: Disk, called: list[int]) -> None:
+def test_random_calls_cover_the_range_and_are_the_same_for_a_seed(disk: Disk, called: list[int]) -> None:
     plan, case = replace(PLAN, extent=Extent(3, 85), calls=300), Case(READ, RANDOM, 4096)
     Bench(disk, plan).measure(case)
     first = called.copy()
@@ -100,7 +100,7 @@ def test_random_calls_are_all_over_the_range_and_the_same_for_a_seed(disk: Disk,
     assert called != first
 
 
-def test_it_ends_after_so_many_calls_or_when_the_time_is_up(disk: Disk) -> None:
+def test_it_ends_after_the_number_of_calls_or_when_the_time_is_up(disk: Disk) -> None:
     case = Case(READ, SEQUENTIAL, 4096)
     assert Bench(disk, PLAN).measure(case).calls == 20
     assert Bench(disk, replace(PLAN, seconds=1e-9)).measure(case).calls == 1
@@ -115,7 +115,7 @@ def test_commands_are_counted_as_the_disk_cuts_them(disk: Disk) -> None:
     assert (figures.calls, figures.commands) == (2, 2 * -(-medium // most))
 
 
-def test_the_figures_fit_together() -> None:
+def test_the_derived_figures() -> None:
     figures = Figures(1000, 4, 8, 2.0, None, 0.016, Latency(0.1, 0.2, 0.3), False)
     assert (figures.bytes, figures.mb_per_s, figures.commands_per_s) == (4000, 0.002, 4.0)
     assert figures.cpu_per_command == 0.002
@@ -124,7 +124,7 @@ def test_the_figures_fit_together() -> None:
 @pytest.mark.parametrize(
     ("count", "p50", "p99"), [(1, 1, 1), (2, 1, 2), (3, 2, 3), (100, 50, 99), (101, 51, 100), (1000, 500, 990)]
 )
-def test_percentiles_are_calls_that_were_made(count: int, p50: int, p99: int) -> None:
+def test_a_percentile_is_the_time_of_one_call(count: int, p50: int, p99: int) -> None:
     taken = array("q", [second * 10**9 for second in range(count, 0, -1)])
     assert _latency(taken) == (p50, p99, count)
 
@@ -140,7 +140,7 @@ def test_writes_are_random_bytes_and_flushed_within_the_time(disk: Disk, monkeyp
     monkeypatch.setattr(disk, "flush", noted)
     plan = replace(PLAN, extent=Extent(16, 64), writes=True)
     figures = Bench(disk, plan).measure(Case(WRITE, SEQUENTIAL, 4096))
-    assert len(flushed) == 2  # after the warm-up too, whose writes are not to be paid for
+    assert len(flushed) == 2  # also after the warm-up, whose writes must not count
     assert figures.flush_seconds is not None
     assert 0 < figures.flush_seconds < figures.seconds
     written = disk.read(16, 64)
@@ -154,7 +154,7 @@ def test_reads_are_not_flushed(disk: Disk) -> None:
     assert Bench(disk, PLAN).measure(Case(READ, RANDOM, 4096)).flush_seconds is None
 
 
-def test_trying_out_writes_only_where_writes_are_measured(disk: Disk, called: list[int]) -> None:
+def test_try_out_writes_only_if_writes_are_measured(disk: Disk, called: list[int]) -> None:
     Bench(disk, replace(PLAN, extent=Extent(8, 64))).try_out()
     assert called == [8] * 10
     before = disk.read(0, 2048)
@@ -164,7 +164,7 @@ def test_trying_out_writes_only_where_writes_are_measured(disk: Disk, called: li
     assert (after[: 8 * 512], after[16 * 512 :]) == (before[: 8 * 512], before[16 * 512 :])
 
 
-def test_the_collector_rests_meanwhile_and_is_as_before_whatever_happens(
+def test_the_garbage_collector_is_off_during_a_measurement_and_on_again_after_it(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -184,7 +184,7 @@ def test_the_collector_rests_meanwhile_and_is_as_before_whatever_happens(
     assert gc.isenabled()
 
 
-def test_what_is_unfit_is_told_why(disk: Disk) -> None:
+def test_unfit_returns_the_reason(disk: Disk) -> None:
     assert unfit(disk, Extent(0, 2048), 1 << 20) is None
     assert unfit(disk, Extent(0, 2047), 1 << 20) == "larger than the range"
     assert unfit(disk, Extent(0, 8), 511) == "smaller than a block of 512 bytes"
@@ -196,21 +196,21 @@ def test_a_range_beyond_the_medium_is_an_error(disk: Disk) -> None:
         Bench(disk, replace(PLAN, extent=Extent(2000, 49)))
 
 
-def test_the_last_block_is_left_out_where_it_needs_a_command_of_its_own() -> None:
+def test_the_last_block_is_left_out_if_it_needs_a_separate_command() -> None:
     for letters, blocks in (("L", 63), ("", 64)):
         with open_on(Bus(stick(blocks=64)), quirks=letters) as disk:
             assert whole_commands(disk, Extent(0, 64)) == (0, blocks)
             assert whole_commands(disk, Extent(0, 63)) == (0, 63)
 
 
-def test_an_error_is_that_of_the_call() -> None:
+def test_an_error_of_a_call_is_raised() -> None:
     faulty = Stick([Unit(Memory(512 * 64))], faults=["sense=3/11/00,lba=32,times=always"])
     with open_on(Bus(faulty)) as disk, pytest.raises(MediumError):
         Bench(disk, replace(PLAN, extent=Extent(0, 64))).measure(Case(READ, SEQUENTIAL, 4096))
 
 
-def test_a_seed_says_the_places_of_each_size_anew() -> None:
-    """Else the random places of one size would be in the device's cache from the last."""
+def test_each_size_has_other_random_places() -> None:
+    """Otherwise the places of one size would be in the device's cache from the last."""
     with open_on(Bus(stick())) as disk:
         bench = Bench(disk, replace(PLAN, sizes=(4096, 8192)))
         first, second = (list(islice(bench._places(Case(READ, RANDOM, size)), 20)) for size in (4096, 8192))

@@ -1,4 +1,4 @@
-"""Streams: all bytes in order, bounded memory, exact errors, and no thread left behind however they end."""
+"""Streams: all bytes in order, bounded memory, exact errors, and no thread left, however they end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def medium(stick: Stick) -> bytes:
 
 
 @pytest.mark.parametrize(("lba", "blocks"), [(0, BLOCKS), (3, 1), (17, 4096), (BLOCKS - 1, 1), (5, 0), (BLOCKS, 0)])
-def test_all_blocks_come_in_order(disk: scsiusb.Disk, lba: int, blocks: int) -> None:
+def test_all_blocks_are_delivered_in_order(disk: scsiusb.Disk, lba: int, blocks: int) -> None:
     found = bytearray()
     with disk.reading(lba, blocks) as pieces:
         for piece in pieces:
@@ -67,8 +67,8 @@ def test_all_blocks_come_in_order(disk: scsiusb.Disk, lba: int, blocks: int) -> 
     assert bytes(found) == CONTENT[lba * 512 : (lba + blocks) * 512]
 
 
-def test_a_caller_may_be_quicker_than_the_thread(disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has taken a piece may release it before the thread's next line."""
+def test_a_caller_may_be_faster_than_the_thread(disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller may release a piece before the thread executes its next line."""
 
     class Quick(SimpleQueue[Any]):
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
@@ -87,7 +87,7 @@ def test_a_caller_may_be_quicker_than_the_thread(disk: scsiusb.Disk, monkeypatch
         assert pieces._error is None
 
 
-def test_memory_is_bounded_and_of_the_device(bus: Bus, disk: scsiusb.Disk) -> None:
+def test_the_stream_uses_a_fixed_number_of_buffers_of_the_device(bus: Bus, disk: scsiusb.Disk) -> None:
     disk.read(0, 1)
     before = bus.handles[0].outstanding
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_a_piece_is_valid_until_the_next_one(disk: scsiusb.Disk) -> None:
         bytes(second)
 
 
-def test_who_still_looks_into_a_piece_is_told(disk: scsiusb.Disk) -> None:
+def test_a_piece_that_is_still_exported_is_an_error(disk: scsiusb.Disk) -> None:
     with disk.reading(0, BLOCKS) as pieces:
         kept = pickle.PickleBuffer(next(pieces))
         with pytest.raises(BufferError):
@@ -117,10 +117,10 @@ def test_who_still_looks_into_a_piece_is_told(disk: scsiusb.Disk) -> None:
 
 @pytest.mark.parametrize("hint", [None, 0, 5])
 @pytest.mark.parametrize("bad", [0, 1, 2000, 4097, BLOCKS - 1])
-def test_what_stands_before_a_bad_block_is_delivered_and_the_error_names_it(
+def test_the_blocks_before_a_bad_block_are_delivered_and_the_error_names_it(
     stick: Stick, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, bad: int, hint: int | None
 ) -> None:
-    """Whether the device says which it is, says nothing, or says it wrongly."""
+    """Whether the device reports the right block, no block or a wrong one."""
 
     def readinto(lba: int, buffer: memoryview) -> int:
         try:
@@ -143,7 +143,7 @@ def test_what_stands_before_a_bad_block_is_delivered_and_the_error_names_it(
     assert pieces.lba == bad
 
 
-def test_the_error_comes_again_when_asked_again(stick: Stick, disk: scsiusb.Disk) -> None:
+def test_the_error_is_raised_again_by_another_next(stick: Stick, disk: scsiusb.Disk) -> None:
     stick.faults.add(BAD.format(3000))
     with disk.reading(2999, 10) as pieces:
         assert next(pieces) == CONTENT[2999 * 512 : 3000 * 512]
@@ -152,7 +152,7 @@ def test_the_error_comes_again_when_asked_again(stick: Stick, disk: scsiusb.Disk
                 next(pieces)
 
 
-def test_leaving_early_ends_it(disk: scsiusb.Disk) -> None:
+def test_leaving_early_ends_the_stream(disk: scsiusb.Disk) -> None:
     with disk.reading(0, BLOCKS) as pieces:
         assert next(pieces)[:512] == CONTENT[:512]
     with disk.reading(5, BLOCKS - 5):
@@ -173,13 +173,13 @@ def test_the_size_of_commands_can_be_chosen(stick: Stick, disk: scsiusb.Disk, mo
             disk.max_blocks = wrong
 
 
-def test_an_exception_in_the_loop_ends_it(disk: scsiusb.Disk) -> None:
+def test_an_exception_in_the_loop_ends_the_stream(disk: scsiusb.Disk) -> None:
     with pytest.raises(KeyError), disk.reading(0, BLOCKS) as pieces:
         for _ in pieces:
             raise KeyError
 
 
-def test_a_device_that_takes_its_time_does_not_hold_up_who_leaves(stick: Stick, disk: scsiusb.Disk) -> None:
+def test_leaving_early_does_not_wait_for_a_slow_device(stick: Stick, disk: scsiusb.Disk) -> None:
     stick.faults.add("nak@data,opcode=28,command=+2")
     disk.unit.timeout = 10**6
     with disk.reading(0, BLOCKS) as pieces:
@@ -188,7 +188,7 @@ def test_a_device_that_takes_its_time_does_not_hold_up_who_leaves(stick: Stick, 
     assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
 
 
-def test_an_unplug_ends_it(stick: Stick, bus: Bus, disk: scsiusb.Disk) -> None:
+def test_an_unplug_ends_the_stream(stick: Stick, bus: Bus, disk: scsiusb.Disk) -> None:
     with pytest.raises(scsiusb.DeviceGone) as caught, disk.reading(0, BLOCKS) as pieces:
         next(pieces)
         bus.unplug(stick)
@@ -197,7 +197,7 @@ def test_an_unplug_ends_it(stick: Stick, bus: Bus, disk: scsiusb.Disk) -> None:
     assert caught.value.lba is None or caught.value.lba >= pieces.lba
 
 
-def test_closing_the_disk_ends_it(bus: Bus) -> None:
+def test_closing_the_disk_ends_the_stream(bus: Bus) -> None:
     disk = open_on(bus)
     with pytest.raises((scsiusb.DeviceClosed, scsiusb.DeviceGone)), disk.reading(0, BLOCKS) as pieces:
         next(pieces)
@@ -206,14 +206,14 @@ def test_closing_the_disk_ends_it(bus: Bus) -> None:
             pass
 
 
-def test_a_range_beyond_the_medium_is_refused_before_anything_begins(disk: scsiusb.Disk) -> None:
+def test_a_range_beyond_the_medium_is_refused_before_the_stream_starts(disk: scsiusb.Disk) -> None:
     with pytest.raises(scsiusb.OutOfRange):
         disk.reading(BLOCKS, 1)
     with pytest.raises(ValueError, match="negative"):
         disk.reading(-1, 1)
 
 
-def test_a_stream_is_for_a_with_and_for_one(disk: scsiusb.Disk) -> None:
+def test_a_stream_must_be_used_in_one_with_statement(disk: scsiusb.Disk) -> None:
     with pytest.raises(RuntimeError, match="with"):
         iter(disk.reading(0, 1))
     with pytest.raises(RuntimeError, match="with"):
@@ -246,13 +246,13 @@ def test_a_file_is_read_straight_into_the_streams_buffers(stick: Stick, disk: sc
     assert medium(stick) == new + CONTENT[5000 * 512 :]
 
 
-def test_part_of_a_block_at_the_end_is_refused_and_not_written(stick: Stick, disk: scsiusb.Disk) -> None:
+def test_an_incomplete_block_at_the_end_is_refused_and_not_written(stick: Stick, disk: scsiusb.Disk) -> None:
     with pytest.raises(ValueError, match="block size"), disk.writing(0) as out:
         out.write(bytes(700))
     assert medium(stick) == CONTENT
 
 
-def test_more_than_the_medium_has_is_refused(stick: Stick, disk: scsiusb.Disk) -> None:
+def test_writing_beyond_the_medium_is_refused(stick: Stick, disk: scsiusb.Disk) -> None:
     with disk.writing(BLOCKS - 2) as out:
         with pytest.raises(scsiusb.OutOfRange):
             out.write(bytes(1025))
@@ -266,7 +266,7 @@ def test_more_than_the_medium_has_is_refused(stick: Stick, disk: scsiusb.Disk) -
         disk.writing(BLOCKS + 1)
 
 
-def test_an_error_is_told_by_a_later_call_with_the_block_and_nothing_is_written_behind_it(
+def test_a_later_call_raises_the_error_with_its_block_and_nothing_is_written_after_it(
     stick: Stick, disk: scsiusb.Disk
 ) -> None:
     step = disk.max_blocks
@@ -280,14 +280,14 @@ def test_an_error_is_told_by_a_later_call_with_the_block_and_nothing_is_written_
     assert medium(stick)[2 * step * 512 :] == CONTENT[2 * step * 512 :]
 
 
-def test_after_an_exception_nothing_more_is_begun(stick: Stick, disk: scsiusb.Disk) -> None:
+def test_after_an_exception_nothing_more_is_written(stick: Stick, disk: scsiusb.Disk) -> None:
     with pytest.raises(KeyError), disk.writing(0) as out:
         out.write(bytes(512))
         raise KeyError
     assert medium(stick) == CONTENT
 
 
-def test_a_write_protected_medium_says_so() -> None:
+def test_a_write_protected_medium_is_an_error() -> None:
     bus = Bus(Stick([Unit(Memory(bytearray(CONTENT), read_only=True))]))
     with open_on(bus) as disk, pytest.raises(scsiusb.DataProtect), disk.writing(0) as out:
         out.write(bytes(4096))
@@ -296,7 +296,7 @@ def test_a_write_protected_medium_says_so() -> None:
 # --- a buffer of the device -----------------------------------------------------------------------
 
 
-def test_a_lent_buffer_goes_to_the_device_as_it_is(
+def test_a_lent_buffer_is_used_without_a_copy(
     stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved: list[object] = []
@@ -323,7 +323,7 @@ def test_a_lent_buffer_goes_to_the_device_as_it_is(
         assert moved[10] is not own
 
 
-def test_a_lent_buffer_is_of_no_use_afterwards(disk: scsiusb.Disk) -> None:
+def test_a_lent_buffer_cannot_be_used_after_its_release(disk: scsiusb.Disk) -> None:
     with disk.buffer(4096) as buffer:
         pass
     with pytest.raises(ValueError, match="released"):
@@ -334,7 +334,7 @@ def test_a_lent_buffer_is_of_no_use_afterwards(disk: scsiusb.Disk) -> None:
 
 
 def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """A kernel that takes so many bytes at once, and now and then none; the lengths that it was asked for."""
+    """Imitate a kernel with memory for `most` bytes per transfer, and sometimes none; return the lengths asked for."""
     asked: list[int] = []
     handle = bus.handles[0]
     bulk = handle.bulk
@@ -347,10 +347,10 @@ def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     return asked
 
 
-def test_where_the_kernel_has_no_memory_the_data_goes_in_parts(
+def test_data_is_transferred_in_parts_if_the_kernel_has_no_memory(
     stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """usbfs has 16 MB for all programs together, unless told otherwise."""
+    """usbfs has 16 MB for all programs together by default."""
     asked = scarce(bus, monkeypatch, PART)
     assert disk.read(1, 5000) == CONTENT[512 : 5001 * 512]
     new = os.urandom(3001 * 512)
@@ -362,7 +362,7 @@ def test_where_the_kernel_has_no_memory_the_data_goes_in_parts(
     assert disk.unit.resets == 1  # power on
 
 
-def test_where_the_kernel_never_has_memory_that_is_said(
+def test_a_kernel_that_never_has_memory_is_an_error(
     bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(port_module, "MEMORY_PATIENCE", 0.01)

@@ -1,4 +1,4 @@
-"""Devices made of bytes: every descriptor field that the driver looks at, as hostile as the bytes are."""
+"""Devices made of bytes: every descriptor field that the driver looks at, with any value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPEEDS = ("unknown", "low", "full", "high", "super", "super-plus")
 
 
 class Bytes:
-    """Takes numbers and pieces from the front; zeros after the end."""
+    """Takes numbers and pieces from the front of the bytes; zeros after the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -31,7 +31,7 @@ class Bytes:
 
 
 class Shown(Bus):
-    """A bus with just this device, which has these strings."""
+    """A bus with one device, which has these strings."""
 
     def __init__(self, shown: Device, strings: Strings) -> None:
         super().__init__()
@@ -46,6 +46,7 @@ class Shown(Bus):
 
 
 def device_of(data: bytes) -> tuple[Device, Strings]:
+    """Return the device and the strings that the bytes stand for."""
     source = Bytes(data)
     ports = tuple(1 + source.number() % 30 for _ in range(source.number() % 6))
     number, vid, pid, release = source.number(), source.number(2), source.number(2), source.number(2)
@@ -67,6 +68,6 @@ def _endpoint(source: Bytes) -> Endpoint:
 
 
 def _text(source: Bytes) -> str | None:
-    """As sysfs's are read, or None."""
+    """Return a string as read from sysfs, or None."""
     length = source.number()
     return source.take(length).decode("utf-8", "replace") if length else None

@@ -1,4 +1,4 @@
-"""A user, a stick that may do anything, a model of what its blocks may hold, and what must be true of the three."""
+"""A user, a stick with any faults, a model of what its blocks may hold, and the properties that must always be true."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.sticks import MeddledBus, wait_until
 
 BLOCKS: Final = 24
 BLOCK_SIZE: Final = 512
-PIECE: Final = 8  # blocks, as the unit's block limits page has it: larger reads and writes are cut
-PATIENT: Final = 20.0  # seconds for a command while nothing misbehaves
-HASTY: Final = 0.02  # and while something does
-BOUND: Final = 60.0  # seconds for any call, on a machine that may be busy; one that hangs never ends
-RETRY: Final = RetryPolicy(becoming_ready=HASTY, interval=0.001)
+PIECE: Final = 8  # blocks, the maximum of the unit's block limits page: larger reads and writes are split
+HEALTHY_TIMEOUT: Final = 20.0  # seconds for a command while there is no fault
+FAULTY_TIMEOUT: Final = 0.02  # seconds for a command while there is one
+BOUND: Final = 60.0  # seconds for any call, so many that only a hang exceeds them, also on a busy machine
+RETRY: Final = RetryPolicy(becoming_ready=FAULTY_TIMEOUT, interval=0.001)
 COMMANDS: Final[tuple[Command[Any], ...]] = (
     TestUnitReady(),
     ReadCapacity10(),
@@ -42,11 +42,12 @@ T = TypeVar("T")
 
 
 def content(lba: int, token: int) -> bytes:
-    """What the `token`-th writer puts into the block: a torn or a misplaced block is none of these."""
+    """Return what the `token`-th write puts into the block. A torn or misplaced block is no such content."""
     return (lba.to_bytes(2, "big") + token.to_bytes(6, "big")) * (BLOCK_SIZE // 8)
 
 
 def token_of(lba: int, data: bytes) -> int | None:
+    """Return the token of a block's content; None if it is torn or belongs to another block."""
     token = int.from_bytes(data[2:8], "big")
     return token if data == content(lba, token) else None
 
@@ -57,7 +58,7 @@ def _done(action: Callable[[], None]) -> bool:
 
 
 class Exchange:
-    """Each method is a step. AssertionError: something that must never happen did."""
+    """Each method is a step. An AssertionError means that something happened which must never happen."""
 
     def __init__(self) -> None:
         data = bytearray(b"".join(content(lba, 0) for lba in range(BLOCKS)))
@@ -66,14 +67,14 @@ class Exchange:
         self.stick = Stick([self.unit])
         self.bus = MeddledBus(self.stick)
         self.possible = [{0} for _ in range(BLOCKS)]
-        """By block, the tokens that it may have."""
+        """For each block, the tokens that it may hold."""
         self.disk: Disk | None = None
-        self.strangers: list[Disk] = []  # disks of earlier pluggings-in
+        self.stale_disks: list[Disk] = []  # disks that were opened before an unplug
         self.history: list[str] = []
         self.calls = 0
         self.errors = 0
         self.is_faulty = False
-        self._is_twisted = False
+        self._has_descriptor_faults = False
         self._gone = 0
         self._opened = 0
         self._token = 0
@@ -89,7 +90,7 @@ class Exchange:
         self._opened += self.disk is not None
 
     def _open(self) -> Disk:
-        disk = open_on(self.bus, timeout=HASTY if self.is_faulty else PATIENT, on_gone=self._note_gone)
+        disk = open_on(self.bus, timeout=FAULTY_TIMEOUT if self.is_faulty else HEALTHY_TIMEOUT, on_gone=self._note_gone)
         disk.unit.retry = RETRY
         return disk
 
@@ -102,7 +103,7 @@ class Exchange:
             self._judge(lba, blocks, data)
 
     def readinto(self, lba: int, blocks: int) -> None:
-        """Into the middle of a larger buffer."""
+        """Read into the middle of a larger buffer."""
         disk = self._ready()
         if disk is None:
             return
@@ -154,7 +155,7 @@ class Exchange:
         self.disk = None
         if disk is not None:
             self._call("close", lambda: _done(disk.close))
-            self._is_unusable(disk)
+            self._check_unusable(disk)
 
     # --- what happens to the stick ----------------------------------------------------------------
 
@@ -162,29 +163,29 @@ class Exchange:
         self.history.append("unplug")
         if self._is_plugged:
             self.bus.unplug(self.stick)
-        self._estrange()
+        self._forget_disk()
 
     def plug(self) -> None:
         self.history.append("plug")
         if not self._is_plugged:
-            self._estrange()
+            self._forget_disk()
             self.bus.plug(self.stick)
 
-    def _estrange(self) -> None:
-        """What was opened before is no longer of any use."""
+    def _forget_disk(self) -> None:
+        """Move the open disk to the stale ones."""
         if self.disk is not None:
-            self.strangers.append(self.disk)
+            self.stale_disks.append(self.disk)
             self.disk = None
 
     def inject(self, fault: str | HostFault) -> None:
         self.history.append(f"fault {fault}")
         self.is_faulty = True
-        self._is_twisted |= str(fault).startswith("descriptor=")
+        self._has_descriptor_faults |= str(fault).startswith("descriptor=")
         add_fault(self.stick, self.bus, fault)
 
-    def heal(self) -> None:
-        """Faults no more, the medium is in again, and what waited for its time is over."""
-        self.history.append("heal")
+    def remove_faults(self) -> None:
+        """Remove all faults, insert the medium, and end delays."""
+        self.history.append("remove faults")
         self.is_faulty = False
         clear_faults(self.stick, self.bus)
         self.unit.becoming_ready = 0
@@ -195,9 +196,9 @@ class Exchange:
     # --- what must be true ------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Without faults, after one more error at most, reads are right; or the disk says that it is gone."""
-        self.heal()
-        self._look_for_strangers()
+        """Check that reads are right without faults, after at most one more error, or that the device has left."""
+        self.remove_faults()
+        self._check_stale_disks()
         if self.disk is None:
             return
         for last in (False, True):
@@ -209,7 +210,7 @@ class Exchange:
         raise AssertionError("a healthy stick could not be read twice")
 
     def _read_all(self, disk: Disk, last: bool) -> bytes | None:
-        """All blocks, as the stick itself counts them: the disk may have been told another size."""
+        """Read all blocks of the stick, whatever size was reported to the disk."""
         data = self._with(disk, "read all", lambda: disk.unit.execute(Read10(0, PIECE, block_size=BLOCK_SIZE)))
         for lba in range(PIECE, BLOCKS, PIECE):
             if data is None:
@@ -221,12 +222,12 @@ class Exchange:
         return data
 
     def finish(self) -> None:
-        """Everything is given back, and who opens the stick now finds what was written."""
+        """Check that everything is released, and that the stick, opened again, holds what was written."""
         try:
             self.settle()
         finally:
             self._give_back()
-        if self._is_twisted:  # a host asks for descriptors only once
+        if self._has_descriptor_faults:  # a host reads descriptors only once
             self.unplug()
         self.plug()
         self.open()
@@ -234,29 +235,29 @@ class Exchange:
         self.read(0, BLOCKS)
         self.close()
         self._no_error("reading or closing a healthy stick failed")
-        self._nothing_is_left()
+        self._check_nothing_held()
         self.bus.close()
 
     def _give_back(self) -> None:
         self.close()
-        for disk in self.strangers:
-            self._call("close a stranger", lambda: _done(disk.close))  # noqa: B023
+        for disk in self.stale_disks:
+            self._call("close a stale disk", lambda: _done(disk.close))  # noqa: B023
 
-    def _look_for_strangers(self) -> None:
-        """A disk of an earlier plugging-in never comes back to life."""
-        for disk in self.strangers:
-            found = self._call("read as a stranger", lambda: disk.read(0, 1))  # noqa: B023
-            assert found is None, "a disk came back to life after an unplug"
-            self._is_unusable(disk)
+    def _check_stale_disks(self) -> None:
+        """Check that a disk from before an unplug never works again."""
+        for disk in self.stale_disks:
+            found = self._call("read by a stale disk", lambda: disk.read(0, 1))  # noqa: B023
+            assert found is None, "a disk works again after an unplug"
+            self._check_unusable(disk)
 
-    def _is_unusable(self, disk: Disk) -> None:
+    def _check_unusable(self, disk: Disk) -> None:
         try:
             disk.unit.execute(TestUnitReady())
         except (DeviceClosed, DeviceGone):
             return
-        raise AssertionError("a disk that was closed or unplugged took a command")
+        raise AssertionError("a disk that was closed or unplugged accepted a command")
 
-    def _nothing_is_left(self) -> None:
+    def _check_nothing_held(self) -> None:
         assert ledger.outstanding() == [], ledger.dump()
         assert not self.bus.handles
         wait_until(lambda: set(threading.enumerate()) <= self._threads)
@@ -265,20 +266,22 @@ class Exchange:
             assert self.bus.driver(self.bus.devices()[0], 0) == "usb-storage"
 
     def _judge(self, lba: int, blocks: int, data: bytes) -> None:
-        """Data called right are: each block whole, in its place, and one that was written there."""
-        assert len(data) == blocks * BLOCK_SIZE, "data of another length were called right"
+        """Check data that a read returned: each block whole, in its place, and one that was written there."""
+        assert len(data) == blocks * BLOCK_SIZE, "a read succeeded with data of another length"
         for at in range(lba, lba + blocks):
             start = (at - lba) * BLOCK_SIZE
             token = token_of(at, data[start : start + BLOCK_SIZE])
-            assert token in self.possible[at], f"block {at} is {token}, and not of {self.possible[at]}"
+            assert token in self.possible[at], f"block {at} has token {token}, not one of {self.possible[at]}"
             self.possible[at] = {token}
 
     def _judge_after_error(self, lba: int, data: bytes) -> None:
-        """What was not read is as the caller had it: each block is right, or untouched."""
+        """Check the buffer of a read that failed: each block is right or unchanged."""
         for at in range(len(data) // BLOCK_SIZE):
             block = data[at * BLOCK_SIZE :][:BLOCK_SIZE]
             untouched = block == b"\xa5" * BLOCK_SIZE
-            assert untouched or token_of(lba + at, block) in self.possible[lba + at], f"block {lba + at} looks fresh"
+            assert untouched or token_of(lba + at, block) in self.possible[lba + at], (
+                f"block {lba + at} holds data that were never there"
+            )
 
     # --- the steps' frame -------------------------------------------------------------------------
 
@@ -290,13 +293,13 @@ class Exchange:
         self._gone += 1
 
     def _ready(self) -> Disk | None:
-        """With the timeout that fits: a stick that misbehaves is not waited for."""
+        """Return the disk, with a short timeout while the stick has faults."""
         if self.disk is not None:
-            self.disk.unit.timeout = HASTY if self.is_faulty else PATIENT
+            self.disk.unit.timeout = FAULTY_TIMEOUT if self.is_faulty else HEALTHY_TIMEOUT
         return self.disk
 
     def _call(self, name: str, action: Callable[[], T]) -> T | None:
-        """None: it failed with an error of our own."""
+        """Return the result; None if it failed with an error of scsiusb."""
         self.calls += 1
         began = time.monotonic()
         self.error: ScsiUsbError | None = None
@@ -306,26 +309,26 @@ class Exchange:
         except ScsiUsbError as error:
             self.errors += 1
             self.error = error
-        except ValueError:  # a whole number of which blocks?
-            if not self._is_lied_to():
+        except ValueError:  # a buffer is no whole number of blocks if the reported block size is wrong
+            if not self._has_wrong_block_size():
                 raise
         took = time.monotonic() - began
         self.history.append(f"{name}: {'good' if self.error is None else repr(self.error)}, {took:.3f} s")
         assert str(self.error).isprintable()
-        assert result is not None or self.error is not None or self._is_lied_to()
+        assert result is not None or self.error is not None or self._has_wrong_block_size()
         assert took < BOUND, f"{name} took {took:.1f} s"
         return result
 
     def _with(self, disk: Disk, name: str, action: Callable[[], T]) -> T | None:
-        """As `_call`, with the disk that is open."""
+        """Call with the open disk, as `_call` does; after DeviceGone the disk is stale."""
         result = self._call(name, action)
         if isinstance(self.error, DeviceGone):
-            assert not self._is_plugged or self.is_faulty, "a device that is there was called gone"
-            self._estrange()
+            assert not self._is_plugged or self.is_faulty, "DeviceGone for a device that is plugged in and has no fault"
+            self._forget_disk()
         return result
 
-    def _is_lied_to(self) -> bool:
-        """Was the disk told another block size?"""
+    def _has_wrong_block_size(self) -> bool:
+        """Return whether a wrong block size was reported to the disk."""
         known = self.disk._known if self.disk else None
         return known is not None and known.block_size != BLOCK_SIZE
 
@@ -335,20 +338,20 @@ class Exchange:
 
 @contextmanager
 def small_bounds() -> Iterator[None]:
-    """What a silent stick costs: a little, in place of seconds."""
+    """Replace timeouts of seconds by short ones, for sticks that do not answer."""
     with ExitStack() as stack:
         for name in (
             "transport.bot.transport.CONTROL_TIMEOUT",
             "transport.bot.transport.LEAST_CONTROL_TIMEOUT",
             "disk.medium.PROBE_TIMEOUT",
         ):
-            stack.enter_context(patch(f"scsiusb.{name}", HASTY))
+            stack.enter_context(patch(f"scsiusb.{name}", FAULTY_TIMEOUT))
         yield
 
 
 @contextmanager
 def exchange() -> Iterator[Exchange]:
-    """Tells the history of one that fails."""
+    """Yield an exchange; print its history if it fails."""
     made = Exchange()
     try:
         yield made

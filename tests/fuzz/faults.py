@@ -1,4 +1,4 @@
-"""Any fault that the virtual stick knows, and those of a host controller, chosen by whoever fuzzes."""
+"""Any fault of the virtual stick, and of a host controller, selected by a function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
 from tests.sticks import Answer, MeddledBus, Wire
 
 Choose = Callable[[Sequence[Any]], Any]
-"""Picks one of several."""
+"""Chooses one of several."""
 
 LENGTHS: Final = (
     "0",
@@ -35,7 +35,12 @@ LENGTHS: Final = (
     "65536",
 )
 NUMBERS: Final = (*LENGTHS, "4294967295")
-NUMBERED: Final = ("tag", "residue", "blocks", "block-size")  # the others count bytes that a stick really sends
+NUMBERED: Final = (
+    "tag",
+    "residue",
+    "blocks",
+    "block-size",
+)  # the values of the others are numbers of bytes that a stick really sends
 SENSES: Final = ("0/00/00", "1/17/01", "2/04/01", "2/3A/00", "3/11/00", "4/44/00", "5/20/00", "5/24/00", "5/25/00")
 MORE_SENSES: Final = ("6/28/00", "6/29/00", "7/27/00", "B/00/00", "F/FF/FF")
 VALUES: Final[dict[str, Sequence[str]]] = {  # by the sign of a kind's value
@@ -62,15 +67,15 @@ MORE_CONDITIONS: Final = (
     ",lun=0",
 )
 TIMES: Final = (*NONE, ",times=2", ",times=3", ",times=always")
-LIES: Final = ("residue", "bogus-residue", "status")
-"""Beside another fault of the same command these could make a loss of data look good, which nobody could tell."""
+MASKING: Final = ("residue", "bogus-residue", "status")
+"""Together with another fault of the same command, these could hide a loss of data, which no host could detect."""
 
 CODES: Final = (Code.IO, Code.TIMEOUT, Code.PIPE, Code.OVERFLOW, Code.NO_MEM, Code.OTHER)
 
 
 @dataclass(frozen=True)
 class HostFault:
-    """The `nth` bulk transfer from now on ends with the code, after `count` bytes; the device sees nothing of it."""
+    """The `nth` bulk transfer from now on ends with `code` after `count` bytes; the device does not notice."""
 
     code: Code
     nth: int
@@ -78,7 +83,7 @@ class HostFault:
 
 
 def any_fault(choose: Choose) -> str:
-    """The text of a fault that a virtual stick takes."""
+    """Return the text of a fault of the virtual stick."""
     kind: Kind = choose(tuple(KINDS.values()))
     text: str = choose(texts_of(kind.name, choose(kind.phases or ("",))))
     whole = text + choose(CONDITIONS) + choose(MORE_CONDITIONS) + choose(TIMES)
@@ -87,7 +92,7 @@ def any_fault(choose: Choose) -> str:
 
 @cache
 def texts_of(name: str, phase: str) -> tuple[str, ...]:
-    """The kind with every value that it takes, and without one."""
+    """Return the fault with every value that it takes, and without a value."""
     kind = KINDS[name]
     sign = kind.value.sign if kind.value else ""
     special = {"case": CASES, "descriptor": (*TWISTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
@@ -105,30 +110,35 @@ def _is_fault(text: str) -> bool:
 
 
 def any_host_fault(choose: Choose) -> HostFault:
+    """Return a fault of the host controller."""
     return HostFault(choose(CODES), choose(range(4)), choose((0, 1, 13, 100, 512)))
 
 
 def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
+    """Add a fault to the stick or the bus."""
     if isinstance(fault, HostFault):
         bus.wire.meddle = _meddle(fault)
         return
     new = Fault.parse(fault)
-    if new.name in LIES or any(entry.fault.name in LIES for entry in stick.faults.entries):
+    if new.name in MASKING or any(entry.fault.name in MASKING for entry in stick.faults.entries):
         clear_faults(stick, bus)
-    if new.kind.times != ALWAYS or not is_active(stick, new.name):  # a stick tells one lie of a kind
+    if new.kind.times != ALWAYS or not is_active(stick, new.name):  # one standing fault of a kind at a time
         stick.faults.add(new)
 
 
 def clear_faults(stick: Stick, bus: MeddledBus) -> None:
+    """Remove all faults."""
     stick.faults.clear()
     bus.wire.meddle = None
 
 
 def is_active(stick: Stick, name: str) -> bool:
+    """Report whether a fault of that name has times left."""
     return any(entry.fault.name == name for entry in stick.faults.entries)
 
 
 def has_left(stick: Stick, bus: MeddledBus) -> bool:
+    """Report whether the stick has left the bus."""
     return bus._connection_of(stick) is None
 
 

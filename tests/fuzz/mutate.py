@@ -1,4 +1,4 @@
-"""Spoils bytes as broken and hostile devices do: flipped, cut, extended, with lengths that lie."""
+"""Changes bytes as broken and hostile devices do: flipped, cut, extended, with false lengths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST: Final = 4096
 
 
 def mutate(seed: bytes, random: Random) -> bytes:
-    """The seed with one to four changes."""
+    """Return the seed with one to four changes."""
     data = bytearray(seed)
     for _ in range(random.randint(1, MOST_CHANGES)):
         random.choice(CHANGES)(data, random)
@@ -20,7 +20,7 @@ def mutate(seed: bytes, random: Random) -> bytes:
 
 
 def any_of(seeds: Sequence[bytes], random: Random) -> bytes:
-    """Mostly a spoiled seed, now and then plain noise."""
+    """Return a changed seed in most cases, random bytes otherwise."""
     if not seeds or random.random() < 0.1:
         return random.randbytes(random.choice((0, 1, 4, 8, 13, 18, 36, 64, random.randint(0, 300))))
     return mutate(random.choice(seeds), random)
@@ -60,7 +60,7 @@ def _repeat(data: bytearray, random: Random) -> None:
 
 
 def _extreme(data: bytearray, random: Random) -> None:
-    """One to eight bytes, as length fields have, at the ends of their range, or at what is there."""
+    """Set one to eight bytes, as length fields have, to an extreme value or to about the length of the data."""
     if not data:
         return
     width = random.choice((1, 1, 2, 2, 4, 8))

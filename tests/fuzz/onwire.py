@@ -1,4 +1,4 @@
-"""What a device can put onto the wire in place of its answers: CSW, data, GET MAX LUN, and strings by way of sysfs."""
+"""What a device can send in place of correct answers: CSW, data, GET MAX LUN, and strings by way of sysfs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.fuzz.devices import Bytes, Shown, device_of
 from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
 from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, client_on, csw, stick
 
-TAG: Final = b"tag!"  # stands for the tag of the command under way
+TAG: Final = b"tag!"  # replaced by the tag of the current command
 TIMEOUT: Final = 5.0
 AT_ONCE: Final = RetryPolicy(unit_attentions=2, becoming_ready=0)
 CODES: Final = (Code.OK, Code.OK, Code.OK, Code.PIPE, Code.OVERFLOW, Code.TIMEOUT, Code.IO)
@@ -52,12 +52,12 @@ def wire_parsers() -> Iterator[tuple[Parser, ...]]:
 
 
 def _replies(*pieces: bytes) -> tuple[bytes, ...]:
-    """Each piece with its code and its length before it."""
+    """Return the pieces, each preceded by its code and its length."""
     return (b"".join(b"\0" + len(piece).to_bytes(2, "big") + piece for piece in pieces),)
 
 
 class _Script:
-    """Answers with what the bytes say, in place of the device."""
+    """Answers with given bytes in place of the device."""
 
     def __init__(self, wire: Wire, transport: Client) -> None:
         self._wire = wire
@@ -65,7 +65,7 @@ class _Script:
         self._unit = LogicalUnit(transport, retry=AT_ONCE)
 
     def csw(self, data: bytes) -> object:
-        """The bytes are the CSW, and again if it is asked for twice."""
+        """Use the bytes as the CSW, also if it is read a second time."""
 
         def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
             return _put(wire, Code.OK, data, buffer) if endpoint & ENDPOINT_IN else (Code.OK, len(buffer))
@@ -77,7 +77,7 @@ class _Script:
         return tuple(completion)
 
     def data(self, data: bytes) -> object:
-        """The bytes are what the transfers of a READ(10) come to, one after another."""
+        """Use the bytes as the results of the transfers of a READ(10), one after the other."""
         with self._answers(data), self._transport.memory.lend(512) as buffer:
             completion = self._transport.execute(0, READ, Direction.IN, buffer, TIMEOUT)
         assert 0 <= completion.transferred <= 512
@@ -134,7 +134,7 @@ class _BySysfs(Shown):
 
 @contextmanager
 def _sysfs() -> Iterator[Parser]:
-    """The bytes are a string descriptor as the kernel shows it in sysfs, of a stick."""
+    """Yield a parser of string descriptors as the kernel shows them in sysfs."""
     device, _ = device_of(DEVICE)
     with tempfile.TemporaryDirectory() as folder, patch.object(linux, "USB_DEVICES", Path(folder)):
         place = Path(folder, device.address)

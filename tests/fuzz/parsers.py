@@ -1,4 +1,4 @@
-"""Every parser of bytes that come from a device or a file, each with bytes that it takes, to be spoiled."""
+"""Every parser of bytes that come from a device or a file, with valid bytes that mutations start from."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Seeds = tuple[bytes, ...]
 
 @dataclass(frozen=True)
 class Parser:
-    """`parse` returns a typed value, or raises one of `errors`; nothing else may come of any bytes."""
+    """`parse` must return a typed value or raise one of `errors`, whatever the bytes."""
 
     name: str
     parse: Callable[[bytes], object]
@@ -65,7 +65,7 @@ PAGES: Final = {
     0xC1: _hex("00c10003 010203"),
 }
 MODE_PAGES: Final = "08 0a" + "00" * 10 + "1c 0a" + "00" * 10 + "4a 01 0004 01020304"
-REPLIES: Final[dict[str, Seeds]] = {  # by the command's class
+REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "ReadCapacity10": _hex("000007ff 00000200", "ffffffff 00000200"),
     "ReadCapacity16": _hex("0000000180000000 00001000" + "00" * 20),
     "Read10": (bytes(512), b"USBS" + bytes(508)),
@@ -78,7 +78,7 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the command's class
     "ReportLuns": _hex("00000010 00000000 0000000000000000 0001000000000000", "00000008 00000000 4001000000000000"),
     "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
 }
-ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that cannot be made without
+ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need arguments
     "Read10": block.Read10(0, 1, block_size=512),
     "Read16": block.Read16(0, 1, block_size=512),
     "InquiryVpdBytes": primary.InquiryVpdBytes(0x83),
@@ -114,7 +114,7 @@ USBIP: Final = _hex(
 
 
 def commands() -> list[type[Command[Any]]]:
-    """Every command declared anywhere in scsiusb that has a data-in phase."""
+    """Return every command declared in scsiusb that has a data-in phase."""
     for module in pkgutil.walk_packages(scsiusb.__path__, "scsiusb."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
@@ -129,13 +129,14 @@ def _below(kind: type[Command[Any]]) -> Iterator[type[Command[Any]]]:
 
 
 def command_parser(kind: type[Command[Any]]) -> Parser:
-    """KeyError where nobody has given bytes for it; TypeError where it cannot be made without arguments."""
+    """Return the parser of a command's reply. KeyError: REPLIES has no example of it; TypeError: it needs ARGUMENTS."""
     command = ARGUMENTS[kind.__name__] if kind.__name__ in ARGUMENTS else kind()
     return Parser(kind.__name__, command.reply, REPLIES[kind.__name__])
 
 
 @cache
 def all_parsers() -> tuple[Parser, ...]:
+    """Return all parsers that need no transport."""
     pages = [Parser(f"VPD page {page:02X}h", partial(_page, page), seeds) for page, seeds in PAGES.items()]
     return (
         *(command_parser(kind) for kind in commands()),
@@ -150,7 +151,7 @@ def all_parsers() -> tuple[Parser, ...]:
 
 
 def _page(asked: int, data: bytes) -> object:
-    """The page, and what the command line shows of it."""
+    """Return the page, and what the command line shows of it."""
     page = vpd.parse_page(data, asked)
     if isinstance(page, vpd.DeviceIdentification):
         return page, [words.designator_row(entry) for entry in page.designators]
@@ -162,7 +163,7 @@ def _page(asked: int, data: bytes) -> object:
 
 
 def interfaces(data: bytes) -> list[InterfaceInfo]:
-    """The mass-storage interfaces of the device that the bytes describe."""
+    """Return the mass-storage interfaces of the device that the bytes describe."""
     device, strings = device_of(data)
     found = find(Shown(device, strings))
     assert len({info.address for info in found}) == len(found)
@@ -172,18 +173,20 @@ def interfaces(data: bytes) -> list[InterfaceInfo]:
 
 
 def quirks(data: bytes) -> object:
-    """As in the user's file, and as letters alone."""
+    """Parse the text as in the user's file, and as letters alone."""
     text = data.decode("utf-8", "replace")
     rows = [(row.vid, row.pid, letters(row.quirks), row.source) for row in parse_rows(text, "test")]
     return rows, letters(parse_letters(letters(reduce(or_, (row.quirks for row in parse_rows(text, "")), Quirk.NONE))))
 
 
 def fault(data: bytes) -> object:
+    """Parse the text; its plain form must parse to the same fault."""
     found = Fault.parse(data.decode("utf-8", "replace"))
     assert Fault.parse(str(found)) == found
     return str(found)
 
 
 def lease(data: bytes) -> object:
+    """Parse a lease."""
     found = record.parse(data)
     return None if found is None else list(asdict(found).values())

@@ -24,7 +24,7 @@ def register() -> None:
 
 
 def quick(examples: int, **more: Any) -> settings:
-    """Settings for `examples` in a full run and fewer in a fast one, the same ones every time.
+    """Return settings for `examples` in a full run and fewer in a fast one, the same ones each time.
 
     SCSIUSB_FUZZ asks for so many times more of them, and for others each time.
     """

@@ -1,4 +1,4 @@
-"""What must hold of whatever a parser makes of hostile bytes."""
+"""What must be true of the result of any parser for hostile bytes."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Any, Final
 
 from scsiusb.cli.output import jsonable
 
-OVERHEAD: Final = 4000  # characters of a reply's repr that are the reply's own, and not the device's
+OVERHEAD: Final = 4000  # characters of a repr that do not come from the device
 
 
 def check(value: object, data: bytes) -> None:
-    """A typed reply can be printed and told as JSON, is no larger than what came, and has nothing else in it."""
+    """Check what was parsed.
+
+    It can be printed and written as JSON, is not much larger than the data, and holds only bytes of the data.
+    """
     for text in texts(value):
-        assert text.isprintable(), f"{text!r} would disturb a terminal"
-    assert len(repr(value)) <= OVERHEAD + 400 * len(data), "the reply is larger than what came"
+        assert text.isprintable(), f"{text!r} has characters that cannot be printed"
+    assert len(repr(value)) <= OVERHEAD + 400 * len(data), "the reply is much larger than what was received"
     json.dumps(jsonable(plain(value)))
     for piece in pieces(value):
-        assert piece in data, f"{piece!r} did not come"
+        assert piece in data, f"{piece!r} was not received"
 
 
 def check_error(error: BaseException, data: bytes) -> None:
-    """Its text is one line, and no longer than a few times what it speaks of."""
-    assert str(error).isprintable(), f"{str(error)!r} would disturb a terminal"
+    """Check that the text of an error is one line, and not much longer than the data."""
+    assert str(error).isprintable(), f"{str(error)!r} has characters that cannot be printed"
     assert len(str(error)) <= OVERHEAD + 8 * len(data)
 
 
@@ -36,7 +39,7 @@ def plain(value: object) -> Any:
 
 
 def texts(value: object) -> Iterator[str]:
-    """Every text that is in it or can be had from it."""
+    """Yield every string in a value, and every string that its properties return."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -49,7 +52,7 @@ def texts(value: object) -> Iterator[str]:
 
 
 def pieces(value: object) -> Iterator[bytes]:
-    """All bytes in it."""
+    """Yield all bytes in a value."""
     if isinstance(value, bytes):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -62,6 +65,6 @@ def pieces(value: object) -> Iterator[bytes]:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    """Its fields and its properties."""
+    """Return the names of the fields and properties."""
     found = {name for base in kind.__mro__ for name, what in vars(base).items() if isinstance(what, property)}
     return (*(field.name for field in fields(kind)), *sorted(found))

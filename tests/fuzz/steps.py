@@ -1,4 +1,4 @@
-"""The steps of an exchange, each with what it needs chosen from bytes or by hypothesis."""
+"""The steps of an exchange; their arguments are chosen by a function, from bytes or by hypothesis."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ STEPS: Final[tuple[Step, ...]] = (
 
 
 def play(data: bytes) -> Exchange:
-    """The steps that the bytes stand for, then the end."""
+    """Run the steps that the bytes stand for, then finish."""
     source = Bytes(data)
     with exchange() as made:
         made.open()

@@ -1,4 +1,4 @@
-"""A whole exchange with a stick that may do anything at any time: right data or an error, in time, and nothing left."""
+"""Whole sessions with a stick that may have any fault at any time: right data or an error, in time; nothing held."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def host_faults(draw: st.DrawFn) -> Any:
 
 
 class AnyExchange(RuleBasedStateMachine):
-    """What must be true is said in tests/fuzz/exchange.py."""
+    """The properties are checked in tests/fuzz/exchange.py."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class AnyExchange(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """The warnings are expected."""
+    """Warnings are expected."""
     with small_bounds(), caplog.at_level(logging.CRITICAL):
         yield
 
@@ -124,19 +124,19 @@ def test_every_kind_of_fault_can_be_chosen() -> None:
         assert Fault.parse(any_fault(choose)).name == kind.name
 
 
-def test_a_disk_that_met_another_device_in_its_place_stays_dead() -> None:
-    """Found by fuzzing: DeviceGone, and then the next read went to whatever answered."""
+def test_a_disk_whose_device_was_replaced_stays_unusable() -> None:
+    """Found by fuzzing: after DeviceGone, the next read went to the other device."""
     with exchange() as made:
         made.open()
         made.capacity()
         made.inject("descriptor=empty-string")
         made.inject("tag@csw,opcode=2A")
         made.write(0, 1)
-        assert made.strangers
+        assert made.stale_disks
         made.finish()
 
 
-def test_closing_does_not_wait_for_the_thread_that_waits_for_it() -> None:
+def test_closing_does_not_wait_for_a_thread_that_waits_for_the_closing() -> None:
     """Found by fuzzing: each close took five seconds, and left the thread in the ledger."""
     with exchange() as made:
         made.open()

@@ -1,4 +1,4 @@
-"""Any bytes from a device or a file: a typed value or the documented error, soon, and no larger than they are."""
+"""Any bytes from a device or a file: a typed value or the documented error, soon, and not much larger."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ each_parser = pytest.mark.parametrize("parser", [*NAMES, *WIRE_NAMES], indirect=
 
 
 def judge(parser: Parser, data: bytes) -> bool:
-    """Were the bytes taken?"""
+    """Whether the bytes were parsed; fails on anything but a typed value or a documented error."""
     try:
         value = parser.parse(data)
     except parser.errors as error:
@@ -55,7 +55,7 @@ def judge(parser: Parser, data: bytes) -> bool:
 
 @pytest.mark.parametrize("kind", commands(), ids=lambda kind: kind.__name__)
 def test_every_command_with_data_in_is_fuzzed(kind: type[Command[Any]]) -> None:
-    """A new command fails here until tests/fuzz/parsers.py has a reply of it to spoil."""
+    """A new command fails here until tests/fuzz/parsers.py has an example of its reply."""
     parser = command_parser(kind)
     assert any(judge(parser, seed) for seed in parser.seeds)
 
@@ -82,8 +82,8 @@ def test_all_parsers_on_the_wire_are_named(parsers: dict[str, Parser]) -> None:
 
 
 @each_parser
-def test_one_of_the_seeds_is_taken(parser: Parser) -> None:
-    """Else what is made of the seeds would say nothing."""
+def test_one_of_the_seeds_is_parsed(parser: Parser) -> None:
+    """Otherwise mutations of the seeds would test only errors."""
     assert any(judge(parser, seed) for seed in parser.seeds)
 
 
@@ -97,7 +97,7 @@ def test_any_bytes_are_a_typed_value_or_the_documented_error(parser: Parser, dat
 @each_parser
 @given(random=RANDOMS)
 @profiles.quick(15)
-def test_a_spoiled_reply_is_a_typed_value_or_the_documented_error(parser: Parser, random: Random) -> None:
+def test_a_mutated_reply_is_a_typed_value_or_the_documented_error(parser: Parser, random: Random) -> None:
     for _ in range(5):
         judge(parser, any_of(parser.seeds, random))
 
@@ -110,8 +110,8 @@ def test_a_reply_cut_anywhere_is_a_typed_value_or_the_documented_error(parser: P
 
 
 @each_parser
-def test_lengths_that_lie_take_no_memory(parser: Parser) -> None:
-    """Wherever a length stands: 1 KiB of reply never become many MiB, whatever they claim."""
+def test_false_lengths_take_no_memory(parser: Parser) -> None:
+    """A reply of 1 KiB never takes many MiB, whatever a length field in it claims."""
     tracemalloc.start()
     try:
         for seed in parser.seeds[:1]:

@@ -1,4 +1,4 @@
-"""Run the command line as its users do."""
+"""Run the command-line program, in this process or in another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOBODY = 65534
 
 @dataclass(frozen=True)
 class Ran:
-    """How a command ended."""
+    """Result of a command: its arguments, exit status and output."""
 
     words: tuple[str, ...]
     status: int
@@ -27,7 +27,7 @@ class Ran:
     err: str
 
     def ok(self) -> Ran:
-        """Demand that it succeeded."""
+        """Assert that the exit status is 0; return this object."""
         assert self.status == 0, f"{' '.join(self.words)}: status {self.status}: {self.err}"
         return self
 
@@ -66,7 +66,10 @@ def _content(file: IO[bytes]) -> bytes:
 
 
 def as_user(user: int) -> list[str]:
-    """The words that run a program as the user; who may look into root's folders, where this Python is, but no more."""
+    """Return the command prefix that runs a program as the user, for root an empty one.
+
+    The user gets only one capability: to read root's folders, because this Python is there.
+    """
     look = "+dac_read_search"
     words = ["--reuid", str(user), "--regid", str(user), "--clear-groups", "--inh-caps", look, "--ambient-caps", look]
     return ["setpriv", *words] if user else []

@@ -1,4 +1,4 @@
-"""Fixtures: each device of the zoo, and the rule that a test leaves the machine as it found it."""
+"""Fixtures: each device of the zoo, and a check that every test leaves the machine as it was."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class KernelLog:
-    """The kernel's messages since the last look."""
+    """The kernel's messages since the last call of `new`."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
@@ -39,7 +39,7 @@ class KernelLog:
                 lines.append(os.read(self._fd, 8192).decode(errors="replace").partition(";")[2].rstrip())
             except BlockingIOError:
                 return lines
-            except BrokenPipeError:  # the ring went over unread messages: go on with the oldest there is
+            except BrokenPipeError:  # unread messages were overwritten: continue with the oldest that is left
                 continue
 
     def close(self) -> None:
@@ -65,22 +65,22 @@ def _state(zoo: dict[str, Device]) -> dict[str, str | None]:
 
 @pytest.fixture(autouse=True)
 def as_found(zoo: dict[str, Device], kernel_log: KernelLog) -> Iterator[None]:
-    """After each test every interface has its kernel driver and nodes again, and the kernel complained of nothing."""
+    """After each test, check that every interface has its driver and nodes, and that the kernel logged no alarm."""
     before = _state(zoo)
     wrong = [f"{name} has {before[name]}" for name, device in zoo.items() if before[name] != device.driver]
     if wrong:
-        pytest.exit(f"the zoo is no longer whole, so that no further test would mean anything: {', '.join(wrong)}", 1)
+        pytest.exit(f"devices of the zoo have lost their drivers; no further test is possible: {', '.join(wrong)}", 1)
     yield
     after = _state(zoo)
     _repair(zoo)
-    assert after == before, "a driver was not given back"
+    assert after == before, "a kernel driver was not bound again"
     for device in zoo.values():
         wait_for(device.ready, f"the nodes of {device}", REBIND)
     assert [line for line in kernel_log.new() if ALARM.search(line)] == []
 
 
 def _repair(zoo: dict[str, Device]) -> None:
-    """Have the kernel bind what a failed test left, so that one failure stays one."""
+    """Let the kernel bind what a failed test left unbound, so that later tests do not fail too."""
     for device in zoo.values():
         if device.present and device.bound() is None:
             (machine.USB / "drivers_probe").write_text(device.interface.name)
@@ -89,7 +89,7 @@ def _repair(zoo: dict[str, Device]) -> None:
 
 @pytest.fixture
 def stick(zoo: dict[str, Device]) -> Device:
-    """The stick with 512-byte blocks, an odd number of them; not to be written to."""
+    """The stick with an odd number of 512-byte blocks; tests must not write to it."""
     return zoo["stick"].wait()
 
 
@@ -137,13 +137,13 @@ def fat(zoo: dict[str, Device]) -> Device:
 
 @pytest.fixture
 def scratch(zoo: dict[str, Device]) -> Device:
-    """The stick to write to."""
+    """The stick that tests may write to."""
     return zoo["scratch"].wait()
 
 
 @pytest.fixture
 def gadget_high(zoo: dict[str, Device]) -> Device:
-    """Linux's own mass-storage gadget at high speed: a disk and a read-only disk."""
+    """Linux's mass-storage gadget at high speed: a disk and a read-only disk."""
     return zoo["gadget-high"].wait()
 
 

@@ -1,4 +1,4 @@
-"""The zoo as the guest's kernel sees it: where each device is, who drives it, and its nodes."""
+"""The zoo as the guest's kernel sees it: address, driver and nodes of each device."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ PATIENCE = 60.0  # seconds; under emulation a probe can take several
 
 
 class LabError(AssertionError):
-    """The machine is not as a test may expect."""
+    """The machine is not in the state that the tests need."""
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until the condition holds, and fail naming what was waited for."""
+    """Wait until the condition is true. Raises LabError, with `what`, after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise LabError(f"waited {seconds:g} s in vain for {what}")
+            raise LabError(f"timeout after {seconds:g} s of waiting for {what}")
         time.sleep(0.02)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A logical unit as it was made; `path` is its backing file, None without a medium."""
+    """A logical unit as it was configured; `path` is its backing file, None without a medium."""
 
     device: Device
     lun: int
@@ -54,7 +54,7 @@ class Unit:
 
     @property
     def sg(self) -> Path:
-        """The kernel's generic node; waits for it, as a probe goes on after the driver was bound."""
+        """The kernel's generic node, /dev/sgN; waits for it, because the probe continues after the driver was bound."""
         return self._node("scsi_generic")
 
     @property
@@ -63,13 +63,13 @@ class Unit:
         return self._node("block")
 
     def backing(self, lba: int, blocks: int) -> bytes:
-        """Read blocks out of the backing file, past the USB stack."""
+        """Read blocks from the backing file, without the USB stack."""
         assert self.path is not None, f"{self} has no medium"
         with self.path.open("rb") as file:
             return os.pread(file.fileno(), blocks * self.block_size, lba * self.block_size)
 
     def kernel_read(self, lba: int, blocks: int) -> bytes:
-        """Read blocks through the kernel's block device, past its cache."""
+        """Read blocks through the kernel's block device, without its cache."""
         size = self.block_size
         with self.node.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), lba * size, blocks * size, os.POSIX_FADV_DONTNEED)
@@ -129,7 +129,7 @@ class Device:
         return folder / f"{folder.name}:1.0"
 
     def _find(self) -> Path | None:
-        """Find the folder by the serial number, first where it was last: looking everywhere is slow."""
+        """Find the folder by the serial number, first where it was last, because a search of all devices is slow."""
         known = _places.get(self.serial)
         if known is None or _text(known / "serial") != self.serial:
             paths = (USB / "devices").glob("*/serial")
@@ -137,7 +137,7 @@ class Device:
         return known
 
     def bound(self) -> str | None:
-        """Name the driver that the interface has now."""
+        """Return the name of the driver that is bound to the interface, if any."""
         if not self.present:
             return None
         try:
@@ -149,12 +149,12 @@ class Device:
         yield from self.interface.glob(f"host*/target*/*:{lun}")
 
     def ready(self) -> bool:
-        """Tell whether the kernel's driver has it and all its nodes are there."""
+        """Return whether the kernel's driver is bound and all nodes exist."""
         if self.bound() != self.driver:
             return False
-        # Each binding makes a SCSI host anew, though maybe with an old number: what was complete once still is.
+        # Each bind makes a new SCSI host, maybe with an old number: one that was complete once stays complete.
         hosts = [(path, _inode(path)) for path in self.interface.glob("host*")]
-        if not hosts:  # the driver's link is there before the driver has looked at the device
+        if not hosts:  # the driver's link exists before the driver has probed the device
             return False
         if _complete.issuperset(hosts):
             return True
@@ -164,13 +164,16 @@ class Device:
         return True
 
     def wait(self) -> Device:
-        """Wait until the kernel has it; return it."""
+        """Wait until the device is ready; return it."""
         wait_for(self.ready, f"{self.driver} to have {self.name} and all its nodes")
         return self
 
 
 def _opens(node: Path) -> bool:
-    """A block device's node is there a moment before the block device; without a medium it cannot be opened either."""
+    """Return whether the node has a device, which comes a moment after the node.
+
+    A block node without a medium cannot be opened either, but with another error.
+    """
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:
@@ -218,7 +221,7 @@ def _unit(device: Device, row: dict[str, Any]) -> Unit:
 
 
 def _text(path: Path) -> str:
-    """Read an attribute of a device that may be leaving."""
+    """Read an attribute in sysfs; empty if the device has just been unplugged."""
     try:
         return path.read_text().strip()
     except OSError:

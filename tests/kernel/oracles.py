@@ -1,4 +1,4 @@
-"""What sg3-utils, written by others, says about a device through the kernel's own driver."""
+"""Reference results: what sg3-utils reports about a device through the kernel's driver."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-PATIENCE = 120.0
+PATIENCE = 120.0  # seconds that a tool may take
 NUMBER = re.compile(r"(?:\[)?([A-Za-z0-9_ -]*[A-Za-z0-9_])=(0x[0-9a-fA-F]+|\d+)\b")
 
 
 class OracleError(Exception):
-    """The tool ended with another status than 0; `status` is as sg3_utils(8) has it."""
+    """The tool ended with an exit status other than 0; sg3_utils(8) lists them."""
 
     def __init__(self, words: list[str], status: int, text: str) -> None:
         super().__init__(f"{' '.join(words)}: status {status}: {text.strip()}")
@@ -26,7 +26,7 @@ class Capacity(NamedTuple):
 
 
 class Inquiry(NamedTuple):
-    """Standard INQUIRY data: `fields` has every flag by sg_inq's name for it, `raw` the bytes."""
+    """Standard INQUIRY data: `fields` has every flag by its name in sg_inq, `raw` the bytes."""
 
     vendor: str
     product: str
@@ -36,7 +36,7 @@ class Inquiry(NamedTuple):
 
 
 class Modes(NamedTuple):
-    """MODE SENSE of all pages: header fields by sg_modes' names, and page code to bytes."""
+    """MODE SENSE of all pages: header fields by their names in sg_modes, and the bytes of each page by its code."""
 
     fields: dict[str, int]
     pages: dict[int, bytes]
@@ -66,7 +66,7 @@ def vpd(sg: Path, page: int) -> bytes:
 
 
 def vpd_names(sg: Path, page: int) -> dict[str, str]:
-    """sg_vpd: a VPD page as the tool's own names and values."""
+    """sg_vpd: a VPD page as names and values of the tool."""
     return _named(tool("sg_vpd", f"--page={page:#x}", sg).decode())
 
 
@@ -86,7 +86,7 @@ def supported_pages(sg: Path) -> list[int]:
 
 
 def readcap(sg: Path, *, long: bool = False) -> Capacity:
-    """sg_readcap: READ CAPACITY(10), or (16) when `long` or when the tool sees that 10 does not suffice."""
+    """sg_readcap: READ CAPACITY(10), or (16) if `long` or if the tool finds the capacity too large for (10)."""
     text = tool("sg_readcap", *(["--16"] if long else []), sg).decode()
     return Capacity(_number(r"Number of logical blocks=(\d+)", text), _number(r"block length=(\d+)", text))
 
@@ -116,7 +116,7 @@ def raw(sg: Path, cdb: bytes, length: int) -> bytes:
 
 
 def ready(sg: Path) -> int:
-    """sg_turs: the exit status of TEST UNIT READY, 0 or 2 and so on."""
+    """sg_turs: the exit status for TEST UNIT READY; 0 if ready, 2 if not."""
     try:
         tool("sg_turs", sg)
     except OracleError as error:
@@ -125,13 +125,13 @@ def ready(sg: Path) -> int:
 
 
 def _named(text: str) -> dict[str, str]:
-    """Take lines of the form `Name: value`."""
+    """Parse lines of the form `Name: value`."""
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _numbers(text: str) -> dict[str, int]:
-    """Take all of the form `name=7` or `name=0x7`."""
+    """Parse every `name=7` or `name=0x7`."""
     return {name.strip(): int(value, 0) for name, value in NUMBER.findall(text)}
 
 
@@ -143,6 +143,6 @@ def _number(pattern: str, text: str) -> int:
 
 
 def _hex_dump(text: str) -> bytes:
-    """Take a dump with an offset at the start of each line."""
+    """Parse a hex dump with an offset at the start of each line."""
     rows = re.findall(r"^ [0-9a-f]+ {2,}((?:[0-9a-f]{2} {1,2})*[0-9a-f]{2})", text, re.MULTILINE)
     return bytes.fromhex("".join(rows))

@@ -14,7 +14,7 @@ from .machine import Device, LabError, wait_for
 
 PORT = "scsiusb.qmp"
 PATIENCE = 60.0
-RELEASED = 3.0  # seconds within which QEMU lets go of the block node of a device that was pulled
+RELEASED = 3.0  # seconds within which QEMU releases the block node of a device that was unplugged
 HELD = "Permission conflict"
 
 
@@ -23,14 +23,14 @@ class QmpError(LabError):
 
 
 class Monitor:
-    """QEMU's monitor at the guest's end of the port."""
+    """Connection to QEMU's monitor through a virtio port of the guest."""
 
     def __init__(self, node: Path) -> None:
         self._fd = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._received = b""
         self._number = 0
         self.events: list[dict[str, Any]] = []
-        # An error only says that an earlier process of this guest did it already.
+        # An error means only that an earlier process of this guest has done it already.
         self._exchange("qmp_capabilities", {})
 
     def execute(self, command: str, arguments: dict[str, Any]) -> Any:
@@ -64,7 +64,7 @@ class Monitor:
 
 @cache
 def monitor() -> Monitor:
-    """The one connection: two would take each other's replies."""
+    """Return the only connection: two connections would read each other's replies."""
     for name in Path("/sys/class/virtio-ports").glob("*/name"):
         if name.read_text().strip() == PORT:
             return Monitor(Path("/dev") / name.parent.name)
@@ -72,7 +72,7 @@ def monitor() -> Monitor:
 
 
 def qmp(command: str, **arguments: Any) -> Any:
-    """Have QEMU execute a command and return its reply; give names with a dash as `**{"node-name": …}`."""
+    """Let QEMU execute a command and return its reply; pass names with a dash as `**{"node-name": …}`."""
     return monitor().execute(command, arguments)
 
 
@@ -97,9 +97,9 @@ def plug(device: Device) -> None:
 
 
 def _add(properties: dict[str, Any]) -> None:
-    """Plugs in; its disk on a twin of the block node where QEMU does not let go of the node.
+    """Plug in a device; if QEMU does not release its block node, use a second node on the same file.
 
-    Of a command that died with its program, QEMU 7.2 may keep a request for ever, with the device that was pulled.
+    QEMU 7.2 may keep the request of a command whose program was killed forever, and with it the unplugged device.
     """
     deadline = time.monotonic() + RELEASED
     while True:
@@ -117,7 +117,7 @@ def _add(properties: dict[str, Any]) -> None:
 
 
 def _twin(name: str) -> str:
-    """Opens the node's file once more, without a lock, which the other one has; returns the new node's name."""
+    """Open the node's file as a second node and return its name; without a lock, which the first node has."""
     nodes = {node["node-name"]: node for node in qmp("query-named-block-nodes")}
     held = nodes[name]
     number = sum(each.startswith(f"{name}-twin") for each in nodes)

@@ -1,4 +1,4 @@
-"""A virtual stick on the guest's own kernel: served over USB/IP by a thread of the test, and attached to vhci_hcd."""
+"""A virtual stick on the guest's kernel: served over USB/IP by a thread of the test, and attached to vhci_hcd."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .machine import USB, Device, LabError, wait_for
 from .machine import Unit as Place
 
 VHCI = Path("/sys/devices/platform/vhci_hcd.0")
-FREE = 4  # a port's status: VDEV_ST_NULL
-SPEEDS = {"full": 2, "high": 3, "super": 5}  # as enum usb_device_speed has them
+FREE = 4  # status of a free port: VDEV_ST_NULL
+SPEEDS = {"full": 2, "high": 3, "super": 5}  # enum usb_device_speed
 MBITS = {"full": 12, "high": 480, "super": 5000}
 USBDEVFS_RESET = 0x5514
 
@@ -30,7 +30,7 @@ _serials = itertools.count(0x5C51_0000_0000)
 
 @dataclass
 class Served:
-    """A stick that is attached; `stick.faults` is its live script."""
+    """An attached stick; changes of `stick.faults` apply at once."""
 
     stick: Stick
     server: Server
@@ -38,11 +38,11 @@ class Served:
     port: int = -1
     _device: Device | None = field(default=None, repr=False)
 
-    # --- where it is ----------------------------------------------------------------------------
+    # --- place ----------------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
-        """As the kernel prints it, from the port: also where the device could not be enumerated."""
+        """The address as the kernel prints it, from the port number, so that it exists also if enumeration failed."""
         hub, port = _hub(self.speed)
         return f"{(hub / 'busnum').read_text().strip()}-{self.port - port + 1}"
 
@@ -60,7 +60,7 @@ class Served:
 
     @property
     def device(self) -> Device:
-        """As the zoo's devices are described."""
+        """The stick described as a device of the zoo."""
         if self._device is None:
             device = Device(f"virtual-{self.serial}", "virtual", "usb-storage", self.serial, MBITS[self.speed], (), ())
             units = tuple(_place(device, lun, unit) for lun, unit in enumerate(self.stick.units))
@@ -70,25 +70,25 @@ class Served:
 
     @property
     def node(self) -> Path:
-        """/dev/sdX; waits for it."""
+        """The block node, /dev/sdX; waits for it."""
         return self.device.units[0].node
 
     @property
     def sg(self) -> Path:
-        """/dev/sgN; waits for it."""
+        """The generic node, /dev/sgN; waits for it."""
         return self.device.units[0].sg
 
     def bound(self) -> str | None:
-        """The driver that the interface has now."""
+        """Return the name of the driver that is bound to the interface, if any."""
         try:
             return (self.interface / "driver").readlink().name
         except FileNotFoundError:
             return None
 
-    # --- what is done with it -------------------------------------------------------------------
+    # --- actions --------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Plugs it in, and returns at once."""
+        """Plug in the stick and return at once."""
         base = _hub(self.speed)[1]
         self.port = next(port for port, status in _ports() if status == FREE and 0 <= port - base < _half())
         with _imported(self.server) as (connection, device_id):
@@ -96,24 +96,24 @@ class Served:
             (VHCI / "attach").write_text(words)
 
     def wait(self, driver: str | None = "usb-storage", seconds: float = 60.0) -> None:
-        """Until the kernel's driver has it, with all its nodes; None: until the interface is there."""
+        """Wait until the kernel's driver is bound and all nodes exist; for no driver, until the interface exists."""
         if driver is None:
             wait_for((self.interface / "authorized").exists, f"the interface of {self.address}", seconds)
         else:
             wait_for(self.device.ready, f"{driver} to have {self.address}", seconds)
 
     def detach(self) -> None:
-        """Pulls it out, and waits until the kernel has forgotten it; may be called again."""
+        """Unplug the stick and wait until the kernel has removed the device; may be called again."""
         if self.port < 0:
             return
-        with suppress(OSError):  # it has gone by itself
+        with suppress(OSError):  # already detached
             (VHCI / "detach").write_text(str(self.port))
         wait_for(lambda: not self.folder.exists(), f"the kernel to forget {self.address}")
         wait_for(lambda: dict(_ports())[self.port] == FREE, f"port {self.port} to be free")
         wait_for(lambda: not self.server.is_attached, "the server to be free")
 
     def reset(self) -> None:
-        """Has the kernel reset the port, as usbfs offers it to programs."""
+        """Let the kernel reset the port, through usbfs."""
         import fcntl
 
         numbers = [int((self.folder / name).read_text()) for name in ("busnum", "devnum")]
@@ -133,10 +133,10 @@ def served(
     driver: str | None = "usb-storage",
     wait: bool = True,
 ) -> Iterator[Served]:
-    """A stick with one unit on the file, or in memory; attached, and with the driver bound.
+    """Attach a stick with one unit, on the file or in memory, and wait until the driver is bound.
 
-    `driver` None: the kernel gives the interface to no driver of its own. Without `wait`, which goes with a driver
-    only, it comes back at once, for sticks that the kernel may never get to know.
+    If `driver` is None, no kernel driver gets the interface. Without `wait`, which needs a driver, it returns at once,
+    for sticks that the kernel may fail to enumerate.
     """
     medium = Memory(size, block_size) if path is None else File(path, block_size, read_only or None)
     medium.read_only |= read_only
@@ -147,14 +147,14 @@ def served(
 
 @contextmanager
 def serving(stick: Stick, *, driver: str | None = "usb-storage", wait: bool = True) -> Iterator[Served]:
-    """As `served`, for a stick of the caller's, which should have a serial number of its own."""
+    """Attach a stick of the caller, as `served` does; its serial number should be unique."""
     with Server(stick, port=0) as server:
         device = Served(stick, server, stick.identity.serial or "")
         _load()
         try:
             with _left_alone(device.speed, driver is None):
                 device.attach()
-                if wait or driver is None:  # only an interface that is there stays without a driver
+                if wait or driver is None:  # the interface must exist before drivers are allowed again
                     device.wait(driver)
             if driver is None:
                 (device.interface / "authorized").write_text("1")
@@ -171,7 +171,7 @@ def _load() -> None:
 
 @cache
 def _hub(speed: str) -> tuple[Path, int]:
-    """The root hub for the speed, and the number of its first port."""
+    """Return the root hub for the speed, and the number of its first port."""
     _load()
     is_super = speed == "super"
     for hub in VHCI.glob("usb[0-9]*"):
@@ -182,12 +182,12 @@ def _hub(speed: str) -> tuple[Path, int]:
 
 @cache
 def _half() -> int:
-    """How many ports each of its two root hubs has."""
+    """Return the number of ports of each of the two root hubs."""
     return len(list(_ports())) // 2
 
 
 def _ports() -> Iterator[tuple[int, int]]:
-    """Each port's number and status."""
+    """Yield number and status of each port."""
     for line in (VHCI / "status").read_text().splitlines()[1:]:
         _, port, status, *_ = line.split()
         yield int(port), int(status)
@@ -195,7 +195,7 @@ def _ports() -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _left_alone(speed: str, wanted: bool) -> Iterator[None]:
-    """Meanwhile the kernel gives no interface that appears on the root hub to a driver."""
+    """If `wanted`, keep the kernel from binding drivers to new interfaces on the root hub."""
     default = _hub(speed)[0] / "interface_authorized_default"
     if wanted:
         default.write_text("0")
@@ -208,7 +208,7 @@ def _left_alone(speed: str, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def _imported(server: Server) -> Iterator[tuple[socket.socket, int]]:
-    """A connection on which the stick was imported, and the device's number: what usbip gives to the kernel."""
+    """Import the stick over USB/IP; yield the connection and the device number, which the kernel needs."""
     with socket.create_connection((server.host, server.port), 30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, server.bus_id.encode()))

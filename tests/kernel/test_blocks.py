@@ -1,4 +1,4 @@
-"""Reads are what the backing file holds; writes land in it byte for byte, and nowhere else."""
+"""Reads return the bytes of the backing file; writes change exactly their bytes in it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .machine import Device, Unit, units, zoo
 WITH_MEDIUM = units(medium=True)
 WRITABLE = [unit for unit in WITH_MEDIUM if unit.device.name in ("scratch", "gadget-high", "gadget-super", "stick-4k")]
 SEED = 20261122
-MOST = 700  # blocks: more than one command at any speed
+MOST = 700  # blocks: needs more than one command at any speed
 BOUNDARY = (2 << 40) // 512
 
 
 def places(unit: Unit) -> list[tuple[int, int]]:
-    """LBA and blocks: the ends, odd counts, and random ones where the content is random."""
+    """Return pairs of LBA and blocks: both ends, odd counts, and random ones where the content is random."""
     source = random.Random(f"{SEED} {unit}")
     ends = [(0, 1), (unit.blocks - 1, 1), (0, 3), (unit.blocks - 5, 5)]
     for offset, length in unit.regions or ((0, unit.size),):
@@ -35,7 +35,7 @@ def places(unit: Unit) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("unit", WITH_MEDIUM, ids=str)
-def test_random_reads_are_the_backing_files(unit: Unit) -> None:
+def test_random_reads_equal_the_backing_file(unit: Unit) -> None:
     with scsiusb.open(unit.device.wait().address, lun=unit.lun) as disk:
         for lba, blocks in places(unit):
             assert disk.read(lba, blocks) == unit.backing(lba, blocks), (lba, blocks)
@@ -65,7 +65,7 @@ def test_the_command_reads_into_a_pipe(stick: Device) -> None:
 
 
 @pytest.mark.parametrize("unit", WRITABLE, ids=str)
-def test_writes_land_in_the_backing_file_and_nowhere_else(unit: Unit) -> None:
+def test_writes_change_only_their_blocks_of_the_backing_file(unit: Unit) -> None:
     if unit.read_only:
         before = whole(unit)
         with pytest.raises(scsiusb.DataProtect), scsiusb.open(unit.device.wait().address, lun=unit.lun) as disk:
@@ -120,7 +120,7 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_the_zoo_has_what_these_tests_are_about() -> None:
+def test_the_zoo_has_the_devices_that_these_tests_need() -> None:
     assert {unit.block_size for unit in WITH_MEDIUM} == {512, 2048, 4096}
     assert {device.speed for device in zoo().values()} == {480, 5000}
     assert any(unit.read_only for unit in WRITABLE)

@@ -1,4 +1,4 @@
-"""check on devices that nobody here wrote: it finds what they really do wrong, and nothing else.
+"""`scsiusb check` on devices of other authors: it reports their real faults and nothing else.
 
 What each finding looks like on the wire is in docs/conformance.md.
 """
@@ -20,9 +20,9 @@ TIMEOUT = 5.0  # under emulation
 AREA = Area(1000, 4)
 SCRATCH = ("scratch:0", "gadget-high:0", "gadget-super:0")  # may be written to
 
-# QEMU ends with a failed assertion, and the guest with it.
+# These stop QEMU with a failed assertion, and the guest with it.
 KILLS_QEMU = {
-    "recovery-after-stall",  # a CBW behind a class reset that came before a CSW with a residue
+    "recovery-after-stall",  # a CBW after a class reset that was sent before a CSW with a residue
 }
 OURS = {"serial-number"}  # the zoo's serial numbers are words
 
@@ -30,19 +30,19 @@ OURS = {"serial-number"}  # the zoo's serial numbers are words
 QEMU = {
     "halt-feature",  # SET_FEATURE(ENDPOINT_HALT) is stalled
     "halt-status",  # GET_STATUS of an endpoint is stalled
-    "case-2",  # no CSW where the command has data and the CBW has none
-    "case-7",  # status 0 where the command has more data than the CBW
-    "case-10",  # neither data nor CSW where the command sends and the host does, too
+    "case-2",  # no CSW if the command has data and the CBW has none
+    "case-7",  # status 0 if the command has more data than the CBW
+    "case-10",  # neither data nor CSW if both the command and the host send
     "residue-short-sense",  # REQUEST SENSE is filled up with zeros, which count as data
     "inquiry-lengths",  # ADDITIONAL LENGTH changes with the allocation length
-    "vpd-designators",  # page 83h names the unit only in a vendor specific way
+    "vpd-designators",  # page 83h has only a vendor specific designator of the unit
     *OURS,
 }
 WITH_MEDIUM = {"case-2-read", "case-7-read", "case-10-read"}
 WRITTEN = {
-    "case-3",  # no CSW where the command takes data and the CBW has none
-    "case-8",  # nor where the host means to read
-    "case-13",  # status 0 where the command takes more data than the CBW has
+    "case-3",  # no CSW if the command takes data and the CBW has none
+    "case-8",  # no CSW if the command takes data and the host expects data
+    "case-13",  # status 0 if the command takes more data than the CBW has
 }
 # REQUEST SENSE to a LUN above 0 always answers LOGICAL UNIT NOT SUPPORTED.
 NO_SENSE = {"invalid-opcode", "invalid-field", "sense-per-failure"}
@@ -98,7 +98,7 @@ def test_each_device_fails_exactly_the_checks_that_it_should(unit: Unit) -> None
     assert set(report.warned) - SLOW == ({"early-end-stalls"} if is_gadget else set())
 
 
-def test_from_the_command_line_the_device_is_given_back(scratch: Device) -> None:
+def test_the_device_is_released_after_a_check_from_the_command_line(scratch: Device) -> None:
     ended = cli("check", scratch.address, "--only", "case-[1456]", "--json", "--timeout", TIMEOUT)
     assert [(row["check"], row["verdict"]) for row in ended.json()["checks"]] == [
         (f"case-{number}", "pass") for number in (1, 4, 5, 6)

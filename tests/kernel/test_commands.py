@@ -1,4 +1,4 @@
-"""watch, doctor and recover on a real kernel."""
+"""The commands watch, doctor and recover on a real kernel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pulled(scratch: Device) -> Iterator[Device]:
         plug(scratch)
 
 
-def test_watch_says_a_line_for_each_event(pulled: Device) -> None:
+def test_watch_prints_a_line_for_each_event(pulled: Device) -> None:
     with start("watch", "--json", f"serial={pulled.serial}", stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines = [json.loads(process.stdout.readline())]
@@ -52,12 +52,12 @@ def test_watch_says_a_line_for_each_event(pulled: Device) -> None:
 
 
 def rows(address: str, said: str) -> dict[str, dict[str, Any]]:
-    """What doctor says of one device, by the kind of check."""
+    """Return the rows of doctor about one device, by the kind of check."""
     found = [row for row in json.loads(said) if row["check"].endswith(f" {address}")]
     return {row["check"].rpartition(" ")[0]: row for row in found}
 
 
-def test_doctor_finds_a_stick_of_the_kernels_in_order(stick: Device) -> None:
+def test_doctor_reports_no_problem_for_a_stick_with_its_kernel_driver(stick: Device) -> None:
     ended = run("doctor", "--json")
     for row in json.loads(ended.out):
         assert set(row) == {"check", "ok", "detail", "remedy"}
@@ -67,7 +67,7 @@ def test_doctor_finds_a_stick_of_the_kernels_in_order(stick: Device) -> None:
     assert {"libusb", "hotplug", "udev rule", "usbfs memory"} <= {row["check"] for row in json.loads(ended.out)}
 
 
-def test_doctor_tells_a_user_without_permission_what_to_do(stick: Device) -> None:
+def test_doctor_shows_the_remedy_to_a_user_without_permission(stick: Device) -> None:
     words = [*as_user(NOBODY), sys.executable, "-m", "scsiusb", "doctor", "--json"]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     permission = rows(stick.address, ended.stdout)["permission"]
@@ -76,7 +76,7 @@ def test_doctor_tells_a_user_without_permission_what_to_do(stick: Device) -> Non
     assert ended.returncode == 99
 
 
-def test_what_a_plain_libusb_program_left_is_found_by_doctor_and_put_right_by_recover(scratch: Device) -> None:
+def test_a_device_left_without_driver_is_found_by_doctor_and_fixed_by_recover(scratch: Device) -> None:
     killed = subprocess.run([sys.executable, "-c", PLAIN_LIBUSB, scratch.serial], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert scratch.bound() is None

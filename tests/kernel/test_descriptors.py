@@ -24,7 +24,7 @@ from .machine import wait_for
 from .served import Served, serving
 
 DECIDED = re.compile(r"unable to enumerate USB device|no configuration chosen|can't set config|not attached")
-ENUMERATION = 120.0  # seconds; a kernel that does not like what it reads tries it several times
+ENUMERATION = 120.0  # seconds; the kernel tries several times to enumerate a device with bad descriptors
 BLOCK = b"scsiusb " * 64
 SPOILED = range(10)
 GARBAGE = range(1, 6)
@@ -65,7 +65,7 @@ def identity(number: int) -> Identity:
 
 @contextmanager
 def attached(stick: Stick) -> Iterator[Served]:
-    """The stick as far as the kernel takes it."""
+    """Attach the stick and wait until the kernel has configured or rejected it."""
     log = Log()
     try:
         with stick, serving(stick, wait=False) as device:
@@ -81,7 +81,7 @@ def attached(stick: Stick) -> Iterator[Served]:
 
 
 def survives(device: Served) -> None:
-    """Listing, finding and opening end in time with what is there, or with an error of ours; nothing is left."""
+    """Check that listing and opening end in time, with a result or an error of scsiusb, and leave nothing open."""
     listed = run("list", "--json").json()
     found = scsiusb.devices()
     assert {each["address"] for each in listed} == {info.address for info in found}
@@ -89,28 +89,28 @@ def survives(device: Served) -> None:
         assert str(info).isprintable()
     ours = [info for info in found if info.device.address == device.address]
     for info in ours:
-        _opens_or_says_why(info)
+        _opens_or_raises(info)
     if not ours:
         with pytest.raises(ScsiUsbError):
             scsiusb.open(device.address, timeout=5)
     assert scsiusb.ledger.outstanding() == []
 
 
-def _opens_or_says_why(info: InterfaceInfo) -> None:
-    driver, why = info.driver, ""
+def _opens_or_raises(info: InterfaceInfo) -> None:
+    driver, message = info.driver, ""
     try:
         with scsiusb.open(info, timeout=5) as disk:
             assert disk.inquiry().vendor == "scsiusb"
             assert disk.read(1, 1) == BLOCK
     except ScsiUsbError as error:
-        why = str(error)
-    assert why.isprintable()
+        message = str(error)
+    assert message.isprintable()
     now = next((each for each in scsiusb.devices() if each.device == info.device), info)
-    assert now.driver == driver, "the kernel's driver was not given back"
+    assert now.driver == driver, "the kernel's driver was not bound again"
 
 
 @pytest.mark.parametrize("twist", [*TWISTS, *(f"garbage:{seed}" for seed in GARBAGE)])
-def test_a_wrong_descriptor_hurts_nobody(twist: str) -> None:
+def test_a_wrong_descriptor_is_survived(twist: str) -> None:
     number = [*TWISTS].index(twist) if twist in TWISTS else 100 + int(twist.partition(":")[2])
     stick = Stick([Unit(Memory(BLOCK * 64))], identity(number), faults=[f"descriptor={twist}"])
     with attached(stick) as device:
@@ -118,7 +118,7 @@ def test_a_wrong_descriptor_hurts_nobody(twist: str) -> None:
 
 
 @pytest.mark.parametrize("seed", SPOILED)
-def test_a_spoiled_configuration_hurts_nobody(seed: int) -> None:
+def test_a_spoiled_configuration_is_survived(seed: int) -> None:
     stick = Stick([Unit(Memory(BLOCK * 64))], identity(200 + seed))
     right = stick.descriptors
     stick.descriptors = Spoiled(right.identity, right.interfaces, seed)
@@ -126,10 +126,10 @@ def test_a_spoiled_configuration_hurts_nobody(seed: int) -> None:
         survives(device)
 
 
-def test_a_device_that_is_right_again_after_it_was_wrong_is_used_like_any_other() -> None:
+def test_a_device_whose_descriptors_are_right_again_works() -> None:
     with Stick([Unit(Memory(BLOCK * 64))], identity(300), faults=["descriptor=no-endpoints"]) as stick:
         with serving(stick, wait=False) as device:
-            wait_for((device.folder / "bConfigurationValue").exists, f"the kernel to meet {device.address}")
+            wait_for((device.folder / "bConfigurationValue").exists, f"the kernel to configure {device.address}")
             assert not [info for info in scsiusb.devices() if info.device.address == device.address]
         stick.faults.clear()
         with serving(stick) as device, scsiusb.open(device.address, timeout=20) as disk:

@@ -1,4 +1,4 @@
-"""What scsiusb says of a device is what the oracles say of it through the kernel."""
+"""scsiusb reports the same about a device as sg3-utils does through the kernel."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_capacity_agrees_with_sg_readcap(unit: Unit) -> None:
 def test_luns_agree_with_sg_luns_and_sg_turs(device: Device) -> None:
     device.wait()
     wanted = [unit.lun for unit in device.units]
-    if device.kind == "usb-bot":  # the others have no REPORT LUNS
+    if device.kind == "usb-bot":  # the other devices do not support REPORT LUNS
         assert sorted(oracles.luns(device.units[0].sg)) == wanted
     rows: list[dict[str, Any]] = cli("luns", device.address, "--json").json()
     assert [row["lun"] for row in rows] == wanted
@@ -103,7 +103,7 @@ def test_mode_pages_agree_with_sg_modes(zoo: dict[str, Device], name: str) -> No
 
 
 @pytest.mark.parametrize("unit", WITHOUT_MEDIUM, ids=str)
-def test_without_a_medium_read_and_capacity_say_so_and_inquiry_works(unit: Unit) -> None:
+def test_without_a_medium_read_and_capacity_fail_and_inquiry_works(unit: Unit) -> None:
     words = (unit.device.address, "--lun", unit.lun)
     for command in ("capacity", "read"):
         ended = cli(command, *words)
@@ -132,7 +132,7 @@ def test_a_uas_device_is_refused_plainly_and_keeps_its_driver(uas: Device) -> No
         assert uas.bound() == "uas"
 
 
-def test_raw_inquiry_is_the_oracles(stick: Device) -> None:
+def test_raw_inquiry_equals_that_of_sg_inq(stick: Device) -> None:
     wanted = oracles.inquiry(stick.units[0].sg).raw
     reply = cli("raw", stick.address, "12 00 00 00 24 00", "--in", "36", "--json").json()
     assert reply == {"status": 0, "residue": 0, "sense": None, "data": wanted.hex()}

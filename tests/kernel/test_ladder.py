@@ -1,4 +1,4 @@
-"""The ladder over the kernel: what it makes of a port reset, and how a device comes back."""
+"""Error recovery on a real kernel: port resets, retried writes, and a device that never answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def driver_of(interface: Path) -> str | None:
 
 
 @pytest.mark.parametrize("speed", ["high", "super"])
-def test_a_port_reset_leaves_the_interface_ours_and_the_kernel_does_not_slip_in(
+def test_a_port_reset_keeps_the_interface_claimed_and_no_kernel_driver_is_bound(
     kernel_log: KernelLog, speed: str
 ) -> None:
     with served(speed=speed) as device:
@@ -41,7 +41,7 @@ def test_a_port_reset_leaves_the_interface_ours_and_the_kernel_does_not_slip_in(
         assert driver_of(device.interface) == "usb-storage"
 
 
-def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
+def test_an_interrupted_write_is_on_the_medium_after_its_retry() -> None:
     with served() as device, scsiusb.open(device.address, timeout=PATIENT) as disk:
         disk.unit.retry = RetryPolicy(timeouts=1)
         for fault in ("stall=512@data", "nak@csw", "signature@csw", "extra=512@csw"):
@@ -53,7 +53,7 @@ def test_a_write_that_was_cut_off_is_on_the_medium_after_all() -> None:
             assert disk.read(8, 8) == NEW * 8
 
 
-def test_a_device_that_never_answers_again_is_given_up_and_given_back() -> None:
+def test_a_device_that_never_answers_is_an_error_and_is_released() -> None:
     with served() as device:
         disk = scsiusb.open(device.address)
         disk.read(0, 1)

@@ -1,4 +1,4 @@
-"""However a program or a device ends, the system is as it was: clients, unplug, fork, exit, drivers, two processes."""
+"""The system is as before after any end of a program or device: clients, unplug, fork, exit, drivers, two processes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from .command import scsiusb as run
 from .machine import USB, Device, wait_for
 from .qmp import plug, unplug
 
-GIVEN_BACK = 60.0  # seconds after a death, on a machine that may be busy; the crash campaign demands two
-NOTICED = 60.0  # seconds after the kernel noticed an unplug; the plug campaign demands one
+GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
+NOTICED = 60.0  # seconds after the kernel noticed an unplug; the plug campaign requires 1
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def pulled(scratch: Device) -> Iterator[Device]:
 
 
 def device_nodes(process: str) -> list[str]:
-    """The USB device nodes that the process has open."""
+    """Return the USB device nodes that the process has open."""
     found = []
     for link in Path(f"/proc/{process}/fd").iterdir():
         try:
@@ -61,7 +61,7 @@ def device_nodes(process: str) -> list[str]:
 
 @contextmanager
 def worker(device: Device, ending: str, user: int = 0) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the device open; see worker.py."""
+    """Start another process that has the device open; see worker.py."""
     words = [*as_user(user), sys.executable, "-m", "tests.kernel.worker", device.address, ending]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -77,14 +77,14 @@ def line(process: subprocess.Popen[str]) -> str:
 
 
 def given_back(device: Device, driver: str | None = "usb-storage") -> None:
-    """The driver is back, and the lease and the warden are gone."""
+    """Wait until the driver is bound again, and the lease and the warden are gone."""
     wait_for(lambda: device.bound() == driver, f"{driver} to have {device} again", GIVEN_BACK)
     wait_for(lambda: not leases(), "the lease to go", GIVEN_BACK)
     wait_for(lambda: not wardens(), "the warden to go", GIVEN_BACK)
 
 
 def wardens() -> list[str]:
-    """Those of other processes than this one."""
+    """Return the process ids of the wardens of other processes."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -99,7 +99,7 @@ def wardens() -> list[str]:
 # --- two processes, several clients ---------------------------------------------------------------
 
 
-def test_a_second_process_is_refused_and_told_who_has_the_device(scratch: Device) -> None:
+def test_a_second_process_is_refused_and_the_error_names_the_holder(scratch: Device) -> None:
     with worker(scratch, "read") as holder:
         refused = run("read", scratch.address, "--lba", 0, "--blocks", 1)
         assert refused.status == 15
@@ -136,7 +136,7 @@ def test_eight_threads_with_a_client_each_get_the_right_data(stick: Device) -> N
     assert wrong == []
 
 
-def test_closing_in_another_thread_ends_a_command_and_the_next_program_finds_the_device_in_step(stick: Device) -> None:
+def test_closing_in_another_thread_ends_a_command_and_the_device_works_for_the_next_program(stick: Device) -> None:
     for _ in range(5):
         disk = scsiusb.open(stick.address)
         errors: list[BaseException] = []
@@ -165,7 +165,7 @@ def test_closing_in_another_thread_ends_a_command_and_the_next_program_finds_the
 
 @pytest.fixture
 def for_all(scratch: Device) -> Iterator[Device]:
-    """As the udev rule has it: the person at the seat, who is not root, may open the device."""
+    """The scratch stick with a device node that every user may open, as the udev rule allows the user at the seat."""
     node = Path(f"/dev/bus/usb/{int((scratch.folder / 'busnum').read_text()):03}") / (
         f"{int((scratch.folder / 'devnum').read_text()):03}"
     )
@@ -175,7 +175,7 @@ def for_all(scratch: Device) -> Iterator[Device]:
     node.chmod(mode)
 
 
-def test_a_users_program_that_is_killed_gives_the_device_back_without_root(for_all: Device) -> None:
+def test_the_device_of_a_killed_program_is_released_without_root(for_all: Device) -> None:
     with worker(for_all, "read", NOBODY) as process:
         (seen,) = leases()
         assert (seen.record.pid, seen.record.uid, seen.state) == (process.pid, NOBODY, "live")
@@ -187,7 +187,7 @@ def test_a_users_program_that_is_killed_gives_the_device_back_without_root(for_a
         given_back(for_all)
 
 
-def test_a_user_is_told_that_root_has_the_device(for_all: Device) -> None:
+def test_the_error_names_the_holder_also_if_it_is_root(for_all: Device) -> None:
     with worker(for_all, "read") as process:
         words = [*as_user(NOBODY), sys.executable, "-m", "scsiusb", "read", for_all.address, "--lba", "0"]
         refused = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -199,9 +199,7 @@ def test_a_user_is_told_that_root_has_the_device(for_all: Device) -> None:
 
 
 @pytest.mark.parametrize("next_user", [0, NOBODY])
-def test_what_a_user_left_behind_with_the_warden_is_put_right_by_the_next_command(
-    for_all: Device, next_user: int
-) -> None:
+def test_a_device_whose_warden_was_killed_too_is_recovered_by_the_next_command(for_all: Device, next_user: int) -> None:
     with worker(for_all, "read", NOBODY) as process:
         for pid in wardens():
             os.kill(int(pid), signal.SIGKILL)
@@ -219,14 +217,14 @@ def test_what_a_user_left_behind_with_the_warden_is_put_right_by_the_next_comman
 # --- unplug ---------------------------------------------------------------------------------------
 
 
-def test_an_unplug_ends_idle_clients_by_itself(pulled: Device) -> None:
+def test_an_unplug_ends_idle_clients(pulled: Device) -> None:
     gone: list[InterfaceInfo] = []
-    told = threading.Event()
+    notified = threading.Event()
     first = scsiusb.open(pulled.address, on_gone=gone.append)
-    second = scsiusb.open(pulled.address, on_gone=told.set)
+    second = scsiusb.open(pulled.address, on_gone=notified.set)
     assert first.read(0, 1)
     unplug(pulled)
-    assert told.wait(NOTICED)
+    assert notified.wait(NOTICED)
     wait_for(lambda: len(gone) == 1, "on_gone of the first client", NOTICED)
     assert device_nodes("self") == []
     assert leases() == []
@@ -241,7 +239,7 @@ def test_an_unplug_ends_idle_clients_by_itself(pulled: Device) -> None:
     assert len(gone) == 1
 
 
-def test_the_manager_sees_each_plugging_once_and_in_order(pulled: Device) -> None:
+def test_the_manager_reports_each_attach_and_detach_once_and_in_order(pulled: Device) -> None:
     called: list[tuple[str, str]] = []
     with scsiusb.Manager() as manager:
         manager.on_attach(lambda info: called.append(("attached", info.address)), f"serial={pulled.serial}")
@@ -267,13 +265,13 @@ def test_the_manager_sees_each_plugging_once_and_in_order(pulled: Device) -> Non
 
 
 @pytest.mark.parametrize("ending", ["exit", "exit-in-command"])
-def test_an_interpreter_that_ends_without_closing_gives_the_device_back(scratch: Device, ending: str) -> None:
+def test_the_device_is_released_if_the_interpreter_exits_without_closing(scratch: Device, ending: str) -> None:
     with worker(scratch, ending) as process:
         assert process.wait(60) == 0
         given_back(scratch)
 
 
-def test_killed_in_the_middle_of_reading_it_leaves_nothing(scratch: Device) -> None:
+def test_a_process_killed_while_it_reads_leaves_nothing(scratch: Device) -> None:
     for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
         with worker(scratch, "read") as process:
             time.sleep(0.1)
@@ -285,7 +283,7 @@ def test_killed_in_the_middle_of_reading_it_leaves_nothing(scratch: Device) -> N
         assert run("read", scratch.address, "--lba", 7, "--blocks", 9).ok().out == scratch.units[0].backing(7, 9)
 
 
-def test_a_forks_child_is_refused_and_harms_nobody(pulled: Device) -> None:
+def test_the_child_of_a_fork_is_refused_and_the_parent_is_not_affected(pulled: Device) -> None:
     with worker(pulled, "fork-then-gone") as process:
         assert "opened by the process that forked this one" in line(process)
         assert line(process) == "ended 7"
@@ -325,7 +323,7 @@ def test_a_driver_that_was_not_bound_before_is_not_bound_after(driverless: Devic
 
 
 def hold_uas(device: Device) -> Callable[[], None]:
-    """Takes a device from the uas driver. QEMU's has no BOT setting, so the interface is only said to speak it."""
+    """Claim a device of the uas driver. QEMU's device has no BOT setting, so the interface is passed off as BOT."""
     backend = LibusbBackend()
     (info,) = (info for info in scsiusb.devices() if info.serial == device.serial)
     assert (info.protocol, info.driver) == ("uas", "uas")

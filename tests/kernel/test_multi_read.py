@@ -1,4 +1,4 @@
-"""Many streams in one thread, over a real kernel: every byte, an unplug in the middle, and nothing left behind."""
+"""Many streams in one thread, on a real kernel: every byte, leaving early, and an unplug during the reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .machine import Unit, zoo
 from .qmp import plug, unplug
 
 NAMES = ("stick", "scratch", "stick-4k", "gadget-high", "gadget-super")
-MOST = 8 << 20  # bytes of each
+MOST = 8 << 20  # bytes read from each device
 
 
 def first_units() -> list[Unit]:
@@ -26,7 +26,7 @@ def opened(units: list[Unit], stack: ExitStack) -> list[scsiusb.Disk]:
     return [stack.enter_context(scsiusb.open(unit.device.wait().address)) for unit in units]
 
 
-def test_every_byte_of_each_comes_in_order_in_one_thread() -> None:
+def test_every_byte_of_each_stream_is_delivered_in_order_in_one_thread() -> None:
     units = first_units()
     with ExitStack() as stack:
         disks = opened(units, stack)
@@ -43,7 +43,7 @@ def test_every_byte_of_each_comes_in_order_in_one_thread() -> None:
 
 
 @pytest.mark.parametrize("parts_before", [1, 7])
-def test_left_early_each_disk_goes_on(parts_before: int) -> None:
+def test_each_disk_is_usable_after_leaving_early(parts_before: int) -> None:
     units = first_units()
     with ExitStack() as stack:
         disks = opened(units, stack)
@@ -55,7 +55,7 @@ def test_left_early_each_disk_goes_on(parts_before: int) -> None:
             assert disk.unit.transport.resets.count == 0
 
 
-def test_an_unplugged_one_ends_alone() -> None:
+def test_an_unplug_ends_only_its_stream() -> None:
     gone, *others = units = [zoo()[name].units[0] for name in ("scratch", "stick", "gadget-super")]
     try:
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The lab proves itself: devices, kernel, oracles and backing files agree before scsiusb has a say."""
+"""The lab is correct: devices, kernel, sg3-utils and backing files agree, without scsiusb."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_without_a_medium_the_unit_is_not_ready(unit: Unit) -> None:
 
 
 @pytest.mark.parametrize("unit", WITH_MEDIUM, ids=str)
-def test_the_kernel_reads_what_the_backing_file_holds(unit: Unit) -> None:
+def test_the_kernel_reads_the_bytes_of_the_backing_file(unit: Unit) -> None:
     offsets = {offset for start, length in unit.regions for offset in (start, start + length - CHUNK)} or {0}
     for offset in offsets:
         lba, blocks = offset // unit.block_size, CHUNK // unit.block_size

@@ -1,4 +1,4 @@
-"""What is refused is refused in one line, with the right status, and leaves everything as it was."""
+"""Every refusal is one line with the right exit status, and changes nothing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_a_mounted_stick_is_refused_and_the_mount_stays_usable(fat: Device, moun
     assert cli("capacity", fat.address, "--json").json()["blocks"] == fat.units[0].blocks
 
 
-def test_a_disk_that_something_holds_without_a_mount_is_refused(fat: Device) -> None:
-    """A mount in another namespace looks so: only the exclusive open shows it."""
+def test_a_disk_that_another_process_holds_without_a_mount_is_refused(fat: Device) -> None:
+    """A mount in another namespace looks like this: only an exclusive open detects it."""
     held = os.open(f"{fat.units[0].node}1", os.O_RDONLY | os.O_EXCL)
     try:
         ended = cli("capacity", fat.address)
@@ -77,7 +77,7 @@ def test_swap_is_refused(fat: Device) -> None:
             os.fsync(file.fileno())
 
 
-def test_a_second_process_is_refused_and_told_who_has_it(stick: Device) -> None:
+def test_a_second_process_is_refused_and_the_error_names_the_holder(stick: Device) -> None:
     with scsiusb.open(stick.address) as disk, start("inquiry", stick.address) as second:
         _, error = second.communicate(timeout=120)
         assert disk.read(0, 8) == stick.units[0].backing(0, 8)
@@ -133,14 +133,14 @@ def test_no_permission(stick: Device) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_a_long_read_gives_the_device_back(stick: Device, tmp_path: Path, number: int) -> None:
+def test_the_device_is_released_after_a_signal_in_a_long_read(stick: Device, tmp_path: Path, number: int) -> None:
     output = tmp_path / "image"
     process = start("read", stick.address, "--blocks", stick.units[0].blocks, "-o", output)
     interrupt(process, lambda: output.exists() and output.stat().st_size > 1 << 20, number)
     answers_again(stick)
 
 
-def test_ctrl_c_in_a_long_write_gives_the_device_back(scratch: Device, tmp_path: Path) -> None:
+def test_the_device_is_released_after_ctrl_c_in_a_long_write(scratch: Device, tmp_path: Path) -> None:
     image = tmp_path / "image"
     with image.open("wb") as file:
         file.truncate(scratch.units[0].size)
@@ -153,7 +153,7 @@ def test_ctrl_c_in_a_long_write_gives_the_device_back(scratch: Device, tmp_path:
 
 def interrupt(process: subprocess.Popen[bytes], running: Callable[[], bool], number: int) -> None:
     with process:
-        wait_for(running, "the command to be under way")
+        wait_for(running, "the command to be running")
         assert process.poll() is None, "it ended before the signal"
         process.send_signal(number)
         _, error = process.communicate(timeout=120)

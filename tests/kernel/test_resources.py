@@ -1,4 +1,4 @@
-"""Device memory, drivers and disks are given back on the real kernel, the device gone or not."""
+"""Device memory, drivers and disks are released on the real kernel, also after an unplug."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MIB = 1 << 20
 
 
 def device_memory() -> list[int]:
-    """The sizes of usbfs's memory that this process has mapped."""
+    """Return the sizes of the usbfs memory that this process has mapped."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     spans = [line.split()[0].split("-") for line in lines if "/dev/bus/usb/" in line]
     return [int(end, 16) - int(start, 16) for start, end in spans]
 
 
-def test_device_memory_is_used_and_given_back(stick: Device) -> None:
+def test_device_memory_is_used_and_released(stick: Device) -> None:
     assert device_memory() == []
     with scsiusb.open(stick.address) as disk:
         disk.read(0, 2048)
@@ -33,7 +33,7 @@ def test_device_memory_is_used_and_given_back(stick: Device) -> None:
     assert device_memory() == []
 
 
-def test_without_device_memory_the_data_are_the_same(stick: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_is_the_same_without_device_memory(stick: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "scsiusb.usb.libusb.backend.LibusbHandle.allocate", lambda self, size: memoryview(bytearray(size)), raising=True
     )
@@ -43,7 +43,7 @@ def test_without_device_memory_the_data_are_the_same(stick: Device, monkeypatch:
 
 
 @pytest.mark.parametrize("unit", WITH_MEDIUM, ids=str)
-def test_after_a_command_and_after_an_error_the_kernel_reads_the_disk(unit: Unit) -> None:
+def test_the_kernel_reads_the_disk_after_a_command_and_after_an_error(unit: Unit) -> None:
     unit.device.wait()
     with scsiusb.open(unit.device.address, lun=unit.lun) as disk:
         disk.read(0, 1)
@@ -63,7 +63,7 @@ def pulled(scratch: Device) -> Iterator[Device]:
         plug(scratch)
 
 
-def test_a_device_pulled_while_it_is_read_is_gone_and_comes_back(pulled: Device) -> None:
+def test_a_device_unplugged_during_a_read_is_gone_and_works_after_a_replug(pulled: Device) -> None:
     gone = threading.Event()
     disk = scsiusb.open(pulled.address)
     reading = threading.Event()

@@ -1,4 +1,4 @@
-"""The udev rule that is shipped tags mass-storage devices for the seat's user, and nothing else."""
+"""The udev rule of the package tags mass-storage devices for the user at the seat, and no other devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def rule() -> Iterator[None]:
 
 
 def tags(folder: Path) -> set[str]:
-    """What udev would tag the device with now; TAGS alone remembers every tag that it ever had."""
+    """Return the tags that udev gives the device now; the property TAGS also has all its earlier tags."""
     done = subprocess.run(["udevadm", "test", folder], capture_output=True, text=True, check=True)
     lines = (done.stdout + done.stderr).splitlines()
     found = [line.partition("=")[2] for line in lines if line.strip().startswith("CURRENT_TAGS=")]

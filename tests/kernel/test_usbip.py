@@ -1,4 +1,4 @@
-"""The kernel's own drivers on the virtual stick: a judge that nobody here wrote."""
+"""The kernel's drivers on the virtual stick, which check it independently of this project."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from .machine import USB, wait_for
 from .served import Served, served
 
 MIB = 1 << 20
-WARNING = 4  # of the kernel's log; more is less serious
-POWERED = "Power-on or device reset occurred"  # what it says of UNIT ATTENTION 29h/00h, which is how a stick starts
-OF_COURSE = (POWERED, "vhci_hcd: sendmsg failed")  # the latter where a detach met a command
+WARNING = 4  # log level of the kernel; higher numbers are less serious
+POWERED = "Power-on or device reset occurred"  # logged for UNIT ATTENTION 29h/00h, which every stick reports first
+EXPECTED_WARNINGS = (POWERED, "vhci_hcd: sendmsg failed")  # the latter if a detach interrupts a command
 COMPLAINT = re.compile(r"error(?! recovery)|malformed|truncated|unexpected|fail|too (long|short)", re.IGNORECASE)
 
 
 def tool(*words: str | Path, status: int = 0) -> str:
-    """Runs a program of the system; its output."""
+    """Run a program of the system; return its output."""
     command = [str(word) for word in words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     said = done.stdout + done.stderr
@@ -43,7 +43,7 @@ def tool(*words: str | Path, status: int = 0) -> str:
 
 
 class Complaints:
-    """What the kernel has logged as a warning or worse, and what it logged at all."""
+    """The kernel's log: a call returns the new warnings and errors, `lines` has all new lines."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -56,11 +56,11 @@ class Complaints:
                 head, _, text = os.read(self._fd, 8192).decode(errors="replace").partition(";")
             except BlockingIOError:
                 return found
-            except BrokenPipeError:  # the ring went over unread messages: go on with the oldest there is
+            except BrokenPipeError:  # unread messages were overwritten: continue with the oldest that is left
                 continue
             line = text.partition("\n")[0]
             self.lines.append(line)
-            if int(head.partition(",")[0]) & 7 <= WARNING and not any(each in line for each in OF_COURSE):
+            if int(head.partition(",")[0]) & 7 <= WARNING and not any(each in line for each in EXPECTED_WARNINGS):
                 found.append(line)
 
 
@@ -98,7 +98,7 @@ def image(folder: Path, size: int) -> Path:
 
 
 @pytest.mark.parametrize("speed", ["high", "super"])
-def test_a_file_system_made_by_the_kernels_driver_keeps_what_is_copied(
+def test_a_file_system_made_through_the_kernels_driver_keeps_its_files(
     tmp_path: Path, complaints: Complaints, speed: str
 ) -> None:
     files = {f"file-{number}": os.urandom(8 * MIB) for number in range(4)}
@@ -117,19 +117,19 @@ def test_a_file_system_made_by_the_kernels_driver_keeps_what_is_copied(
 
 @pytest.fixture(scope="module")
 def device() -> Iterator[Served]:
-    """A stick in memory, for all tests that leave it as it was."""
+    """A stick in memory, shared by the tests that do not change it."""
     with served() as device:
         yield device
 
 
 def decoded(*words: str | Path) -> str:
-    """What a tool of sg3-utils says, which must hold no complaint."""
+    """Run a tool of sg3-utils and return its output, which must have no complaint."""
     said = tool(*words)
     assert [line for line in said.splitlines() if COMPLAINT.search(line)] == [], f"{words}: {said}"
     return said
 
 
-def test_sg3_utils_decode_everything(device: Served) -> None:
+def test_sg3_utils_decode_every_reply(device: Served) -> None:
     sg = device.sg
     assert "Virtual Stick" in decoded("sg_inq", sg)
     assert "scsiusb" in decoded("sg_inq", "--len=36", sg)
@@ -159,7 +159,7 @@ def test_badblocks_finds_nothing(complaints: Complaints) -> None:
 
 
 @pytest.mark.parametrize("block_size", [2048, 4096])
-def test_the_kernel_takes_other_block_sizes(block_size: int, complaints: Complaints) -> None:
+def test_the_kernel_accepts_other_block_sizes(block_size: int, complaints: Complaints) -> None:
     with served(block_size=block_size) as device:
         assert oracles.readcap(device.sg) == (8 * MIB // block_size, block_size)
         assert tool("blockdev", "--getss", device.node) == f"{block_size}\n"
@@ -175,7 +175,7 @@ def test_a_read_only_stick_is_read_only_for_the_kernel() -> None:
         assert tool("blockdev", "--getro", device.node) == "1\n"
 
 
-def test_scsiusb_drives_it_through_the_kernels_usbfs(device: Served) -> None:
+def test_scsiusb_uses_the_stick_through_usbfs(device: Served) -> None:
     medium = device.stick.units[0].medium
     assert isinstance(medium, Memory)
     data = os.urandom(2 * MIB)
@@ -197,7 +197,7 @@ def test_scsiusb_drives_it_through_the_kernels_usbfs(device: Served) -> None:
 
 
 @pytest.mark.parametrize("speed", ["full", "super"])
-def test_scsiusb_drives_it_at_other_speeds_with_no_kernel_driver(speed: str) -> None:
+def test_scsiusb_uses_the_stick_at_other_speeds_without_a_kernel_driver(speed: str) -> None:
     with served(speed=speed, driver=None) as device:
         assert device.bound() is None
         with scsiusb.open(device.address) as disk:
@@ -219,7 +219,7 @@ ENDS = [
 
 @pytest.fixture(scope="module")
 def raw() -> Iterator[tuple[Served, Handle]]:
-    """A stick that no driver has, and libusb's handle on it."""
+    """A stick without a kernel driver, and a libusb handle to it."""
     with served(driver=None) as device, closing(libusb()) as backend:
         (found,) = (each for each in backend.devices() if each.address == device.address)
         with closing(backend.open(found)) as handle:
@@ -228,7 +228,7 @@ def raw() -> Iterator[tuple[Served, Handle]]:
 
 
 @pytest.mark.parametrize(("fault", "code", "moved"), ENDS, ids=[fault for fault, _, _ in ENDS])
-def test_each_way_that_a_transfer_ends_reaches_libusb(
+def test_libusb_reports_each_way_that_a_transfer_ends(
     raw: tuple[Served, Handle], fault: str, code: Code, moved: int
 ) -> None:
     device, handle = raw
@@ -250,13 +250,13 @@ def test_each_way_that_a_transfer_ends_reaches_libusb(
 
 
 def cbw(tag: int, length: int, cdb: bytes) -> bytes:
-    """BOT 1.0 table 5.1."""
+    """Return a CBW with direction IN (BOT 1.0 table 5.1)."""
     return struct.pack("<4sIIBBB16s", b"USBC", tag, length, 0x80, 0, len(cdb), cdb)
 
 
 @pytest.mark.parametrize("speed", ["high", "super"])
 def test_a_reset_of_the_port_resets_the_stick(complaints: Complaints, speed: str) -> None:
-    """The kernel's vhci_hcd sends no reset: the stick sees it by what comes after."""
+    """The kernel's vhci_hcd does not send a reset: the stick detects it by the requests that follow."""
     with served(speed=speed) as device:
         complaints()
         complaints.lines.clear()
@@ -268,7 +268,7 @@ def test_a_reset_of_the_port_resets_the_stick(complaints: Complaints, speed: str
         assert device.bound() == "usb-storage"
 
 
-def test_pulled_out_in_mid_use_it_is_gone_and_can_be_plugged_in_again() -> None:
+def test_a_stick_unplugged_in_use_is_gone_and_works_after_a_replug() -> None:
     with served() as device:
         with scsiusb.open(device.address) as disk:
             disk.read(0, 8)
@@ -284,7 +284,7 @@ def test_pulled_out_in_mid_use_it_is_gone_and_can_be_plugged_in_again() -> None:
 
 @contextmanager
 def program(*words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """The program while it runs, however the test ends."""
+    """Start the program; kill it at the end of the test."""
     with start(*words) as process:
         try:
             yield process
@@ -292,23 +292,23 @@ def program(*words: object) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_the_program_serves_a_file_to_the_standard_tool(tmp_path: Path, complaints: Complaints) -> None:
+def test_virtual_serve_works_with_the_usbip_tool(tmp_path: Path, complaints: Complaints) -> None:
     path, serial = tmp_path / "stick.img", "5C5100C0FFEE"
     words = ("virtual", "serve", path, "--create", "16M", "--port", "0", "--serial", serial, "--json", "-v")
     with program(*words) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        assert (told["host"], told["busid"]) == ("127.0.0.1", "1-1")
-        usbip = ("usbip", "--tcp-port", str(told["port"]))
-        assert "1-1" in tool(*usbip, "list", "-r", told["host"])
-        tool(*usbip, "attach", "-r", told["host"], "-b", told["busid"])
+        started = json.loads(process.stdout.readline())
+        assert (started["host"], started["busid"]) == ("127.0.0.1", "1-1")
+        usbip = ("usbip", "--tcp-port", str(started["port"]))
+        assert "1-1" in tool(*usbip, "list", "-r", started["host"])
+        tool(*usbip, "attach", "-r", started["host"], "-b", started["busid"])
         wait_for(lambda: _node(serial), "the kernel to have the stick")
         content = os.urandom(MIB)
         with Path("/dev", _node(serial)).open("r+b", buffering=0) as disk:
             disk.write(content)
             os.fsync(disk.fileno())
         ports = re.split(r"^Port (?=\d)", tool("usbip", "port"), flags=re.MULTILINE)
-        (port,) = (each[:2] for each in ports if f"127.0.0.1:{told['port']}/1-1" in each)
+        (port,) = (each[:2] for each in ports if f"127.0.0.1:{started['port']}/1-1" in each)
         tool("usbip", "detach", "-p", port)
         wait_for(lambda: not _node(serial), "the kernel to forget the stick")
         process.send_signal(signal.SIGTERM)
@@ -321,7 +321,7 @@ def test_the_program_serves_a_file_to_the_standard_tool(tmp_path: Path, complain
 
 
 def _node(serial: str) -> str:
-    """The block device's name, or nothing."""
+    """Return the name of the block device, or an empty string."""
     for path in (USB / "devices").glob("*/serial"):
         try:
             if path.read_text().strip() == serial:

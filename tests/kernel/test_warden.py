@@ -1,4 +1,4 @@
-"""A killed process leaves nothing on a real kernel: the warden sees to that; if it was killed too, recovery does."""
+"""A killed process leaves nothing on a real kernel: the warden cleans up, or recovery if the warden was killed too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from scsiusb.leases.warden_main import DEAD, GONE, started
 from .machine import USB, Device, wait_for
 from .qmp import plug, unplug
 
-GIVEN_BACK = 60.0  # seconds after the death, on a machine that may be busy; the crash campaign demands two
+GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
 BLOCKS = 128
-# Holds a device by hand, begins a command as far as it is told, and kills itself as it is told.
+# A program that claims a device, starts a command up to the given moment, and kills the given process, then itself.
 HOLDER = """
 import os, signal, struct, sys, time
 from scsiusb.leases.lease import Lease
@@ -59,7 +59,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die(device: Device, moment: str, whom: str) -> int:
-    """Returns the pid of the warden of a process that has just died."""
+    """Run HOLDER until it has killed itself; return the process id of its warden."""
     words = [sys.executable, "-c", HOLDER, device.address, moment, whom]
     with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
@@ -73,7 +73,7 @@ def ended(pid: int) -> bool:
 
 
 def assert_right(device: Device) -> None:
-    """The kernel reads what is on the medium, and nothing was left."""
+    """Check that the kernel reads the content of the medium, and that no lease is left."""
     device.wait()
     unit = device.units[0]
     assert unit.kernel_read(0, BLOCKS) == unit.backing(0, BLOCKS)
@@ -90,7 +90,7 @@ def test_the_driver_is_back_soon_after_a_kill(scratch: Device, moment: str, whom
 
 
 @pytest.mark.parametrize("moment", ["idle", "cbw", "data-out"])
-def test_if_the_warden_was_killed_too_recovery_gives_the_device_back(scratch: Device, moment: str) -> None:
+def test_recovery_releases_the_device_if_the_warden_was_killed_too(scratch: Device, moment: str) -> None:
     die(scratch, moment, "warden")
     assert scratch.bound() is None
     (seen,) = leases()
@@ -103,7 +103,7 @@ def test_if_the_warden_was_killed_too_recovery_gives_the_device_back(scratch: De
 
 @pytest.fixture
 def unbound(scratch: Device) -> Iterator[Device]:
-    """No kernel driver has it during the test."""
+    """The scratch stick, without a kernel driver during the test."""
     (USB / "drivers" / "usb-storage" / "unbind").write_text(scratch.interface.name)
     yield scratch
     assert scratch.bound() is None

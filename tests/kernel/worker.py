@@ -1,4 +1,4 @@
-"""A program that uses a device and ends as it is told: python -m tests.kernel.worker ADDRESS ENDING."""
+"""A program that opens a device and ends in the given way: python -m tests.kernel.worker ADDRESS ENDING."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-def read_for_ever(disk: scsiusb.Disk) -> None:
+def read_forever(disk: scsiusb.Disk) -> None:
     while True:
         disk.read(0, 2048)
 
 
 def fork_and_exit(disk: scsiusb.Disk) -> None:
-    """The child tries what it must not, and ends as Python programs do; then the parent goes on."""
+    """Try to read in the child of a fork, which is refused, and exit it normally; then read in the parent."""
     child = os.fork()
     if child == 0:
         try:
@@ -43,7 +43,7 @@ def main(address: str, ending: str) -> None:
     if ending == "exit":
         return
     if ending == "exit-in-command":
-        threading.Thread(target=read_for_ever, args=[disk], daemon=True).start()
+        threading.Thread(target=read_forever, args=[disk], daemon=True).start()
         time.sleep(0.3)
         return
     if ending == "fork":
@@ -54,7 +54,7 @@ def main(address: str, ending: str) -> None:
         disk = scsiusb.open(address, on_gone=lambda: say("gone"))
         say("again")
     if ending == "read":
-        read_for_ever(disk)
+        read_forever(disk)
     signal.pause()
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: an interface to lease, the only folder for leases, a lease that is held there."""
+"""Fixtures: an interface to lease, the only folder for leases, and a lease that is held there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def info() -> InterfaceInfo:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder for leases that there is."""
+    """The only folder for leases."""
     path = tmp_path / "leases"
     monkeypatch.setattr(folders, "own", lambda: [path])
     monkeypatch.setattr(folders, "RUN", tmp_path / "run")
@@ -39,13 +39,13 @@ def held(folder: Path, info: InterfaceInfo) -> Iterator[Lease]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RECOVERY_PATIENCE", 0.05)
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RECOVERY_TIMEOUT", 0.05)
 
 
 @pytest.fixture
 def dead(tmp_path: Path) -> tuple[Path, int]:
-    """A lease that a killed process left, in mid-command, and its pid."""
+    """The lease of a process that was killed during a command, and that process's pid."""
     with running(HOLD + MID_COMMAND + WAIT, tmp_path / "leases") as process:
         assert line(process) == "ready"
         kill(process)

@@ -1,4 +1,4 @@
-"""What the tests of leases share: marks, an orphan, and what a file says."""
+"""Helpers for the tests of leases: marks, an orphan, and the record in a file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def orphan(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def of(path: Path) -> Record:
+def record_in(path: Path) -> Record:
     found = parse(path.read_bytes())
     assert found is not None
     return found
@@ -41,11 +41,11 @@ def of(path: Path) -> Record:
 def acquire_among_readers(info: InterfaceInfo) -> None:
     stop = threading.Event()
 
-    def look() -> None:
+    def read() -> None:
         while not stop.is_set():
             leases()
 
-    readers = [threading.Thread(target=look) for _ in range(3)]
+    readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
     try:

@@ -1,4 +1,4 @@
-"""Other processes, for what only another process can do: hold a lease and be killed."""
+"""Other processes, for tests in which another process holds a lease and is killed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.forkserver import Process, start
 from tests.sticks import PATIENCE
-from tests.zygote import Process, start
 
 PREAMBLE = """
 import os, signal, sys, time
@@ -30,7 +30,7 @@ WAIT = "say('ready')\nsys.stdin.read()\n"
 def wait_for(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.005)
 
 
@@ -45,7 +45,7 @@ def running(code: str, *arguments: object, session: bool = False) -> Iterator[Pr
 
 
 def line(process: Process) -> str:
-    """The next line that it says."""
+    """Read the next line of the process's output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 

@@ -1,4 +1,4 @@
-"""Leases lie where no other user can play tricks, and are done without where there is no such place."""
+"""Leases are put into folders that no other user can write to; without such a folder there is no lease."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_everybody_sees_what_root_holds_and_nobody_else_what_a_user_does(
+def test_all_users_may_read_roots_leases_and_only_the_user_their_own(
     folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = os.umask(0o077)
@@ -85,7 +85,7 @@ def test_a_folder_that_is_not_safe_is_not_used(two: tuple[Path, Path], info: Int
 def test_another_users_folder_is_not_used(
     two: tuple[Path, Path], info: InterfaceInfo, whose: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `sudo -E`, or where somebody was there first."""
+    """This happens with `sudo -E`, or if another user has created the folder."""
     first, second = two
     first = first / "sub"
     monkeypatch.setattr(folders, "own", lambda: [first, second])
@@ -100,7 +100,7 @@ def test_another_users_folder_is_not_used(
 def test_a_folder_where_nothing_can_be_written_is_not_used(
     two: tuple[Path, Path], info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As root, who may write everywhere, it is said to be so."""
+    """The error is simulated: root may write everywhere."""
     first, second = two
     real = Folder.open
 
@@ -121,14 +121,16 @@ def no_unnamed_files(self: Folder) -> int:
     raise OSError(95, "Operation not supported")
 
 
-def test_where_there_are_no_files_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leases_work_where_files_without_a_name_are_not_supported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Folder, "create_unnamed", no_unnamed_files)
     acquire_among_readers(Scene().info)
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("places", [["file"], []], ids=["no good folder", "no folder"])
-def test_without_any_folder_the_device_is_used_all_the_same(
+def test_without_any_folder_the_device_is_used_without_a_lease(
     info: InterfaceInfo,
     folder: Path,
     places: list[str],
@@ -155,14 +157,14 @@ def test_a_live_lease_in_another_folder_of_ours_counts(two: tuple[Path, Path], i
 
 
 @is_root
-def test_another_users_lease_is_seen_by_root_but_keeps_root_from_nothing(
+def test_root_sees_another_users_lease_but_can_take_the_interface(
     folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = folder.with_name("theirs")
     held = Lease.acquire(info, theirs)
     assert held.path is not None
     monkeypatch.setattr(folders, "_all_users", lambda: iter([(theirs, NOBODY)]))
-    assert leases() == []  # it says that it is nobody's
+    assert leases() == []  # the folder must belong to NOBODY, but is root's
     for path in (theirs, held.path):
         os.chown(path, NOBODY, NOBODY)
     assert [seen.state for seen in leases()] == ["live"]
@@ -197,7 +199,7 @@ def test_root_sees_every_users_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(folders._all_users()) == found
 
 
-def test_a_link_in_the_place_is_not_followed(two: tuple[Path, Path], info: InterfaceInfo) -> None:
+def test_a_symbolic_link_with_the_name_of_a_lease_is_not_followed(two: tuple[Path, Path], info: InterfaceInfo) -> None:
     first, second = two
     first.mkdir(mode=0o700)
     (first / "victim").write_text("keep me")

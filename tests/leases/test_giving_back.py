@@ -1,4 +1,4 @@
-"""What the warden and recovery do for a device: in which order, and when they leave it alone."""
+"""The steps by which the warden and recovery give a device back, and when they do not touch it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def usbfs(tmp_path: Path) -> Usbfs:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CLAIM_PATIENCE", "BIND_PATIENCE", "LOCK_PATIENCE"):
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLAIM_TIMEOUT", "BIND_TIMEOUT", "LOCK_TIMEOUT"):
         monkeypatch.setattr(warden_main, name, 0.05)
 
 
@@ -46,13 +46,13 @@ def test_an_idle_device_is_recovered_without_a_port_reset_and_bound(usbfs: Usbfs
     assert usbfs.driver == "usb-storage"
 
 
-def test_a_device_in_mid_command_has_its_port_reset_unclaimed(usbfs: Usbfs) -> None:
+def test_a_device_with_a_command_in_progress_is_released_before_its_port_is_reset(usbfs: Usbfs) -> None:
     assert give_back(usbfs.kernel, holding(in_command=True))[0]
     assert usbfs.names == ["claim", "control", "clear", "clear", "release", "reset", "connect"]
 
 
 @pytest.mark.parametrize("fails", ["control", "clear"])
-def test_where_the_recovery_fails_the_port_is_reset(usbfs: Usbfs, fails: str) -> None:
+def test_the_port_is_reset_if_reset_recovery_fails(usbfs: Usbfs, fails: str) -> None:
     usbfs.fail[fails] = errno.ETIMEDOUT
     assert give_back(usbfs.kernel, holding())[0]
     assert usbfs.names[-3:] == ["release", "reset", "connect"]
@@ -71,38 +71,38 @@ def test_a_device_without_a_driver_before_has_none_after(usbfs: Usbfs, in_comman
     assert usbfs.driver is None
 
 
-def test_whatever_driver_the_kernel_has_for_it_is_right(usbfs: Usbfs) -> None:
+def test_any_kernel_driver_counts_as_success(usbfs: Usbfs) -> None:
     usbfs.takes = "uas"
     assert give_back(usbfs.kernel, holding()) == (True, "kernel driver uas is bound again")
 
 
-def test_a_device_that_the_kernel_has_is_not_touched(tmp_path: Path) -> None:
+def test_a_device_with_a_kernel_driver_is_not_touched(tmp_path: Path) -> None:
     usbfs = Usbfs(tmp_path, "usb-storage")
-    assert give_back(usbfs.kernel, holding()) == (True, "the kernel's driver usb-storage has it")
+    assert give_back(usbfs.kernel, holding()) == (True, "kernel driver usb-storage is already bound")
     assert usbfs.steps == []
 
 
 def test_a_device_that_another_program_claims_is_not_touched(tmp_path: Path) -> None:
     usbfs = Usbfs(tmp_path, "usbfs")
-    assert give_back(usbfs.kernel, holding()) == (False, "another program uses it by now")
+    assert give_back(usbfs.kernel, holding()) == (False, "another program uses it")
     assert usbfs.steps == []
 
 
-def test_a_claim_that_comes_first_is_respected(usbfs: Usbfs) -> None:
+def test_another_programs_claim_that_comes_first_is_not_disturbed(usbfs: Usbfs) -> None:
     usbfs.meddle = lambda name: usbfs.bind("usbfs")
     assert give_back(usbfs.kernel, holding())[0] is False
     assert usbfs.steps == []
 
 
-def test_a_dying_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_claim_of_a_dying_process_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usbfs = Usbfs(tmp_path, "usbfs")
-    monkeypatch.setattr(warden_main, "CLAIM_PATIENCE", 30.0)
+    monkeypatch.setattr(warden_main, "CLAIM_TIMEOUT", 30.0)
     monkeypatch.setattr("time.sleep", lambda seconds: usbfs.bind(None))
     assert give_back(usbfs.kernel, holding())[0]
 
 
 @pytest.mark.parametrize("changes", [{"number": 8}, {"bus": 3}, {"interface": 1}, {"name": "2-2:1.0"}], ids=str)
-def test_another_device_in_the_place_is_not_touched(usbfs: Usbfs, changes: dict[str, Any]) -> None:
+def test_another_device_in_the_same_port_is_not_touched(usbfs: Usbfs, changes: dict[str, Any]) -> None:
     assert give_back(usbfs.kernel, holding(**changes)) == (True, GONE)
     assert usbfs.steps == []
 
@@ -114,19 +114,19 @@ def test_only_mass_storage_is_touched(usbfs: Usbfs) -> None:
 
 
 @pytest.mark.parametrize("at", ["claim", "control", "clear", "release", "reset", "connect"])
-def test_a_device_may_leave_at_any_step(usbfs: Usbfs, at: str) -> None:
+def test_a_device_may_be_unplugged_at_any_step(usbfs: Usbfs, at: str) -> None:
     usbfs.meddle = lambda name: usbfs.unplug() if name == at else None
     before = len(os.listdir("/proc/self/fd"))
     assert give_back(usbfs.kernel, holding(in_command=True)) == (True, GONE)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_we_may_not_do_is_said(usbfs: Usbfs) -> None:
+def test_a_missing_permission_is_reported(usbfs: Usbfs) -> None:
     usbfs.fail["claim"] = errno.EACCES
     assert give_back(usbfs.kernel, holding()) == (False, "permission denied")
 
 
-def test_without_a_driver_that_takes_it_it_is_not_right(usbfs: Usbfs) -> None:
+def test_it_is_a_failure_if_no_kernel_driver_is_bound(usbfs: Usbfs) -> None:
     usbfs.takes = None
     assert give_back(usbfs.kernel, holding()) == (False, "no kernel driver takes it")
     probe = usbfs.sysfs / "bus" / "usb" / "drivers_probe"  # the second way to ask for one
@@ -153,7 +153,7 @@ def codes(machine: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_request_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As linux/usbdevice_fs.h and asm/ioctl.h make them; the sizes are this machine's."""
+    """The codes of linux/usbdevice_fs.h and asm/ioctl.h, with this machine's structure sizes."""
     control, ioctl = struct.calcsize("BBHHHIP"), struct.calcsize("iiP")
     low = [0x4550F, 0x5514, control << 16 | 0x5500, ioctl << 16 | 0x5512]
     generic = [2 << 30, 0, 3 << 30, 3 << 30]
@@ -167,21 +167,21 @@ def test_request_codes(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- one lease ------------------------------------------------------------------------------------
 
 
-def test_the_lease_tells_whether_a_command_was_under_way_and_goes(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+def test_the_lease_says_whether_a_command_was_in_progress_and_is_removed(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     settle(usbfs.kernel, with_lease(path), pid)
     assert "reset" in usbfs.names
     assert not path.exists()
 
 
-def test_the_lease_stays_where_it_could_not_be_put_right(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+def test_the_lease_stays_if_the_device_could_not_be_given_back(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     usbfs.takes = None
     settle(usbfs.kernel, with_lease(path), pid)
     assert path.exists()
 
 
-def test_what_somebody_else_recovers_is_left_to_them(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+def test_a_device_that_another_process_is_recovering_is_not_touched(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -190,7 +190,7 @@ def test_what_somebody_else_recovers_is_left_to_them(usbfs: Usbfs, dead: tuple[P
     assert path.exists()
 
 
-def test_whoever_only_shares_the_lock_keeps_nothing_from_recovery(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+def test_a_shared_lock_does_not_prevent_recovery(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -206,13 +206,13 @@ def test_another_process_lease_is_left_alone(usbfs: Usbfs, dead: tuple[Path, int
     assert path.exists()
 
 
-def test_the_lease_knows_better_whether_there_was_a_driver(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
+def test_the_lease_overrides_a_message_without_a_driver(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
-    settle(usbfs.kernel, with_lease(path, had_driver=False), pid)  # its process did not come to say more
+    settle(usbfs.kernel, with_lease(path, had_driver=False), pid)  # its process was killed before it sent the driver
     assert usbfs.driver == "usb-storage"
 
 
-def test_the_lease_knows_better_that_there_was_none(usbfs: Usbfs, tmp_path: Path) -> None:
+def test_the_lease_overrides_a_message_with_a_driver(usbfs: Usbfs, tmp_path: Path) -> None:
     with running(HOLD + WAIT, tmp_path / "leases") as process:
         assert line(process) == "ready"
         kill(process)
@@ -224,19 +224,19 @@ def test_the_lease_knows_better_that_there_was_none(usbfs: Usbfs, tmp_path: Path
 
 @pytest.mark.parametrize("had_driver", [True, False])
 def test_without_its_lease_only_what_had_a_driver_is_given_back(usbfs: Usbfs, tmp_path: Path, had_driver: bool) -> None:
-    """It was released, or somebody swept the folder."""
+    """The lease was released, or the folder was cleaned."""
     settle(usbfs.kernel, with_lease(tmp_path / "gone", had_driver), 1)
     assert usbfs.driver == ("usb-storage" if had_driver else None)
     assert bool(usbfs.steps) == had_driver
 
 
-def test_without_any_lease_the_worst_is_assumed(usbfs: Usbfs) -> None:
+def test_without_a_lease_a_command_is_assumed_to_be_in_progress(usbfs: Usbfs) -> None:
     made = holding(in_command=True)
     settle(usbfs.kernel, made, 1)
     assert "reset" in usbfs.names
 
 
-def test_a_holding_goes_through_a_message() -> None:
+def test_a_holding_survives_the_conversion_to_a_message_and_back() -> None:
     for path in (Path("/run/user/1000/a b\n/x.json"), None):
         made = holding_of(RECORD, path)
         words = made.message().decode().split(" ")

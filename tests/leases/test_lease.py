@@ -1,4 +1,4 @@
-"""A lease is held by one process, tells who that is, and is an orphan as soon as that process is dead."""
+"""A lease is held by one process, names it, and is an orphan as soon as that process is dead."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders, lease, record
 from scsiusb.leases.lease import Lease, Record, holder, leases
-from scsiusb.leases.record import runs
-from scsiusb.leases.warden_main import DEAD, Holding, Kernel, locked_by_the_living, started
+from scsiusb.leases.record import is_running
+from scsiusb.leases.warden_main import DEAD, Holding, Kernel, is_locked_by_running_process, started
 from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
@@ -42,13 +42,13 @@ def test_a_lease_says_who_holds_what(held: Lease, info: InterfaceInfo) -> None:
     assert holder(info) == held.record
 
 
-def test_a_second_acquire_is_told_who_has_it(held: Lease, info: InterfaceInfo) -> None:
+def test_a_second_acquire_names_the_holder(held: Lease, info: InterfaceInfo) -> None:
     with pytest.raises(DeviceBusy) as error:
         Lease.acquire(info)
     assert f"is held by pid {os.getpid()} ({held.record.command}) since {held.record.since}" in str(error.value)
 
 
-def test_another_process_is_told_too(folder: Path, held: Lease) -> None:
+def test_another_process_gets_the_holders_name_too(folder: Path, held: Lease) -> None:
     code = "try: Lease.acquire(info, folder)\nexcept Exception as error: say(type(error).__name__, error)\n"
     with running(code, folder) as other:
         assert line(other).startswith(f"DeviceBusy {Scene().info} is held by pid {os.getpid()} (")
@@ -56,7 +56,7 @@ def test_another_process_is_told_too(folder: Path, held: Lease) -> None:
     assert held.path.exists()
 
 
-def test_after_release_nothing_is_there_and_it_may_be_released_again(held: Lease, info: InterfaceInfo) -> None:
+def test_release_removes_the_lease_and_may_be_called_again(held: Lease, info: InterfaceInfo) -> None:
     held.release()
     held.release()
     assert leases() == []
@@ -71,7 +71,7 @@ def test_release_closes_every_descriptor(info: InterfaceInfo, folder: Path) -> N
     assert len(os.listdir("/dev/fd")) == len(before)
 
 
-def test_release_after_the_folder_was_swept_leaves_the_next_ones_lease_alone(held: Lease, info: InterfaceInfo) -> None:
+def test_release_after_the_folder_was_cleaned_does_not_remove_the_next_lease(held: Lease, info: InterfaceInfo) -> None:
     assert held.path is not None
     held.path.unlink()
     second = Lease.acquire(info)
@@ -90,7 +90,7 @@ def test_the_driver_is_written_down_in_place(held: Lease) -> None:
     assert leases()[0].record.driver is None
 
 
-def test_that_a_command_is_under_way_is_seen_from_outside_and_survives_the_driver(held: Lease) -> None:
+def test_a_command_in_progress_is_visible_in_the_file_and_survives_record_driver(held: Lease) -> None:
     for value in (True, False, True):
         held.note_command(value)
         assert held.in_command is value
@@ -106,7 +106,7 @@ def test_many_readers_never_make_an_acquire_fail(folder: Path, info: InterfaceIn
     acquire_among_readers(info)
 
 
-def test_of_many_processes_one_has_it(folder: Path) -> None:
+def test_only_one_of_many_processes_gets_the_lease(folder: Path) -> None:
     code = """
 say('ready')
 sys.stdin.readline()
@@ -133,7 +133,7 @@ else:
 
 @pytest.fixture
 def given_back(monkeypatch: pytest.MonkeyPatch) -> list[Holding]:
-    """What was given back in recovery's place, always with success."""
+    """The holdings passed to a `give_back` that always succeeds."""
     done: list[Holding] = []
 
     def give_back(kernel: Kernel, holding: Holding) -> tuple[bool, str]:
@@ -146,10 +146,10 @@ def given_back(monkeypatch: pytest.MonkeyPatch) -> list[Holding]:
 
 
 @pytest.mark.parametrize("in_command", [0, 1])
-def test_an_orphan_that_recovery_missed_is_put_right_before_it_is_taken_over(
+def test_an_orphan_that_recovery_missed_is_given_back_before_it_is_taken_over(
     folder: Path, info: InterfaceInfo, given_back: list[Holding], in_command: int
 ) -> None:
-    """Its process may have died just after recovery had looked."""
+    """Its process may die just after recovery has read the leases."""
     orphan(folder, driver="uas", in_command=in_command)
     (seen,) = leases()
     assert seen.state == "orphaned"
@@ -163,20 +163,22 @@ def test_an_orphan_that_recovery_missed_is_put_right_before_it_is_taken_over(
     assert list(folder.iterdir()) == []
 
 
-def test_an_orphan_that_cannot_be_put_right_stays_one(
+def test_an_orphan_that_cannot_be_given_back_stays_one(
     folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "ON_LINUX", True)
     monkeypatch.setattr(lease, "give_back", lambda kernel, holding: (False, "permission denied"))
     path = orphan(folder, driver="uas")
     before = path.read_text()
-    with pytest.raises(DeviceBusy, match=r"left behind by pid .*: permission denied; run `sudo scsiusb recover`"):
+    with pytest.raises(
+        DeviceBusy, match=r"held by pid .* which died, .*: permission denied; run `sudo scsiusb recover`"
+    ):
         Lease.acquire(info)
     assert path.read_text() == before
 
 
 @pytest.mark.parametrize("change", [{"boot": "0123-4567"}, {"serial": "another"}, {"vendor_id": 1}], ids=str)
-def test_an_orphan_of_another_plugging_in_tells_nothing_about_the_driver(
+def test_the_driver_in_an_orphan_of_another_plugging_in_is_ignored(
     folder: Path, info: InterfaceInfo, change: dict[str, Any]
 ) -> None:
     orphan(folder, driver="uas", **change)
@@ -185,7 +187,7 @@ def test_an_orphan_of_another_plugging_in_tells_nothing_about_the_driver(
     held.release()
 
 
-def test_a_kill_in_mid_command_can_be_seen(folder: Path) -> None:
+def test_a_kill_during_a_command_is_visible_in_the_lease(folder: Path) -> None:
     with running(HOLD + "lease.note_command(True)\n" + WAIT, folder) as process:
         assert line(process) == "ready"
         assert leases()[0].state == "live"
@@ -206,9 +208,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_lease_or_none(folder: Path) -> None
 
 
 @on_linux
-@pytest.mark.usefixtures("impatient")
-def test_a_forks_child_keeps_no_lease_alive(folder: Path, info: InterfaceInfo) -> None:
-    """Where the child was forked by C code, which does not let go of it."""
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_forked_child_keeps_no_lease_alive(folder: Path, info: InterfaceInfo) -> None:
+    """As when C code forks: the child does not close the lease."""
     code = HOLD + "if os.fork() == 0:\n    sys.stdin.read()\n    os._exit(0)\nsay('ready')\nsignal.pause()\n"
     with running(code, folder) as process:
         assert line(process) == "ready"
@@ -221,11 +223,11 @@ def test_a_forks_child_keeps_no_lease_alive(folder: Path, info: InterfaceInfo) -
         held.release()
 
 
-def test_a_forks_child_that_lets_go_leaves_the_parents_lease_alone(held: Lease) -> None:
-    for let_go in (held.after_fork, held.release):
+def test_closing_the_lease_in_a_forked_child_does_not_affect_the_parents(held: Lease) -> None:
+    for close in (held.after_fork, held.release):
         child = os.fork()
         if child == 0:
-            let_go()
+            close()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert [seen.state for seen in leases()] == ["live"]
@@ -233,16 +235,16 @@ def test_a_forks_child_that_lets_go_leaves_the_parents_lease_alone(held: Lease) 
         assert leases()[0].in_command
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_device_that_somebody_gives_back_now_is_waited_for(folder: Path, info: InterfaceInfo) -> None:
+@pytest.mark.usefixtures("short_timeouts")
+def test_acquire_waits_for_another_process_that_is_recovering_the_device(folder: Path, info: InterfaceInfo) -> None:
     path = orphan(folder)
     descriptor = os.open(path, os.O_RDONLY)
     assert folders.try_lock(descriptor)
     try:
         assert leases()[0].state == "orphaned"
         if sys.platform == "linux":
-            assert locked_by_the_living(descriptor)
-        with pytest.raises(DeviceBusy):  # it never came back
+            assert is_locked_by_running_process(descriptor)
+        with pytest.raises(DeviceBusy):  # the other process did not finish in time
             Lease.acquire(info)
     finally:
         os.close(descriptor)
@@ -250,12 +252,12 @@ def test_a_device_that_somebody_gives_back_now_is_waited_for(folder: Path, info:
 
 
 @on_linux
-@pytest.mark.usefixtures("impatient")
-def test_whoever_shares_the_lock_of_an_orphan_keeps_nobody_out(folder: Path, info: InterfaceInfo) -> None:
+@pytest.mark.usefixtures("short_timeouts")
+def test_a_shared_lock_on_an_orphan_does_not_prevent_acquire(folder: Path, info: InterfaceInfo) -> None:
     path = orphan(folder)
     descriptor = os.open(path, os.O_RDONLY)
     assert folders.try_lock(descriptor, shared=True)
-    assert not locked_by_the_living(descriptor)
+    assert not is_locked_by_running_process(descriptor)
     held = Lease.acquire(info)
     assert leases()[0].state == "live"
     held.release()
@@ -263,41 +265,41 @@ def test_whoever_shares_the_lock_of_an_orphan_keeps_nobody_out(folder: Path, inf
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_process_is_known_by_its_start_too(info: InterfaceInfo) -> None:
+def test_a_process_is_identified_by_its_start_time_too(info: InterfaceInfo) -> None:
     here = record.record_of(info)
-    assert runs(here)
-    assert runs(replace(here, started=None))
-    assert not runs(replace(here, boot="0123-4567"))
+    assert is_running(here)
+    assert is_running(replace(here, started=None))
+    assert not is_running(replace(here, boot="0123-4567"))
     with running(WAIT, "-") as process:
         assert line(process) == "ready"
-        assert runs(replace(here, pid=process.pid, started=started(process.pid)))
+        assert is_running(replace(here, pid=process.pid, started=started(process.pid)))
         if sys.platform == "linux":
-            assert not runs(replace(here, pid=process.pid))
+            assert not is_running(replace(here, pid=process.pid))
         process.kill()
         wait_for(lambda: started(process.pid) in (DEAD, None), "its end")
-        assert not runs(replace(here, pid=process.pid, started=None)) or sys.platform != "linux"
+        assert not is_running(replace(here, pid=process.pid, started=None)) or sys.platform != "linux"
         process.wait()
-        assert not runs(replace(here, pid=process.pid, started=None))
+        assert not is_running(replace(here, pid=process.pid, started=None))
 
 
-def test_whoever_is_to_know_of_it_knows_before_it_can_be_seen(folder: Path, info: InterfaceInfo) -> None:
-    told: list[tuple[str | None, list[str]]] = []
+def test_tell_is_called_before_the_lease_can_be_seen(folder: Path, info: InterfaceInfo) -> None:
+    calls: list[tuple[str | None, list[str]]] = []
 
     def tell(record: Record, path: Path) -> None:
         assert path == folder / record.file_name
-        told.append((record.driver, [seen.state for seen in leases()]))
+        calls.append((record.driver, [seen.state for seen in leases()]))
 
     Lease.acquire(info, tell=tell).release()
-    assert told == [(None, [])]
+    assert calls == [(None, [])]
     orphan(folder, driver="uas")
     Lease.acquire(info, tell=tell).release()
-    assert told[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
+    assert calls[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
 
 
 @is_root
 @on_linux
-@pytest.mark.usefixtures("impatient")
-def test_another_user_who_locks_roots_orphan_keeps_nobody_out(folder: Path, info: InterfaceInfo) -> None:
+@pytest.mark.usefixtures("short_timeouts")
+def test_another_users_lock_on_roots_orphan_does_not_prevent_acquire(folder: Path, info: InterfaceInfo) -> None:
     path = orphan(folder)
     reading, writing = os.pipe()
     child = os.fork()

@@ -1,4 +1,4 @@
-"""What programs left behind is put right by whoever comes next, as far as they may."""
+"""Recovery gives back the devices of dead programs, as far as the user may do that."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from scsiusb.leases.warden_main import GONE, Kernel
 from tests.leases.processes import HOLD, WAIT, kill, line, running
 from tests.leases.usbfs import RECORD, Usbfs
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is taken from a kernel elsewhere")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has kernel drivers to detach")
 
 NOBODY = 65534
 
 
 class Scene:
-    """A device that was left behind, and a folder of leases."""
+    """A device that a dead program held, and a folder of leases."""
 
     def __init__(self, root: Path) -> None:
         self.usbfs = Usbfs(root)
@@ -42,7 +42,7 @@ class Scene:
         return record
 
     @property
-    def left(self) -> list[str]:
+    def remaining(self) -> list[str]:
         return os.listdir(self.folder)
 
 
@@ -53,7 +53,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(folders, "RUN", tmp_path / "run")
     monkeypatch.setattr(folders, "_all_users", lambda: iter(()))
     monkeypatch.setattr(recovery, "Kernel", lambda: made.usbfs.kernel)
-    for name in ("CLAIM_PATIENCE", "BIND_PATIENCE", "LOCK_PATIENCE"):
+    for name in ("CLAIM_TIMEOUT", "BIND_TIMEOUT", "LOCK_TIMEOUT"):
         monkeypatch.setattr(warden_main, name, 0.05)
     return made
 
@@ -63,57 +63,57 @@ def test_an_orphan_is_given_back_and_its_lease_removed(scene: Scene) -> None:
     assert recover() == [Recovered(record, "kernel driver usb-storage is bound again", ok=True)]
     assert scene.usbfs.driver == "usb-storage"
     assert "reset" not in scene.usbfs.names
-    assert scene.left == []
+    assert scene.remaining == []
     assert recover() == []
 
 
-def test_one_in_mid_command_has_its_port_reset(scene: Scene) -> None:
+def test_an_orphan_with_a_command_in_progress_gets_a_port_reset(scene: Scene) -> None:
     scene.orphan(in_command=1)
     assert recover()[0].ok
     assert "reset" in scene.usbfs.names
 
 
-def test_one_without_a_driver_before_has_none_after(scene: Scene) -> None:
+def test_an_orphan_without_a_driver_before_has_none_after(scene: Scene) -> None:
     scene.orphan(driver=None)
     assert recover()[0].ok
     assert scene.usbfs.driver is None
-    assert scene.left == []
+    assert scene.remaining == []
 
 
-def test_of_a_device_that_is_gone_only_the_lease_goes(scene: Scene) -> None:
+def test_for_a_device_that_is_gone_only_the_lease_is_removed(scene: Scene) -> None:
     record = scene.orphan(number=8)
     assert recover() == [Recovered(record, GONE, ok=True)]
     assert scene.usbfs.steps == []
-    assert scene.left == []
+    assert scene.remaining == []
 
 
-def test_of_another_boot_only_the_lease_goes(scene: Scene) -> None:
+def test_for_an_orphan_of_another_boot_only_the_lease_is_removed(scene: Scene) -> None:
     record = scene.orphan(boot="0123-4567")
     assert recover() == [Recovered(record, GONE, ok=True)]
     assert scene.usbfs.steps == []
 
 
-def test_what_lives_is_left_alone(scene: Scene) -> None:
+def test_a_live_lease_is_not_touched(scene: Scene) -> None:
     with running(HOLD + WAIT, scene.folder) as process:
         assert line(process) == "ready"
         assert recover() == []
-        assert len(scene.left) == 1
+        assert len(scene.remaining) == 1
         kill(process)
     (recovered,) = recover()
     assert (recovered.record.pid, recovered.done, recovered.ok) == (process.pid, GONE, True)
-    assert scene.left == []
+    assert scene.remaining == []
 
 
 @pytest.mark.parametrize("words", ["2-1", "2-1:1.0"])
-def test_only_the_device_that_is_meant(scene: Scene, words: str) -> None:
+def test_only_the_named_device_is_recovered(scene: Scene, words: str) -> None:
     scene.orphan()
     other = scene.orphan(address="2-2", name="2-2:1.0", number=9)
     assert recover("2-10") == []
     assert [each.record.address for each in recover(words)] == ["2-1"]
-    assert scene.left == [other.file_name]
+    assert scene.remaining == [other.file_name]
 
 
-def test_what_somebody_is_putting_right_is_left_to_them(scene: Scene) -> None:
+def test_an_orphan_that_another_process_is_recovering_is_not_touched(scene: Scene) -> None:
     record = scene.orphan()
     with (scene.folder / record.file_name).open("rb") as file:
         assert folders.try_lock(file.fileno())
@@ -122,12 +122,12 @@ def test_what_somebody_is_putting_right_is_left_to_them(scene: Scene) -> None:
     assert recover()[0].ok
 
 
-def test_whoever_only_shares_the_lock_keeps_nobody_from_it(scene: Scene) -> None:
+def test_a_shared_lock_does_not_prevent_recovery(scene: Scene) -> None:
     record = scene.orphan()
     with (scene.folder / record.file_name).open("rb") as file:
         assert folders.try_lock(file.fileno(), shared=True)
         assert recover()[0].ok
-    assert scene.left == []
+    assert scene.remaining == []
 
 
 def claimed(scene: Scene) -> None:
@@ -143,23 +143,25 @@ def driverless(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "done"),
+    ("obstacle", "done"),
     [
-        (claimed, "another program uses it by now"),
+        (claimed, "another program uses it"),
         (forbidden, "permission denied"),
         (driverless, "no kernel driver takes it"),
     ],
 )
-def test_what_could_not_be_put_right_stays_an_orphan(scene: Scene, trouble: Callable[[Scene], None], done: str) -> None:
+def test_a_device_that_could_not_be_given_back_stays_an_orphan(
+    scene: Scene, obstacle: Callable[[Scene], None], done: str
+) -> None:
     record = scene.orphan()
-    trouble(scene)
+    obstacle(scene)
     assert recover() == [Recovered(record, done, ok=False)]
     assert [seen.state for seen in leases()] == ["orphaned"]
 
 
 @pytest.fixture
 def foreign(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leases are root's, and we are somebody else: nothing can be removed."""
+    """Leases that this user may not remove, as root's."""
 
     def refuse(self: Folder, name: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -168,7 +170,7 @@ def foreign(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("foreign")
-def test_what_is_right_already_is_not_told_again_where_the_lease_cannot_be_removed(scene: Scene) -> None:
+def test_a_recovered_device_is_reported_once_if_its_lease_cannot_be_removed(scene: Scene) -> None:
     scene.orphan()
     assert recover()[0].ok
     assert recover() == []
@@ -177,7 +179,7 @@ def test_what_is_right_already_is_not_told_again_where_the_lease_cannot_be_remov
 
 
 def test_only_mass_storage_is_touched(scene: Scene) -> None:
-    """The lease may be a malicious user's, who would have root bind a driver to something else."""
+    """A malicious user could write a lease by which root would bind a driver to another kind of device."""
     scene.orphan()
     (scene.usbfs.interface / "bInterfaceClass").write_text("03\n")
     recover()
@@ -185,34 +187,34 @@ def test_only_mass_storage_is_touched(scene: Scene) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_root_puts_every_users_right(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_recovers_every_users_orphans(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = scene.orphan()
     for path in (scene.folder, scene.folder / record.file_name):
         os.chown(path, NOBODY, NOBODY)
     monkeypatch.setattr(folders, "own", lambda: [tmp_path / "own"])
     monkeypatch.setattr(folders, "_all_users", lambda: iter([(scene.folder, NOBODY)]))
     assert recover()[0].ok
-    assert scene.left == []
+    assert scene.remaining == []
     monkeypatch.setattr(folders, "_all_users", lambda: iter([(scene.folder, NOBODY - 1)]))
     scene.orphan()
     assert recover() == []
 
 
-def test_rubbish_is_no_matter(scene: Scene) -> None:
+def test_a_file_with_random_bytes_is_ignored(scene: Scene) -> None:
     (scene.folder / "002-007-0.json").write_bytes(b"\xff" * 100)
     assert recover() == []
 
 
-def test_elsewhere_than_on_linux_only_the_lease_is_removed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_platforms_than_linux_only_the_lease_is_removed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "ON_LINUX", False)
     monkeypatch.setattr(recovery, "ON_WINDOWS", True)
     monkeypatch.setattr(recovery, "lock_for_recovery", None)
     record = scene.orphan()
     assert recover() == [Recovered(record, "its record is removed", ok=True)]
-    assert scene.left == []
+    assert scene.remaining == []
 
 
-def test_a_real_kernel_is_asked_about_what_is_not_there(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_the_real_kernel_does_not_have_is_gone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "Kernel", Kernel)
     scene.orphan(address="250-1", name="250-1:1.0", bus=250)
     assert [each.done for each in recover()] == [GONE]

@@ -1,4 +1,4 @@
-"""What a lease says is read back; anybody's work is a record or nothing."""
+"""A lease that was written is read back; any other content is a valid record or is refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scsiusb.leases import record
 from scsiusb.leases.lease import Lease, leases
-from scsiusb.leases.record import LONGEST_COMMAND, parse
+from scsiusb.leases.record import MAX_COMMAND_LENGTH, parse
 from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, is_root
 from tests.leases.usbfs import RECORD
@@ -30,7 +30,7 @@ def text(**changes: Any) -> bytes:
     return json.dumps({"in_command": 0, **asdict(GOOD), **changes}).encode() + b"\n"
 
 
-def test_what_was_written_is_read() -> None:
+def test_a_record_that_was_written_is_parsed() -> None:
     assert parse(text()) == GOOD
     assert parse(text() + b"the rest of a longer one\n") == GOOD
     assert parse(text(new="from a later version")) == GOOD
@@ -43,7 +43,7 @@ HOSTILE: dict[str, list[object]] = {
     "pid": [0, -1, True, 1.5, "1", None, [1], {}, 1 << 31],
     "started": [-1, "x", 1e99],
     "boot": ["../..", "", 5],
-    "command": ["a\x1b[2J", "a\n", "x" * (LONGEST_COMMAND + 1), None, 7],
+    "command": ["a\x1b[2J", "a\n", "x" * (MAX_COMMAND_LENGTH + 1), None, 7],
     "since": ["\x07", "yesterday", ""],
     "address": ["2-2", "../2-1", "", None, "2-1:1.1"],
     "name": ["2-1", "3-1:1.0", "../../etc/passwd", "2-1/:1.0", "2-1:1.0/..", "٢-1:1.0", "2-1:1.0\n", None],
@@ -62,35 +62,35 @@ HOSTILE: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_field_that_cannot_be_right_makes_it_no_lease(name: str) -> None:
+def test_a_record_with_an_invalid_field_is_refused(name: str) -> None:
     assert [value for value in HOSTILE[name] if parse(text(**{name: value})) is not None] == []
 
 
-def test_a_field_that_is_missing_makes_it_no_lease() -> None:
+def test_a_record_with_a_missing_field_is_refused() -> None:
     whole = json.loads(text())
     without = {name: {key: value for key, value in whole.items() if key != name} for name in asdict(GOOD)}
     assert [name for name in without if parse(json.dumps(without[name]).encode() + b"\n") is not None] == []
 
 
 @given(st.binary())
-def test_any_bytes_are_a_lease_or_none(content: bytes) -> None:
+def test_random_bytes_are_refused(content: bytes) -> None:
     assert parse(content) is None
     assert parse(content + b"\n") is None
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists), st.sampled_from(list(HOSTILE)))
-def test_any_json_is_a_lease_or_none(value: object, name: str) -> None:
+def test_any_json_is_refused_or_gives_printable_text(value: object, name: str) -> None:
     assert parse(json.dumps(value).encode() + b"\n") is None
     found = parse(text(**{name: value}))
     assert found is None or (found.command + (found.serial or "") + (found.driver or "")).isprintable()
 
 
 @pytest.mark.parametrize("content", [b"", text()[:-1], b"[" * 60000 + b"\n", b"9" * 60000 + b"\n"])
-def test_what_is_cut_or_endless_is_no_lease(content: bytes) -> None:
+def test_a_truncated_or_endless_line_is_refused(content: bytes) -> None:
     assert parse(content) is None
 
 
-def test_what_is_no_lease_is_left_out_and_untouched(folder: Path) -> None:
+def test_files_that_are_not_leases_are_left_out_and_not_changed(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     name = "002-007-0.json"
     (folder / "elsewhere.json").write_bytes(text())
@@ -109,7 +109,7 @@ def test_what_is_no_lease_is_left_out_and_untouched(folder: Path) -> None:
 
 
 @is_root
-def test_a_file_of_another_user_in_the_folder_is_no_lease(folder: Path) -> None:
+def test_another_users_file_in_the_folder_is_left_out(folder: Path) -> None:
     folder.mkdir(mode=0o700)
     path = folder / GOOD.file_name
     path.write_bytes(text())
@@ -118,7 +118,7 @@ def test_a_file_of_another_user_in_the_folder_is_no_lease(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", text(), b"x" * 100000])
-def test_rubbish_in_the_place_is_written_over(folder: Path, info: InterfaceInfo, content: bytes) -> None:
+def test_a_file_with_invalid_content_is_overwritten(folder: Path, info: InterfaceInfo, content: bytes) -> None:
     folder.mkdir(mode=0o700)
     (folder / "001-002-0.json").write_bytes(content)
     held = Lease.acquire(info)
@@ -127,8 +127,8 @@ def test_rubbish_in_the_place_is_written_over(folder: Path, info: InterfaceInfo,
     assert list(folder.iterdir()) == []
 
 
-def test_the_command_can_be_printed(info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_is_printable_and_limited(info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "a\x1b[2J\n\udcff", "x" * 500])
     command = record.record_of(info).command
     assert command.isprintable()
-    assert len(command) == LONGEST_COMMAND
+    assert len(command) == MAX_COMMAND_LENGTH

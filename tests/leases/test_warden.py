@@ -1,4 +1,4 @@
-"""The warden outlives its process, gives back what that held, and leaves nothing: neither the lease nor itself."""
+"""The warden outlives its process, gives back its devices, removes the lease, and ends."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CLAIM_PATIENCE", "BIND_PATIENCE", "LOCK_PATIENCE"):
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLAIM_TIMEOUT", "BIND_TIMEOUT", "LOCK_TIMEOUT"):
         monkeypatch.setattr(warden_main, name, 0.05)
 
 
@@ -40,7 +40,7 @@ def ended(pid: int) -> bool:
 
 @pytest.fixture
 def place(tmp_path: Path) -> list[Path]:
-    """The folder of leases, and a /sys and /dev where every device is gone."""
+    """The folder of leases, and a /sys and a /dev without any device."""
     return [tmp_path / "leases", tmp_path / "sys", tmp_path / "dev"]
 
 
@@ -72,7 +72,7 @@ def test_a_kill_right_after_hold_finds_a_warden(place: list[Path]) -> None:
 @pytest.mark.parametrize(
     "code", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGSEGV)", "os.execv('/bin/true', ['x'])"]
 )
-def test_however_the_process_ends(place: list[Path], code: str) -> None:
+def test_the_warden_acts_however_the_process_ends(place: list[Path], code: str) -> None:
     with running(HOLD + START + code + "\n", *place) as process:
         pid = int(line(process))
         process.wait()
@@ -82,7 +82,7 @@ def test_however_the_process_ends(place: list[Path], code: str) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP]
 )
-def test_signals_do_not_end_the_warden_not_even_while_it_starts(place: list[Path], number: signal.Signals) -> None:
+def test_signals_do_not_end_the_warden_even_while_it_starts(place: list[Path], number: signal.Signals) -> None:
     code = START + f"for _ in range(50): os.kill(warden.pid, {int(number)})\n"
     with running(HOLD + code + WAIT, *place) as process:
         pid = int(line(process))
@@ -93,7 +93,7 @@ def test_signals_do_not_end_the_warden_not_even_while_it_starts(place: list[Path
     assert_settled(place, pid)
 
 
-def test_a_kill_of_the_whole_process_group_spares_the_warden(place: list[Path]) -> None:
+def test_a_kill_of_the_whole_process_group_does_not_reach_the_warden(place: list[Path]) -> None:
     with running(HOLD + START + WAIT, *place, session=True) as process:
         pid = int(line(process))
         assert line(process) == "ready"
@@ -102,7 +102,7 @@ def test_a_kill_of_the_whole_process_group_spares_the_warden(place: list[Path]) 
     assert_settled(place, pid)
 
 
-def test_after_a_good_bye_the_warden_ends_and_does_nothing(place: list[Path]) -> None:
+def test_after_close_the_warden_ends_and_does_nothing(place: list[Path]) -> None:
     with running(HOLD + START + "warden.close()\n" + WAIT, *place) as process:
         pid = int(line(process))
         assert line(process) == "ready"
@@ -112,7 +112,7 @@ def test_after_a_good_bye_the_warden_ends_and_does_nothing(place: list[Path]) ->
     assert len(left(place)) == 1
 
 
-def test_what_was_dropped_is_left_alone(place: list[Path]) -> None:
+def test_a_dropped_holding_is_not_given_back(place: list[Path]) -> None:
     with running(HOLD + START + "warden.drop(lease.record)\n" + WAIT, *place) as process:
         pid = int(line(process))
         assert line(process) == "ready"
@@ -121,8 +121,8 @@ def test_what_was_dropped_is_left_alone(place: list[Path]) -> None:
     assert len(left(place)) == 1
 
 
-def test_a_forks_child_that_lives_on_does_not_deceive_the_warden(place: list[Path]) -> None:
-    """As C code forks: it has the warden's socket and the lease's lock."""
+def test_the_warden_notices_the_death_although_a_forked_child_lives_on(place: list[Path]) -> None:
+    """As when C code forks: the child keeps the warden's socket and the lease's lock."""
     code = "if os.fork() == 0:\n    say('child')\n    sys.stdin.read()\n    os._exit(0)\nsignal.pause()\n"
     with running(HOLD + START + code, *place) as process:
         pid = int(line(process))
@@ -131,7 +131,7 @@ def test_a_forks_child_that_lives_on_does_not_deceive_the_warden(place: list[Pat
         assert_settled(place, pid)
 
 
-def test_a_forks_child_that_lets_go_can_have_a_warden_of_its_own(place: list[Path]) -> None:
+def test_a_forked_child_can_start_another_warden(place: list[Path]) -> None:
     code = """
 if os.fork() == 0:
     lease.after_fork(); warden.after_fork()
@@ -152,7 +152,7 @@ os.wait()
     assert_settled(place, pid)
 
 
-def test_a_killed_warden_has_a_successor_that_knows_everything(place: list[Path]) -> None:
+def test_a_killed_warden_is_replaced_by_one_that_gets_all_holdings(place: list[Path]) -> None:
     code = START + "sys.stdin.readline()\nwarden.hold(RECORD, None)\nsay(warden.pid)\n" + WAIT
     code = "from tests.leases.usbfs import RECORD\n" + HOLD + code
     with running(code, *place) as process:
@@ -190,13 +190,13 @@ def watched(place: list[Path]) -> Iterator[Warden]:
         wait_for(lambda: ended(pid), "the warden to end")
 
 
-def test_nothing_is_started_before_there_is_something_to_hold(watched: Warden) -> None:
+def test_no_warden_is_started_before_the_first_hold(watched: Warden) -> None:
     watched.drop(RECORD)
     watched.close()
     assert watched.pid is None
 
 
-def test_the_warden_is_nobodys_child_and_has_nothing_of_ours(watched: Warden, place: list[Path]) -> None:
+def test_the_warden_is_not_a_child_and_inherits_nothing(watched: Warden, place: list[Path]) -> None:
     with (place[1].parent / "open").open("w") as file:
         os.set_inheritable(file.fileno(), True)
         watched.hold(RECORD, None)
@@ -219,16 +219,16 @@ def test_the_warden_is_nobodys_child_and_has_nothing_of_ours(watched: Warden, pl
         assert blocked >> (number - 1) & 1
 
 
-def test_our_signals_are_as_they_were(watched: Warden) -> None:
+def test_the_signal_mask_is_restored(watched: Warden) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     watched.hold(RECORD, None)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
-def test_a_handler_of_sigchld_that_waits_for_everybody_harms_nothing(
+def test_a_sigchld_handler_that_waits_for_all_children_does_no_harm(
     watched: Warden, caplog: pytest.LogCaptureFixture
 ) -> None:
-    met: list[int] = []
+    reaped: list[int] = []
 
     def reap(number: int, frame: object) -> None:
         try:
@@ -236,7 +236,7 @@ def test_a_handler_of_sigchld_that_waits_for_everybody_harms_nothing(
                 pid, _ = os.waitpid(-1, os.WNOHANG)
                 if not pid:
                     return
-                met.append(pid)
+                reaped.append(pid)
         except ChildProcessError:
             pass
 
@@ -246,7 +246,7 @@ def test_a_handler_of_sigchld_that_waits_for_everybody_harms_nothing(
     finally:
         signal.signal(signal.SIGCHLD, before)
     assert watched.pid is not None
-    assert watched.pid not in met
+    assert watched.pid not in reaped
     assert caplog.records == []
 
 
@@ -267,7 +267,7 @@ def test_one_warden_for_all_threads(watched: Warden) -> None:
     assert len(pids) == 1
 
 
-def test_a_broken_connection_does_not_kill_a_program_that_wants_sigpipe(place: list[Path]) -> None:
+def test_a_broken_connection_does_not_kill_a_program_with_the_default_sigpipe_action(place: list[Path]) -> None:
     code = """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 os.kill(warden.pid, 9)
@@ -281,7 +281,7 @@ lease.release()
 
 
 def test_a_file_under_the_number_of_the_closed_socket_is_never_written_to(place: list[Path], tmp_path: Path) -> None:
-    """A program that becomes a daemon closes every descriptor and opens others."""
+    """A program that becomes a daemon closes all descriptors and opens others."""
     code = """
 os.closerange(3, 1000)
 files = [open(folder.with_name('file'), 'wb') for _ in range(10)]
@@ -297,7 +297,7 @@ for file in files: file.close()
 @pytest.mark.parametrize(
     "how", ["no interpreter", "frozen", "embedded", "no shell", "no program", "a shell that says nothing"]
 )
-def test_without_a_warden_one_warning_and_on(
+def test_if_no_warden_can_be_started_one_warning_is_logged(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes: dict[str, tuple[object, str, object]] = {
@@ -320,7 +320,9 @@ def test_without_a_warden_one_warning_and_on(
     assert "scsiusb recover" in caplog.text
 
 
-def test_elsewhere_than_on_linux_it_is_quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_on_other_platforms_than_linux_nothing_is_started_or_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(warden, "ON_LINUX", False)
     made = Warden()
     made.hold(RECORD, None)
@@ -330,8 +332,8 @@ def test_elsewhere_than_on_linux_it_is_quiet(monkeypatch: pytest.MonkeyPatch, ca
     assert caplog.records == []
 
 
-def test_a_warden_that_comes_up_after_the_death_acts_all_the_same(place: list[Path], dead: tuple[Path, int]) -> None:
-    """By then the pid may be another process's; here it is nobody's, and the socket is held open."""
+def test_a_warden_that_starts_after_the_death_of_its_process_acts(place: list[Path], dead: tuple[Path, int]) -> None:
+    """Here no process has the pid any more, and the socket is kept open."""
     path, pid = dead
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -341,7 +343,7 @@ def test_a_warden_that_comes_up_after_the_death_acts_all_the_same(place: list[Pa
     assert not path.exists()
 
 
-def test_a_pid_that_is_another_process_by_now_is_no_sign_of_life(place: list[Path], dead: tuple[Path, int]) -> None:
+def test_a_pid_that_another_process_has_by_now_counts_as_dead(place: list[Path], dead: tuple[Path, int]) -> None:
     path, _ = dead
     with running(WAIT, "-") as other:
         assert line(other) == "ready"
@@ -350,7 +352,7 @@ def test_a_pid_that_is_another_process_by_now_is_no_sign_of_life(place: list[Pat
             ours.send(with_lease(path).message())
             command = [sys.executable, "-I", "-S", warden_main.__file__, str(other.pid), "1", *map(str, place[1:])]
             subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
-    assert path.exists()  # it is not that process's
+    assert path.exists()  # the lease names another process
 
 
 def test_leases_of_a_live_process_are_not_touched_by_a_warden_that_lost_its_connection(place: list[Path]) -> None:
@@ -361,13 +363,13 @@ def test_leases_of_a_live_process_are_not_touched_by_a_warden_that_lost_its_conn
         assert len(left(place)) == 1
 
 
-def test_the_warden_imports_next_to_nothing() -> None:
+def test_the_warden_imports_only_small_modules() -> None:
     code = f"import sys; exec(open({warden_main.__file__!r}).read(), {{'__name__': 'x'}}); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"re", "json", "typing", "logging", "subprocess", "scsiusb", "threading"} & set(loaded.split())
 
 
-def test_a_kill_while_the_lease_is_made_leaves_none(place: list[Path]) -> None:
+def test_a_kill_while_the_lease_is_created_leaves_no_lease(place: list[Path]) -> None:
     code = """
 warden = Warden(*sys.argv[2:4])
 def tell(*words):

@@ -1,4 +1,4 @@
-"""Linux's sysfs and usbfs with one mass-storage interface, made of files and a function in ioctl's place."""
+"""An emulation of Linux's sysfs and usbfs with one mass-storage interface: files, and a function instead of ioctl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = {0: "control", 15: "claim", 16: "release", 18: "connect", 20: "reset", 2
 
 
 class Usbfs:
-    """`steps` are the requests that worked; `fail` maps a request to an error, `meddle` is called before each."""
+    """`steps` are the requests that succeeded; `fail` maps a request to an errno; `meddle` is called before each."""
 
     def __init__(self, root: Path, driver: str | None = None, name: str = "2-1:1.0", number: int = 7) -> None:
         self.sysfs, self.dev = root / "sys", root / "dev"

@@ -1,1 +1,1 @@
-"""Tests of who holds what, and of how it is given back."""
+"""Tests of the manager: what a process holds, and how it is released."""

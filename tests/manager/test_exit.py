@@ -1,4 +1,4 @@
-"""The end of a program that did not close what it opened: everything is given back, and it ends well."""
+"""A program that exits without closing what it opened: everything is released, and the exit status is right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sticks import MeddledBus, hangs_at, stick
 bus = MeddledBus(stick(64))
 
 @atexit.register
-def at_the_very_end():  # registered first, it runs last
+def report_leaks():  # registered first, so it runs last
     print("left:", len(scsiusb.ledger.outstanding()), len(bus.handles), bus.driver(bus.devices()[0], 0))
     sys.stdout.flush()
 """
@@ -44,7 +44,7 @@ def end_of(script: str) -> tuple[int, str, str]:
         "disk = open_on(bus); sys.exit(0)",
     ],
 )
-def test_what_is_open_at_the_end_is_given_back(script: str) -> None:
+def test_what_is_open_at_exit_is_released(script: str) -> None:
     status, out, _ = end_of(script)
     assert (status, out[-len(CLEAN) :]) == (0, CLEAN)
 
@@ -54,14 +54,14 @@ def test_what_is_open_at_the_end_is_given_back(script: str) -> None:
     [("disk = open_on(bus)", 8), ("manager = scsiusb.Manager(bus); disk = manager.open()", 11)],
     ids=["disk first", "manager first"],
 )
-def test_the_dump_on_stderr_names_the_place(script: str, held: int) -> None:
+def test_the_report_on_stderr_has_the_place_of_each_open(script: str, held: int) -> None:
     _, _, err = end_of(script)
     assert "scsiusb: ledger: process " in err
     assert f"holds {held} resources:" in err
     assert "client of 1-1:1.0, acquired at <string>:" in err
 
 
-def test_a_daemon_thread_in_the_middle_of_a_command_is_ended() -> None:
+def test_a_command_of_a_daemon_thread_is_ended() -> None:
     script = """
 disk = open_on(bus)
 disk.read(0, 1)
@@ -78,7 +78,7 @@ reached.wait()
     assert end_of(script)[:2] == (0, CLEAN)
 
 
-def test_a_thread_that_is_no_daemon_may_go_on_to_its_end() -> None:
+def test_a_thread_that_is_not_a_daemon_may_run_to_its_end() -> None:
     script = """
 def work():
     with open_on(bus) as disk:
@@ -89,7 +89,7 @@ threading.Thread(target=work).start()
     assert end_of(script) == (0, CLEAN, "")
 
 
-def test_one_thing_that_cannot_be_closed_keeps_nothing_else_from_it() -> None:
+def test_an_object_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
     script = """
 from scsiusb.manager.process import PROCESS
 class Bad:
@@ -106,7 +106,7 @@ disk = open_on(bus)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM to catch")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_raises_in_the_middle_of_a_command(number: signal.Signals) -> None:
+def test_a_signal_handler_that_raises_during_a_command(number: signal.Signals) -> None:
     script = f"""
 def end(number, frame): sys.exit(5)
 signal.signal({int(number)}, end)

@@ -1,4 +1,4 @@
-"""A fork's child never touches what its parent holds: it gets clear errors, does not hang, and ends without harm."""
+"""The child of a fork never uses its parent's devices: it gets clear errors, does not hang and exits normally."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 
 @pytest.fixture(autouse=True)
-def threads_are_meant() -> Iterator[None]:
-    """From Python 3.12 on a fork beside other threads warns."""
+def allow_fork_with_threads() -> Iterator[None]:
+    """Ignore the DeprecationWarning of Python 3.12 and later for a fork while threads are running."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         yield
@@ -38,7 +38,7 @@ def bus() -> Iterator[MeddledBus]:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Runs it in a fork's child, which must end in time and without an error."""
+    """Run `work` in the child of a fork, which must exit in time and without an error."""
     child = os.fork()
     if not child:
         status = 1
@@ -65,7 +65,7 @@ def refused(*uses: Callable[[], object]) -> None:
             use()
 
 
-def opens_its_own() -> None:
+def open_another_device() -> None:
     own = MeddledBus(stick(64))
     with Manager(own) as manager, manager.open() as disk:
         assert first(disk, 9) == 9
@@ -73,7 +73,7 @@ def opens_its_own() -> None:
     assert ledger.outstanding() == []
 
 
-def test_the_childs_copies_say_whose_they_are_and_closing_them_does_nothing(bus: MeddledBus) -> None:
+def test_the_childs_copies_report_that_the_parent_owns_them_and_closing_them_does_nothing(bus: MeddledBus) -> None:
     with Manager(bus) as manager, manager.open() as disk:
         disk.write(0, b"\1" * 512)
 
@@ -83,7 +83,7 @@ def test_the_childs_copies_say_whose_they_are_and_closing_them_does_nothing(bus:
             refused(manager.devices, manager.events, lambda: manager.on_attach(print))
             disk.close()
             manager.close()
-            opens_its_own()
+            open_another_device()
 
         bus.wire.log.clear()
         in_child(child)
@@ -92,7 +92,7 @@ def test_the_childs_copies_say_whose_they_are_and_closing_them_does_nothing(bus:
         assert [info.address for info in manager.devices()] == ["1-1"]
 
 
-def test_in_the_middle_of_a_command_and_of_an_iteration_in_other_threads(bus: MeddledBus) -> None:
+def test_a_fork_during_a_command_and_an_iteration_in_other_threads(bus: MeddledBus) -> None:
     with Manager(bus) as manager:
         disk, other = manager.open(), manager.open()
         events = manager.events()
@@ -105,7 +105,7 @@ def test_in_the_middle_of_a_command_and_of_an_iteration_in_other_threads(bus: Me
             other.close()
             disk.close()
             manager.close()
-            opens_its_own()
+            open_another_device()
 
         in_child(child)
         disk.close()
@@ -116,8 +116,8 @@ def test_in_the_middle_of_a_command_and_of_an_iteration_in_other_threads(bus: Me
     assert reader.result() == []
 
 
-def test_at_any_moment_of_what_other_threads_do() -> None:
-    """In a process of its own: where coverage is measured, a child may wait for ever for a lock of coverage."""
+def test_a_fork_at_any_moment_while_other_threads_open_and_close() -> None:
+    """Runs in a separate process without coverage: a forked child may wait forever for a lock of coverage."""
     script = "from tests.manager.test_fork import fork_among_threads; fork_among_threads()"
     status, _, err = python(script, COVERAGE_PROCESS_START="")
     assert (status, err) == (0, "")
@@ -155,10 +155,10 @@ def test_a_child_of_a_child(bus: MeddledBus) -> None:
         assert first(disk, 5) == 5
 
 
-def test_the_childs_ordinary_exit_does_not_touch_the_parents_device(bus: MeddledBus) -> None:
+def test_a_normal_exit_of_the_child_does_not_touch_the_parents_device(bus: MeddledBus) -> None:
     with Manager(bus) as manager, manager.open() as disk:
         context = multiprocessing.get_context("fork")
-        process = context.Process(target=opens_its_own)
+        process = context.Process(target=open_another_device)
         bus.wire.log.clear()
         process.start()
         process.join(PATIENCE)
@@ -167,7 +167,7 @@ def test_the_childs_ordinary_exit_does_not_touch_the_parents_device(bus: Meddled
         assert first(disk, 6) == 6
 
 
-def test_dropping_the_childs_copies_warns_of_nothing(bus: MeddledBus) -> None:
+def test_dropping_the_childs_copies_gives_no_warning(bus: MeddledBus) -> None:
     disks, managers = [open_on(bus)], [Manager(bus)]
 
     def child() -> None:
@@ -182,7 +182,7 @@ def test_dropping_the_childs_copies_warns_of_nothing(bus: MeddledBus) -> None:
     managers.pop().close()
 
 
-def test_an_unplug_in_the_parent_is_none_of_the_childs_business(bus: MeddledBus) -> None:
+def test_an_unplug_in_the_child_does_not_call_on_gone_in_the_parent(bus: MeddledBus) -> None:
     done = threading.Event()
     with open_on(bus, on_gone=done.set):
         in_child(lambda: bus.unplug(bus.devices()[0]))

@@ -1,4 +1,4 @@
-"""The manager: which devices are there, and who is told when they come and leave."""
+"""The manager: which devices are attached, and the reports of attach and detach."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def manager(bus: Bus) -> Iterator[Manager]:
         yield manager
 
 
-def told(events: Events) -> list[tuple[str, str]]:
+def kinds_and_addresses(events: Events) -> list[tuple[str, str]]:
     return [(event.kind, event.device.address) for event in events]
 
 
-class Seen(list[tuple[str, str]]):
-    """What the callbacks of a manager were called with."""
+class CallbackLog(list[tuple[str, str]]):
+    """Kind and address of each event that a manager called its callbacks for."""
 
     def __init__(self, manager: Manager) -> None:
         super().__init__()
@@ -49,15 +49,15 @@ class Seen(list[tuple[str, str]]):
 # --- events ---------------------------------------------------------------------------------------
 
 
-def test_what_is_attached_already_comes_first_to_everybody(manager: Manager) -> None:
-    seen = Seen(manager)
+def test_devices_attached_before_are_the_first_events(manager: Manager) -> None:
+    seen = CallbackLog(manager)
     wait_until(lambda: seen)
-    assert seen == told(manager.events(timeout=0)) == [("attached", "1-1")]
+    assert seen == kinds_and_addresses(manager.events(timeout=0)) == [("attached", "1-1")]
     assert [info.address for info in manager.devices()] == ["1-1"]
 
 
-def test_each_plugging_in_is_told_once_with_a_generation_that_grows(bus: Bus, manager: Manager) -> None:
-    events, seen = manager.events(timeout=PATIENCE), Seen(manager)
+def test_each_attach_and_detach_is_reported_once_with_a_growing_generation(bus: Bus, manager: Manager) -> None:
+    events, seen = manager.events(timeout=PATIENCE), CallbackLog(manager)
     other = stick(16)
     for _ in range(3):
         bus.plug(other)
@@ -70,7 +70,7 @@ def test_each_plugging_in_is_told_once_with_a_generation_that_grows(bus: Bus, ma
     assert last.time.tzinfo is not None
 
 
-def test_both_events_of_one_plugging_in_have_its_generation(bus: Bus, manager: Manager) -> None:
+def test_the_detach_event_has_the_generation_of_its_attach_event(bus: Bus, manager: Manager) -> None:
     events = manager.events(timeout=PATIENCE)
     attached = next(events)
     bus.unplug(bus.devices()[0])
@@ -80,8 +80,8 @@ def test_both_events_of_one_plugging_in_have_its_generation(bus: Bus, manager: M
     assert manager.devices() == []
 
 
-@pytest.mark.parametrize("match", ["1-2", lambda info: info.address == "1-2"], ids=["words", "function"])
-def test_a_filter_lets_only_its_devices_through(bus: Bus, manager: Manager, match: str) -> None:
+@pytest.mark.parametrize("match", ["1-2", lambda info: info.address == "1-2"], ids=["selector", "function"])
+def test_a_filter_selects_devices(bus: Bus, manager: Manager, match: str) -> None:
     seen: list[str] = []
     manager.on_attach(lambda info: seen.append(info.address), match)
     events = manager.events(5, match)
@@ -91,21 +91,21 @@ def test_a_filter_lets_only_its_devices_through(bus: Bus, manager: Manager, matc
     assert seen == ["1-2"]
 
 
-def test_a_cancelled_callback_is_called_no_more(bus: Bus, manager: Manager) -> None:
+def test_a_cancelled_callback_is_not_called_again(bus: Bus, manager: Manager) -> None:
     seen: list[InterfaceInfo] = []
     subscription = manager.on_detach(seen.append)
     subscription.cancel()
-    others = Seen(manager)
+    others = CallbackLog(manager)
     bus.unplug(bus.devices()[0])
     wait_until(lambda: len(others) == 2)
     assert seen == []
 
 
 def test_an_iteration_ends_after_its_timeout_without_an_event(manager: Manager) -> None:
-    assert told(manager.events(timeout=0.01)) == [("attached", "1-1")]
+    assert kinds_and_addresses(manager.events(timeout=0.01)) == [("attached", "1-1")]
 
 
-def test_async_for_sees_what_for_sees(bus: Bus, manager: Manager) -> None:
+def test_async_for_returns_the_events_that_for_returns(bus: Bus, manager: Manager) -> None:
     async def read(timeout: float) -> list[tuple[str, str]]:
         seen = []
         async for event in manager.events(timeout):
@@ -136,7 +136,7 @@ def test_several_tasks_may_read_one_iterator(bus: Bus, manager: Manager) -> None
     assert asyncio.run(read()) == ["1-2", "1-3", "1-4"]
 
 
-def test_an_asynchronous_iteration_ends_with_the_manager(bus: Bus) -> None:
+def test_an_asynchronous_iteration_ends_when_the_manager_is_closed(bus: Bus) -> None:
     async def read() -> list[Event]:
         manager = Manager(bus)
         events = manager.events(device="1-9")
@@ -151,7 +151,7 @@ def test_an_asynchronous_iteration_ends_with_the_manager(bus: Bus) -> None:
     assert asyncio.run(read()) == []
 
 
-def test_sixteen_sticks_plugged_and_unplugged_at_once_are_told_exactly_once_and_in_order(bus: Bus) -> None:
+def test_sixteen_sticks_plugged_and_unplugged_at_once_are_reported_exactly_once_and_in_order(bus: Bus) -> None:
     rounds = 5
     ports = range(10, 26)
     plugged = {port: threading.Semaphore(0) for port in ports}
@@ -160,11 +160,11 @@ def test_sixteen_sticks_plugged_and_unplugged_at_once_are_told_exactly_once_and_
         mine = stick(1)
         for _ in range(rounds):
             bus.plug(mine, (port,))
-            assert port % 4 == 0 or plugged[port].acquire(timeout=PATIENCE)  # a quarter of them may leave unseen
+            assert port % 4 == 0 or plugged[port].acquire(timeout=PATIENCE)  # a quarter is unplugged at once
             bus.unplug(mine)
 
     with restless_threads(), Manager(bus) as manager:
-        seen = Seen(manager)
+        seen = CallbackLog(manager)
         manager.on_attach(lambda info: plugged[info.device.ports[0]].release(), lambda info: info.address != "1-1")
         run_all(*[partial(play, port) for port in ports])
         bus.unplug(bus.devices()[0])
@@ -176,11 +176,11 @@ def test_sixteen_sticks_plugged_and_unplugged_at_once_are_told_exactly_once_and_
         assert port % 4 == 0 or len(kinds) == 2 * rounds
 
 
-def test_too_many_unread_events_are_told_as_lost_where_the_gap_is(
+def test_too_many_unread_events_raise_events_lost_at_the_gap(
     bus: Bus, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_PENDING", 2)
-    events, seen = manager.events(timeout=PATIENCE), Seen(manager)
+    events, seen = manager.events(timeout=PATIENCE), CallbackLog(manager)
     others = [stick(1) for _ in range(3)]
     for other in others[:2]:
         bus.plug(other)
@@ -198,7 +198,7 @@ def test_too_many_unread_events_are_told_as_lost_where_the_gap_is(
 # --- the user's code ------------------------------------------------------------------------------
 
 
-def test_a_callback_that_fails_is_logged_and_harms_nobody(
+def test_an_exception_of_a_callback_is_logged_and_the_others_are_called(
     bus: Bus, manager: Manager, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(info: InterfaceInfo) -> None:
@@ -206,17 +206,17 @@ def test_a_callback_that_fails_is_logged_and_harms_nobody(
 
     manager.on_attach(fail)
     manager.on_attach(lambda info: None, fail)  # type: ignore[arg-type]
-    seen = Seen(manager)
+    seen = CallbackLog(manager)
     bus.unplug(bus.devices()[0])
     wait_until(lambda: len(seen) == 2)
     assert caplog.text.count("RuntimeError: mine") == 2
     assert "a callback for a device attached failed" in caplog.text
 
 
-def test_a_filter_that_fails_is_logged_and_the_event_is_shown(
+def test_an_exception_of_a_filter_is_logged_and_the_event_is_reported(
     manager: Manager, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert told(manager.events(0, lambda info: bool(1 / 0))) == [("attached", "1-1")]
+    assert kinds_and_addresses(manager.events(0, lambda info: bool(1 / 0))) == [("attached", "1-1")]
     assert "the filter of an iteration over events failed" in caplog.text
 
 
@@ -236,8 +236,8 @@ def test_a_callback_may_use_the_manager_and_close_it(bus: Bus) -> None:
     wait_until(lambda: not ledger.outstanding())
 
 
-def test_a_callback_in_each_of_two_threads_may_close_what_the_other_thread_serves(bus: Bus) -> None:
-    """`on_gone` closes the manager while `on_detach` closes the last disk: neither may wait for the other's thread."""
+def test_callbacks_in_two_threads_may_each_close_what_the_other_thread_serves(bus: Bus) -> None:
+    """`on_gone` closes the manager while `on_detach` closes the last disk: waiting for each other is a deadlock."""
     bus.plug(stick(16))
     both = threading.Barrier(2, timeout=PATIENCE)
 
@@ -260,7 +260,7 @@ def test_a_callback_in_each_of_two_threads_may_close_what_the_other_thread_serve
 # --- closing --------------------------------------------------------------------------------------
 
 
-def test_closing_ends_the_iteration_under_way_in_another_thread(bus: Bus) -> None:
+def test_closing_ends_an_iteration_in_another_thread(bus: Bus) -> None:
     manager = Manager(bus)
     events = manager.events()
     next(events)
@@ -269,10 +269,10 @@ def test_closing_ends_the_iteration_under_way_in_another_thread(bus: Bus) -> Non
     assert worker.result() == []
 
 
-def test_closing_does_not_wait_for_ever_for_a_callback_that_waits_for_who_closes(
+def test_closing_does_not_wait_forever_for_a_callback_that_waits_for_the_closing_thread(
     bus: Bus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("scsiusb.manager.watcher.JOIN_PATIENCE", 0.01)
+    monkeypatch.setattr("scsiusb.manager.watcher.JOIN_TIMEOUT", 0.01)
 
     def wait(info: InterfaceInfo) -> None:
         entered.set()
@@ -283,7 +283,7 @@ def test_closing_does_not_wait_for_ever_for_a_callback_that_waits_for_who_closes
     manager.on_attach(wait)
     assert entered.wait(PATIENCE)
     manager.close()
-    assert "a callback still runs in scsiusb manager" in caplog.text
+    assert "a callback is still running in scsiusb manager" in caplog.text
     go_on.set()
     wait_until(lambda: threading.active_count() == 1)
 
@@ -296,14 +296,14 @@ def test_closing_again_and_from_many_threads_is_quiet(bus: Bus) -> None:
     assert threading.active_count() == 1
 
 
-def test_a_closed_manager_says_so(manager: Manager) -> None:
+def test_using_a_closed_manager_is_an_error(manager: Manager) -> None:
     manager.close()
     for use in (manager.devices, manager.events, lambda: manager.on_attach(print)):
         with pytest.raises(DeviceClosed, match="the manager was closed; make another one"):
             use()
 
 
-def test_what_the_manager_opened_is_closed_with_it(bus: Bus) -> None:
+def test_a_disk_opened_by_the_manager_is_closed_with_it(bus: Bus) -> None:
     with Manager(bus) as manager:
         disk = manager.open()
     with pytest.raises(DeviceClosed):
@@ -311,13 +311,13 @@ def test_what_the_manager_opened_is_closed_with_it(bus: Bus) -> None:
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_a_reader_that_is_dropped_is_no_longer_served(manager: Manager) -> None:
+def test_an_iterator_that_is_dropped_is_freed(manager: Manager) -> None:
     with no_collector():
         reader = weakref.ref(manager.events())
         assert reader() is None
 
 
-def test_a_manager_that_is_dropped_is_freed_at_once_and_warns_with_the_place(bus: Bus) -> None:
+def test_a_manager_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: Bus) -> None:
     with no_collector():
         manager: Manager | None = Manager(bus)
         line = sys._getframe().f_lineno - 1
@@ -329,7 +329,7 @@ def test_a_manager_that_is_dropped_is_freed_at_once_and_warns_with_the_place(bus
     assert threading.active_count() == 1
 
 
-def test_with_warnings_as_errors_a_dropped_manager_is_closed_all_the_same(
+def test_a_dropped_manager_is_closed_although_the_warning_is_an_error(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[object] = []
@@ -344,36 +344,36 @@ def test_with_warnings_as_errors_a_dropped_manager_is_closed_all_the_same(
 # --- a bus that fails -----------------------------------------------------------------------------
 
 
-class Failing(Bus):
-    """Cannot be listed `left` times."""
+class FailingBus(Bus):
+    """A bus whose next `left` listings fail with `error`."""
 
     left = 0
-    why: type[Exception] = UsbError
+    error: type[Exception] = UsbError
 
     def devices(self) -> list[Device]:
         if self.left:
             self.left -= 1
-            raise UsbError(Code.IO) if self.why is UsbError else self.why("a bug")
+            raise UsbError(Code.IO) if self.error is UsbError else self.error("a bug")
         return list(super().devices())
 
 
-@pytest.mark.parametrize("why", [UsbError, RuntimeError])
-def test_a_bus_that_cannot_be_listed_for_a_while_costs_no_event(
-    why: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [UsbError, RuntimeError])
+def test_no_event_is_lost_while_the_bus_cannot_be_listed(
+    error: type[Exception], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scsiusb.manager.watcher.AFTER_FAILURE", 0.001)
-    bus = Failing()
+    monkeypatch.setattr("scsiusb.manager.watcher.RETRY_INTERVAL", 0.001)
+    bus = FailingBus()
     with Manager(bus) as manager, caplog.at_level(logging.WARNING):
-        seen = Seen(manager)
-        bus.left, bus.why = 3, why
+        seen = CallbackLog(manager)
+        bus.left, bus.error = 3, error
         bus.plug(Stick.formatted())
         wait_until(lambda: seen)
     assert seen == [("attached", "1-1")]
     assert caplog.records
 
 
-def test_a_manager_that_cannot_be_made_holds_nothing() -> None:
-    bus = Failing()
+def test_a_manager_whose_creation_fails_holds_nothing() -> None:
+    bus = FailingBus()
     bus.left = 1
     with pytest.raises(Exception, match="looking for devices"):
         Manager(bus)

@@ -1,4 +1,4 @@
-"""Several clients of one device: sharing it, leaving it one by one, and losing it together."""
+"""Several clients of one device: sharing it, closing one by one, and dropping them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def unplug(bus: MeddledBus) -> None:
 
 
 def hanging_read(bus: MeddledBus, disk: Disk) -> Worker:
-    """A thread in the middle of a command that would last for ever."""
+    """Return a thread that is executing a command which the device never completes."""
     reached = threading.Event()
     disk.read(0, 1)
     bus.wire.meddle = hangs_at(READ_10, reached)
@@ -58,7 +58,7 @@ def hanging_read(bus: MeddledBus, disk: Disk) -> Worker:
 # --- sharing --------------------------------------------------------------------------------------
 
 
-def test_the_device_is_taken_once_and_given_back_by_the_last_one(bus: MeddledBus) -> None:
+def test_the_device_is_claimed_once_and_released_by_the_last_client(bus: MeddledBus) -> None:
     with ExitStack() as stack:
         disks = [stack.enter_context(open_on(bus)) for _ in range(3)]
         assert len(bus.handles) == 1
@@ -70,9 +70,7 @@ def test_the_device_is_taken_once_and_given_back_by_the_last_one(bus: MeddledBus
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_the_last_one_out_gives_back_in_the_order_of_the_invariants(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_client_releases_in_the_required_order(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = open_on(bus)
     (handle,) = bus.handles
     steps: list[str] = []
@@ -88,7 +86,7 @@ def test_the_last_one_out_gives_back_in_the_order_of_the_invariants(
     assert ledger.outstanding() == []
 
 
-def test_a_release_that_fails_keeps_nothing_else_from_being_given_back(
+def test_everything_else_is_released_if_one_release_fails(
     bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
@@ -117,7 +115,7 @@ def test_eight_threads_with_a_client_each_get_the_right_data(bus: MeddledBus) ->
         run_all(*[partial(work, number) for number in range(8)])
 
 
-def test_opening_and_closing_from_many_threads_never_meets_a_busy_device(bus: MeddledBus) -> None:
+def test_opening_and_closing_from_many_threads_never_finds_the_device_busy(bus: MeddledBus) -> None:
     def work() -> None:
         for _ in range(15):
             with open_on(bus) as disk:
@@ -127,7 +125,7 @@ def test_opening_and_closing_from_many_threads_never_meets_a_busy_device(bus: Me
         run_all(*[work] * 6)
 
 
-def test_what_the_unit_says_only_once_is_known_to_all(bus: MeddledBus) -> None:
+def test_a_reset_that_the_unit_reports_once_is_counted_for_all_clients(bus: MeddledBus) -> None:
     with open_on(bus) as one, open_on(bus) as other:
         one.read(0, 1)
         other.read(0, 1)
@@ -137,12 +135,12 @@ def test_what_the_unit_says_only_once_is_known_to_all(bus: MeddledBus) -> None:
         assert other.unit.resets == one.unit.resets == before + 1
 
 
-def test_a_device_that_a_handle_outside_of_the_manager_holds_is_busy(bus: MeddledBus) -> None:
+def test_a_device_held_by_a_handle_outside_the_manager_is_busy(bus: MeddledBus) -> None:
     with Port(bus, find(bus)[0]), pytest.raises(DeviceBusy):
         open_on(bus)
 
 
-def test_a_trace_needs_the_device_for_itself_at_first_and_shares_it_then(bus: MeddledBus, tmp_path: Path) -> None:
+def test_a_trace_must_be_the_first_client_and_shares_the_device_later(bus: MeddledBus, tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with open_on(bus), pytest.raises(DeviceBusy, match=r"this process has .* open already"):
         open_on(bus, trace=str(path))
@@ -166,7 +164,7 @@ def test_closing_ends_a_command_in_another_thread_and_the_device_is_usable_at_on
     other.close()
 
 
-def test_the_last_one_out_ends_the_command_in_another_thread_and_recovers_the_device(bus: MeddledBus) -> None:
+def test_closing_the_last_client_ends_its_command_in_another_thread_and_recovers_the_device(bus: MeddledBus) -> None:
     disk = open_on(bus)
     worker = hanging_read(bus, disk)
     disk.close()
@@ -176,7 +174,7 @@ def test_the_last_one_out_ends_the_command_in_another_thread_and_recovers_the_de
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_closing_one_client_leaves_another_ones_command_alone(bus: MeddledBus) -> None:
+def test_closing_a_client_does_not_end_the_command_of_another(bus: MeddledBus) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     other.close()
@@ -186,7 +184,7 @@ def test_closing_one_client_leaves_another_ones_command_alone(bus: MeddledBus) -
         worker.result()
 
 
-def test_a_closed_client_says_so_and_closing_again_is_quiet(bus: MeddledBus) -> None:
+def test_using_a_closed_client_is_an_error_and_closing_again_is_not(bus: MeddledBus) -> None:
     disk = open_on(bus)
     for _ in range(3):
         disk.close()
@@ -195,7 +193,7 @@ def test_a_closed_client_says_so_and_closing_again_is_quiet(bus: MeddledBus) -> 
                 use()
 
 
-def test_closing_one_client_from_many_threads_is_quiet_and_all_return_when_it_is_done(bus: MeddledBus) -> None:
+def test_closing_one_client_from_many_threads_raises_nothing_and_all_return_when_it_is_done(bus: MeddledBus) -> None:
     def close(disk: Disk) -> None:
         disk.close()
         assert bus.driver(bus.devices()[0], 0) == "usb-storage"
@@ -206,8 +204,8 @@ def test_closing_one_client_from_many_threads_is_quiet_and_all_return_when_it_is
             run_all(*[partial(close, disk)] * 4)
 
 
-def test_ctrl_c_at_any_line_of_closing_leaves_nothing_behind(bus: MeddledBus) -> None:
-    """The second attempt is made by `close` itself, or by whoever drops the disk."""
+def test_ctrl_c_at_any_line_of_closing_leaves_nothing_open(bus: MeddledBus) -> None:
+    """The second attempt is made by `close` itself, or when the disk is dropped."""
     for after in range(200):
         disks = [open_on(bus)]
         lines = iter(range(after))
@@ -232,13 +230,13 @@ def test_ctrl_c_at_any_line_of_closing_leaves_nothing_behind(bus: MeddledBus) ->
             warnings.simplefilter("ignore", ResourceWarning)
             disks.clear()
         assert ledger.outstanding() == []
-    pytest.fail("it never came to its end")
+    pytest.fail("close was interrupted at every one of 200 lines")
 
 
 # --- dropping -------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_the_place(bus: MeddledBus) -> None:
+def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: MeddledBus) -> None:
     with no_collector():
         disk: Disk | None = open_on(bus)
         line = sys._getframe().f_lineno - 1
@@ -249,7 +247,7 @@ def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_the_place(bus: M
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_nothing_waits_for_the_collector(bus: MeddledBus) -> None:
+def test_closed_objects_are_freed_without_the_garbage_collector(bus: MeddledBus) -> None:
     with no_collector():
         for _ in range(3):
             with open_on(bus) as disk, open_on(bus):
@@ -259,7 +257,7 @@ def test_nothing_waits_for_the_collector(bus: MeddledBus) -> None:
             assert gone() is None
 
 
-def test_what_was_closed_is_in_no_cycle(bus: MeddledBus) -> None:
+def test_closed_objects_are_not_in_a_reference_cycle(bus: MeddledBus) -> None:
     with no_collector():
         with Manager(bus) as manager, manager.open() as disk:
             watched: list[weakref.ref[Any]] = [
@@ -272,7 +270,7 @@ def test_what_was_closed_is_in_no_cycle(bus: MeddledBus) -> None:
         assert [ref() for ref in watched] == [None] * 3
 
 
-def test_with_warnings_as_errors_a_dropped_client_is_closed_all_the_same(
+def test_a_dropped_client_is_closed_although_the_warning_is_an_error(
     bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[object] = []
@@ -284,7 +282,7 @@ def test_with_warnings_as_errors_a_dropped_client_is_closed_all_the_same(
     assert not bus.handles
 
 
-def test_a_client_that_the_collector_finds_in_the_middle_of_anothers_command_leaves_later(
+def test_a_client_collected_during_the_command_of_another_is_released_later(
     bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def collect(*_: object) -> None:
@@ -300,7 +298,7 @@ def test_a_client_that_the_collector_finds_in_the_middle_of_anothers_command_lea
         assert [entry.kind for entry in ledger.outstanding()].count("client") == 1
 
 
-def test_an_opening_that_fails_leaves_nothing_and_the_next_one_works(
+def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
     bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
@@ -316,7 +314,7 @@ def test_an_opening_that_fails_leaves_nothing_and_the_next_one_works(
     open_on(bus).close()
 
 
-def test_many_openings_leave_no_memory(bus: MeddledBus) -> None:
+def test_opening_many_times_does_not_leak_memory(bus: MeddledBus) -> None:
     def round_() -> int:
         with suppress(ScsiUsbError), open_on(bus) as disk:
             disk.unit.transport.execute(0, bytes(6), Direction.NONE, memoryview(b""), 5)

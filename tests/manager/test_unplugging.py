@@ -1,4 +1,4 @@
-"""Unplugging: every client of the device ends at once, is told once, and never works again."""
+"""Unplugging: every client of the device ends at once, is notified once, and never works again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def bus() -> Iterator[MeddledBus]:
     assert threading.active_count() == 1
 
 
-def test_a_command_under_way_and_all_later_ones_fail_and_the_handle_is_closed_without_help(bus: MeddledBus) -> None:
+def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_automatically(bus: MeddledBus) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     unplug(bus)
@@ -50,14 +50,14 @@ def test_a_command_under_way_and_all_later_ones_fail_and_the_handle_is_closed_wi
             each.inquiry()
 
 
-def test_each_client_is_told_once_with_the_interface_or_without(bus: MeddledBus) -> None:
-    told: list[str] = []
+def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus: MeddledBus) -> None:
+    calls: list[str] = []
     done = threading.Event()
 
     def with_interface(info: InterfaceInfo) -> None:
-        told.append(info.address)
+        calls.append(info.address)
 
-    callbacks = [with_interface, lambda: told.append("nothing"), None, done.set]
+    callbacks = [with_interface, lambda: calls.append("nothing"), None, done.set]
     disks = [open_on(bus, on_gone=callback) for callback in callbacks]
     unplug(bus)
     assert done.wait(PATIENCE)
@@ -65,20 +65,20 @@ def test_each_client_is_told_once_with_the_interface_or_without(bus: MeddledBus)
         with pytest.raises(DeviceGone):
             disk.inquiry()
         disk.close()
-    assert told == ["1-1", "nothing"]
+    assert calls == ["1-1", "nothing"]
 
 
-def test_who_closed_before_is_not_told(bus: MeddledBus) -> None:
-    told: list[object] = []
+def test_on_gone_of_a_closed_client_is_not_called(bus: MeddledBus) -> None:
+    calls: list[object] = []
     done = threading.Event()
     with open_on(bus, on_gone=done.set):
-        open_on(bus, on_gone=told.append).close()
+        open_on(bus, on_gone=calls.append).close()
         unplug(bus)
         assert done.wait(PATIENCE)
-    assert told == []
+    assert calls == []
 
 
-def test_on_gone_comes_when_everything_is_released_and_may_close_its_disk(bus: MeddledBus) -> None:
+def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bus: MeddledBus) -> None:
     seen: list[object] = []
     done = threading.Event()
 
@@ -94,7 +94,7 @@ def test_on_gone_comes_when_everything_is_released_and_may_close_its_disk(bus: M
     assert seen == []
 
 
-def test_an_on_gone_that_fails_is_logged_and_the_others_are_told(
+def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
     bus: MeddledBus, caplog: pytest.LogCaptureFixture
 ) -> None:
     done = threading.Event()
@@ -108,7 +108,7 @@ def test_an_on_gone_that_fails_is_logged_and_the_others_are_told(
     assert "RuntimeError: mine" in caplog.text
 
 
-def test_a_release_that_fails_keeps_nobody_from_being_told(
+def test_on_gone_of_every_client_is_called_if_a_release_fails(
     bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: Attachment) -> None:
@@ -128,8 +128,8 @@ def test_a_release_that_fails_keeps_nobody_from_being_told(
     assert "a bug" in caplog.text
 
 
-class Once:
-    """Lets the first call pass."""
+class SkipFirstCall:
+    """Stands for `Client.check`: the first call checks nothing, the later ones do."""
 
     def __init__(self, check: Callable[..., None]) -> None:
         self._check = check
@@ -140,15 +140,15 @@ class Once:
         return partial(self._check, client) if called else lambda: None
 
 
-class Deaf(MeddledBus):
-    """Does not say that devices left."""
+class SilentBus(MeddledBus):
+    """A bus that does not report detached devices."""
 
     def _notify(self) -> None:
         pass
 
 
-def test_a_command_that_finds_the_device_gone_before_anybody_else_ends_it_for_all() -> None:
-    bus = Deaf(stick(64))
+def test_the_first_command_that_finds_the_device_gone_ends_it_for_all_clients() -> None:
+    bus = SilentBus(stick(64))
     done = threading.Event()
     with open_on(bus, on_gone=done.set), open_on(bus) as disk:
         unplug(bus)
@@ -159,15 +159,15 @@ def test_a_command_that_finds_the_device_gone_before_anybody_else_ends_it_for_al
         wait_until(lambda: not bus.handles)
 
 
-class Blind(MeddledBus):
-    """Cannot be watched."""
+class UnwatchableBus(MeddledBus):
+    """A bus whose devices cannot be watched."""
 
     def watch(self) -> Watch:
         raise UsbError(Code.NO_MEM)
 
 
-def test_where_the_bus_cannot_be_watched_commands_still_fail(caplog: pytest.LogCaptureFixture) -> None:
-    bus = Blind(stick(64))
+def test_commands_fail_after_an_unplug_also_if_the_bus_cannot_be_watched(caplog: pytest.LogCaptureFixture) -> None:
+    bus = UnwatchableBus(stick(64))
     with open_on(bus) as disk:
         unplug(bus)
         with pytest.raises(DeviceGone):
@@ -193,7 +193,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None
             old.read(0, 1)
 
 
-def test_closing_after_an_unplug_is_quiet_also_when_something_was_written_and_that_was_told(bus: MeddledBus) -> None:
+def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bus: MeddledBus) -> None:
     disk = open_on(bus)
     disk.write(0, bytes(512))
     unplug(bus)
@@ -202,12 +202,12 @@ def test_closing_after_an_unplug_is_quiet_also_when_something_was_written_and_th
     disk.close()
 
 
-def test_an_unplug_between_two_checks_is_told_as_what_it_is(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unplug_between_two_checks_raises_device_gone(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_on(bus) as disk:
         unplug(bus)
         wait_until(lambda: not bus.handles)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(Client, "check", Once(Client.check))
+            meanwhile.setattr(Client, "check", SkipFirstCall(Client.check))
             with pytest.raises(DeviceGone):
                 disk.unit.inquiry()
 
@@ -220,7 +220,7 @@ def use(disk: Disk) -> None:
 
 @pytest.mark.parametrize("clients", [1, 3])
 def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: MeddledBus, clients: int) -> None:
-    """And each on_gone was called at most once, and not for whoever had closed before."""
+    """Each on_gone is called at most once, and never after its disk was closed."""
 
     def work() -> None:
         calls: list[object] = []
@@ -242,20 +242,20 @@ def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: 
     assert {type(error).__name__ for error in errors} <= {"DeviceGone", "DeviceNotFound", "DeviceNotUnique"}
 
 
-def test_every_client_that_had_not_closed_is_told_of_each_of_many_unplugs(bus: MeddledBus) -> None:
+def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: MeddledBus) -> None:
     with restless_threads():
         for _ in range(20):
-            told: list[object] = []
-            disks = [open_on(bus, on_gone=told.append) for _ in range(4)]
+            calls: list[object] = []
+            disks = [open_on(bus, on_gone=calls.append) for _ in range(4)]
             workers = [Worker(lambda disk=disk: read_until_gone(disk)) for disk in disks]  # type: ignore[misc]
             device: Device = bus.devices()[0]
             bus.unplug(device)
             for worker in workers:
                 worker.result()
-            wait_until(lambda told=told: len(told) == 4)  # type: ignore[misc]
+            wait_until(lambda calls=calls: len(calls) == 4)  # type: ignore[misc]
             for disk in disks:
                 disk.close()
-            assert len(told) == 4
+            assert len(calls) == 4
             bus.plug(stick(64))
 
 
@@ -265,8 +265,8 @@ def read_until_gone(disk: Disk) -> None:
             disk.read(0, 1)
 
 
-def test_who_was_told_of_an_unplug_by_any_call_is_not_told_again_by_close() -> None:
-    """Before or after the watcher saw it, and also where the call fails before anything is sent."""
+def test_close_does_not_report_an_unplug_that_another_call_has_raised() -> None:
+    """Before or after the watcher saw it, and also if the call fails before anything is sent."""
     for call in ("read", "write"):
         bus = Bus(stick())
         disk = open_on(bus)
@@ -278,7 +278,7 @@ def test_who_was_told_of_an_unplug_by_any_call_is_not_told_again_by_close() -> N
         disk.close()
 
 
-def test_writes_that_were_not_flushed_are_told_by_close_if_nothing_else_did() -> None:
+def test_close_reports_writes_that_were_not_flushed_if_no_other_call_did() -> None:
     bus = Bus(stick())
     disk = open_on(bus)
     disk.write(0, bytes(512))
@@ -288,8 +288,8 @@ def test_writes_that_were_not_flushed_are_told_by_close_if_nothing_else_did() ->
     disk.close()
 
 
-def test_plugging_again_and_again_keeps_nothing() -> None:
-    """Neither in the manager, nor in the process, nor on the virtual bus."""
+def test_plugging_many_times_does_not_leak() -> None:
+    """Nothing is kept in the manager, in the process or on the virtual bus."""
     bus, thing = Bus(), stick()
 
     def ours() -> int:
@@ -313,19 +313,19 @@ def test_plugging_again_and_again_keeps_nothing() -> None:
     assert counts[3] == counts[-1]
 
 
-def test_a_callback_that_exits_ends_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
-    """SystemExit is no Exception, but would end the one thread that serves everybody."""
+def test_a_callback_that_calls_sys_exit_does_not_end_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """SystemExit is not an Exception; it would end the one thread that calls all callbacks."""
     bus, things = Bus(), [stick(), stick()]
     places = [bus.plug(thing).address for thing in things]
-    told = threading.Event()
+    notified = threading.Event()
     with Manager(bus) as manager:
         manager.on_detach(lambda info: sys.exit(3))
         first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
-        second = manager.open(places[1], on_gone=told.set)
+        second = manager.open(places[1], on_gone=notified.set)
         events = manager.events(timeout=PATIENCE)
         for thing in things:
             bus.unplug(thing)
-        assert told.wait(PATIENCE)
+        assert notified.wait(PATIENCE)
         assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
         wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
         first.close()

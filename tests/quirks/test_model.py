@@ -1,4 +1,4 @@
-"""Which quirks apply to a device: the letters, the table, and the user's own."""
+"""The quirks that apply to a device: the letters, the table, the user's rows, and what is learned."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_letters_are_read_in_any_order(some: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("text", "hint"), [("q", "--list"), ("r1", "--list"), ("R M", "'m' means: moves at most 64")])
-def test_a_letter_that_means_nothing_is_named(text: str, hint: str) -> None:
-    with pytest.raises(ValueError, match="is no quirk's letter") as caught:
+def test_an_unknown_letter_is_named_in_the_error(text: str, hint: str) -> None:
+    with pytest.raises(ValueError, match="is not the letter of a quirk") as caught:
         parse_letters(text)
     assert hint in str(caught.value) or " " in text
 
@@ -66,7 +66,7 @@ def test_the_table_has_the_known_families() -> None:
     assert used | rare == {meaning.quirk for meaning in MEANINGS if not meaning.unused}
 
 
-def test_each_row_is_whole() -> None:
+def test_each_row_is_complete_and_is_found() -> None:
     for row in table():
         assert row in rows_for(row.vid, row.pid or 0, row.first)
         assert row.first <= row.last
@@ -87,7 +87,7 @@ def test_a_vendors_row_is_for_all_its_products() -> None:
     assert tabled(0x0421, 0x0433, 0x0100).flags == parse_letters("crh")
 
 
-def test_a_row_tells_why() -> None:
+def test_a_row_gives_its_reason() -> None:
     applied = tabled(0x090C, 0x3350, 0x0100).applied
     assert [each.quirk for each in applied] == [Quirk.BAD_SENSE]
     assert applied[0].source == TABLE
@@ -95,17 +95,17 @@ def test_a_row_tells_why() -> None:
         assert word in applied[0].why
 
 
-def test_the_virtual_stick_needs_nothing() -> None:
+def test_the_virtual_stick_has_no_quirks() -> None:
     assert tabled(0x1209, 0x0001, 0x0100) == Quirks()
     assert tabled(0x0525, 0xA4A5, 0x0504).flags == Quirk.CAPACITY_OK
 
 
-def test_the_table_is_not_read_until_it_is_asked_for() -> None:
+def test_importing_the_model_does_not_load_the_table() -> None:
     script = "import sys, scsiusb.quirks.model; print('scsiusb.quirks.table' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout.strip() == b"False"
 
 
-# --- the user's own -----------------------------------------------------------------------------
+# --- the user's rows ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_the_table_is_not_read_until_it_is_asked_for() -> None:
         ("152d:2329:", (0x152D, 0x2329), ""),
     ],
 )
-def test_a_row_of_the_users(text: str, identity: tuple[int, int], quirks: str) -> None:
+def test_a_row_of_the_user_is_parsed(text: str, identity: tuple[int, int], quirks: str) -> None:
     (row,) = parse_rows(text, "here")
     assert (row.vid, row.pid) == identity
     assert letters(row.quirks) == quirks
 
 
 @pytest.mark.parametrize("text", ["x", "152d:2329", "152d2329:r", "12345:1:r", "1:2:r:s", "g:1:r", "1:2:q", "1:2:r,1"])
-def test_what_is_no_row_is_an_error_that_names_its_place(text: str) -> None:
+def test_an_invalid_row_is_an_error_that_names_its_source(text: str) -> None:
     with pytest.raises(ValueError, match=r"^here: "):
         parse_rows(text, "here")
 
@@ -134,8 +134,8 @@ def sources(vid: int = 0x0421, pid: int = 0x0433, given: str | None = None) -> t
     return letters(quirks.flags), [each.source for each in quirks.applied]
 
 
-def test_the_nearest_word_about_a_device_counts_alone(monkeypatch: pytest.MonkeyPatch, users_file: Path) -> None:
-    """The option, the variable, the file, the table; a row that names another device is none."""
+def test_only_the_first_source_that_names_the_device_counts(monkeypatch: pytest.MonkeyPatch, users_file: Path) -> None:
+    """The order is: option, variable, file, table. A row for another device does not count."""
     assert sources() == ("chr", [TABLE] * 3)
     users_file.write_text("# mine\n\n0421:0433:G  # it is slow\n0421:0434:m\n")
     assert sources() == ("G", [f"{users_file}, line 3"])
@@ -149,20 +149,20 @@ def test_the_nearest_word_about_a_device_counts_alone(monkeypatch: pytest.Monkey
     assert sources(pid=0x0434) == ("b", ["SCSIUSB_QUIRKS"])
 
 
-def test_an_error_in_the_variable_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_row_in_the_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(quirks_user.VARIABLE, "0421:0433:V,junk")
     with pytest.raises(ValueError, match=r"^SCSIUSB_QUIRKS: 'junk' is not VID:PID:letters, such as"):
         quirks_for(1, 2)
 
 
-def test_an_error_in_the_file_is_not_silent(users_file: Path) -> None:
+def test_an_invalid_row_in_the_file_is_an_error(users_file: Path) -> None:
     users_file.write_text("0421:0433:V\n1:2:V  # fine\n1:2:Vz\n")
     for vid, pid in ((0x0421, 0x0433), (5, 6)):
-        with pytest.raises(ValueError, match=r"quirks, line 3: '1:2:Vz': 'z' is no quirk's letter"):
+        with pytest.raises(ValueError, match=r"quirks, line 3: '1:2:Vz': 'z' is not the letter of a quirk"):
             quirks_for(vid, pid)
 
 
-def test_a_file_that_cannot_be_read_is_not_silent(users_file: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(users_file: Path) -> None:
     users_file.mkdir()
     with pytest.raises(OSError, match="quirks"):
         row_for(1, 2)
@@ -171,7 +171,7 @@ def test_a_file_that_cannot_be_read_is_not_silent(users_file: Path) -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("sign", ["", "\ufeff"])
 def test_a_line_of_the_file_ends_where_an_editor_shows_it(users_file: Path, sign: str, end: str) -> None:
-    """And a byte order mark is none of its letters."""
+    """A byte order mark is ignored."""
     comments = "\u2028 \x0c \x85 1:2:Vz"
     users_file.write_bytes(f"{sign}421:433:G  # a {comments}{end}{end}421:434:m{end}".encode())
     assert sources() == ("G", [f"{users_file}, line 1"])
@@ -179,7 +179,7 @@ def test_a_line_of_the_file_ends_where_an_editor_shows_it(users_file: Path, sign
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFO here")
-def test_a_fifo_in_place_of_the_file_is_not_waited_for(users_file: Path) -> None:
+def test_a_fifo_instead_of_the_file_does_not_block(users_file: Path) -> None:
     os.mkfifo(users_file)
     with pytest.raises(OSError, match=r"not a regular file: '.*quirks'"):
         row_for(1, 2)
@@ -189,11 +189,11 @@ def test_a_file_that_is_too_large_is_not_read(users_file: Path) -> None:
     users_file.write_bytes(b"#" * quirks_user.LARGEST)
     assert row_for(1, 2) is None
     users_file.write_bytes(b"#" * (quirks_user.LARGEST + 1))
-    with pytest.raises(ValueError, match=r"quirks: more than 1048576 bytes"):
+    with pytest.raises(ValueError, match=r"has more than 1048576 bytes"):
         row_for(1, 2)
 
 
-def test_the_file_lies_where_the_users_settings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_in_the_users_configuration_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert Path(quirks_user.path()).parts[-2:] == ("scsiusb", "quirks")
 
@@ -201,19 +201,19 @@ def test_the_file_lies_where_the_users_settings_are(monkeypatch: pytest.MonkeyPa
 # --- what is learned ----------------------------------------------------------------------------
 
 
-def test_what_is_learned_comes_to_what_is_known() -> None:
+def test_a_learned_quirk_is_added_to_the_known_ones() -> None:
     known = Quirks((Applied(Quirk.GO_SLOW, TABLE, "slow"),))
-    taught = known.learning(Quirk.IGNORE_RESIDUE, "seen").learning(Quirk.GO_SLOW, "seen too")
-    assert letters(taught.flags) == "rG"
-    assert taught.why(Quirk.IGNORE_RESIDUE) == "learned: seen"
-    assert taught.why(Quirk.GO_SLOW) == "table: slow"
-    assert taught.unlearned() == known.flags
-    assert known.remembering(taught).flags == taught.flags
-    assert Quirks().remembering(taught).flags == Quirk.IGNORE_RESIDUE
+    learned = known.learning(Quirk.IGNORE_RESIDUE, "seen").learning(Quirk.GO_SLOW, "seen too")
+    assert letters(learned.flags) == "rG"
+    assert learned.why(Quirk.IGNORE_RESIDUE) == "learned: seen"
+    assert learned.why(Quirk.GO_SLOW) == "table: slow"
+    assert learned.unlearned() == known.flags
+    assert known.remembering(learned).flags == learned.flags
+    assert Quirks().remembering(learned).flags == Quirk.IGNORE_RESIDUE
 
 
-def test_a_learned_signature_is_remembered_only_where_any_is_allowed() -> None:
-    taught = Quirks((Applied(Quirk.ANY_SIGNATURE, "--quirks"),)).learning(Quirk.ANY_SIGNATURE, "seen", b"USBU")
-    assert taught.signature == b"USBU"
-    assert Quirks((Applied(Quirk.ANY_SIGNATURE, "--quirks"),)).remembering(taught).signature == b"USBU"
-    assert Quirks().remembering(taught).signature is None
+def test_a_learned_signature_is_kept_only_if_any_signature_is_allowed() -> None:
+    learned = Quirks((Applied(Quirk.ANY_SIGNATURE, "--quirks"),)).learning(Quirk.ANY_SIGNATURE, "seen", b"USBU")
+    assert learned.signature == b"USBU"
+    assert Quirks((Applied(Quirk.ANY_SIGNATURE, "--quirks"),)).remembering(learned).signature == b"USBU"
+    assert Quirks().remembering(learned).signature is None

@@ -1,4 +1,4 @@
-"""Each quirk that has an effect: a device that needs it, with it and without."""
+"""Each quirk that has an effect: a device that needs it works with the quirk and fails without it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
 from tests.sticks import Answer, MeddledBus, Wire, stick
 
-PATIENCE = 0.1  # seconds for a command that hangs
+TIMEOUT = 0.1  # seconds for a command that hangs
 BLOCKS = 2048
 BLOCK = 512
 SYNCHRONIZE_CACHE = 0x35
 
 
 def device(*faults: str, blocks: int = BLOCKS, speed: str = "high", unit: Unit | None = None) -> Stick:
-    """Every block begins with its number."""
+    """Make a stick in which every block begins with its number."""
     source = stick(blocks)
     medium = source.units[0].medium
     assert isinstance(medium, Memory)
@@ -63,11 +63,11 @@ def opened(made: Stick, letters: str, timeout: float | None = None) -> Iterator[
         yield disk
 
 
-# --- what is done with the device ---------------------------------------------------------------
+# --- actions with the device --------------------------------------------------------------------
 
 
 def read_all(disk: Disk) -> None:
-    """Every block that the device is said to have."""
+    """Read every block of the capacity that is in effect."""
     data = disk.read(0, disk.blocks)
     numbers = [int.from_bytes(data[at : at + 4], "big") for at in range(0, len(data), BLOCK)]
     assert numbers == list(range(disk.blocks))
@@ -99,7 +99,7 @@ def read_at_two_tebibytes(disk: Disk) -> None:
 
 
 def ask_for_all_sense(disk: Disk) -> None:
-    disk.blocks  # noqa: B018 - whatever was pending is gone
+    disk.blocks  # noqa: B018 - clears pending unit attentions
     assert disk.unit.execute(RequestSense(length=252)).is_empty
 
 
@@ -107,7 +107,7 @@ def count_the_blocks(disk: Disk) -> None:
     assert disk.blocks == BLOCKS
 
 
-def tell_which_block_failed(disk: Disk) -> None:
+def report_the_failed_block(disk: Disk) -> None:
     with pytest.raises(MediumError) as caught:
         disk.read(5, 1)
     assert caught.value.sense.information == 5
@@ -118,7 +118,7 @@ def look_for_the_last_unit(disk: Disk) -> None:
 
 
 class Case(NamedTuple):
-    """With the letters the action comes to its end; without the last of them it ends in `error`."""
+    """An action that succeeds with the quirks of the letters, and without them raises `error`."""
 
     letters: str
     make: Callable[[], Stick]
@@ -130,17 +130,17 @@ class Case(NamedTuple):
         return f"{self.letters}-{self.act.__name__}"
 
 
-class Frail(Unit):
-    """One block of it cannot be read, which it tells in descriptor format, at the end of 20 bytes."""
+class BadBlockUnit(Unit):
+    """A unit that reports its bad block in descriptor format, at the end of 20 bytes of sense data."""
 
     def take_sense(self) -> Sense:
         sense = super().take_sense()
-        return Long(sense.key, sense.asc, sense.ascq, sense.information)
+        return DescriptorSense(sense.key, sense.asc, sense.ascq, sense.information)
 
 
 @dataclass(frozen=True)
-class Long(Sense):
-    """Descriptor format whatever was asked for."""
+class DescriptorSense(Sense):
+    """Sense data that is in descriptor format whatever format is requested."""
 
     def fixed(self) -> bytes:
         return self.descriptors()
@@ -155,8 +155,8 @@ class BadBlock(Memory):
         super()._readinto(offset, view)
 
 
-def frail() -> Stick:
-    return Stick([Frail(BadBlock(BLOCKS * BLOCK))])
+def stick_with_a_bad_block() -> Stick:
+    return Stick([BadBlockUnit(BadBlock(BLOCKS * BLOCK))])
 
 
 def huge(*faults: str) -> Stick:
@@ -164,7 +164,7 @@ def huge(*faults: str) -> Stick:
 
 
 CASES = (
-    Case("a", frail, tell_which_block_failed, AssertionError),
+    Case("a", stick_with_a_bad_block, report_the_failed_block, AssertionError),
     Case("b", lambda: device("nak@data,opcode=03,over=18,times=always"), ask_for_all_sense, DeviceTimeout),
     Case("c", lambda: device("capacity=+1"), read_all, LbaOutOfRange),
     Case("e", lambda: huge("nak@csw,opcode=9e,times=always"), read_at_two_tebibytes, DeviceTimeout),
@@ -196,23 +196,23 @@ def test_with_the_quirk_the_device_works(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_without_the_quirk_it_does_not(case: Case) -> None:
-    timeout = PATIENCE if case.error is DeviceTimeout else None
+    timeout = TIMEOUT if case.error is DeviceTimeout else None
     with pytest.raises(case.error), opened(case.make(), "", timeout) as disk:
         case.act(disk)
 
 
-# --- those whose difference is another one ------------------------------------------------------
+# --- quirks that need another test --------------------------------------------------------------
 
 
-def test_an_odd_capacity_that_is_right_is_believed_if_one_says_so() -> None:
-    """h guesses wrong where a medium has an odd number of blocks."""
+def test_a_correct_odd_capacity_is_used_with_capacity_ok() -> None:
+    """The heuristic h is wrong if a medium has an odd number of blocks."""
     for letters, blocks in (("h", BLOCKS), ("ho", BLOCKS + 1), ("", BLOCKS + 1)):
         with opened(device(blocks=BLOCKS + 1), letters) as disk:
             assert disk.blocks == blocks
             read_all(disk)
 
 
-def test_the_heuristic_leaves_an_even_capacity_alone_and_the_fix_does_not() -> None:
+def test_the_heuristic_does_not_change_an_even_capacity_and_the_fix_does() -> None:
     for letters, blocks in (("h", BLOCKS), ("c", BLOCKS - 1), ("ch", BLOCKS - 1)):
         with opened(device(), letters) as disk:
             assert disk.blocks == blocks
@@ -222,12 +222,12 @@ def test_bad_sense_overrides_sane_sense() -> None:
     made = device("nak@data,opcode=03,over=18,times=always", "sense=3/11/00,opcode=28,times=always")
     with opened(made, "ab") as disk, pytest.raises(MediumError):
         disk.read(0, 1)
-    with opened(device("nak@data,opcode=03,over=18,times=always"), "a", PATIENCE) as disk, pytest.raises(DeviceTimeout):
+    with opened(device("nak@data,opcode=03,over=18,times=always"), "a", TIMEOUT) as disk, pytest.raises(DeviceTimeout):
         disk.read(0, 1)
 
 
-def test_a_device_to_be_left_alone_is_not_touched_but_seen() -> None:
-    """It would leave the bus at the first command, and come back as a modem."""
+def test_an_ignored_device_is_listed_and_not_opened() -> None:
+    """Such a device disconnects at the first command, and comes back as a modem."""
     bus = Bus(device("disconnect@cbw"))
     with pytest.raises(DeviceUnsupported, match=r"is to be left alone: quirks= of open; --quirks 1209:0001: opens it"):
         open_on(bus, quirks="i")
@@ -237,24 +237,24 @@ def test_a_device_to_be_left_alone_is_not_touched_but_seen() -> None:
     assert find(bus) == []
 
 
-def test_a_second_unit_that_is_none_is_not_opened() -> None:
+def test_a_second_unit_cannot_be_opened_with_single_lun() -> None:
     with pytest.raises(DeviceNotFound, match="no LUN 1"):
         open_on(Bus(device("max-lun=1")), lun=1, quirks="s")
 
 
-def test_a_medium_that_cannot_be_locked_is_ejected_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_medium_that_cannot_be_locked_is_ejected(monkeypatch: pytest.MonkeyPatch) -> None:
     made = device("nak@csw,opcode=1e,times=always")
     bus = Bus(made)
     monkeypatch.setattr(session, "open_disk", lambda device, trace, **rest: open_on(bus, device, **rest))
     monkeypatch.setattr(session, "devices", lambda: find(bus))
-    assert run(["eject", "1-1", "--timeout", str(PATIENCE)]) == 33
+    assert run(["eject", "1-1", "--timeout", str(TIMEOUT)]) == 33
     assert made.units[0].medium is not None
     assert run(["eject", "1-1", "--quirks", "1209:0001:l"]) == 0
     assert made.units[0].medium is None
 
 
 class Kindle(Unit):
-    """Takes SYNCHRONIZE CACHE for a farewell, unless another command comes in the second after it."""
+    """A unit that ejects its medium a second after SYNCHRONIZE CACHE, unless another command comes."""
 
     last = 0
 
@@ -267,7 +267,7 @@ class Kindle(Unit):
             self.eject()
 
 
-def test_a_flush_that_is_taken_for_a_farewell_is_followed_by_a_command() -> None:
+def test_a_flush_after_which_the_medium_would_be_ejected_is_followed_by_a_command() -> None:
     for letters in ("K", ""):
         unit = Kindle(Memory(BLOCKS * BLOCK))
         with opened(Stick([unit]), letters) as disk:
@@ -282,7 +282,7 @@ def test_a_flush_that_is_taken_for_a_farewell_is_followed_by_a_command() -> None
 
 
 def after_class_reset(letters: str) -> None:
-    """A stick whose writes fail once it was sent a class reset; a refused command makes the host recover."""
+    """Use a stick whose writes fail after a class reset; a refused command makes the host recover."""
     made = device("stall@cbw,opcode=28")
     bus = MeddledBus(made)
 
@@ -298,12 +298,12 @@ def after_class_reset(letters: str) -> None:
         write_and_flush(disk)
 
 
-def test_a_class_reset_that_does_harm_is_sent() -> None:
+def test_a_harmful_class_reset_is_sent_without_the_quirk() -> None:
     with pytest.raises(HardwareError):
         after_class_reset("")
 
 
-def test_a_class_reset_that_does_harm_is_not_sent_with_the_quirk() -> None:
+def test_a_harmful_class_reset_is_not_sent_with_the_quirk() -> None:
     after_class_reset("R")
 
 
@@ -313,33 +313,33 @@ def rush(letters: str) -> None:
             read_a_block(disk)
 
 
-def test_a_slow_device_is_given_time() -> None:
+def test_a_slow_device_is_waited_for() -> None:
     rush("G")
 
 
-def test_a_slow_device_is_not_given_time_without_the_quirk() -> None:
-    """One of a hundred commands comes fast enough on any machine; if it is one for the sense, that is lost."""
+def test_a_slow_device_is_not_waited_for_without_the_quirk() -> None:
+    """One of a hundred commands is too fast on any machine; if it is REQUEST SENSE, the sense data is lost."""
     with pytest.raises((PhaseError, MediumChanged)):
         rush("")
 
 
-PROVEN_ABOVE: dict[str, Callable[..., None]] = {
-    "o": test_an_odd_capacity_that_is_right_is_believed_if_one_says_so,
-    "i": test_a_device_to_be_left_alone_is_not_touched_but_seen,
-    "l": test_a_medium_that_cannot_be_locked_is_ejected_all_the_same,
-    "K": test_a_flush_that_is_taken_for_a_farewell_is_followed_by_a_command,
-    "R": test_a_class_reset_that_does_harm_is_not_sent_with_the_quirk,
-    "G": test_a_slow_device_is_given_time,
+TESTED_ABOVE: dict[str, Callable[..., None]] = {
+    "o": test_a_correct_odd_capacity_is_used_with_capacity_ok,
+    "i": test_an_ignored_device_is_listed_and_not_opened,
+    "l": test_a_medium_that_cannot_be_locked_is_ejected,
+    "K": test_a_flush_after_which_the_medium_would_be_ejected_is_followed_by_a_command,
+    "R": test_a_harmful_class_reset_is_not_sent_with_the_quirk,
+    "G": test_a_slow_device_is_waited_for,
 }
 
 
-def test_every_quirk_with_an_effect_is_proven_here() -> None:
-    proven = {case.letters[-1] for case in CASES} | set(PROVEN_ABOVE)
-    assert proven == {meaning.letter for meaning in MEANINGS if not meaning.unused}
+def test_every_quirk_with_an_effect_is_tested_here() -> None:
+    tested = {case.letters[-1] for case in CASES} | set(TESTED_ABOVE)
+    assert tested == {meaning.letter for meaning in MEANINGS if not meaning.unused}
 
 
 @pytest.mark.parametrize("meaning", [each for each in MEANINGS if each.unused], ids=lambda each: each.letter)
-def test_a_letter_without_an_effect_is_taken_and_changes_nothing(meaning: Meaning) -> None:
+def test_a_letter_without_an_effect_is_accepted_and_changes_nothing(meaning: Meaning) -> None:
     logs = []
     for letters in ("", meaning.letter):
         bus = MeddledBus(device())
@@ -349,16 +349,16 @@ def test_a_letter_without_an_effect_is_taken_and_changes_nothing(meaning: Meanin
     assert logs[0] == logs[1]
 
 
-# --- who says so --------------------------------------------------------------------------------
+# --- the source ---------------------------------------------------------------------------------
 
 
 def nokia(*faults: str) -> Stick:
-    """In the table: an odd number of blocks is one too many."""
+    """Make a stick for which the table has the quirk `h`."""
     made = device(*faults, blocks=BLOCKS + 1)
     return Stick(list(made.units), Identity(vid=0x0421, pid=0x0001))
 
 
-def test_the_table_applies_by_itself_and_the_users_word_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_applies_by_default_and_the_users_row_replaces_it(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = {}
     for variable, letters in ((None, None), ("421:1:", None), ("421:1:", "c"), (None, "421:1:o,1:1:r")):
         monkeypatch.setenv("SCSIUSB_QUIRKS", variable or "")
@@ -367,12 +367,12 @@ def test_the_table_applies_by_itself_and_the_users_word_replaces_it(monkeypatch:
     assert list(blocks.values()) == [BLOCKS, BLOCKS + 1, BLOCKS, BLOCKS + 1]
 
 
-def test_the_manager_takes_them_too() -> None:
+def test_the_manager_accepts_quirks() -> None:
     with Manager(Bus(device())) as manager, manager.open(quirks="c") as disk:
         assert disk.blocks == BLOCKS - 1
 
 
-def test_asyncio_takes_them_too() -> None:
+def test_asyncio_accepts_quirks() -> None:
     async def blocks(letters: str) -> int:
         async with aopen("virtual:", quirks=letters) as disk:
             return (await disk.medium())[0]
@@ -381,14 +381,14 @@ def test_asyncio_takes_them_too() -> None:
 
 
 @pytest.mark.parametrize("letters", ["x", "1209:0001:x", "1209:0001", "1209:0001:c,junk:"])
-def test_what_cannot_be_read_is_an_error_before_anything_is_opened(letters: str) -> None:
+def test_invalid_quirks_are_an_error_before_anything_is_opened(letters: str) -> None:
     bus = Bus(device())
     with pytest.raises(ValueError, match=r"quirk"):
         open_on(bus, quirks=letters)
     assert not bus.handles
 
 
-def test_who_shares_a_device_shares_its_quirks() -> None:
+def test_users_of_one_device_share_its_quirks() -> None:
     bus = Bus(device())
     with open_on(bus, quirks="c") as disk:
         with open_on(bus) as other, open_on(bus, quirks="c") as third:
@@ -402,8 +402,8 @@ def test_who_shares_a_device_shares_its_quirks() -> None:
 FALSE_RESIDUES = ("bogus-residue,opcode=12", "bogus-residue,opcode=28,times=always")
 
 
-def test_what_was_learned_is_known_when_the_device_is_opened_again() -> None:
-    """The residue of INQUIRY beside all of its data gives it away; that of READ(10) alone would not."""
+def test_a_learned_quirk_is_kept_when_the_device_is_opened_again() -> None:
+    """A residue after all INQUIRY data was received is recognized as false; one of READ(10) would not be."""
     bus = Bus(device(*FALSE_RESIDUES))
     with open_on(bus, quirks="") as disk:
         assert Quirk.IGNORE_RESIDUE not in disk.unit.transport.quirks
@@ -415,7 +415,7 @@ def test_what_was_learned_is_known_when_the_device_is_opened_again() -> None:
         read_a_block(disk)
 
 
-def test_what_was_learned_is_forgotten_when_the_device_leaves() -> None:
+def test_learned_quirks_are_forgotten_when_the_device_is_unplugged() -> None:
     made = device(*FALSE_RESIDUES)
     bus = Bus(made)
     with open_on(bus) as disk:
@@ -426,7 +426,7 @@ def test_what_was_learned_is_forgotten_when_the_device_leaves() -> None:
         read_a_block(disk)
 
 
-def test_another_device_has_learned_nothing() -> None:
+def test_learned_quirks_do_not_apply_to_another_device() -> None:
     first, second = device(*FALSE_RESIDUES), device(FALSE_RESIDUES[1])
     bus = Bus(first, second)
     with open_on(bus, "1-1") as disk:
@@ -435,8 +435,8 @@ def test_another_device_has_learned_nothing() -> None:
         read_a_block(disk)
 
 
-def test_a_signature_is_learned_with_a_log_line_and_then_held_to(caplog: pytest.LogCaptureFixture) -> None:
-    """Also by whoever opens the device next; the right one is always right, so that one bad CSW locks nobody out."""
+def test_a_learned_signature_is_logged_and_no_other_wrong_one_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
+    """This holds when the device is opened again. The standard signature is always accepted."""
     caplog.set_level(logging.INFO, "scsiusb")
     made = device("signature=4F4C594D,times=always")
     bus = Bus(made)
@@ -452,7 +452,7 @@ def test_a_signature_is_learned_with_a_log_line_and_then_held_to(caplog: pytest.
         read_a_block(disk)
 
 
-def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_bus_with_the_same_identity_has_no_learned_quirks(monkeypatch: pytest.MonkeyPatch) -> None:
     memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus(device())
     attachment = Attachment(bus, find(bus)[0], PROCESS)
@@ -465,8 +465,8 @@ def test_a_bus_that_took_the_place_of_another_inherits_nothing(monkeypatch: pyte
     assert memory.recall(other, NO_QUIRKS) == NO_QUIRKS
 
 
-def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> None:
-    """While nothing is open nobody sees one leave; what was learned of it is then dropped."""
+def test_another_device_with_the_same_number_and_model_has_no_learned_quirks() -> None:
+    """While nothing is open, an unplug is not noticed; the serial number shows that it is another device."""
     memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus(device())
     info = find(bus)[0]
@@ -478,7 +478,7 @@ def test_another_device_of_the_model_that_got_the_number_inherits_nothing() -> N
     assert memory.recall(own, NO_QUIRKS) == NO_QUIRKS
 
 
-def test_what_has_left_is_forgotten_and_not_too_much_is_kept() -> None:
+def test_learned_quirks_of_unplugged_devices_are_forgotten_and_the_number_is_limited() -> None:
     memory, kept = LearnedQuirks(), Quirks().learning(Quirk.IGNORE_RESIDUE, "it was seen")
     bus = Bus()
     sticks = [device() for _ in range(70)]

@@ -1,4 +1,4 @@
-"""Command descriptor blocks and replies, byte for byte as the standards have them."""
+"""CDBs and replies, byte by byte, as the standards define them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CDBS: list[tuple[Command[Any], str]] = [
 
 
 @pytest.mark.parametrize(("command", "wire"), CDBS, ids=lambda value: str(value))
-def test_a_cdb_is_as_the_standard_has_it(command: Command[Any], wire: str) -> None:
+def test_a_cdb_has_the_bytes_of_the_standard(command: Command[Any], wire: str) -> None:
     assert command.cdb().hex(" ") == wire
 
 
@@ -63,7 +63,7 @@ def test_directions_and_lengths_of_the_data_phase() -> None:
     assert (primary.TestUnitReady().direction, primary.TestUnitReady().length) == (Direction.NONE, 0)
 
 
-def test_a_command_tells_in_words_what_it_does() -> None:
+def test_the_text_of_a_command_has_its_name_and_its_blocks() -> None:
     assert str(block.Read10(7, 1, block_size=512)) == "READ(10) of 1 block at LBA 7"
     assert str(block.Write16(7, 2, block_size=512)) == "WRITE(16) of 2 blocks at LBA 7"
     assert str(primary.InquiryVpdBytes(0xB0)) == "INQUIRY of VPD page B0h"
@@ -80,7 +80,7 @@ def test_inquiry_data_is_typed() -> None:
 
 
 @pytest.mark.parametrize("length", range(5, 36))
-def test_inquiry_data_that_stop_early_leave_the_rest_empty(length: int) -> None:
+def test_fields_missing_from_short_inquiry_data_are_empty(length: int) -> None:
     data = inquiry.InquiryData.parse(INQUIRY[:length])
     assert data.version == 5
     assert "Vendor".startswith(data.vendor)
@@ -98,7 +98,7 @@ def test_hostile_inquiry_texts_cannot_reach_the_terminal() -> None:
     assert data.product.isprintable()
 
 
-def test_qualifier_3_means_that_no_unit_can_be_there() -> None:
+def test_qualifier_3_means_that_there_is_no_unit() -> None:
     assert not inquiry.InquiryData.parse(b"\x7f" + INQUIRY[1:]).is_present
     assert inquiry.InquiryData.parse(b"\x1f" + INQUIRY[1:]).type_text == "none"
     assert inquiry.InquiryData.parse(b"\x15" + INQUIRY[1:]).type_text == "type 15h"
@@ -122,7 +122,7 @@ def test_report_luns_gives_single_level_luns() -> None:
     assert primary.ReportLuns().reply(data) == (0, 1, 0x102)
 
 
-def test_report_luns_believes_neither_a_length_beyond_the_data_nor_data_beyond_the_length() -> None:
+def test_report_luns_stops_at_the_end_of_the_data_and_at_the_length_in_its_header() -> None:
     entry = bytes.fromhex("0003000000000000")
     assert primary.ReportLuns().reply(bytes.fromhex("ffffffff 00000000") + entry) == (3,)
     assert primary.ReportLuns().reply(bytes.fromhex("00000008 00000000") + entry * 2) == (3,)
@@ -133,7 +133,7 @@ def page(number: int, data: bytes) -> vpd.AnyPage:
 
 
 def test_a_vpd_page_cut_short_is_malformed() -> None:
-    with pytest.raises(MalformedReply, match="10 bytes came of 24"):
+    with pytest.raises(MalformedReply, match="received 10 bytes of 24"):
         page(0x80, bytes.fromhex("00800014") + b"ABCDEF")
 
 
@@ -155,7 +155,7 @@ def test_device_identification_lists_its_designators() -> None:
 
 
 @pytest.mark.parametrize("data", ["", "0000", "00800000", "05000003008083"], ids=["nothing", "cut", "other page", "ok"])
-def test_another_vpd_page_than_asked_is_malformed(data: str) -> None:
+def test_a_vpd_page_with_another_code_is_malformed(data: str) -> None:
     """Some sticks answer every INQUIRY with the standard data."""
     reply = bytes.fromhex(data)
     if data.startswith("05"):
@@ -176,15 +176,15 @@ def test_mode_parameters_6_and_10() -> None:
     assert short.block_descriptors.hex() == "0000000000000200"
 
 
-def test_what_stands_beyond_the_mode_data_is_padding() -> None:
+def test_bytes_after_the_mode_data_are_ignored() -> None:
     data = primary.ModeSense6().reply(bytes.fromhex("07 00 00 00 0a 02 aabb") + bytes(100))
     assert data.pages == (mode.ModePage(0x0A, 0, b"\xaa\xbb"),)
     long = primary.ModeSense10().reply(bytes.fromhex("000a 00 00 0000 0000 0a 02 aabb") + bytes(100))
     assert long.pages == data.pages
 
 
-def test_a_mode_data_length_of_nothing_is_not_believed() -> None:
-    """Some sticks leave it 0."""
+def test_a_mode_data_length_of_0_is_ignored() -> None:
+    """Some sticks do not fill in the MODE DATA LENGTH field."""
     data = primary.ModeSense6().reply(bytes.fromhex("00 00 80 00"))
     assert data.write_protected
 
@@ -201,16 +201,16 @@ def test_mode_parameters_without_a_whole_header_are_malformed(data: bytes) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "told", "present"),
+    ("data", "is_valid", "present"),
     [
         ("0006 04 5e 02 02 0000", True, True),
         ("0006 04 5e 03 01 0000", True, False),
         ("0002 80 5e 00 00 0000", False, False),
     ],
 )
-def test_a_media_event_tells_whether_a_disc_is_in(data: str, told: bool, present: bool) -> None:
+def test_a_media_event_reports_whether_a_disc_is_present(data: str, is_valid: bool, present: bool) -> None:
     event = multimedia.GetMediaEvent().reply(bytes.fromhex(data))
-    assert (not event.no_event, event.present) == (told, present)
+    assert (not event.no_event, event.present) == (is_valid, present)
 
 
 def test_a_media_event_cut_short_is_malformed() -> None:

@@ -1,4 +1,4 @@
-"""Sense data, their text and the error that they stand for."""
+"""Sense data: formats, texts and exceptions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_fixed_format() -> None:
     assert not sense.ili
 
 
-def test_the_information_counts_only_where_it_is_valid() -> None:
+def test_the_information_field_is_used_only_if_it_is_valid() -> None:
     assert Sense.parse(b"\x70" + FIXED[1:]).information is None
 
 
@@ -37,32 +37,32 @@ def test_a_deferred_error_belongs_to_an_earlier_command(code: int) -> None:
     assert Sense.parse(bytes([code]) + body[1:]).deferred
 
 
-def test_an_incorrect_length_is_seen() -> None:
+def test_the_incorrect_length_indicator_is_parsed() -> None:
     assert Sense.parse(b"\x70\0\x25" + FIXED[3:]).ili
 
 
 @pytest.mark.parametrize("data", [b"", bytes(18)])
-def test_nothing_at_all_is_no_sense(data: bytes) -> None:
+def test_no_bytes_or_only_zeros_are_no_sense(data: bytes) -> None:
     assert Sense.parse(data).is_empty
 
 
 @pytest.mark.parametrize("data", [b"\x01", b"\x7f" + bytes(17), b"\x70", b"\x72\x05"])
-def test_another_format_is_malformed(data: bytes) -> None:
+def test_an_unknown_or_incomplete_format_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedReply):
         Sense.parse(data)
 
 
-def test_fixed_sense_may_be_cut_behind_the_key() -> None:
+def test_fixed_sense_may_end_after_the_key() -> None:
     assert Sense.parse(FIXED[:3]).key == 3
     assert Sense.parse(FIXED[:13]).asc == 0x11
 
 
-def test_a_short_fixed_sense_is_not_read_where_the_codes_are_not() -> None:
+def test_fixed_sense_that_ends_before_asc_has_no_additional_sense_code() -> None:
     sense = Sense.parse(bytes.fromhex("70000200003a"))
     assert (sense.key, sense.asc, sense.ascq) == (2, 0, 0)
 
 
-def test_a_descriptor_that_makes_no_sense_does_not_hide_the_rest() -> None:
+def test_an_invalid_descriptor_does_not_hide_the_other_fields() -> None:
     sense = Sense.parse(bytes.fromhex("72 02 3a 00 00000004 00 00 05 00"))
     assert (sense.key, sense.asc, sense.information) == (2, 0x3A, None)
 
@@ -86,7 +86,7 @@ def test_any_bytes_are_a_sense_or_malformed(data: bytes) -> None:
         (0x80, 0x12, "Additional sense 80h/12h"),
     ],
 )
-def test_the_text_is_the_standards_or_the_numbers(asc: int, ascq: int, text: str) -> None:
+def test_the_text_is_from_the_t10_list_or_has_the_numbers(asc: int, ascq: int, text: str) -> None:
     assert Sense(2, asc, ascq).text == text
 
 
@@ -118,7 +118,7 @@ def test_the_most_specific_error_is_raised(key: int, asc: int, ascq: int, error:
 
 
 def test_an_error_without_sense_says_so() -> None:
-    assert "does not say why" in str(error_for(Sense(0, 0, 0), "READ(10)"))
+    assert "the device gave no reason" in str(error_for(Sense(0, 0, 0), "READ(10)"))
 
 
 def test_the_two_branches_of_errors_never_mix() -> None:

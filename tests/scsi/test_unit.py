@@ -1,4 +1,4 @@
-"""A logical unit: auto sense, retries with a bound, residues that lie."""
+"""A logical unit: automatic REQUEST SENSE, bounded retries, false residues."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def test_typed_replies(unit: LogicalUnit) -> None:
     unit.execute(PreventAllow(prevent=1))
 
 
-def test_the_first_unit_attention_is_taken_and_the_command_repeated(bus: MeddledBus, unit: LogicalUnit) -> None:
+def test_the_first_unit_attention_is_cleared_and_the_command_retried(bus: MeddledBus, unit: LogicalUnit) -> None:
     unit.test_unit_ready()
     assert cbws(bus) == ["00", "03", "00"]
 
 
-def test_unit_attentions_without_end_are_an_error(bus: MeddledBus, unit: LogicalUnit) -> None:
+def test_endless_unit_attentions_are_an_error(bus: MeddledBus, unit: LogicalUnit) -> None:
     def again(*arguments: object) -> None:
         device(bus).power_on()
 
@@ -87,15 +87,15 @@ def test_unit_attentions_without_end_are_an_error(bus: MeddledBus, unit: Logical
 
 
 @pytest.mark.parametrize(
-    ("words", "error"),
+    ("arguments", "error"),
     [({"failures": -1}, ValueError), ({"becoming_ready": -5.0}, ValueError), ({"timeouts": "x"}, TypeError)],
 )
-def test_a_policy_that_cannot_be_is_refused_at_once(words: dict[str, Any], error: type[Exception]) -> None:
+def test_an_invalid_policy_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        RetryPolicy(**words)
+        RetryPolicy(**arguments)
 
 
-def test_no_retry_means_none(unit: LogicalUnit) -> None:
+def test_the_policy_no_retry_sends_a_command_once(unit: LogicalUnit) -> None:
     with pytest.raises(UnitAttention):
         unit.test_unit_ready(retry=NO_RETRY)
 
@@ -112,7 +112,7 @@ def test_a_unit_that_never_becomes_ready_is_an_error_in_time(bus: MeddledBus, un
         unit.test_unit_ready(retry=RetryPolicy(becoming_ready=0.02, interval=0.001))
 
 
-def test_a_unit_without_a_medium_is_a_state_and_not_retried(bus: MeddledBus, unit: LogicalUnit) -> None:
+def test_no_medium_is_reported_without_a_retry(bus: MeddledBus, unit: LogicalUnit) -> None:
     empty = LogicalUnit(unit.transport, 1)
     assert empty.inquiry().removable
     with pytest.raises(NoMedium, match="no medium"):
@@ -146,8 +146,8 @@ def test_a_changed_medium_stops_commands_with_block_addresses_only(bus: MeddledB
     assert unit.read_capacity().blocks == 512
 
 
-def completion(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *rows: tuple[int, int, int]) -> None:
-    """Replaces how the next commands end: (status, residue, transferred)."""
+def replace_completions(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *rows: tuple[int, int, int]) -> None:
+    """Replace the completions of the next commands by these rows of status, residue and transferred bytes."""
     left = list(rows)
     execute = unit.transport.execute
 
@@ -166,36 +166,36 @@ def test_a_bogus_residue_is_learned(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, command: Command[object], length: int
 ) -> None:
     unit.test_unit_ready()
-    completion(unit, monkeypatch, (0, length, length), (0, 512, 512))
+    replace_completions(unit, monkeypatch, (0, length, length), (0, 512, 512))
     unit.execute(command)
     assert unit.transport.ignore_residue
     assert len(unit.execute(Read10(0, 1, block_size=512))) == 512
 
 
-def test_a_residue_beside_padded_data_is_believed(unit: LogicalUnit) -> None:
+def test_a_residue_with_padded_data_is_correct(unit: LogicalUnit) -> None:
     assert unit.execute(Inquiry(length=255)).product == "Virtual Stick"
     assert not unit.transport.ignore_residue
 
 
 @pytest.mark.parametrize("row", [(0, 512, 512), (0, 0, 511), (0, 1, 512)], ids=["residue", "short", "a byte"])
-def test_a_good_status_with_part_of_the_data_is_malformed(
+def test_good_status_with_part_of_the_data_is_malformed(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, row: tuple[int, int, int]
 ) -> None:
     unit.test_unit_ready()
-    completion(unit, monkeypatch, row, row, row, row)
+    replace_completions(unit, monkeypatch, row, row, row, row)
     with pytest.raises(MalformedReply, match=r"READ\(10\) of 1 block at LBA 0: good status for only .*, 4 times"):
         unit.execute(Read10(0, 1, block_size=512))
 
 
-def test_a_write_that_was_not_taken_whole_is_no_success(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_with_a_residue_is_an_error(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
     unit.test_unit_ready()
-    completion(unit, monkeypatch, (0, 100, 512))
+    replace_completions(unit, monkeypatch, (0, 100, 512))
     with pytest.raises(MalformedReply):
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
 
 
-def with_sense(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *senses: bytes) -> None:
-    """The next commands fail, and these are their senses."""
+def fail_with_sense(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *senses: bytes) -> None:
+    """Make the next commands fail, one for each of these sense data."""
     left = list(senses)
     execute = unit.transport.execute
 
@@ -214,64 +214,64 @@ def test_a_recovered_error_is_a_success(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     unit.test_unit_ready()
-    with_sense(bus, unit, monkeypatch, bytes.fromhex("70 00 01 00000000 0a 00000000 17 01 00 000000"))
+    fail_with_sense(bus, unit, monkeypatch, bytes.fromhex("70 00 01 00000000 0a 00000000 17 01 00 000000"))
     assert len(unit.execute(Read10(0, 1, block_size=512))) == 512
     assert "after recovery" in caplog.text
 
 
 def test_a_medium_error_names_the_block(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
     unit.test_unit_ready()
-    with_sense(bus, unit, monkeypatch, bytes.fromhex("f0 00 03 00000005 0a 00000000 11 00 00 000000"))
+    fail_with_sense(bus, unit, monkeypatch, bytes.fromhex("f0 00 03 00000005 0a 00000000 11 00 00 000000"))
     with pytest.raises(MediumError) as failed:
         unit.execute(Read10(0, 8, block_size=512))
     assert failed.value.sense.information == 5
 
 
-def test_a_failure_without_a_reason_is_tried_again_but_not_for_ever(
+def test_a_failure_with_empty_sense_is_retried_a_limited_number_of_times(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit.test_unit_ready()
     bus.wire.log.clear()
-    with_sense(bus, unit, monkeypatch, bytes(18))
+    fail_with_sense(bus, unit, monkeypatch, bytes(18))
     assert len(unit.execute(Read10(0, 1, block_size=512))) == 512
     assert cbws(bus) == ["28", "03", "28"]
-    with_sense(bus, unit, monkeypatch, *[bytes(18)] * 4)
-    with pytest.raises(CheckCondition, match="does not say why"):
+    fail_with_sense(bus, unit, monkeypatch, *[bytes(18)] * 4)
+    with pytest.raises(CheckCondition, match="the device gave no reason"):
         unit.execute(Read10(0, 1, block_size=512))
     assert cbws(bus) == ["28", "03", "28"] + ["28", "03"] * 4
 
 
-def test_a_failed_write_is_not_sent_again_where_nobody_confirms_the_device(
+def test_a_failed_write_is_not_retried_if_the_device_cannot_be_confirmed(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit.test_unit_ready()
     bus.wire.log.clear()
-    with_sense(bus, unit, monkeypatch, bytes(18))
-    with pytest.raises(CheckCondition, match="does not say why"):
+    fail_with_sense(bus, unit, monkeypatch, bytes(18))
+    with pytest.raises(CheckCondition, match="the device gave no reason"):
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
     assert cbws(bus) == ["2a", "03"]
 
 
 @pytest.mark.parametrize(("last", "block_size"), [(7, 3), (7, 0x10004), (7, 0xFFFFFFFC)])
-def test_a_block_size_that_cannot_be_is_malformed(
+def test_an_impossible_block_size_is_malformed(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, last: int, block_size: int
 ) -> None:
     execute = unit.transport.execute
 
-    def lie(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+    def wrong_capacity(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
         true = execute(lun, cdb, direction, buffer, timeout)
         if cdb[0] == 0x25:
             buffer[:] = last.to_bytes(4, "big") + block_size.to_bytes(4, "big")
         return true
 
-    monkeypatch.setattr(unit.transport, "execute", lie)
+    monkeypatch.setattr(unit.transport, "execute", wrong_capacity)
     with pytest.raises(MalformedReply, match=f"the block size is {block_size}"):
         unit.read_capacity()
 
 
 @dataclass(frozen=True)
 class VendorEcho(Command[bytes]):
-    """A command of the user's own."""
+    """A command that a user declares."""
 
     NAME = "ECHO"
     CDB = BitStruct(opcode(0x12), Padding(24), "size" / U8, Padding(8))
@@ -286,7 +286,7 @@ class VendorEcho(Command[bytes]):
         return data
 
 
-def test_a_users_own_command_is_executed_as_any_other(unit: LogicalUnit) -> None:
+def test_a_command_declared_by_a_user_is_executed(unit: LogicalUnit) -> None:
     assert unit.execute(VendorEcho(8))[2] == 6
     assert len(unit.execute(VendorEcho(36))) == 36
 
@@ -298,7 +298,7 @@ def test_a_payload_of_another_length_than_declared_is_refused(bus: MeddledBus, u
     assert bus.wire.log == []
 
 
-def test_a_timeout_of_the_users_replaces_the_declared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_given_by_the_user_replaces_the_declared_one(monkeypatch: pytest.MonkeyPatch) -> None:
     bus = MeddledBus(stick())
     transport = client_on(bus)
     seen: list[float] = []
@@ -318,7 +318,9 @@ def test_a_timeout_of_the_users_replaces_the_declared_one(monkeypatch: pytest.Mo
     bus.close()
 
 
-def test_no_other_thread_comes_between_a_failure_and_its_sense(bus: MeddledBus, unit: LogicalUnit) -> None:
+def test_no_other_thread_sends_a_command_between_a_failure_and_its_request_sense(
+    bus: MeddledBus, unit: LogicalUnit
+) -> None:
     unit.test_unit_ready()
     empty = LogicalUnit(unit.transport, 1)
     with pytest.raises(NoMedium):
@@ -347,8 +349,10 @@ def test_no_other_thread_comes_between_a_failure_and_its_sense(bus: MeddledBus, 
 NOT_SUPPORTED = bytes.fromhex("70 00 05 00000000 0a 00000000 25 00 00 000000")
 
 
-def without_sense(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, event: bytes | None, device_type: int) -> None:
-    """A device as QEMU's usb-bot: each REQUEST SENSE says that the unit is not supported."""
+def answer_with_false_sense(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, event: bytes | None, device_type: int
+) -> None:
+    """Imitate QEMU's usb-bot, where each REQUEST SENSE reports LOGICAL UNIT NOT SUPPORTED."""
     execute = unit.transport.execute
 
     def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
@@ -374,7 +378,7 @@ NO_DISC, DISC = bytes.fromhex("0006045e00000000"), bytes.fromhex("0006045e000200
     [(NO_DISC, 5, NoMedium), (DISC, 5, IllegalRequest), (NO_DISC, 0, IllegalRequest), (None, 5, IllegalRequest)],
     ids=["empty drive", "disc", "disk", "no such command"],
 )
-def test_an_empty_drive_whose_sense_is_false_is_asked_otherwise(
+def test_an_empty_drive_with_false_sense_is_recognized_by_its_media_event(
     unit: LogicalUnit,
     monkeypatch: pytest.MonkeyPatch,
     event: bytes | None,
@@ -382,40 +386,38 @@ def test_an_empty_drive_whose_sense_is_false_is_asked_otherwise(
     error: type[CheckCondition],
 ) -> None:
     empty = LogicalUnit(unit.transport, 1)
-    without_sense(empty, monkeypatch, event, device_type)
+    answer_with_false_sense(empty, monkeypatch, event, device_type)
     with pytest.raises(error):
         empty.test_unit_ready()
 
 
-def test_a_unit_attention_whose_sense_is_false_is_still_taken(
-    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_sense(unit, monkeypatch, None, 0)
+def test_a_unit_attention_with_false_sense_is_still_cleared(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with_false_sense(unit, monkeypatch, None, 0)
     unit.test_unit_ready()
 
 
 @pytest.mark.parametrize("code", ["71", "73"])
-def test_a_deferred_recovered_error_does_not_make_a_command_good_that_was_not_begun(
+def test_a_command_that_was_not_started_because_of_a_deferred_recovered_error_is_retried(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     unit.test_unit_ready()
     bus.wire.log.clear()
     fixed, descriptor = "71 00 01 00000000 0a 00000000 17 01 00 000000", "73 01 17 01 00000000"
-    with_sense(bus, unit, monkeypatch, bytes.fromhex(fixed if code == "71" else descriptor))
+    fail_with_sense(bus, unit, monkeypatch, bytes.fromhex(fixed if code == "71" else descriptor))
     unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
     assert cbws(bus) == ["2a", "03", "2a"]
 
 
-def test_a_deferred_error_is_told_as_one_of_an_earlier_command(
+def test_a_deferred_error_is_reported_as_one_of_an_earlier_command(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unit.test_unit_ready()
-    with_sense(bus, unit, monkeypatch, bytes.fromhex("71 00 03 00000000 0a 00000000 0c 00 00 000000"))
-    with pytest.raises(MediumError, match="was not begun, an earlier command failed"):
+    fail_with_sense(bus, unit, monkeypatch, bytes.fromhex("71 00 03 00000000 0a 00000000 0c 00 00 000000"))
+    with pytest.raises(MediumError, match="was not started because an earlier command failed"):
         unit.execute(Write10(0, 1, block_size=512, data=bytes(512)))
 
 
-def test_a_true_residue_beside_padded_inquiry_data_is_not_learned_as_bogus(
+def test_a_true_residue_with_padded_inquiry_data_is_not_learned_as_bogus(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute = unit.transport.execute
@@ -432,7 +434,7 @@ def test_a_true_residue_beside_padded_inquiry_data_is_not_learned_as_bogus(
     assert not unit.transport.ignore_residue
 
 
-def test_a_timeout_of_the_users_bounds_the_wait_for_a_unit_too(bus: MeddledBus, unit: LogicalUnit) -> None:
+def test_a_timeout_given_by_the_user_bounds_the_wait_for_a_unit_too(bus: MeddledBus, unit: LogicalUnit) -> None:
     device(bus).becoming_ready = 10**6
     bounded = LogicalUnit(unit.transport, timeout=0.05)
     bounded.retry = RetryPolicy(becoming_ready=10**6)
@@ -440,7 +442,9 @@ def test_a_timeout_of_the_users_bounds_the_wait_for_a_unit_too(bus: MeddledBus, 
         bounded.test_unit_ready()
 
 
-def test_a_vpd_page_longer_than_usual_is_asked_for_again(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_vpd_page_is_requested_again_with_its_whole_length(
+    unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = bytes.fromhex("00800140") + b"S" * 0x140
     execute = unit.transport.execute
 

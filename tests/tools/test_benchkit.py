@@ -1,4 +1,4 @@
-"""The pure parts of tools/bench: medians, ratios, what must be true, comparisons, tables, and taking turns."""
+"""The pure parts of tools/bench: medians, ratios, claims, comparisons, tables, and turns."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from benchkit.work import (  # noqa: E402
     Slice,
     Timing,
     Way,
+    combined,
     scattered,
     sequential,
     throughput,
     timed,
-    together,
 )
 from labkit.host import LabError  # noqa: E402
 from labkit.zoo import BENCH, CONTROLLERS, ZOO, ZOOS  # noqa: E402
@@ -46,7 +46,7 @@ C = key("read, stick", names.C)
 
 
 def run_of(**figures: list[float]) -> Run:
-    """Speeds by round: of `ours`, `dd`, `c`."""
+    """A run with speeds by round, for `ours`, `dd` and `c`."""
     samples = Samples()
     for name, values in figures.items():
         for round_number, value in enumerate(values):
@@ -86,13 +86,13 @@ def test_a_claim_has_a_bound_on_one_side(relation: str, value: float, held: bool
     assert Verdict(claim, value).wanted == f"{relation} 2"
 
 
-def test_each_item_of_the_issue_that_is_a_number_has_its_claims() -> None:
+def test_each_numbered_requirement_has_claims() -> None:
     assert {claim.item for claim in CLAIMS} == {1, 2, 3, 4, 5, 6, 7}
     titles = [claim.title for claim in CLAIMS]
     assert len(set(titles)) == len(titles)
 
 
-def test_json_brings_everything_back_also_rounds_that_are_missing(tmp_path: Path) -> None:
+def test_a_saved_run_is_loaded_complete_with_missing_rounds(tmp_path: Path) -> None:
     run = run_of(ours=[100, 200], dd=[50, 50])
     run.samples.add(C, 1, {names.MBS: 7})
     run.samples.fail("x: y", "no such thing")
@@ -101,7 +101,7 @@ def test_json_brings_everything_back_also_rounds_that_are_missing(tmp_path: Path
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"figures": 3}'])
-def test_another_file_than_a_runs_is_refused_with_words(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_run_is_refused_with_a_reason(tmp_path: Path, content: str) -> None:
     (tmp_path / "other.json").write_text(content)
     with pytest.raises(LabError, match="name another file"):
         load(tmp_path / "other.json")
@@ -117,10 +117,10 @@ def test_a_comparison_names_what_got_worse_by_more_than_the_tolerance() -> None:
     assert lines[-1] == "1 figure got worse"
 
 
-def test_a_comparison_tells_that_the_machine_is_another() -> None:
+def test_a_comparison_reports_that_the_machine_differs() -> None:
     later = run_of(ours=[1])
     later.machine = {"CPU": "two"}
-    assert "another CPU: then one, now two" in compared(run_of(ours=[1]), later, 0.1)[0]
+    assert "different CPU: then one, now two" in compared(run_of(ours=[1]), later, 0.1)[0]
 
 
 def test_more_is_better_for_speeds_and_worse_for_times() -> None:
@@ -130,16 +130,16 @@ def test_more_is_better_for_speeds_and_worse_for_times() -> None:
     assert not is_worse(("a", names.COST), 0.8, 0.1)
 
 
-def test_the_table_tells_what_was_missed_and_what_failed() -> None:
+def test_the_table_shows_missed_claims_and_errors() -> None:
     run = run_of(ours=[100, 110, 105], dd=[200, 200, 200])
     run.samples.fail("x: y", "no such thing")
-    said = text(run)
-    assert "MISSED" in said
-    assert "(100 to 110)" in said
-    assert "failed: x: y: no such thing" in said
+    shown = text(run)
+    assert "MISSED" in shown
+    assert "(100 to 110)" in shown
+    assert "failed: x: y: no such thing" in shown
 
 
-def test_the_documents_table_stands_between_the_marks_and_is_made_anew() -> None:
+def test_the_documents_table_is_rewritten_between_the_marks() -> None:
     page = f"head\n{BEGIN}\nold\n{END}\ntail\n"
     once = document(page, run_of(ours=[100], dd=[200]))
     assert "old" not in once
@@ -150,7 +150,7 @@ def test_the_documents_table_stands_between_the_marks_and_is_made_anew() -> None
     assert document(once, run_of(ours=[100], dd=[200])) == once
 
 
-def test_a_page_without_marks_is_left_alone_with_words() -> None:
+def test_a_page_without_marks_is_refused_with_a_reason() -> None:
     with pytest.raises(LabError, match="put both marks back"):
         document("nothing here", run_of(ours=[1]))
 
@@ -161,18 +161,18 @@ def test_docs_speed_has_the_marks() -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [(1234.5, "1,234"), (56.78, "56.8"), (1.234, "1.23"), (0.1234, "0.123")])
-def test_numbers_have_about_three_digits(value: float, shown: str) -> None:
+def test_numbers_have_three_significant_digits(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
 @pytest.mark.parametrize("words", [["--only", "randm"], ["--rounds", "0"]])
-def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "tools/bench" in capsys.readouterr().err
 
 
-def test_the_zoo_for_measuring_is_another_than_the_tests() -> None:
+def test_the_zoo_for_measuring_differs_from_the_one_for_tests() -> None:
     assert ZOOS["tests"] is ZOO
     assert len({device.serial for device in BENCH}) == len(BENCH)
     plugged = [device.controller for device in BENCH if device.kind != "gadget"]
@@ -188,7 +188,7 @@ def last_byte(piece: Slice) -> int:
     return max(piece.lbas) * 512 + piece.size
 
 
-def test_sequential_slices_follow_each_other_to_the_units_end_and_begin_again() -> None:
+def test_sequential_slices_run_to_the_end_of_the_unit_and_start_again() -> None:
     unit = unit_of(40 * MIB + 512)
     slices = list(sequential(unit, 64 * MIB, 4))
     assert [piece.lbas[0] * 512 // MIB for piece in slices] == [0, 16, 0, 16]
@@ -204,7 +204,7 @@ def test_a_slice_can_be_one_large_command() -> None:
     assert [list(piece.lbas) for piece in slices] == [[0], [32768], [0], [32768]]
 
 
-def test_scattered_slices_are_the_same_each_time_and_within_the_unit() -> None:
+def test_scattered_slices_are_within_the_unit_and_repeatable() -> None:
     unit = unit_of(8 * SMALL + 512)
     slices = list(scattered(unit, 400, 4))
     assert slices == list(scattered(unit, 400, 4))
@@ -214,13 +214,13 @@ def test_scattered_slices_are_the_same_each_time_and_within_the_unit() -> None:
     assert slices[0].lbas != slices[1].lbas
 
 
-def test_a_share_of_a_slice_has_one_command_at_least() -> None:
+def test_a_part_of_a_slice_has_at_least_one_command() -> None:
     piece = Slice(SMALL, range(10), 3)
     assert piece.part(4) == Slice(SMALL, range(2), 3)
     assert piece.part(100).lbas == range(1)
 
 
-def test_what_is_timed_is_what_comes_after_the_warming() -> None:
+def test_only_commands_after_the_warming_are_timed() -> None:
     seen: list[tuple[int, str]] = []
     timing = timed(lambda lba, word: seen.append((lba, word)), "x")(Slice(SMALL, (7, 8, 9), 2))
     assert seen == [(lba, "x") for lba in (7, 8, 7, 8, 9)]
@@ -228,18 +228,18 @@ def test_what_is_timed_is_what_comes_after_the_warming() -> None:
     assert 0 <= timing.p50 <= timing.p99
 
 
-def test_a_round_is_all_bytes_by_all_seconds() -> None:
+def test_a_round_is_all_bytes_and_all_seconds_of_its_slices() -> None:
     turns_of_it = [Timing(100, 1, 5, 50, 2), Timing(100, 3, 7, 90, 4), Timing(100, 1, 6, 60, 3)]
-    assert together(turns_of_it) == Timing(300, 5, 6, 60, 3)
+    assert combined(turns_of_it) == Timing(300, 5, 6, 60, 3)
 
 
 class Ways:
-    """Contestants that keep a record of their turns; each slice takes as many seconds as it has commands."""
+    """Contestants that record their turns; each slice takes as many seconds as it has commands."""
 
     def __init__(self, *keys: str, shares: Sequence[int] = ()) -> None:
         self.turns: list[str] = []
         self.closed: list[str] = []
-        self.faults: dict[str, int] = {}  # by key: after so many turns; without any, when it is opened
+        self.faults: dict[str, int] = {}  # by key: the number of turns before the failure; 0: at opening
         pairs = zip(keys, shares or [1] * len(keys), strict=True)
         contestants = [Contestant(key, unit_of(8 * MIB), self.way(key), share) for key, share in pairs]
         self.subject = Subject(contestants, MIB, lambda: sequential(unit_of(8 * MIB), 8 * MIB, 2), throughput)
@@ -268,7 +268,7 @@ def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "SETTLING", 0)
 
 
-def test_all_take_turns_and_another_one_begins_each_time() -> None:
+def test_contestants_take_turns_in_rotating_order() -> None:
     ways = Ways("a", "b", "c", shares=(1, 1, 4))
     results = list(contest(ways.subject, 2))
     warm_up, a_round = ["a4", "b4", "c1"], ["a4", "b4", "c1", "b4", "c1", "a4"]
@@ -278,18 +278,18 @@ def test_all_take_turns_and_another_one_begins_each_time() -> None:
     assert ways.closed == ["c", "b", "a"]
 
 
-def test_who_fails_is_out_and_told_and_the_others_go_on() -> None:
+def test_a_contestant_that_fails_is_reported_and_dropped() -> None:
     ways = Ways("a", "b", "c")
     ways.faults = {"a": 4, "c": 0}
     results = list(contest(ways.subject, 3))
     assert [result.key + str(result.number) for result in results] == ["c0", "a0", "b0", "a1", "b1", "b2"]
-    said = {result.key + str(result.number): str(r) for result in results if isinstance(r := result.outcome, OSError)}
-    assert said == {"c0": "c is gone", "a1": "a is gone"}
+    errors = {result.key + str(result.number): str(r) for result in results if isinstance(r := result.outcome, OSError)}
+    assert errors == {"c0": "c is gone", "a1": "a is gone"}
     assert sum(turn.startswith("b") for turn in ways.turns) == 7
     assert ways.closed == ["b", "a"]
 
 
-def test_a_contest_in_which_all_fail_ends() -> None:
+def test_a_contest_ends_if_all_contestants_fail() -> None:
     ways = Ways("a", "b")
     ways.faults = {"a": 0, "b": 0}
     assert [result.key for result in contest(ways.subject, 2)] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""The campaigns that need no kernel: every fault under every operation, and writes with faults in every phase."""
+"""The campaigns that need no kernel: every fault with every operation, and writes with faults in every phase."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "campaign"
 PARTS = 4
-PATIENCE = 250  # seconds
+TIMEOUT = 250  # seconds
 
 
-def started(*words: object) -> subprocess.Popen[str]:
+def start(*words: object) -> subprocess.Popen[str]:
     command = [sys.executable, str(TOOL), *map(str, words), "--timeout", "0.05"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def summary(campaign: subprocess.Popen[str]) -> dict[str, Any]:
-    """Of a campaign that held."""
+    """The summary of a campaign, which must have found no fault."""
     with campaign:
-        out, errors = campaign.communicate(timeout=PATIENCE)
+        out, errors = campaign.communicate(timeout=TIMEOUT)
     lines = [json.loads(line) for line in out.splitlines()]
     bad = [line for line in lines if not line.get("ok", line.get("held"))]
     assert campaign.returncode == 0, f"{errors}{bad}"
@@ -32,25 +32,25 @@ def summary(campaign: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def test_a_few_faults_and_writes() -> None:
-    faults, writes = started("faults", "--every", 12), started("writes", "--writes", 15)
+    faults, writes = start("faults", "--every", 12), start("writes", "--writes", 15)
     assert summary(faults)["scenarios"] > 5
     assert summary(writes)["faults_met"] > 5
 
 
 @pytest.mark.slow
-def test_whatever_a_device_does_wrong_is_right_or_an_error_and_what_is_reported_written_is_written() -> None:
-    """Several processes: most of the time goes by in waiting for a device that says nothing."""
-    parts = [started("faults", "--every", PARTS, "--seed", seed) for seed in range(PARTS)]
-    writes = started("writes", "--writes", 150)
+def test_every_fault_ends_in_right_data_or_an_error_and_no_reported_write_is_lost() -> None:
+    """Runs several processes at once, because most of the time is spent waiting for a device that does not answer."""
+    parts = [start("faults", "--every", PARTS, "--seed", seed) for seed in range(PARTS)]
+    writes = start("writes", "--writes", 150)
     assert sum(summary(part)["scenarios"] for part in parts) > 100
     assert summary(writes)["faults_met"] > 80
 
 
-def test_a_table_that_is_made_elsewhere_says_where_it_should_be(tmp_path: Path) -> None:
+def test_a_table_made_in_another_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
     run = tmp_path / "run.json"
     run.write_text('{"campaign": "faults", "stage": "virtual", "seed": 1, "seconds": 1}\n')
     command = [sys.executable, str(TOOL), "table", str(run)]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
     assert "run this in the project's folder" in ended.stderr

@@ -1,4 +1,4 @@
-"""A trace holds every transfer, in a form that others read."""
+"""A trace contains every transfer, in a format that other programs read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADER = struct.Struct("<QBBBBHBBqiiII8s")
 
 
 def packets(path: Path) -> Iterator[tuple[str, int, int, int, int, bytes]]:
-    """Each packet's event, transfer type, endpoint, status and length, and its data, read by hand."""
+    """Yield each packet's event, transfer type, endpoint, status, length and data, parsed without the recorder."""
     data, at = path.read_bytes(), 0
     assert data[:4] == bytes.fromhex("0a0d0d0a")
     while at < len(data):
@@ -39,7 +39,7 @@ def packets(path: Path) -> Iterator[tuple[str, int, int, int, int, bytes]]:
     assert at == len(data)
 
 
-def test_every_transfer_is_there_with_its_data(tmp_path: Path) -> None:
+def test_every_transfer_is_recorded_with_its_data(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with scsiusb.open("virtual:", trace=str(path)) as disk:
         block = disk.read(0, 1)
@@ -53,7 +53,7 @@ def test_every_transfer_is_there_with_its_data(tmp_path: Path) -> None:
     assert [data[:4] for data in written].count(b"USBC") == [data[:4] for data in read].count(b"USBS")
 
 
-def test_failures_are_there_with_their_errno(tmp_path: Path) -> None:
+def test_failures_are_recorded_with_their_errno(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     bus = MeddledBus(stick())
     trace = Tracing(bus, str(path))
@@ -68,7 +68,7 @@ def test_failures_are_there_with_their_errno(tmp_path: Path) -> None:
     assert ("C", 2, 0, -32, 0, b"") in rows
 
 
-def test_an_interrupted_transfer_is_there(tmp_path: Path) -> None:
+def test_an_interrupted_transfer_is_recorded(tmp_path: Path) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -83,7 +83,7 @@ def test_an_interrupted_transfer_is_there(tmp_path: Path) -> None:
     assert ("C", 3, 2, -2, 0, b"") in list(packets(path))
 
 
-def test_a_long_transfer_is_kept_in_part(tmp_path: Path) -> None:
+def test_of_a_long_transfer_only_the_beginning_is_recorded(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with scsiusb.open("virtual:", trace=str(path)) as disk:
         disk.read(0, 240)

@@ -1,4 +1,4 @@
-"""A transport without USB: commands go straight to a SCSI target in this process, as to a host adapter."""
+"""A transport without USB: it passes commands to a SCSI target in this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scsiusb.virtual.target.target import Target
 
 
 class PlainMemory:
-    """Ordinary memory; owns nothing, so that every block is copied."""
+    """Memory of the process. It owns no view, so that every block is copied."""
 
     @contextmanager
     def lend(self, size: int) -> Iterator[memoryview]:
@@ -29,7 +29,7 @@ class PlainMemory:
 
 
 class DirectTransport:
-    """Fulfils `Transport` and nothing more."""
+    """Implements the `Transport` protocol and nothing else."""
 
     def __init__(self, *units: Unit) -> None:
         self._target = Target(units)

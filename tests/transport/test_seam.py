@@ -1,4 +1,4 @@
-"""Any object that fulfils `Transport` works wherever a device does: units, disks, streams, many disks, asyncio."""
+"""Units, disks, streams, read_many and asyncio work on any object that implements `Transport`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTENT = random.Random(5).randbytes(BLOCKS * 512)
 
 
 class BadBlock(Memory):
-    """Block 600 cannot be read."""
+    """A medium whose block 600 cannot be read."""
 
     def _readinto(self, offset: int, view: memoryview) -> None:
         if offset <= 600 * 512 < offset + len(view):
@@ -52,7 +52,7 @@ def test_the_sense_of_a_failed_command_is_fetched() -> None:
     assert (caught.value.sense.asc, caught.value.sense.ascq) == (0x21, 0x00)
 
 
-def test_streams_run_over_it() -> None:
+def test_streams_work() -> None:
     with disk() as opened:
         with opened.reading(0, BLOCKS) as pieces:
             assert b"".join(map(bytes, pieces)) == CONTENT
@@ -61,7 +61,7 @@ def test_streams_run_over_it() -> None:
         assert opened.read(10, 100) == bytes(100 * 512)
 
 
-def test_many_are_read_each_in_a_thread_and_one_that_fails_ends_alone() -> None:
+def test_read_many_reads_each_in_a_thread_and_an_error_ends_only_its_stream() -> None:
     with disk() as good, disk(BadBlock(bytearray(CONTENT))) as bad:
         read = {good: bytearray(), bad: bytearray()}
         errors: dict[Disk, ScsiUsbError] = {}
@@ -76,7 +76,7 @@ def test_many_are_read_each_in_a_thread_and_one_that_fails_ends_alone() -> None:
         assert errors.keys() == {bad}
 
 
-def test_asyncio_runs_over_it() -> None:
+def test_asyncio_works() -> None:
     async def blocks() -> bytes:
         async with AsyncDisk(disk) as opened:
             return await opened.read(1, 2)
@@ -84,6 +84,6 @@ def test_asyncio_runs_over_it() -> None:
     assert asyncio.run(blocks()) == CONTENT[512:1536]
 
 
-def test_what_needs_a_port_is_refused() -> None:
+def test_the_conformance_checks_are_refused_without_a_port() -> None:
     with disk() as opened, pytest.raises(DeviceUnsupported, match="no port"):
         run(opened.unit.transport, 0, CHECKS.values())

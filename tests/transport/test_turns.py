@@ -1,4 +1,4 @@
-"""Bulk-Only Transport with several users: whose command is under way, ending it from outside, and the device's loss."""
+"""Bulk-Only Transport with several users: one command at a time, interrupting it, and losing the device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ READ = bytes.fromhex("28000000000000000100")
 RECOVERY = ["request ff", "clear in", "clear out"]
 
 
-class Someone:
-    """Who does what it is told when it is asked whether it is over."""
+class User:
+    """A user of the transport, which calls `act` when the transport checks whether the user may still send commands."""
 
-    def __init__(self, act: Callable[[Someone], object] | None = None) -> None:
+    def __init__(self, act: Callable[[User], object] | None = None) -> None:
         self._act = act
         self.is_over = act is not None
 
@@ -32,7 +32,7 @@ class Someone:
         self._act(self)
 
 
-ME, YOU = Someone(), Someone()
+ME, OTHER = User(), User()
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
     transport.close()
 
 
-def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: Someone | None = None) -> int:
+def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: User | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
     with transport.lock, transport.memory.lend(max(length, 1)) as buffer:
         return transport.execute(0, cdb, direction, buffer[:length], timeout, user).status
 
 
-def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: Someone) -> Worker:
+def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: User) -> Worker:
     reached = threading.Event()
     bus.wire.meddle = hangs_at(0x28, reached)
     worker = Worker(lambda: run(transport, READ, 60, user))
@@ -79,7 +79,7 @@ def test_a_command_is_noted_while_it_is_on_the_wire(transport: BulkOnlyTransport
     assert notes == [True, False] * 2
 
 
-def test_a_command_that_failed_is_noted_as_over_when_the_device_is_recovered(
+def test_a_failed_command_is_noted_as_over_when_the_device_is_recovered(
     bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
     bus.wire.meddle = lambda wire, endpoint, buffer: (Code.TIMEOUT, 0)
@@ -93,7 +93,7 @@ def test_a_command_that_failed_is_noted_as_over_when_the_device_is_recovered(
     assert notes == [True, False, True, False]
 
 
-def test_an_exception_in_the_middle_leaves_the_note_for_whoever_comes_next(
+def test_after_an_exception_the_note_stays_until_close_recovers_the_device(
     bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -122,13 +122,13 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
     assert run(transport, READ) == 0
 
 
-def test_an_interrupt_for_somebody_else_or_for_nobody_does_nothing(
+def test_an_interrupt_for_a_user_without_a_running_command_does_nothing(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     transport.interrupt(ME)
     assert run(transport, READ, user=ME) == 0
     worker = hanging(bus, transport, ME)
-    transport.interrupt(YOU)
+    transport.interrupt(OTHER)
     assert worker.is_alive()
     transport.interrupt(ME)
     with pytest.raises(TransportError):
@@ -137,21 +137,21 @@ def test_an_interrupt_for_somebody_else_or_for_nobody_does_nothing(
 
 def test_an_interrupt_ends_with_its_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     with pytest.raises(TransportError):
-        run(transport, TEST_UNIT_READY, user=Someone(transport.interrupt))
+        run(transport, TEST_UNIT_READY, user=User(transport.interrupt))
     assert run(transport, TEST_UNIT_READY, user=ME) == 0
 
 
-def test_the_command_of_a_user_who_is_over_is_not_sent(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
-    def refuse(_: Someone) -> None:
+def test_a_command_is_not_sent_if_the_check_of_its_user_raises(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    def refuse(_: User) -> None:
         raise DeviceGone("it was unplugged")
 
     with pytest.raises(DeviceGone):
-        run(transport, TEST_UNIT_READY, user=Someone(refuse))
+        run(transport, TEST_UNIT_READY, user=User(refuse))
     assert bus.wire.log == []
     assert run(transport, TEST_UNIT_READY, user=ME) == 0
 
 
-def test_a_lost_device_ends_whatever_is_under_way_and_nothing_begins(
+def test_losing_the_device_ends_the_running_command_and_refuses_later_ones(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     worker = hanging(bus, transport, ME)
@@ -164,7 +164,7 @@ def test_a_lost_device_ends_whatever_is_under_way_and_nothing_begins(
             run(transport, TEST_UNIT_READY)
 
 
-def test_closing_a_lost_device_recovers_nothing(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_closing_after_a_loss_does_not_recover_the_device(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
     with pytest.raises(DeviceGone):
         run(transport, READ)
@@ -174,10 +174,8 @@ def test_closing_a_lost_device_recovers_nothing(bus: MeddledBus, transport: Bulk
     assert bus.wire.log == []
 
 
-def test_nothing_else_runs_in_the_middle_of_a_command_in_its_own_thread(
-    bus: MeddledBus, transport: BulkOnlyTransport
-) -> None:
-    """As a signal's handler would, which the lock lets in."""
+def test_a_call_during_a_command_of_the_same_thread_is_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+    """A signal handler could make such a call: the lock is reentrant."""
 
     def handler(*_: object) -> None:
         seen.append(transport.is_under_way_here)
@@ -193,7 +191,7 @@ def test_nothing_else_runs_in_the_middle_of_a_command_in_its_own_thread(
 
 
 @pytest.mark.parametrize("begin", ["execute", "begin"])
-def test_a_buffer_that_was_released_leaves_the_device_to_others(transport: BulkOnlyTransport, begin: str) -> None:
+def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: BulkOnlyTransport, begin: str) -> None:
     view = memoryview(bytearray(512))
     view.release()
     with pytest.raises(ValueError, match="released"):

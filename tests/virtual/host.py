@@ -1,4 +1,4 @@
-"""A host that drives a stick through its handle, with every byte packed by hand."""
+"""A host that drives a stick through its handle, and packs all bytes itself, without the code under test."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ TIMEOUT = 50
 
 @dataclass(frozen=True)
 class Result:
-    """What the three phases of a command came to."""
+    """The result of the three phases of a command."""
 
     data: bytes
-    code: Code  # of the data phase; OK where there was none
-    moved: int
+    code: Code  # of the data phase; OK if there was none
+    moved: int  # bytes of the data phase
     status: int
     residue: int
 
 
 def cbw(tag: int, length: int, flags: int, lun: int, cdb: bytes, cdb_length: int | None = None) -> bytes:
-    """BOT 1.0 table 5.1."""
+    """Return a CBW (BOT 1.0 table 5.1)."""
     return struct.pack(
         "<4sIIBBB16s", b"USBC", tag, length, flags, lun, len(cdb) if cdb_length is None else cdb_length, cdb
     )
 
 
 class Host:
-    """Bulk-Only Transport from the host's side; it recovers from nothing but a halt before the CSW."""
+    """The host's side of Bulk-Only Transport; the only error recovery is to clear a halt before the CSW.
+
+    Unless `attentions`, the unit attentions of power-on are cleared at first.
+    """
 
     def __init__(self, stick: Stick, interface: int = 0, attentions: bool = False) -> None:
         self.stick = stick
@@ -59,7 +62,7 @@ class Host:
         assert self.write(cbw(self.tag, length, flags, lun, cdb)) == (Code.OK, 31)
 
     def csw(self) -> tuple[int, int]:
-        """Status and residue; a halt is cleared once."""
+        """Receive the CSW and return status and residue; a halt is cleared once."""
         code, data = self.read(13)
         if code is Code.PIPE:
             self.handle.clear_halt(IN)
@@ -70,7 +73,7 @@ class Host:
         return status, residue
 
     def do(self, cdb: bytes, length: int = 0, out: bytes | None = None, lun: int = 0) -> Result:
-        """A whole command: data-in of `length` bytes, or `out`, or no data."""
+        """Execute a command with data-in of `length` bytes, with data-out `out`, or without data."""
         self.command(cdb, length if out is None else len(out), 0x80 if out is None else 0, lun)
         code, data, moved = Code.OK, b"", 0
         if out is not None:
@@ -86,7 +89,7 @@ class Host:
         return Result(data, code, moved, status, residue)
 
     def data(self, cdb: bytes, length: int, lun: int = 0) -> bytes:
-        """The data of a data-in command that must succeed."""
+        """Return the data of a data-in command, which must succeed."""
         result = self.do(cdb, length, lun=lun)
         assert result.status == 0
         return result.data
@@ -96,7 +99,7 @@ class Host:
         assert (result.status, result.residue) == (0, 0)
 
     def sense(self, lun: int = 0) -> tuple[int, int, int]:
-        """Key, ASC and ASCQ by REQUEST SENSE."""
+        """Return key, ASC and ASCQ by REQUEST SENSE."""
         data = self.data(bytes((0x03, 0, 0, 0, 18, 0)), 18, lun)
         assert len(data) == 18
         assert data[0] & 0x7F == 0x70
@@ -104,7 +107,7 @@ class Host:
         return data[2] & 0x0F, data[12], data[13]
 
     def fails(self, cdb: bytes, length: int = 0, out: bytes | None = None, lun: int = 0) -> tuple[int, int, int]:
-        """The sense of a command that must fail with nothing moved."""
+        """Return the sense of a command, which must fail with no data moved."""
         result = self.do(cdb, length, out, lun)
         assert result.status == 1
         assert result.residue == (length if out is None else len(out))

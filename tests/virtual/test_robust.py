@@ -1,4 +1,4 @@
-"""No bytes from the host get a stick out of step: after reset recovery it answers as it should."""
+"""A stick survives any bytes from the host: after reset recovery it works correctly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CDBS = st.one_of(
 )
 LENGTHS = st.one_of(st.integers(0, 3000), st.integers(0, 0xFFFFFFFF))
 CBWS = st.builds(cbw, st.integers(0, 0xFFFFFFFF), LENGTHS, st.sampled_from([0, 0x80]), st.integers(0, 3), CDBS)
-MANNERS = st.builds(BotOptions, st.sampled_from(DataIn), st.sampled_from(DataOut))
+BOT_OPTIONS = st.builds(BotOptions, st.sampled_from(DataIn), st.sampled_from(DataOut))
 SETUPS = st.builds(
     struct.Struct("<BBHHH").pack,
     st.integers(0, 255),
@@ -49,7 +49,7 @@ def ask(stick: Stick, setup: bytes) -> None:
 
 
 @profiles.quick(150)
-@given(MANNERS, st.lists(STEPS, max_size=12))
+@given(BOT_OPTIONS, st.lists(STEPS, max_size=12))
 def test_any_bytes_are_survived(bot_options: BotOptions, steps: list[tuple[int, bytes]]) -> None:
     stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
     stick.configure(1)
@@ -69,7 +69,7 @@ def test_any_bytes_are_survived(bot_options: BotOptions, steps: list[tuple[int, 
 
 
 @profiles.quick(150)
-@given(CBWS, MANNERS)
+@given(CBWS, BOT_OPTIONS)
 def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, bot_options: BotOptions) -> None:
     stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
     stick.configure(1)
@@ -110,11 +110,11 @@ EXCHANGES = st.tuples(
 
 
 @profiles.quick(150)
-@given(st.lists(faults(), max_size=6), MANNERS, st.lists(EXCHANGES, max_size=8))
+@given(st.lists(faults(), max_size=6), BOT_OPTIONS, st.lists(EXCHANGES, max_size=8))
 def test_any_script_of_faults_is_survived(
     script: list[Fault], bot_options: BotOptions, exchanges: list[tuple[tuple[bytes, int], int, list[tuple[int, ...]]]]
 ) -> None:
-    """No transfer moves more than it has room for, only whole blocks are written, and a new plugging-in is well."""
+    """No transfer exceeds its buffer, only whole blocks are written, and the stick works when plugged in again."""
     medium = Memory(4096)
     stick = Stick([Unit(medium)], bot_options=bot_options, faults=script)
     stick.plug_in()

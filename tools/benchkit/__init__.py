@@ -1,1 +1,1 @@
-"""The benchmark: scsiusb beside dd, sg_dd, plain pyusb and C, in one boot of the lab and natively."""
+"""The benchmark: scsiusb compared with dd, sg_dd, plain pyusb and C, in one boot of the lab and natively."""

@@ -1,4 +1,4 @@
-"""scsiusb's own ways: one call a command, or streaming; with device memory, or with none to be had."""
+"""scsiusb's own ways: one call per command, or a stream; with device memory, or without."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchkit.work import Runner, Slice, Timing, Way, timed
 from scsiusb.usb.libusb.backend import LibusbHandle
 from tests.kernel.machine import Unit
 
-_disks: dict[Unit, scsiusb.Disk] = {}  # that are open
+_disks: dict[Unit, scsiusb.Disk] = {}  # open disks
 
 
 @contextmanager
 def opened(unit: Unit) -> Iterator[scsiusb.Disk]:
-    """The disk that another way has open, as only one can: they take turns, and who came first leaves last."""
+    """Open the disk, or yield it if another way has it open: only one can. The way that opened it closes it last."""
     if unit in _disks:
         yield _disks[unit]
         return
@@ -32,18 +32,21 @@ def opened(unit: Unit) -> Iterator[scsiusb.Disk]:
 
 @contextmanager
 def read(unit: Unit, size: int) -> Iterator[Runner]:
+    """Read by `readinto`, into device memory."""
     with opened(unit) as disk, disk.buffer(size) as buffer:
         yield timed(disk.readinto, buffer)
 
 
 @contextmanager
 def read_ordinary(unit: Unit, size: int) -> Iterator[Runner]:
+    """Read by `readinto`, into a bytearray."""
     with opened(unit) as disk:
         yield timed(disk.readinto, bytearray(size))
 
 
 @contextmanager
 def read_stream(unit: Unit, size: int) -> Iterator[Runner]:
+    """Read as a stream."""
     with opened(unit) as disk:
 
         def run(piece: Slice) -> Timing:
@@ -58,6 +61,7 @@ def read_stream(unit: Unit, size: int) -> Iterator[Runner]:
 
 @contextmanager
 def write(unit: Unit, size: int) -> Iterator[Runner]:
+    """Write from device memory."""
     with opened(unit) as disk, disk.buffer(size) as buffer:
         buffer[:] = os.urandom(size)
         yield timed(disk.write, buffer)
@@ -65,12 +69,14 @@ def write(unit: Unit, size: int) -> Iterator[Runner]:
 
 @contextmanager
 def write_ordinary(unit: Unit, size: int) -> Iterator[Runner]:
+    """Write from bytes."""
     with opened(unit) as disk:
         yield timed(disk.write, os.urandom(size))
 
 
 @contextmanager
 def write_stream(unit: Unit, size: int) -> Iterator[Runner]:
+    """Write as a stream."""
     data = os.urandom(size)
     with opened(unit) as disk:
 
@@ -85,7 +91,7 @@ def write_stream(unit: Unit, size: int) -> Iterator[Runner]:
 
 
 def refused(way: Way) -> Way:
-    """The same way on a system that grants no device memory."""
+    """Return the same way on a system that grants no device memory."""
 
     @contextmanager
     def opening(unit: Unit, size: int) -> Iterator[Runner]:

@@ -1,4 +1,4 @@
-"""The tables of what is measured in the guest, part by part."""
+"""Tables of what is measured in the guest, by part."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.kernel.machine import zoo
 
 Figures = dict[str, float]
 
-SLOW = 4  # these do a quarter of the work
-KERNEL, SCSIUSB, C, PYUSB = "kernel", "scsiusb", "c", "pyusb"  # whose device; see the zoo
+SLOW = 4  # slow ways and devices do a quarter of the work
+KERNEL, SCSIUSB, C, PYUSB = "kernel", "scsiusb", "c", "pyusb"  # which device a way uses; see labkit/zoo.py
 Row = tuple[str, str, Way, int]
 Contestants = tuple[Contestant, ...]
 
@@ -68,12 +68,12 @@ ROWS = {
     "random": (("random 4 KiB read", RANDOM),),
     "cli": (("read to a file", CLI_READS), ("write from a file", CLI_WRITES)),
 }
-DEVICES = (("stick", 1), ("gadget", SLOW))  # and the share of the work that they do
+DEVICES = (("stick", 1), ("gadget", SLOW))  # with the divisor of their work
 
 
 @dataclass(frozen=True)
 class Case:
-    """One figure or several, measured once in each round, or only in the first."""
+    """One or several figures, measured once per round, or only in the first round."""
 
     key: str
     run: Callable[[], Figures]
@@ -82,14 +82,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is done in a round, and into how many turns it is cut."""
+    """How much is done per round, in bytes or commands, and in how many turns."""
 
     sequential: int = 256 * MIB
     random: int = 2000
     turns: int = 8
-    processes: int = 2  # the turns of the command line, each of which is a process
+    processes: int = 2  # turns of the command line; each turn is a process
     many: int = 256 * MIB
-    many_least: int = 128 * MIB  # of each device
+    many_least: int = 128 * MIB  # for each device at least
     huge: int = 10 << 30
 
 
@@ -97,7 +97,7 @@ QUICK = Extent(sequential=64 * MIB, random=400, turns=4, many=128 * MIB, many_le
 
 
 def subjects(part: str, extent: Extent) -> Iterator[Subject]:
-    """What is measured in turns."""
+    """Yield what a part measures in turns."""
     for title, rows in ROWS.get(part, ()):
         if part == "cli":
             yield _by_processes(_contestants(title, "stick", rows), extent)
@@ -126,13 +126,13 @@ def _scattered(contestants: Contestants, extent: Extent, less: int) -> Subject:
 
 
 def _by_processes(contestants: Contestants, extent: Extent) -> Subject:
-    """A slice is one command, as it were: what one process does."""
+    """Return a subject whose slices are single commands: what one process transfers."""
     size = extent.sequential // extent.processes
     slices = partial(sequential, contestants[0].unit, extent.sequential, extent.processes, size)
     return Subject(contestants, size, slices, cli.figures)
 
 
 def cases(part: str, extent: Extent) -> Iterator[Case]:
-    """What is measured as a whole, each by itself."""
+    """Yield what a part measures as a whole, not in turns."""
     if part not in ROWS:
         yield from import_module(f"benchkit.{part}").cases(extent)

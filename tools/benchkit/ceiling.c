@@ -1,11 +1,11 @@
-/* What C reaches on the same device with the same libusb, and what a plain pread reaches on the kernel's block device.
+/* Measures what C achieves on the same device with the same libusb, and what pread achieves on the kernel's block device.
  *
  *   ceiling read|write LIBUSB BUS DEVICE IN OUT device|ordinary SIZE
  *   ceiling pread NODE SIZE
  *
- * For each line on standard input, "WARMING FILE": one command of SIZE bytes for each address in the file (32-bit
- * numbers, as the machine has them), one at a time, the first WARMING of them once before, without being timed.
- * Prints a JSON object: bytes, seconds, and the 50th and 99th percentile of the commands' microseconds.
+ * For each line on standard input, "WARMING FILE", it runs one command of SIZE bytes for each address in the file
+ * (32-bit numbers in the machine's byte order), one after the other. The first WARMING of them are run once before,
+ * without timing. It prints a JSON object: bytes, seconds, and the 50th and 99th percentile of a command's microseconds.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT = 30000, TRIES = 3, LINE = 4096 };
+enum { BLOCK = 512, PAGE = 4096, CBW_LENGTH = 31, CSW_LENGTH = 13, TIMEOUT_MS = 30000, TRIES = 3, LINE = 4096 };
 enum { READ_10 = 0x28, WRITE_10 = 0x2A, DATA_IN = 0x80 };
 
 typedef struct libusb_context libusb_context;
@@ -109,7 +109,7 @@ static struct list read_list(const char *path) {
     return list;
 }
 
-/* Times the commands one by one, and all of them together. */
+/* Runs the commands of a list; prints the time of all and the percentiles of each. */
 static void measure(void (*command)(void *, uint32_t), void *on, const struct list *list, uint32_t size, size_t warming) {
     double *each = calloc(list->length, sizeof *each);
     if (each == NULL)
@@ -179,12 +179,12 @@ static unsigned char *allocate(const struct stick *stick, int device_memory, uin
 }
 
 static void transfer(const struct stick *stick, unsigned char endpoint, unsigned char *data, int length, const char *phase) {
-    int count = 0, code = usb.bulk_transfer(stick->handle, endpoint, data, length, &count, TIMEOUT);
+    int count = 0, code = usb.bulk_transfer(stick->handle, endpoint, data, length, &count, TIMEOUT_MS);
     if (code < 0 || count != length)
         fail(phase, code < 0 ? code : count);
 }
 
-/* CBW, data and CSW in turn; returns the status. */
+/* Transfers CBW, data and CSW; returns the status. */
 static int exchange(struct stick *stick, uint32_t lba) {
     uint32_t blocks = stick->size / BLOCK;
     unsigned char *cdb = stick->cbw + 15;
@@ -197,7 +197,7 @@ static int exchange(struct stick *stick, uint32_t lba) {
     transfer(stick, reads ? stick->in : stick->out, stick->data, (int)stick->size, "data");
     transfer(stick, stick->in, stick->csw, CSW_LENGTH, "CSW");
     if (memcmp(stick->csw, "USBS", 4) != 0 || memcmp(stick->csw + 4, &stick->tag, 4) != 0)
-        fail("CSW does not fit", stick->csw[12]);
+        fail("CSW with a wrong signature or tag", stick->csw[12]);
     return stick->csw[12];
 }
 
@@ -237,7 +237,7 @@ static int on_usb(char **words) {
     stick.cbw = wrappers;
     stick.csw = wrappers + 1024;
     stick.data = allocate(&stick, device_memory, size);
-    stick.opcode = READ_10; /* what the unit has to tell first */
+    stick.opcode = READ_10; /* takes a pending unit attention */
     prepare_cbw(&stick);
     for (int i = 0; i < TRIES && exchange(&stick, 0) != 0; i++)
         ;

@@ -1,4 +1,4 @@
-"""What must be true, as a table: ratios of figures and figures, and their bounds."""
+"""The table of claims: bounds for figures and for ratios of figures."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ AT_MOST = "≤"
 
 @dataclass(frozen=True)
 class Claim:
-    """`upper` over `lower`, or `upper` alone, is not beyond the bound."""
+    """A bound for `upper` divided by `lower`, or for `upper` alone."""
 
-    item: int  # of the list of what must be true
+    item: int  # number in the list of requirements
     title: str
     upper: Name
     lower: Name | None
@@ -27,28 +27,34 @@ class Claim:
     bound: float
 
     def measured(self, samples: Samples) -> float | None:
-        """The median over the rounds; None where it was not measured."""
+        """Return the median over the rounds; None if it was not measured."""
         values = samples.ratios(self.upper, self.lower) if self.lower else samples.of(self.upper)
         return statistics.median(values) if values else None
 
     def holds(self, value: float) -> bool:
+        """Report whether a value is within the bound."""
         return value >= self.bound if self.relation == AT_LEAST else value <= self.bound
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """A claim and the value that was measured."""
+
     claim: Claim
     value: float
 
     @property
     def held(self) -> bool:
+        """Whether the value is within the bound."""
         return self.claim.holds(self.value)
 
     @property
     def wanted(self) -> str:
+        """The bound as text."""
         return f"{self.claim.relation} {self.claim.bound:g}"
 
     def as_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON types."""
         return {
             "item": self.claim.item,
             "title": self.claim.title,
@@ -59,7 +65,7 @@ class Verdict:
 
 
 def verdicts(samples: Samples) -> list[Verdict]:
-    """Of the claims for which there are figures."""
+    """Return the verdicts on the claims for which there are figures."""
     found = ((claim, claim.measured(samples)) for claim in CLAIMS)
     return [Verdict(claim, value) for claim, value in found if value is not None]
 
@@ -80,7 +86,7 @@ READ_BOUNDS = ((names.DD, 1.2), (names.C, 0.9), (names.PYUSB, 5.0), (names.SG_DD
 WRITE_BOUNDS = ((names.DD, 1.5), (names.C, 0.9))
 RANDOM_BOUNDS = ((names.PREAD, 1.0), (names.C, 0.7), (names.PYUSB, 1.5))
 REFUSED_BOUNDS = ((names.C_ORDINARY, 0.95),)
-LEAST_SHARE = 0.5  # of the fastest device's speed, that the slowest must have
+LEAST_SHARE = 0.5  # the slowest device's speed, relative to the fastest
 MANY = 16
 START_BOUNDS = (("scsiusb --version", 5), ("scsiusb list --json", 10), ("scsiusb inquiry virtual: --json", 10))
 START_BASE = "python -c pass"
@@ -103,7 +109,7 @@ CLAIMS: tuple[Claim, ...] = (
     _alone(6, "10 GiB", names.CLI, names.PEAK, AT_MOST, 60),
     *(
         claim
-        for way in (names.TOGETHER, names.TOGETHER_RAISED)
+        for way in (names.READ_MANY, names.READ_MANY_RAISED)
         for claim in (
             *_ratios(6, f"{MANY} devices", way, names.MBS, ((names.DD, 0.9),)),
             _alone(6, f"{MANY} devices", way, names.EVEN, AT_LEAST, LEAST_SHARE),

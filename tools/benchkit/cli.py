@@ -1,4 +1,4 @@
-"""The command line beside dd: a file on tmpfs out of the device and back onto it, a process for each slice."""
+"""The command line compared with dd: device to a file on tmpfs and back, one process per slice."""
 
 from __future__ import annotations
 
@@ -17,34 +17,38 @@ from benchkit.work import MIB, Runner, Slice, Timing
 from tests.kernel.machine import Unit
 
 PROGRAM = VENV / "bin" / "scsiusb"
-FOLDER = Path(tempfile.gettempdir())  # the guest's is in memory
+FOLDER = Path(tempfile.gettempdir())  # in the guest, it is in memory
 
 
 def figures(timing: Timing) -> dict[str, float]:
-    """Of the transfer alone and of the whole process, as Python takes its time to start in the guest."""
+    """Return the speed of the transfer alone and the time of the whole process: Python starts slowly in the guest."""
     return {names.MBS: timing.speed, names.WALL: timing.whole}
 
 
 @contextmanager
 def read(unit: Unit, size: int) -> Iterator[Runner]:
+    """Run `scsiusb read` to a file."""
     with _path() as path:
         yield partial(_read, unit, path)
 
 
 @contextmanager
 def write(unit: Unit, size: int) -> Iterator[Runner]:
+    """Run `scsiusb write` from a file."""
     with _path() as path:
         yield partial(_write, unit, programs.file_of(size, path))
 
 
 @contextmanager
 def dd_read(unit: Unit, size: int) -> Iterator[Runner]:
+    """Run dd from the block device to a file."""
     with _path() as path:
         yield partial(_dd_read, programs.node(unit), path)
 
 
 @contextmanager
 def dd_write(unit: Unit, size: int) -> Iterator[Runner]:
+    """Run dd from a file to the block device."""
     with _path() as path:
         yield partial(_dd_write, programs.node(unit), programs.file_of(size, path))
 
@@ -66,13 +70,13 @@ def _write(unit: Unit, path: Path, piece: Slice) -> Timing:
 
 
 def _scsiusb(unit: Unit, piece: Slice, command: str, *words: object) -> Timing:
-    """Returns when the kernel has the device back, and has looked at it: dd comes next."""
+    """Run one command; return after the kernel has bound and probed the device again, because dd comes next."""
     address = unit.device.wait().address
     began = time.perf_counter()
-    said, _ = programs.run([PROGRAM, command, address, *words, "--json"])
+    output, _ = programs.run([PROGRAM, command, address, *words, "--json"])
     whole = time.perf_counter() - began
     programs.node(unit)
-    return Timing(piece.bytes, float(json.loads(said)["seconds"]), whole=whole)
+    return Timing(piece.bytes, float(json.loads(output)["seconds"]), whole=whole)
 
 
 def _dd_read(node: Path, path: Path, piece: Slice) -> Timing:

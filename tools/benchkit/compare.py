@@ -1,4 +1,4 @@
-"""Two runs beside each other: the ratio of each figure, and what got worse."""
+"""Compares two runs: the ratio of each figure, and which got worse."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from benchkit.samples import Name
 
 
 def compared(earlier: Run, later: Run, tolerance: float) -> tuple[list[str], list[Name]]:
-    """Lines to print, and the figures that are worse by more than the tolerance (0.1: ten per cent)."""
-    lines = [f"now / then ({earlier.date}), of the medians; worse: by more than {tolerance:.0%}"]
-    lines += [f"another {fact}: then {was}, now {now}" for fact, was, now in _differences(earlier, later)]
+    """Return lines to print, and the figures that are worse by more than `tolerance` (0.1: ten per cent)."""
+    lines = [f"now / then ({earlier.date}), ratios of medians; worse: by more than {tolerance:.0%}"]
+    lines += [f"different {fact}: then {was}, now {now}" for fact, was, now in _differences(earlier, later)]
     worse = []
     for name in later.samples.values:
         before, now = earlier.samples.median(name), later.samples.median(name)
@@ -27,22 +27,23 @@ def compared(earlier: Run, later: Run, tolerance: float) -> tuple[list[str], lis
     missed = [name for name in gone if name[0].partition(":")[0] in subjects]
     lines += [f"      -  {key}, {measure}: not measured now" for key, measure in missed]
     if len(gone) > len(missed):
-        lines.append(f"      -  {len(gone) - len(missed)} figures of other things: not measured now")
+        lines.append(f"      -  {len(gone) - len(missed)} figures of other subjects: not measured now")
     lines.append(f"{len(worse)} figure{'s' * (len(worse) > 1)} got worse" if worse else "nothing got worse")
     return lines, worse
 
 
 def is_worse(name: Name, ratio: float, tolerance: float) -> bool:
+    """Report whether a ratio, later / earlier, is worse by more than `tolerance`."""
     return ratio < 1 - tolerance if name[1] in MORE_IS_BETTER else ratio > 1 + tolerance
 
 
 def _differences(earlier: Run, later: Run) -> list[tuple[str, str, str]]:
-    """What must be alike for the comparison to mean much."""
+    """Return the circumstances that differ and thereby make a comparison doubtful."""
     found = [
         (fact, earlier.machine.get(fact, "?"), later.machine.get(fact, "?"))
         for fact in ("CPU", "kernel", "guest kernel", "emulator")
     ]
-    found.append(("extent of the work", _extent(earlier), _extent(later)))
+    found.append(("amount of work", _extent(earlier), _extent(later)))
     return [(fact, was, now) for fact, was, now in found if was != now]
 
 

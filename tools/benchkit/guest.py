@@ -1,4 +1,4 @@
-"""The part that runs in the guest: a JSON object a line, for whoever started it, for each figure of each round."""
+"""The part that runs in the guest: prints one JSON object per line, for each figure of each round."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchkit.turns import FAILURES, Result, Subject, contest
 
 
 def measure(parts: Sequence[str], rounds: int, quick: bool) -> None:
+    """Measure the parts, in turns where they have ways to compare; print each result at once."""
     _print(machine={"guest kernel": platform.release(), "python": platform.python_version()})
     extent = QUICK if quick else Extent()
     for part in parts:
@@ -27,14 +28,14 @@ def measure(parts: Sequence[str], rounds: int, quick: bool) -> None:
 
 
 def _contest(subject: Subject, rounds: int) -> None:
-    """What fails outside all turns, as in closing, is told under the subject's name."""
+    """Measure a subject. An error outside of all turns, as in closing, is reported under the subject's name."""
     began = time.monotonic()
     try:
         for result in contest(subject, rounds):
-            _tell(result, rounds, time.monotonic() - began)
+            _report(result, rounds, time.monotonic() - began)
     except FAILURES as error:
         title = subject.contestants[0].key.partition(":")[0]
-        _tell(Result(title, rounds - 1, error), rounds, time.monotonic() - began)
+        _report(Result(title, rounds - 1, error), rounds, time.monotonic() - began)
 
 
 def _measure(case: Case, number: int, rounds: int) -> None:
@@ -44,19 +45,19 @@ def _measure(case: Case, number: int, rounds: int) -> None:
         outcome = case.run()
     except FAILURES as error:
         outcome = error
-    _tell(Result(case.key, number, outcome), rounds, time.monotonic() - began)
+    _report(Result(case.key, number, outcome), rounds, time.monotonic() - began)
 
 
-def _tell(result: Result, rounds: int, seconds: float) -> None:
-    """On both streams: for a program and for people."""
+def _report(result: Result, rounds: int, seconds: float) -> None:
+    """Report a result on stdout as JSON and on stderr as text."""
     outcome = result.outcome
     if isinstance(outcome, Exception):
-        said = f"{type(outcome).__name__}: {outcome}"
-        _print(key=result.key, round=result.number, error=said)
+        words = f"{type(outcome).__name__}: {outcome}"
+        _print(key=result.key, round=result.number, error=words)
     else:
-        said = ", ".join(f"{value:.1f} {measure}" for measure, value in outcome.items())
+        words = ", ".join(f"{value:.1f} {measure}" for measure, value in outcome.items())
         _print(key=result.key, round=result.number, figures=outcome)
-    line = f"round {result.number + 1} of {rounds}, {seconds:4.1f} s: {result.key}: {said}"
+    line = f"round {result.number + 1} of {rounds}, {seconds:4.1f} s: {result.key}: {words}"
     print(line, file=sys.stderr, flush=True)
 
 

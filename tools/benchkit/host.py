@@ -1,4 +1,4 @@
-"""The part that runs on the host: boots the guest, collects what it says, measures natively, and tells."""
+"""The part that runs on the host: boots the guest, collects its results, measures natively, prints."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from benchkit.samples import Name, Samples
 from benchkit.table import document, text
 
 LIMITS = ("--silence", "900", "--total", "7200")
-ROOM = 4 << 30  # for the sticks' files
+ROOM = 4 << 30  # bytes, for the image files of the sticks
 MEMORY = Path("/dev/shm")
 DOCUMENT = ROOT / "docs" / "speed.md"
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measures what the options name, or takes what was measured; prints, writes, compares."""
+    """Measure what the options name, or load figures; print, save and compare them. Return the exit status."""
     if options.docs and options.quick:
-        raise LabError("figures of little work are not for the documents: leave --quick or --docs out", 2)
+        raise LabError(
+            "--quick and --docs exclude each other: the documents need figures of full rounds; leave one out", 2
+        )
     earlier = load(options.compare) if options.compare else None
     run = load(options.source) if options.source else _measured(options)
     print(text(run), flush=True)
@@ -54,15 +56,15 @@ def _measured(options: argparse.Namespace) -> Run:
     parts = [part for part in options.only if part in IN_GUEST]
     if parts:
         compile_ceiling()
-        _tried("in the lab", lambda: _in_guest(parts, run), run)
+        _collect("in the lab", lambda: _in_guest(parts, run), run)
     for part in options.only:
         if part in native.PARTS:
-            _tried(part, partial(_natively, part, run), run)
+            _collect(part, partial(_natively, part, run), run)
     return run
 
 
-def _tried(what: str, measure: Callable[[], None], run: Run) -> None:
-    """What was measured before it failed is told all the same."""
+def _collect(what: str, measure: Callable[[], None], run: Run) -> None:
+    """Run one measurement. An error of the lab is recorded: the figures from before it are still reported."""
     try:
         measure()
     except LabError as error:
@@ -80,20 +82,20 @@ def _in_guest(parts: Sequence[str], run: Run) -> None:
     words += ["--rounds", str(run.rounds), *["--quick"] * run.quick]
     command = [str(PYTHON), str(ROOT / "tools" / "lab"), "--zoo", "bench", *LIMITS, *words]
     with (
-        TemporaryDirectory(prefix="scsiusb-bench-", dir=_roomy()) as folder,
+        TemporaryDirectory(prefix="scsiusb-bench-", dir=_image_folder()) as folder,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}) as lab,
     ):
         try:
             for line in lab.stdout or ():
-                _take(json.loads(line), run)
+                _record(json.loads(line), run)
         except BaseException:
             lab.terminate()
             raise
     if lab.returncode:
-        raise LabError(f"the lab ended with status {lab.returncode}; what it said is above", lab.returncode)
+        raise LabError(f"the lab ended with status {lab.returncode}; see its output above", lab.returncode)
 
 
-def _take(line: dict[str, Any], run: Run) -> None:
+def _record(line: dict[str, Any], run: Run) -> None:
     if "machine" in line:
         run.machine |= line["machine"]
     elif "error" in line:
@@ -102,10 +104,10 @@ def _take(line: dict[str, Any], run: Run) -> None:
         run.samples.add(line["key"], line["round"], line["figures"])
 
 
-def _roomy() -> Path | None:
-    """The sticks' files are in memory, where there is room: the host's disk is not to be measured."""
+def _image_folder() -> Path | None:
+    """Return a folder in memory for the image files, if there is room: the host's disk must not be what is measured."""
     with suppress(OSError):
         if shutil.disk_usage(MEMORY).free >= ROOM:
             return MEMORY
-    say(f"no room in {MEMORY}: the sticks' files are on the host's disk")
+    say(f"not enough room in {MEMORY}: the image files are on the host's disk")
     return None

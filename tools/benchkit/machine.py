@@ -1,4 +1,4 @@
-"""Where the figures were measured."""
+"""Facts about the machine that the figures come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from labkit.host import ROOT, find, output
 
 
 def machine() -> dict[str, str]:
-    """In the order in which it is told."""
+    """Return the facts by name, in the order in which they are printed."""
     facts = {
         "CPU": f"{os.cpu_count()} of {cpu_model()}",
         "kernel": platform.release(),
@@ -24,18 +24,20 @@ def machine() -> dict[str, str]:
 
 
 def cpu_model() -> str:
+    """Return the CPU model, as /proc/cpuinfo has it."""
     found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return found[1].strip() if found else platform.machine()
 
 
 def qemu_version() -> str:
+    """Return the version of QEMU, or "unknown"."""
     program = find("qemu-system-x86_64")
     found = re.search(r"version (\S+)", output([program, "--version"])) if program else None
     return found[1] if found else "unknown"
 
 
 def _commit() -> str:
-    """With a plus for changes that are in no commit."""
+    """Return the commit, with a plus if the tree has uncommitted changes; an empty string without git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)

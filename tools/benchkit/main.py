@@ -1,4 +1,4 @@
-"""The benchmark's command line."""
+"""The command line of tools/bench."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from labkit.host import LabError
 from benchkit.names import PARTS
 
 ROUNDS = 5
-QUICK_ROUNDS = 3  # in the first, the emulator translates the code of each way
-WHAT = "Measure scsiusb beside dd, sg_dd, plain pyusb and C, in one boot of the lab, and its own cost natively."
+QUICK_ROUNDS = 3  # not fewer: in the first one, the emulator still translates the code of each way
+WHAT = "Compare scsiusb with dd, sg_dd, plain pyusb and C, in one boot of the lab; measure its own cost natively."
 EPILOG = """\
-tools/bench --only random --quick               a look at one part
-tools/bench --json now.json --docs              all of it, and the table of docs/speed.md
-tools/bench --json new.json --compare now.json  did anything get worse?
+Examples:
+  tools/bench --only random --quick               a quick look at one part
+  tools/bench --json now.json --docs              all parts; rewrites the table of docs/speed.md
+  tools/bench --json new.json --compare now.json  did anything get worse?
 
-Exit status 0: all was measured, and with --compare nothing got worse. 1: something got worse, or could not be
-measured. Do nothing else on the machine meanwhile."""
+Exit status 0: everything was measured, and with --compare nothing got worse. 1: something got worse, or could not be
+measured. Leave the machine idle while it runs."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and tell; return the exit status."""
+    """Measure, print and compare as the arguments say; return the exit status."""
     options = _parser().parse_args(arguments)
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     signal.signal(signal.SIGTERM, _terminated)
@@ -55,14 +56,22 @@ def _parser() -> argparse.ArgumentParser:
     raw: Any = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tools/bench", description=WHAT, epilog=EPILOG, formatter_class=raw)
     parts = ",".join(PARTS)
-    parser.add_argument("--only", type=_parts, default=PARTS, metavar="PARTS", help=f"of {parts}")
-    parser.add_argument("--rounds", type=_rounds, metavar="N", help=f"default {ROUNDS}; with --quick {QUICK_ROUNDS}")
-    parser.add_argument("--quick", action="store_true", help="less work in a round, fewer rounds: for trying it out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="with what an earlier --json wrote")
-    parser.add_argument("--worse", type=float, default=10, metavar="PERCENT", help="than before is told (default 10)")
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing: its figures")
-    parser.add_argument("--docs", action="store_true", help="write the table in docs/speed.md")
+    parser.add_argument(
+        "--only", type=_parts, default=PARTS, metavar="PARTS", help=f"measure only these parts, of {parts}"
+    )
+    parser.add_argument(
+        "--rounds", type=_rounds, metavar="N", help=f"number of rounds (default {ROUNDS}; with --quick {QUICK_ROUNDS})"
+    )
+    parser.add_argument("--quick", action="store_true", help="less work per round and fewer rounds: to try it out")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with FILE, which an earlier --json wrote")
+    parser.add_argument(
+        "--worse", type=float, default=10, metavar="PERCENT", help="what counts as worse (default: by more than 10)"
+    )
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="measure nothing; use the figures in FILE"
+    )
+    parser.add_argument("--docs", action="store_true", help="rewrite the table in docs/speed.md")
     parser.add_argument("--in-guest", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -71,12 +80,12 @@ def _parts(text: str) -> tuple[str, ...]:
     words = text.split(",")
     unknown = [word for word in words if word not in PARTS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"no part {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(f"no such part: {', '.join(unknown)}; the parts are {', '.join(PARTS)}")
     return tuple(part for part in PARTS if part in words)
 
 
 def _rounds(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least one round")
+        raise argparse.ArgumentTypeError("it must be at least 1")
     return number

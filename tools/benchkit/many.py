@@ -1,4 +1,4 @@
-"""Many devices at once: scsiusb with one thread for all, or one for each, and as many dds."""
+"""Many devices at once: scsiusb with one thread for all, or with one thread per device, and one dd per device."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from scsiusb.usb.libusb import library, memory
 from tests.kernel.machine import Unit, zoo
 
 COUNTS = (1, 4, 16)
-RAISED = 128  # MB, which an imaging station would grant; 16 are usual
+RAISED = 128  # MB for usbfs, as an imaging station would set; the default is 16
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is read of one of them."""
+    """What is read from one device."""
 
     unit: Unit
-    lbas: Sequence[int]  # of commands of 1 MiB
+    lbas: Sequence[int]  # one per command of 1 MiB
 
     @property
     def bytes(self) -> int:
+        """Bytes to read."""
         return len(self.lbas) * MIB
 
     @property
     def blocks(self) -> int:
+        """Blocks to read."""
         return self.bytes // self.unit.block_size
 
 
@@ -51,7 +53,7 @@ def _work(unit: Unit, total: int) -> Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds that all took together, and each alone; CPU seconds of the whole guest, the kernel's included."""
+    """Seconds of all devices together and of each; CPU seconds of the whole guest, including the kernel."""
 
     bytes: int
     seconds: float
@@ -59,6 +61,7 @@ class Outcome:
     cpu: float
 
     def figures(self) -> Figures:
+        """Return speed, CPU seconds per GB, and the slowest device's speed relative to the fastest."""
         return {
             names.MBS: self.bytes / 1e6 / self.seconds,
             names.CPU: self.cpu / (self.bytes / 1e9),
@@ -67,6 +70,7 @@ class Outcome:
 
 
 def cases(extent: Extent) -> Iterator[Case]:
+    """Yield a case for each number of devices and each way."""
     for count in COUNTS:
         size = max(extent.many_least, extent.many // count)
         works = [_work(zoo()[f"many-{number}"].units[0], size) for number in range(count)]
@@ -85,30 +89,30 @@ Reader = Callable[[scsiusb.Disk, Work], None]
 
 
 def _threads(works: Sequence[Work]) -> Outcome:
-    """One process, one thread for each device, each with a buffer of the device's own."""
+    """Read in one process, with one thread and one buffer per device."""
     return _in_threads(works, _read)
 
 
 def _streams(works: Sequence[Work]) -> Outcome:
-    """The same by streaming, which has threads of its own."""
+    """Read in one process, with one stream per device, each of which has a thread."""
     return _in_threads(works, _stream)
 
 
 def _in_threads(works: Sequence[Work], read: Reader) -> Outcome:
     with ExitStack() as stack:
         disks = _opened(works, stack)
-        together = threading.Barrier(len(works))
+        start = threading.Barrier(len(works))
         pool = stack.enter_context(ThreadPoolExecutor(len(works)))
-        cpu = _busy()
-        reading = [pool.submit(_begun, read, *pair, together) for pair in zip(disks, works, strict=True)]
+        cpu = _cpu_seconds()
+        reading = [pool.submit(_timed, read, *pair, start) for pair in zip(disks, works, strict=True)]
         spans = [future.result() for future in reading]
         seconds = max(ended for _, ended in spans) - min(began for began, _ in spans)
-        return _outcome(works, seconds, [ended - began for began, ended in spans], _busy() - cpu)
+        return _outcome(works, seconds, [ended - began for began, ended in spans], _cpu_seconds() - cpu)
 
 
-def _begun(read: Reader, disk: scsiusb.Disk, work: Work, together: threading.Barrier) -> tuple[float, float]:
-    """When it began, with the others, and when it ended."""
-    together.wait()
+def _timed(read: Reader, disk: scsiusb.Disk, work: Work, start: threading.Barrier) -> tuple[float, float]:
+    """Wait for the other threads, then read; return when that began and ended."""
+    start.wait()
     began = time.perf_counter()
     read(disk, work)
     return began, time.perf_counter()
@@ -128,22 +132,22 @@ def _stream(disk: scsiusb.Disk, work: Work) -> None:
 
 
 def _dds(works: Sequence[Work]) -> Outcome:
-    """All begin together, when the last one is there."""
+    """Read with one dd per device; all begin at the same time."""
     with ExitStack() as stack:
         waiting = [stack.enter_context(_stopped_dd(work)) for work in works]
         for process in waiting:
             os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        began, cpu = time.perf_counter(), _busy()
+        began, cpu = time.perf_counter(), _cpu_seconds()
         for process in waiting:
             process.send_signal(signal.SIGCONT)
-        said = [process.communicate(timeout=programs.PATIENCE)[1] for process in waiting]
-        seconds, cpu = time.perf_counter() - began, _busy() - cpu
-    return _outcome(works, seconds, [programs.dd_seconds(text)[1] for text in said], cpu)
+        output = [process.communicate(timeout=programs.TIMEOUT)[1] for process in waiting]
+        seconds, cpu = time.perf_counter() - began, _cpu_seconds() - cpu
+    return _outcome(works, seconds, [programs.dd_seconds(text)[1] for text in output], cpu)
 
 
 @contextmanager
 def _stopped_dd(work: Work) -> Iterator[subprocess.Popen[str]]:
-    """A process that stops itself, and becomes dd when it may go on."""
+    """Start a process that stops itself, and becomes dd when it gets SIGCONT."""
     words = [f"if={work.unit.node}", "of=/dev/null", "iflag=direct", f"bs={MIB}", f"count={len(work.lbas)}"]
     command = ["sh", "-c", 'kill -STOP $$; exec dd "$@"', "sh", *words]
     environment = {**os.environ, "LC_ALL": "C"}
@@ -154,20 +158,20 @@ def _stopped_dd(work: Work) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def _together(works: Sequence[Work]) -> Outcome:
-    """One thread for all."""
+def _read_many(works: Sequence[Work]) -> Outcome:
+    """Read all devices in one thread."""
     with ExitStack() as stack:
         disks = _opened(works, stack)
         readings = [disk.reading(work.lbas[0], work.blocks) for disk, work in zip(disks, works, strict=True)]
         ended: dict[object, float] = {}
-        began, cpu = time.perf_counter(), _busy()
-        with scsiusb.read_many(*readings) as parts:
-            for part in parts:
-                if part.error is not None:
-                    raise part.error
-                ended[part.reading] = time.perf_counter()
+        began, cpu = time.perf_counter(), _cpu_seconds()
+        with scsiusb.read_many(*readings) as chunks:
+            for chunk in chunks:
+                if chunk.error is not None:
+                    raise chunk.error
+                ended[chunk.reading] = time.perf_counter()
         each = [end - began for end in ended.values()]
-        return _outcome(works, max(each), each, _busy() - cpu)
+        return _outcome(works, max(each), each, _cpu_seconds() - cpu)
 
 
 def _opened(works: Sequence[Work], stack: ExitStack) -> list[scsiusb.Disk]:
@@ -182,21 +186,21 @@ def _outcome(works: Sequence[Work], seconds: float, each: Sequence[float], cpu: 
     return Outcome(sum(work.bytes for work in works), seconds, each, cpu)
 
 
-def _busy() -> float:
-    """CPU seconds of the whole guest: user, nice, system, irq, softirq (proc(5), /proc/stat)."""
+def _cpu_seconds() -> float:
+    """Return the CPU seconds of the whole guest: user, nice, system, irq, softirq (proc(5), /proc/stat)."""
     words = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     user, nice, system, _idle, _wait, irq, softirq = map(int, words[1:8])
     return (user + nice + system + irq + softirq) / TICKS
 
 
-def _together_raised(works: Sequence[Work]) -> Outcome:
+def _read_many_raised(works: Sequence[Work]) -> Outcome:
     with _usbfs_memory(RAISED):
-        return _together(works)
+        return _read_many(works)
 
 
 @contextmanager
 def _usbfs_memory(megabytes: int) -> Iterator[None]:
-    """Grants all programs so much; this process keeps account anew."""
+    """Set the limit of usbfs; this process then counts its use from zero."""
     backend = vars(library.load())
     text, account = memory.LIMIT.read_text(), backend.get("scsiusb_memory")
     memory.LIMIT.write_text(str(megabytes))
@@ -209,8 +213,8 @@ def _usbfs_memory(megabytes: int) -> Iterator[None]:
 
 
 WAYS: tuple[tuple[str, Callable[[Sequence[Work]], Outcome]], ...] = (
-    (names.TOGETHER, _together),
-    (names.TOGETHER_RAISED, _together_raised),
+    (names.READ_MANY, _read_many),
+    (names.READ_MANY_RAISED, _read_many_raised),
     (names.THREADS, _threads),
     (names.THREADS_STREAM, _streams),
     (names.DD, _dds),

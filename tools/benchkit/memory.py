@@ -1,4 +1,4 @@
-"""Memory at its highest, reading a sparse stick of 10 GiB: by the API, and by the command line."""
+"""Peak memory of reading a sparse stick of 10 GiB, by the API and by the command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBJECT = "10 GiB"
 
 
 def cases(extent: Extent) -> Iterator[Case]:
-    """Once: it takes long, and the peak hardly differs."""
+    """Yield the cases. They run once: they take long, and the peak hardly varies."""
     for way in (names.STREAM, names.CLI):
         yield Case(key(SUBJECT, way), partial(_peak, way, extent.huge), once=True)
 
@@ -30,6 +30,6 @@ def _peak(way: str, size: int) -> Figures:
     words = ["stream", address, blocks]
     if way == names.CLI:
         words = ["cli", "read", address, "--lba", "0", "--blocks", blocks, "-o", "/dev/null"]
-    said, _ = programs.run([PYTHON, PEAK, *words])
-    found = json.loads(said.splitlines()[-1])
+    output, _ = programs.run([PYTHON, PEAK, *words])
+    found = json.loads(output.splitlines()[-1])
     return {names.PEAK: found["peak"] / 1024, names.MBS: size / 1e6 / found["seconds"]}

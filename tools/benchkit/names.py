@@ -1,4 +1,4 @@
-"""What the figures are called: subjects, the ways to do them, and the measures."""
+"""Names of what is measured: parts, ways and measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 PARTS: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "python", "start")
 IN_GUEST: Final = ("sequential", "ordinary", "random", "cli", "many", "memory")
 
-SCSIUSB: Final = "scsiusb"  # into and out of `disk.buffer`
+SCSIUSB: Final = "scsiusb"  # with `disk.buffer`: no copy
 ORDINARY: Final = "scsiusb, bytearray"
 STREAM: Final = "scsiusb, streaming"
 REFUSED: Final = "scsiusb, device memory refused"
@@ -18,8 +18,8 @@ PYUSB: Final = "plain pyusb"
 C: Final = "C, device memory"
 C_ORDINARY: Final = "C, malloc"
 PREAD: Final = "C, kernel's pread O_DIRECT"
-TOGETHER: Final = "scsiusb, one thread for all"
-TOGETHER_RAISED: Final = "scsiusb, one thread for all, 128 MB for usbfs"
+READ_MANY: Final = "scsiusb, one thread for all"
+READ_MANY_RAISED: Final = "scsiusb, one thread for all, 128 MB for usbfs"
 THREADS: Final = "scsiusb, a thread for each"
 THREADS_STREAM: Final = "scsiusb, streaming, threads for each"
 CLI: Final = "scsiusb CLI"
@@ -40,4 +40,5 @@ MORE_IS_BETTER: Final = (MBS, COMMANDS, EVEN)
 
 
 def key(subject: str, way: str) -> str:
+    """Return the key of a figure: what is measured, and by which way."""
     return f"{subject}: {way}"

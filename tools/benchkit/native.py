@@ -1,4 +1,4 @@
-"""What is measured on the host itself: Python's cost per command, start-up, memory."""
+"""What is measured on the host itself: Python's cost per command, start-up time, memory."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Line = tuple[str, int, Mapping[str, float]]  # key, round, figures
 HERE = Path(__file__).parent
 NULL = HERE / "null.py"
 PEAK = HERE / "peak.py"
-COUNTED = ("readinto 4 KiB", "write 4 KiB")  # kinds of null.py
+COUNTED = ("readinto 4 KiB", "write 4 KiB")  # kinds of null.py whose instructions are counted
 COST = "own cost"
 COST_ROUNDS = 15
 COMMANDS = 2000
-LENGTHS = (200, 1200)  # of the loops whose instructions are counted
+LENGTHS = (200, 1200)  # commands in the two loops of which the difference is taken
 START = "start"
 START_ROUNDS = 15
 STARTS: tuple[tuple[str, tuple[object, ...]], ...] = (
@@ -36,23 +36,23 @@ STARTS: tuple[tuple[str, tuple[object, ...]], ...] = (
 )
 SPARSE = 1 << 30
 MEMORY = "natively, virtual stick"
-PATIENCE = 600
+TIMEOUT = 600  # seconds for a program
 
 
 def python(quick: bool) -> Iterator[Line]:
-    """Each kind in turn, in a process for each round: where things lie in memory changes the time."""
+    """Yield the cost per command of each kind. Each round is a new process: the layout of memory changes the time."""
     for number in range(3 if quick else COST_ROUNDS):
         for kind, microseconds in json.loads(_output([PYTHON, NULL, "cost", COMMANDS])).items():
             yield key(COST, kind), number, {names.COST: microseconds}
     if find("valgrind") is None:
-        say("no valgrind here: instructions are not counted")
+        say("valgrind is not installed: instructions are not counted")
     elif not quick:
         for kind in COUNTED:
             yield key(COST, kind), 0, {names.INSTRUCTIONS: _instructions(kind)}
 
 
 def _instructions(kind: str) -> float:
-    """Of one command: the difference of two loops, so that the start does not count."""
+    """Return the instructions of one command: the difference between two loops, so that start-up cancels out."""
     say(f"counting the instructions of {kind} with valgrind")
     few, many = (_count([PYTHON, NULL, "run", kind, length]) for length in LENGTHS)
     return (many - few) / (LENGTHS[1] - LENGTHS[0])
@@ -64,11 +64,12 @@ def _count(command: Sequence[object]) -> int:
         done = _run([*valgrind, *command], PYTHONHASHSEED="0")
     found = re.search(r"Collected : (\d+)", done.stderr)
     if found is None:
-        raise LabError(f"valgrind counted nothing: {done.stderr[-500:]}")
+        raise LabError(f"no instruction count in the output of valgrind: {done.stderr[-500:]}")
     return int(found[1])
 
 
 def start(quick: bool) -> Iterator[Line]:
+    """Yield the time that each command takes to start and end."""
     for _, command in STARTS:
         _run(command)
     for number in range(5 if quick else START_ROUNDS):
@@ -79,6 +80,7 @@ def start(quick: bool) -> Iterator[Line]:
 
 
 def memory(quick: bool) -> Iterator[Line]:
+    """Yield the peak memory of reading a virtual stick of 1 GiB, and of a small command."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sparse.img"
         with path.open("wb") as file:
@@ -101,7 +103,7 @@ def _output(command: Sequence[object]) -> str:
 def _run(command: Sequence[object], **environment: str) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
     everything = {**os.environ, **environment}
-    done = subprocess.run(words, capture_output=True, text=True, env=everything, timeout=PATIENCE, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=everything, timeout=TIMEOUT, check=False)
     if done.returncode:
         raise LabError(f"failed with status {done.returncode}: {' '.join(words)}: {done.stderr[-500:]}")
     return done

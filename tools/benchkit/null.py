@@ -1,7 +1,7 @@
-"""Commands over a backend that does nothing: what is left is scsiusb's own cost. Runs in a process of its own.
+"""Commands on a backend that does nothing: what remains is scsiusb's own cost. Runs in a separate process.
 
-null.py cost COMMANDS        prints a JSON object: microseconds per command, of each kind
-null.py run KIND COMMANDS    does so many, for whoever counts instructions from outside
+null.py cost COMMANDS        prints a JSON object: microseconds per command, by kind
+null.py run KIND COMMANDS    runs so many commands, for a program that counts instructions
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BUILD = "construct build of READ(10) and CBW alone"
 
 @contextmanager
 def idle_disk() -> Iterator[scsiusb.Disk]:
-    """A virtual stick that is opened as always, and then answers each command at once, with success."""
+    """Open a virtual stick as usual; from then on it answers each command at once with success."""
     chain, is_idle = VirtualHandle.chain, False
 
     def answer(self: VirtualHandle, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
@@ -54,6 +54,7 @@ def idle_disk() -> Iterator[scsiusb.Disk]:
 
 
 def actions(disk: scsiusb.Disk) -> dict[str, Callable[[], object]]:
+    """Return the commands to measure, by kind."""
     buffer = bytearray(SIZE)
     chain: Any = VirtualHandle.chain
     lengths = {0x01: CBW_LENGTH, 0x81: SIZE, 0x82: CSW_LENGTH}
@@ -71,7 +72,7 @@ def actions(disk: scsiusb.Disk) -> dict[str, Callable[[], object]]:
 
 
 def build() -> bytes:
-    """What each command would cost at least if it were built by construct itself."""
+    """Build a CDB and a CBW with construct itself: the least that a command would cost that way."""
     cdb = Read10.CDB.build(_FIELDS)
     return bytes(CBW.build({**_WRAPPER, "cdb": cdb.ljust(16, b"\0")}))
 
@@ -81,6 +82,7 @@ _WRAPPER = {"tag": 1, "length": SIZE, "flags": 0x80, "lun": 0, "cdb_length": 10}
 
 
 def cost(commands: int) -> dict[str, float]:
+    """Return microseconds per command, by kind."""
     with idle_disk() as disk:
         return {kind: _microseconds(action, commands) for kind, action in actions(disk).items()}
 
@@ -94,6 +96,7 @@ def _microseconds(action: Callable[[], object], commands: int) -> float:
 
 
 def run(kind: str, commands: int) -> None:
+    """Run commands of a kind."""
     with idle_disk() as disk:
         action = actions(disk)[kind]
         for _ in range(commands):
@@ -101,6 +104,7 @@ def run(kind: str, commands: int) -> None:
 
 
 def main() -> None:
+    """Run what the arguments name."""
     what, *words = sys.argv[1:]
     if what == "run":
         run(words[0], int(words[1]))

@@ -1,4 +1,4 @@
-"""Does one thing in a process of its own, then says how much memory that had at most.
+"""Does one thing in a separate process, then prints its peak memory and its duration.
 
 peak.py stream DEVICE BLOCKS | peak.py cli WORDS...
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 
 def stream(device: str, blocks: str) -> None:
+    """Read so many blocks as a stream."""
     import scsiusb
 
     with scsiusb.open(device) as disk, disk.reading(0, int(blocks)) as pieces:
@@ -21,6 +22,7 @@ def stream(device: str, blocks: str) -> None:
 
 
 def cli(*words: str) -> None:
+    """Run a scsiusb command; exit if it fails."""
     from scsiusb import __main__
 
     sys.argv[1:] = words
@@ -30,12 +32,13 @@ def cli(*words: str) -> None:
 
 
 def high_water() -> int:
-    """In KiB. Not getrusage, which counts what the parent had before exec."""
+    """Return the peak resident memory in KiB. getrusage would include the parent's memory from before exec."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
 def main() -> None:
+    """Run what the arguments name; print {"peak": KiB, "seconds": …}."""
     what, *words = sys.argv[1:]
     began = time.perf_counter()
     (stream if what == "stream" else cli)(*words)

@@ -1,4 +1,4 @@
-"""What one writes first with pyusb: CBW, data and CSW by `Device.write` and `Device.read`."""
+"""The obvious way with pyusb: CBW, data and CSW by `Device.write` and `Device.read`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from tests.kernel.machine import Unit
 
 READ_10 = 0x28
 WRITE_10 = 0x2A
-TIMEOUT = 30000
+TIMEOUT_MS = 30000
 
 
 @contextmanager
 def read(unit: Unit, size: int) -> Iterator[Runner]:
+    """Read with pyusb alone."""
     with _stick(unit, size) as stick:
         yield timed(stick.read)
 
 
 @contextmanager
 def write(unit: Unit, size: int) -> Iterator[Runner]:
+    """Write with pyusb alone."""
     with _stick(unit, size) as stick:
         yield timed(stick.write, os.urandom(size))
 
@@ -43,12 +45,12 @@ class _Stick:
 
     def read(self, lba: int) -> None:
         self._begin(0x80, READ_10, lba)
-        data = self._device.read(self._in, self._size, TIMEOUT)
+        data = self._device.read(self._in, self._size, TIMEOUT_MS)
         self._end(len(data))
 
     def write(self, lba: int, data: bytes) -> None:
         self._begin(0, WRITE_10, lba)
-        self._end(self._device.write(self._out, data, TIMEOUT))
+        self._end(self._device.write(self._out, data, TIMEOUT_MS))
 
     def _begin(self, flags: int, opcode: int, lba: int) -> None:
         self._tag += 1
@@ -58,9 +60,9 @@ class _Stick:
         )
 
     def _end(self, count: int) -> None:
-        status = self._device.read(self._in, 13, TIMEOUT)
+        status = self._device.read(self._in, 13, TIMEOUT_MS)
         if count != self._size or status[12]:
-            raise OSError(f"{count} of {self._size} bytes, status {status[12]}")
+            raise OSError(f"{count} of {self._size} bytes transferred, CSW status {status[12]}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run: what was measured, where, and how long; as JSON, and back."""
+"""A run: what was measured, where, and how often; saved as JSON and loaded."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ FORMAT = 1
 
 @dataclass
 class Run:
+    """The samples of one run of tools/bench, and the circumstances."""
+
     samples: Samples
     machine: dict[str, str]
     rounds: int
@@ -25,6 +27,7 @@ class Run:
 
 
 def save(run: Run, path: Path) -> None:
+    """Write a run to a file, as JSON."""
     facts = {
         "format": FORMAT,
         "date": run.date,
@@ -39,6 +42,7 @@ def save(run: Run, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
+    """Return the run that `save` wrote. Raises LabError where the file cannot be read or holds something else."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         samples = from_json(facts["figures"])
@@ -47,4 +51,4 @@ def load(path: Path) -> Run:
     except OSError as error:
         raise LabError(f"{path}: {error.strerror}; name a file that --json wrote", 2) from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise LabError(f"{path} is not what --json writes; name another file", 2) from None
+        raise LabError(f"{path} was not written by --json; name another file", 2) from None

@@ -1,4 +1,4 @@
-"""What was measured, round by round, and what follows from it: medians, and medians of ratios."""
+"""Measured values by round, and what is computed from them: medians, and medians of ratios."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Name = tuple[str, str]  # of a figure: its key and its measure
+Name = tuple[str, str]  # the key and the measure of a figure
 
 
 @dataclass
 class Samples:
-    """Values by name and round, in the order in which they came."""
+    """Values by name and round, in the order in which they were added."""
 
     values: dict[Name, dict[int, float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-    """The last one of each key."""
+    """The last error of each key."""
 
     def add(self, key: str, number: int, figures: Mapping[str, float]) -> None:
+        """Add the figures of one round."""
         for measure, value in figures.items():
             self.values.setdefault((key, measure), {})[number] = value
 
     def fail(self, key: str, error: str) -> None:
+        """Record an error in place of figures."""
         self.errors[key] = error
 
     def of(self, name: Name) -> list[float]:
+        """Return the values of a figure, one per round."""
         return list(self.values.get(name, {}).values())
 
     def median(self, name: Name) -> float | None:
+        """Return the median of a figure; None if it was not measured."""
         values = self.of(name)
         return statistics.median(values) if values else None
 
     def ratios(self, upper: Name, lower: Name) -> list[float]:
-        """Round by round, where both are known."""
+        """Return upper / lower for each round in which both were measured."""
         above, below = self.values.get(upper, {}), self.values.get(lower, {})
         return [above[number] / below[number] for number in above if below.get(number)]
 
     def as_json(self) -> dict[str, Any]:
+        """Return the values as JSON types: by key and measure, with null for a round that is missing."""
         found: dict[str, Any] = {}
         for (key, measure), values in self.values.items():
             rounds = [values.get(number) for number in range(max(values) + 1)]
@@ -46,6 +51,7 @@ class Samples:
 
 
 def from_json(figures: Mapping[str, Any]) -> Samples:
+    """Return the samples that `Samples.as_json` returned."""
     samples = Samples()
     for key, measures in figures.items():
         for measure, found in measures.items():
@@ -55,12 +61,12 @@ def from_json(figures: Mapping[str, Any]) -> Samples:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, least and most."""
+    """Return median, minimum and maximum."""
     return statistics.median(values), min(values), max(values)
 
 
 def subjects(samples: Samples) -> Iterator[tuple[str, list[Name]]]:
-    """The figures of each subject, as they came; the way is what follows the colon."""
+    """Yield each subject with its figures, in the order of the samples; in a key, the way follows the colon."""
     found: dict[str, list[Name]] = {}
     for key, measure in samples.values:
         found.setdefault(key.partition(":")[0], []).append((key, measure))

@@ -1,4 +1,4 @@
-"""The table, for the terminal and for the documents."""
+"""The table of results, for the terminal and for docs/speed.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ END = "<!-- what was made by `tools/bench --docs` ends here -->"
 
 
 def number(value: float) -> str:
-    """Three digits that count; no more than a measurement has."""
+    """Return a number with three significant digits; a measurement has no more."""
     for least, digits in ((100, 0), (10, 1), (1, 2)):
         if abs(value) >= least:
             return f"{value:,.{digits}f}"
@@ -23,7 +23,7 @@ def number(value: float) -> str:
 
 
 def text(run: Run) -> str:
-    """For people at a terminal."""
+    """Return the results for a terminal."""
     lines = [_facts(run), ""]
     for subject, figures in subjects(run.samples):
         lines += [subject, *_lines(run, figures), ""]
@@ -55,7 +55,7 @@ def _facts(run: Run) -> str:
 
 
 def document(page: str, run: Run) -> str:
-    """The page with everything between the marks made anew."""
+    """Return the page with new content between the marks. Raises LabError if a mark is missing."""
     head, begin, rest = page.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

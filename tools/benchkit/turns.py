@@ -1,6 +1,6 @@
-"""Ways that take turns: each has its device open all the time, and does a slice of the work, a moment at a time.
+"""Measures several ways in turns: each has its device open all the time, and performs one slice of the work per turn.
 
-What slows the machine for a second then slows all of them.
+Whatever slows the machine down for a second then affects all ways alike.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import scsiusb
 from benchkit.programs import ProgramFailed
-from benchkit.work import Runner, Slice, Timing, Way, together
+from benchkit.work import Runner, Slice, Timing, Way, combined
 from tests.kernel.machine import Unit
 
-SETTLING = 2.0  # seconds: the warden, a Python of its own, starts slowly under emulation
+SETTLING = 2.0  # seconds: the warden, another Python process, starts slowly under emulation
 FAILURES = (
     scsiusb.ScsiUsbError,
     ProgramFailed,
@@ -31,15 +31,17 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Contestant:
+    """One way to do the work, on its device."""
+
     key: str
     unit: Unit
     way: Way
-    share: int  # of the work that it does: one in so many
+    share: int  # it does 1 / share of the work
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What all do: `slices` gives those of a round, the same ones each time."""
+    """What all contestants do: `slices` returns the slices of a round, the same ones on each call."""
 
     contestants: Sequence[Contestant]
     size: int
@@ -49,7 +51,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Result:
-    """Of a contestant in a round."""
+    """What a contestant measured in one round, or the error that ended it."""
 
     key: str
     number: int
@@ -57,7 +59,7 @@ class Result:
 
 
 def contest(subject: Subject, rounds: int) -> Iterator[Result]:
-    """Each one's figures, round by round. Who fails is out, and the others go on."""
+    """Yield the figures of each contestant, round by round. A contestant that fails is dropped; the others go on."""
     with ExitStack() as stack:
         running: dict[Contestant, Runner] = {}
         for each in subject.contestants:
@@ -66,20 +68,20 @@ def contest(subject: Subject, rounds: int) -> Iterator[Result]:
             except FAILURES as error:
                 yield Result(each.key, 0, error)
         time.sleep(SETTLING)
-        first = next(iter(subject.slices()))  # the emulator translates what it has not met yet
+        first = next(iter(subject.slices()))  # not timed: the emulator translates code on its first run
         _, failed = _round(running, [first])
-        yield from _out(running, failed, 0)
+        yield from _drop(running, failed, 0)
         for number in range(rounds):
             timings, failed = _round(running, subject.slices())
-            yield from _out(running, failed, number)
+            yield from _drop(running, failed, number)
             for each in running:
-                yield Result(each.key, number, subject.figures(together(timings[each])))
+                yield Result(each.key, number, subject.figures(combined(timings[each])))
 
 
 def _round(
     running: Mapping[Contestant, Runner], slices: Iterable[Slice]
 ) -> tuple[Mapping[Contestant, Sequence[Timing]], Mapping[Contestant, Exception]]:
-    """Each slice by each in turn; another one begins each time."""
+    """Run each slice with each contestant in turn; the order rotates, so that no one is always first."""
     timings: dict[Contestant, list[Timing]] = {each: [] for each in running}
     failed: dict[Contestant, Exception] = {}
     order = list(running)
@@ -95,7 +97,8 @@ def _round(
     return timings, failed
 
 
-def _out(running: dict[Contestant, Runner], failed: Mapping[Contestant, Exception], number: int) -> Iterator[Result]:
+def _drop(running: dict[Contestant, Runner], failed: Mapping[Contestant, Exception], number: int) -> Iterator[Result]:
+    """Remove the contestants that failed, and yield their errors."""
     for each, error in failed.items():
         del running[each]
         yield Result(each.key, number, error)

@@ -1,4 +1,4 @@
-"""A piece of work that every way does alike: commands of one size at given addresses, and the time they took."""
+"""A piece of work that every way performs: commands of one size at given addresses, and the time they took."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tests.kernel.machine import Unit
 MIB = 1 << 20
 SMALL = 4096
 SEED = 5
-WARMING = 8  # small commands that are not timed: another way had the machine before
+WARMING = 8  # small commands that are not timed, because another way used the machine just before
 
 
 @dataclass(frozen=True)
 class Timing:
-    """`p50` and `p99` are of the single commands, in microseconds; `whole`, in seconds, is of a process with its start.
+    """What a slice took.
 
-    0 where nobody can tell.
+    `p50` and `p99` are percentiles of the single commands, in microseconds; `whole` is the time of the process with its
+    start, in seconds. They are 0 where they were not measured.
     """
 
     bytes: int
@@ -33,12 +34,13 @@ class Timing:
 
     @property
     def speed(self) -> float:
+        """Megabytes (1e6) per second."""
         return self.bytes / 1e6 / self.seconds
 
 
 @dataclass(frozen=True)
 class Slice:
-    """Commands of `size` bytes at these addresses, the first `warming` of them once before, without being timed."""
+    """Commands of `size` bytes at these addresses; the first `warming` of them are run once before, without timing."""
 
     size: int
     lbas: Sequence[int]
@@ -46,20 +48,21 @@ class Slice:
 
     @property
     def bytes(self) -> int:
+        """The bytes that the timed commands transfer."""
         return self.size * len(self.lbas)
 
     def part(self, share: int) -> Slice:
-        """The first of the commands, for what is slow."""
+        """Return the first 1 / `share` of the commands, at least one: for slow ways."""
         return Slice(self.size, self.lbas[: max(1, len(self.lbas) // share)], self.warming)
 
 
 Runner = Callable[[Slice], Timing]
 Way = Callable[[Unit, int], AbstractContextManager[Runner]]
-"""Opens a unit for commands of a size, and lends what runs slices of them."""
+"""A context manager that opens a unit for commands of a size in bytes, and yields a function that runs a slice."""
 
 
 def sequential(unit: Unit, total: int, slices: int, size: int = MIB) -> Iterator[Slice]:
-    """So many bytes from the start, and again from the start where the unit ends."""
+    """Yield slices of `total` bytes together, from the start of the unit, and again from the start at its end."""
     blocks = size // unit.block_size
     commands = total // size // slices
     places = unit.size // size // commands
@@ -69,7 +72,7 @@ def sequential(unit: Unit, total: int, slices: int, size: int = MIB) -> Iterator
 
 
 def scattered(unit: Unit, commands: int, slices: int, size: int = SMALL) -> Iterator[Slice]:
-    """The same addresses each time."""
+    """Yield slices at random addresses; the same addresses on each call."""
     choice = random.Random(SEED)
     blocks = size // unit.block_size
     for _ in range(slices):
@@ -78,7 +81,7 @@ def scattered(unit: Unit, commands: int, slices: int, size: int = SMALL) -> Iter
 
 
 def timed(command: Callable[..., object], *arguments: object) -> Runner:
-    """Calls `command(lba, *arguments)` for each address."""
+    """Return a runner that calls `command(lba, *arguments)` for each address."""
 
     def run(piece: Slice) -> Timing:
         for lba in piece.lbas[: piece.warming]:
@@ -98,8 +101,8 @@ def timed(command: Callable[..., object], *arguments: object) -> Runner:
     return run
 
 
-def together(timings: Sequence[Timing]) -> Timing:
-    """Of the slices of a round; the percentiles are the median slice's, `whole` is the mean."""
+def combined(timings: Sequence[Timing]) -> Timing:
+    """Combine the slices of a round: sums of bytes and seconds, medians of the percentiles, the mean of `whole`."""
     return Timing(
         sum(timing.bytes for timing in timings),
         sum(timing.seconds for timing in timings),
@@ -110,9 +113,10 @@ def together(timings: Sequence[Timing]) -> Timing:
 
 
 def throughput(timing: Timing) -> dict[str, float]:
+    """Return the speed."""
     return {names.MBS: timing.speed}
 
 
 def latency(timing: Timing) -> dict[str, float]:
-    """Of commands of 4 KiB."""
+    """Return commands per second and percentiles, for commands of 4 KiB."""
     return {names.COMMANDS: timing.bytes / SMALL / timing.seconds, names.P50: timing.p50, names.P99: timing.p99}

@@ -1,1 +1,1 @@
-"""Campaigns: hundreds of crashes, unplugs and openings in the lab, after each of which nothing may be left."""
+"""Campaigns: hundreds of crashes, unplugs, openings or faults, after each of which nothing may be left held."""

@@ -1,4 +1,4 @@
-"""Forks of the campaign's process, which has imported everything and has never touched libusb."""
+"""Forks of the campaign's process, which has imported everything and has never used libusb."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import NoReturn
 
 import libusb_package
 
-PATIENCE = 60.0
+TIMEOUT = 60.0  # seconds for a command
 
 
 def warm_up() -> None:
-    """Imports what each fork would import, which takes seconds under emulation, by working with a virtual stick."""
+    """Import what each fork would import, which takes seconds under emulation, by using a virtual stick."""
     for name in (
         "usb.backend.libusb1",
         "scsiusb.usb.libusb.backend",
@@ -31,7 +31,7 @@ def warm_up() -> None:
     ctypes.CDLL(str(libusb_package.get_library_path()))
     from scsiusb.cli.app import run
 
-    with TemporaryFile("w+") as nowhere, redirect_stdout(nowhere):
+    with TemporaryFile("w+") as discarded, redirect_stdout(discarded):
         for words in (["read", "virtual:", "--lba", "0", "--blocks", "1"], ["recover", "--json"]):
             if run(words):
                 raise RuntimeError(f"scsiusb {' '.join(words)} does not work")
@@ -39,7 +39,7 @@ def warm_up() -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The result of a command."""
 
     status: int
     out: bytes
@@ -47,27 +47,28 @@ class Ended:
 
 
 class Child:
-    """A fork, in a process group of its own, whose output goes into memory."""
+    """A fork with its own process group; its output goes to files in memory."""
 
     def __init__(self, run: Callable[[], int]) -> None:
         self._out, self._err = (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("out", "err"))
         self.pid = os.fork()
         if not self.pid:
-            _be(run, self._out, self._err)
+            _run_child(run, self._out, self._err)
         self.descriptor = os.pidfd_open(self.pid)
         self._status: int | None = None
 
     def is_dead(self, seconds: float = 0.0) -> bool:
-        """Waits at most so long for it to die."""
+        """Wait at most so many seconds for it to die; report whether it has."""
         return self._status is not None or bool(select.select([self.descriptor], [], [], seconds)[0])
 
     def wait(self) -> Ended:
-        """Negative status: the signal that killed it."""
+        """Return how it ended. A negative status is the signal that killed it."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return Ended(self._status, _content(self._out), _content(self._err).decode(errors="replace").strip())
 
     def close(self) -> None:
+        """Close the descriptors."""
         for descriptor in (self._out, self._err, self.descriptor):
             os.close(descriptor)
 
@@ -76,8 +77,8 @@ def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
-def _be(run: Callable[[], int], out: int, err: int) -> NoReturn:
-    """Never returns into the parent's code; ends as the interpreter ends."""
+def _run_child(run: Callable[[], int], out: int, err: int) -> NoReturn:
+    """Run the function and end as the interpreter ends; never return into the parent's code."""
     status = 70
     try:
         os.setpgid(0, 0)
@@ -87,7 +88,7 @@ def _be(run: Callable[[], int], out: int, err: int) -> NoReturn:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    except BaseException as error:  # noqa: BLE001 - nothing may get into the parent's code
+    except BaseException as error:  # noqa: BLE001 - no exception may reach the parent's code
         with suppress(OSError):
             os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
@@ -95,7 +96,7 @@ def _be(run: Callable[[], int], out: int, err: int) -> NoReturn:
 
 
 def scsiusb(*words: object) -> Ended:
-    """Runs a command as users do, without the seconds that Python takes to start."""
+    """Run a command of the command line in a fork, which saves the start of Python."""
 
     def run() -> int:
         from scsiusb.cli.app import run
@@ -104,7 +105,7 @@ def scsiusb(*words: object) -> Ended:
 
     child = Child(run)
     try:
-        if not child.is_dead(PATIENCE):
+        if not child.is_dead(TIMEOUT):
             os.kill(child.pid, 9)
         return child.wait()
     finally:

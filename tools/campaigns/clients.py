@@ -1,4 +1,4 @@
-"""Users of a device that is being unplugged: each must be told once, at once, and for ever."""
+"""Users of a device that is unplugged: each must be notified once, promptly, and for good."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import scsiusb
 from scsiusb.scsi.commands.spc import TestUnitReady
 
 BLOCK = 512
-OPENERS_PAUSE = 0.05
+OPENERS_PAUSE = 0.05  # seconds at most
 KINDS = ("read", "large read", "write", "ask", "idle")
 
 Opener = Callable[..., scsiusb.Disk]
 
 
 class Client:
-    """Uses its disk in a thread of its own until that raises."""
+    """Uses its disk in a thread until that raises."""
 
     def __init__(self, kind: str, opener: Opener, device: str, reference: bytes, seed: int) -> None:
         self.kind = kind
@@ -70,16 +70,18 @@ class Client:
     def _fault(self, what: str) -> None:
         self.faults.append(f"the client that does {self.kind} {what}")
 
-    def is_told(self) -> bool:
+    def is_notified(self) -> bool:
+        """Report whether the thread got `DeviceGone` and on_gone was called."""
         return bool(self.ended_at and self.calls_of_on_gone)
 
     def join(self) -> None:
+        """Wait for the thread; a thread that does not end is a fault."""
         self._thread.join(60)
         if self._thread.is_alive():
             self._fault("hangs")
 
     def must_be_dead(self, when: str) -> None:
-        """Every way to use it says that the device is gone."""
+        """Check that every way to use the disk raises DeviceGone."""
         uses: tuple[Callable[[], object], ...] = (
             lambda: self.disk.read(0, 1),
             lambda: self.disk.execute(TestUnitReady()),
@@ -98,6 +100,7 @@ class Client:
             self._fault(f"{when} had {len(self.calls_of_on_gone)} calls of on_gone")
 
     def close(self) -> None:
+        """Close twice, which must work; after that, any use must raise DeviceClosed."""
         try:
             self.disk.close()
             self.disk.close()
@@ -114,7 +117,7 @@ class Client:
 
 
 class RandomOpener:
-    """Opens and closes all the time, also while the device leaves: it works, or a typed error says why not."""
+    """Opens and closes all the time, even while the device leaves: either that works, or a typed error says why not."""
 
     def __init__(self, openers: list[Opener], seed: int) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -129,15 +132,17 @@ class RandomOpener:
         self._thread.start()
 
     def begin(self, device: str, reference: bytes) -> None:
+        """Open this device from now on; `reference` is its content."""
         with self._turn:
             self._device, self._reference = device, reference
 
     def pause(self) -> None:
-        """Returns when it holds nothing."""
+        """Stop; return when it holds nothing."""
         with self._turn:
             self._device = None
 
     def close(self) -> None:
+        """End the thread."""
         self._is_closed.set()
         self._thread.join(60)
 

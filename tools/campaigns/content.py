@@ -1,4 +1,4 @@
-"""What the blocks of the disk may hold after a crash, from the journal of the one who wrote them."""
+"""What the blocks of the disk may hold after a crash, computed from the journal of the program that wrote them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ class Content:
 
     @property
     def blocks(self) -> int:
+        """Number of blocks."""
         return len(self.data) // BLOCK
 
     def read(self, lba: int, blocks: int) -> bytes:
+        """Return the content of blocks."""
         return bytes(self.data[lba * BLOCK : (lba + blocks) * BLOCK])
 
     def write(self, lba: int, data: bytes) -> None:
+        """Set the content of blocks."""
         self.data[lba * BLOCK : lba * BLOCK + len(data)] = data
 
     def settle(self, journal: Sequence[Entry], found: bytes) -> list[str]:
-        """Compares what was found with what may be there, and takes it as what is there now."""
+        """Compare what was found with what may be there; return the faults.
+
+        What was found becomes the expected content.
+        """
         allowed = self.allowed(journal)
         wrong = [lba for lba, blocks in allowed.items() if _block(found, lba) not in blocks]
         expected = Content(self.data)
@@ -39,9 +45,10 @@ class Content:
         return [f"{len(wrong)} blocks hold what they may not, the first at LBA {wrong[0]}, which was {kind}"]
 
     def allowed(self, journal: Sequence[Entry]) -> dict[int, list[bytes]]:
-        """By LBA, the contents that each block that was written to may have.
+        """Return the contents that each written block may have, by LBA.
 
-        Flushed: the last that was acknowledged before. Else any later one too, also one that was only begun.
+        After a flush: the last acknowledged content. Otherwise: the content before, and any later one, even of a write
+        that was only begun.
         """
         allowed: dict[int, list[bytes]] = {}
         acknowledged: dict[int, bytes] = {}
@@ -64,7 +71,7 @@ def _block(data: bytes, lba: int) -> bytes:
 
 
 def written_and_flushed(journal: Sequence[Entry]) -> int:
-    """Blocks of which it is known that they must be on the medium."""
+    """Return the number of written blocks that must be on the medium: a later flush succeeded."""
     last = max(
         (number for number, entry in enumerate(journal) if not entry.blocks and entry.is_acknowledged), default=0
     )

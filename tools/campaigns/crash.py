@@ -1,4 +1,4 @@
-"""The crash campaign: a program that uses a device is killed at a random instant, and nothing may be left of it."""
+"""The crash campaign: a program that uses a device is killed at a random instant, and nothing of it may be left."""
 
 from __future__ import annotations
 
@@ -28,20 +28,21 @@ from scsiusb.leases.record import file_name
 from scsiusb.leases.warden_main import IN_COMMAND
 from tests.kernel.machine import USB, Device, wait_for, zoo
 
-WINDOW = 16384  # blocks at the beginning of the disk that are written and compared
-PATIENCE = 8.0  # beyond that, to know how late it comes
-STARTUP = 60.0
-AIMING = 5.0  # it may never come there again
-INSIDE = 0.8  # of the kills that aim at what is mostly commands wait for one to be on the wire
-PAUSE = 0.0005
-SHORTLY = 0.002  # after a command was seen to go onto the wire
+WINDOW = 16384  # blocks at the start of the disk that are written and compared
+OVERTIME = 8.0  # seconds: waits beyond the limit, to report how late the recovery comes
+DEATH_TIMEOUT = 60.0  # seconds until a killed worker must be dead
+AIMING = 5.0  # seconds: the worker may never enter the phase again
+INSIDE = 0.8  # share of the kills that wait for a command on the wire, in phases that consist of commands
+PAUSE = 0.0005  # seconds
+SHORTLY = 0.002  # seconds at most after a command was seen on the wire
 MOST_ACTIONS = 8  # before the kill
-# What the worker is to be at when it is killed; None: anything.
+# The phase of the worker in which it is killed; None: any.
 AIMS: tuple[Phase | None, ...] = (Phase.READING, Phase.WRITING, Phase.OPENING, Phase.CLOSING, Phase.FLUSHING, None)
 WEIGHTS = (30, 28, 18, 10, 6, 8)
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
+    """Kill a worker so many times; check the machine after each."""
     warm_up()
     campaign = Campaign(zoo()["scratch"].wait(), options.seed, report, options.within)
     try:
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 @dataclass
 class Kill:
-    """One kill: how it is to be done, and what came of it."""
+    """One kill: how it is done, and what was found after it."""
 
     number: int
     way: str
@@ -66,12 +67,13 @@ class Kill:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the facts for the report."""
         aim = self.aim.name.lower() if self.aim is not None else "any"
         return {"kill": self.number, "way": self.way, "variant": self.variant, "aim": aim, **self.facts}
 
 
 class LeaseView:
-    """The lease's page, which tells whether a command is on the wire, and was, even when the file is gone."""
+    """A mapping of the lease: it shows whether a command is, or was, on the wire, even after the file is gone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,7 +81,7 @@ class LeaseView:
         self._view: mmap.mmap | None = None
 
     def look(self) -> bool:
-        """Takes the file that there is now, if it is another one; True while a command is on the wire."""
+        """Map the file again if it is another one; return whether a command is on the wire."""
         with suppress(OSError, ValueError):
             if self._path.stat().st_ino != self._inode:
                 with self._path.open("rb") as file:
@@ -89,6 +91,7 @@ class LeaseView:
 
     @property
     def in_command(self) -> bool:
+        """Whether a command was on the wire at the last write to the lease."""
         return self._view is not None and self._view[IN_COMMAND] == ord("1")
 
 
@@ -101,7 +104,7 @@ class Campaign:
     """One device, one victim after the other."""
 
     def __init__(self, device: Device, seed: int, report: Report, within: float) -> None:
-        self._within = within  # seconds after the death
+        self._within = within  # time limit for the recovery, in seconds after the death
         self._device = device
         self._unit = device.units[0]
         self._choice = random.Random(seed)
@@ -114,6 +117,7 @@ class Campaign:
         self._kills: list[Kill] = []
 
     def run(self, kills: int) -> None:
+        """Kill so many workers; check and repair after each."""
         self._report.faults += [f"before the campaign: {remain}" for remain in remains()]
         for number, way in enumerate(self._ways(kills)):
             kill = self._plan(number + 1, way)
@@ -123,19 +127,22 @@ class Campaign:
             self._repair(kill)
 
     def close(self) -> None:
+        """Remove the memory limit."""
         self._limit.close()
 
     def conclude(self, kills: int, part: float) -> None:
-        """The whole disk, and the sums."""
+        """Check the whole disk; add up the results."""
         whole = bytes(self._content.data) + self._beyond
         if self._unit.backing(0, self._unit.blocks) != whole:
-            self._report.faults.append("the medium does not hold what the kernel read from it, or was written beyond")
+            self._report.faults.append(
+                "the medium differs from what the kernel read, or blocks outside the window were written"
+            )
         inside = sum(bool(kill.facts.get("in_command")) for kill in self._kills)
         if inside < kills * part:
-            self._report.faults.append(f"only {inside} of {kills} kills were inside a command")
+            self._report.faults.append(f"only {inside} of {kills} kills hit a command")
         stale = sum(bool(kill.stale) for kill in self._kills)
         bound = [kill.facts["bound_after"] for kill in self._kills if kill.way != "warden" and not kill.stale]
-        self._report.words += [f"{kills} kills", f"{inside} inside a command", f"{stale} stale"]
+        self._report.words += [f"{kills} kills", f"{inside} in a command", f"{stale} stale"]
         self._report.words.append(f"driver back in {in_words(bound)}")
         self._report.summary |= self._summary(kills, inside, stale)
 
@@ -154,7 +161,7 @@ class Campaign:
         }
 
     def _ways(self, kills: int) -> list[str]:
-        """Each way as often as the others, in a random order."""
+        """Return each way equally often, in random order."""
         ways = [WAYS[number % len(WAYS)] for number in range(kills)]
         self._choice.shuffle(ways)
         return ways
@@ -179,7 +186,7 @@ class Campaign:
             kill.facts |= {"phase": progress.phase.name.lower(), "in_command": view.in_command}
             self._judge(kill, child)
             self._after(kill, progress, died)
-        except AssertionError as error:  # the machine is not as it must be
+        except AssertionError as error:  # raised by tests.kernel.machine where the machine is in a wrong state
             kill.faults.append(str(error))
         finally:
             self._end(child)
@@ -192,7 +199,7 @@ class Campaign:
         Worker(kill.variant, self._device.address, self._content, self._choice.getrandbits(32), progress).run(orders)
 
     def _aim(self, kill: Kill, progress: Progress, child: Child, view: LeaseView) -> None:
-        """Waits until the worker is where it is to be killed, and then for a random while."""
+        """Wait until the worker is in the phase in which it is to be killed, then for a random time."""
         if kill.aim is None:
             child.is_dead(self._choice.random())
             return
@@ -201,10 +208,10 @@ class Campaign:
             actions = 0
         deadline = time.monotonic() + AIMING
         while progress.phase is not kill.aim or progress.actions < actions or (kill.inside and not view.look()):
-            # Commands are short: for one of them it does not sleep.
+            # Commands are short: in the right phase, poll without sleeping.
             if child.is_dead(0 if progress.phase is kill.aim else PAUSE):
                 return
-            if time.monotonic() > deadline:  # then wherever it is
+            if time.monotonic() > deadline:  # kill it in any phase
                 return
         time.sleep(self._choice.random() * (SHORTLY if kill.inside else self._length(kill.aim)))
 
@@ -215,13 +222,13 @@ class Campaign:
     def _strike(self, kill: Kill, victim: Victim, child: Child) -> None:
         struck = time.monotonic()
         deaths.kill(victim, kill.way, kill.coin)
-        if not child.is_dead(STARTUP):
+        if not child.is_dead(DEATH_TIMEOUT):
             kill.faults.append(f"the worker survived {kill.way}")
             os.kill(victim.pid, signal.SIGKILL)
         kill.facts["died_after"] = round(time.monotonic() - struck, 4)
 
     def _judge(self, kill: Kill, child: Child) -> None:
-        """It must have died of what it was killed with."""
+        """Check that the worker died of what it was killed with."""
         ended = child.wait()
         wanted = {"exit": {0}, "memory": {-signal.SIGKILL, -signal.SIGABRT}}.get(kill.way, {-signal.SIGKILL})
         if kill.way in SIGNALS:
@@ -248,11 +255,11 @@ class Campaign:
             self._read(kill)
         elif kill.way == "warden":
             self._recover(kill)
-        self._await_order(kill, time.monotonic() if kill.way == "warden" else died)
+        self._await_recovery(kill, time.monotonic() if kill.way == "warden" else died)
         self._look_with_kernel(kill, progress, died)
         if not reads_at_once:
             self._read(kill)
-            self._await_nothing(kill, "after the read")
+            self._check_clean(kill, "after the read")
 
     def _recover(self, kill: Kill) -> None:
         ended = scsiusb("recover", "--json")
@@ -260,8 +267,8 @@ class Campaign:
         if ended.status:
             kill.faults.append(f"recover: status {ended.status}: {ended.err}")
 
-    def _await_order(self, kill: Kill, since: float) -> None:
-        """The driver is bound, and nothing is left, in time."""
+    def _await_recovery(self, kill: Kill, since: float) -> None:
+        """Check that the driver is bound and nothing remains, in time."""
         self._wait(lambda: self._device.bound() == self._device.driver, since)
         kill.facts["bound_after"] = round(time.monotonic() - since, 4)
         if self._device.bound() != self._device.driver:
@@ -272,12 +279,15 @@ class Campaign:
         kill.facts["clean_after"] = round(clean - since, 4)
         kill.stale += left
         if not kill.stale and kill.facts["clean_after"] > self._within:
-            kill.stale.append(f"something was left for {kill.facts['clean_after']:.2f} s after the death")
+            kill.stale.append(f"something remained for {kill.facts['clean_after']:.2f} s after the death")
 
     def _await_clean(self, since: float) -> tuple[list[str], float]:
-        """What is left, and when there was nothing any more: seen twice, as a warden may have been about to start."""
+        """Return what remains, and since when nothing does.
+
+        It must look clean twice in a row, because a warden may be about to start.
+        """
         found, empty_since = remains(), 0.0
-        while time.monotonic() < since + self._within + PATIENCE:
+        while time.monotonic() < since + self._within + OVERTIME:
             if not found and empty_since:
                 break
             empty_since = 0.0 if found else time.monotonic()
@@ -286,7 +296,7 @@ class Campaign:
         return found, empty_since or time.monotonic()
 
     def _wait(self, condition: Callable[[], bool], since: float) -> None:
-        while not condition() and time.monotonic() < since + self._within + PATIENCE:
+        while not condition() and time.monotonic() < since + self._within + OVERTIME:
             time.sleep(0.002)
 
     def _look_with_kernel(self, kill: Kill, progress: Progress, died: float) -> None:
@@ -299,7 +309,7 @@ class Campaign:
         kill.faults += self._content.settle(journal, found)
 
     def _read(self, kill: Kill) -> None:
-        """The next command, at its first try. What it reads is compared with what the kernel reads."""
+        """Check that the next command succeeds at its first try; compare its data with what the kernel reads."""
         blocks = self._choice.choice((1, 8, 256))
         lba = self._choice.randrange(WINDOW, self._unit.blocks - blocks)
         began = time.monotonic()
@@ -311,15 +321,15 @@ class Campaign:
         elif ended.out != self._beyond[at : at + blocks * BLOCK]:
             kill.faults.append(f"the next read got wrong data, {len(ended.out)} bytes: {ended.err}")
         if self._device.bound() != self._device.driver:
-            kill.faults.append("the read did not give the driver back")
+            kill.faults.append("the driver is not bound after the read")
 
-    def _await_nothing(self, kill: Kill, when: str) -> None:
+    def _check_clean(self, kill: Kill, when: str) -> None:
         left, _ = self._await_clean(time.monotonic())
         kill.faults += [f"{remain} {when}" for remain in left]
-        kill.faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+        kill.faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
 
     def _repair(self, kill: Kill) -> None:
-        """So that one fault stays one."""
+        """Bind the driver, so that a fault does not cause others."""
         if self._device.bound() is None:
             scsiusb("recover")
             with suppress(OSError):

@@ -12,25 +12,26 @@ from pathlib import Path
 from campaigns.remains import wardens
 
 CGROUP = Path("/sys/fs/cgroup")
-LIMIT = 64 << 20  # bytes that the worker may use beyond what it shares with its parent
+LIMIT = 64 << 20  # bytes that the worker may use in addition to what it shares with its parent
 WAYS = ("SIGKILL", "SIGSEGV", "SIGTERM", "SIGHUP", "exit", "memory", "group", "warden")
 SIGNALS = {"SIGKILL", "SIGSEGV", "SIGTERM", "SIGHUP"}
 
 
 @dataclass(frozen=True)
 class Victim:
-    """The worker, as the one who kills it knows it."""
+    """The worker: its pid, and the pipe for orders to it."""
 
     pid: int
     orders: int
 
     def order(self, what: bytes) -> None:
+        """Send an order to the worker."""
         with suppress(BrokenPipeError):
             os.write(self.orders, what)
 
 
 def kill(victim: Victim, way: str, coin: bool) -> None:
-    """Kills in the given way; the coin chooses between two forms of it."""
+    """Kill in the given way; `coin` chooses between two forms of it."""
     if way == "exit":
         victim.order(b"e")
     elif way == "memory":
@@ -46,7 +47,7 @@ def kill(victim: Victim, way: str, coin: bool) -> None:
 
 
 def _with_warden(victim: Victim, warden_first: bool) -> None:
-    """Whoever dies first, the other has no time for anything, or hardly any."""
+    """Kill the worker and its warden; the second one has hardly any time to act."""
     pids = [*(pid for pid, parent in wardens() if parent == victim.pid), victim.pid]
     for pid in pids if warden_first else reversed(pids):
         with suppress(ProcessLookupError):
@@ -54,7 +55,7 @@ def _with_warden(victim: Victim, warden_first: bool) -> None:
 
 
 class MemoryLimit:
-    """A control group in which the kernel kills who uses too much; without one, a limit of the address space."""
+    """A control group whose memory limit the kernel enforces by killing; without one, a limit of the address space."""
 
     def __init__(self) -> None:
         self._folder: Path | None = CGROUP / "scsiusb-campaign"
@@ -67,10 +68,11 @@ class MemoryLimit:
 
     @property
     def name(self) -> str:
+        """What ends the process."""
         return "the kernel's OOM killer" if self._folder else "RLIMIT_AS and abort"
 
     def apply(self) -> None:
-        """To the calling process, and those that it starts."""
+        """Apply the limit to the calling process and its children."""
         if self._folder:
             (self._folder / "cgroup.procs").write_text("0")
             return
@@ -79,13 +81,14 @@ class MemoryLimit:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def kills(self) -> int:
-        """By the kernel, since the beginning."""
+        """Return how many processes the kernel has killed in the group."""
         if not self._folder:
             return 0
         lines = (self._folder / "memory.events").read_text().splitlines()
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
     def close(self) -> None:
+        """Remove the group."""
         if self._folder:
             with suppress(OSError):
                 self._folder.rmdir()

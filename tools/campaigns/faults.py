@@ -1,4 +1,4 @@
-"""The fault campaign: every fault of the virtual stick under each operation, at each stage; what came of it."""
+"""The fault campaign: every fault of the virtual stick with each operation, at each stage, and the outcome."""
 
 from __future__ import annotations
 
@@ -28,37 +28,39 @@ STAGES: Final[dict[str, Callable[[float], Stage]]] = {
 }
 RIGHT: Final = "right"
 WRONG: Final = ("WRONG DATA", "LOST WRITE")
-LEAST_BOUND: Final = 8.0  # seconds
-TRIES: Final = 8  # as many timeouts may an operation take, its recoveries among them
+LEAST_BOUND: Final = 8.0  # seconds: the time limit is not below this
+TRIES: Final = 8  # timeouts that an operation may take, including its recoveries
 
 
 class Witness(Stick):
-    """A stick that counts what a host does to get it back into step."""
+    """A stick that counts the recovery steps of the host."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self.rungs: Counter[str] = Counter()
+        self.recovery: Counter[str] = Counter()
         super().__init__(*arguments, **keywords)
 
     def control(self, setup: bytes, data: bytes = b"") -> bytes:
-        rung = {b"\x21\xff": "class reset", b"\x02\x01": "clear halt"}.get(bytes(setup[:2]))
-        if rung:
-            self.rungs[rung] += 1
+        """Count class resets and cleared halts."""
+        step = {b"\x21\xff": "class reset", b"\x02\x01": "clear halt"}.get(bytes(setup[:2]))
+        if step:
+            self.recovery[step] += 1
         return super().control(setup, data)
 
     @property
     def data(self) -> bytearray:
-        """Of its only medium."""
+        """The content of its only medium."""
         medium = self.units[0].medium or self.units[0].remove()
         assert isinstance(medium, Memory)
         return medium.data
 
     def power_on(self) -> None:
-        self.rungs["port reset"] += 1
+        """Count port resets."""
+        self.recovery["port reset"] += 1
         super().power_on()
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Tries every scenario, or those whose name has `options.only` in it, or one of so many, by the seed."""
+    """Try all scenarios, or those whose name contains `options.only`, or every N-th one."""
     chosen = [each for each in SCENARIOS if options.only in each.name][options.seed % options.every :: options.every]
     outcomes: Counter[str] = Counter()
     with Session(STAGES[options.stage](options.timeout), random.Random(options.seed)) as session:
@@ -68,13 +70,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
                 name = f"{scenario.name}, {facts['operation']}"
                 report.line([f"{name}: {what}" for what in _wrong(facts, options)], stage=options.stage, **facts)
     held = [str(entry) for entry in ledger.outstanding()]
-    report.line([f"held afterwards: {each}" for each in held])
+    report.line([f"still held at the end: {each}" for each in held])
     report.summary = {"stage": options.stage, "scenarios": len(chosen), "outcomes": dict(outcomes)}
     report.words = [options.stage, f"{len(chosen)} scenarios", f"{outcomes[RIGHT]} of {outcomes.total()} right"]
 
 
 def _wrong(facts: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
-    """What may never be, whatever the device does; the kernel's driver is only looked at."""
+    """Yield what may never happen, whatever the device does. The kernel's driver is only observed."""
     if options.stage == "linux":
         return
     for name in ("outcome", "after"):
@@ -83,11 +85,11 @@ def _wrong(facts: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
     if facts["seconds"] > max(TRIES * options.timeout, LEAST_BOUND):
         yield f"it took {facts['seconds']} s"
     if not facts["fired"] and facts["must_fire"]:
-        yield "the fault never came"
+        yield "the fault never happened"
 
 
 class Session:
-    """A stick that stays plugged in and open from one trial to the next, as long as it can."""
+    """A stick that stays plugged in and open from one trial to the next, as long as possible."""
 
     def __init__(self, stage: Stage, source: random.Random) -> None:
         self._stage, self._source = stage, source
@@ -102,20 +104,20 @@ class Session:
         self._unplug()
 
     def trials(self, scenario: Scenario) -> Iterator[dict[str, Any]]:
-        """The facts of each operation, for a row of the table."""
+        """Yield the facts of each operation, for a row of the table."""
         if scenario.is_standing:
             self._unplug()
         for operation in OPERATIONS:
             script = [fault.replace(ANY, OPERATIONS[operation]) for fault in scenario.faults]
             trial = Trial(operation, self._source)
-            facts = self._standing(trial, script) if scenario.is_standing else self._passing(trial, script)
+            facts = self._standing(trial, script) if scenario.is_standing else self._transient(trial, script)
             must_fire = bool(script) and not scenario.is_standing
             yield {"scenario": scenario.name, "script": script, **facts, "must_fire": must_fire}
         if scenario.is_standing:
             self._unplug()
 
     def _standing(self, trial: Trial, script: list[str]) -> dict[str, Any]:
-        """With faults that were there when the device was plugged in, and its opening as a part of the first trial."""
+        """Run a trial with faults that were there when the device was plugged in; the first one includes opening it."""
         if self._open is None:
             try:
                 self._plug(script)
@@ -126,7 +128,7 @@ class Session:
         began = time.monotonic()
         try:
             if self._target is not None:
-                self._stick.rungs.clear()
+                self._stick.recovery.clear()
             target = self._target = self._target or self._opened()
         except Failed as error:
             outcome = str(error)
@@ -135,38 +137,47 @@ class Session:
         seconds = time.monotonic() - began
         return self._facts(trial, trial.checked(outcome, self._stick), seconds, "")
 
-    def _passing(self, trial: Trial, script: list[str]) -> dict[str, Any]:
-        """With faults that come to a device in use; the next trial begins with one that works, or with another one."""
+    def _transient(self, trial: Trial, script: list[str]) -> dict[str, Any]:
+        """Run a trial with faults that begin while the device is in use.
+
+        If the device does not recover, the next trial gets another one.
+        """
         if self._open is None:
             self._plug(())
         trial.prepare(self._stick)
         target = self._target = self._target or self._opened()
         target.read(0, COUNT)
         fired = len(self._stick.faults.fired)
-        self._stick.rungs.clear()
+        self._stick.recovery.clear()
         for fault in script:
             self._stick.faults.add(fault)
         began = time.monotonic()
         outcome = trial.run(target)
         seconds = time.monotonic() - began
-        rungs = Counter(self._stick.rungs)
+        recovery = Counter(self._stick.recovery)
         self._stick.faults.clear()
         outcome = trial.checked(outcome, self._stick)
         after = trial.after(target)
-        facts = self._facts(trial, outcome, seconds, after, rungs, fired)
+        facts = self._facts(trial, outcome, seconds, after, recovery, fired)
         if after != RIGHT:
             self._unplug()
         return facts
 
     def _facts(
-        self, trial: Trial, outcome: str, seconds: float, after: str, rungs: Counter[str] | None = None, fired: int = 0
+        self,
+        trial: Trial,
+        outcome: str,
+        seconds: float,
+        after: str,
+        recovery: Counter[str] | None = None,
+        fired: int = 0,
     ) -> dict[str, Any]:
-        rungs = Counter(self._stick.rungs) if rungs is None else rungs
+        recovery = Counter(self._stick.recovery) if recovery is None else recovery
         return {
             "operation": trial.operation,
             "outcome": outcome,
             "seconds": round(seconds, 2),
-            "rungs": {rung: count for rung, count in rungs.items() if count > 0},
+            "recovery": {step: count for step, count in recovery.items() if count > 0},
             "fired": len(self._stick.faults.fired) - fired,
             "after": after,
         }
@@ -176,7 +187,7 @@ class Session:
         self._stick = Witness([Unit(Memory(BLOCKS * BLOCK), vendor=VENDOR)], identity, faults=script)
         self._plugged.callback(self._stick.close)
         self._open = self._plugged.enter_context(self._stage.plugged(self._stick))
-        self._stick.rungs.clear()
+        self._stick.recovery.clear()
 
     def _opened(self) -> Target:
         assert self._open is not None
@@ -197,10 +208,11 @@ class Trial:
         self._old, self._new = source.randbytes(BLOCKS * BLOCK), source.randbytes(COUNT * BLOCK)
 
     def prepare(self, stick: Witness) -> None:
+        """Set the content of the medium."""
         stick.data[:] = self._old
 
     def run(self, target: Target) -> str:
-        """The outcome, in words."""
+        """Return the outcome as text."""
         try:
             return self._operate(target)
         except Failed as error:
@@ -219,7 +231,10 @@ class Trial:
         return self._old[lba * BLOCK : (lba + COUNT) * BLOCK]
 
     def checked(self, outcome: str, stick: Witness) -> str:
-        """Are the blocks what the outcome says, each of them the old or the new one, and all others untouched?"""
+        """Return the outcome, corrected by what is on the medium.
+
+        Each block of the operation must be the old or the new one, and all others must be unchanged.
+        """
         now, start, end = bytes(stick.data), LBA * BLOCK, (LBA + COUNT) * BLOCK
         if now[:start] != self._old[:start] or now[end:] != self._old[end:]:
             return WRONG[0]
@@ -229,7 +244,7 @@ class Trial:
         return outcome if all(found in (old, new) for found, old, new in pairs) else WRONG[0]
 
     def after(self, target: Target) -> str:
-        """The next read, without the fault: a target that failed may fail once more."""
+        """Read without the fault; a target that failed may fail once more. Return the outcome."""
         far = LBA + 16 * COUNT
         for words in (RIGHT, f"{RIGHT} at the second try"):
             try:

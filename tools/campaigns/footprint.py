@@ -1,4 +1,4 @@
-"""What this process holds at a moment, and whether that stays flat."""
+"""What this process holds at a moment, and whether it grows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from statistics import median
 from scsiusb import ledger
 
 M_ARENA_MAX = -8  # malloc.h
-MOST_GROWTH = 1024  # KiB of memory, from the first quarter to the last
+MOST_GROWTH = 1024  # KiB of memory between the first and the last quarter of the samples
 SELF = Path("/proc/self")
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Counted when nothing is going on."""
+    """Counts of what the process holds, taken when it is idle."""
 
     descriptors: int
     threads: int
     children: int
     ledger: int
     device_memory: int
-    """Mappings of usbfs."""
+    """Number of mappings of usbfs."""
     memory: int
-    """Resident, in KiB."""
+    """Resident memory in KiB."""
 
     def as_json(self) -> dict[str, int]:
+        """Return the counts by name."""
         return asdict(self)
 
 
 def one_heap() -> None:
-    """Has malloc use one arena: with one for each thread, memory depends on which thread came first."""
+    """Make malloc use one arena: with one per thread, memory would depend on which thread came first."""
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def footprint() -> Footprint:
+    """Collect garbage, return free memory to the system, and count."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     names = [_link(path) for path in (SELF / "fd").iterdir()]
@@ -55,7 +57,7 @@ def footprint() -> Footprint:
 
 
 def _link(path: Path) -> str | None:
-    """None for the descriptor by which the folder was read."""
+    """Return the target of the link; None for the descriptor by which the folder was read."""
     try:
         return os.readlink(path)
     except FileNotFoundError:
@@ -63,7 +65,7 @@ def _link(path: Path) -> str | None:
 
 
 def _resident() -> int:
-    """Exactly: statm may be off by some hundred KiB."""
+    """Return the resident memory in KiB. Not from statm, which may be off by some hundred KiB."""
     for line in (SELF / "smaps_rollup").read_text().splitlines():
         if line.startswith("Rss:"):
             return int(line.split()[1])
@@ -71,15 +73,15 @@ def _resident() -> int:
 
 
 def changes(base: Footprint, later: Footprint) -> list[str]:
-    """What is counted and is not as it was."""
+    """Return the counts that differ, as text; memory is not compared."""
     counted = [(name, value, getattr(later, name)) for name, value in base.as_json().items() if name != "memory"]
     return [f"{name}: {after} instead of {before}" for name, before, after in counted if before != after]
 
 
 def trend(footprints: Sequence[Footprint]) -> int:
-    """KiB by which the memory of the last quarter is above that of the first, by their medians.
+    """Return the KiB by which the median memory of the last quarter exceeds that of the first.
 
-    Not sample by sample: the heap grows once by a megabyte or two when it first needs another arena, whenever that is.
+    Single samples are not compared: the heap grows once by a megabyte or two, at an unpredictable time.
     """
     quarter = max(1, len(footprints) // 4)
     first, last = (median(each.memory for each in part) for part in (footprints[:quarter], footprints[-quarter:]))
@@ -87,6 +89,6 @@ def trend(footprints: Sequence[Footprint]) -> int:
 
 
 def growth(footprints: Sequence[Footprint], most: int = MOST_GROWTH) -> list[str]:
-    """What grew without end."""
+    """Return a fault if memory grew by more than `most` KiB."""
     grown = trend(footprints)
     return [f"memory grew by {grown} KiB"] if grown > most else []

@@ -1,4 +1,4 @@
-"""The campaigns' command line."""
+"""The command line of tools/campaign."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Any
 
 from campaigns.report import Report
 
+WHAT = """\
+Crash scsiusb, unplug its devices, break the devices, or run it for long, many times; after each time, nothing may be
+left held, and no data may be wrong."""
 EPILOG = """\
-in the lab:     tools/lab --silence 600 run -- tools/campaign crash --seed 7
-anywhere:       .venv/bin/python tools/campaign soak --device virtual:
+Examples:
+  tools/lab --silence 600 run -- tools/campaign crash --seed 7      # in the lab
+  .venv/bin/python tools/campaign soak --device virtual:            # anywhere
 
-Prints a JSON object a line, the last one the summary, and a verdict on stderr.
-Exit status 0: all held. The seed makes the choices the same; the moments are the machine's."""
+Prints one JSON object per line, the summary last, and a verdict on stderr. Exit status 0: no fault was found. The same
+seed makes the same choices; the timing differs from run to run."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,35 +37,45 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw: Any = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="tools/campaign", description=__doc__, epilog=EPILOG, formatter_class=raw)
+    parser = argparse.ArgumentParser(prog="tools/campaign", description=WHAT, epilog=EPILOG, formatter_class=raw)
     campaigns = parser.add_subparsers(dest="campaign", required=True, metavar="CAMPAIGN")
     crash = campaigns.add_parser("crash", help="kill a program that uses a device, at random instants (lab)")
-    crash.add_argument("--kills", type=int, default=200, metavar="N")
-    crash.add_argument("--inside", type=float, default=0.3, metavar="PART", help="of the kills, at least: in a command")
-    crash.add_argument("--within", type=float, default=2.0, metavar="S", help="of the death all must be right again")
-    plug = campaigns.add_parser("plug", help="unplug and plug in a device that is in use (lab)")
-    plug.add_argument("--cycles", type=int, default=100, metavar="N")
-    plug.add_argument("--within", type=float, default=1.0, metavar="S", help="of the unplug each client must be told")
+    crash.add_argument("--kills", type=int, default=200, metavar="N", help="number of kills (default 200)")
+    crash.add_argument(
+        "--inside", type=float, default=0.3, metavar="PART", help="share of the kills that must hit a command"
+    )
+    crash.add_argument(
+        "--within", type=float, default=2.0, metavar="S", help="time limit for the recovery, in seconds after the kill"
+    )
+    plug = campaigns.add_parser("plug", help="unplug a device that is in use, and plug it in again (lab)")
+    plug.add_argument("--cycles", type=int, default=100, metavar="N", help="number of unplugs (default 100)")
+    plug.add_argument(
+        "--within", type=float, default=1.0, metavar="S", help="time limit for the notice to each client, in seconds"
+    )
     many = campaigns.add_parser("many", help="plug in and unplug many sticks at the same time (lab)")
-    many.add_argument("--sticks", type=int, default=16, metavar="N")
-    many.add_argument("--rounds", type=int, default=5, metavar="N")
-    soak = campaigns.add_parser("soak", help="many commands, many openings")
-    soak.add_argument("--device", metavar="DEVICE", help="as for scsiusb; default: the lab's stick")
-    soak.add_argument("--commands", type=int, default=100_000, metavar="N")
-    soak.add_argument("--opens", type=int, default=1_000, metavar="N")
-    faults = campaigns.add_parser("faults", help="every fault of the virtual stick, and what comes of it")
-    faults.add_argument("--stage", choices=("virtual", "usbip", "linux"), default="virtual", help="the last two: lab")
-    faults.add_argument("--only", default="", metavar="TEXT", help="the scenarios with this in their name")
-    faults.add_argument("--every", type=int, default=1, metavar="N", help="only one scenario of N, by the seed")
-    faults.add_argument("--timeout", type=float, default=2.0, metavar="S", help="of a command")
-    writes = campaigns.add_parser("writes", help="writes to a stick that fails in every phase")
-    writes.add_argument("--writes", type=int, default=300, metavar="N")
-    writes.add_argument("--stage", choices=("virtual", "usbip"), default="virtual", help="the last: lab")
-    writes.add_argument("--timeout", type=float, default=1.0, metavar="S", help="of a command")
-    table = campaigns.add_parser("table", help="of the runs of `faults`, for the documents")
-    table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="what `faults` printed, of each stage")
-    table.add_argument("--document", type=Path, default=Path("docs/faults.md"), metavar="FILE")
+    many.add_argument("--sticks", type=int, default=16, metavar="N", help="number of sticks (default 16)")
+    many.add_argument("--rounds", type=int, default=5, metavar="N", help="number of rounds (default 5)")
+    soak = campaigns.add_parser("soak", help="run many commands, then open and close many times")
+    soak.add_argument("--device", metavar="DEVICE", help="as for scsiusb (default: the lab's stick)")
+    soak.add_argument("--commands", type=int, default=100_000, metavar="N", help="number of commands (default 100000)")
+    soak.add_argument("--opens", type=int, default=1_000, metavar="N", help="number of openings (default 1000)")
+    faults = campaigns.add_parser("faults", help="try every fault of the virtual stick with each operation")
+    faults.add_argument("--stage", choices=("virtual", "usbip", "linux"), default="virtual", help="usbip, linux: lab")
+    faults.add_argument("--only", default="", metavar="TEXT", help="only scenarios whose name contains TEXT")
+    faults.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every N-th scenario, counted from the seed"
+    )
+    faults.add_argument("--timeout", type=float, default=2.0, metavar="S", help="timeout of a command, in seconds")
+    writes = campaigns.add_parser("writes", help="write to a stick that fails in every phase")
+    writes.add_argument("--writes", type=int, default=300, metavar="N", help="number of writes (default 300)")
+    writes.add_argument("--stage", choices=("virtual", "usbip"), default="virtual", help="usbip: lab")
+    writes.add_argument("--timeout", type=float, default=1.0, metavar="S", help="timeout of a command, in seconds")
+    table = campaigns.add_parser("table", help="make the table of docs/faults.md from runs of `faults`")
+    table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="the output of `faults`, one file per stage")
+    table.add_argument(
+        "--document", type=Path, default=Path("docs/faults.md"), metavar="FILE", help="default: docs/faults.md"
+    )
     for campaign in (crash, plug, many, soak, faults, writes, table):
-        campaign.add_argument("--seed", type=int, default=1, metavar="N")
-        campaign.add_argument("--output", type=Path, metavar="FILE", help="for the JSON lines, instead of stdout")
+        campaign.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
+        campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
     return parser

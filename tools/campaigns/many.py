@@ -1,4 +1,4 @@
-"""Many sticks plugged in and pulled at the same time: every event must be there, once and in order."""
+"""The many campaign: sticks are plugged in and unplugged at the same time; every event must come once and in order."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from campaigns.report import Report
 from tests.kernel.machine import wait_for
 from tests.kernel.qmp import qmp
 
-SIZE = 16 << 20
+SIZE = 16 << 20  # bytes
 SPARE = "xhci-spare.0"
 SPARE_PORTS = 15
 FIRST = "xhci.0"
-CLIENTS = 4  # of the sticks are open when they are pulled
-PATIENCE = 60.0
+CLIENTS = 4  # sticks that are open when they are unplugged
+TIMEOUT = 60.0  # seconds
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
+    """Run the rounds."""
     one_heap()
     with ExitStack() as stack:
         sticks = [Stick(number) for number in range(options.sticks)]
@@ -34,13 +35,13 @@ def run(options: argparse.Namespace, report: Report) -> None:
             stack.callback(stick.destroy)
         manager = stack.enter_context(scsiusb.Manager())
         campaign = Campaign(manager, sticks, random.Random(options.seed), report)
-        stack.callback(campaign.pull_all)
+        stack.callback(campaign.unplug_all)
         campaign.run(options.rounds)
         campaign.conclude()
 
 
 class Stick:
-    """A stick of QEMU's on nothing but zeroes."""
+    """One of QEMU's sticks; its content is zeroes."""
 
     def __init__(self, number: int) -> None:
         self.name = f"many-{number}"
@@ -56,22 +57,26 @@ class Stick:
         self.is_plugged = False
 
     def make(self) -> None:
+        """Create its storage in QEMU."""
         qmp("blockdev-add", driver="null-co", size=SIZE, **{"node-name": self.name, "read-zeroes": True})
 
     def destroy(self) -> None:
+        """Remove its storage."""
         qmp("blockdev-del", **{"node-name": self.name})
 
     def plug(self) -> None:
+        """Plug it in."""
         plug(self._qemu)
         self.is_plugged = True
 
-    def pull(self) -> None:
+    def unplug(self) -> None:
+        """Unplug it."""
         self.is_plugged = False
         qmp("device_del", id=self.name)
 
 
 class Campaign:
-    """One manager that sees them all."""
+    """One manager that sees all sticks."""
 
     def __init__(self, manager: scsiusb.Manager, sticks: list[Stick], choice: random.Random, report: Report) -> None:
         self._manager = manager
@@ -83,31 +88,38 @@ class Campaign:
         self._footprints: list[Footprint] = []
 
     def run(self, rounds: int) -> None:
+        """Run the rounds; report the faults of each."""
         for number in range(1, rounds + 1):
             faults, facts = self._round(number)
             self._footprints.append(footprint())
             if number > 1:
                 faults += changes(self._footprints[0], self._footprints[-1])
-            faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+            faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
             self._report.line(faults, round=number, **facts, **self._footprints[-1].as_json())
 
-    def pull_all(self) -> None:
+    def unplug_all(self) -> None:
+        """Unplug what is still plugged in."""
         for stick in self._sticks:
             if stick.is_plugged:
-                stick.pull()
+                stick.unplug()
         time.sleep(1)
 
     def conclude(self) -> None:
+        """Close the manager; check the events of all rounds."""
         self._manager.close()
         self._recorder.join()
         rounds = len(self._footprints)
         self._report.faults += self._recorder.faults({stick.serial: rounds for stick in self._sticks}, ())
         events = len(self._recorder.by_iterator)
-        self._report.words += [f"{len(self._sticks)} sticks", f"{rounds} rounds", f"{events} events in three ways"]
+        self._report.words += [
+            f"{len(self._sticks)} sticks",
+            f"{rounds} rounds",
+            f"{events} events by each of three ways",
+        ]
         self._report.summary |= {"sticks": len(self._sticks), "rounds": rounds, "events": events}
 
     def _round(self, number: int) -> tuple[list[str], dict[str, Any]]:
-        """Each time in another order; what is open when it is pulled is told, too."""
+        """Plug all in and unplug all, in random order; clients with an open disk must be notified."""
         self._choice.shuffle(self._sticks)
         began = time.monotonic()
         for stick in self._sticks:
@@ -120,12 +132,12 @@ class Campaign:
             self._open(stick, gone) for stick in self._choice.sample(self._sticks, min(CLIENTS, len(self._sticks)))
         ]
         self._choice.shuffle(self._sticks)
-        pulled = time.monotonic()
+        unplugged = time.monotonic()
         for stick in self._sticks:
-            stick.pull()
+            stick.unplug()
         self._await(DETACHED, number)
-        facts = {"ordered": ordered - began, "attached": attached - began, "detached": time.monotonic() - pulled}
-        wait_for(lambda: len(gone) >= len(disks), "every client to be told", PATIENCE)
+        facts = {"ordered": ordered - began, "attached": attached - began, "detached": time.monotonic() - unplugged}
+        wait_for(lambda: len(gone) >= len(disks), "every client to be notified", TIMEOUT)
         faults = [] if len(gone) == len(disks) else [f"{len(gone)} calls of on_gone for {len(disks)} clients"]
         for disk in disks:
             faults += _must_be_gone(disk)
@@ -134,7 +146,7 @@ class Campaign:
     def _open(self, stick: Stick, gone: list[str]) -> scsiusb.Disk:
         disk = self._manager.open(f"serial={stick.serial}", on_gone=lambda: gone.append(stick.serial))
         if any(disk.read(0, 8)):
-            raise AssertionError(f"{stick.name} reads other than zeroes")
+            raise AssertionError(f"{stick.name} does not read as zeroes")
         return disk
 
     def _await(self, kind: str, number: int) -> None:
@@ -142,7 +154,7 @@ class Campaign:
         wait_for(
             lambda: all(self._recorder.count(kind, serial) >= number for serial in serials),
             f"all sticks to be {kind}",
-            PATIENCE,
+            TIMEOUT,
         )
 
 
@@ -153,4 +165,4 @@ def _must_be_gone(disk: scsiusb.Disk) -> list[str]:
         return []
     finally:
         disk.close()
-    return [f"{disk} still works after it was pulled"]
+    return [f"{disk} still works after the unplug"]

@@ -1,4 +1,4 @@
-"""The plug campaign: a device is pulled and plugged in again while clients use it, open it and wait for events."""
+"""The plug campaign: a device is unplugged and plugged in while clients use it, open it and wait for events."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from campaigns.uevents import Uevents
 from tests.kernel.machine import Device, wait_for, zoo
 from tests.kernel.qmp import QmpError, qmp
 
-DEVICES = ("scratch", "scratch", "stick", "fat")  # a cycle takes one of them
-PATIENCE = 30.0
+DEVICES = ("scratch", "scratch", "stick", "fat")  # each cycle takes one of them
+TIMEOUT = 30.0  # seconds
 REFERENCE = 8192  # blocks that are compared
-RUN_FOR = 0.15  # seconds that the clients run at most before the device is pulled
-WARM_UP = 3  # cycles, at least; the first tenth
+RUN_FOR = 0.15  # seconds at most that the clients run before the unplug
+WARM_UP = 3  # cycles at least before footprints are compared; otherwise a tenth of all
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
+    """Run the cycles."""
     one_heap()
     devices = {name: zoo()[name].wait() for name in dict.fromkeys(DEVICES)}
     with ExitStack() as stack:
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 class Campaign:
-    """One manager that sees it all."""
+    """One manager that sees all devices."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Campaign:
         report: Report,
     ) -> None:
         self._manager = manager
-        self.within = 1.0  # seconds from the kernel's noticing until a client is told
+        self.within = 1.0  # seconds from the kernel's notice to the notice of each client
         self._devices = devices
         self._uevents = uevents
         self._choice = choice
@@ -66,6 +67,7 @@ class Campaign:
         self._delays: list[float] = []
 
     def run(self, cycles: int) -> None:
+        """Run the cycles; report the faults of each."""
         warm = self._warm(cycles)
         for number in range(1, cycles + 1):
             name = self._choice.choice(DEVICES) if number > len(DEVICES) else DEVICES[number - 1]
@@ -74,13 +76,14 @@ class Campaign:
             base = self._footprints[min(warm, len(self._footprints)) - 1]
             if number > warm:
                 faults += changes(base, self._footprints[-1])
-            faults += [f"the kernel complains: {line}" for line in self._log.complaints()]
+            faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
             self._report.line(faults, cycle=number, device=name, **facts, **self._footprints[-1].as_json())
 
     def _warm(self, cycles: int) -> int:
         return min(max(WARM_UP, cycles // 10), cycles)
 
     def conclude(self) -> None:
+        """Close everything; check the events and the memory of the whole run."""
         self._opener.close()
         self._manager.close()
         self._recorder.join()
@@ -89,13 +92,13 @@ class Campaign:
         cycles = len(self._footprints)
         events = len(self._recorder.by_iterator)
         opened, others = self._opener.outcomes["opened"], self._opener.outcomes.total()
-        report.words += [f"{cycles} cycles", f"{len(self._delays)} clients told in {in_words(self._delays)}"]
-        report.words += [f"{events} events in three ways", f"{opened} of {others} random openings worked"]
+        report.words += [f"{cycles} cycles", f"{len(self._delays)} clients notified in {in_words(self._delays)}"]
+        report.words += [f"{events} events by each of three ways", f"{opened} of {others} random openings worked"]
         settled = self._footprints[self._warm(cycles) - 1 :]
         report.faults += growth(settled)
         report.summary |= {
             "cycles": cycles,
-            "told_after": spread(self._delays),
+            "notified_after": spread(self._delays),
             "events": events,
             "openings": dict(self._opener.outcomes),
             "memory_trend_kib": trend(settled),
@@ -109,10 +112,10 @@ class Campaign:
         self._await_events(ATTACHED, device)
         self._opener.begin(words, reference)
         clients = [self._client(kind, words, reference) for kind in KINDS if kind != "write" or name == "scratch"]
-        wait_for(lambda: all(client.actions or client.ended_at for client in clients), "all clients to work", PATIENCE)
+        wait_for(lambda: all(client.actions or client.ended_at for client in clients), "all clients to run", TIMEOUT)
         time.sleep(self._choice.random() * RUN_FOR)
-        facts = self._pull(device, clients)
-        faults = self._told(facts, clients)
+        facts = self._unplug(device, clients)
+        faults = self._late_notices(facts, clients)
         for client in clients:
             client.must_be_dead("after the unplug")
         self._await_events(DETACHED, device)
@@ -136,19 +139,19 @@ class Campaign:
         return Client(kind, opener, words, reference, self._choice.getrandbits(32))
 
     def _await_events(self, kind: str, device: Device) -> None:
-        """As many as there must have been by now, in all three ways."""
+        """Wait until all three ways have shown all events so far."""
         plugs = self._plugs[device.serial]
-        wait_for(lambda: self._recorder.count(kind, device.serial) >= plugs, f"{device} to be {kind}", PATIENCE)
+        wait_for(lambda: self._recorder.count(kind, device.serial) >= plugs, f"{device} to be {kind}", TIMEOUT)
 
-    def _pull(self, device: Device, clients: list[Client]) -> dict[str, Any]:
-        """Returns when each took place, in seconds after the order to pull it."""
+    def _unplug(self, device: Device, clients: list[Client]) -> dict[str, Any]:
+        """Unplug the device; return when each consequence took place, in seconds after the order."""
         address = device.address
         self._uevents.new()
-        pulled = time.monotonic()
+        unplugged_at = time.monotonic()
         qmp("device_del", id=device.name)
-        wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone", PATIENCE)
+        wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone", TIMEOUT)
         vanished = time.monotonic()
-        _wait(lambda: all(client.is_told() for client in clients))
+        _wait(lambda: all(client.is_notified() for client in clients))
         for client in clients:
             client.join()
         removals = [
@@ -158,7 +161,7 @@ class Campaign:
         ]
         noticed = min([*removals, vanished])
         return {
-            "noticed": round(noticed - pulled, 4),
+            "noticed": round(noticed - unplugged_at, 4),
             "ended": {client.kind: round(client.ended_at - noticed, 4) for client in clients},
             "on_gone": {
                 client.kind: round(client.calls_of_on_gone[0] - noticed, 4)
@@ -167,7 +170,7 @@ class Campaign:
             },
         }
 
-    def _told(self, facts: dict[str, Any], clients: list[Client]) -> list[str]:
+    def _late_notices(self, facts: dict[str, Any], clients: list[Client]) -> list[str]:
         found = []
         for what in ("ended", "on_gone"):
             self._delays += facts[what].values()
@@ -176,7 +179,9 @@ class Campaign:
                 for kind, after in facts[what].items()
                 if after > self.within
             ]
-        return found + [f"the client that does {each.kind} was not told" for each in clients if not each.is_told()]
+        return found + [
+            f"the client that does {each.kind} was not notified" for each in clients if not each.is_notified()
+        ]
 
     def _plug(self, device: Device) -> None:
         (properties,) = device.qemu
@@ -189,8 +194,8 @@ class Campaign:
 
 
 def plug(properties: dict[str, Any]) -> None:
-    """Waits for QEMU to be done with the device that had the name before."""
-    deadline = time.monotonic() + PATIENCE
+    """Plug a device in, after QEMU has finished with the one that had the name before."""
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             qmp("device_add", **properties)
@@ -203,6 +208,6 @@ def plug(properties: dict[str, Any]) -> None:
 
 
 def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)

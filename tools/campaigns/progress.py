@@ -1,4 +1,4 @@
-"""What a worker tells of itself, in shared memory that outlives it: its phase, and the journal of its writes."""
+"""The state of a worker in shared memory that outlives it: its phase, and the journal of its writes."""
 
 from __future__ import annotations
 
@@ -65,23 +65,26 @@ class Entry:
     is_acknowledged: bool
 
     def data(self) -> bytes:
+        """Return what was written."""
         return pattern(self.seed, self.blocks)
 
 
 def pattern(seed: int, blocks: int) -> bytes:
+    """Return content of so many blocks, determined by the seed."""
     return random.Random(seed).randbytes(blocks * BLOCK)
 
 
 class Progress:
-    """Made before the fork; written by the child, read by the parent, also when the child is dead."""
+    """Created before the fork; written by the child, read by the parent, also after the child has died."""
 
     def __init__(self) -> None:
         self._shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
 
-    # --- the worker's ---------------------------------------------------------------------------
+    # --- for the worker --------------------------------------------------------------------------
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
+        """Set the phase, and add up the time spent in it."""
         shared, began = self._shared, time.monotonic()
         shared.phase = phase
         yield
@@ -90,7 +93,7 @@ class Progress:
         shared.times[phase] += 1
 
     def begin(self, lba: int, blocks: int, seed: int) -> int:
-        """Enters a write or a flush; returns its number, for `acknowledge`."""
+        """Add a write or a flush to the journal; return its number, for `acknowledge`."""
         number: int = self._shared.entries
         entry = self._shared.journal[number]
         entry.lba, entry.blocks, entry.seed = lba, blocks, seed
@@ -98,36 +101,44 @@ class Progress:
         return number
 
     def acknowledge(self, number: int) -> None:
+        """Record that a write or a flush succeeded."""
         self._shared.journal[number].done = Done.ACKNOWLEDGED
 
     @property
     def is_full(self) -> bool:
+        """Whether the journal has no room for another write and flush."""
         return bool(self._shared.entries >= MOST_ENTRIES - 2)
 
     def count_action(self) -> None:
+        """Count an action."""
         self._shared.actions += 1
 
     def count_round(self) -> None:
+        """Count a round: opening, actions, closing."""
         self._shared.rounds += 1
 
-    # --- the parent's ---------------------------------------------------------------------------
+    # --- for the parent --------------------------------------------------------------------------
 
     @property
     def phase(self) -> Phase:
+        """What the worker is doing, or was when it died."""
         return Phase(self._shared.phase)
 
     @property
     def actions(self) -> int:
+        """Number of actions."""
         return int(self._shared.actions)
 
     @property
     def rounds(self) -> int:
+        """Number of rounds."""
         return int(self._shared.rounds)
 
     def spent(self, phase: Phase) -> tuple[float, int]:
-        """Seconds in all, and how often."""
+        """Return the total of seconds in a phase, and how often it was entered."""
         return float(self._shared.seconds[phase]), int(self._shared.times[phase])
 
     def journal(self) -> list[Entry]:
+        """Return all entries of the journal."""
         entries = (self._shared.journal[number] for number in range(self._shared.entries))
         return [Entry(each.lba, each.blocks, each.seed, each.done == Done.ACKNOWLEDGED) for each in entries]

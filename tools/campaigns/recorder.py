@@ -1,4 +1,4 @@
-"""Records a manager's events in its three ways, and judges whether each is there exactly once and in order."""
+"""Records a manager's events by callback, iterator and async iterator; checks that each event comes once, in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ATTACHED, DETACHED = "attached", "detached"
 
 @dataclass(frozen=True)
 class Seen:
-    """An event as one of the ways showed it; a callback is not told the generation."""
+    """An event as one of the ways showed it; a callback does not get the generation."""
 
     kind: str
     serial: str
@@ -27,11 +27,12 @@ class Seen:
 
     @property
     def plain(self) -> tuple[str, str, int]:
+        """What all ways show of an event."""
         return self.kind, self.serial, self.number
 
 
 class Recorder:
-    """Of the devices with these serial numbers."""
+    """Records the events of the devices with these serial numbers."""
 
     def __init__(self, manager: scsiusb.Manager, serials: Iterable[str]) -> None:
         self._serials = frozenset(serials)
@@ -50,25 +51,29 @@ class Recorder:
             thread.start()
 
     def join(self) -> None:
-        """When the manager is closed."""
+        """Wait for the threads, after the manager was closed."""
         for thread in self._threads:
             thread.join(60)
 
     def count(self, kind: str, serial: str) -> int:
-        """How many all three ways have shown."""
+        """Return how many such events all three ways have shown."""
         ways = (self.by_callback, self.by_iterator, self.by_async)
         return min(sum((each.kind, each.serial) == (kind, serial) for each in tuple(way)) for way in ways)
 
     def last(self, serial: str) -> Seen:
+        """Return the latest event of a device."""
         return [each for each in self.by_iterator if each.serial == serial][-1]
 
     def faults(self, plugs: dict[str, int], present: Iterable[str]) -> list[str]:
-        """`plugs`: how often each device was plugged in; `present`: those that still are."""
+        """Return what is wrong.
+
+        `plugs`: how often each device was plugged in; `present`: the devices that are plugged in now.
+        """
         there = set(present)
         found = _compare("callbacks", self.by_callback, "the iterator", self.by_iterator)
         found += _compare("async for", self.by_async, "the iterator", self.by_iterator)
         if [each.generation for each in self.by_async] != [each.generation for each in self.by_iterator]:
-            found.append("the iterator and async for tell different generations")
+            found.append("the iterator and async for show different generations")
         attached = [each.generation or 0 for each in self.by_iterator if each.kind == ATTACHED]
         if any(late <= early for early, late in pairwise(attached)):
             found.append(f"generations do not grow: {attached}")
@@ -103,11 +108,11 @@ def _seen(event: Event) -> Seen:
 def _compare(name: str, ours: Sequence[Seen], other: str, theirs: Sequence[Seen]) -> list[str]:
     if [each.plain for each in ours] == [each.plain for each in theirs]:
         return []
-    return [f"{name} and {other} tell different things: {len(ours)} and {len(theirs)} events"]
+    return [f"{name} and {other} show different events: {len(ours)} and {len(theirs)}"]
 
 
 def _alternation(serial: str, own: Sequence[Seen], expected: int) -> list[str]:
-    """Attached, detached, attached…, each pair of one plugging-in, and none missing."""
+    """Check that events alternate between attached and detached, in pairs of one generation, with none missing."""
     found = []
     if len(own) != expected:
         found.append(f"{serial}: {len(own)} events instead of {expected}")

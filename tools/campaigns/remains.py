@@ -1,4 +1,4 @@
-"""What a dead process may have left on the machine: leases, wardens, descriptors, complaints of the kernel."""
+"""What a dead process may have left on the machine: leases, wardens, descriptors, warnings of the kernel."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ OOM = re.compile(r"invoked oom-killer"), re.compile(r"Killed process|oom_reaper"
 
 
 def remains() -> list[str]:
-    """Nothing of this may be there when nobody uses a device; the warden of a process that lives is as it should be."""
+    """Return what should not exist while no process uses a device. The warden of a living process is no remains."""
     found = [f"a lease, {seen.path.name}, {seen.state}" for seen in leases()]
-    found += [f"a warden, pid {pid}" for pid, of in wardens() if not _lives(of)]
+    found += [f"a warden, pid {pid}" for pid, of in wardens() if not _is_alive(of)]
     return found + [f"an open {name} of pid {pid}" for pid, name in holders()]
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     return started(pid) not in (None, DEAD)
 
 
 def wardens() -> Iterator[tuple[int, int]]:
-    """The pids of all wardens and of those who started them; the dead that nobody waited for have no command line."""
+    """Yield the pid of each warden and of the process that started it, except zombies: they have no command line."""
     for folder in _processes():
         with suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
@@ -40,7 +40,7 @@ def wardens() -> Iterator[tuple[int, int]]:
 
 
 def holders() -> Iterator[tuple[int, str]]:
-    """Who has an USB device open."""
+    """Yield each process that has a USB device open, and the device."""
     for folder in _processes():
         with suppress(OSError):
             for link in os.scandir(folder / "fd"):
@@ -61,13 +61,14 @@ def _target(path: str) -> str:
 
 
 class KernelLog:
-    """The kernel's complaints since the last look; those that belong to a wanted lack of memory are none."""
+    """The kernel's warnings since the last call, except those of an out-of-memory kill, which the campaign causes."""
 
     def __init__(self) -> None:
         self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def complaints(self) -> list[str]:
+        """Return the new warnings."""
         return complaints(self._lines())
 
     def _lines(self) -> Iterator[str]:
@@ -76,11 +77,12 @@ class KernelLog:
                 yield os.read(self._fd, 8192).decode(errors="replace").partition(";")[2].rstrip()
             except BlockingIOError:
                 return
-            except BrokenPipeError:  # the ring went over unread messages: go on with the oldest there is
+            except BrokenPipeError:  # the ring buffer has overwritten unread messages: continue with the oldest one
                 continue
 
 
 def complaints(lines: Iterator[str]) -> list[str]:
+    """Return the lines that are warnings, except those of an out-of-memory kill."""
     found = []
     in_oom = False
     for line in lines:

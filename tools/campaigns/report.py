@@ -1,4 +1,4 @@
-"""What a campaign says: a JSON object for each thing it did, a summary, and a verdict."""
+"""The output of a campaign: a JSON object for each step, a summary, and a verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 
 class Report:
-    """Collects the faults, and everything else that belongs into the summary."""
+    """Collects the faults, and what the summary consists of."""
 
     def __init__(self, campaign: str, seed: int, out: TextIO) -> None:
         self._campaign = campaign
@@ -21,20 +21,20 @@ class Report:
         self.faults: list[str] = []
         self.summary: dict[str, Any] = {}
         self.words: list[str] = []
-        """What the verdict counts up: "200 kills", "0 stale"."""
+        """The figures of the verdict: "200 kills", "0 stale"."""
 
     def line(self, faults: Sequence[str] = (), **facts: Any) -> None:
-        """One thing done, and what was wrong with it."""
+        """Print the facts of one step, and the faults that were found in it."""
         self.faults += faults
         self._print({**facts, "ok": not faults, "faults": list(faults)})
 
     def close(self) -> int:
-        """Prints the summary and the verdict; returns the exit status."""
+        """Print the summary and the verdict; return the exit status."""
         held = not self.faults
         seconds = round(time.monotonic() - self._began, 1)
         plain = {"campaign": self._campaign, "seed": self._seed, "held": held, "seconds": seconds}
         self._print({**plain, **self.summary, "faults": self.faults[:20], "fault_count": len(self.faults)})
-        verdict = "held" if held else f"FAILED, {len(self.faults)} faults, the first: {self.faults[0]}"
+        verdict = "passed" if held else f"FAILED, {len(self.faults)} faults, the first: {self.faults[0]}"
         words = ", ".join([f"seed {self._seed}", *self.words, f"{seconds:.0f} s"])
         print(f"{self._campaign} campaign ({words}): {verdict}", file=sys.stderr, flush=True)
         return 0 if held else 1
@@ -44,7 +44,7 @@ class Report:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, 95th percentile and maximum."""
+    """Return median, 95th percentile and maximum."""
     if not values:
         return {}
     ordered = sorted(values)
@@ -54,5 +54,6 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def in_words(values: Sequence[float]) -> str:
+    """Return median and maximum as text; the values are seconds."""
     found = spread(values)
     return f"{found['median']:.3f} s (median) to {found['max']:.3f} s" if found else "never"

@@ -1,14 +1,14 @@
-"""Every fault of the virtual stick as the campaigns try it, as data."""
+"""All scenarios of the fault campaigns, as data."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-ANY: Final = "{opcode}"  # becomes the operation's
+ANY: Final = "{opcode}"  # replaced by the opcode of the operation
 
 
 class Scenario(NamedTuple):
-    """Faults, each as `Fault.parse` takes them; a standing one is there before the device is opened."""
+    """Faults, each as `Fault.parse` takes them. Standing faults are there before the device is opened."""
 
     name: str
     faults: tuple[str, ...]
@@ -70,8 +70,8 @@ PHASES: Final = (
     _once("status 255", "status=255@csw"),
     _once("CSW in place of the data", "csw-as-data@data"),
     _always("CSW in place of the data", "csw-as-data@data"),
-    _once("512 bytes behind the CSW", "extra=512@csw"),
-    _always("512 bytes behind the CSW", "extra=512@csw"),
+    _once("512 bytes after the CSW", "extra=512@csw"),
+    _always("512 bytes after the CSW", "extra=512@csw"),
     _once("gone in the CBW", "disconnect=0@cbw"),
     _once("gone in the data", "disconnect=512@data"),
     _once("gone in the CSW", "disconnect=5@csw"),
@@ -97,8 +97,8 @@ RECOVERY: Final = (
 )
 STANDING: Final = (
     _standing("GET MAX LUN stalls", "max-lun-stalls"),
-    _standing("GET MAX LUN says 3", "max-lun=3"),
-    _standing("GET MAX LUN says 200", "max-lun=200"),
+    _standing("GET MAX LUN answers 3", "max-lun=3"),
+    _standing("GET MAX LUN answers 200", "max-lun=200"),
     _standing("GET MAX LUN hangs", "max-lun-hangs"),
     *(_standing(f"INQUIRY data of {length} bytes", f"inquiry={length}") for length in (0, 4, 5, 35, 36, 96, 255)),
     _standing("INQUIRY garbage", "inquiry-garbage"),

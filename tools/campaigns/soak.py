@@ -1,4 +1,4 @@
-"""A soak: many commands to an open disk, then many openings, while what the process holds must stay flat."""
+"""The soak: many commands to an open disk, then many openings; what the process holds must not grow."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from campaigns.footprint import Footprint, changes, footprint, growth, one_heap,
 from campaigns.report import Report
 from scsiusb.scsi.commands.spc import Inquiry, TestUnitReady
 
-REFERENCE = 2048  # blocks that are compared with what was read first
+REFERENCE = 2048  # blocks that are compared with the first read
 SAMPLES = 10
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
+    """Run the commands and the openings."""
     one_heap()
     soak = Soak(options.device or _lab_stick(), random.Random(options.seed), report)
     with scsiusb.open(soak.device) as disk:
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace, report: Report) -> None:
 
 
 class Soak:
-    """Does things to a device until the next sample is due."""
+    """Uses a device until the next sample is due."""
 
     def __init__(self, device: str, choice: random.Random, report: Report) -> None:
         self.device = device
@@ -40,7 +41,7 @@ class Soak:
         self._report = report
 
     def command(self, disk: scsiusb.Disk) -> None:
-        """A read mostly, small or large, else TEST UNIT READY or INQUIRY."""
+        """Run a random command: mostly reads, small or large, otherwise TEST UNIT READY or INQUIRY."""
         kind = self._choice.random()
         if kind < 0.2:
             disk.execute(TestUnitReady())
@@ -50,23 +51,24 @@ class Soak:
             self._read(disk, self._choice.choice((1, 1, 2, 8, 8, 64)) if kind < 0.995 else self._blocks)
 
     def opening(self) -> None:
+        """Open the device, read, close it."""
         with scsiusb.open(self.device) as disk:
             self._read(disk, self._choice.choice((1, 8, 64)))
 
     def sample(self, what: str, number: int, do: Callable[[], None]) -> int:
-        """Does it `number` times; returns the memory's trend in KiB."""
+        """Call `do` so many times; return the growth of memory in KiB."""
         began = time.monotonic()
         samples: list[Footprint] = []
         for part in range(SAMPLES):
             for _ in range(number * part // SAMPLES, number * (part + 1) // SAMPLES):
                 do()
             samples.append(footprint())
-            self._tell(what, number * (part + 1) // SAMPLES, samples)
+            self._report_sample(what, number * (part + 1) // SAMPLES, samples)
         self._report.summary[what] = {"number": number, "seconds": round(time.monotonic() - began, 1)}
         self._report.faults += [f"{what}: {fault}" for fault in growth(samples)]
         return trend(samples)
 
-    def _tell(self, what: str, done: int, samples: list[Footprint]) -> None:
+    def _report_sample(self, what: str, done: int, samples: list[Footprint]) -> None:
         faults = [f"after {done} {what}: {fault}" for fault in changes(samples[0], samples[-1])]
         facts: dict[str, Any] = {"what": what, "done": done, **samples[-1].as_json()}
         self._report.line(faults, **facts)

@@ -17,36 +17,41 @@ from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.usbip.server import Server
 
 BLOCK: Final = 512
-UNITS: Final = 8  # blocks of dd's own size
-PATIENCE: Final = 45.0  # seconds for what the kernel does with a device, under emulation
+TIMEOUT: Final = 45.0  # seconds for what the kernel does with a device, under emulation
 T = TypeVar("T")
 HOST: Final = Path("/sys/devices/platform/vhci_hcd.0")
-DRIVER_PATIENCE: Final = 4.0  # seconds
+DRIVER_TIMEOUT: Final = 4.0  # seconds
 
 
 class Failed(Exception):
-    """The operation ended with an error; its text is the outcome."""
+    """The operation ended with an error; the text of this exception is the outcome."""
 
 
 class Target(Protocol):
-    """A stick as one of the stages reaches it. Each operation raises `Failed`."""
+    """A stick as a stage reaches it. Each operation raises `Failed`."""
 
-    def read(self, lba: int, blocks: int) -> bytes: ...
-    def write(self, lba: int, data: bytes) -> None: ...
+    def read(self, lba: int, blocks: int) -> bytes:
+        """Return the content of the blocks."""
+
+    def write(self, lba: int, data: bytes) -> None:
+        """Write the blocks and flush the cache."""
+
     def inquiry(self) -> str:
-        """The vendor."""
+        """Return the vendor in the INQUIRY data."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release the device."""
 
 
 class Stage(Protocol):
-    """Makes a target of a stick; what is done before the target is opened costs the operation no time."""
+    """Makes a target of a stick. What is done before the target is opened does not count as time of the operation."""
 
-    def plugged(self, stick: Stick) -> AbstractContextManager[Callable[[], Target]]: ...
+    def plugged(self, stick: Stick) -> AbstractContextManager[Callable[[], Target]]:
+        """Plug the stick in; yield a function that opens it."""
 
 
 class Disk:
-    """scsiusb."""
+    """The stick as scsiusb drives it."""
 
     def __init__(self, disk: scsiusb.Disk, timeout: float) -> None:
         self.disk = disk
@@ -54,9 +59,12 @@ class Disk:
         disk.unit.retry = RetryPolicy(timeouts=1, becoming_ready=5)
 
     def read(self, lba: int, blocks: int) -> bytes:
+        """See `Target.read`."""
         return self.do(lambda: self.disk.read(lba, blocks))
 
     def write(self, lba: int, data: bytes) -> None:
+        """See `Target.write`."""
+
         def write() -> None:
             self.disk.write(lba, data)
             self.disk.flush()
@@ -64,16 +72,19 @@ class Disk:
         self.do(write)
 
     def inquiry(self) -> str:
+        """See `Target.inquiry`."""
         return self.do(lambda: self.disk.inquiry().vendor)
 
     @staticmethod
     def do(action: Callable[[], T]) -> T:
+        """Call the action; an error of scsiusb becomes `Failed` with its type's name."""
         try:
             return action()
         except scsiusb.ScsiUsbError as error:
             raise Failed(type(error).__name__) from error
 
     def close(self) -> None:
+        """See `Target.close`; errors are ignored."""
         with suppress(scsiusb.ScsiUsbError):
             self.disk.close()
 
@@ -86,6 +97,7 @@ class InProcess:
 
     @contextmanager
     def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        """See `Stage.plugged`."""
         bus = Bus(stick)
         try:
             yield lambda: _opened(lambda: open_on(bus), self._timeout)
@@ -94,13 +106,14 @@ class InProcess:
 
 
 class ThroughKernel:
-    """scsiusb on libusb on the kernel's USB/IP host."""
+    """scsiusb on libusb on the kernel's USB/IP host controller."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
     @contextmanager
     def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        """See `Stage.plugged`."""
         with attached(stick) as folder:
             yield lambda: _opened(lambda: scsiusb.open(folder.name), self._timeout)
 
@@ -113,19 +126,20 @@ def _opened(open_disk: Callable[[], scsiusb.Disk], timeout: float) -> Disk:
 
 
 class Kernel:
-    """The kernel's usb-storage and its block device, with its own way of trying again."""
+    """The kernel's usb-storage and its block device, with the kernel's own retries."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
     @contextmanager
     def plugged(self, stick: Stick) -> Iterator[Callable[[], Target]]:
+        """See `Stage.plugged`."""
         with attached(stick) as folder:
             yield lambda: Node(folder, self._timeout)
 
 
 class Node:
-    """The kernel's nodes of the stick."""
+    """The stick as the kernel's driver shows it: a block device and a generic SCSI device."""
 
     def __init__(self, folder: Path, timeout: float) -> None:
         self._disk, self._generic = _node(folder, "block"), _node(folder, "scsi_generic")
@@ -135,10 +149,12 @@ class Node:
             (device / name).write_text(str(round(timeout)))
 
     def read(self, lba: int, blocks: int) -> bytes:
+        """See `Target.read`."""
         offset, count = lba * BLOCK, blocks * BLOCK
         return _run("dd", f"if={self._disk}", f"bs={count}", f"skip={offset // count}", "count=1", "iflag=direct")
 
     def write(self, lba: int, data: bytes) -> None:
+        """See `Target.write`."""
         with tempfile.NamedTemporaryFile() as file:
             file.write(data)
             file.flush()
@@ -146,20 +162,21 @@ class Node:
             _run("dd", *words, "count=1", "oflag=direct", "conv=fsync,notrunc")
 
     def inquiry(self) -> str:
+        """See `Target.inquiry`."""
         words = ("-b", "-r", "36", "-t", str(round(self._timeout)), str(self._generic), "12", "0", "0", "0", "24", "0")
         return _run("sg_raw", *words)[8:16].decode("ascii", "replace").strip()
 
     def close(self) -> None:
-        """Holds nothing."""
+        """See `Target.close`; it holds nothing."""
 
 
 def _run(*words: str) -> bytes:
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        out, errors = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired as error:  # it waits in the kernel, where no signal reaches it
+        out, errors = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired as error:  # it is in an uninterruptible wait in the kernel
         process.kill()
-        raise Failed(f"no end in {PATIENCE:g} s") from error
+        raise Failed(f"no end in {TIMEOUT:g} s") from error
     if process.returncode:
         text = errors.decode(errors="replace").strip().splitlines()
         raise Failed(
@@ -169,8 +186,8 @@ def _run(*words: str) -> bytes:
 
 
 def _node(folder: Path, kind: str) -> Path:
-    """Waits until the kernel's driver has looked at the device."""
-    deadline = time.monotonic() + PATIENCE / 2
+    """Wait until the kernel's driver has probed the device; return the path of its node."""
+    deadline = time.monotonic() + TIMEOUT / 2
     while time.monotonic() < deadline:
         for entry in folder.glob(f"*:1.0/host*/target*/*:0/{kind}/*"):
             if (Path("/dev") / entry.name).exists():
@@ -181,7 +198,7 @@ def _node(folder: Path, kind: str) -> Path:
 
 @contextmanager
 def attached(stick: Stick) -> Iterator[Path]:
-    """Lets the kernel have the stick by USB/IP; yields the device's folder in sysfs. Raises Failed."""
+    """Attach the stick to the kernel by USB/IP; yield the device's folder in sysfs. Raises Failed."""
     with Server(stick, port=0) as server:
         subprocess.run(["modprobe", "vhci-hcd"], check=True)
         usbip = ["usbip", "--tcp-port", str(server.port), "attach", "-r", "127.0.0.1", "-b", "1-1"]
@@ -194,25 +211,25 @@ def attached(stick: Stick) -> Iterator[Path]:
 
 
 def _wait_for_folder() -> Path:
-    """With its interface's driver, which comes a moment after the device, if one comes."""
+    """Wait for the device, and for the driver of its interface, which comes a moment later if there is one."""
     with suppress(TimeoutError):
         _wait_for(_folder, "the device")
     folder = _folder()
     if folder is None:
-        raise Failed("the kernel does not take the device")
+        raise Failed("the kernel did not accept the device")
     with suppress(TimeoutError):
-        _wait_for(lambda: any((path / "driver").exists() for path in folder.glob("*:1.*")), "a driver", DRIVER_PATIENCE)
+        _wait_for(lambda: any((path / "driver").exists() for path in folder.glob("*:1.*")), "a driver", DRIVER_TIMEOUT)
     return folder
 
 
 def _folder() -> Path | None:
-    """The only device on the USB/IP host, which may have no serial number that can be read."""
+    """Return the folder of the only device on the USB/IP host, whose serial number may be unreadable."""
     return next((path.parent for path in HOST.glob("usb*/*-*/bDeviceClass")), None)
 
 
-def _wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE / 4) -> None:
+def _wait_for(condition: Callable[[], object], what: str, seconds: float = TIMEOUT / 4) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {seconds:g} s in vain for {what}")
+            raise TimeoutError(f"no sign of {what} after {seconds:g} s")
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Makes the table of the fault campaign's runs, for the documents."""
+"""Makes the table of docs/faults.md from runs of the fault campaign."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT: Final = {"class reset": "class", "port reset": "port", "clear halt": "hal
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Reads the runs of the stages and puts the table behind the heading of the document."""
+    """Read the runs of the stages, and replace what follows the mark in the document."""
     runs = [row for path in options.runs for row in _rows(path) if "campaign" in row]
     found = {_key(row): row for path in options.runs for row in _rows(path) if "scenario" in row}
     text = "\n".join([_facts(runs), "", *_table(found), "", *_compared(found), ""])
@@ -74,13 +74,13 @@ def _table(found: dict[tuple[str, str, str], Row]) -> Iterator[str]:
 def _cell(row: Row | None) -> str:
     if row is None:
         return "-"
-    rungs = ", ".join(f"{count} {SHORT[rung]}" for rung, count in row["rungs"].items())
+    steps = ", ".join(f"{count} {SHORT[step]}" for step, count in row["recovery"].items())
     then = "" if row["after"] in (RIGHT, "") else f"; then {row['after']}"
-    return f"{row['outcome']}, {row['seconds']:.2f} s{f' ({rungs})' if rungs else ''}{then}"
+    return f"{row['outcome']}, {row['seconds']:.2f} s{f' ({steps})' if steps else ''}{then}"
 
 
 def _compared(found: dict[tuple[str, str, str], Row]) -> Sequence[str]:
-    """Where the kernel's driver got through, and we did not, and the other way round."""
+    """Return the lines on where only one of the kernel's driver and scsiusb succeeds."""
     theirs: list[str] = []
     ours: list[str] = []
     for scenario, operation in dict.fromkeys(key[:2] for key in found):

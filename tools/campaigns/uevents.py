@@ -1,4 +1,4 @@
-"""The kernel's own announcements of what comes and leaves: the time against which everybody else is measured."""
+"""The kernel's own events of devices that come and leave: the time against which all others are measured."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
-FROM_KERNEL = 1  # its multicast group
+FROM_KERNEL = 1  # multicast group of the kernel's messages
 SUBSYSTEM = b"SUBSYSTEM=usb\0"
 
 
 @dataclass(frozen=True)
 class Uevent:
-    """Of a device or an interface, named as in sysfs: "2-1", "2-1:1.0"."""
+    """An event of a device or an interface, named as in sysfs: "2-1", "2-1:1.0"; `at` is of time.monotonic()."""
 
     action: str
     name: str
@@ -25,7 +25,7 @@ class Uevent:
 
 
 class Uevents:
-    """Noted by a process of its own, whose clock no thread of this one stops. To be made before there are threads."""
+    """Records events in another process, which no thread of this one delays. Create it before any thread."""
 
     def __init__(self) -> None:
         receiver = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
@@ -36,19 +36,20 @@ class Uevents:
             self._pid = os.fork()
             if not self._pid:
                 os.close(self._notes)
-                _note(receiver, notes)
+                _record(receiver, notes)
             os.close(notes)
         os.set_blocking(self._notes, False)
         self._rest = b""
 
     def close(self) -> None:
+        """End the process."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         os.close(self._notes)
 
     def new(self) -> list[Uevent]:
-        """Those since the last call."""
+        """Return the events since the last call."""
         data = self._rest
         with suppress(BlockingIOError):
             while piece := os.read(self._notes, 65536):
@@ -58,8 +59,8 @@ class Uevents:
         return [Uevent(action, name, float(at)) for action, name, at in words]
 
 
-def _note(receiver: socket.socket, notes: int) -> NoReturn:
-    """Until nobody reads it any more."""
+def _record(receiver: socket.socket, notes: int) -> NoReturn:
+    """Write each event to the pipe until the reader has gone."""
     try:
         while True:
             message = receiver.recv(65536)

@@ -17,13 +17,13 @@ from campaigns.progress import Phase, Progress, pattern
 
 VARIANTS = ("loop", "keep", "manager")
 SIZES = (1, 8, 256, 1024, 2048, 4096, 8192)  # blocks of a read or a write
-PIECE = 4 << 20
+PIECE = 4 << 20  # bytes
 WRONG_DATA = 3
 FAILED = 4
 
 
 class Worker:
-    """Runs in a fork of the campaign's process."""
+    """The work of the victim; runs in a fork of the campaign's process."""
 
     def __init__(self, variant: str, address: str, content: Content, seed: int, progress: Progress) -> None:
         self._variant = variant
@@ -33,9 +33,9 @@ class Worker:
         self._progress = progress
 
     def run(self, orders: int) -> NoReturn:
-        """Works until it is killed; `orders`: the descriptor from which the order to kill itself comes."""
+        """Work until killed. From the descriptor `orders` comes the order to end the process from inside."""
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        threading.Thread(target=_obey, args=(orders,), daemon=True).start()
+        threading.Thread(target=_follow_order, args=(orders,), daemon=True).start()
         try:
             if self._variant == "manager":
                 self._with_manager()
@@ -44,7 +44,7 @@ class Worker:
             else:
                 while True:
                     self._round()
-        except BaseException as error:  # noqa: BLE001 - nothing may get into the campaign's own code
+        except BaseException as error:  # noqa: BLE001 - no exception may reach the campaign's code
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(FAILED)
 
@@ -118,8 +118,8 @@ class Worker:
         self._progress.acknowledge(number)
 
 
-def _obey(orders: int) -> None:
-    """Ends the process from inside, in the middle of whatever it does."""
+def _follow_order(orders: int) -> None:
+    """End the process from inside, in the middle of whatever it does."""
     order = os.read(orders, 1)
     if order == b"e":
         os._exit(0)
@@ -130,10 +130,10 @@ def _obey(orders: int) -> None:
 
 
 def _use_up_memory() -> None:
-    """Until the kernel kills it, or, under a limit of the address space, until there is none."""
-    hoard = []
+    """Allocate until the kernel kills the process or, with a limit of the address space, until that is reached."""
+    taken = []
     try:
         while True:
-            hoard.append(b"\x55" * PIECE)
+            taken.append(b"\x55" * PIECE)
     except MemoryError:
         os.abort()

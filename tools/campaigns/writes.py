@@ -1,4 +1,4 @@
-"""The write campaign: what is on a stick that failed in every phase of writing, and lost its cache in each reset."""
+"""The write campaign: the content of a stick that fails in every phase of writing and loses its cache at resets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from campaigns.stages import BLOCK, Disk, Failed, Stage
 from scsiusb.virtual import Identity, Memory, Unit
 
 BLOCKS: Final = 512
-MOST: Final = 24  # blocks of a write
+MOST: Final = 24  # blocks of a write at most
 WRITE_10: Final = "2A"
 SYNCHRONIZE_CACHE: Final = "35"
-FLUSHES: Final = 0.5  # of the writes
-UNFAULTED: Final = 0.1
+FLUSHES: Final = 0.5  # share of the writes that are followed by a flush
+UNFAULTED: Final = 0.1  # share of the writes without a fault
 CHOICES: Final = tuple(each for each in (*PHASES, *SENSES, *CASES, *RECOVERY) if "late" not in each.name)
 
 
 class Cached(Memory):
-    """Keeps what is written in a cache, which a reset empties, until it is flushed."""
+    """Keeps what is written in a cache until it is flushed; a reset empties the cache."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -43,29 +43,31 @@ class Cached(Memory):
             self.cache[(offset + at) // BLOCK] = bytes(view[at : at + BLOCK])
 
     def flush(self) -> None:
+        """Move the cache to the medium."""
         super().flush()
         for lba, block in self.cache.items():
             super()._write(lba * BLOCK, memoryview(block))
         self.cache.clear()
 
     def block(self, lba: int) -> bytes:
-        """On the medium."""
+        """Return a block as it is on the medium."""
         return bytes(self.data[lba * BLOCK : (lba + 1) * BLOCK])
 
 
 class Forgetful(Witness):
-    """Loses its cache in a reset of the port, and says so by a unit attention, as it must."""
+    """Loses its cache in a port reset, and reports that by a unit attention, as it must."""
 
     medium: Cached
 
     def power_on(self) -> None:
+        """Empty the cache."""
         if hasattr(self, "medium"):
             self.medium.cache.clear()
         super().power_on()
 
 
 class Journal:
-    """What each block may hold: what it is known to hold, and all that may have been written to it since."""
+    """What each block may hold: its known content, and all that may have been written to it since."""
 
     def __init__(self, medium: Cached) -> None:
         self._medium = medium
@@ -73,6 +75,7 @@ class Journal:
         self._acknowledged: dict[int, bytes] = {}
 
     def write(self, lba: int, data: bytes, *, good: bool) -> None:
+        """Record a write that was reported as good, or failed."""
         for at in range(0, len(data), BLOCK):
             block = data[at : at + BLOCK]
             self._may_be[lba + at // BLOCK].append(block)
@@ -82,9 +85,11 @@ class Journal:
                 self._acknowledged.pop(lba + at // BLOCK, None)
 
     def flush(self, *, good: bool) -> list[str]:
-        """What is wrong on the medium now; each block is known again then."""
+        """Return what is wrong on the medium after a flush; after a good one, each block has one known content."""
         must = self._acknowledged if good else {}
-        wrong = [f"LBA {lba}: reported written and flushed, but not there" for lba in must if self._lost(lba)]
+        wrong = [
+            f"LBA {lba}: reported as written and flushed, but not on the medium" for lba in must if self._lost(lba)
+        ]
         for lba, may_be in enumerate(self._may_be):
             if self._medium.block(lba) not in may_be:
                 wrong.append(f"LBA {lba}: neither the old nor the new block")
@@ -98,7 +103,7 @@ class Journal:
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
-    """Writes `options.writes` times."""
+    """Write `options.writes` times."""
     campaign = Campaign(STAGES[options.stage](options.timeout), random.Random(options.seed))
     with campaign:
         for number in range(options.writes):
@@ -107,11 +112,11 @@ def run(options: argparse.Namespace, report: Report) -> None:
     outcomes = dict(campaign.outcomes)
     report.summary = {"stage": options.stage, "writes": options.writes, "faults_met": campaign.met, "ends": outcomes}
     good = campaign.outcomes["good"]
-    report.words = [options.stage, f"{options.writes} writes", f"{campaign.met} met a fault", f"{good} good"]
+    report.words = [options.stage, f"{options.writes} writes", f"{campaign.met} with a fault", f"{good} good"]
 
 
 class Campaign:
-    """One stick, opened again when it has left."""
+    """One stick, plugged in again after it has left the bus."""
 
     def __init__(self, stage: Stage, source: random.Random) -> None:
         self._stage, self._source = stage, source
@@ -129,6 +134,7 @@ class Campaign:
         self._unplug()
 
     def write(self) -> dict[str, Any]:
+        """Write once, perhaps flush, with or without a fault; return the facts."""
         source = self._source
         disk = self._disk or self._plug()
         scenario = source.choice(CHOICES)

@@ -1,1 +1,1 @@
-"""Fuzzing: hostile bytes for every parser, and hostile devices and clients for all of scsiusb."""
+"""Fuzzing: hostile bytes for every parser; hostile devices and clients for whole sessions."""

@@ -1,4 +1,4 @@
-"""python -m fuzz."""
+"""Runs the fuzzer: python -m fuzz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One target in a process of its own, by atheris or by plain mutation; says as JSON lines how far it is."""
+"""Runs one target in a separate process, by atheris or by random mutation; reports its progress as JSON lines."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ from random import Random
 from typing import Any, Final
 
 REPORT_EVERY: Final = 1.0  # seconds
-LONGEST: Final = 4096
+LONGEST: Final = 4096  # bytes of an input
 
 
 class Progress:
-    """Counts the runs, and prints a line a second: {"runs", "seconds", "kib"}."""
+    """Counts the runs, and prints one line per second: {"runs", "seconds", "kib"}."""
 
     def __init__(self, run: Callable[[bytes], None], runs: int | None, seconds: float | None) -> None:
         self._run = run
         self._most = runs
         self._seconds = seconds
-        self._began = self._said = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self.runs = 0
 
-    def one(self, data: bytes) -> None:
+    def run_once(self, data: bytes) -> None:
+        """Run the target on one input; report when a second has passed, or at the end."""
         self._run(data)
         self.runs += 1
         now = time.monotonic()
-        if now - self._said >= REPORT_EVERY or self.is_over:
-            self.say(now)
+        if now - self._reported >= REPORT_EVERY or self.is_over:
+            self.report(now)
 
     @property
     def is_over(self) -> bool:
+        """Whether the number of runs or the time is reached."""
         late = self._seconds is not None and time.monotonic() - self._began >= self._seconds
         return late or self.runs == self._most
 
-    def say(self, now: float) -> None:
-        self._said = now
+    def report(self, now: float) -> None:
+        """Print the progress."""
+        self._reported = now
         facts = {"runs": self.runs, "seconds": round(now - self._began, 2), "kib": resident()}
         sys.__stdout__.write(json.dumps(facts) + "\n")  # type: ignore[union-attr]
         sys.__stdout__.flush()  # type: ignore[union-attr]
 
 
 def resident() -> int:
-    """KiB of memory that this process has now; where the system does not tell, the most it ever had."""
+    """Return the resident memory in KiB; where the system does not report it, the peak."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // 1024
@@ -60,7 +63,7 @@ def resident() -> int:
 
 
 def main() -> None:
-    """argv: a JSON object with target, engine, runs, seconds, seed, folder."""
+    """Run the target that argv names: a JSON object with target, engine, runs, seconds, seed, folder."""
     options: dict[str, Any] = json.loads(sys.argv[1])
     faulthandler.enable()
     logging.disable(logging.INFO)
@@ -70,7 +73,7 @@ def main() -> None:
 
 
 def _atheris(options: dict[str, Any]) -> None:
-    """libFuzzer looks for bytes that reach new lines of scsiusb; it does not come back."""
+    """Run libFuzzer, which prefers inputs that reach new lines of scsiusb. Does not return."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     with atheris.instrument_imports(include=["scsiusb"]):
@@ -83,7 +86,7 @@ def _atheris(options: dict[str, Any]) -> None:
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     with TARGETS[options["target"]]() as run:
         progress = Progress(run, options["runs"], options["seconds"])
-        atheris.Setup(arguments, progress.one)
+        atheris.Setup(arguments, progress.run_once)
         atheris.Fuzz()
 
 
@@ -99,7 +102,7 @@ def _random(options: dict[str, Any]) -> None:
         while not progress.is_over:
             data = mutate(random.choice(found), random) if random.random() < 0.9 else any_of((), random)
             try:
-                progress.one(data)
+                progress.run_once(data)
             except BaseException:
                 _keep(Path(options["folder"]), data)
                 raise
@@ -109,11 +112,11 @@ def _keep(folder: Path, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"crash-{hashlib.sha256(data).hexdigest()[:12]}"
     path.write_bytes(data)
-    print(f"kept as {path}", file=sys.stderr)
+    print(f"input saved as {path}", file=sys.stderr)
 
 
 def replay(target: str, path: Path) -> bool:
-    """Runs the target once on a file; False, with a traceback, if it fails."""
+    """Run the target once on the content of a file; print a traceback and return False if it fails."""
     from fuzz.targets import TARGETS
 
     with TARGETS[target]() as run:

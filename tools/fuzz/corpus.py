@@ -1,4 +1,4 @@
-"""Makes the seed corpus: what a virtual stick and its clients say, and what the parsers' tests know to be right."""
+"""Makes the seed corpus: traffic of a virtual stick and its clients, and the valid examples of the parsers' tests."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.fuzz.steps import STEPS
 
 HERE: Final = Path(__file__).parent / "corpus"
 SESSIONS: Final = 40
-LONGEST: Final = 1024
-HEARD: Final[list[bytes]] = []
+LONGEST: Final = 1024  # bytes of a seed
+RECEIVED: Final[list[bytes]] = []
 DEVICE_ID: Final = 0x00010002
 
 
 def make() -> dict[str, int]:
-    """Writes every seed to a file that is called by its content; how many there are, by target."""
+    """Write every seed to a file named after its content; return the number of files per target."""
     made = {"replies": _replies(), "exchange": _exchange(), "descriptors": _descriptors(), "usbip": _usbip()}
     counts = {}
     for name, seeds in made.items():
@@ -51,8 +51,8 @@ def _replies() -> Iterator[bytes]:
 
 
 def _traffic(parsers: dict[str, Parser]) -> Iterator[bytes]:
-    """What a stick answers to the commands that there are parsers for."""
-    bus = Listening(Stick.formatted())
+    """Yield the replies of a stick to commands for which there are parsers."""
+    bus = RecordingBus(Stick.formatted())
     commands: tuple[Command[Any], ...] = (
         primary.Inquiry(),
         primary.RequestSense(),
@@ -66,30 +66,31 @@ def _traffic(parsers: dict[str, Parser]) -> Iterator[bytes]:
     with open_on(bus) as disk:
         for command in commands:
             disk.execute(command)
-            yield key(parsers[type(command).__name__]) + HEARD[-2]
-            yield key(parsers["CSW"]) + HEARD[-1]
+            yield key(parsers[type(command).__name__]) + RECEIVED[-2]
+            yield key(parsers["CSW"]) + RECEIVED[-1]
     bus.close()
 
 
-class Listening(Bus):
-    """A bus that keeps what its devices send."""
+class RecordingBus(Bus):
+    """A bus that records what its devices send."""
 
     def open(self, device: Device) -> VirtualHandle:
+        """See `Backend.open`; the handle records its data-in."""
         handle = super().open(device)
         bulk = handle.bulk
 
-        def listen(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+        def record(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
             code, count = bulk(endpoint, buffer, timeout_ms)
             if endpoint & ENDPOINT_IN:
-                HEARD.append(bytes(buffer[:count]))
+                RECEIVED.append(bytes(buffer[:count]))
             return code, count
 
-        handle.bulk = listen  # type: ignore[method-assign]
+        handle.bulk = record  # type: ignore[method-assign]
         return handle
 
 
 def _exchange() -> Iterator[bytes]:
-    """Sessions of steps; each kind of step in one of them at least."""
+    """Yield sessions of steps; each kind of step begins at least one of them."""
     random = Random(4)
     for number in range(SESSIONS):
         yield bytes([number % len(STEPS)]) + random.randbytes(random.randint(5, 60))
@@ -100,7 +101,7 @@ def _descriptors() -> Iterator[bytes]:
 
 
 def _usbip() -> Iterator[bytes]:
-    """A client that lists, one that attaches, and what it may do then."""
+    """Yield what a client sends that lists, and what one sends that attaches and transfers."""
     attach = bytes.fromhex("0111 8003 00000000") + b"1-1".ljust(32, b"\0")
     cbw = struct.pack("<4sIIBBB16s", b"USBC", 7, 36, 0x80, 0, 6, bytes.fromhex("120000002400"))
     control = [
@@ -125,6 +126,7 @@ def _submit(seqnum: int, endpoint: int, direction: int, length: int, setup: byte
 
 
 def seeds(target: str) -> list[bytes]:
+    """Return the seeds of a target."""
     return [path.read_bytes() for path in sorted((HERE / target).iterdir())]
 
 

@@ -1,4 +1,4 @@
-"""The command line of the fuzzing: runs a target in a child, watches its time and memory, and gives a verdict."""
+"""The command line of tools/fuzz/run: runs targets in child processes and watches their time and memory."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 KEPT: Final = ROOT / ".fuzz"
 TARGETS: Final = ("replies", "exchange", "descriptors", "usbip")
-SHORT: Final = 20.0  # seconds for each target where nothing is said
-HANG: Final = 90.0  # seconds without a word
-FLAT: Final = 1.2  # times the memory of the first tenth, and some MiB for what grows only once
-SLACK_KIB: Final = 16 * 1024
+SHORT: Final = 20.0  # seconds for each target by default
+HANG: Final = 90.0  # seconds without progress
+FLAT: Final = 1.2  # the memory at the end may be that of the first tenth times this, plus SLACK_KIB
+SLACK_KIB: Final = 16 * 1024  # for what grows only once
+WHAT: Final = """\
+Run hostile bytes against scsiusb: every parser of replies and files, whole sessions with faulty devices, device
+descriptors, and the USB/IP server. Each target runs in a child process, whose time and memory are watched."""
 EPILOG: Final = """\
-examples:
+Examples:
   tools/fuzz/run                                20 seconds of each target
   tools/fuzz/run replies --runs 1000000
   tools/fuzz/run exchange --seconds 600 --engine atheris
   tools/fuzz/run replies --replay .fuzz/replies/crash-0123456789ab
 
-atheris is looked for coverage with if it is installed (pip install '.[fuzz]'); else bytes are spoiled at random.
-What fails is kept in .fuzz/TARGET. Exit status 0: nothing failed, nothing hung, the memory stayed flat."""
+If atheris is installed (pip install '.[fuzz]'), it searches by coverage; otherwise, bytes are changed at random.
+Inputs that fail are saved in .fuzz/TARGET. Exit status 0: nothing failed or hung, and the memory did not grow."""
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the targets; return the exit status."""
     options = _parser().parse_args(arguments)
     if options.make_corpus:
         from fuzz.corpus import make
@@ -50,26 +54,29 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     raw: Any = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="tools/fuzz/run", description=__doc__, epilog=EPILOG, formatter_class=raw)
-    parser.add_argument("target", nargs="?", choices=TARGETS, help="one of them; all where it is left out")
+    parser = argparse.ArgumentParser(prog="tools/fuzz/run", description=WHAT, epilog=EPILOG, formatter_class=raw)
+    parser.add_argument("target", nargs="?", choices=TARGETS, help="the target (default: all)")
     end = parser.add_mutually_exclusive_group()
-    end.add_argument("--runs", type=int, metavar="N", help="as many inputs")
-    end.add_argument("--seconds", type=float, metavar="S", help=f"as long ({SHORT:.0f} s where neither is given)")
-    parser.add_argument("--engine", choices=("auto", "atheris", "random"), default="auto")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
-    parser.add_argument("--replay", type=Path, metavar="FILE", help="run the target once, on what was kept")
-    parser.add_argument("--make-corpus", action="store_true", help="write tools/fuzz/corpus anew")
+    end.add_argument("--runs", type=int, metavar="N", help="number of inputs")
+    end.add_argument("--seconds", type=float, metavar="S", help=f"duration for each target (default {SHORT:.0f} s)")
+    parser.add_argument(
+        "--engine", choices=("auto", "atheris", "random"), default="auto", help="default: atheris if installed"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="run the target once, on an input that was saved")
+    parser.add_argument("--make-corpus", action="store_true", help="write tools/fuzz/corpus again")
     return parser
 
 
 @dataclass
 class Watch:
-    """What the child said, a line a second."""
+    """The progress that the child reported, one entry per second."""
 
     lines: list[dict[str, float]] = field(default_factory=list)
     hung: bool = False
 
     def follow(self, child: subprocess.Popen[str]) -> None:
+        """Collect the progress until the child ends; abort it if it makes none."""
         timer = self._timer(child)
         for facts in _facts(child):
             timer.cancel()
@@ -84,7 +91,7 @@ class Watch:
         return timer
 
     def _abort(self, child: subprocess.Popen[str]) -> None:
-        """faulthandler then shows where it hangs."""
+        """Abort the child; faulthandler then prints where it hangs."""
         self.hung = True
         child.send_signal(signal.SIGABRT)
 
@@ -96,6 +103,7 @@ class Watch:
 
     @property
     def is_flat(self) -> bool:
+        """Whether the memory did not grow."""
         start, _, end = self.memory
         return end <= start * FLAT + SLACK_KIB
 
@@ -108,7 +116,7 @@ def _facts(child: subprocess.Popen[str]) -> Iterator[dict[str, float]]:
 
 
 def _fuzz(target: str, options: argparse.Namespace) -> int:
-    """Prints the figures and the verdict."""
+    """Run one target; return its exit status."""
     engine = _engine(options.engine)
     seconds = options.seconds if options.seconds or options.runs else SHORT
     order = {"target": target, "engine": engine, "runs": options.runs, "seconds": seconds, "seed": options.seed}
@@ -124,10 +132,11 @@ def _fuzz(target: str, options: argparse.Namespace) -> int:
             except BaseException:
                 child.kill()
                 raise
-    return _tell(target, engine, watch, child.returncode, log)
+    return _report(target, engine, watch, child.returncode, log)
 
 
-def _tell(target: str, engine: str, watch: Watch, status: int, log: Path) -> int:
+def _report(target: str, engine: str, watch: Watch, status: int, log: Path) -> int:
+    """Print the figures and the verdict; return the exit status."""
     if watch.lines:
         last = watch.lines[-1]
         start, middle, end = (kib / 1024 for kib in watch.memory)
@@ -141,12 +150,12 @@ def _tell(target: str, engine: str, watch: Watch, status: int, log: Path) -> int
     elif status or not watch.lines:
         verdict = f"FAILED with status {status}"
     else:
-        verdict = "held" if watch.is_flat else "FAILED, the memory grew"
-    held = verdict == "held"
-    if not held:
+        verdict = "passed" if watch.is_flat else "FAILED, the memory grew"
+    passed = verdict == "passed"
+    if not passed:
         print("".join(f"  {line}" for line in log.read_text(errors="replace").splitlines(keepends=True)[-40:]))
-    print(f"{target}: {verdict}" + ("" if held else f"; all it said is in {log}"), flush=True)
-    return 0 if held else 1
+    print(f"{target}: {verdict}" + ("" if passed else f"; its output is in {log}"), flush=True)
+    return 0 if passed else 1
 
 
 def _engine(wanted: str) -> str:

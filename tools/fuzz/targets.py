@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes bytes, and raises for whatever must never happen."""
+"""The targets of fuzzing: each takes bytes, and raises if something happens that must never happen."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.fuzz.steps import play
 
 Target = Callable[[bytes], None]
 
-KEY: Final = 2  # bytes in front of a reply that say whose it is
-PATIENCE: Final = 10.0  # seconds for the server's answer
-LOOK_EVERY: Final = 50  # sessions
+KEY: Final = 2  # bytes before a reply that select its parser
+TIMEOUT: Final = 10.0  # seconds for the server's answer
+CHECK_EVERY: Final = 50  # sessions
 DEVLIST: Final = bytes.fromhex("0111 8005 00000000")
 
 
 def key(parser: Parser) -> bytes:
-    """Stays the same when parsers come and go."""
+    """Return the key of a parser. It does not depend on the other parsers, so that the corpus stays valid."""
     return (zlib.crc32(parser.name.encode()) & 0xFFFF).to_bytes(KEY, "big")
 
 
 @contextmanager
 def replies() -> Iterator[Target]:
-    """Replies, sense, pages, descriptors, CSWs, leases, quirks: each parser with its own errors."""
+    """Parse replies, sense data, pages, descriptors, CSWs, leases, quirks: each parser with its documented errors."""
     with wire_parsers() as on_wire:
         parsers = (*all_parsers(), *on_wire)
         by_key = {key(parser): parser for parser in parsers}
@@ -53,7 +53,7 @@ def replies() -> Iterator[Target]:
 
 @contextmanager
 def exchange() -> Iterator[Target]:
-    """Whole sessions: reads, writes, unplugs and faults in any order, against a model of the blocks."""
+    """Play whole sessions: reads, writes, unplugs and faults in any order, compared with a model of the blocks."""
     with small_bounds():
 
         def run(data: bytes) -> None:
@@ -64,7 +64,7 @@ def exchange() -> Iterator[Target]:
 
 @contextmanager
 def descriptors() -> Iterator[Target]:
-    """Devices with any descriptors."""
+    """Parse devices with any descriptors."""
 
     def run(data: bytes) -> None:
         check(interfaces(data), data)
@@ -74,10 +74,10 @@ def descriptors() -> Iterator[Target]:
 
 @contextmanager
 def usbip() -> Iterator[Target]:
-    """The USB/IP server: whatever a client sends, the next one is served."""
-    trouble = _Trouble()
+    """Send bytes to the USB/IP server; whatever a client sends, the next one must be served."""
+    warnings = _Warnings()
     log = logging.getLogger("scsiusb.virtual.usbip.server")
-    log.addHandler(trouble)
+    log.addHandler(warnings)
     sessions = 0
     try:
         with Stick.formatted() as stick, Server(stick, port=0) as server:
@@ -86,38 +86,38 @@ def usbip() -> Iterator[Target]:
                 nonlocal sessions
                 _session(server.port, data)
                 sessions += 1
-                if sessions % LOOK_EVERY == 0:
+                if sessions % CHECK_EVERY == 0:
                     answer = _session(server.port, DEVLIST)
                     assert answer[:4] == bytes.fromhex("01110005"), f"the server answers {answer[:12].hex()}"
-                assert trouble.said is None, trouble.said
+                assert warnings.last is None, warnings.last
 
             yield run
     finally:
-        log.removeHandler(trouble)
+        log.removeHandler(warnings)
 
 
-class _Trouble(logging.Handler):
-    """Remembers what the server itself calls a failure."""
+class _Warnings(logging.Handler):
+    """Keeps the last warning of the server: it reports its own failures so."""
 
-    said: str | None = None
+    last: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            self.said = record.getMessage()
+            self.last = record.getMessage()
 
 
 def _session(port: int, data: bytes) -> bytes:
-    """Sends it, says that this was all, and hears what comes."""
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
-        heard = b""
+    """Send the bytes, end the sending side, and return what the server sends."""
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
+        received = b""
         try:
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)
             while piece := client.recv(1 << 16):
-                heard += piece
-        except OSError:  # it may have had enough already
+                received += piece
+        except OSError:  # the server may have closed the connection already
             pass
-        return heard
+        return received
 
 
 TARGETS: Final[Mapping[str, Callable[[], AbstractContextManager[Target]]]] = {

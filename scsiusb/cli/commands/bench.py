@@ -1,4 +1,4 @@
-"""The bench command: how fast a device reads and writes, by the size of a call."""
+"""The bench command: measure how fast a device reads and writes, by call size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli import plot
-from scsiusb.cli.ask import confirm_overwriting, require_somebody
+from scsiusb.cli.ask import confirm_overwriting, require_terminal
 from scsiusb.cli.device import device_argument, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.figures import headline, notes, record, table
@@ -24,7 +24,7 @@ from scsiusb.disk.disk import Disk
 SIZE: Final = re.compile(r"([0-9]{1,12})(?:([km])(?:i?b)?)?", re.IGNORECASE)
 FACTORS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20}
 LARGEST: Final = 64 << 20
-LONGEST: Final = 600.0  # seconds; every call's latency is kept
+LONGEST: Final = 600.0  # seconds; the latency of every call is kept in memory
 WORTH_SHOWING: Final = 2.0  # seconds
 
 
@@ -38,7 +38,7 @@ def _size(word: str) -> int:
     match = SIZE.fullmatch(word)
     size = int(match[1]) * FACTORS[(match[2] or "").lower()] if match else 0
     if not 0 < size <= LARGEST:
-        raise click.BadParameter(f"{quoted(word)} is no size, such as 4K or 1M, of at most {size_text(LARGEST)}")
+        raise click.BadParameter(f"{quoted(word)} is not a size such as 4K or 1M, at most {size_text(LARGEST)}")
     return size
 
 
@@ -54,17 +54,23 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 @click.command("bench", short_help="Measure how fast the device reads and writes.")
 @device_argument
-@click.option("--write", "writes", is_flag=True, help="Also measure writes, which overwrite all of the range.")
-@number_option("--lba", help="The first block of the range to measure in (default 0).")
-@number_option("--blocks", help="How many blocks it has (default: up to the last).")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--sizes", metavar="SIZE,…", callback=_sizes, help="Bytes of a call (default 4K,16K,64K,256K,1M,4M).")
-@click.option("--pattern", type=click.Choice(speed.PATTERNS), help="Only this one (default both).")
-@click.option("--seconds", metavar="S", default="1", callback=_seconds, help="For each measurement (default 1).")
-@number_option("--calls", help="End a measurement sooner, after so many calls.")
-@number_option("--seed", default="0", help="Chooses the random places and bytes (default 0).")
+@click.option("--write", "writes", is_flag=True, help="Also measure writes, which overwrite the whole range.")
+@number_option("--lba", help="First block of the range to measure (default 0).")
+@number_option("--blocks", help="Number of blocks in it (default: to the end).")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--sizes", metavar="SIZE,…", callback=_sizes, help="Bytes per call (default 4K,16K,64K,256K,1M,4M).")
+@click.option("--pattern", type=click.Choice(speed.PATTERNS), help="Measure only this access pattern (default: both).")
 @click.option(
-    "--plot", "picture", metavar="FILE", type=click.Path(), help="Also draw the figures: FILE.png or FILE.svg."
+    "--seconds",
+    metavar="S",
+    default="1",
+    callback=_seconds,
+    help="Duration of each measurement, in seconds (default 1).",
+)
+@number_option("--calls", help="End each measurement after this many calls.")
+@number_option("--seed", default="0", help="Seed of the random positions and data (default 0).")
+@click.option(
+    "--plot", "picture", metavar="FILE", type=click.Path(), help="Also plot the results: FILE.png or FILE.svg."
 )
 @global_options
 def bench_command(
@@ -83,17 +89,17 @@ def bench_command(
 ) -> None:
     """Measure how fast the device reads, and with --write also writes.
 
-    One call at a time, first at places in sequence, then at random ones, by the
-    size of a call. A call larger than a command may be is several commands; the
-    latencies are those of calls. CPU is what this process took for a command, in
-    user space and in the kernel. MB are 10^6 bytes. Each measurement takes 1.1
-    times --seconds, as there is a warm-up, or two calls if those take longer: all
-    by default 14 s, with writes 27 s.
+    Runs one call at a time, for each call size: first at sequential, then at
+    random positions. A call that is larger than one command can be is split into
+    several commands; latencies are per call. CPU is the time of this process per
+    command, in user space and in the kernel. MB are 10^6 bytes. Each measurement
+    takes --seconds and 10 % for warm-up, or two calls if they take longer; by
+    default all of them take 14 s, or 27 s with writes.
 
-    Reads only, unless --write is given with a range: then WHAT IS THERE IS LOST,
-    as random bytes are written all over it. One flush at the end of each
-    measurement counts in its MB/s. What is read is not checked. Blocks of flash
-    that were never written may read faster than others.
+    Only reads, unless --write is given with a range: then ALL DATA IN THE RANGE
+    IS LOST, because random bytes are written to it. MB/s of writes include one
+    flush at the end of each measurement. Data that is read is not verified.
+    Flash blocks that were never written may read faster than others.
 
     \b
     Examples:
@@ -104,20 +110,20 @@ def bench_command(
     """
     _check_arguments(writes, lba, blocks, calls)
     if writes and not yes:
-        require_somebody("the writes")
+        require_terminal("the writes")
     if picture is not None:
         plot.check(picture)
         refuse_own_file(device, picture)
     with sink(picture) if picture is not None else nullcontext() as target:
         with opened(device, lun) as disk:
             extent = _extent(disk, lba, blocks)
-            fit, left_out = _sorted_out(disk, extent, sizes)
+            fitting, left_out = _split_sizes(disk, extent, sizes)
             patterns = (pattern,) if pattern else speed.PATTERNS
-            plan = speed.Plan(extent, fit, patterns, writes, seconds, calls, seed)
+            plan = speed.Plan(extent, fitting, patterns, writes, seconds, calls, seed)
             bench = speed.Bench(disk, plan)
             if writes and not yes:
                 confirm_overwriting(disk, device, extent.lba, extent.blocks, ", with random bytes")
-            found = record(disk, plan, _measured(bench, plan), left_out)
+            found = record(disk, plan, _measure_all(bench, plan), left_out)
         _show(found)
         if target and picture:
             drawn = plot.drawn(found, picture)
@@ -129,31 +135,31 @@ def _check_arguments(writes: bool, lba: int | None, blocks: int | None, calls: i
     if writes and (lba is None or blocks is None):
         raise click.UsageError("--write needs --lba and --blocks, the range that it overwrites")
     if blocks == 0:
-        raise click.UsageError("--blocks 0 leaves nothing to measure")
+        raise click.UsageError("--blocks 0: there is nothing to measure")
     if calls == 0:
-        raise click.UsageError("--calls 0 leaves nothing to measure")
+        raise click.UsageError("--calls 0: there is nothing to measure")
 
 
 def _extent(disk: Disk, lba: int | None, blocks: int | None) -> speed.Extent:
-    """The range that the words mean. Raises OutOfRange."""
+    """Return the range of --lba and --blocks, in whole commands. Raises OutOfRange."""
     lba = lba or 0
     disk.check_range(lba, blocks or 1)
     return speed.whole_commands(disk, speed.Extent(lba, disk.blocks - lba if blocks is None else blocks))
 
 
-def _sorted_out(disk: Disk, extent: speed.Extent, sizes: Sequence[int]) -> tuple[list[int], dict[int, str]]:
-    """The sizes that can be measured, and why the others cannot, said too. Raises Refused where none is left."""
+def _split_sizes(disk: Disk, extent: speed.Extent, sizes: Sequence[int]) -> tuple[list[int], dict[int, str]]:
+    """Return the sizes that can be measured, and the reasons for the others. Raises Refused if none is left."""
     reasons = {size: speed.unfit(disk, extent, size) for size in sizes}
     left_out = {size: reason for size, reason in reasons.items() if reason}
     if len(left_out) == len(sizes):
         size, reason = next(iter(left_out.items()))
-        raise Refused(f"no size can be measured: {size_text(size)} is {reason}", "give others by --sizes")
+        raise Refused(f"no size can be measured: {size_text(size)} is {reason}", "give other sizes with --sizes")
     for size, reason in left_out.items():
         say(f"scsiusb: warning: {size_text(size)} left out: {reason}")
     return [size for size in sizes if size not in left_out], left_out
 
 
-def _measured(bench: speed.Bench, plan: speed.Plan) -> dict[speed.Case, speed.Figures]:
+def _measure_all(bench: speed.Bench, plan: speed.Plan) -> dict[speed.Case, speed.Figures]:
     found = {}
     with _steps(plan) as step:
         bench.try_out()
@@ -165,7 +171,7 @@ def _measured(bench: speed.Bench, plan: speed.Plan) -> dict[speed.Case, speed.Fi
 
 @contextmanager
 def _steps(plan: speed.Plan) -> Iterator[Callable[[int, speed.Case], None]]:
-    """Yields what to tell how many cases are done and which begins; what it shows stands still while that runs."""
+    """Yield a function to call before each case. The progress bar is not refreshed during a case, to save CPU."""
     count = len(plan.cases)
     if count * plan.case_seconds <= WORTH_SHOWING or not sys.stderr.isatty():
         yield lambda done, case: None

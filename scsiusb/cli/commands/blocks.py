@@ -1,4 +1,4 @@
-"""Commands that move data: read and write."""
+"""Commands that transfer data: read and write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli.ask import confirm_overwriting, require_somebody
+from scsiusb.cli.ask import confirm_overwriting, require_terminal
 from scsiusb.cli.device import device_argument, opened
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
 from scsiusb.cli.options import global_options, number_option, settings
@@ -22,16 +22,16 @@ MOST_AS_TEXT: Final = 16 * 1024 * 1024
 MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 
 
-@click.command("read", short_help="Read blocks into a file, a pipe or onto the screen.")
+@click.command("read", short_help="Read blocks to a file, a pipe or the terminal.")
 @device_argument
-@number_option("--lba", default="0", help="The first block (default 0).")
-@number_option("--blocks", default="1", help="How many blocks (default 1).")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE; - and default: stdout.")
+@number_option("--lba", default="0", help="First block (default 0).")
+@number_option("--blocks", default="1", help="Number of blocks (default 1).")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE; - is stdout (default).")
 @global_options
 def read_command(device: str | None, lun: int, lba: int, blocks: int, output: str | None) -> None:
-    """Read blocks: into a file, raw into a pipe, as a hex dump onto a terminal.
+    """Read blocks: to a file or a pipe as raw bytes, to a terminal as a hex dump.
 
-    With --json and without -o, the data is in the JSON, as hex digits.
+    With --json and without -o, the JSON contains the data as hex digits.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def read_command(device: str | None, lun: int, lba: int, blocks: int, output: st
       scsiusb read 2-1 --blocks 32768 | sha256sum
     """
     if output == STANDARD and settings().json:
-        raise click.UsageError("--json and -o - would both go to stdout")
+        raise click.UsageError("--json and -o - would both write to stdout")
     refuse_own_file(device, output)
     if output is None and (settings().json or sys.stdout.isatty()):
         _read_as_text(device, lun, lba, blocks)
@@ -69,7 +69,7 @@ def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
         disk.check_range(lba, blocks)
         record = _record(disk, lba, blocks)
         if record["bytes"] > MOST_AS_TEXT:
-            raise click.UsageError(f"{size_text(record['bytes'])} are too much to show: use -o FILE or a pipe")
+            raise click.UsageError(f"{size_text(record['bytes'])} is too much for the terminal: use -o FILE or a pipe")
         data = disk.read(lba, blocks)
     if settings().json:
         show_json({**record, "data": data})
@@ -77,20 +77,20 @@ def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
         show(hex_dump(data, lba * record["block_size"]))
 
 
-@click.command("write", short_help="Write a file onto blocks.")
+@click.command("write", short_help="Write a file to blocks.")
 @device_argument
-@number_option("--lba", required=True, help="The first block to overwrite.")
+@number_option("--lba", required=True, help="First block to overwrite.")
 @click.option(
-    "-i", "--input", "path", metavar="FILE", type=click.Path(), required=True, help="The file to write; - is stdin."
+    "-i", "--input", "path", metavar="FILE", type=click.Path(), required=True, help="File to write; - is stdin."
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--verify", is_flag=True, help="Flush, read back from the device and compare.")
 @global_options
 def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, verify: bool) -> None:
-    """Write a file onto blocks. Its length must be a whole number of blocks.
+    """Write a file to blocks; its length must be a multiple of the block size.
 
-    Asks first, unless --yes is given. Nothing is padded, and nothing is
-    written before the file's length and place are checked.
+    Asks for confirmation, unless --yes is given. Nothing is padded, and nothing
+    is written before the length and the position of the file are checked.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, 
       zcat image.gz | scsiusb write serial=ABC --lba 0 -i - --yes
     """
     if not yes:
-        require_somebody("the write")
+        require_terminal("the write")
     refuse_own_file(device, path)
     with source(path) as file, opened(device, lun) as disk:
         blocks = _checked_blocks(disk, lba, file)
@@ -117,19 +117,19 @@ def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, 
 
 
 def _checked_blocks(disk: Disk, lba: int, file: Source) -> int:
-    """How many blocks the file is. Raises OutOfRange where they do not fit, UsageError for part of a block."""
+    """Return the number of blocks in the file. Raises OutOfRange if they do not fit, UsageError for a partial block."""
     disk.check_range(lba, 0)
-    file.measure((disk.blocks - lba + 1) * disk.block_size)  # a block too many is enough to know
+    file.measure((disk.blocks - lba + 1) * disk.block_size)  # one block more than fits is enough to know
     blocks, rest = divmod(file.length, disk.block_size)
     disk.check_range(lba, blocks)
     if rest:
         length = counted(file.length, "byte")
-        raise click.UsageError(f"{file.name} has {length}, no multiple of the block size {disk.block_size}")
+        raise click.UsageError(f"{file.name} has {length}, which is not a multiple of the block size {disk.block_size}")
     return blocks
 
 
 def _write(disk: Disk, lba: int, file: Source) -> None:
-    """And flushes."""
+    """Write the file, then flush the cache of the device."""
     file.rewind()
     left = file.length
     with progress("writing", left) as moved, disk.writing(lba) as out:
@@ -158,4 +158,4 @@ def _verify(disk: Disk, lba: int, blocks: int, file: Source) -> None:
 def _difference(lba: int, found: memoryview, wanted: memoryview, size: int) -> Miscompare:
     starts = range(0, len(found), size)
     at = next(start for start in starts if found[start : start + size] != wanted[start : start + size])
-    return Miscompare(f"verify: LBA {lba + at // size} does not hold what was written", MISCOMPARE)
+    return Miscompare(f"verify: LBA {lba + at // size} does not have the data that was written", MISCOMPARE)

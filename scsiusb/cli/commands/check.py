@@ -1,4 +1,4 @@
-"""The check command: does what the device says and does meet the specifications."""
+"""The check command: run the conformance checks on a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from scsiusb.base.text import printable
-from scsiusb.cli.ask import confirm, require_somebody
+from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import device_argument, name_of, opened
 from scsiusb.cli.options import completions, global_options, number_option, settings
 from scsiusb.cli.output import counted, show, show_json, show_table
@@ -33,27 +33,27 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
     return completions([(check.name, check.demand) for check in CHECKS.values()], incomplete)
 
 
-@click.command("check", short_help="Check that the device conforms to the specifications.")
+@click.command("check", short_help="Check a device against the specifications.")
 @device_argument
 @click.option(
     "--only",
     metavar="NAME",
     multiple=True,
     shell_complete=_complete,
-    help="Only this check, or those like case-*; may be repeated.",
+    help="Run only this check, or a pattern (case-*); may be repeated.",
 )
 @click.option(
     "--skip",
     metavar="NAME",
     multiple=True,
     shell_complete=_complete,
-    help="Without this check, or those like it; may be repeated.",
+    help="Skip this check, or a pattern; may be repeated.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the checks; needs no device.")
-@click.option("--destructive", is_flag=True, help="Also the checks that write, in the range of --lba and --blocks.")
-@number_option("--lba", help="The first block that may be overwritten.")
-@number_option("--blocks", help="How many blocks may be overwritten; 4 are enough.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--destructive", is_flag=True, help="Also run the checks that write, in a range of blocks.")
+@number_option("--lba", help="First block that may be overwritten.")
+@number_option("--blocks", help="Number of blocks that may be overwritten; 4 are enough.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
 def check_command(
     device: str | None,
@@ -66,17 +66,19 @@ def check_command(
     blocks: int | None,
     yes: bool,
 ) -> None:
-    """Check that a device does what the specifications of USB and SCSI demand.
+    """Check that a device conforms to the USB and SCSI specifications.
 
-    For who makes devices: each line tells what was asked, what came, what would
-    be right, and where that is written. With --json, what went over the wire for
-    each check is there too.
+    For developers of devices. Each failed check shows what was requested, what
+    came, what was expected, and the section of the specification. With --json,
+    the packets of each check are included.
 
-    Reads only, and changes no settings, unless --destructive is given: then some
-    blocks are overwritten, and their content is put back. The device is recovered
-    before and after each check. Each transfer has 2 s, or what --timeout says.
-    The exit status is 0 when no check failed, else 99, also when none could be
-    made; a ? is no failure.
+    Only reads, and changes no settings, unless --destructive is given: then the
+    blocks in the range are overwritten, and their content is restored. The device
+    is recovered before and after each check. The timeout of each transfer is 2 s,
+    unless --timeout is given.
+
+    Marks: ok passed, !! failed, ? warning (a recommendation), -- skipped. The
+    exit status is 0 if no check failed, 99 if one failed or all were skipped.
 
     \b
     Examples:
@@ -91,7 +93,7 @@ def check_command(
         return
     area = _area(destructive, lba, blocks)
     if area and not yes:
-        require_somebody("the checks that write")
+        require_terminal("the checks that write")
     with opened(device, lun) as disk:
         if area:
             disk.check_range(area.lba, area.blocks)
@@ -111,7 +113,7 @@ def check_command(
 def _chosen(only: Sequence[str], skip: Sequence[str]) -> list[Check]:
     for pattern in (*only, *skip):
         if not any(fnmatchcase(name, pattern) for name in CHECKS):
-            raise click.UsageError(f"there is no check {printable(pattern)!r}: `scsiusb check --list` has their names")
+            raise click.UsageError(f"there is no check {printable(pattern)!r} in the list of `scsiusb check --list`")
     chosen = [check for check in CHECKS.values() if not only or _is_like(check, only)]
     return [check for check in chosen if not _is_like(check, skip)]
 
@@ -131,37 +133,37 @@ def _list(checks: Sequence[Check]) -> None:
 
 def _area(destructive: bool, lba: int | None, blocks: int | None) -> Area | None:
     if destructive != (lba is not None) or destructive != (blocks is not None):
-        raise click.UsageError("--destructive, --lba and --blocks go together")
+        raise click.UsageError("--destructive, --lba and --blocks must be used together")
     if lba is None or blocks is None:
         return None
     if not blocks:
-        raise click.UsageError("--blocks 0 leaves nothing to write to")
+        raise click.UsageError("--blocks must be at least 1")
     return Area(lba, blocks)
 
 
 def _ask(device: str | None, area: Area) -> None:
     place = f"LBA {area.lba} to {area.lba + area.blocks - 1}"
-    confirm(f"Overwrite {place} of {name_of(device)}, and put back what was there?")
+    confirm(f"Overwrite {place} of {name_of(device)}, and restore the content afterwards?")
 
 
 def _run(transport: Transport, lun: int, checks: Sequence[Check], area: Area | None) -> Report:
     timeout = settings().timeout or TIMEOUT
-    tell = _keep_silent if settings().json else lambda result: _tell(_with_hint(result) if area is None else result)
-    return run(transport, lun, checks, timeout=timeout, area=area, tell=tell)
+    on_result = _ignore if settings().json else lambda result: _show(_with_hint(result) if area is None else result)
+    return run(transport, lun, checks, timeout=timeout, area=area, on_result=on_result)
 
 
 def _with_hint(result: Result) -> Result:
-    """Without a range of blocks, a check that writes is skipped: says how to name one."""
+    """Add the options for a range to a result that was skipped because no range was given."""
     if not result.check.destructive or result.verdict is not Verdict.SKIP:
         return result
     return replace(result, detail=f"{result.detail}; {NAME_A_RANGE}")
 
 
-def _keep_silent(result: Result) -> None:
-    """All comes at once, at the end."""
+def _ignore(result: Result) -> None:
+    """Print nothing: JSON is printed once, at the end."""
 
 
-def _tell(result: Result) -> None:
+def _show(result: Result) -> None:
     check = result.check
     detail = printable(result.detail)
     if result.verdict in (Verdict.FAIL, Verdict.WARN):
@@ -198,17 +200,18 @@ def _row(result: Result) -> dict[str, Any]:
 
 
 def _summary(report: Report) -> str:
-    words = {Verdict.PASS: "passed", Verdict.FAIL: "failed", Verdict.WARN: "to look at", Verdict.SKIP: "skipped"}
-    return ", ".join(f"{report.count(verdict)} {word}" for verdict, word in words.items())
+    warnings = counted(report.count(Verdict.WARN), "warning")
+    passed, failed, skipped = (report.count(verdict) for verdict in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP))
+    return f"{passed} passed, {failed} failed, {warnings}, {skipped} skipped"
 
 
 def _judge(report: Report) -> None:
-    """Raises where something is wrong."""
+    """Raise ScsiUsbError if the run ended early, a check failed, or no check was run."""
     failed, made = report.count(Verdict.FAIL), len(report.results)
     if report.ended:
-        raise ScsiUsbError(f"ended after {counted(made, 'check')}: {report.ended}", "see what the last one did")
+        raise ScsiUsbError(f"the run ended after {counted(made, 'check')}: {report.ended}", "see the last check")
     if failed:
-        raise ScsiUsbError(f"{failed} of {counted(made, 'check')} failed", "each line that begins with !! tells why")
+        raise ScsiUsbError(f"{failed} of {counted(made, 'check')} failed", "see the lines that begin with !!")
     if report.count(Verdict.SKIP) == made:
-        why = "each line that begins with -- tells why" if made else "--only and --skip leave none"
-        raise ScsiUsbError("no check could be made", why)
+        why = "see the lines that begin with --" if made else "--only and --skip leave no check"
+        raise ScsiUsbError("no check could be run", why)

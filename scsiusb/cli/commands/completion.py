@@ -1,4 +1,4 @@
-"""The command that prints a shell's completion script."""
+"""The completion command: print a completion script for a shell."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scsiusb.cli.options import COMPLETION_VARIABLE, global_options
 from scsiusb.cli.output import show
 
 
-@click.command("completion", short_help="Print the completion script for a shell.")
+@click.command("completion", short_help="Print a completion script for a shell.")
 @click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
 @global_options
 def completion_command(shell: str) -> None:
-    """Print the completion script for a shell.
+    """Print a completion script for a shell.
 
     \b
     Examples:

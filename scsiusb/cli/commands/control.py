@@ -1,4 +1,4 @@
-"""Commands that control the unit: raw, eject."""
+"""Commands that control the unit: raw, sense, eject."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.cli.ask import confirm, somebody_is_there
+from scsiusb.cli.ask import confirm, is_interactive
 from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, number_option, quoted, settings
@@ -36,25 +36,27 @@ DESTRUCTIVE: Final = frozenset({0x04, 0x19, 0x2C, 0x41, 0x48, 0x93, 0xAC})  # FO
 
 @dataclass(frozen=True)
 class Request:
-    """What to send."""
+    """A raw command to send."""
 
     cdb: bytes
     payload: bytes
     length: int
-    """Bytes of data-in."""
+    """Bytes of data-in to request."""
 
     @property
     def direction(self) -> Direction:
+        """Direction of the data phase."""
         return Direction.OUT if self.payload else Direction.IN if self.length else Direction.NONE
 
     @property
     def name(self) -> str:
+        """The command for messages."""
         return f"command {self.cdb[0]:02X}h"
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a raw command ended."""
+    """The result of a raw command."""
 
     status: int
     residue: int
@@ -63,23 +65,24 @@ class Result:
 
     @property
     def words(self) -> str:
+        """The result as text."""
         ended = "good" if self.sense is None else str(self.sense)
         return f"{ended}, status {self.status}, residue {self.residue}"
 
 
-@click.command("raw", short_help="Send any SCSI command block.")
+@click.command("raw", short_help="Send a SCSI command given in hex.")
 @click.argument("words", nargs=-1, required=True, metavar="[DEVICE] HEX...", shell_complete=complete_device)
 @lun_option
-@number_option("--in", "length", help="Bytes of data-in to ask for.")
+@number_option("--in", "length", help="Bytes of data-in to request.")
 @click.option("--out", "path", metavar="FILE", type=click.Path(), help="Send FILE as data-out; - is stdin.")
-@click.option("--yes", is_flag=True, help="Do not ask, whatever the command does.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
 def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str | None, yes: bool) -> None:
-    """Send a command block as it is, once, and show how it ended.
+    """Send a command block (CDB) once, without retry, and show the result.
 
-    Unit attentions that are pending are cleared first. What the device sends
-    goes raw into a pipe, as a hex dump onto a terminal. At a terminal, raw asks
-    before it sends a file or a command that is known to erase.
+    Pending unit attentions are cleared before. Data-in is written to a pipe as
+    raw bytes, to a terminal as a hex dump. On a terminal, raw asks for
+    confirmation before it sends a file, or a command that is known to erase.
 
     \b
     Examples:
@@ -89,7 +92,7 @@ def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str 
     """
     device, cdb = _split(words)
     request = Request(cdb, _payload(length, path), length or 0)
-    if not yes and somebody_is_there() and (request.payload or cdb[0] in DESTRUCTIVE):
+    if not yes and is_interactive() and (request.payload or cdb[0] in DESTRUCTIVE):
         amount = counted(len(request.payload), "byte")
         confirm(f"Send {cdb.hex(' ')} with {amount} of data-out to {name_of(device)}?")
     with opened(device, lun) as disk:
@@ -102,7 +105,7 @@ def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str 
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, bytes]:
-    """DEVICE, if the first word can be one, and the CDB; an empty word is a DEVICE that nobody meant."""
+    """Return DEVICE, if the first word can be one, and the CDB. An empty word is an invalid DEVICE."""
     is_device = not words[0].strip() or DEVICE_SIGNS.search(words[0]) is not None
     return (words[0] if is_device else None), _cdb(words[1:] if is_device else words)
 
@@ -112,20 +115,20 @@ def _cdb(words: tuple[str, ...]) -> bytes:
     least = GROUP_LENGTHS.get(cdb[0] >> 5, SHORTEST_CDB) if cdb else SHORTEST_CDB
     if not least <= len(cdb) <= MAX_CDB:
         named = f"command {cdb[0]:02X}h" if cdb else "a command"
-        raise click.UsageError(f"{counted(len(cdb), 'byte')} of HEX; {named} has {least} to {MAX_CDB}")
+        raise click.UsageError(f"{counted(len(cdb), 'byte')} of HEX; {named} needs {least} to {MAX_CDB}")
     return cdb
 
 
 def _bytes(word: str) -> bytes:
     match = HEX_BYTES.fullmatch(word)
     if match is None:
-        raise click.UsageError(f"{quoted(word)} is neither a byte nor a row of bytes in hex, such as 0a or 0a1b")
+        raise click.UsageError(f"{quoted(word)} is not one or more bytes in hex, such as 0a or 0a1b")
     return bytes.fromhex(match[1] if len(match[1]) > 1 else f"0{match[1]}")
 
 
 def _payload(length: int | None, path: str | None) -> bytes:
     if length is not None and path is not None:
-        raise click.UsageError("--in and --out exclude each other")
+        raise click.UsageError("--in and --out cannot be used together")
     payload = b"" if path is None else read_whole(path, LARGEST_DATA)
     if max(length or 0, len(payload)) > LARGEST_DATA:
         raise click.UsageError(f"the data phase is limited to {size_text(LARGEST_DATA)}")
@@ -133,13 +136,13 @@ def _payload(length: int | None, path: str | None) -> bytes:
 
 
 def _send(disk: Disk, request: Request) -> Result:
-    """Once: neither retried nor interpreted."""
-    with suppress(CheckCondition):  # whether the unit is ready is not the question
+    """Send the command once, without retry."""
+    with suppress(CheckCondition):  # only to clear unit attentions; the unit need not be ready
         disk.unit.test_unit_ready(retry=NO_WAIT)
     try:
         return _exchange(disk, request)
     except PhaseError as error:
-        raise PhaseError(error.what, "give --in and --out as the command wants them") from error
+        raise PhaseError(error.what, "give --in or --out with the length of the command's data") from error
 
 
 def _exchange(disk: Disk, request: Request) -> Result:
@@ -155,7 +158,7 @@ def _exchange(disk: Disk, request: Request) -> Result:
 
 
 def _show(result: Result, request: Request) -> None:
-    """Where stdout is a pipe for data-in, nothing else goes there."""
+    """Print the result; if stdout is a pipe, print only data-in."""
     if settings().json:
         record = {"status": result.status, "residue": result.residue, "sense": None, "data": result.data}
         show_json({**record, "sense": sense_record(result.sense) if result.sense else None})
@@ -168,6 +171,7 @@ def _show(result: Result, request: Request) -> None:
 
 
 def sense_record(sense: Sense) -> dict[str, Any]:
+    """Return sense data as names and values for JSON."""
     return {
         "key": sense.key,
         "key_text": sense.key_text,
@@ -180,13 +184,13 @@ def sense_record(sense: Sense) -> dict[str, Any]:
     }
 
 
-@click.command("sense", short_help="What the unit says of its state.")
+@click.command("sense", short_help="Show sense data (REQUEST SENSE).")
 @device_argument
 @global_options
 def sense_command(device: str | None, lun: int) -> None:
-    """What the unit has to say of its state (REQUEST SENSE).
+    """Show sense data (REQUEST SENSE): an error or unit attention that is pending.
 
-    Says it once: what is pending is cleared by it.
+    The device reports it only once: this command clears it.
 
     \b
     Examples:
@@ -208,11 +212,11 @@ def sense_command(device: str | None, lun: int) -> None:
     show_record(record)
 
 
-@click.command("eject", short_help="Flush, then eject the medium.")
+@click.command("eject", short_help="Flush the cache, then eject the medium.")
 @device_argument
 @global_options
 def eject_command(device: str | None, lun: int) -> None:
-    """Flush, allow the removal, and eject the medium (START STOP UNIT).
+    """Flush the cache, allow removal, and eject the medium (START STOP UNIT).
 
     \b
     Examples:
@@ -222,7 +226,7 @@ def eject_command(device: str | None, lun: int) -> None:
     with opened(device, lun) as disk:
         disk.flush()
         if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
-            with suppress(IllegalRequest):  # optional: a unit without it lets the medium go
+            with suppress(IllegalRequest):  # optional command; a unit without it does not lock the medium
                 disk.execute(PreventAllow())
         disk.execute(StartStopUnit(load_eject=True))
     if settings().json:

@@ -1,4 +1,4 @@
-"""The doctor command: what on this machine keeps scsiusb from its devices, and what to do about it."""
+"""The doctor command: find problems on this machine that prevent the use of devices, and show remedies."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from scsiusb.usb.system import udev
 MARKS: Final = {True: "ok", False: "!!"}
 
 
-@click.command("doctor", short_help="Find what is wrong, and what to do.")
-@click.option("--rule", is_flag=True, help="Print the udev rule that lets the user at the seat open devices.")
+@click.command("doctor", short_help="Find problems on this machine, and remedies.")
+@click.option("--rule", is_flag=True, help="Print the udev rule that permits the local user to open devices.")
 @global_options
 def doctor_command(rule: bool) -> None:
-    """Look for what keeps scsiusb from its devices, and say what to do.
+    """Find problems on this machine that prevent the use of devices.
 
-    A line that begins with !! tells what is wrong; an arrow shows what to do.
-    Takes no device and gives none back. The exit status is 0 when nothing is
-    wrong, else 99.
+    A line that begins with !! shows a problem; an arrow shows the remedy. No
+    device is detached from its driver, and none is recovered. The exit status
+    is 0 if there is no problem, else 99.
 
     \b
     Examples:
@@ -44,7 +44,7 @@ def doctor_command(rule: bool) -> None:
         _show(rows)
     wrong = sum(not row.ok for row in rows)
     if wrong:
-        raise ScsiUsbError(f"{wrong} of {counted(len(rows), 'check')} failed", "do what they say and run it again")
+        raise ScsiUsbError(f"{wrong} of {counted(len(rows), 'check')} failed", "apply the remedies and run it again")
 
 
 def _show(rows: Sequence[Check]) -> None:
@@ -56,5 +56,5 @@ def _show(rows: Sequence[Check]) -> None:
 
 
 def _arrow() -> str:
-    """A terminal that speaks no Unicode gets one of two characters."""
+    """Return an arrow that the encoding of stdout supports."""
     return "→" if (sys.stdout.encoding or "").lower().startswith("utf") else "->"

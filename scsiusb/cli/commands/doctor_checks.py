@@ -1,4 +1,4 @@
-"""What `doctor` looks at: each check is a generator of rows, and one that fails is a row itself."""
+"""The checks of `doctor`: each is a generator of rows; an exception in a check becomes a row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.libusb.memory import LIMIT
 from scsiusb.usb.system import linux, udev
 
-SMALLEST_MEMORY: Final = 16  # MB: the kernel's default, which a few transfers of 1 MiB fit into
+SMALLEST_MEMORY: Final = 16  # MB: the kernel's default, enough for a few transfers of 1 MiB
 INSTALL_RULE: Final = (
     f"scsiusb doctor --rule | sudo tee /etc/udev/rules.d/{udev.NAME} && "
     "sudo udevadm control --reload && sudo udevadm trigger"
@@ -35,14 +35,14 @@ GIVE_TO_CONTAINER: Final = (
 )
 LOAD_USB: Final = "load the host controller's driver: sudo modprobe xhci_pci"
 AGAIN_AT_THE_SEAT: Final = (
-    "plug the device in again, or `sudo udevadm trigger`; the rule is for who sits at the machine, others need sudo"
+    "plug the device in again, or run `sudo udevadm trigger`; the rule is for the local user only, others need sudo"
 )
 INSTALL_LIBUSB: Final = "install it again: pip install --force-reinstall libusb-package pyusb"
 NOT_WINUSB: Final = (Code.NOT_SUPPORTED, Code.NOT_FOUND)
 
 
 class Check(NamedTuple):
-    """A row. `remedy`: what to do, None where nothing is; where all is well it is a hint."""
+    """A row of the report. `remedy` is what to do, or a hint if the row is ok; None if there is nothing to do."""
 
     check: str
     ok: bool
@@ -52,7 +52,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Machine:
-    """What the checks are about; a test puts another one in its place."""
+    """The machine to check; tests use another one."""
 
     backend: Callable[[], Backend]
     platform: str = sys.platform
@@ -63,6 +63,7 @@ Look = Callable[[Machine], Iterator[Check]]
 
 
 def examine(machine: Machine) -> Iterator[Check]:
+    """Run all checks for the platform and yield their rows."""
     for name, look in _looks(machine.platform):
         yield from _guarded(name, look(machine))
 
@@ -80,7 +81,7 @@ def _looks(system: str) -> Iterator[tuple[str, Look]]:
 def _guarded(name: str, rows: Iterator[Check]) -> Iterator[Check]:
     try:
         yield from rows
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one check, the others are looked at
+    except Exception as error:  # noqa: BLE001 - the other checks must run even if one fails
         failure = failure_of(error)
         yield Check(name, False, printable(failure.what), failure.remedy or None)
 
@@ -99,8 +100,8 @@ def _library(machine: Machine) -> Iterator[Check]:
         yield Check("libusb", False, printable(failure_of(error).what), INSTALL_LIBUSB)
         return
     yield Check("libusb", True, f"{library.version}, {library.path}")
-    how = "libusb tells" if library.has_hotplug else "polling, for this libusb does not tell"
-    yield Check("hotplug", True, f"{how} when devices come and go")
+    how = "libusb reports hotplug events" if library.has_hotplug else "polling: this libusb has no hotplug events"
+    yield Check("hotplug", True, how)
 
 
 # --- Linux --------------------------------------------------------------------------------------
@@ -109,11 +110,11 @@ def _library(machine: Machine) -> Iterator[Check]:
 def _usb_of_linux(machine: Machine) -> Iterator[Check]:
     missing = diagnosis.missing_folders()
     if not missing:
-        yield Check("usb", True, f"{linux.USB_DEVICES} and {diagnosis.NODES} are there")
+        yield Check("usb", True, f"{linux.USB_DEVICES} and {diagnosis.NODES} exist")
         return
     remedies = {Sandbox.WSL: ATTACH_TO_WSL, Sandbox.CONTAINER: GIVE_TO_CONTAINER, None: LOAD_USB}
     which = " and ".join(map(str, missing))
-    yield Check("usb", False, f"no USB device can be used without {which}", remedies[diagnosis.sandbox()])
+    yield Check("usb", False, f"missing: {which}; no USB device can be used", remedies[diagnosis.sandbox()])
 
 
 def _udev_rule(machine: Machine) -> Iterator[Check]:
@@ -122,7 +123,7 @@ def _udev_rule(machine: Machine) -> Iterator[Check]:
     if state is udev.State.CURRENT:
         yield Check("udev rule", True, detail)
     elif machine.is_root:
-        yield Check("udev rule", True, f"{detail}; root needs none")
+        yield Check("udev rule", True, f"{detail}; root does not need it")
     else:
         yield Check("udev rule", False, detail, INSTALL_RULE)
 
@@ -130,10 +131,10 @@ def _udev_rule(machine: Machine) -> Iterator[Check]:
 def _usbfs_memory(machine: Machine) -> Iterator[Check]:
     limit = diagnosis.memory_limit()
     if limit is None:
-        return  # no usbcore, as the row "usb" tells
+        return  # no usbcore; the row "usb" reports it
     if limit == 0 or limit >= SMALLEST_MEMORY:
-        told = f"{limit} MB for the transfers of all programs" if limit else "no limit"
-        yield Check("usbfs memory", True, told)
+        detail = f"{limit} MB for the transfers of all programs" if limit else "no limit"
+        yield Check("usbfs memory", True, detail)
         return
     remedy = f"echo {SMALLEST_MEMORY} | sudo tee {LIMIT}"
     yield Check("usbfs memory", False, f"only {limit} MB for the transfers of all programs", remedy)
@@ -145,9 +146,9 @@ def _usbfs_memory(machine: Machine) -> Iterator[Check]:
 def _capture(machine: Machine) -> Iterator[Check]:
     if machine.is_root:
         unmount = "unmount a disk before you use it: diskutil unmountDisk diskN"
-        yield Check("capture", True, "root may take a device from the system", unmount)
+        yield Check("capture", True, "root can detach a device from the system", unmount)
     else:
-        detail = "the system lets go of a disk only for root or a program with Apple's entitlement"
+        detail = "only root, or a program with Apple's entitlement, can detach a disk from the system"
         yield Check("capture", False, detail, "run scsiusb with sudo, after `diskutil unmountDisk diskN`")
 
 
@@ -161,7 +162,7 @@ SYSTEMS: Final[dict[str, tuple[tuple[str, Look], ...]]] = {
 
 
 def _lease_folder(machine: Machine) -> Iterator[Check]:
-    """Without one, other programs are not told who holds a device, nor finds anybody what was left behind."""
+    """Check that leases can be stored; without them, no process can see who uses a device, or recover an orphan."""
     refused = []
     for path in folders.own():
         try:
@@ -172,9 +173,11 @@ def _lease_folder(machine: Machine) -> Iterator[Check]:
         if os.access(path, os.W_OK):
             yield Check("lease folder", True, str(path))
             return
-        refused.append(f"{path}: cannot be written to")
-    detail = printable("; ".join(refused)) or "there is no runtime folder and no folder for temporary files"
-    yield Check("lease folder", False, detail, "set XDG_RUNTIME_DIR (on macOS and Windows TMPDIR) to a folder of yours")
+        refused.append(f"{path} is not writable")
+    detail = printable("; ".join(refused)) or "no runtime folder and no folder for temporary files"
+    yield Check(
+        "lease folder", False, detail, "set XDG_RUNTIME_DIR (on macOS and Windows TMPDIR) to a folder that you own"
+    )
 
 
 def _leases(machine: Machine) -> Iterator[Check]:
@@ -182,26 +185,26 @@ def _leases(machine: Machine) -> Iterator[Check]:
     for each in seen:
         if each.state == "orphaned":
             record = each.record
-            who = f"pid {record.pid} ({record.command}) ended and left {record.address} behind"
+            who = f"pid {record.pid} ({record.command}) ended without giving {record.address} back"
             yield Check(f"orphan {record.address}", False, who, f"scsiusb recover {record.address}")
     live = sum(each.state == "live" for each in seen)
-    yield Check("leases", True, f"{counted(live, 'device')} held by a scsiusb program now")
+    yield Check("leases", True, f"{counted(live, 'device')} in use by scsiusb processes")
 
 
-# --- what the user says of devices --------------------------------------------------------------
+# --- quirks of the user -------------------------------------------------------------------------
 
 
 def _quirks(machine: Machine) -> Iterator[Check]:
     try:
-        quirks_user.row_for(-1, -1)  # there is no such device, so that all is read
+        quirks_user.row_for(-1, -1)  # no device has these IDs, so all rows are parsed
     except ValueError as error:
         refused = wrong_quirks(error)
         yield Check("quirks", False, printable(refused.what), refused.remedy)
         return
     count = len(quirks_user.parse_rows(os.environ.get(quirks_user.VARIABLE, ""), quirks_user.VARIABLE))
     path = quirks_user.path()
-    told = "can be read" if os.path.exists(path) else "is not there"
-    yield Check("quirks", True, printable(f"{counted(count, 'row')} in {quirks_user.VARIABLE}; {path} {told}"))
+    state = "is valid" if os.path.exists(path) else "does not exist"
+    yield Check("quirks", True, printable(f"{counted(count, 'row')} in {quirks_user.VARIABLE}; {path} {state}"))
 
 
 # --- each device --------------------------------------------------------------------------------
@@ -235,7 +238,7 @@ def _permission(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iter
         except OSError as error:
             yield Check(name, False, failure_of(error).what, _node_remedy(machine, error))
         else:
-            yield Check(name, True, f"{linux.node(info.device)} may be used")
+            yield Check(name, True, f"{linux.node(info.device)} is accessible")
 
 
 def _node_remedy(machine: Machine, error: OSError) -> str | None:
@@ -249,27 +252,27 @@ def _node_remedy(machine: Machine, error: OSError) -> str | None:
 def _winusb(name: str, backend: Backend, info: InterfaceInfo) -> Check:
     error = diagnosis.try_open(backend, info.device)
     if error is None:
-        return Check(name, True, "WinUSB has the device")
+        return Check(name, True, "the driver is WinUSB")
     if error.code in NOT_WINUSB:
-        zadig = "choose WinUSB for the device with Zadig (https://zadig.akeo.ie); its drive letter goes away meanwhile"
-        return Check(name, False, f"{info} has another driver than WinUSB", zadig)
+        zadig = "choose WinUSB for the device with Zadig (https://zadig.akeo.ie); it has no drive letter then"
+        return Check(name, False, f"the driver of {info} is not WinUSB", zadig)
     return Check(name, False, f"{info} cannot be opened: {error.code.name}", "close the program that uses it")
 
 
 def _driver(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator[Check]:
-    """An interface that nobody drives and nobody uses is a disk that has vanished for the whole system."""
+    """Check that a driver or a program uses the interface; otherwise the system cannot see the disk."""
     name = f"driver {info.address}"
     if machine.platform != "linux" or not linux.USB_DEVICES.is_dir():
         return
     if info.driver not in (None, diagnosis.USBFS_DRIVER):
-        yield Check(name, True, f"the kernel's {info.driver} has it")
+        yield Check(name, True, f"in use by the kernel driver {info.driver}")
         return
     users = _users(info)
     if info.driver is not None or users:
-        yield Check(name, True, f"{' and '.join(users) or 'another program'} has it")
+        yield Check(name, True, f"in use by {' and '.join(users) or 'another program'}")
     else:
-        remedy = f"scsiusb recover {info.address}; if no driver takes it, first: sudo modprobe -a usb-storage uas"
-        yield Check(name, False, "no driver and no program has it: the disk is away for the whole system", remedy)
+        remedy = f"scsiusb recover {info.address}; if no driver accepts it, first run: sudo modprobe -a usb-storage uas"
+        yield Check(name, False, "no driver and no program uses it: the system cannot see the disk", remedy)
 
 
 def _users(info: InterfaceInfo) -> list[str]:
@@ -280,15 +283,15 @@ def _users(info: InterfaceInfo) -> list[str]:
 
 
 def _uses(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator[Check]:
-    """A disk in use is as it should be; only scsiusb cannot have it."""
+    """List what uses the disk, such as mounts. This is not a problem, but scsiusb cannot open it."""
     uses = [printable(use) for use in backend.uses(info.device, info.interface)]
     if uses:
-        yield Check(f"uses {info.address}", True, ", ".join(uses), "unmount it before you use scsiusb on it")
+        yield Check(f"uses {info.address}", True, ", ".join(uses), "unmount it before you use it with scsiusb")
 
 
 def _protocol(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator[Check]:
     if info.protocol != "bot":
-        yield Check(f"protocol {info.address}", True, "it speaks only UAS: scsiusb lists it and does not drive it")
+        yield Check(f"protocol {info.address}", True, "it supports only UAS; scsiusb can list it, but not use it")
 
 
 DEVICE_LOOKS: Final[tuple[tuple[str, Callable[[Machine, Backend, InterfaceInfo], Iterator[Check]]], ...]] = (

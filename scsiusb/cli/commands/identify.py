@@ -1,4 +1,4 @@
-"""Commands that tell what a device is: inquiry, capacity, luns."""
+"""Commands that identify a device: inquiry, capacity, luns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from scsiusb.cli import labels as words
+from scsiusb.cli import labels
 from scsiusb.cli.device import device_argument, opened
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
@@ -18,7 +18,7 @@ from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, DeviceIdentification, S
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.unit import LogicalUnit
 
-PAGE_NAMES: Final = {  # sg_vpd's abbreviations beside words
+PAGE_NAMES: Final = {  # the abbreviations of sg_vpd, and words
     "sv": SupportedPages.PAGE,
     "supported": SupportedPages.PAGE,
     "sn": UnitSerialNumber.PAGE,
@@ -38,21 +38,21 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     if match is not None:
         return int(match[1], 16)
     if value.lower() not in PAGE_NAMES:
-        raise click.BadParameter(f"{quoted(value)} is no page: {', '.join(PAGE_NAMES)} or 0 to ff in hex")
+        raise click.BadParameter(f"{quoted(value)} is not a page: {', '.join(PAGE_NAMES)} or 0 to ff in hex")
     return PAGE_NAMES[value.lower()]
 
 
-@click.command("inquiry", short_help="Who the unit is.")
+@click.command("inquiry", short_help="Show INQUIRY data.")
 @device_argument
 @click.option(
     "--page",
     metavar="NAME|HEX",
     callback=_page_number,
-    help="A vital product data page: sv, sn, di, bl, or its number in hex.",
+    help="Show a vital product data page: sv, sn, di, bl, or hex.",
 )
 @global_options
 def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
-    """Who the unit is, or one of its vital product data pages.
+    """Show INQUIRY data, or a vital product data (VPD) page.
 
     \b
     Pages by name: sv (supported pages), sn (unit serial number),
@@ -67,7 +67,7 @@ def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
     with opened(device, lun) as disk:
         if page is None:
             data = disk.inquiry()
-            record, shown = asdict(data), words.inquiry_words(data)
+            record, shown = asdict(data), labels.inquiry_words(data)
         else:
             found = disk.unit.vpd(page)
     if page is not None:
@@ -82,22 +82,22 @@ def _show_page(number: int, page: AnyPage) -> None:
     if settings().json:
         show_json({"page": number, **asdict(page)})
     elif isinstance(page, SupportedPages):
-        show_table(words.SUPPORTED_COLUMNS, words.supported_rows(page))
+        show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
     elif isinstance(page, DeviceIdentification):
-        show_table(words.DESIGNATOR_COLUMNS, [words.designator_row(entry) for entry in page.designators])
+        show_table(labels.DESIGNATOR_COLUMNS, [labels.designator_row(entry) for entry in page.designators])
     elif isinstance(page, VpdPage):
-        show(f"page {words.page_name(number)}")
+        show(f"page {labels.page_name(number)}")
         if page.body:
             show(hex_dump(page.body))
     else:
-        show_record(words.page_words(page))
+        show_record(labels.page_words(page))
 
 
-@click.command("capacity", short_help="How large the medium is.")
+@click.command("capacity", short_help="Show the capacity of the medium.")
 @device_argument
 @global_options
 def capacity_command(device: str | None, lun: int) -> None:
-    """How large the medium is.
+    """Show the capacity of the medium: number of blocks and block size.
 
     \b
     Examples:
@@ -113,11 +113,11 @@ def capacity_command(device: str | None, lun: int) -> None:
         show_record({"blocks": record["blocks"], "block size": record["block_size"], "bytes": size})
 
 
-@click.command("luns", short_help="List the logical units of the device.")
+@click.command("luns", short_help="List the logical units of a device.")
 @device_argument
 @global_options
 def luns_command(device: str | None, lun: int) -> None:
-    """List the logical units of the device, and whether they are ready.
+    """List the logical units of a device, and whether they are ready.
 
     \b
     Examples:
@@ -139,7 +139,7 @@ def _in_words(row: dict[str, Any]) -> list[Any]:
 
 
 def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
-    """None where the device says that there is no unit at this LUN."""
+    """Return a row, or None if the device reports that there is no unit at this LUN."""
     try:
         data = unit.inquiry()
     except IllegalRequest:

@@ -1,4 +1,4 @@
-"""The command that tells what is attached; it has to do with USB alone, and loads nothing else."""
+"""The list command. It needs only USB, and loads no SCSI module."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from scsiusb.usb.interface import InterfaceInfo
 
 
-@click.command("list", short_help="List the devices that are attached.")
+@click.command("list", short_help="List the attached devices.")
 @global_options
 def list_command() -> None:
-    """List the mass-storage interfaces that are attached.
+    """List the attached mass-storage interfaces.
 
     \b
     Examples:

@@ -1,8 +1,9 @@
-"""Commands about who holds what: leases, recover."""
+"""Commands about devices that processes use: leases, recover."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import sys
+from contextlib import closing, suppress
 from typing import Any, Final
 
 import click
@@ -30,13 +31,14 @@ RECOVERED_COLUMNS: Final = ("address", "serial", "driver", "done")
 Row = dict[str, Any]
 
 
-@click.command("leases", short_help="Who holds which device.")
+@click.command("leases", short_help="Show which process uses which device.")
 @global_options
 def leases_command() -> None:
-    """Who holds which device, and what was left behind.
+    """Show which scsiusb process uses which device (its lease).
 
-    A lease is "live" while its program runs. One is "orphaned" when its program
-    ended without giving the device back; the next scsiusb command does that.
+    A lease is "live" while the process runs. It is "orphaned" if the process
+    ended without giving the device back to the kernel; the next scsiusb command
+    that uses devices gives it back.
 
     \b
     Examples:
@@ -49,10 +51,10 @@ def leases_command() -> None:
     elif rows:
         show_table(LEASE_COLUMNS, [[row[column] for column in LEASE_COLUMNS] for row in rows])
     else:
-        say("no scsiusb program holds a device")
+        say("no scsiusb process uses a device")
     orphans = sum(row["state"] == ORPHANED for row in rows)
     if orphans and not settings().json:
-        say(f"{counted(orphans, 'device')} left behind; run `scsiusb recover`")
+        say(f"{counted(orphans, 'device')} not given back to the kernel; run `scsiusb recover`")
 
 
 def _leased(seen: Seen) -> Row:
@@ -70,23 +72,23 @@ def _leased(seen: Seen) -> Row:
 
 
 def _user(uid: int | None) -> str | None:
-    try:
+    if uid is not None and sys.platform != "win32":
         from pwd import getpwuid
 
-        return None if uid is None else getpwuid(uid).pw_name
-    except (ImportError, KeyError):  # Windows; a user of another machine's or container's
-        return str(uid)
+        with suppress(KeyError):  # a user of another machine or container
+            return getpwuid(uid).pw_name
+    return None if uid is None else str(uid)
 
 
-@click.command("recover", short_help="Give back what a program left behind.")
+@click.command("recover", short_help="Give devices back to the kernel.")
 @click.argument("device", required=False, shell_complete=complete_attached)
 @global_options
 def recover_command(device: str | None) -> None:
-    """Give the kernel back what programs left behind.
+    """Give devices back to the kernel after a process that used them has died.
 
-    Without DEVICE, all that scsiusb programs left behind. With DEVICE, only
-    that one, also where another program took it from the kernel's driver and
-    left it so. A device that a program still uses is left alone.
+    Without DEVICE, all orphaned devices of scsiusb processes. With DEVICE, only
+    that one, even if another program detached the kernel's driver from it. A
+    device that is still in use is not changed.
 
     \b
     Examples:
@@ -107,15 +109,15 @@ def recover_command(device: str | None) -> None:
 
 def _row(recovered: recovery.Recovered) -> Row:
     record = recovered.record
-    return _told(record, record.pid, record.driver, recovered.done, ok=recovered.ok)
+    return _make_row(record, record.pid, record.driver, recovered.done, ok=recovered.ok)
 
 
-def _told(of: Record | InterfaceInfo, pid: int | None, driver: str | None, done: str, *, ok: bool) -> Row:
+def _make_row(of: Record | InterfaceInfo, pid: int | None, driver: str | None, done: str, *, ok: bool) -> Row:
     return {"address": of.address, "serial": of.serial, "pid": pid, "driver": driver, "done": done, "ok": ok}
 
 
 def _failure(left: list[Row]) -> ScsiUsbError:
-    """Root lacks no permission: then it is the device."""
+    """Return the error for devices that could not be given back; for root, missing permission is not the cause."""
     what = ", ".join(f"{row['address']} could not be given back: {row['done']}" for row in left)
     if is_root():
         return TransportError(what)
@@ -125,61 +127,61 @@ def _failure(left: list[Row]) -> ScsiUsbError:
 # --- DEVICE -------------------------------------------------------------------------------------
 
 
-def _recover(words: str) -> list[Row]:
-    """What was left behind by that name, be the device attached or not; else the attached device."""
-    seen = [each for each in lease.leases() if _names(words, each.record)]
+def _recover(name: str) -> list[Row]:
+    """Recover the orphans of that name, even if the device is not attached; else the attached device."""
+    seen = [each for each in lease.leases() if _matches(name, each.record)]
     orphans = {each.record.address for each in seen if each.state == ORPHANED}
     if orphans:
         return [_row(each) for address in sorted(orphans) for each in recovery.recover(address)]
     with closing(libusb()) as backend:
-        info = _attached(backend, words)
-        reason = _left_alone(info)
+        info = _attached(backend, name)
+        reason = _used_by(info)
         if reason is None:
             return _bind(backend, info)
-        say(f"{info.address} is left alone: {reason}")
+        say(f"{info.address} is not changed: {reason}")
         return []
 
 
-def _names(words: str, record: Record) -> bool:
-    """As DEVICE names an attached device."""
-    if words.startswith(SERIAL):
-        return record.serial == words.removeprefix(SERIAL)
-    identity = VID_PID.fullmatch(words)
+def _matches(name: str, record: Record) -> bool:
+    """Return whether DEVICE refers to the device of a lease."""
+    if name.startswith(SERIAL):
+        return record.serial == name.removeprefix(SERIAL)
+    identity = VID_PID.fullmatch(name)
     if identity:
         return (record.vendor_id, record.product_id) == tuple(int(number, 16) for number in identity.groups())
-    return words in (record.address, record.name, record.name.partition(":")[0])
+    return name in (record.address, record.name, record.name.partition(":")[0])
 
 
-def _attached(backend: Backend, words: str) -> InterfaceInfo:
+def _attached(backend: Backend, name: str) -> InterfaceInfo:
     try:
-        return select(find(backend), words)
+        return select(find(backend), name)
     except DeviceNotFound as error:
-        what = f"{error.what}, and nothing of that name was left behind"
+        what = f"{error.what}, and there is no orphaned device of that name"
         raise DeviceNotFound(what, "run `scsiusb list` and `scsiusb leases`") from error
 
 
-def _left_alone(info: InterfaceInfo) -> str | None:
-    """Why there is nothing to give back; None: nobody has the interface."""
+def _used_by(info: InterfaceInfo) -> str | None:
+    """Return who uses the interface, or None if it is unused."""
     holder = lease.holder(info)
     if holder is not None:
-        return f"pid {holder.pid} ({holder.command}) has it"
+        return f"pid {holder.pid} ({holder.command}) uses it"
     if info.driver == USBFS_DRIVER:
-        return "a program has it"
-    return f"the kernel's {info.driver} has it" if info.driver else None
+        return "a program uses it"
+    return f"the kernel driver {info.driver} uses it" if info.driver else None
 
 
 def _bind(backend: Backend, info: InterfaceInfo) -> list[Row]:
-    """Lets the kernel find a driver, as it does when the device is plugged in."""
+    """Let the kernel bind a driver, as it does when the device is plugged in."""
     try:
         with closing(backend.open(info.device)) as handle:
             handle.attach_driver(info.interface)
     except UsbError as error:
-        if error.code is Code.NOT_SUPPORTED:  # a platform where no driver was ever taken away
+        if error.code is Code.NOT_SUPPORTED:  # a platform where drivers are never detached
             return []
         if error.code is Code.ACCESS:
-            return [_told(info, None, None, "permission denied", ok=False)]
+            return [_make_row(info, None, None, "permission denied", ok=False)]
         if error.code is not Code.NOT_FOUND:
-            raise translate(error, f"giving the kernel back its driver for {info}") from error
+            raise translate(error, f"binding a kernel driver to {info}") from error
     driver = backend.driver(info.device, info.interface)
-    done = f"kernel driver {driver} is bound again" if driver else "no kernel driver takes it"
-    return [_told(info, None, driver, done, ok=driver is not None)]
+    done = f"kernel driver {driver} is bound again" if driver else "no kernel driver accepts it"
+    return [_make_row(info, None, driver, done, ok=driver is not None)]

@@ -1,4 +1,4 @@
-"""The command that tells what care a device needs, and why: quirks."""
+"""The quirks command: show which quirks apply to a device, and why."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
 PAIR: Final = re.compile(r"(0[xX])?[0-9a-fA-F]+:(0[xX])?[0-9a-fA-F]+")
 
 
-@click.command("quirks", short_help="Which quirks apply to a device, and why.")
+@click.command("quirks", short_help="Show which quirks apply to a device, and why.")
 @click.argument("device", required=False, shell_complete=complete_device)
 @click.option("--list", "letters", is_flag=True, help="List all quirks with their letters.")
 @global_options
 def quirks_command(device: str | None, letters: bool) -> None:
-    """Which quirks apply to the attached devices, or to DEVICE, and why.
+    """Show which quirks apply to the attached devices, or to DEVICE, and why.
 
-    A quirk is what scsiusb does otherwise because a device needs it. The
-    nearest of these that names the device counts: the option --quirks, the
-    variable SCSIUSB_QUIRKS, your file, the table that comes with scsiusb.
-    Each takes VID:PID:LETTERS; without letters the device has no quirks.
-    DEVICE may also be the VID:PID of one that is not attached.
+    A quirk is a workaround for a fault of a device. Quirks are taken from the
+    first of these that lists the device: the option --quirks, the variable
+    SCSIUSB_QUIRKS, your quirks file, the table in scsiusb. Each has the format
+    VID:PID:LETTERS; without letters, the device has no quirks. DEVICE may also
+    be the VID:PID of a device that is not attached.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def quirks_command(device: str | None, letters: bool) -> None:
         _show_letters()
         return
     check_quirks()
-    rows = [row for address, vid, pid, quirks in _meant(device) for row in _rows(address, vid, pid, quirks)]
+    rows = [row for address, vid, pid, quirks in _matching(device) for row in _rows(address, vid, pid, quirks)]
     if settings().json:
         show_json(rows)
     elif rows:
@@ -56,8 +56,8 @@ def quirks_command(device: str | None, letters: bool) -> None:
         say("no quirks apply")
 
 
-def _meant(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]]:
-    """Address, VID, PID and quirks of each device that the words mean."""
+def _matching(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]]:
+    """Yield address, VID, PID and quirks of each device that DEVICE refers to."""
     if words is not None and words.startswith(VIRTUAL):
         yield _of(_virtual(words))
         return
@@ -70,8 +70,8 @@ def _meant(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]]:
         return
     if not meant and words is not None:
         if PAIR.fullmatch(words):
-            raise Refused(f"{quoted(words)} is not VID:PID of four hex digits each", "write 0123 for 123")
-        select(found, words)  # raises, and says why
+            raise Refused(f"{quoted(words)} is not VID:PID with four hex digits each", "write 0123 for 123")
+        select(found, words)  # raises the right error
     for info in meant:
         yield _of(info)
 
@@ -81,7 +81,7 @@ def _of(info: InterfaceInfo) -> tuple[str, int, int, Quirks]:
 
 
 def _virtual(words: str) -> InterfaceInfo:
-    """Without opening it, which a quirk may forbid."""
+    """Return the interface of a virtual stick without opening it, which a quirk may forbid."""
     from scsiusb.virtual import Bus, Stick
 
     path = words.removeprefix(VIRTUAL)
@@ -113,5 +113,5 @@ def _show_letters() -> None:
         rows = [{"letter": each.letter, "quirk": each.quirk.title, "effect": _effect(each)} for each in MEANINGS]
         show_json([{**row, "linux": each.is_linux} for row, each in zip(rows, MEANINGS, strict=True)])
         return
-    columns = ("letter", "quirk", "of", "effect")
+    columns = ("letter", "quirk", "origin", "effect")
     show_table(columns, [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS])

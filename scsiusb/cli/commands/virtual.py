@@ -1,4 +1,4 @@
-"""Commands about the virtual stick: serving it over USB/IP."""
+"""The virtual command: serve a virtual stick over USB/IP."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from scsiusb.virtual.usbip.server import Server
 
 LOOPBACK: Final = "127.0.0.1"
-PORT: Final = "3240"  # USB/IP's, as IANA has it
+PORT: Final = "3240"  # the port of USB/IP, registered with IANA
 SPEEDS: Final = ["full", "high", "super"]
-TURN: Final = 0.2  # seconds; on Windows a longer wait keeps Ctrl-C from getting through
+POLL_INTERVAL: Final = 0.2  # seconds; on Windows, Ctrl-C does not interrupt a wait
 SIZE: Final = re.compile(r"([1-9][0-9]{0,18})(|[kKmMgGtT])(?:i?[bB])?")
 POWERS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LARGEST: Final = 1 << 62
@@ -68,10 +68,10 @@ def _complete_fault(context: click.Context, parameter: click.Parameter, incomple
     return completions([(kind.name, kind.about) for kind in KINDS.values()], incomplete)
 
 
-@click.group("virtual", no_args_is_help=False, short_help="A USB stick made of software.")
+@click.group("virtual", no_args_is_help=False, short_help="Serve a virtual USB stick.")
 @global_options
 def virtual_command() -> None:
-    """A USB stick made of software, for those who write or test drivers.
+    """Serve a virtual USB stick, to develop and test drivers.
 
     \b
     Examples:
@@ -81,46 +81,47 @@ def virtual_command() -> None:
 
 
 class WithFaults(click.Command):
-    """A command whose help ends with the list of faults."""
+    """Command whose help ends with the list of faults."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of faults. See `click.Command.format_epilog`."""
         from scsiusb.virtual import KINDS
 
         with formatter.section("Faults"):
             formatter.write_dl([(kind.usage, kind.about) for kind in KINDS.values()])
 
 
-@virtual_command.command("serve", cls=WithFaults, short_help="Export it over USB/IP.")
+@virtual_command.command("serve", cls=WithFaults, short_help="Export a virtual stick over USB/IP.")
 @click.argument("file", type=click.Path())
-@number_option("--port", default=PORT, show_default=True, help="Where to listen; 0 takes a free port.")
-@click.option("--host", metavar="ADDRESS", default=LOOPBACK, show_default=True, help="The address to listen on.")
+@number_option("--port", default=PORT, show_default=True, help="Port to listen on; 0 is any free port.")
+@click.option("--host", metavar="ADDRESS", default=LOOPBACK, show_default=True, help="Address to listen on.")
 @click.option(
     "--fault",
     "faults",
     metavar="TEXT",
     multiple=True,
     callback=_faults,
-    help="What it does wrong.",
+    help="Fault to inject; may be repeated (see below).",
     shell_complete=_complete_fault,
 )
-@click.option("--create", metavar="SIZE", callback=_size, help="Make FILE, which must not be there, of that size.")
+@click.option("--create", metavar="SIZE", callback=_size, help="Create FILE with this size; it must not exist.")
 @number_option("--block-size", default="512", show_default=True, help="Bytes in a block.")
-@click.option("--read-only", is_flag=True, help="The medium cannot be written.")
-@click.option("--removable/--no-removable", default=True, help="What INQUIRY says of the medium.")
+@click.option("--read-only", is_flag=True, help="Make the medium write protected.")
+@click.option("--removable/--no-removable", default=True, help="The removable bit (RMB) in INQUIRY data.")
 @click.option("--vid", metavar="HEX", default="1209", callback=_hex_16, show_default=True, help="idVendor.")
 @click.option("--pid", metavar="HEX", default="0001", callback=_hex_16, show_default=True, help="idProduct.")
-@click.option("--serial", metavar="TEXT", default="0123456789AB", show_default=True, help="The serial number.")
-@click.option("--speed", type=click.Choice(SPEEDS), default="high", show_default=True, help="Of its bus.")
+@click.option("--serial", metavar="TEXT", default="0123456789AB", show_default=True, help="Serial number.")
+@click.option("--speed", type=click.Choice(SPEEDS), default="high", show_default=True, help="Speed of the bus.")
 @global_options
 def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> int:
-    """Export a stick, whose blocks are FILE's, over USB/IP until Ctrl-C or SIGTERM.
+    """Export FILE as a USB stick over USB/IP, until Ctrl-C or SIGTERM.
 
-    A kernel attaches it as a device of its own, with bus id 1-1; one at a time.
-    With -v it says who attaches it and which commands come.
+    A Linux kernel can attach it as a local device, with bus id 1-1. Only one
+    client can use it at a time. With -v, clients and commands are logged.
 
-    --fault is NAME[=VALUE][@PHASE], and behind it, each after a comma, any of
-    command=K, opcode=HH, lba=N[-M], lun=N, over=N, cdb=HEX and times=N|always.
-    Without a condition it is for the next command. It may be repeated.
+    --fault has the format NAME[=VALUE][@PHASE][,CONDITION...], where a condition
+    is command=K, opcode=HH, lba=N[-M], lun=N, over=N or cdb=HEX, or the count
+    times=N|always. Without a condition, the fault is for the next command.
 
     \b
     Examples:
@@ -128,25 +129,25 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
       sudo modprobe vhci-hcd; sudo usbip attach -r 127.0.0.1 -b 1-1
       scsiusb virtual serve stick.img --fault stall@csw,command=20 -v
     """
-    _refuse_what_is_the_clients()
+    _refuse_client_options()
     if port > 0xFFFF:
         raise click.BadParameter(f"{port} is not from 0 to 65535", param_hint="'--port'")
     try:
         with _file(file, create), _stick(file, **stick) as device, _listening(device, host, port) as server:
             _announce(file, server)
-            while not server.join(TURN):
+            while not server.join(POLL_INTERVAL):
                 pass
     except KeyboardInterrupt:
-        return status.INTERRUPTED  # how serving ends: no news
+        return status.INTERRUPTED  # the normal way to end; no message
     except Terminated as error:
         return status.GOOD if error.number == signal.SIGTERM else status.SIGNALLED + error.number
     raise ScsiUsbError(f"{file} is not served any more: the server has ended")
 
 
-def _refuse_what_is_the_clients() -> None:
+def _refuse_client_options() -> None:
     given = settings()
     if given.trace is not None:
-        remedy = "record on the side of who attaches it, or see the commands here with -v"
+        remedy = "record on the client, or log the commands here with -v"
         raise Refused("--trace: `virtual serve` records nothing", remedy)
     for name, value in (("--timeout", given.timeout), ("--quirks", given.quirks)):
         if value is not None:
@@ -156,7 +157,7 @@ def _refuse_what_is_the_clients() -> None:
 
 @contextmanager
 def _file(path: str, size: int | None) -> Iterator[None]:
-    """Makes the file, if it is to be made; it does not stay if it cannot be served."""
+    """Create the file if `size` is given; remove it again if it cannot be served."""
     if size is None:
         yield
         return
@@ -213,7 +214,7 @@ def _listening(stick: Stick, host: str, port: int) -> Iterator[Server]:
 
 def _announce(path: str, server: Server) -> None:
     if not ipaddress.ip_address(server.host).is_loopback:
-        say(f"scsiusb: warning: whoever reaches {server.host} can read and write {path}: USB/IP asks for no password")
+        say(f"scsiusb: warning: any host that reaches {server.host} can read and write {path}: USB/IP has no passwords")
     if settings().json:
         show(json.dumps({"host": server.host, "port": server.port, "busid": server.bus_id}))
         return

@@ -1,4 +1,4 @@
-"""The watch command: what comes and goes, as JSON lines for scripts or as a table that lives on the terminal."""
+"""The watch command: show devices that are attached and detached, as JSON lines or as a live table."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-TURN: Final = 1.0  # seconds between two looks at what nobody tells: who reads, who holds a device
+POLL_INTERVAL: Final = 1.0  # seconds between polls of what has no events: the reader of stdout, leases
 LAST_EVENTS: Final = 8
-SMALL: Final = 8  # rows of the screen that are neither a device nor an event
+SMALL: Final = 8  # rows of the terminal that are neither a device nor an event
 WIDE: Final = ("address", "vid:pid", "serial", "device", "speed", "used by", "since")
 NARROW: Final = ("address", "device", "used by")
 WIDE_ENOUGH: Final = 100
@@ -38,23 +38,24 @@ EVENT_COLUMNS: Final = ("time", "event", "address", "device")
 
 
 class View(Protocol):
-    """Where events go."""
+    """Output of events."""
 
-    def add(self, event: Event) -> None: ...
+    def add(self, event: Event) -> None:
+        """Show an event."""
 
     def idle(self) -> None:
-        """Called every now and then while nothing happens, and after what did."""
+        """Update the output; called periodically and after each event."""
 
 
-@click.command("watch", short_help="Watch devices come and go.")
+@click.command("watch", short_help="Show devices being attached and detached.")
 @click.argument("device", required=False, shell_complete=complete_attached)
 @global_options
 def watch_command(device: str | None) -> int:
-    """Watch devices come and go; first come those already there. Ctrl-C ends it.
+    """Show devices being attached and detached, until Ctrl-C.
 
-    On a terminal a table of what is attached and what happened last; elsewhere,
-    and with --json, one line of JSON for each event. With DEVICE only those that
-    it names.
+    Starts with the devices that are already attached. On a terminal, shows a
+    table of the attached devices and the last events; otherwise, and with --json,
+    one line of JSON for each event. With DEVICE, only events of that device.
 
     \b
     Examples:
@@ -63,19 +64,19 @@ def watch_command(device: str | None) -> int:
       scsiusb watch | jq -r 'select(.event == "attached").address'
     """
     if device is not None and (not device.strip() or device.startswith(VIRTUAL)):
-        raise click.UsageError(f"{quoted(device)} is no device that could come and go")
+        raise click.UsageError(f"{quoted(device)} is not a device that can be attached or detached")
     recover()
     try:
         with Manager() as manager, _view() as view:
             _follow(manager, device, view)
     except KeyboardInterrupt:
-        return status.INTERRUPTED  # how watching ends: no news
+        return status.INTERRUPTED  # the normal way to end; no message
     except Terminated as error:
         return status.SIGNALLED + error.number
 
 
 def _follow(manager: Manager, device: str | None, view: View) -> NoReturn:
-    events = manager.events(timeout=TURN, device=device)
+    events = manager.events(timeout=POLL_INTERVAL, device=device)
     while True:
         for event in events:
             view.add(event)
@@ -85,42 +86,44 @@ def _follow(manager: Manager, device: str | None, view: View) -> NoReturn:
 @contextmanager
 def _view() -> Iterator[View]:
     if settings().json or not sys.stdout.isatty():
-        yield Lines()
+        yield JsonLines()
         return
     from rich.console import Console
 
     console = Console()
-    if console.is_dumb_terminal:  # it can move no cursor
-        yield Words()
+    if console.is_dumb_terminal:  # it cannot move the cursor
+        yield TextLines()
         return
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as live:
-        yield Board(live)
+        yield LiveTable(live)
 
 
 def is_unread(descriptor: int) -> bool:
-    """Has the reader of a pipe gone? Where the system does not tell, the next write will."""
-    if not hasattr(select, "poll"):
+    """Return whether the reader of a pipe has gone. Without poll(), return False; the next write will fail."""
+    if sys.platform == "win32" or not hasattr(select, "poll"):
         return False
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(state & select.POLLERR for _, state in poll.poll(0))
 
 
-class Lines:
-    """A line of JSON for each event, at once."""
+class JsonLines:
+    """Prints a line of JSON for each event."""
 
     def add(self, event: Event) -> None:
+        """See `View.add`."""
         show(json.dumps(event_record(event)))
 
     def idle(self) -> None:
-        """`scsiusb watch | head -1` ends with head, not with the event after it."""
+        """Raise BrokenPipeError if the reader has gone: `watch | head -1` must end with head, not at the next event."""
         if is_unread(sys.stdout.fileno()):
             raise BrokenPipeError
 
 
 def event_record(event: Event) -> dict[str, Any]:
+    """Return an event as names and values for JSON."""
     info = event.device
     return {
         "event": event.kind,
@@ -132,17 +135,18 @@ def event_record(event: Event) -> dict[str, Any]:
     }
 
 
-class Words:
-    """A line for people for each event."""
+class TextLines:
+    """Prints a line of text for each event."""
 
     def add(self, event: Event) -> None:
-        show("  ".join(_told(event)))
+        """See `View.add`."""
+        show("  ".join(_cells(event)))
 
     def idle(self) -> None:
-        """A line once written stays."""
+        """Do nothing: lines are not updated."""
 
 
-def _told(event: Event) -> tuple[str, str, str, str]:
+def _cells(event: Event) -> tuple[str, str, str, str]:
     info = event.device
     name = " ".join(filter(None, (info.manufacturer, info.product))) or f"{info.vid:04x}:{info.pid:04x}"
     return _clock(event), event.kind, info.address, name
@@ -152,8 +156,8 @@ def _clock(event: Event) -> str:
     return f"{event.time.astimezone():%H:%M:%S}"
 
 
-class Board:
-    """What is attached now, and the last events."""
+class LiveTable:
+    """A live table of the attached devices and the last events."""
 
     def __init__(self, live: Any) -> None:
         self._live = live
@@ -162,6 +166,7 @@ class Board:
         self._shown: object = None
 
     def add(self, event: Event) -> None:
+        """See `View.add`."""
         self._events.append(event)
         if event.kind == ATTACHED:
             self._attached[event.device.name] = event
@@ -170,18 +175,18 @@ class Board:
         self.idle()
 
     def idle(self) -> None:
-        """Draws what has changed, so that nothing flickers."""
+        """Draw the table again if it has changed; drawing it each time would flicker."""
         size = self._live.console.size
         now = [_row(event) for _, event in sorted(self._attached.items())]
         room = max(1, size.height - SMALL - len(now))
-        before = [_told(event) for event in tuple(self._events)[-room:]]
+        before = [_cells(event) for event in tuple(self._events)[-room:]]
         if self._shown != (size, now, before):
             self._shown = size, now, before
             self._live.update(_picture(size.width, now, before), refresh=True)
 
 
 def _row(event: Event) -> dict[str, str]:
-    info, (clock, _, address, name) = event.device, _told(event)
+    info, (clock, _, address, name) = event.device, _cells(event)
     record = holder(info)
     return {
         "address": address,
@@ -201,12 +206,12 @@ def _picture(width: int, now: Sequence[dict[str, str]], before: Sequence[Sequenc
     attached = _table(columns, [[row[column] for column in columns] for row in now])
     attached.caption = None if now else "no mass-storage device is attached"
     events = _table(EVENT_COLUMNS, before)
-    events.caption = "Ctrl-C ends this"
+    events.caption = "press Ctrl-C to end"
     return Group(attached, "", events)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A line for each row; what may be long is cut where the screen is too narrow."""
+    """Return a table with a line for each row; long cells are truncated if the terminal is too narrow."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

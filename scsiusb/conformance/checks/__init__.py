@@ -1,1 +1,1 @@
-"""The checks, one file for each topic."""
+"""The conformance checks, one module for each topic; `CHECKS` in each lists them in order."""

@@ -1,4 +1,4 @@
-"""Sense data: a failure is told once, in full, and only to who asks; what is not there is refused."""
+"""Checks of sense data and unit attentions: each failure must be reported once, with the right codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
 from scsiusb.scsi.sense import FIXED_CODES, UNIT_ATTENTION
 from scsiusb.transport.base import Direction
 
-NO_SUCH_COMMAND: Final = Raw("command 49h, which there is not", bytes((0x49,)) + bytes(9), direction=Direction.NONE)
+NO_SUCH_COMMAND: Final = Raw("unsupported command 49h", bytes((0x49,)) + bytes(9), direction=Direction.NONE)
 LENGTHS: Final = (0, 1, 4, 8, 18, 252)
 SENSE: Final = 18
 LEAST: Final = 18  # bytes of fixed format sense data (SPC-4 4.5.3)
@@ -19,42 +19,46 @@ TIMES: Final = 5
 
 
 def invalid_opcode(device: DeviceUnderTest) -> str:
+    """Send an unsupported command (49h)."""
     return device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
 
 
 def invalid_field(device: DeviceUnderTest) -> str:
+    """Send INQUIRY with a page code but without EVPD."""
     return device.refused(Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36), INVALID_FIELD)
 
 
 def kept(device: DeviceUnderTest) -> str:
-    """The host may take its time: halts cleared and a control request in between change nothing."""
-    ended = device.run(NO_SUCH_COMMAND)
-    ended.require(ended.is_failed, "status 1")
+    """Let a command fail, clear a halt (as a slow host may), then send REQUEST SENSE."""
+    result = device.run(NO_SUCH_COMMAND)
+    result.require(result.is_failed, "status 1")
     device.exchange.clear_halt_in()
     sense = device.sense()
     if sense.is_empty:
-        raise Violation("REQUEST SENSE behind a command that failed", sense.codes, "why it failed")
-    return f"behind a failed command: {sense.codes}"
+        raise Violation("REQUEST SENSE after a failed command", sense.codes, "the sense data of the failure")
+    return f"after a failed command: {sense.codes}"
 
 
 def cleared(device: DeviceUnderTest) -> str:
+    """Let a command fail, then send REQUEST SENSE twice."""
     device.run(NO_SUCH_COMMAND)
     device.sense()
     second = device.sense()
     if second.key not in (0, UNIT_ATTENTION):
-        raise Violation("a second REQUEST SENSE", f"{second.codes} once more", "0/00/00: it was told")
+        raise Violation("a second REQUEST SENSE", f"{second.codes} again", "0/00/00: the failure was already reported")
     return f"the second time: {second.codes}"
 
 
 def per_failure(device: DeviceUnderTest) -> str:
-    """Each failure has its own sense, not that of the one before."""
+    """Let two different commands fail in turn; each failure must have its own sense data."""
     for _ in range(TIMES):
         device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
         invalid_field(device)
-    return f"{2 * TIMES} failures in turn, each with its own sense"
+    return f"{2 * TIMES} failures in turn, each with its own sense data"
 
 
 def none_after_success(device: DeviceUnderTest) -> str:
+    """Let a command fail, send a good INQUIRY, then REQUEST SENSE."""
     device.run(NO_SUCH_COMMAND)
     device.good(Inquiry())
     sense = device.sense()
@@ -64,29 +68,32 @@ def none_after_success(device: DeviceUnderTest) -> str:
 
 
 def shape(device: DeviceUnderTest) -> str:
+    """Check the response code and both lengths of the sense data of a failure."""
     device.run(NO_SUCH_COMMAND)
-    ended = device.good(RequestSense())
-    data = ended.data
+    result = device.good(RequestSense())
+    data = result.data
     if len(data) < LEAST or data[0] & 0x7F not in FIXED_CODES:
-        raise Violation(ended.asked, data.hex(" ") or "nothing", "18 bytes, response code 70h or 71h")
+        raise Violation(result.asked, data.hex(" ") or "nothing", "at least 18 bytes, response code 70h or 71h")
     if data[7] < LEAST - 8:
-        raise Violation(ended.asked, f"ADDITIONAL SENSE LENGTH {data[7]}", f"at least {LEAST - 8}")
+        raise Violation(result.asked, f"ADDITIONAL SENSE LENGTH {data[7]}", f"at least {LEAST - 8}")
     return data.hex(" ")
 
 
 def lengths(device: DeviceUnderTest) -> str:
-    """Truncation at the allocation length is no error, and changes nothing in what comes (SPC-4 4.2.5.6)."""
+    """Send REQUEST SENSE with several allocation lengths; truncation is not an error (SPC-4 4.2.5.6)."""
     for length in LENGTHS:
         device.run(NO_SUCH_COMMAND)
-        ended = device.good(RequestSense(length=length))
+        result = device.good(RequestSense(length=length))
         whole = min(length, LEAST)
-        if not whole <= len(ended.data) <= length or (length > 2 and not ended.data[2] & 0xF):
-            raise Violation(ended.asked, ended.data.hex(" ") or "nothing", f"{whole} bytes or more, and a sense key")
+        if not whole <= len(result.data) <= length or (length > 2 and not result.data[2] & 0xF):
+            raise Violation(
+                result.asked, result.data.hex(" ") or "nothing", f"{whole} to {length} bytes, with a sense key"
+            )
     return "allocation lengths " + ", ".join(map(str, LENGTHS))
 
 
 def unit_ready(device: DeviceUnderTest) -> str:
-    """Several in a row say the same."""
+    """Send TEST UNIT READY several times, and REQUEST SENSE if the unit is not ready."""
     statuses = [device.run(TestUnitReady()).status for _ in range(TIMES)]
     if len(set(statuses)) > 1:
         raise Violation(f"TEST UNIT READY, {TIMES} times", f"status {statuses}", "the same status each time")
@@ -94,31 +101,33 @@ def unit_ready(device: DeviceUnderTest) -> str:
         return "ready"
     sense = device.sense()
     if sense.key not in (2, 3, 4):
-        raise Violation("TEST UNIT READY", f"status 1 with sense {sense.codes}", "sense key 2: why it is not ready")
+        raise Violation("TEST UNIT READY", f"status 1 with sense {sense.codes}", "sense key 2, 3 or 4")
     return f"not ready: {sense.codes}"
 
 
 def inquiry_keeps_attention(device: DeviceUnderTest) -> str:
+    """Reset the port, which raises a unit attention, and send INQUIRY before TEST UNIT READY."""
     if not _raises_attention(device):
         raise NotApplicable("a port reset raises no unit attention")
     device.reset_port()
     device.good(Inquiry())
-    ended = device.run(TestUnitReady())
-    ended.require(ended.is_failed, "status 1: INQUIRY does not take the unit attention away")
+    result = device.run(TestUnitReady())
+    result.require(result.is_failed, "status 1: INQUIRY must not clear the unit attention")
     sense = device.sense()
     if sense.key != UNIT_ATTENTION:
-        raise Violation(ended.asked, f"status 1 with sense {sense.codes}", "the unit attention, key 6")
-    return f"behind a port reset and INQUIRY: {sense.codes}"
+        raise Violation(result.asked, f"status 1 with sense {sense.codes}", "the unit attention, key 6")
+    return f"after a port reset and INQUIRY: {sense.codes}"
 
 
 def attention_cleared(device: DeviceUnderTest) -> str:
+    """Reset the port, which raises a unit attention, and send TEST UNIT READY until it is gone."""
     first = _raises_attention(device)
     if not first:
         raise NotApplicable("a port reset raises no unit attention")
     seen = [first]
     for _ in range(TIMES):
-        ended = device.run(TestUnitReady())
-        if ended.is_good:
+        result = device.run(TestUnitReady())
+        if result.is_good:
             break
         sense = device.sense()
         if sense.key != UNIT_ATTENTION:
@@ -126,11 +135,11 @@ def attention_cleared(device: DeviceUnderTest) -> str:
         if sense.codes in seen:
             raise Violation("TEST UNIT READY, again", f"{sense.codes} again", "each unit attention once")
         seen.append(sense.codes)
-    return f"told once: {', '.join(seen)}"
+    return f"reported once: {', '.join(seen)}"
 
 
 def _raises_attention(device: DeviceUnderTest) -> str:
-    """The first unit attention behind a port reset, taken away; none: empty."""
+    """Reset the port; return the codes of the first unit attention after it, or an empty text if there is none."""
     device.reset_port()
     if not device.run(TestUnitReady()).is_failed:
         return ""
@@ -142,32 +151,48 @@ CHECKS: Final = (
     Check(
         "test-unit-ready",
         "SPC-4 6.47",
-        "TEST UNIT READY says the same each time, and why a unit is not ready.",
+        "TEST UNIT READY must return the same status each time, and the sense key must give the reason if it fails.",
         unit_ready,
     ),
-    Check("invalid-opcode", "SPC-4 4.2.5.1", "A command that there is not fails with 5/20/00.", invalid_opcode),
     Check(
-        "invalid-field", "SPC-4 6.6.1", "INQUIRY with a page code and without EVPD fails with 5/24/00.", invalid_field
+        "invalid-opcode",
+        "SPC-4 4.2.5.1",
+        "An unsupported command must fail with 5/20/00 (INVALID COMMAND OPERATION CODE).",
+        invalid_opcode,
     ),
-    Check("sense-kept", "BOT 6.6.4", "Behind status 1, REQUEST SENSE tells why.", kept),
-    Check("sense-cleared", "SPC-4 6.39", "REQUEST SENSE tells a failure once.", cleared),
-    Check("sense-per-failure", "SPC-4 6.39", "Failures in turn have each their own sense.", per_failure),
+    Check(
+        "invalid-field",
+        "SPC-4 6.6.1",
+        "INQUIRY with a page code but without EVPD must fail with 5/24/00 (INVALID FIELD IN CDB).",
+        invalid_field,
+    ),
+    Check("sense-kept", "BOT 6.6.4", "After status 1, REQUEST SENSE must return the sense data of the failure.", kept),
+    Check("sense-cleared", "SPC-4 6.39", "REQUEST SENSE must return the sense data of a failure only once.", cleared),
+    Check(
+        "sense-per-failure",
+        "SPC-4 6.39",
+        "Different failures in turn must each have their own sense data.",
+        per_failure,
+    ),
     Check(
         "sense-after-success",
         "SAM-5 5.13",
-        "A command that succeeds leaves no sense of one before.",
+        "A command that succeeds should clear the sense data of an earlier failure.",
         none_after_success,
         Severity.SHOULD,
     ),
-    Check("sense-format", "SPC-4 4.5.3", "Sense data is in fixed format, 18 bytes at least.", shape),
+    Check("sense-format", "SPC-4 4.5.3", "Sense data must be in fixed format, with at least 18 bytes.", shape),
     Check(
-        "sense-lengths", "SPC-4 4.2.5.6", "REQUEST SENSE cuts its data at the allocation length, 0 included.", lengths
+        "sense-lengths",
+        "SPC-4 4.2.5.6",
+        "REQUEST SENSE must truncate its data to the allocation length, 0 included.",
+        lengths,
     ),
     Check(
         "inquiry-keeps-attention",
         "SPC-4 6.6.1",
-        "INQUIRY is carried out with a unit attention pending, and leaves it.",
+        "INQUIRY must succeed while a unit attention is pending, and must not clear it.",
         inquiry_keeps_attention,
     ),
-    Check("attention-once", "SAM-5 5.14", "A unit attention is told once.", attention_cleared),
+    Check("attention-once", "SAM-5 5.14", "Each unit attention must be reported only once.", attention_cleared),
 )

@@ -1,4 +1,4 @@
-"""The cases that write, and what writing does: only in blocks that the user names, whose content is put back."""
+"""Checks that write, only in the range that the user gives; the old content is restored after each."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scsiusb.usb.backend import Code
 
 WRITE_PROTECTED: Final = 0x80
 PROTECTED: Final = (0x7, 0x27, 0x00)
-TRIES: Final = 3
+TRIES: Final = 3  # to restore the old content
 PATTERN: Final = bytes(range(256))
 
 
 class Range:
-    """Blocks to write to, with their content from before."""
+    """Blocks that a check overwrites: their old content, and a pattern that differs from it."""
 
     def __init__(self, device: DeviceUnderTest, lba: int, blocks: int) -> None:
         self.device, self.lba, self.blocks = device, lba, blocks
@@ -38,28 +38,30 @@ class Range:
         return f"LBA {self.lba}-{self.lba + self.blocks - 1}" if self.blocks > 1 else f"LBA {self.lba}"
 
     def writing(self, blocks: int) -> Write10 | Write16:
+        """Return a WRITE of the first `blocks` blocks of the range."""
         kind = Write10 if self.lba + blocks - 1 < TOO_LARGE_FOR_10 else Write16
         return kind(self.lba, blocks, block_size=self.size)
 
-    def there(self) -> bytes:
-        self.device.note_failure()  # which the READ would hide
+    def current(self) -> bytes:
+        """Return what a READ of the range returns now. Raises MediumChanged."""
+        self.device.note_failure()  # a medium change; the READ would clear its sense data
         self.device.require_same_medium()
         return self.device.read(self.lba, self.blocks)
 
-    def require(self, ended: ExchangeResult, *rights: bytes) -> None:
-        """Each block must be one of those that `rights` have at its place."""
-        found = self.there()
+    def require(self, result: ExchangeResult, *allowed: bytes) -> None:
+        """Raise Violation unless each block equals that block in one of `allowed`."""
+        found = self.current()
         for at in range(0, len(found), self.size):
             block = slice(at, at + self.size)
-            if all(found[block] != right[block] for right in rights):
+            if all(found[block] != content[block] for content in allowed):
                 number = self.lba + at // self.size
-                right = "what was there before" if rights == (self.old,) else "what was there or what was written"
-                raise Violation(f"{ended.asked}, then a READ", f"LBA {number} has other content", right)
+                expected = "the old content" if allowed == (self.old,) else "the old content or what was written"
+                raise Violation(f"{result.asked}, then a READ", f"LBA {number} has different content", expected)
 
 
 @contextmanager
 def _range(device: DeviceUnderTest, blocks: int) -> Iterator[Range]:
-    """Puts the old content back, whatever happens, and compares; but nothing on another medium."""
+    """Provide a range for a check; restore its old content afterwards and compare, but never on another medium."""
     modes = device.run(ModeSense6())
     if modes.is_failed:
         device.sense()
@@ -70,112 +72,114 @@ def _range(device: DeviceUnderTest, blocks: int) -> Iterator[Range]:
     try:
         yield found
     finally:
-        _put_back(device, found)
+        _restore(device, found)
 
 
-def _put_back(device: DeviceUnderTest, found: Range) -> None:
-    """Tries more than once; where it cannot be done, the run ends, and the old content is in a file."""
-    trouble = "the device has gone"
+def _restore(device: DeviceUnderTest, found: Range) -> None:
+    """Write the old content back, with retries. Raises NotPutBack, after saving the content in a file, if it fails."""
+    error_text = "the device has gone"
     try:
         device.revive()
         for _ in range(TRIES):
-            trouble = _tried_to_put_back(device, found)
-            if not trouble:
+            error_text = _try_to_restore(device, found)
+            if not error_text:
                 device.flush()
                 return
+            # Only a port reset is left: `revive` has already tried reset recovery.
             device.reset_port()
             device.settle()
     except MediumChanged:
-        text = f"the medium was changed; {found} of the old one may hold a test pattern"
+        text = f"the medium was changed; {found} of the old medium may hold a test pattern"
         raise MediumChanged(text) from None
     except (DeviceDead, TransportError) as error:
         raise NotPutBack(_saved(found, str(error))) from error
-    raise NotPutBack(_saved(found, trouble))
+    raise NotPutBack(_saved(found, error_text))
 
 
-def _tried_to_put_back(device: DeviceUnderTest, found: Range) -> str:
-    """What went wrong; empty: the old content is there."""
+def _try_to_restore(device: DeviceUnderTest, found: Range) -> str:
+    """Return what went wrong, or an empty text if the old content is restored."""
     try:
         device.require_same_medium()
         device.good(found.writing(found.blocks), payload=found.old)
-        return "" if found.there() == found.old else "a READ gives other content"
+        return "" if found.current() == found.old else "a READ returns different content"
     except Violation as violation:
         return str(violation)
 
 
-def _saved(found: Range, trouble: str) -> str:
+def _saved(found: Range, error_text: str) -> str:
     with tempfile.NamedTemporaryFile(prefix="scsiusb-check-", suffix=f"-lba{found.lba}.img", delete=False) as file:
         file.write(found.old)
-    return f"{found} does NOT hold its old content, which is in {file.name} now: {trouble}"
+    return f"{found} does NOT hold its old content, which was saved in {file.name}: {error_text}"
 
 
 def agree(device: DeviceUnderTest) -> str:
-    """Case 12."""
+    """Case 12: write two blocks and read them back."""
     with _range(device, 2) as area:
-        ended = device.good(area.writing(2), payload=area.new)
-        ended.require(ended.moved == ended.length and ended.residue == 0, f"{ended.length} bytes and residue 0")
-        area.require(ended, area.new)
-    return f"{ended.asked}: {ended.words}"
+        result = device.good(area.writing(2), payload=area.new)
+        result.require(result.moved == result.length and result.residue == 0, f"{result.length} bytes and residue 0")
+        area.require(result, area.new)
+    return f"{result.asked}: {result.description}"
 
 
 def none_announced(device: DeviceUnderTest) -> str:
-    """Case 3."""
+    """Case 3: send a WRITE whose CBW announces no data."""
     with _range(device, 1) as area:
-        ended = device.exchange.command(area.writing(1), 0)
-        _phase_error(ended)
-        area.require(ended, area.old)
-    return f"{ended.asked}: {ended.words}"
+        result = device.exchange.command(area.writing(1), 0)
+        _phase_error(result)
+        area.require(result, area.old)
+    return f"{result.asked}: {result.description}"
 
 
 def wrong_way(device: DeviceUnderTest) -> str:
-    """Case 8."""
+    """Case 8: send a WRITE whose CBW announces data-in."""
     with _range(device, 1) as area:
-        ended = device.exchange.command(area.writing(1), area.size, Direction.IN)
-        _phase_error(ended)
-        area.require(ended, area.old)
-    return f"{ended.asked}: {ended.words}"
+        result = device.exchange.command(area.writing(1), area.size, Direction.IN)
+        _phase_error(result)
+        area.require(result, area.old)
+    return f"{result.asked}: {result.description}"
 
 
 def more_announced(device: DeviceUnderTest) -> str:
-    """Case 11."""
+    """Case 11: send a WRITE of one block with two blocks of data."""
     with _range(device, 2) as area:
-        ended = device.run(area.writing(1), payload=area.new)
-        ended.require(ended.status == GOOD, "status 0")
-        ended.require(ended.residue == area.size, f"residue {area.size}: one block was processed")
-        area.require(ended, area.new[: area.size] + area.old[area.size :])
-    return f"{ended.asked}: {ended.words}"
+        result = device.run(area.writing(1), payload=area.new)
+        result.require(result.status == GOOD, "status 0")
+        result.require(result.residue == area.size, f"residue {area.size}: the command uses one block")
+        area.require(result, area.new[: area.size] + area.old[area.size :])
+    return f"{result.asked}: {result.description}"
 
 
 def less_announced(device: DeviceUnderTest) -> str:
-    """Case 13."""
+    """Case 13: send a WRITE of two blocks with one block of data."""
     with _range(device, 2) as area:
-        ended = device.exchange.command(area.writing(2), payload=area.new[: area.size])
-        _phase_error(ended)
-        area.require(ended, area.old, area.new[: area.size] + area.old[area.size :])
-    return f"{ended.asked}: {ended.words}"
+        result = device.exchange.command(area.writing(2), payload=area.new[: area.size])
+        _phase_error(result)
+        area.require(result, area.old, area.new[: area.size] + area.old[area.size :])
+    return f"{result.asked}: {result.description}"
 
 
-def _phase_error(ended: ExchangeResult) -> None:
-    ended.require_csw()
-    ended.require(ended.status == STATUS_PHASE_ERROR, "status 2, phase error")
+def _phase_error(result: ExchangeResult) -> None:
+    result.require_csw()
+    result.require(result.status == STATUS_PHASE_ERROR, "status 2 (phase error)")
 
 
 def zero_blocks(device: DeviceUnderTest) -> str:
+    """Write 0 blocks."""
     with _range(device, 1) as area:
-        ended = device.run(area.writing(0))
-        ended.require(ended.status == GOOD, "status 0: nothing to write is no error")
-        area.require(ended, area.old)
+        result = device.run(area.writing(0))
+        result.require(result.status == GOOD, "status 0: writing 0 blocks is not an error")
+        area.require(result, area.old)
     return "status 0, nothing written"
 
 
 def recovery_without_data(device: DeviceUnderTest) -> str:
-    """The host changes its mind behind the CBW."""
+    """Recover after the CBW of a WRITE, before any data is sent."""
     with _range(device, 1) as area:
         return _broken_off(device, area, b"")
 
 
 def recovery_in_data(device: DeviceUnderTest) -> str:
-    """Whole packets, so that the data has not ended."""
+    """Recover after half of the data of a WRITE: full packets, so that the device expects more data."""
     packet = device.exchange.port.bulk_out.max_packet_size
     half = max(1, packet // device.block_size)
     with _range(device, 2 * half) as area:
@@ -188,31 +192,31 @@ def _broken_off(device: DeviceUnderTest, area: Range, sent: bytes) -> str:
     if sent:
         code, _ = device.exchange.send(sent)
         if code is not Code.OK:
-            raise Violation(f"data of {request}", code.name, "that it is taken")
+            raise Violation(f"data of {request}", code.name, "the device to accept it")
     device.exchange.reset_recovery()
-    ended = device.run(device.reading(area.lba, 1))
-    area.require(ended, area.old, sent + area.old[len(sent) :])
-    return f"{len(sent)} of {request.length} bytes sent: each block is old or new"
+    result = device.run(device.reading(area.lba, 1))
+    area.require(result, area.old, sent + area.old[len(sent) :])
+    return f"{len(sent)} of {request.length} bytes sent; each block is old or new"
 
 
 def protection(device: DeviceUnderTest) -> str:
-    """Writes the content that is there already."""
+    """Compare the WP bit with what WRITE does; it writes the content that is already there."""
     lba = device.area_of(1)
     if device.is_cd_rom:
         raise NotApplicable("a CD-ROM drive has no WRITE")
     modes = device.optional(ModeSense6())
-    modes.require(len(modes.data) > 2, "a header of 4 bytes")
+    modes.require(len(modes.data) > 2, "a mode parameter header of 4 bytes")
     old = device.read(lba, 1)
     request = Write10(lba, 1, block_size=device.block_size)
     if not modes.data[2] & WRITE_PROTECTED:
         device.good(request, payload=old)
-        return "WP is not set, and WRITE works"
-    ended = device.run(request, payload=old)
-    ended.require(ended.status == FAILED, "status 1 with sense 7/27/00: WP is set")
+        return "WP is 0, and WRITE works"
+    result = device.run(request, payload=old)
+    result.require(result.status == FAILED, "status 1 with sense 7/27/00, because WP is 1")
     sense = device.sense()
     if (sense.key, sense.asc, sense.ascq) != PROTECTED:
-        raise Violation(ended.asked, f"sense {sense.codes}", "7/27/00: WP is set")
-    return f"WP is set, and WRITE fails with {sense.codes}"
+        raise Violation(result.asked, f"sense {sense.codes}", "sense 7/27/00, because WP is 1")
+    return f"WP is 1, and WRITE fails with {sense.codes}"
 
 
 def _check(name: str, section: str, demand: str, function: Callable[[DeviceUnderTest], str]) -> Check:
@@ -223,34 +227,50 @@ CHECKS: Final = (
     _check(
         "case-3",
         "BOT 6.7.1",
-        "Hn < Do: a WRITE where no data is announced is a phase error, and writes nothing.",
+        "Hn < Do: WRITE with no data announced must end with a phase error (status 2), and write nothing.",
         none_announced,
     ),
     _check(
-        "case-8", "BOT 6.7.2", "Hi <> Do: a WRITE while the host reads is a phase error, and writes nothing.", wrong_way
+        "case-8",
+        "BOT 6.7.2",
+        "Hi <> Do: WRITE with data-in announced must end with a phase error (status 2), and write nothing.",
+        wrong_way,
     ),
     _check(
-        "case-11", "BOT 6.7.3", "Ho > Do: what the WRITE takes is written, and the rest is residue.", more_announced
+        "case-11",
+        "BOT 6.7.3",
+        "Ho > Do: WRITE must write its blocks, and the residue must be the rest of the announced length.",
+        more_announced,
     ),
-    _check("case-12", "BOT 6.7.3", "Ho = Do: all data is taken, status 0, residue 0, and it can be read back.", agree),
+    _check(
+        "case-12",
+        "BOT 6.7.3",
+        "Ho = Do: WRITE must accept all data, end with status 0 and residue 0, and a READ must return the data.",
+        agree,
+    ),
     _check(
         "case-13",
         "BOT 6.7.3",
-        "Ho < Do: a WRITE of more than is announced is a phase error, and writes no other data.",
+        "Ho < Do: WRITE of more than announced must end with a phase error (status 2), and write no other data.",
         less_announced,
     ),
-    _check("write-zero-blocks", "SBC-3 5.32", "WRITE(10) of 0 blocks succeeds and writes nothing.", zero_blocks),
-    _check("write-protect", "SBC-3 6.4.1", "A WRITE works, or fails with 7/27/00, as MODE SENSE says.", protection),
+    _check("write-zero-blocks", "SBC-3 5.32", "A WRITE of 0 blocks must succeed and write nothing.", zero_blocks),
+    _check(
+        "write-protect",
+        "SBC-3 6.4.1",
+        "WRITE must succeed if the WP bit of MODE SENSE is 0, and fail with 7/27/00 if it is 1.",
+        protection,
+    ),
     _check(
         "recovery-of-write",
         "BOT 5.3.4",
-        "Recovery behind the CBW of a WRITE: nothing is written.",
+        "After a reset recovery before the data of a WRITE is sent, nothing must be written.",
         recovery_without_data,
     ),
     _check(
         "recovery-in-write",
         "BOT 5.3.4",
-        "Recovery in the middle of a WRITE: each block is the old or the new one.",
+        "After a reset recovery in the middle of a WRITE, each block must be the old or the new one.",
         recovery_in_data,
     ),
 )

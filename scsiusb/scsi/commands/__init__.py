@@ -1,1 +1,1 @@
-"""The commands, one declaration each, one file for each standard."""
+"""SCSI commands, one declaration each, one module for each standard."""

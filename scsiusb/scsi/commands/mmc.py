@@ -1,4 +1,4 @@
-"""The commands of CD and DVD drives (MMC-6), as declarations."""
+"""Commands of CD and DVD drives (MMC-6), as declarations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scsiusb.scsi.command import U8, U16, Command, opcode
 from scsiusb.scsi.reply import Reply
 from scsiusb.transport.base import Direction
 
-MEDIA_CLASS: Final = 4  # MMC-6 table 289
-MEDIA_EVENT_LENGTH: Final = 8
+MEDIA_CLASS: Final = 4  # notification class "media" (MMC-6 table 289)
+MEDIA_EVENT_LENGTH: Final = 8  # bytes: event header and media event descriptor, 4 each
 
 
 @dataclass(frozen=True)
 class MediaEvent(Reply):
-    """The media event of GET EVENT STATUS NOTIFICATION (MMC-6 6.6.2.7), its header flattened in."""
+    """Reply to GET EVENT STATUS NOTIFICATION of the media class: header and event in one layout (MMC-6 6.6.2.7)."""
 
     LAYOUT: ClassVar[Struct] = Struct(
         Padding(2),
@@ -28,20 +28,23 @@ class MediaEvent(Reply):
         Padding(2),
     )
     no_event: bool
-    """NEA: the drive has no media events to tell, and the rest means nothing."""
+    """The drive does not report media events (NEA bit set, or another class): the other fields mean nothing."""
     present: bool
+    """A medium is in the drive."""
     tray_open: bool
+    """The tray or door is open."""
 
     @classmethod
     def parse(cls, data: bytes) -> MediaEvent:
+        """See `Reply.parse`; the event header decides `no_event`."""
         fields = cls.fields_of(data)
-        told = not fields.head.no_event and fields.head.notification_class == MEDIA_CLASS
-        return cls(not told, fields.status.present, fields.status.tray_open)
+        is_valid = not fields.head.no_event and fields.head.notification_class == MEDIA_CLASS
+        return cls(not is_valid, fields.status.present, fields.status.tray_open)
 
 
 @dataclass(frozen=True)
 class GetMediaEvent(Command[MediaEvent]):
-    """GET EVENT STATUS NOTIFICATION, polled, for the media class alone (MMC-6 6.6)."""
+    """GET EVENT STATUS NOTIFICATION, polled: report an event of the medium or the tray (MMC-6 6.6)."""
 
     NAME = "GET EVENT STATUS NOTIFICATION"
     CDB = BitStruct(
@@ -49,8 +52,12 @@ class GetMediaEvent(Command[MediaEvent]):
     )
     direction = Direction.IN
     length: int = MEDIA_EVENT_LENGTH
+    """Allocation length in bytes."""
     polled: bool = True
+    """Report at once what is pending (POLLED); false asks for asynchronous operation."""
     classes: int = 1 << MEDIA_CLASS
+    """Notification classes to report, one bit each."""
 
     def reply(self, data: bytes) -> MediaEvent:
+        """Return the event. Raises MalformedReply."""
         return MediaEvent.parse(data)

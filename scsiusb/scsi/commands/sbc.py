@@ -1,4 +1,4 @@
-"""The commands of block devices (SBC-3), as declarations."""
+"""Commands of block devices (SBC-3), as declarations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scsiusb.scsi.command import SECOND, U4, U5, U16, U32, U64, Command, opcode
 from scsiusb.scsi.reply import Reply
 from scsiusb.transport.base import Direction
 
-CAPACITY_10_LENGTH: Final = 8
-CAPACITY_16_LENGTH: Final = 32
-TOO_LARGE_FOR_10: Final = 0xFFFFFFFF
+CAPACITY_10_LENGTH: Final = 8  # bytes
+CAPACITY_16_LENGTH: Final = 32  # bytes
+TOO_LARGE_FOR_10: Final = 0xFFFFFFFF  # LBA that READ CAPACITY(10) reports when the last LBA needs READ CAPACITY(16)
 SERVICE_READ_CAPACITY_16: Final = 0x10
-SLOW: Final = 120 * SECOND  # spinning up, emptying a cache
+SLOW: Final = 120 * SECOND  # timeout where the device may spin up or write its cache to the medium
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,13 @@ class Capacity(Reply):
 
     LAYOUT: ClassVar[Struct] = Struct("last_lba" / Int32ub, "block_size" / Int32ub)
     last_lba: int
+    """LBA of the last block; the number of blocks is one more."""
     block_size: int
+    """Bytes per block."""
 
     @property
     def blocks(self) -> int:
+        """Number of blocks on the medium."""
         return self.last_lba + 1
 
 
@@ -41,7 +44,7 @@ class LongCapacity(Capacity):
 
 @dataclass(frozen=True)
 class ReadCapacity10(Command[Capacity]):
-    """READ CAPACITY(10) (SBC-3 5.15)."""
+    """READ CAPACITY(10): report the last LBA, up to 32 bits, and the block size (SBC-3 5.15)."""
 
     NAME = "READ CAPACITY(10)"
     repeatable = True
@@ -51,12 +54,13 @@ class ReadCapacity10(Command[Capacity]):
     length = CAPACITY_10_LENGTH
 
     def reply(self, data: bytes) -> Capacity:
+        """Return the capacity. Raises MalformedReply."""
         return Capacity.parse(data)
 
 
 @dataclass(frozen=True)
 class ReadCapacity16(Command[LongCapacity]):
-    """READ CAPACITY(16) (SBC-3 5.16)."""
+    """READ CAPACITY(16): report the last LBA, up to 64 bits, and the block size (SBC-3 5.16)."""
 
     NAME = "READ CAPACITY(16)"
     repeatable = True
@@ -70,12 +74,14 @@ class ReadCapacity16(Command[LongCapacity]):
     )
     direction = Direction.IN
     length: int = CAPACITY_16_LENGTH
+    """Allocation length in bytes."""
 
     def reply(self, data: bytes) -> LongCapacity:
+        """Return the capacity. Raises MalformedReply."""
         return LongCapacity.parse(data)
 
 
-RW_10 = (  # SBC-3 tables 46, 101 and 91 alike
+RW_10 = (  # the same in READ(10) and WRITE(10); SBC-3 tables 46, 91 and 101
     Padding(3),  # RDPROTECT, WRPROTECT
     "dpo" / Flag,
     "fua" / Flag,
@@ -85,34 +91,41 @@ RW_10 = (  # SBC-3 tables 46, 101 and 91 alike
     "blocks" / U16,  # TRANSFER LENGTH
     Padding(8),
 )
-RW_16 = (  # SBC-3 tables 50 and 107 alike
-    Padding(3),
+RW_16 = (  # the same in READ(16) and WRITE(16); SBC-3 tables 50 and 107
+    Padding(3),  # RDPROTECT, WRPROTECT
     "dpo" / Flag,
     "fua" / Flag,
     Padding(3),
     "lba" / U64,
-    "blocks" / U32,
-    Padding(16),
+    "blocks" / U32,  # TRANSFER LENGTH
+    Padding(16),  # GROUP NUMBER, CONTROL
 )
 
 
 @dataclass(frozen=True)
 class BlockCommand(Command[bytes]):
-    """What reading and writing have in common. `block_size` is the medium's, in bytes."""
+    """Base of the commands that read or write blocks."""
 
     accesses_medium = True
     exact = True
     lba: int
+    """First block."""
     blocks: int
+    """Number of blocks; 0 transfers nothing."""
     block_size: int = field(kw_only=True)
+    """Bytes per block of the medium, as READ CAPACITY reports it."""
     dpo: bool = False
+    """Disable page out: the device need not keep these blocks in its cache."""
     fua: bool = False
+    """Force unit access: read from or write to the medium, not only the cache."""
 
     @property
     def length(self) -> int:
+        """Bytes of data: `blocks` times `block_size`."""
         return self.blocks * self.block_size
 
     def reply(self, data: bytes) -> bytes:
+        """Return the bytes that were read; nothing for a write."""
         return data
 
     def __str__(self) -> str:
@@ -121,7 +134,7 @@ class BlockCommand(Command[bytes]):
 
 @dataclass(frozen=True)
 class Read10(BlockCommand):
-    """READ(10) (SBC-3 5.11)."""
+    """READ(10): read blocks; 32-bit LBA, up to 65,535 blocks (SBC-3 5.11)."""
 
     NAME = "READ(10)"
     repeatable = True
@@ -131,7 +144,7 @@ class Read10(BlockCommand):
 
 @dataclass(frozen=True)
 class Read16(BlockCommand):
-    """READ(16) (SBC-3 5.13)."""
+    """READ(16): read blocks; 64-bit LBA (SBC-3 5.13)."""
 
     NAME = "READ(16)"
     repeatable = True
@@ -141,19 +154,21 @@ class Read16(BlockCommand):
 
 @dataclass(frozen=True)
 class WriteCommand(BlockCommand):
-    """What writing has in common: `data`, as many bytes as the blocks have."""
+    """Base of the commands that write blocks."""
 
     direction = Direction.OUT
     data: bytes | bytearray | memoryview = field(default=b"", repr=False)
+    """Data to write, `blocks` times `block_size` bytes."""
 
     @property
     def payload(self) -> bytes | bytearray | memoryview:
+        """See `Command.payload`."""
         return self.data
 
 
 @dataclass(frozen=True)
 class Write10(WriteCommand):
-    """WRITE(10) (SBC-3 5.32)."""
+    """WRITE(10): write blocks; 32-bit LBA, up to 65,535 blocks (SBC-3 5.33)."""
 
     NAME = "WRITE(10)"
     CDB = BitStruct(opcode(0x2A), *RW_10)
@@ -161,7 +176,7 @@ class Write10(WriteCommand):
 
 @dataclass(frozen=True)
 class Write16(WriteCommand):
-    """WRITE(16) (SBC-3 5.34)."""
+    """WRITE(16): write blocks; 64-bit LBA (SBC-3 5.35)."""
 
     NAME = "WRITE(16)"
     CDB = BitStruct(opcode(0x8A), *RW_16)
@@ -169,7 +184,7 @@ class Write16(WriteCommand):
 
 @dataclass(frozen=True)
 class Verify10(Command[None]):
-    """VERIFY(10) without data: can the medium be read (SBC-3 5.28, BYTCHK 0)?"""
+    """VERIFY(10) with BYTCHK 0: check that the device can read the blocks; no data is transferred (SBC-3 5.29)."""
 
     NAME = "VERIFY(10)"
     repeatable = True
@@ -179,8 +194,11 @@ class Verify10(Command[None]):
     timeout = SLOW
     accesses_medium = True
     lba: int
+    """First block."""
     blocks: int
+    """Number of blocks; 0 verifies nothing."""
     dpo: bool = False
+    """Disable page out: the device need not keep these blocks in its cache."""
 
     def __str__(self) -> str:
         return f"VERIFY(10) of {self.blocks} blocks at LBA {self.lba}"
@@ -188,7 +206,7 @@ class Verify10(Command[None]):
 
 @dataclass(frozen=True)
 class SynchronizeCache10(Command[None]):
-    """SYNCHRONIZE CACHE(10) (SBC-3 5.20); 0 blocks at LBA 0: the whole medium."""
+    """SYNCHRONIZE CACHE(10): write cached blocks to the medium (SBC-3 5.26)."""
 
     NAME = "SYNCHRONIZE CACHE(10)"
     repeatable = True
@@ -198,13 +216,16 @@ class SynchronizeCache10(Command[None]):
     timeout = SLOW
     accesses_medium = True
     lba: int = 0
+    """First block."""
     blocks: int = 0
+    """Number of blocks; 0 means all from `lba` to the end of the medium."""
     immediate: bool = False
+    """Return before the blocks are on the medium (IMMED)."""
 
 
 @dataclass(frozen=True)
 class StartStopUnit(Command[None]):
-    """START STOP UNIT (SBC-3 5.19); `load_eject` with `start` false ejects."""
+    """START STOP UNIT: start, stop, load or eject (SBC-3 5.25). `load_eject` without `start` ejects."""
 
     NAME = "START STOP UNIT"
     CDB = BitStruct(
@@ -221,7 +242,12 @@ class StartStopUnit(Command[None]):
     )
     timeout = SLOW
     start: bool = False
+    """Start the unit (START); false: stop it."""
     load_eject: bool = False
+    """Load the medium if `start`, else eject it (LOEJ)."""
     no_flush: bool = False
+    """Do not write the cache to the medium first (NO_FLUSH)."""
     power_condition: int = 0
+    """Power condition to enter; 0: as `start` and `load_eject` say."""
     immediate: bool = False
+    """Return before the unit has finished (IMMED)."""

@@ -1,1 +1,1 @@
-"""Replies of INQUIRY, vital product data and mode pages, typed."""
+"""Typed replies: INQUIRY data, vital product data pages and mode pages."""

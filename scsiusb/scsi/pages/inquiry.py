@@ -1,4 +1,4 @@
-"""The reply to INQUIRY: who the logical unit is (SPC-4 6.4.2)."""
+"""Reply to INQUIRY: type, vendor, product and revision of a logical unit (SPC-4 6.6.2)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import parse, text
 
-STANDARD_LENGTH: Final = 36
-ADDITIONAL_LENGTH: Final = 4  # where the field is that says how many bytes follow it
-LEAST_LENGTH: Final = 5  # up to the additional length; some devices stop there
+STANDARD_LENGTH: Final = 36  # bytes
+ADDITIONAL_LENGTH: Final = 4  # offset of the ADDITIONAL LENGTH field, which counts the bytes after it
+LEAST_LENGTH: Final = 5  # bytes up to ADDITIONAL LENGTH; some devices send no more
 DISK: Final = 0x00
 CD_ROM: Final = 0x05
-NO_UNIT: Final = 0x03  # peripheral qualifier: no logical unit can be here
+NO_UNIT: Final = 0x03  # peripheral qualifier: the target has no logical unit at this LUN
 
 PERIPHERAL_DEVICE_TYPES: Final = {  # SPC-4 table 138
     0x00: "disk",
@@ -49,22 +49,27 @@ LAYOUT: Final = Struct(
 
 @dataclass(frozen=True)
 class InquiryData:
-    """Standard INQUIRY data; the texts are without padding, and empty where the device stops before them."""
+    """Standard INQUIRY data. Texts have no padding; a text that the device did not send is empty."""
 
     peripheral_qualifier: int
+    """0: a unit is present at this LUN; 3: none can be."""
     peripheral_device_type: int
+    """A key of `PERIPHERAL_DEVICE_TYPES`: 0 disk, 5 CD/DVD, ..."""
     removable: bool
+    """The medium can be removed (RMB)."""
     version: int
+    """Version of the SCSI standard, as the VERSION field codes it."""
     response_data_format: int
+    """2 in SPC-2 and later."""
     vendor: str
     product: str
     revision: str
 
     @classmethod
     def parse(cls, data: bytes) -> InquiryData:
-        """Raises MalformedReply below 5 bytes."""
+        """Parse the reply; missing bytes at the end count as 0. Raises MalformedReply below 5 bytes."""
         if len(data) < LEAST_LENGTH:
-            raise MalformedReply(f"INQUIRY: only {len(data)} bytes came")
+            raise MalformedReply(f"INQUIRY: received only {len(data)} bytes")
         fields = parse(LAYOUT, data.ljust(STANDARD_LENGTH, b"\0"), "INQUIRY")
         return cls(
             peripheral_qualifier=fields.peripheral.qualifier,
@@ -79,14 +84,15 @@ class InquiryData:
 
     @property
     def type_text(self) -> str:
+        """Name of the peripheral device type."""
         return device_type_text(self.peripheral_device_type)
 
     @property
     def is_present(self) -> bool:
-        """Is there a logical unit at this LUN at all?"""
+        """Whether the target can have a logical unit at this LUN."""
         return self.peripheral_qualifier != NO_UNIT
 
 
 def device_type_text(kind: int) -> str:
-    """A peripheral device type in words, its number where the standard has none."""
+    """Return the name of a peripheral device type, or its number if the standard names none."""
     return PERIPHERAL_DEVICE_TYPES.get(kind, f"type {kind:02X}h")

@@ -1,4 +1,4 @@
-"""The reply to MODE SENSE: mode parameters (SPC-4 7.5, SBC-3 6.4)."""
+"""Reply to MODE SENSE: mode parameters (SPC-4 7.5, SBC-3 6.4)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HEADER_10: Final = Struct(  # SPC-4 table 453
 
 @dataclass(frozen=True)
 class ModePage:
-    """One mode page: its code, its subpage (0: none) and what follows the page's length."""
+    """One mode page; `subpage` is 0 if it has none, `body` is the bytes after the PAGE LENGTH field."""
 
     code: int
     subpage: int
@@ -57,19 +57,25 @@ class ModePage:
 
 @dataclass(frozen=True)
 class ModeParameters:
-    """The mode parameter header and all whole pages that came."""
+    """Mode parameter header, block descriptors and the pages that arrived whole."""
 
     medium_type: int
     write_protected: bool
+    """The medium is write-protected (WP)."""
     dpo_fua: bool
-    """The unit takes the DPO and FUA bits."""
+    """The unit supports the DPO and FUA bits (DPOFUA)."""
     block_descriptors: bytes
+    """Block descriptors, not decoded."""
     pages: tuple[ModePage, ...]
 
     @classmethod
     def parse(cls, data: bytes, *, long_header: bool) -> ModeParameters:
-        """Raises MalformedReply where not even the header is whole. What stands beyond the data's length is padding."""
-        size = 2 if long_header else 1  # of the MODE DATA LENGTH field, which does not count itself
+        """Parse the reply to MODE SENSE(10) if `long_header`, else to MODE SENSE(6).
+
+        Bytes after the MODE DATA LENGTH are ignored. Raises MalformedReply if the header or the block descriptors
+        are incomplete.
+        """
+        size = 2 if long_header else 1  # bytes of the MODE DATA LENGTH field, which does not count itself
         length = int.from_bytes(data[:size], "big") + size
         fields = parse(HEADER_10 if long_header else HEADER_6, data[:length] if length > size else data, "MODE SENSE")
         return cls(

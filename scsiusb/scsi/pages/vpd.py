@@ -22,7 +22,7 @@ from scsiusb.errors import MalformedReply
 from scsiusb.scsi.reply import Reply, parse, text
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
-HEADER_LENGTH: Final = 4
+HEADER_LENGTH: Final = 4  # bytes
 
 DESIGNATORS: Final = GreedyRange(  # SPC-4 table 604
     Struct(
@@ -49,22 +49,25 @@ DESIGNATOR_KINDS: Final = {
 
 @dataclass(frozen=True)
 class Designator:
-    """One name of the logical unit, its port or its device (SPC-4 7.8.5.1)."""
+    """One identifier of the logical unit, of its port or of its device (SPC-4 7.8.5.1)."""
 
     association: int
+    """Which object the identifier belongs to: 0 logical unit, 1 target port, 2 target device."""
     kind: int
+    """Designator type, a key of `DESIGNATOR_KINDS`."""
     value: bytes
     text: str
-    """The name in words: the text itself, or hex digits where the code set is binary."""
+    """`value` as text, or as hex digits if its code set is binary."""
 
     @property
     def kind_text(self) -> str:
+        """Name of the designator type."""
         return DESIGNATOR_KINDS.get(self.kind, f"type {self.kind:X}h")
 
 
 @dataclass(frozen=True)
 class VpdPage:
-    """A page without a type of its own here: its bytes."""
+    """A page that this module does not decode; `body` is the bytes after its header."""
 
     page: int
     body: bytes
@@ -72,37 +75,40 @@ class VpdPage:
 
 @dataclass(frozen=True)
 class SupportedPages:
-    """Page 00h (SPC-4 7.8.16)."""
+    """Page 00h, Supported VPD Pages: the page codes in the order sent (SPC-4 7.8.16)."""
 
     PAGE: ClassVar[int] = 0x00
     pages: tuple[int, ...]
 
     @classmethod
     def parse(cls, body: bytes) -> SupportedPages:
+        """Parse the bytes after the page's header."""
         return cls(tuple(body))
 
 
 @dataclass(frozen=True)
 class UnitSerialNumber:
-    """Page 80h (SPC-4 7.8.18)."""
+    """Page 80h, Unit Serial Number, without padding (SPC-4 7.8.18)."""
 
     PAGE: ClassVar[int] = 0x80
     serial: str
 
     @classmethod
     def parse(cls, body: bytes) -> UnitSerialNumber:
+        """Parse the bytes after the page's header."""
         return cls(text(body))
 
 
 @dataclass(frozen=True)
 class DeviceIdentification:
-    """Page 83h (SPC-4 7.8.5)."""
+    """Page 83h, Device Identification: the designators in the order sent (SPC-4 7.8.5)."""
 
     PAGE: ClassVar[int] = 0x83
     designators: tuple[Designator, ...]
 
     @classmethod
     def parse(cls, body: bytes) -> DeviceIdentification:
+        """Parse the bytes after the page's header; an incomplete designator at the end is left out."""
         found = parse(DESIGNATORS, body, "VPD page 83h")
         return cls(
             tuple(
@@ -119,7 +125,7 @@ class DeviceIdentification:
 
 @dataclass(frozen=True)
 class BlockLimits(Reply):
-    """Page B0h (SBC-3 6.5.3). Lengths in blocks; 0: the device does not say."""
+    """Page B0h, Block Limits (SBC-3 6.5.3). Lengths are in blocks; 0: the device does not report one."""
 
     PAGE: ClassVar[int] = 0xB0
     LAYOUT: ClassVar[Struct] = Struct(
@@ -129,8 +135,11 @@ class BlockLimits(Reply):
         "optimal_transfer" / Int32ub,
     )
     optimal_granularity: int
+    """Transfers of a multiple of so many blocks are fast."""
     max_transfer: int
+    """Largest transfer that a command may ask for."""
     optimal_transfer: int
+    """Larger transfers may be slower."""
 
 
 AnyPage = SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits | VpdPage
@@ -144,18 +153,21 @@ PAGES: Final[tuple[type[SupportedPages | UnitSerialNumber | DeviceIdentification
 
 
 def page_length(data: bytes, asked: int) -> int:
-    """Bytes of the whole page, its header included."""
+    """Return the length of the whole page in bytes, header included. Raises MalformedReply."""
     length: int = parse(HEADER, data, f"VPD page {asked:02X}h").length
     return length + HEADER_LENGTH
 
 
 def parse_page(data: bytes, asked: int) -> AnyPage:
-    """The typed page. Raises MalformedReply for another page than `asked` or a length that is not there."""
+    """Return the typed page.
+
+    Raises MalformedReply if the device sent another page than `asked`, or fewer bytes than the page's header says.
+    """
     header = parse(HEADER, data, f"VPD page {asked:02X}h")
     if header.page != asked:
-        raise MalformedReply(f"VPD page {asked:02X}h: the device answered page {header.page:02X}h")
+        raise MalformedReply(f"VPD page {asked:02X}h: the device sent page {header.page:02X}h")
     if len(data) < HEADER_LENGTH + header.length:
-        raise MalformedReply(f"VPD page {asked:02X}h: {len(data)} bytes came of {HEADER_LENGTH + header.length}")
+        raise MalformedReply(f"VPD page {asked:02X}h: received {len(data)} bytes of {HEADER_LENGTH + header.length}")
     body = data[HEADER_LENGTH:][: header.length]
     for kind in PAGES:
         if asked == kind.PAGE:

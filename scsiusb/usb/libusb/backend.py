@@ -1,4 +1,4 @@
-"""The real USB: pyusb's libusb1 backend on libusb-package's library, with what pyusb lacks."""
+"""The `Backend` for real devices: pyusb's libusb1 backend with libusb-package's library, and what pyusb lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scsiusb.base.text import printable
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.context import Context, check
-from scsiusb.usb.libusb.memory import LEAST, DeviceMemory, usbfs_limit
+from scsiusb.usb.libusb.memory import MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
 from scsiusb.usb.libusb.transfer import Transfers, declare
 from scsiusb.usb.system import linux
 from scsiusb.usb.translate import translate
@@ -25,7 +25,11 @@ ON_LINUX: Final = sys.platform == "linux"
 
 
 class LibusbBackend:
-    """Looks around in pyusb's one libusb context, which ends with the interpreter; each handle has one of its own."""
+    """See `Backend`. Devices are listed in pyusb's context, which exists until the interpreter ends.
+
+    Each handle has a separate context. Raises UsbError: NOT_SUPPORTED if libusb cannot be loaded, or if the parent
+    process used it before it forked this one.
+    """
 
     identity: Hashable = "libusb"
     is_shared = True
@@ -40,7 +44,8 @@ class LibusbBackend:
         self._pyusb = pyusb
         self._backend = backend
         self._lib = backend.lib
-        # Kept where all that open devices in this process find it: usbfs has one limit for them together.
+        # One account for all instances in this process, as usbfs has one limit for all devices: it is kept as an
+        # attribute of pyusb's backend, which exists once.
         self._memory = vars(backend).setdefault("scsiusb_memory", DeviceMemory(usbfs_limit() if ON_LINUX else None))
         declare(self._lib)
         self._lib.libusb_get_active_config_descriptor.argtypes = [
@@ -49,10 +54,11 @@ class LibusbBackend:
         ]
 
     def devices(self) -> Sequence[Device]:
+        """See `Backend.devices`; hubs are left out."""
         return [device for _, device in self._scan()]
 
     def strings(self, device: Device) -> Strings:
-        """On Linux from sysfs; elsewhere the device is opened for a moment, if we may."""
+        """See `Backend.strings`. On Linux they come from sysfs; elsewhere the device is opened for a moment."""
         if ON_LINUX:
             return linux.strings(device)
         try:
@@ -67,42 +73,49 @@ class LibusbBackend:
             handle.close()
 
     def driver(self, device: Device, interface: int) -> str | None:
+        """See `Backend.driver`; None on other platforms than Linux."""
         return linux.driver(device, interface) if ON_LINUX else None
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
+        """See `Backend.uses`; empty on other platforms than Linux."""
         return linux.uses(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
+        """See `Backend.open`."""
         return LibusbHandle(self._lib, device, self._memory)
 
     def after_fork(self, device: Device) -> None:
-        """libusb cannot, and the copies of its descriptors would keep the device from everybody."""
+        """See `Backend.after_fork`."""
+        # libusb does not work in a forked child, so it cannot close its handles there. Their descriptors must be
+        # closed, as a child that lives on would keep the device claimed.
         if ON_LINUX:
             linux.close_node(device)
 
     def watch(self) -> Hotplug:
+        """See `Backend.watch`."""
         from scsiusb.usb.libusb.hotplug import hotplug
 
         return hotplug(self._lib)
 
     def close(self) -> None:
-        """The context stays: it is pyusb's, and others in this process may use it."""
+        """See `Backend.close`. pyusb's context stays, as other parts of the program may use it."""
 
     def _find(self, device: Device) -> Any:
-        """Its descriptor, as pyusb has it."""
+        """Return pyusb's descriptor of the device. Raises UsbError: NO_DEVICE."""
         for _, descriptor in self._references():
             if (descriptor.bus, descriptor.address) == (device.bus, device.number):
                 return descriptor
         raise UsbError(Code.NO_DEVICE)
 
     def _scan(self) -> Iterator[tuple[Any, Device]]:
+        """Yield each device that is not a hub, with pyusb's reference to it. Raises UsbError."""
         for reference, descriptor in self._references():
             if descriptor.bDeviceClass != HUB_CLASS:
                 configuration, settings = self._active_configuration(reference)
                 yield reference, _device(descriptor, configuration, settings)
 
     def _references(self) -> Iterator[tuple[Any, Any]]:
-        """Every device with its descriptor; pyusb's errors become ours."""
+        """Yield pyusb's reference to each device, and its descriptor. Raises UsbError."""
         try:
             for reference in self._backend.enumerate_devices():
                 yield reference, self._backend.get_device_descriptor(reference)
@@ -112,7 +125,7 @@ class LibusbBackend:
             raise UsbError(Code.NOT_SUPPORTED) from error
 
     def _active_configuration(self, reference: Any) -> tuple[int, tuple[Setting, ...]]:
-        """(0, ()) where there is none or it cannot be read."""
+        """Read the number and the settings of the active configuration; (0, ()) if there is none."""
         pointer = ctypes.POINTER(self._pyusb._libusb_config_descriptor)()
         if self._lib.libusb_get_active_config_descriptor(reference.devid, ctypes.byref(pointer)) < 0:
             return 0, ()
@@ -123,6 +136,7 @@ class LibusbBackend:
 
 
 def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) -> Device:
+    """Return the device that pyusb's descriptor describes."""
     return Device(
         bus=descriptor.bus,
         ports=tuple(descriptor.port_numbers or ()),
@@ -137,6 +151,7 @@ def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) 
 
 
 def _settings(configuration: Any) -> Iterator[Setting]:
+    """Yield each alternate setting in a libusb configuration descriptor."""
     for interface in configuration.interface[: configuration.bNumInterfaces]:
         for setting in interface.altsetting[: interface.num_altsetting]:
             endpoints = setting.endpoint[: setting.bNumEndpoints]
@@ -151,12 +166,13 @@ def _settings(configuration: Any) -> Iterator[Setting]:
 
 
 class LibusbHandle:
-    """An open libusb device handle, its transfers and its device memory."""
+    """An open libusb device handle, its context, its transfers and its device memory. See `Handle`."""
 
     def __init__(self, lib: Any, device: Device, memory: DeviceMemory) -> None:
+        """Open the device. Raises UsbError: NO_DEVICE, ACCESS, …"""
         self._lib = lib
         self._memory = memory
-        self._promised = 0
+        self._reserved = 0
         self._device = device
         self._owner = os.getpid()
         self._handle = ctypes.c_void_p()
@@ -172,6 +188,7 @@ class LibusbHandle:
         self.async_transfers = self._transfers if self._transfers.fileno() >= 0 else None
 
     def claim(self, interface: int) -> None:
+        """See `Handle.claim`. On Linux, a BUSY error names the processes that have the device open."""
         try:
             self._call("claim_interface", interface)
         except UsbError as error:
@@ -180,13 +197,15 @@ class LibusbHandle:
             raise
 
     def release(self, interface: int) -> None:
+        """See `Handle.release`."""
         self._call("release_interface", interface)
 
     def set_alternate(self, interface: int, alternate: int) -> None:
+        """See `Handle.set_alternate`."""
         self._call("set_interface_alt_setting", interface, alternate)
 
     def driver_active(self, interface: int) -> bool:
-        """False where the platform has no kernel drivers to detach."""
+        """See `Handle.driver_active`. False on a platform without kernel drivers to detach."""
         if ON_LINUX:
             linux.await_driver(self._device, interface)
         try:
@@ -197,21 +216,27 @@ class LibusbHandle:
             raise
 
     def detach_driver(self, interface: int) -> None:
+        """See `Handle.detach_driver`. On Linux, raises UsbError (BUSY) if the system uses the disk."""
+        # The disks are held until the driver is gone, so that no file system is mounted in between.
         with linux.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
             self._call("detach_kernel_driver", interface)
 
     def attach_driver(self, interface: int) -> None:
+        """See `Handle.attach_driver`."""
         self._call("attach_kernel_driver", interface)
 
     def clear_halt(self, endpoint: int) -> None:
+        """See `Handle.clear_halt`."""
         self._call("clear_halt", endpoint)
 
     def reset(self) -> None:
+        """See `Handle.reset`."""
         self._call("reset_device")
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
     ) -> bytes:
+        """See `Handle.control_in`."""
         data = (ctypes.c_ubyte * length)()
         count = self._control(request_type, request, value, index, data, timeout_ms)
         return bytes(data[:count])
@@ -219,6 +244,7 @@ class LibusbHandle:
     def control_out(
         self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
     ) -> None:
+        """See `Handle.control_out`."""
         self._control(
             request_type, request, value, index, (ctypes.c_ubyte * len(data)).from_buffer_copy(data), timeout_ms
         )
@@ -235,54 +261,68 @@ class LibusbHandle:
         return self._call("control_transfer", request_type, request, value, index, data, len(data), timeout_ms)
 
     def string(self, index: int) -> str | None:
-        """A string descriptor in the device's first language."""
+        """Read a string descriptor in the device's first language; None if there is none or it cannot be read."""
         data = (ctypes.c_ubyte * STRING_SIZE)()
         count = self._lib.libusb_get_string_descriptor_ascii(self._handle, index, data, STRING_SIZE) if index else 0
         return bytes(data[:count]).decode("ascii", "replace") if count > 0 else None
 
     def interrupt(self, on: bool) -> None:
+        """See `Handle.interrupt`."""
         self._transfers.interrupt(on)
 
     def limit_transfer_size(self, size: int) -> int:
-        """See `Handle.limit_transfer_size`; where no device memory is left, what other transfers leave room for."""
+        """See `Handle.limit_transfer_size`. MIN_DEVICE_MEMORY if no device memory is left for this device."""
+        # Rounded up to a power of two, as buffers are allocated in these sizes.
         granted = self._memory.reserve(1 << (size - 1).bit_length())
-        self._promised += granted
-        return min(size, granted or LEAST)
+        self._reserved += granted
+        return min(size, granted or MIN_DEVICE_MEMORY)
 
     def allocate(self, size: int) -> memoryview:
-        """Device memory (zero copy in usbfs), ordinary memory where there is none or none is left."""
-        if not self._handle or not self._may_have(size):
+        """See `Handle.allocate`. Returns device memory if there is some left, else ordinary memory.
+
+        The kernel's driver transfers to and from device memory without a copy.
+        """
+        if not self._handle or not self._may_allocate(size):
             return memoryview(bytearray(size))
         address = self._lib.libusb_dev_mem_alloc(self._handle, size)
         if not address:
             self._memory.give_back(size)
             return memoryview(bytearray(size))
         memory = (ctypes.c_ubyte * size).from_address(address)
+        # Freed when the last slice of it, or transfer on it, is gone, even if that is after `close`: to unmap memory
+        # that is in use would crash the process. At the interpreter's exit the kernel frees it.
         weakref.finalize(memory, _give_back, self._lib, address, size, os.getpid(), self._memory).atexit = False
         return memoryview(memory).cast("B")
 
-    def _may_have(self, size: int) -> bool:
-        if LEAST <= size <= self._promised:  # a CBW's would leave too little of it for a command's data
-            self._promised -= size
+    def _may_allocate(self, size: int) -> bool:
+        """Take `size` bytes from this handle's reservation, or else from what is left for all."""
+        # Small buffers, as for a CBW, must not reduce the reservation: too little would be left for a command's data.
+        if MIN_DEVICE_MEMORY <= size <= self._reserved:
+            self._reserved -= size
             return True
         return self._memory.allocate(size)
 
     def free(self, buffer: memoryview) -> None:
-        """The memory goes with the last slice of it, or transfer on it; BufferError while an object exports it."""
+        """See `Handle.free`. The memory is freed with the last slice of it, or transfer on it.
+
+        Raises BufferError while an object exports the buffer.
+        """
         buffer.release()
 
     def close(self) -> None:
+        """See `Handle.close`."""
         handle, self._handle = self._handle, ctypes.c_void_p()
-        self._memory.give_back(self._promised)
-        self._promised = 0
+        self._memory.give_back(self._reserved)
+        self._reserved = 0
         try:
             if handle:
                 self._close(handle)
         finally:
-            if hasattr(self, "_context"):
+            if hasattr(self, "_context"):  # not if making it failed
                 self._context.close()
 
     def _close(self, handle: ctypes.c_void_p) -> None:
+        """Free the transfers and close libusb's handle."""
         try:
             if hasattr(self, "_transfers") and not self._transfers.close():
                 self._context.leak()
@@ -290,19 +330,20 @@ class LibusbHandle:
             self._lib.libusb_close(handle)
 
     def __del__(self) -> None:
-        """Ctrl-C may have come before anybody had it. libusb is not for a fork's child."""
+        """Close a handle that Ctrl-C kept from reaching its caller. Does nothing in a forked child."""
         if self._owner == os.getpid():
             self.close()
 
     def _call(self, name: str, *arguments: object) -> int:
-        """libusb's function of that name on the handle; a closed one would crash it."""
+        """Call libusb's function of that name on the handle. Raises UsbError; NO_DEVICE after `close`."""
+        # libusb would use the freed handle, and crash.
         if not self._handle:
             raise UsbError(Code.NO_DEVICE, "the handle is closed")
         return check(getattr(self._lib, f"libusb_{name}")(self._handle, *arguments))
 
 
 def libusb() -> Backend:
-    """The real USB, as it is. Raises ScsiUsbError where it cannot be had."""
+    """Return a backend for real devices. Raises DeviceUnsupported if libusb cannot be used."""
     try:
         return LibusbBackend()
     except UsbError as error:
@@ -310,7 +351,10 @@ def libusb() -> Backend:
 
 
 def _check_process(backend: Any) -> None:
-    """libusb's state does not survive a fork: its thread is not there, its locks may be held for ever."""
+    """Raise UsbError if the parent process used libusb before it forked this one.
+
+    libusb does not survive a fork: its event thread does not exist in the child, and its locks may be held for ever.
+    """
     owner = getattr(backend, "scsiusb_process", None)
     if owner is None:
         backend.scsiusb_process = os.getpid()
@@ -324,12 +368,13 @@ def _check_process(backend: Any) -> None:
 
 
 def _drop_context(backend: Any) -> None:
-    """Keeps pyusb from ending, at the child's exit, the event thread that the parent still uses."""
+    """Keep pyusb from freeing, at the exit of a forked child, the context that it shares with the parent."""
     backend.ctx = None
 
 
 def _give_back(lib: Any, address: int, size: int, owner: int, memory: DeviceMemory) -> None:
-    """Without the handle, which may be closed by now: usbfs, which alone has device memory, does not look at it."""
-    if os.getpid() == owner:  # a fork's child does not have the memory
+    """Free device memory, unless this is a forked child, where it is not mapped."""
+    if os.getpid() == owner:
+        # The handle may be closed by now; NULL does, as only the Linux backend has device memory, and it ignores it.
         lib.libusb_dev_mem_free(None, address, size)
         memory.give_back(size)

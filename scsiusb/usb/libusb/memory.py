@@ -1,4 +1,9 @@
-"""Device memory, of which usbfs has little for all programs together: each device gets a fair part of it."""
+"""Shares out usbfs memory among the devices of this process.
+
+usbfs limits the memory of all transfers of all programs together (16 MB by default), and a transfer that exceeds the
+limit fails with ENOMEM. Device memory, which saves the kernel a copy, counts as long as it is allocated; other buffers
+count only during a transfer.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +11,56 @@ import threading
 from pathlib import Path
 from typing import Final
 
-LIMIT: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")  # 0: none
-SHARE: Final = 8  # of what is left, one part for the next device
-LEAST: Final = 64 * 1024  # bytes; commands of less cost more time than ordinary memory does
-ALWAYS: Final = 4096  # bytes, for a CBW or a CSW: no device can do without them
+LIMIT: Final = Path("/sys/module/usbcore/parameters/usbfs_memory_mb")  # 0 means no limit
+SHARE: Final = 8  # the next device gets one eighth of what is left
+MIN_DEVICE_MEMORY: Final = 64 * 1024  # bytes; smaller commands would lose more time than device memory saves
+ALWAYS_GRANTED: Final = 4096  # bytes; a CBW or a CSW, without which a device cannot be used at all
 
 
 class DeviceMemory:
-    """Keeps account of a process's. An eighth of the limit is left to transfers from ordinary memory, and to others."""
+    """The account of this process's device memory, in bytes; safe to use from several threads.
+
+    An eighth of the limit is left to transfers from ordinary memory and to other programs.
+    """
 
     def __init__(self, limit: int | None) -> None:
-        """`limit` in bytes; None: there is none to keep to."""
+        """Open the account with `limit` bytes; None if there is no limit."""
         self._lock = threading.Lock()
         self._left = limit if limit is None else limit * 7 // 8
 
     def reserve(self, size: int) -> int:
-        """Bytes for a command: `size`, or less, as others will need the rest; 0 where too little is left."""
+        """Reserve memory for a device's commands and return the bytes granted.
+
+        This is `size`, or less, so that something is left for other devices: a multiple of MIN_DEVICE_MEMORY; 0 if too
+        little is left.
+        """
         with self._lock:
             if self._left is None:
                 return size
             part = max(self._left, 0) // SHARE
-            granted = min(size, part - part % LEAST)
+            granted = min(size, part - part % MIN_DEVICE_MEMORY)
             self._left -= granted
             return granted
 
     def allocate(self, size: int) -> bool:
-        """May so much be allocated?"""
+        """Take `size` bytes without a reservation; return False if too little is left."""
         with self._lock:
             if self._left is None:
                 return True
-            if size > max(self._left, ALWAYS):
+            if size > max(self._left, ALWAYS_GRANTED):
                 return False
             self._left -= size
             return True
 
     def give_back(self, size: int) -> None:
+        """Return bytes that `reserve` or `allocate` granted."""
         with self._lock:
             if self._left is not None:
                 self._left += size
 
 
 def usbfs_limit() -> int | None:
-    """Bytes; None where there is no limit, or no usbfs."""
+    """Read usbfs's memory limit, in bytes; None if there is no limit, or no usbfs."""
     try:
         return int(LIMIT.read_text()) * 1024 * 1024 or None
     except (OSError, ValueError):

@@ -1,4 +1,8 @@
-"""Bulk transfers by libusb's asynchronous interface: the true count always, and Ctrl-C at once."""
+"""Bulk transfers through libusb's asynchronous interface.
+
+pyusb's synchronous transfers lose the count of bytes moved if the transfer ends with a STALL, and cannot be interrupted
+by Ctrl-C or by another thread. These report the count whatever the result is, and can be interrupted at once.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,13 @@ from typing import Any, Final
 from scsiusb.usb.backend import Code, Step, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
-PENDING: Final = -1  # no libusb_transfer_status: stands there until libusb writes one
+# Written into `status` before a transfer is submitted; no libusb_transfer_status has this value. When libusb has
+# written another one, the transfer has ended, and the kernel no longer uses its buffer.
+PENDING: Final = -1
 TIMED_OUT: Final = 2  # LIBUSB_TRANSFER_TIMED_OUT
 CANCELLED: Final = 3  # LIBUSB_TRANSFER_CANCELLED
 STATUS: Final = {  # by enum libusb_transfer_status
-    PENDING: Code.TIMEOUT,  # the kernel did not even give it back
+    PENDING: Code.TIMEOUT,  # it could not even be cancelled
     0: Code.OK,
     1: Code.IO,
     TIMED_OUT: Code.TIMEOUT,
@@ -28,17 +34,20 @@ STATUS: Final = {  # by enum libusb_transfer_status
     6: Code.OVERFLOW,
 }
 OK: Final = Code.OK
-# How long libusb may keep this thread when another thread handles the events; a signal shortens it where it can.
-SLICE_MS: Final = 100  # milliseconds
-ABANDON_SECONDS: Final = 5.0
-LEAKED: Final[list[object]] = []  # the kernel may still write to these: they live as long as the process
+# The longest single call into libusb, in milliseconds. Python runs a signal's handler, as for Ctrl-C, only after the
+# call has returned; a signal ends the call early in the thread that polls, but not in one that waits for that thread.
+SLICE_MS: Final = 100
+ABANDON_SECONDS: Final = 5.0  # how long to wait for the end of a cancelled transfer
+# Transfers that could not be cancelled, with their buffers. They are kept as long as the process lives: the kernel may
+# still write to them, and freed memory would be overwritten.
+LEAKED: Final[list[object]] = []
 
 _at: Final = ctypes.c_char.from_buffer
 _address: Final = ctypes.addressof
 
 
 class LibusbTransfer(ctypes.Structure):
-    """`struct libusb_transfer`."""
+    """`struct libusb_transfer`, without the isochronous packets at its end."""
 
     _fields_ = (
         ("dev_handle", ctypes.c_void_p),
@@ -56,7 +65,8 @@ class LibusbTransfer(ctypes.Structure):
     )
 
 
-# What a transfer is given and tells, each in one step: status, length and actual_length stand side by side.
+# Fields are written and read by `struct`, which is faster than ctypes attributes: one call covers the adjacent fields
+# status, length and actual_length.
 STATE: Final = struct.Struct("@iii")
 STATE_OFFSET: Final = LibusbTransfer.status.offset
 BUFFER: Final = struct.Struct("@P")
@@ -79,12 +89,12 @@ class PollDescriptor(ctypes.Structure):
 
 
 NO_TIME: Final = Timeval(0, 0)
-MOMENT: Final = Timeval(0, 1000)
-POLLOUT: Final = 4  # usbfs: a transfer has ended
+ONE_MILLISECOND: Final = Timeval(0, 1000)
+POLLOUT: Final = 4  # poll(2); usbfs reports the end of a transfer by it
 
 
 def declare(lib: Any) -> None:
-    """The prototypes that pyusb does not have."""
+    """Set the prototypes that pyusb does not set; without them, ctypes would cut pointers to 32 bits."""
     lib.libusb_cancel_transfer.argtypes = [ctypes.c_void_p]
     lib.libusb_handle_events_timeout_completed.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.libusb_get_pollfds.argtypes = [ctypes.c_void_p]
@@ -96,11 +106,11 @@ def declare(lib: Any) -> None:
 
 
 class _Transfer:
-    """One libusb_transfer to one endpoint, used again and again.
+    """One libusb_transfer to one endpoint, which is reused for many transfers.
 
-    It has no callback, which would be Python's, and cost as much as the rest, nor a timeout, for which libusb asks
-    the system for the time and sets a timer, twice each: its status tells that it has ended, and `Transfers` waits
-    no longer than it should.
+    It has no callback: a call from C into Python would take as long as everything else here. Instead, `status` changes
+    from PENDING when it has ended. It has no timeout either, as libusb would read the clock and set a timer twice for
+    each transfer; `Transfers` cancels it after the deadline.
     """
 
     def __init__(self, lib: Any, handle: ctypes.c_void_p, endpoint: int) -> None:
@@ -114,18 +124,24 @@ class _Transfer:
         fields.type = BULK_TRANSFER
         fields.endpoint = endpoint
         self.memory = memoryview(fields).cast("B")
-        self.anchor: Any = None  # keeps the buffer where it is, between `submit` and `outcome`
-        # Where libusb looks, before it waits for another thread's news, whether they came already.
+        # A ctypes object over the buffer. While it exists, the buffer can neither be freed nor resized. Set between
+        # `submit` and `outcome`.
+        self.anchor: Any = None
+        # libusb's `completed` argument: it returns at once, instead of waiting for events that another thread handles,
+        # if the int there is not 0. actual_length is such an int: it is 0 until the transfer has ended with data.
         self.completed = ctypes.c_void_p(self.address + LibusbTransfer.actual_length.offset)
 
     @property
     def is_pending(self) -> bool:
-        """Was it begun, and has not ended?"""
+        """Return whether it was submitted and has not ended."""
         return bool(self.fields.status == PENDING)
 
 
 def _node(lib: Any, context: ctypes.c_void_p) -> int:
-    """The descriptor of the one device that is open in the context; -1 where it cannot be polled for writing."""
+    """Return the usbfs descriptor of the one device that is open in the context; -1 if none can be polled.
+
+    Only the usbfs descriptor is polled for writing: the context's others, for its own events, are polled for reading.
+    """
     found = lib.libusb_get_pollfds(context)
     if not found:
         return -1
@@ -137,11 +153,15 @@ def _node(lib: Any, context: ctypes.c_void_p) -> int:
 
 
 class Transfers:
-    """The bulk transfers of one device handle; any number of threads may have one under way."""
+    """The bulk transfers of one device handle; any number of threads may have a transfer in progress.
+
+    Implements `AsyncTransfers`, and `bulk`, `chain` and `interrupt` of `Handle`.
+    """
 
     def __init__(self, lib: Any, context: ctypes.c_void_p, handle: ctypes.c_void_p) -> None:
         self._lib = lib
-        # Function objects of their own, without prototypes: what they are given needs no conversion.
+        # lib[name] makes new function objects, without prototypes: these two are called for each transfer, and their
+        # arguments already are c_void_p objects that need no conversion.
         self._submit = lib["libusb_submit_transfer"]
         self._handle_events = lib["libusb_handle_events_timeout_completed"]
         self._context = context
@@ -149,13 +169,14 @@ class Transfers:
         self._whole_slice = Timeval(0, SLICE_MS * 1000)
         self._slice = ctypes.c_void_p(ctypes.addressof(self._whole_slice))
         self._no_time = ctypes.c_void_p(ctypes.addressof(NO_TIME))
-        self._moment = ctypes.c_void_p(ctypes.addressof(MOMENT))
+        self._moment = ctypes.c_void_p(ctypes.addressof(ONE_MILLISECOND))
         self._node = _node(lib, context)
         self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
         self._all: list[_Transfer] = []
-        self._refusal: Code | None = None
-        self._freeing = threading.RLock()
+        self._refusal: Code | None = None  # the code that new transfers end with: INTERRUPTED, NO_DEVICE when closed
+        # Keeps a transfer from being freed while `interrupt` cancels it. Transfers themselves do not take it.
+        self._cancel_lock = threading.RLock()
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
@@ -163,7 +184,8 @@ class Transfers:
         return code, count
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """See `Handle.chain`."""
+        """See `Handle.chain`. Raises MemoryError if libusb cannot allocate a transfer."""
+        # Written out in one function, without helpers or `with`: every command runs this loop two or three times.
         number = -1
         for endpoint, buffer in steps:
             number += 1
@@ -175,25 +197,32 @@ class Transfers:
                 refused = self._submit(transfer.place)
                 if refused:
                     return number, *self._refused(transfer, refused)
-                if self._refusal is not None:  # it may have come too early to meet this transfer
+                # `interrupt` may have come after the check above, but before the submission, where it found nothing to
+                # cancel. Checked again, no moment is left in which it would be missed.
+                if self._refusal is not None:
                     self._lib.libusb_cancel_transfer(transfer.address)
+                # Usually one call is enough. If not, `_wait_or_cancel` looks at the deadline, so that a transfer that
+                # ends at once needs no clock.
                 self._handle_events(self._context, self._slice, transfer.completed)
                 status, length, count = _state(transfer.memory, STATE_OFFSET)
                 if status == PENDING:
-                    status, count = self._outlast(transfer, anchor, deadline)
+                    status, count = self._wait_or_cancel(transfer, anchor, deadline)
             except BaseException:
+                # Ctrl-C may come even between the submission and the next line: the buffer belongs to the kernel until
+                # the transfer has ended, so it must not be left in progress.
                 self._cancel(transfer, anchor)
                 raise
-            if status != PENDING:
+            if status != PENDING:  # an abandoned transfer is not reused
                 self._idle[endpoint].append(transfer)
-            if status or count != length:
+            if status or count != length:  # a status of 0 is COMPLETED
                 return number, STATUS[status], count
         return number, OK, count
 
     def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
+        """Return a transfer with the buffer in it, ready to submit: an idle one, or a new one."""
         try:
             transfer = self._idle[endpoint].pop()
-        except (KeyError, IndexError):  # asking first whether there is one would be a race with other threads
+        except (KeyError, IndexError):  # a check before the pop would be a race with other threads
             transfer = self._add(endpoint)
         _set_buffer(transfer.memory, BUFFER_OFFSET, _address(anchor))
         _set_state(transfer.memory, STATE_OFFSET, PENDING, len(buffer), 0)
@@ -202,11 +231,11 @@ class Transfers:
     # --- AsyncTransfers --------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        """See `AsyncTransfers`. What libusb waits for so is usbfs's descriptor."""
+        """See `AsyncTransfers.fileno`; -1 if the platform has none. It is the usbfs descriptor of the device."""
         return self._node
 
     def submit(self, endpoint: int, buffer: memoryview) -> _Transfer:
-        """See `AsyncTransfers`."""
+        """See `AsyncTransfers.submit`."""
         if self._refusal is not None:
             raise UsbError(self._refusal)
         anchor = _at(buffer)
@@ -216,19 +245,19 @@ class Transfers:
         if refused:
             transfer.anchor = None
             raise UsbError(self._refused(transfer, refused)[0])
-        if self._refusal is not None:
+        if self._refusal is not None:  # as in `chain`: interrupted between the check and the submission
             self._lib.libusb_cancel_transfer(transfer.address)
         return transfer
 
     def handle_events(self, transfer: _Transfer | None = None) -> None:
-        """See `AsyncTransfers`."""
+        """See `AsyncTransfers.handle_events`."""
         if transfer is None:
             self._handle_events(self._context, self._no_time, None)
         else:
             self._handle_events(self._context, self._moment, transfer.completed)
 
     def outcome(self, transfer: _Transfer) -> tuple[Code, int] | None:
-        """See `AsyncTransfers`."""
+        """See `AsyncTransfers.outcome`."""
         status, _, count = _state(transfer.memory, STATE_OFFSET)
         if status == PENDING:
             return None
@@ -237,22 +266,22 @@ class Transfers:
         return STATUS[status], count
 
     def cancel(self, transfer: _Transfer) -> tuple[Code, int]:
-        """See `AsyncTransfers`."""
+        """See `AsyncTransfers.cancel`."""
         anchor, transfer.anchor = transfer.anchor, None
-        status, count = self._outlast(transfer, anchor, time.monotonic())
+        status, count = self._wait_or_cancel(transfer, anchor, time.monotonic())
         if status != PENDING:
             self._idle[transfer.fields.endpoint].append(transfer)
         return STATUS[status], count
 
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
-        """It was never begun, and is not pending."""
+        """Mark a transfer that libusb refused to submit as not pending, and return the result."""
         transfer.fields.status = CANCELLED
         self._idle[transfer.fields.endpoint].append(transfer)
         return Code(code), 0
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""
-        with self._freeing:
+        with self._cancel_lock:
             if self._refusal is Code.NO_DEVICE:
                 return
             self._refusal = Code.INTERRUPTED if on else None
@@ -262,17 +291,17 @@ class Transfers:
                         self._lib.libusb_cancel_transfer(transfer.address)
 
     def close(self) -> bool:
-        """Frees the transfers. One that the kernel never gave back is leaked, with its buffer: it may still write.
+        """Cancel and free all transfers. May be called again; later transfers end with NO_DEVICE.
 
-        Were there none?
+        Transfers that cannot be cancelled are kept for ever, with their buffers. Returns True if there were none; else
+        the context must not be freed either.
         """
-        with self._freeing:
+        with self._cancel_lock:
             self._refusal = Code.NO_DEVICE
             given_up = {id(transfer) for transfer, _ in self._abandoned}
             for transfer in self._all:
-                if (
-                    transfer.is_pending and id(transfer) not in given_up
-                ):  # of an `AsyncTransfers` that an exception ended
+                # Left by a user of `AsyncTransfers` that an exception ended.
+                if transfer.is_pending and id(transfer) not in given_up:
                     self._cancel(transfer, transfer.anchor)
             for transfers in self._idle.values():
                 for transfer in transfers:
@@ -288,15 +317,17 @@ class Transfers:
             return is_clean
 
     def _add(self, endpoint: int) -> _Transfer:
+        """Allocate a transfer for the endpoint."""
         self._idle.setdefault(endpoint, [])
         transfer = _Transfer(self._lib, self._handle, endpoint)
         self._all.append(transfer)
         return transfer
 
-    def _outlast(self, transfer: _Transfer, anchor: object, deadline: float) -> tuple[int, int]:
-        """Waits on until a transfer has ended, or cancels it: its status and count, PENDING where that was in vain.
+    def _wait_or_cancel(self, transfer: _Transfer, anchor: object, deadline: float) -> tuple[int, int]:
+        """Wait until the transfer has ended, or cancel it at the deadline; return its status and count.
 
-        A deadline is kept to a slice of time, so that what comes at once needs no clock.
+        The status is PENDING if it could not be cancelled within ABANDON_SECONDS: then the transfer and its buffer are
+        abandoned.
         """
         self._wait(transfer, deadline)
         is_late = transfer.is_pending
@@ -307,27 +338,28 @@ class Transfers:
         if status == PENDING:
             self._abandoned.append((transfer, anchor))
             return PENDING, 0
+        # A transfer may end by itself just before it is cancelled: then its own status counts, not the timeout.
         return (TIMED_OUT if is_late and status == CANCELLED else status), count
 
     def _wait(self, transfer: _Transfer, deadline: float) -> None:
-        """Not counted in calls: libusb's comes back early for every event of any other transfer."""
+        """Handle events until the transfer has ended or the deadline has passed (by `time.monotonic`)."""
+        # Limited by time, not by a number of calls: a call returns early for an event of any other transfer.
         while transfer.is_pending and (left := deadline - time.monotonic()) > 0:
             slice_ = Timeval(0, min(SLICE_MS * 1000, math.ceil(left * 1e6)))
             place = ctypes.c_void_p(_address(slice_))
             code = self._handle_events(self._context, place, transfer.completed)
             if code not in (Code.OK, Code.INTERRUPTED):
-                time.sleep(SLICE_MS / 1000)  # it may fail at once each time, and must not take the processor
+                time.sleep(SLICE_MS / 1000)  # a call that fails at once each time must not use all the processor
 
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
-        """Ends a transfer that an exception interrupted: until it has ended, the buffer belongs to the kernel.
-
-        Only its status tells that. That there is nothing to cancel (NOT_FOUND) does not: libusb says so as well of a
-        transfer that it is cancelling itself, or whose end another thread is about to note.
-        """
+        """End a transfer that an exception interrupted; abandon it if it does not end within ABANDON_SECONDS."""
+        # Only the status shows that the kernel has given the buffer back. NOT_FOUND from libusb_cancel_transfer does
+        # not: libusb also returns it for a transfer that is already being cancelled, or whose end another thread is
+        # about to write.
         try:
             self._lib.libusb_cancel_transfer(transfer.address)
             self._wait(transfer, time.monotonic() + ABANDON_SECONDS)
-        finally:
+        finally:  # also when a second Ctrl-C ends the wait
             if not transfer.is_pending:
                 self._idle[transfer.fields.endpoint].append(transfer)
             else:

@@ -1,1 +1,1 @@
-"""What the operating system knows about a USB device: drivers, mounts, udev rules."""
+"""Linux facts about a USB device: drivers, disks and what uses them, the udev rule."""

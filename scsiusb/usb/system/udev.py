@@ -1,4 +1,4 @@
-"""The udev rule that lets the person at the seat open mass-storage devices: its text, and whether it is installed."""
+"""The udev rule that permits the user who is logged in at the machine to open mass-storage devices."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "70-scsiusb.rules"
-FOLDERS: Final = tuple(  # in udev(7)'s order: a file hides those of its name further down
+FOLDERS: Final = tuple(  # in udev(7)'s order: a file hides files of the same name in later folders
     Path(top) / "udev/rules.d" for top in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 )
 
 
 class State(Enum):
-    """Of the rule on this system."""
+    """The state of the rule on this system; the values are for people."""
 
     MISSING = "not installed"
     OTHER = "not the one of this version"
@@ -22,7 +22,7 @@ class State(Enum):
 
 
 def rule() -> str:
-    """The rule's text: in a wheel it lies in the package, in a checkout beside it."""
+    """Return the rule's text: from the installed package, or from a source checkout."""
     packed = files("scsiusb").joinpath("data", NAME)
     if packed.is_file():
         return packed.read_text(encoding="utf-8")
@@ -30,12 +30,12 @@ def rule() -> str:
 
 
 def installed() -> Path | None:
-    """The file that udev reads; OSError where we may not look."""
+    """Return the path of the rule that udev reads; None if it is not installed. Raises OSError."""
     return next((path for folder in FOLDERS if (path := folder / NAME).exists()), None)
 
 
 def state() -> State:
-    """Only what udev acts on counts: comments may differ."""
+    """Compare the installed rule, if any, with this version's; comments may differ. Raises OSError."""
     path = installed()
     if path is None:
         return State.MISSING
@@ -44,5 +44,6 @@ def state() -> State:
 
 
 def _rules(text: str) -> list[str]:
+    """Return the lines of a rules file without comments and empty lines."""
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]

@@ -1,1 +1,1 @@
-"""The virtual bus: a USB backend whose devices are programs."""
+"""The virtual bus: a USB backend whose devices are virtual sticks."""

@@ -1,4 +1,4 @@
-"""A bus of sticks behind the device seam, with what the host's operating system adds to it."""
+"""A backend whose devices are virtual sticks, with the host's operating system simulated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from scsiusb.virtual.stick import Stick
 
 
 class Bus:
-    """A USB stack whose devices are sticks: `plug` and `unplug` are the user's hand."""
+    """A backend whose devices are virtual sticks; `plug` and `unplug` do what a user does by hand.
+
+    `number` is the number of the bus. Closing the bus closes the sticks that are plugged in.
+    """
 
     def __init__(self, *sticks: Stick, number: int = 1) -> None:
         self.number = number
@@ -28,37 +31,41 @@ class Bus:
             self.plug(stick)
 
     def plug(self, stick: Stick, ports: tuple[int, ...] | None = None) -> Device:
-        """Plugs the stick into a free port, or the port named by the way to it."""
+        """Plug the stick into a port, and return its device.
+
+        `ports` is the path of port numbers from the root hub; None: the first free port of the root hub.
+        Raises ValueError if the stick is plugged in already or the port is not free.
+        """
         with self._lock:
             taken = {each.ports for each in self._connections.values()}
             if any(each.stick is stick for each in self._connections.values()):
-                raise ValueError("the stick is plugged in already")
+                raise ValueError("the stick is plugged in already; unplug it first")
             if ports is None:
                 ports = next((port,) for port in range(1, len(taken) + 2) if (port,) not in taken)
             if not ports or ports in taken:
-                raise ValueError(f"port {ports} is not free")
+                raise ValueError(f"port {ports} is not free; use another port, or None for a free one")
             self._last += 1
             connection = self._connections[self._last] = Connection(self.number, ports, self._last, stick)
-            connection.watch_leaving(partial(_unplug, weakref.ref(self), connection.number))
+            connection.set_on_leave(partial(_unplug, weakref.ref(self), connection.number))
             self._notify()
             return connection.device()
 
     def unplug(self, what: Device | Stick) -> None:
-        """Pulls it out: transfers under way end with NO_DEVICE at once."""
+        """Unplug a stick: its transfers in progress end with NO_DEVICE at once. ValueError if it is not plugged in."""
         with self._lock:
             found = self._connection(what) if isinstance(what, Device) else self._connection_of(what)
             if found is None:
-                raise ValueError("it is not plugged in")
+                raise ValueError("the stick is not plugged in")
             del self._connections[found.number]
-        found.cut()
+        found.disconnect()
         self._notify()
 
-    def lose(self, number: int) -> None:
-        """The device left by itself."""
+    def drop(self, number: int) -> None:
+        """Remove the device with that address, which left by itself."""
         with self._lock:
             found = self._connections.pop(number, None)
         if found is not None:
-            found.cut()
+            found.disconnect()
             self._notify()
 
     def _connection_of(self, stick: Stick) -> Connection | None:
@@ -70,7 +77,7 @@ class Bus:
 
     @property
     def handles(self) -> Sequence[VirtualHandle]:
-        """The handles that are open."""
+        """The open handles."""
         with self._lock:
             self._handles = [handle for handle in self._handles if handle.is_open]
             return tuple(self._handles)
@@ -80,25 +87,30 @@ class Bus:
             for watch in self._watches:
                 watch.note()
 
-    # --- the seam -------------------------------------------------------------------------------
+    # --- the protocol `Backend` -----------------------------------------------------------------
 
     def devices(self) -> Sequence[Device]:
+        """See `Backend.devices`."""
         with self._lock:
             return [connection.device() for connection in self._connections.values()]
 
     def strings(self, device: Device) -> Strings:
+        """See `Backend.strings`; None for each string if `Stick.has_readable_strings` is False."""
         connection = self._connection(device)
         return connection.strings() if connection else Strings()
 
     def driver(self, device: Device, interface: int) -> str | None:
+        """See `Backend.driver`."""
         connection = self._connection(device)
         return connection.driver(interface) if connection else None
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
+        """See `Backend.uses`; returns `Stick.uses` while a kernel driver is bound to the disk."""
         connection = self._connection(device)
         return connection.uses(interface) if connection else ()
 
     def open(self, device: Device) -> VirtualHandle:
+        """See `Backend.open`; ACCESS if `Stick.accessible` is False."""
         connection = self._connection(device)
         if connection is None:
             raise UsbError(Code.NO_DEVICE)
@@ -106,32 +118,35 @@ class Bus:
             raise UsbError(Code.ACCESS)
         handle = VirtualHandle(connection)
         with self._lock:
-            self._handles = [*self.handles, handle]  # without those that were closed
+            self._handles = [*self.handles, handle]  # `handles` drops those that were closed
         return handle
 
     @property
     def identity(self) -> Hashable:
+        """See `Backend.identity`; each bus has its own devices."""
         return id(self)
 
     @property
     def is_shared(self) -> bool:
+        """See `Backend.is_shared`."""
         return False
 
     def after_fork(self, device: Device) -> None:
-        """Nothing is shared: the child has a bus of its own, with a copy of each stick."""
+        """See `Backend.after_fork`; does nothing, as the child has a copy of the bus and of each stick."""
 
     def watch(self) -> Watch:
-        watch = Watch(self._forget)
+        """See `Backend.watch`."""
+        watch = Watch(self._remove_watch)
         with self._lock:
             self._watches.append(watch)
         return watch
 
-    def _forget(self, watch: Watch) -> None:
+    def _remove_watch(self, watch: Watch) -> None:
         with self._lock:
             self._watches.remove(watch)
 
     def close(self) -> None:
-        """Closes the handles that are open, and the sticks that are plugged in."""
+        """Close the open handles, and unplug and close the sticks."""
         for handle in self.handles:
             handle.close()
         for connection in tuple(self._connections.values()):
@@ -140,7 +155,7 @@ class Bus:
 
 
 def _unplug(bus: weakref.ref[Bus], number: int) -> None:
-    """A stick must not keep its bus alive."""
+    """Remove a device that left by itself; the weak reference keeps the stick from keeping its bus alive."""
     found = bus()
     if found is not None:
-        found.lose(number)
+        found.drop(number)

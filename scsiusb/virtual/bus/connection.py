@@ -1,4 +1,4 @@
-"""What the host's kernel keeps about one plugging-in of a stick: its address, drivers and claims."""
+"""The host's side of a plugged-in stick: what a kernel keeps about it, such as address, drivers and claims."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from scsiusb.virtual.stick import Line, Stick
 
 
 class Connection:
-    """One plugging-in; `lock` guards the drivers and claims, and the stick guards itself."""
+    """A stick that is plugged into a bus, from `plug` to `unplug`.
+
+    `lock` guards the drivers and claims; the stick has its own lock.
+    """
 
     def __init__(self, bus: int, ports: tuple[int, ...], number: int, stick: Stick) -> None:
         self.bus, self.ports, self.number, self.stick = bus, ports, number, stick
         self.line = Line()
         self.lock = threading.RLock()
-        self.claims: dict[int, object] = {}  # interface: the handle that claimed it
+        self.claims: dict[int, object] = {}  # interface number to the handle that claimed it
         self._drivers: dict[int, str] = {}
         self._on_leave: Callable[[], None] | None = None
         stick.plug_in()
@@ -28,6 +31,7 @@ class Connection:
             self.bind(interface)
 
     def device(self) -> Device:
+        """Return the device as the bus lists it now; one without a configuration has no settings."""
         stick = self.stick
         vid, pid, release = descriptors.parse_identity(stick.descriptors.device())
         configuration = stick.configuration
@@ -44,6 +48,7 @@ class Connection:
         )
 
     def strings(self) -> Strings:
+        """Return the string descriptors that the device descriptor refers to; see `Backend.strings`."""
         if not self.stick.has_readable_strings:
             return Strings()
         manufacturer, product, serial = self.stick.descriptors.device()[14:17]  # iManufacturer, iProduct, iSerialNumber
@@ -54,11 +59,14 @@ class Connection:
         return found[2 : found[0] & ~1].decode("utf-16-le", "replace") if found else None
 
     def has(self, interface: int) -> bool:
-        """Is there such an interface now, as the descriptors say?"""
+        """Return whether the current configuration has the interface, according to the descriptors."""
         return self.stick.configuration != 0 and any(each.interface == interface for each in self.settings)
 
     def interface_of_endpoint(self, address: int) -> int | None:
-        """The interface that has the endpoint now, as the descriptors say."""
+        """Return the interface whose selected setting has the endpoint, according to the descriptors; or None.
+
+        The descriptors may be wrong (fault "descriptor"), so `Stick.interface_of_endpoint` may differ.
+        """
         alternates = self.stick.alternates
         for setting in self.settings:
             is_selected = alternates.get(setting.interface, 0) == setting.alternate
@@ -66,52 +74,55 @@ class Connection:
                 return setting.interface
         return None
 
-    def watch_leaving(self, call: Callable[[], None] | None) -> None:
-        """Calls when the stick leaves by itself; None: no longer."""
+    def set_on_leave(self, callback: Callable[[], None] | None) -> None:
+        """Set the callback for the device leaving by itself, in place of the one before; None removes it."""
         if self._on_leave is not None:
             self.stick.on_leave.remove(self._on_leave)
-        self._on_leave = call
-        if call is not None:
-            self.stick.on_leave.append(call)
+        self._on_leave = callback
+        if callback is not None:
+            self.stick.on_leave.append(callback)
 
-    def cut(self) -> None:
-        """The plug was pulled."""
-        self.watch_leaving(None)
-        self.stick.cut(self.line, Code.NO_DEVICE)
+    def disconnect(self) -> None:
+        """End the connection: transfers in progress and later ones end with NO_DEVICE."""
+        self.set_on_leave(None)
+        self.stick.cut_line(self.line, Code.NO_DEVICE)
 
     @property
-    def is_cut(self) -> bool:
+    def is_disconnected(self) -> bool:
+        """Whether the stick was unplugged or has left the bus."""
         return self.line.code is not None
 
     # --- kernel drivers -------------------------------------------------------------------------
 
     def driver(self, interface: int) -> str | None:
+        """Return the name of the kernel driver bound to the interface, or None."""
         return self._drivers.get(interface)
 
     def uses(self, interface: int) -> Sequence[str]:
-        """Only a disk that the kernel drives can be mounted."""
+        """Return what uses the interface's disks; nothing unless a storage driver, which makes the disks, is bound."""
         with self.lock:
             return tuple(self.stick.uses) if self.driver(interface) in ("usb-storage", "uas") else ()
 
     def bind(self, interface: int) -> bool:
-        """Lets the kernel find a driver; `uas` selects its own alternate setting."""
+        """Bind a kernel driver if one matches, and return whether it did; `uas` selects its own alternate setting."""
         settings = [each for each in self.settings if each.interface == interface]
         driver, alternate = _match(settings)
         if driver is None:
             return False
         try:
             self.stick.select(interface, alternate)
-        except Stall:  # it is not as its descriptors say
+        except Stall:  # the device does not have the setting that its descriptors list
             return False
         self._drivers[interface] = driver
         return True
 
     def unbind(self, interface: int) -> None:
+        """Unbind the kernel driver; raises UsbError (NOT_FOUND) if none is bound."""
         if self._drivers.pop(interface, None) is None:
             raise UsbError(Code.NOT_FOUND)
 
     def reset(self) -> None:
-        """Resets the port; a bound driver then selects its alternate setting again."""
+        """Reset the port; bound drivers then select their alternate settings again."""
         self.stick.power_on()
         self.stick.configure(1)
         for interface in tuple(self._drivers):
@@ -119,7 +130,7 @@ class Connection:
 
 
 def _match(settings: Sequence[Setting]) -> tuple[str | None, int]:
-    """The driver that takes the interface, and the alternate setting that it selects."""
+    """Return the driver that Linux binds to the interface, and the alternate setting that the driver selects."""
     for setting in settings:
         if setting.interface_class == descriptors.MASS_STORAGE and setting.protocol == descriptors.UAS:
             return "uas", setting.alternate

@@ -1,4 +1,4 @@
-"""An open stick, with the semantics of libusb over usbfs."""
+"""A handle of a virtual device, with the semantics of libusb over Linux's usbfs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GET_DESCRIPTOR = 6
 
 
 class VirtualHandle:
-    """An open device; closing it gives back its claims, but no kernel driver, as usbfs does."""
+    """An open virtual device; see `Handle`. Closing releases its claims but binds no kernel driver, like usbfs."""
 
     async_transfers = None
 
@@ -32,12 +32,12 @@ class VirtualHandle:
 
     @property
     def outstanding(self) -> int:
-        """How many buffers were allocated and not given back."""
+        """The number of buffers that were allocated and not freed."""
         with self._lock:
             return len(self._buffers)
 
     def _check(self) -> Connection:
-        if self._connection.is_cut or not self.is_open:
+        if self._connection.is_disconnected or not self.is_open:
             raise UsbError(Code.NO_DEVICE)
         return self._connection
 
@@ -48,6 +48,7 @@ class VirtualHandle:
     # --- interfaces -----------------------------------------------------------------------------
 
     def claim(self, interface: int) -> None:
+        """See `Handle.claim`; NOT_FOUND without such an interface, BUSY if a driver or another handle has it."""
         connection = self._check()
         with connection.lock:
             if not connection.has(interface):
@@ -57,12 +58,14 @@ class VirtualHandle:
             connection.claims[interface] = self
 
     def release(self, interface: int) -> None:
+        """See `Handle.release`; NOT_FOUND if it is not claimed."""
         connection = self._check()
         with connection.lock:
             self._check_claimed(interface)
             del connection.claims[interface]
 
     def set_alternate(self, interface: int, alternate: int) -> None:
+        """See `Handle.set_alternate`; NOT_FOUND if the interface is not claimed or has no such setting."""
         with self._check().lock:
             self._check_claimed(interface)
             try:
@@ -71,14 +74,17 @@ class VirtualHandle:
                 raise UsbError(Code.NOT_FOUND) from None
 
     def driver_active(self, interface: int) -> bool:
+        """See `Handle.driver_active`."""
         return self._check().driver(interface) is not None
 
     def detach_driver(self, interface: int) -> None:
+        """See `Handle.detach_driver`; NOT_FOUND if no driver is bound."""
         connection = self._check()
         with connection.lock:
             connection.unbind(interface)
 
     def attach_driver(self, interface: int) -> None:
+        """See `Handle.attach_driver`; BUSY if the interface is claimed or has a driver, NOT_FOUND if none matches."""
         connection = self._check()
         with connection.lock:
             if connection.driver(interface) or interface in connection.claims:
@@ -89,9 +95,11 @@ class VirtualHandle:
     # --- transfers ------------------------------------------------------------------------------
 
     def clear_halt(self, endpoint: int) -> None:
+        """See `Handle.clear_halt`; NOT_FOUND unless the endpoint's interface is claimed."""
         self._request(*_CLEAR_FEATURE, 0, endpoint, 0, b"")
 
     def reset(self) -> None:
+        """See `Handle.reset`."""
         connection = self._check()
         with connection.lock:
             connection.reset()
@@ -99,17 +107,20 @@ class VirtualHandle:
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
     ) -> bytes:
+        """See `Handle.control_in`."""
         return self._request(request_type, request, value, index, length, b"", timeout_ms)
 
     def control_out(
         self, request_type: int, request: int, value: int, index: int, data: bytes, timeout_ms: int
     ) -> None:
+        """See `Handle.control_out`."""
         self._request(request_type, request, value, index, len(data), data, timeout_ms)
 
     def _request(
         self, request_type: int, request: int, value: int, index: int, length: int, data: bytes, timeout_ms: int = 1000
     ) -> bytes:
         connection = self._check()
+        # usbfs requires a claim for requests to an interface or endpoint, except GET_DESCRIPTOR.
         recipient = request_type & _RECIPIENT
         if recipient == _TO_INTERFACE and request != _GET_DESCRIPTOR:
             self._check_claimed(index & 0xFF)
@@ -118,7 +129,8 @@ class VirtualHandle:
         try:
             return self._control(request_type, request, value, index, data, length)
         except Hang:
-            raise UsbError(connection.stick.hang(max(timeout_ms, 1) / 1000, connection.line)) from None
+            code = connection.stick.wait_unanswered(max(timeout_ms, 1) / 1000, connection.line)
+            raise UsbError(code) from None
         except Stall:
             raise UsbError(Code.PIPE) from None
         except struct.error as error:
@@ -130,8 +142,9 @@ class VirtualHandle:
         return self._check().stick.control(_SETUP.pack(request_type, request, value, index, length), data)
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+        """See `Handle.bulk`; NOT_FOUND unless the endpoint's interface is claimed."""
         connection = self._connection
-        if connection.is_cut or not self.is_open:
+        if connection.is_disconnected or not self.is_open:
             return Code.NO_DEVICE, 0
         interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
@@ -139,30 +152,35 @@ class VirtualHandle:
         return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
 
     def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+        """See `Handle.chain`."""
         return chain(self.bulk, steps, deadline)
 
     def interrupt(self, on: bool) -> None:
-        self._connection.stick.cut(self._line, Code.INTERRUPTED if on else None)
+        """See `Handle.interrupt`."""
+        self._connection.stick.cut_line(self._line, Code.INTERRUPTED if on else None)
 
     # --- buffers --------------------------------------------------------------------------------
 
     def limit_transfer_size(self, size: int) -> int:
+        """See `Handle.limit_transfer_size`; there is no limit here."""
         return size
 
     def allocate(self, size: int) -> memoryview:
+        """See `Handle.allocate`."""
         buffer = memoryview(bytearray(size))
         with self._lock:
             self._buffers[id(buffer)] = buffer
         return buffer
 
     def free(self, buffer: memoryview) -> None:
-        """Also releases the view, so that nothing can use it by mistake."""
+        """See `Handle.free`; also releases the view, so that a later use of it fails. ValueError for other buffers."""
         with self._lock:
             if self._buffers.pop(id(buffer), None) is None:
-                raise ValueError("the buffer was not allocated here, or was given back")
+                raise ValueError("the buffer was not allocated by this handle, or was freed already")
         buffer.release()
 
     def close(self) -> None:
+        """See `Handle.close`."""
         connection = self._connection
         with connection.lock:
             self.is_open = False

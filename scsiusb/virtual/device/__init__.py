@@ -1,1 +1,1 @@
-"""The USB device that the virtual stick plays: descriptors, endpoint 0, Bulk-Only Transport."""
+"""The USB device of the virtual stick: descriptors, endpoint 0, Bulk-Only Transport."""

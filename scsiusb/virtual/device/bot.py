@@ -23,23 +23,23 @@ GET_MAX_LUN = (0xA1, 0xFE)
 
 
 class DataIn(Enum):
-    """How the device says that it has less data than the host asked for (BOT 6.7.2)."""
+    """How the device ends the data phase when it has less data than the host asked for (BOT 6.7.2)."""
 
-    STALL = "stall"  # after what it has
-    SHORT = "short"  # a short or empty packet
-    PAD = "pad"  # zeros up to what was asked for
+    STALL = "stall"  # halts the endpoint after its data
+    SHORT = "short"  # sends a short or empty packet
+    PAD = "pad"  # sends zeros up to the length that the host asked for
 
 
 class DataOut(Enum):
-    """What the device does with more data than it wants (BOT 6.7.3)."""
+    """What the device does when the host has more data than the command needs (BOT 6.7.3)."""
 
-    STALL = "stall"
-    DISCARD = "discard"
+    STALL = "stall"  # halts the endpoint after the data that it needs
+    DISCARD = "discard"  # receives all data and ignores the rest
 
 
 @dataclass(frozen=True)
 class BotOptions:
-    """Where BOT leaves the device a choice."""
+    """The behaviour that BOT leaves to the device."""
 
     data_in: DataIn = DataIn.STALL
     data_out: DataOut = DataOut.STALL
@@ -47,6 +47,8 @@ class BotOptions:
 
 
 class Phase(Enum):
+    """What the device does next: receive a CBW, move data, or send a CSW."""
+
     COMMAND = 0
     DATA_IN = 1
     DATA_OUT = 2
@@ -55,47 +57,51 @@ class Phase(Enum):
 
 
 class Bot:
-    """Takes a CBW, moves the data of its command, gives a CSW."""
+    """The function of a Bulk-Only Transport interface: receives a CBW, moves the command's data, sends a CSW."""
 
     def __init__(self, bulk_in: Endpoint, bulk_out: Endpoint, target: Target, bot_options: BotOptions) -> None:
         self._in, self._out, self._target, self._bot_options = bulk_in, bulk_out, target, bot_options
         self._halted: set[int] = set()
-        self._idle()
+        self._wait_for_cbw()
 
-    def _idle(self) -> None:
+    def _wait_for_cbw(self) -> None:
         self._phase = Phase.COMMAND
         self._cbw = b""
-        self._tag = self._asked = 0
-        self._moved = self._carried = 0  # bytes of the command's own, and with padding
-        self._task = self._source = Task()
+        self._tag = self._transfer_length = 0
+        self._moved = self._sent = 0  # bytes of the command's data; bytes sent in the data phase, with padding
+        self._task = self._source = Task()  # the source is the task, then the CSW
         self._left = 0  # bytes of the source that are still to be sent, or that the host may still send
-        self._wanted = 0  # bytes that the task still takes
-        self._empty_packets = 0  # before anything else
-        self._surplus = 0  # bytes more than the host announced; only a device with a fault has any
+        self._wanted = 0  # bytes of the task that are still to be moved
+        self._empty_packets = 0  # to be sent before anything else
+        self._surplus = 0  # bytes more than the host announced; always 0 in a device without faults
         self._is_phase_error = False
         self._data_in, self._data_out = self._bot_options.data_in, self._bot_options.data_out
 
     def reset(self) -> None:
+        """See `Function.reset`."""
         self._halted.clear()
-        self._idle()
+        self._wait_for_cbw()
 
     # --- halts and class requests ---------------------------------------------------------------
 
     def is_halted(self, endpoint: int) -> bool:
+        """See `Function.is_halted`."""
         return endpoint in self._halted
 
     def halt(self, endpoint: int) -> None:
+        """See `Function.halt`."""
         self._halted.add(endpoint)
 
     def clear_halt(self, endpoint: int) -> None:
-        """In vain after an invalid CBW, until the class reset (BOT 6.6.1)."""
+        """See `Function.clear_halt`; after an invalid CBW without effect until the class reset (BOT 6.6.1)."""
         if self._phase is not Phase.BROKEN:
             self._halted.discard(endpoint)
 
     def control(self, setup: Setup, data: bytes) -> bytes:
+        """See `Function.control`; supports the class reset (BOT 3.1) and GET MAX LUN (BOT 3.2)."""
         request = (setup.request_type, setup.request)
         if request == BULK_ONLY_MASS_STORAGE_RESET and not (setup.value or setup.length):
-            self._idle()  # the halts stay as they are (BOT 3.1)
+            self._wait_for_cbw()  # does not change the halts (BOT 3.1)
             return b""
         if request == GET_MAX_LUN and self._bot_options.has_max_lun and not setup.value and setup.length == 1:
             return bytes((len(self._target.units) - 1,))
@@ -104,6 +110,7 @@ class Bot:
     # --- the command ----------------------------------------------------------------------------
 
     def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+        """See `Function.receive`; answers NAK unless the device expects a CBW or data."""
         if endpoint in self._halted:
             return Answer.STALL, 0
         if self._phase is Phase.COMMAND:
@@ -113,7 +120,7 @@ class Bot:
         return Answer.NAK, 0
 
     def _receive_command(self, data: memoryview) -> int:
-        """Takes one packet; at full speed a CBW may need several."""
+        """Receive one packet of a CBW; an endpoint with small packets (full speed) may need several."""
         packet = data[: self._out.max_packet_size]
         cbw = self._cbw + packet
         if len(packet) == self._out.max_packet_size and len(cbw) < CBW.size:
@@ -123,12 +130,12 @@ class Bot:
         return len(packet)
 
     def _begin(self, cbw: bytes) -> None:
-        self._idle()
+        self._wait_for_cbw()
         if not is_valid(cbw):
             self._phase = Phase.BROKEN
             self._halted |= {self._in.address, self._out.address}
             return
-        _, self._tag, self._asked, flags, lun, length, cdb = CBW.unpack(cbw)
+        _, self._tag, self._transfer_length, flags, lun, length, cdb = CBW.unpack(cbw)
         self._task = self._execute(lun, cdb[:length])
         self._begin_data(bool(flags & 0x80))
 
@@ -136,7 +143,7 @@ class Bot:
         return self._target.execute(lun, cdb)
 
     def _begin_data(self, is_in: bool) -> None:
-        if self._asked == 0:
+        if self._transfer_length == 0:
             self._begin_none()
         elif is_in:
             self._begin_in()
@@ -144,33 +151,37 @@ class Bot:
             self._begin_out()
 
     def _begin_none(self) -> None:
-        """Cases 1 to 3."""
+        """Start a command for which the host expects no data: cases 1 to 3 (BOT 6.7.1)."""
         self._is_phase_error = self._task.length > 0
         self._begin_status()
 
     def _begin_in(self) -> None:
-        """Cases 4 to 8."""
+        """Start a command for which the host expects data-in: cases 4 to 8 (BOT 6.7.2)."""
         wrong_way = self._task.direction is Direction.OUT and self._task.length > 0
-        self._wanted = 0 if wrong_way else min(self._task.length, self._asked)
-        self._is_phase_error = wrong_way or self._task.length > self._asked
+        self._wanted = 0 if wrong_way else min(self._task.length, self._transfer_length)
+        self._is_phase_error = wrong_way or self._task.length > self._transfer_length
         self._phase, self._source = Phase.DATA_IN, self._task
         pads = (self._surplus or self._data_in is DataIn.PAD) and not self._is_phase_error
-        self._left = self._asked + self._surplus if pads else self._wanted
+        self._left = self._transfer_length + self._surplus if pads else self._wanted
         if not self._left:
             self._end_data_in(0)
 
     def _begin_out(self) -> None:
-        """Cases 9 to 13; of data that cannot all come, nothing is written."""
+        """Start a command for which the host sends data-out: cases 9 to 13 (BOT 6.7.3).
+
+        If the host has less data than the command needs, nothing is written.
+        """
         wrong_way = self._task.direction is Direction.IN and self._task.length > 0
-        self._is_phase_error = wrong_way or self._task.length > self._asked
+        self._is_phase_error = wrong_way or self._task.length > self._transfer_length
         self._wanted = 0 if self._is_phase_error else self._task.length
-        self._phase, self._left = Phase.DATA_OUT, self._asked + self._surplus
+        self._phase, self._left = Phase.DATA_OUT, self._transfer_length + self._surplus
         if not self._wanted:
-            self._end_wanted()
+            self._end_data_out()
 
     # --- the data -------------------------------------------------------------------------------
 
     def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+        """See `Function.send`; answers NAK unless there is data or a CSW to send."""
         if endpoint in self._halted:
             return Answer.STALL, 0
         if self._empty_packets:
@@ -181,30 +192,30 @@ class Bot:
         return Answer.NAK, 0
 
     def _send(self, room: memoryview) -> tuple[Answer, int]:
-        """Whole packets of the source; where the next packet does not fit, what does not fit is lost."""
+        """Send whole packets of the source; of a packet that does not fit into `room`, the rest is lost (babble)."""
         packet = self._in.max_packet_size
         count = min(len(room), self._left)
         sent = self._fill(room[:count])
         lost = 0
         if sent == count and self._left > count:
-            lost = self._lost(count, self._left - count)
+            lost = self._count_lost(count, self._left - count)
             self._fill(memoryview(bytearray(lost)))
         self._left = 0 if sent < count else self._left - count - lost
         if not self._left:
-            self._drained(sent + lost)
+            self._all_sent(sent + lost)
         if lost:
             return Answer.BABBLE, sent
         return (Answer.SHORT if sent % packet else Answer.MORE), sent
 
-    def _lost(self, count: int, rest: int) -> int:
-        """How much of the rest went by the host, which had room for `count` bytes only."""
-        if rest <= self._surplus:
+    def _count_lost(self, count: int, rest: int) -> int:
+        """Return how many of the `rest` bytes are lost because the host had room for `count` bytes only."""
+        if rest <= self._surplus:  # the host reads no more data: drop all of it, so that the CSW follows
             return rest
         packet = self._in.max_packet_size
         return min(packet - count % packet, rest) if count % packet or not count else 0
 
     def _fill(self, room: memoryview) -> int:
-        """From the source; zeros after its end, and fewer bytes than `room` has if the command fails."""
+        """Fill `room` from the source, then with zeros; return fewer bytes than `room` has if the command fails."""
         if self._phase is Phase.STATUS:
             return self._source.read(room)
         data = room[: self._wanted]
@@ -214,18 +225,21 @@ class Bot:
         if sent == len(data) and sent < len(room):
             room[sent:] = bytes(len(room) - sent)
             sent = len(room)
-        self._carried += sent
+        self._sent += sent
         return sent
 
-    def _drained(self, last: int) -> None:
+    def _all_sent(self, last: int) -> None:
         if self._phase is Phase.STATUS:
-            self._idle()
+            self._wait_for_cbw()
         else:
             self._end_data_in(last)
 
     def _end_data_in(self, last: int) -> None:
-        """Says that the data ended early, if it did; `last` is the length of what was just sent."""
-        if self._carried < self._asked:
+        """End the data-in phase; if it has less than the host asked for, as `_data_in` says.
+
+        `last` is the number of bytes that were just sent: after whole packets, an empty packet ends the transfer.
+        """
+        if self._sent < self._transfer_length:
             if self._data_in is DataIn.SHORT:
                 self._empty_packets += last % self._in.max_packet_size == 0
             else:
@@ -233,7 +247,7 @@ class Bot:
         self._begin_status()
 
     def _receive_data(self, data: memoryview) -> int:
-        """Takes the packets that hold what is wanted, or with DISCARD what was announced."""
+        """Receive the packets that hold data of the task, or with DISCARD the rest of what the host announced."""
         if self._wanted:
             used = min(len(data), self._wanted)
             self._task.write(data[:used])
@@ -246,11 +260,11 @@ class Bot:
         self._is_phase_error |= taken > self._left
         self._left = max(self._left - taken, 0)
         if not self._wanted:
-            self._end_wanted()
+            self._end_data_out()
         return taken
 
-    def _end_wanted(self) -> None:
-        """All that the task takes is here: stalls what is left of the data, or goes on discarding it."""
+    def _end_data_out(self) -> None:
+        """Stall the rest of the data-out, or continue to discard it, after the last byte that the task needs."""
         if not self._left:
             self._begin_status()
         elif self._data_out is DataOut.STALL:
@@ -262,14 +276,14 @@ class Bot:
     def _begin_status(self) -> None:
         passed = self._task.end()
         status = _PHASE_ERROR if self._is_phase_error else _PASSED if passed else _FAILED
-        self._put_status(_CSW.pack(_CSW_SIGNATURE, self._tag, self._asked - self._moved, status))
+        self._put_status(_CSW.pack(_CSW_SIGNATURE, self._tag, self._transfer_length - self._moved, status))
 
     def _put_status(self, csw: bytes) -> None:
         self._phase, self._source, self._left = Phase.STATUS, Parameters(csw, len(csw)), len(csw)
 
 
 def is_valid(cbw: bytes) -> bool:
-    """Valid (BOT 6.2.1), and with no reserved bit set and a CDB of 1 to 16 bytes (6.2.2)."""
+    """Return whether a CBW is valid (BOT 6.2.1) and meaningful: no reserved bit set, a CDB of 1 to 16 bytes (6.2.2)."""
     if len(cbw) != CBW.size:
         return False
     signature, _, _, flags, lun, length, _ = CBW.unpack(cbw)

@@ -1,4 +1,4 @@
-"""The device's descriptors as data, as bytes, and read back from the bytes (USB 2.0 9.6, USB 3.2 9.6)."""
+"""Descriptors as dataclasses and as bytes, and how a host parses the bytes (USB 2.0 9.6, USB 3.2 9.6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ENDPOINT = struct.Struct("<BBBBHB")
 
 class _Speed(NamedTuple):
     usb: int  # bcdUSB
-    packet_0: int  # bMaxPacketSize0; from 3.0 on, an exponent
+    packet_0: int  # bMaxPacketSize0; an exponent since USB 3.0
     bulk: int  # the largest wMaxPacketSize of a bulk endpoint
     power: int  # bMaxPower
 
@@ -50,7 +50,11 @@ _SUPERSPEED_PLUS = struct.pack("<BBBxIHxxII", 20, 0x10, 0x0A, 1, 0x1100, 0x000A4
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells this device from others; a string that is None has no descriptor."""
+    """The device descriptor's identity fields, and the device's speed; a string that is None has no descriptor.
+
+    `speed` is "full", "high", "super" or "super-plus". Raises ValueError for another speed, for numbers that do not
+    fit 16 bits, and for strings of more than 126 UTF-16 code units.
+    """
 
     vid: int = 0x1209
     pid: int = 0x0001
@@ -62,24 +66,24 @@ class Identity:
 
     def __post_init__(self) -> None:
         if self.speed not in _SPEEDS:
-            raise ValueError(f"no mass storage at {self.speed} speed: {', '.join(_SPEEDS)}")
+            raise ValueError(f"speed {self.speed!r} is not supported; use one of {', '.join(_SPEEDS)}")
         for number in (self.vid, self.pid, self.release):
             if not 0 <= number <= 0xFFFF:
-                raise ValueError(f"{number:#x} does not fit 16 bits")
+                raise ValueError(f"{number:#x} does not fit into 16 bits; use 0 to 0xffff")
         for text in (self.serial, self.manufacturer, self.product):
             if text is not None and len(text.encode("utf-16-le")) > 252:
-                raise ValueError(f"a string descriptor holds 126 characters at most: {text!r}")
+                raise ValueError(f"{text!r} does not fit into a string descriptor; use at most 126 characters")
 
 
 @dataclass(frozen=True)
 class EndpointDescriptor:
-    """An endpoint; `max_packet_size` None: the largest that a bulk endpoint may have at the device's speed."""
+    """An endpoint; `max_packet_size` is in bytes, None: the largest of a bulk endpoint at the device's speed."""
 
     address: int
     attributes: int = BULK
     max_packet_size: int | None = None
     interval: int = 0
-    max_streams: int = 0  # of the SuperSpeed companion, as an exponent
+    max_streams: int = 0  # of the SuperSpeed companion descriptor, as an exponent of 2
     extra: bytes = b""  # class-specific descriptors that follow it
 
 
@@ -94,17 +98,20 @@ class InterfaceDescriptor:
     protocol: int
     endpoints: tuple[EndpointDescriptor, ...]
     extra: bytes = b""  # class-specific descriptors that follow it
-    class_descriptors: Mapping[int, bytes] = field(default_factory=dict)  # what GET_DESCRIPTOR gives, by type
+    class_descriptors: Mapping[int, bytes] = field(default_factory=dict)  # for GET_DESCRIPTOR, by type
 
 
 def bot_interface(number: int = 0, alternate: int = 0, *, address: int = 1) -> InterfaceDescriptor:
-    """Bulk-Only Transport, with bulk endpoints IN and OUT at the number `address`."""
+    """Return a Bulk-Only Transport interface: bulk IN endpoint number `address`, bulk OUT number `address` + 1."""
     endpoints = (EndpointDescriptor(0x80 | address), EndpointDescriptor(address + 1))
     return InterfaceDescriptor(number, alternate, MASS_STORAGE, SCSI, BOT, endpoints)
 
 
 def uas_interface(number: int = 0, alternate: int = 1, *, address: int = 1) -> InterfaceDescriptor:
-    """USB Attached SCSI: its four pipes, each with a pipe usage descriptor (UAS 6.2.4)."""
+    """Return a USB Attached SCSI interface: four pipes, each with a pipe usage descriptor (UAS 6.2.4).
+
+    The endpoint numbers are `address` to `address` + 3.
+    """
     pipes = ((address + 3, 1, 0), (0x80 | address + 2, 2, 4), (0x80 | address, 3, 4), (address + 1, 4, 4))
     endpoints = tuple(
         EndpointDescriptor(pipe, max_streams=streams, extra=bytes((4, 0x24, usage, 0)))
@@ -117,7 +124,7 @@ _REPORT = bytes.fromhex("0600ff 0901 a101 0902 150026ff00 7508 9508 8102 c0")  #
 
 
 def hid_interface(number: int = 0, *, address: int = 8) -> InterfaceDescriptor:
-    """A HID interface that never has anything to say: what a composite device puts beside its storage."""
+    """Return a HID interface that never sends a report, for composite devices; `address` is its endpoint number."""
     hid = struct.pack("<BBHBBBH", 9, 0x21, 0x0111, 0, 1, HID_REPORT, len(_REPORT))
     endpoint = EndpointDescriptor(0x80 | address, _INTERRUPT, 8, 10)
     return InterfaceDescriptor(number, 0, HID, 0, 0, (endpoint,), hid, {0x21: hid, HID_REPORT: _REPORT})
@@ -153,12 +160,13 @@ def _interface(interface: InterfaceDescriptor, speed: str) -> bytes:
 
 @dataclass(frozen=True)
 class Descriptors:
-    """Everything that GET_DESCRIPTOR can ask the device for."""
+    """The descriptors that the device returns to GET_DESCRIPTOR, as bytes."""
 
     identity: Identity
     interfaces: tuple[InterfaceDescriptor, ...]
 
     def device(self) -> bytes:
+        """Return the device descriptor (USB 2.0 9.6.1)."""
         identity, speed = self.identity, _SPEEDS[self.identity.speed]
         strings = (
             _string_index(identity.manufacturer, 1),
@@ -169,16 +177,21 @@ class Descriptors:
         return _DEVICE.pack(*head, identity.vid, identity.pid, identity.release, *strings, 1)
 
     def configuration(self, speed: str | None = None, kind: int = CONFIGURATION) -> bytes:
+        """Return the configuration descriptor, followed by its interfaces and endpoints (USB 2.0 9.6.3).
+
+        `speed` None is the device's own; `kind` is bDescriptorType.
+        """
         speed = speed or self.identity.speed
         body = b"".join(_interface(interface, speed) for interface in self.interfaces)
         numbers = {interface.number for interface in self.interfaces}
         return _CONFIGURATION.pack(9, kind, 9 + len(body), len(numbers), 1, 0, 0x80, _SPEEDS[speed].power) + body
 
     def qualifier(self) -> bytes | None:
-        """Only a device that can run at high speed has one (USB 2.0 9.6.2)."""
+        """Return the device qualifier; None unless the device runs at high speed (USB 2.0 9.6.2)."""
         return struct.pack("<BBHBBBBBB", 10, DEVICE_QUALIFIER, 0x0200, 0, 0, 0, 64, 1, 0) if self._is_high else None
 
     def other_speed(self) -> bytes | None:
+        """Return the configuration at full speed; None unless the device runs at high speed (USB 2.0 9.6.4)."""
         return self.configuration("full", OTHER_SPEED) if self._is_high else None
 
     @property
@@ -186,7 +199,7 @@ class Descriptors:
         return self.identity.speed == "high"
 
     def bos(self) -> bytes | None:
-        """Binary device object store, which came with USB 3.0 (USB 3.2 9.6.2)."""
+        """Return the binary device object store; None below SuperSpeed (USB 3.2 9.6.2)."""
         capabilities = {
             "super": (_USB_2_EXTENSION, _SUPERSPEED),
             "super-plus": (_USB_2_EXTENSION, _SUPERSPEED, _SUPERSPEED_PLUS),
@@ -195,7 +208,7 @@ class Descriptors:
         return struct.pack("<BBHB", 5, BOS, 5 + len(body), len(capabilities)) + body if body else None
 
     def string(self, index: int) -> bytes | None:
-        """A string descriptor; index 0 lists the languages (USB 2.0 9.6.7)."""
+        """Return a string descriptor, or None; index 0 lists the languages (USB 2.0 9.6.7)."""
         if index == 0:
             return struct.pack("<BBH", 4, STRING, ENGLISH)
         identity = self.identity
@@ -206,12 +219,13 @@ class Descriptors:
         return bytes((2 + len(body), STRING)) + body
 
     def class_descriptor(self, interface: int, kind: int) -> bytes | None:
+        """Return an interface's class-specific descriptor of type `kind`, or None."""
         found = (each.class_descriptors.get(kind) for each in self.interfaces if each.number == interface)
         return next(found, None)
 
 
 def parse_settings(configuration: bytes) -> tuple[Setting, ...]:
-    """The alternate settings as a host reads them from the configuration descriptor, up to where it is malformed."""
+    """Return the alternate settings that a host finds in a configuration descriptor, up to the first malformed part."""
     settings: list[Setting] = []
     for descriptor in _split(configuration[: int.from_bytes(configuration[2:4], "little")]):
         kind = descriptor[1]
@@ -226,7 +240,7 @@ def parse_settings(configuration: bytes) -> tuple[Setting, ...]:
 
 
 def _split(configuration: bytes) -> Iterator[bytes]:
-    """The descriptors, as long as their lengths make sense."""
+    """Yield each descriptor, up to the first with an impossible length."""
     at = 0
     while at + 2 <= len(configuration) and 2 <= configuration[at] <= len(configuration) - at:
         yield configuration[at : at + configuration[at]]
@@ -234,20 +248,24 @@ def _split(configuration: bytes) -> Iterator[bytes]:
 
 
 def parse_identity(device: bytes) -> tuple[int, int, int]:
-    """idVendor, idProduct, bcdDevice."""
+    """Return idVendor, idProduct and bcdDevice of a device descriptor."""
     vid, pid, release = _DEVICE.unpack(device)[7:10]
     return vid, pid, release
 
 
 def check_layout(interfaces: Sequence[InterfaceDescriptor]) -> None:
-    """One descriptor for each alternate setting, from 0 on, and no endpoint in two interfaces (USB 2.0 9.6.5)."""
+    """Raise ValueError unless the interfaces can be in one device (USB 2.0 9.6.5).
+
+    Each alternate setting must have one descriptor, each interface a setting 0, and no endpoint may be in two
+    interfaces.
+    """
     settings = [(interface.number, interface.alternate) for interface in interfaces]
     if not settings or len(set(settings)) != len(settings):
-        raise ValueError("each alternate setting of each interface needs a descriptor of its own")
+        raise ValueError("no interface, or two with the same number and alternate setting; change one of them")
     if any((number, 0) not in settings for number, _ in settings):
-        raise ValueError("each interface needs an alternate setting 0")
+        raise ValueError("an interface has no alternate setting 0; add it")
     owners: dict[int, int] = {}
     for interface in interfaces:
         for endpoint in interface.endpoints:
             if owners.setdefault(endpoint.address, interface.number) != interface.number:
-                raise ValueError(f"endpoint {endpoint.address:#04x} belongs to two interfaces")
+                raise ValueError(f"endpoint {endpoint.address:#04x} is in two interfaces; give one another address")

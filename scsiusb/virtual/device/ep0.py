@@ -1,4 +1,4 @@
-"""The default control pipe: standard requests (USB 2.0 9.4), and the way of class requests to their interface."""
+"""The default control pipe (EP0): standard requests (USB 2.0 9.4), and routing of class requests to interfaces."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ _IN = 0x80
 _TYPE, _STANDARD, _CLASS = 0x60, 0x00, 0x20
 _RECIPIENT, _TO_DEVICE, _TO_INTERFACE, _TO_ENDPOINT = 0x1F, 0, 1, 2
 _ENDPOINT_HALT = 0
-_REMOTE_WAKEUP, _U1_ENABLE, _U2_ENABLE, _LTM_ENABLE = 1, 48, 49, 50  # taken, without effect
+_REMOTE_WAKEUP, _U1_ENABLE, _U2_ENABLE, _LTM_ENABLE = 1, 48, 49, 50  # accepted and ignored
 _DEVICE_FEATURES = (_REMOTE_WAKEUP, _U1_ENABLE, _U2_ENABLE, _LTM_ENABLE)
 
 
 def control(stick: Stick, packet: bytes, data: bytes = b"") -> bytes:
-    """Answers a setup packet with its data-in stage; raises `Stall`. The stick's lock is held."""
+    """Answer a setup packet: return the data-in stage; `data` is the data-out stage. The stick's lock must be held.
+
+    Raises `Stall` if the request is not supported.
+    """
     if len(packet) != _SETUP.size:
         raise Stall
     setup = Setup(*_SETUP.unpack(packet))
@@ -42,7 +45,7 @@ def _get_descriptor(stick: Stick, setup: Setup) -> bytes:
 
 
 def _get_interface_descriptor(stick: Stick, setup: Setup) -> bytes:
-    """Class-specific descriptors, such as a HID report descriptor (HID 7.1.1)."""
+    """Return a class-specific descriptor, such as a HID report descriptor (HID 7.1.1)."""
     return _or_stall(stick.descriptors.class_descriptor(setup.index & 0xFF, setup.value >> 8))
 
 
@@ -103,26 +106,26 @@ def _interface_feature(stick: Stick, setup: Setup) -> bytes:
     return b""
 
 
-def _halt_function(stick: Stick, setup: Setup) -> None:
+def _check_halt_request(stick: Stick, setup: Setup) -> None:
     if setup.value != _ENDPOINT_HALT:
         raise Stall
     stick.function_of_endpoint(setup.index)
 
 
 def _set_halt(stick: Stick, setup: Setup) -> bytes:
-    _halt_function(stick, setup)
+    _check_halt_request(stick, setup)
     stick.function_of_endpoint(setup.index).halt(setup.index)
     return b""
 
 
 def _clear_halt(stick: Stick, setup: Setup) -> bytes:
-    _halt_function(stick, setup)
+    _check_halt_request(stick, setup)
     stick.function_of_endpoint(setup.index).clear_halt(setup.index)
     return b""
 
 
-def _nothing(stick: Stick, setup: Setup) -> bytes:
-    """SET_ADDRESS, which is the bus's affair here, SET_SEL and SET_ISOCH_DELAY."""
+def _ignore(stick: Stick, setup: Setup) -> bytes:
+    """Accept SET_ADDRESS, SET_SEL and SET_ISOCH_DELAY: here the bus keeps the address, and the others have no use."""
     return b""
 
 
@@ -136,13 +139,13 @@ _REQUESTS: Mapping[tuple[int, int], Callable[[Stick, Setup], bytes]] = {
     (_TO_DEVICE, 3): _device_feature,
     (_TO_INTERFACE, 3): _interface_feature,
     (_TO_ENDPOINT, 3): _set_halt,
-    (_TO_DEVICE, 5): _nothing,
+    (_TO_DEVICE, 5): _ignore,
     (_IN | _TO_DEVICE, 6): _get_descriptor,
     (_IN | _TO_INTERFACE, 6): _get_interface_descriptor,
     (_IN | _TO_DEVICE, 8): _get_configuration,
     (_TO_DEVICE, 9): _set_configuration,
     (_IN | _TO_INTERFACE, 10): _get_interface,
     (_TO_INTERFACE, 11): _set_interface,
-    (_TO_DEVICE, 48): _nothing,
-    (_TO_DEVICE, 49): _nothing,
+    (_TO_DEVICE, 48): _ignore,
+    (_TO_DEVICE, 49): _ignore,
 }

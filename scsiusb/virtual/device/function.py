@@ -1,4 +1,4 @@
-"""What stands behind an interface's endpoints, and how it answers the packets of the bus."""
+"""The protocol of a function, which answers the transfers of an interface's endpoints, and one that never answers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scsiusb.usb.backend import Code
 
 
 class Answer(Enum):
-    """How a function answers a host that wants to move data."""
+    """The result of offering a part of a transfer to a function."""
 
-    MORE = "the bytes were moved, the transfer may go on"
+    MORE = "the bytes were moved; the transfer may continue"
     SHORT = "a short packet ended the transfer"
-    BABBLE = "the packet was larger than the room left"
-    NAK = "nothing was moved: wait"
+    BABBLE = "the packet did not fit into the rest of the buffer"
+    NAK = "nothing was moved; try again later"
     STALL = "the endpoint is halted"
 
 
@@ -23,29 +23,32 @@ ENDINGS = {Answer.SHORT: Code.OK, Answer.BABBLE: Code.OVERFLOW, Answer.STALL: Co
 
 
 class Stall(Exception):
-    """A control request that the device does not take: EP0 answers STALL (USB 2.0 9.2.7)."""
+    """A control request that the device does not support: EP0 answers STALL (USB 2.0 9.2.7)."""
 
 
 class Hang(Stall):
-    """A control request that the device does not answer at all: for a host that cannot wait, like a STALL."""
+    """A control request that the device never answers; a host that cannot wait may handle it as a STALL."""
 
 
 class Plug:
-    """Tells whether the device is still in its port, which it may leave by itself."""
+    """Whether the device is still connected to its port; a device with a fault may disconnect by itself."""
 
     def __init__(self) -> None:
-        self.is_gone = self.is_leaving = False  # is_leaving: and nobody has been told yet
+        self.is_gone = False
+        self.is_unreported = False  # gone, and the stick has not called its `on_leave` yet
 
-    def fall_out(self) -> None:
-        self.is_gone = self.is_leaving = True
+    def disconnect(self) -> None:
+        """Leave the bus."""
+        self.is_gone = self.is_unreported = True
 
-    def put_in(self) -> None:
-        self.is_gone = self.is_leaving = False
+    def connect(self) -> None:
+        """Join the bus again."""
+        self.is_gone = self.is_unreported = False
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The setup packet (USB 2.0 table 9-2)."""
+    """A setup packet (USB 2.0 table 9-2)."""
 
     request_type: int
     request: int
@@ -55,56 +58,72 @@ class Setup:
 
 
 class Function(Protocol):
-    """One alternate setting's endpoints. It is called with the stick's lock held."""
+    """The device's side of one alternate setting. Every method is called with the stick's lock held."""
 
     def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
-        """The host offers `room` to an IN endpoint: fills whole packets of it from the start."""
+        """Fill `room`, the host's buffer, from an IN endpoint, in whole packets; return how many bytes were sent."""
 
     def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
-        """The host sends `data` to an OUT endpoint: takes whole packets of it from the start."""
+        """Accept `data`, the host's buffer, for an OUT endpoint, in whole packets; return how many bytes were taken."""
 
     def control(self, setup: Setup, data: bytes) -> bytes:
-        """A class request to the interface; raises `Stall`."""
+        """Answer a class request to the interface with its data-in stage; `data` is the data-out stage.
 
-    def is_halted(self, endpoint: int) -> bool: ...
+        Raises `Stall` if the request is not supported, `Hang` if it is never answered.
+        """
 
-    def halt(self, endpoint: int) -> None: ...
+    def is_halted(self, endpoint: int) -> bool:
+        """Return whether the endpoint is halted."""
 
-    def clear_halt(self, endpoint: int) -> None: ...
+    def halt(self, endpoint: int) -> None:
+        """Halt the endpoint: SET_FEATURE(ENDPOINT_HALT)."""
+
+    def clear_halt(self, endpoint: int) -> None:
+        """Clear the endpoint's halt: CLEAR_FEATURE(ENDPOINT_HALT)."""
 
     def reset(self) -> None:
-        """As after SET_CONFIGURATION, SET_INTERFACE or a reset of the port."""
+        """Return to the state after SET_CONFIGURATION, SET_INTERFACE or a port reset."""
 
 
-class Mute:
-    """A function that answers NAK for ever; with `takes_requests`, it takes class requests that have no data-in."""
+class SilentFunction:
+    """A function whose endpoints always answer NAK.
+
+    With `takes_requests` it accepts class requests without a data-in stage, and ignores them.
+    """
 
     def __init__(self, takes_requests: bool = False) -> None:
         self._takes_requests = takes_requests
         self._halted: set[int] = set()
 
     def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+        """See `Function.send`."""
         return self._answer(endpoint)
 
     def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+        """See `Function.receive`."""
         return self._answer(endpoint)
 
     def _answer(self, endpoint: int) -> tuple[Answer, int]:
         return (Answer.STALL if endpoint in self._halted else Answer.NAK), 0
 
     def control(self, setup: Setup, data: bytes) -> bytes:
+        """See `Function.control`."""
         if setup.request_type & 0x80 or not self._takes_requests:
             raise Stall
         return b""
 
     def is_halted(self, endpoint: int) -> bool:
+        """See `Function.is_halted`."""
         return endpoint in self._halted
 
     def halt(self, endpoint: int) -> None:
+        """See `Function.halt`."""
         self._halted.add(endpoint)
 
     def clear_halt(self, endpoint: int) -> None:
+        """See `Function.clear_halt`."""
         self._halted.discard(endpoint)
 
     def reset(self) -> None:
+        """See `Function.reset`."""
         self._halted.clear()

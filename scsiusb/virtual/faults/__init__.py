@@ -1,1 +1,1 @@
-"""Faults that the virtual stick can be told to show."""
+"""The faults of the virtual stick."""

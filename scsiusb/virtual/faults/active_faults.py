@@ -1,4 +1,4 @@
-"""What goes wrong with the command under way."""
+"""The faults of the command in progress, and tasks that move other data than the command asks for."""
 
 from __future__ import annotations
 
@@ -12,83 +12,93 @@ _REACHED = {Phase.COMMAND: 0, Phase.DATA_IN: 1, Phase.DATA_OUT: 1, Phase.STATUS:
 
 
 @dataclass
-class Fuse:
-    """The device leaves the bus after so many bytes of a phase."""
+class DisconnectPoint:
+    """Where the device leaves the bus: after `bytes_left` more bytes of the phase `phase`."""
 
     phase: str
-    left: int
+    bytes_left: int
 
-    def distance(self, phase: Phase) -> int:
-        """Phases to go: less than zero once its own is over."""
+    def phases_until(self, phase: Phase) -> int:
+        """Return how many phases come before the disconnect phase, seen from `phase`; negative if it is over."""
         return _ORDER[self.phase] - _REACHED[phase]
 
 
 class ActiveFaults:
-    """The faults of one command, and how far they have come."""
+    """The faults that apply to one command, and their progress."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
         self.faults = faults
         self.silent_until = 0.0  # time.monotonic()
-        self.silenced_in = ""  # the phase
-        self.began = 0.0  # when the CBW was taken
+        self.silent_phase = ""
+        self.cbw_time = 0.0  # time.monotonic() when the CBW was accepted; 0: not yet, or already checked
         self.lun = 0
         self.skips_data = self.stalls_csw = False
-        leaving = self.find("disconnect")
-        self.fuse = Fuse(leaving.phase, leaving.number) if leaving else None
+        disconnect = self.find("disconnect")
+        self.disconnect_point = DisconnectPoint(disconnect.phase, disconnect.number) if disconnect else None
 
-    def at(self, phase: str) -> list[Fault]:
+    def in_phase(self, phase: str) -> list[Fault]:
+        """Return the faults of the phase "cbw", "data" or "csw"."""
         return [fault for fault in self.faults if fault.phase == phase]
 
     def find(self, name: str) -> Fault | None:
+        """Return the first fault of that kind, or None."""
         return next((fault for fault in self.faults if fault.name == name), None)
 
     @property
-    def stops_data(self) -> bool:
-        """Is the host to learn nothing more in the data phase, not even that it is over?"""
-        return self.silenced_in == DATA or (self.fuse is not None and self.fuse.phase == DATA)
+    def hides_data_end(self) -> bool:
+        """Whether a fault of the data phase keeps the host from seeing how the data phase ends."""
+        disconnects_in_data = self.disconnect_point is not None and self.disconnect_point.phase == DATA
+        return self.silent_phase == DATA or disconnects_in_data
 
-    def silence(self, until: float, phase: str) -> None:
+    def stay_silent(self, until: float, phase: str) -> None:
+        """Answer NAK until `until` (`time.monotonic`), because of a fault in `phase`; the longest silence counts."""
         if until > self.silent_until:
-            self.silent_until, self.silenced_in = until, phase
+            self.silent_until, self.silent_phase = until, phase
 
 
-class Intent(Task):
-    """A task whose device means to move something else than it should."""
+class AlteredTask(Task):
+    """A task that moves `length` bytes in `direction`, whatever the original task would move."""
 
     def __init__(self, task: Task, direction: Direction, length: int) -> None:
         super().__init__()
         self.direction, self.length = direction, length
         self._task = task
-        self._left = task.length if direction is task.direction else 0  # of what it should move
+        self._left = task.length if direction is task.direction else 0  # bytes that the original task still moves
 
     def read(self, view: memoryview) -> int:
-        """What should come, and zeros behind it."""
-        own = view[: self._left]
-        self._left -= len(own)
-        if own and self._task.read(own) < len(own):
+        """Fill `view` from the original task, then with zeros; 0 if the original task fails."""
+        original = view[: self._left]
+        self._left -= len(original)
+        if original and self._task.read(original) < len(original):
             return 0
-        view[len(own) :] = bytes(len(view) - len(own))
+        view[len(original) :] = bytes(len(view) - len(original))
         return len(view)
 
     def write(self, view: memoryview) -> None:
-        own = view[: self._left]
-        self._left -= len(own)
-        if own:
-            self._task.write(own)
+        """Pass to the original task what it takes, and discard the rest."""
+        original = view[: self._left]
+        self._left -= len(original)
+        if original:
+            self._task.write(original)
 
     def end(self) -> bool:
+        """See `Task.end`."""
         return self._task.end()
 
 
-def cut(task: Task, length: int) -> Task:
-    return Intent(task, task.direction, length) if length < task.length else task
+def limit_length(task: Task, length: int) -> Task:
+    """Return a task that moves at most the first `length` bytes of `task`."""
+    return AlteredTask(task, task.direction, length) if length < task.length else task
 
 
-def intent_of_case(case: int, task: Task, asked: int) -> Task:
-    """What the device wants in one of the thirteen cases (BOT 6.7), whatever the host wants."""
+def task_for_case(case: int, task: Task, transfer_length: int) -> Task:
+    """Return a task that puts the device into one of the thirteen cases (BOT 6.7), 1 to 13.
+
+    `transfer_length` is dCBWDataTransferLength: the device intends less, the same or more, as the case says.
+    """
     if case in (1, 4, 9):
         return Task()
     if case in (6, 12):
         return task
     direction = Direction.IN if case in (2, 5, 7, 10) else Direction.OUT
-    return Intent(task, direction, asked // 2 if case in (5, 11) else asked + 512)
+    return AlteredTask(task, direction, transfer_length // 2 if case in (5, 11) else transfer_length + 512)

@@ -1,4 +1,4 @@
-"""Wrong descriptors: functions from the right bytes to wrong ones, by name."""
+"""Invalid descriptors: functions that take a valid descriptor's bytes and return invalid ones, by name."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from functools import partial
 
 _CONFIGURATION, _STRING, _INTERFACE, _ENDPOINT = 2, 3, 4, 5  # bDescriptorType (USB 2.0 table 9-5)
 _LENGTHS = {_INTERFACE: 9, _ENDPOINT: 7}
-_HEADER = 9  # of a configuration
+_HEADER = 9  # bytes of a configuration descriptor without the descriptors that follow it
 _NUM_INTERFACES = 4
 _NUM_ENDPOINTS = 4
 _ADDRESS, _ATTRIBUTES, _PACKET = 2, 3, slice(4, 6)
 _INTERRUPT = 0x03
 
-Twist = Callable[[bytes], bytes]
+Change = Callable[[bytes], bytes]
 
 
-def _places(data: bytes | bytearray, kind: int) -> Iterator[int]:
-    """Where whole descriptors of the type begin."""
+def _offsets(data: bytes | bytearray, kind: int) -> Iterator[int]:
+    """Yield the offset of each complete descriptor of type `kind`, up to the first malformed one."""
     at = 0
     while at + 2 <= len(data) and 2 <= data[at] <= len(data) - at:
         if data[at + 1] == kind and data[at] >= _LENGTHS[kind]:
@@ -30,8 +30,8 @@ def _with_total(data: bytes | bytearray) -> bytes:
 
 
 def _with_first_length(data: bytes, kind: int, length: int) -> bytes:
-    """The first descriptor of the type has another bLength."""
-    at = next(_places(data, kind), 0)
+    """Set bLength of the first descriptor of type `kind`."""
+    at = next(_offsets(data, kind), 0)
     return data[:at] + bytes((length,)) + data[at + 1 :]
 
 
@@ -57,14 +57,14 @@ def _overlong_descriptor(data: bytes) -> bytes:
 
 def _no_endpoints(data: bytes) -> bytes:
     kept = bytearray(data[:_HEADER])
-    for at in _places(data, _INTERFACE):
+    for at in _offsets(data, _INTERFACE):
         kept += data[at : at + _NUM_ENDPOINTS] + b"\0" + data[at + _NUM_ENDPOINTS + 1 : at + data[at]]
     return _with_total(kept)
 
 
 def _each(kind: int, change: Callable[[bytearray, int], None], data: bytes) -> bytes:
     wrong = bytearray(data)
-    for at in list(_places(data, kind)):
+    for at in list(_offsets(data, kind)):
         change(wrong, at)
     return bytes(wrong)
 
@@ -82,14 +82,14 @@ def _many_endpoints(data: bytearray, at: int) -> None:
 
 
 def _duplicate_endpoints(data: bytes) -> bytes:
-    first = next(_places(data, _ENDPOINT), None)
+    first = next(_offsets(data, _ENDPOINT), None)
     if first is None:
         return data
 
-    def same(wrong: bytearray, at: int) -> None:
+    def copy_address(wrong: bytearray, at: int) -> None:
         wrong[at + _ADDRESS] = data[first + _ADDRESS]
 
-    return _each(_ENDPOINT, same, data)
+    return _each(_ENDPOINT, copy_address, data)
 
 
 def _interface_count(data: bytes) -> bytes:
@@ -97,7 +97,7 @@ def _interface_count(data: bytes) -> bytes:
 
 
 def _garbage(seed: int, data: bytes) -> bytes:
-    """Noise behind a header that is right."""
+    """Replace everything after the configuration descriptor's header by random bytes."""
     from random import Random
 
     return data[:_HEADER] + Random(seed).randbytes(max(len(data) - _HEADER, 0))
@@ -112,7 +112,7 @@ def _odd_string(data: bytes) -> bytes:
 
 
 def _surrogate_string(data: bytes) -> bytes:
-    """The first half of a character alone."""
+    """Fill the string with high surrogates, each of which is only half of a UTF-16 character."""
     return data[:2] + b"\x00\xd8" * (len(data) // 2 - 1)
 
 
@@ -120,7 +120,7 @@ def _empty_string(data: bytes) -> bytes:
     return bytes((2, _STRING))
 
 
-TWISTS: Mapping[str, tuple[int, Twist]] = {
+TWISTS: Mapping[str, tuple[int, Change]] = {
     "truncated": (_CONFIGURATION, _truncated),
     "long-total-length": (_CONFIGURATION, _long_total_length),
     "short-total-length": (_CONFIGURATION, _short_total_length),
@@ -140,10 +140,13 @@ TWISTS: Mapping[str, tuple[int, Twist]] = {
 }
 
 
-def find(name: str) -> tuple[int, Twist]:
-    """The descriptor type that is changed, and the change; ValueError if there is none of that name."""
+def find(name: str) -> tuple[int, Change]:
+    """Return the descriptor type that is changed (bDescriptorType), and the function that changes it.
+
+    `name` is a key of `TWISTS`, or "garbage:N" with a seed N. Raises ValueError for any other name.
+    """
     plain, _, seed = name.partition(":")
     if plain not in TWISTS or (":" in name and (plain != "garbage" or not seed.isdecimal())):
         raise ValueError(name)
-    kind, twist = TWISTS[plain]
-    return kind, partial(_garbage, int(seed)) if seed else twist
+    kind, change = TWISTS[plain]
+    return kind, partial(_garbage, int(seed)) if seed else change

@@ -1,4 +1,4 @@
-"""The live script of a stick's faults: which of them are due now, and which were."""
+"""The script of a stick's faults: it decides which fault applies when, and records which faults were applied."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.virtual.faults import descriptor_faults
 from scsiusb.virtual.faults.faults import DATA, Fault, Scope
 
-_REMEMBERED = 10_000  # faults that fired, at least
+_KEPT_FIRED = 10_000  # entries of `Script.fired` that are kept, at least
 _REQUEST_SENSE, _INQUIRY, _SERVICE_ACTION_IN = 0x03, 0x12, 0x9E
-_FAILING = ("sense", "no-sense")  # in vain at a REQUEST SENSE, which tells of the command before
+_SENSE_FAULTS = ("sense", "no-sense")  # useless for REQUEST SENSE, which reports about the previous command
 _EXTENTS: Mapping[int, str] = {  # by opcode: LOGICAL BLOCK ADDRESS and TRANSFER LENGTH (SBC-3)
     **dict.fromkeys((0x28, 0x2A, 0x2E, 0x2F), ">xxIxH"),
     **dict.fromkeys((0xA8, 0xAA, 0xAE, 0xAF), ">xxII"),
@@ -24,14 +24,14 @@ _SMALL = (0x08, 0x0A)  # READ(6) and WRITE(6)
 
 @dataclass(frozen=True)
 class Command:
-    """What a CBW asks for."""
+    """What a CBW requests; `transfer_length` is dCBWDataTransferLength, in bytes."""
 
-    asked: int
+    transfer_length: int
     lun: int
     cdb: bytes
 
     def extent(self) -> tuple[int, int] | None:
-        """The first block and the one after the last, of a command that reads, writes or verifies blocks."""
+        """Return the first LBA and the LBA after the last; None unless the command reads, writes or verifies blocks."""
         opcode = self.cdb[0]
         if opcode in _SMALL and len(self.cdb) >= 6:
             lba, blocks = int.from_bytes(self.cdb[1:4], "big") & 0x1FFFFF, self.cdb[4] or 256
@@ -44,72 +44,72 @@ class Command:
 
 @dataclass
 class _Entry:
-    """A fault that is still to come."""
+    """A fault that has not been applied as often as it should."""
 
     fault: Fault
-    left: float  # times
+    left: float  # how many times it still applies
 
 
 class Script:
-    """The faults that a stick has still to commit; any thread may change them."""
+    """The faults of a stick that are still to be applied; any thread may change them while the stick is in use."""
 
     def __init__(self, faults: Iterable[Fault | str] = ()) -> None:
         self._lock = threading.Lock()
-        self.entries: tuple[_Entry, ...] = ()  # those that have times left
+        self.entries: tuple[_Entry, ...] = ()  # replaced as a whole, so that it can be read without the lock
         self.commands = 0  # CBWs since the stick was plugged in
-        self.fired: list[tuple[int, Fault]] = []  # with the number of the command, the latest last
-        self.due = 0.0  # time.monotonic() when a silence ends by itself
+        self.fired: list[tuple[int, Fault]] = []  # command number and fault, oldest first
+        self.delay_end = 0.0  # time.monotonic() when the latest fault "delay" ends
         for fault in faults:
             self.add(fault)
 
     def add(self, fault: Fault | str) -> Fault:
-        """Puts a fault behind those that are there."""
+        """Append a fault, which may be given as text, and return it; ValueError if the text is invalid."""
         fault = Fault.parse(fault) if isinstance(fault, str) else fault
         with self._lock:
             self.entries = (*self.entries, _Entry(fault, fault.times))
         return fault
 
     def clear(self) -> None:
-        """Takes out all faults; one under way goes on until it is recovered from."""
+        """Remove all faults; one that is being applied continues until the host has recovered the device."""
         with self._lock:
             self.entries = ()
 
-    def judge(self, command: Command) -> tuple[Fault, ...]:
-        """Counts the command, and fires the faults that it meets."""
+    def next_for_command(self, command: Command) -> tuple[Fault, ...]:
+        """Count the command, and return the faults that apply to it; these count as applied."""
         self.commands += 1
         with self._lock:
-            met = [entry for entry in self.entries if self._meets(entry.fault, command)]
-            return tuple(self._fire(entry) for entry in _without_second_sense(met))
+            applying = [entry for entry in self.entries if self._applies(entry.fault, command)]
+            return tuple(self._fire(entry) for entry in _without_second_sense(applying))
 
-    def request(self, *names: str) -> Fault | None:
-        """Fires the first fault of those kinds."""
+    def next_for_request(self, *names: str) -> Fault | None:
+        """Return the first fault of one of those kinds, which then counts as applied; None if there is none."""
         with self._lock:
             return next((self._fire(entry) for entry in self.entries if entry.fault.name in names), None)
 
-    def twisted(self, kind: int, descriptor: bytes) -> bytes:
-        """The descriptor with the faults that it is due."""
+    def change_descriptor(self, kind: int, descriptor: bytes) -> bytes:
+        """Apply the faults "descriptor" to a descriptor of type `kind` (bDescriptorType), and return the result."""
         with self._lock:
             for entry in self.entries:
                 if entry.fault.kind.scope is Scope.DESCRIPTOR:
-                    affected, twist = descriptor_faults.find(str(entry.fault.value))
+                    affected, change = descriptor_faults.find(str(entry.fault.value))
                     if affected == kind:
                         self._fire(entry)
-                        descriptor = twist(descriptor)
+                        descriptor = change(descriptor)
         return descriptor
 
     def _fire(self, entry: _Entry) -> Fault:
         entry.left -= 1
         self.entries = tuple(each for each in self.entries if each.left > 0)
         self.fired.append((self.commands, entry.fault))
-        if len(self.fired) > 2 * _REMEMBERED:
-            del self.fired[:_REMEMBERED]
+        if len(self.fired) > 2 * _KEPT_FIRED:
+            del self.fired[:_KEPT_FIRED]
         return entry.fault
 
-    def _meets(self, fault: Fault, command: Command) -> bool:
-        if fault.kind.scope is not Scope.COMMAND or (fault.phase == DATA and not command.asked):
+    def _applies(self, fault: Fault, command: Command) -> bool:
+        if fault.kind.scope is not Scope.COMMAND or (fault.phase == DATA and not command.transfer_length):
             return False
         opcode = command.cdb[0]
-        if fault.name in _FAILING and opcode == _REQUEST_SENSE and not fault.conditions():
+        if fault.name in _SENSE_FAULTS and opcode == _REQUEST_SENSE and not fault.conditions():
             return False
         if fault.kind.opcodes and (opcode not in fault.kind.opcodes or not _is_plain(command.cdb)):
             return False
@@ -117,24 +117,24 @@ class Script:
             fault.command in (None, self.commands)
             and fault.opcode in (None, opcode)
             and fault.lun in (None, command.lun)
-            and (fault.over is None or command.asked > fault.over)
-            and (fault.lba is None or _meet(fault.lba, command.extent()))
+            and (fault.over is None or command.transfer_length > fault.over)
+            and (fault.lba is None or _overlap(fault.lba, command.extent()))
             and (fault.cdb is None or re.match(fault.cdb, command.cdb.hex().upper()) is not None)
         )
 
 
-def _meet(wanted: tuple[int, int], extent: tuple[int, int] | None) -> bool:
+def _overlap(wanted: tuple[int, int], extent: tuple[int, int] | None) -> bool:
     return extent is not None and extent[0] <= wanted[1] and wanted[0] < extent[1]
 
 
 def _is_plain(cdb: bytes) -> bool:
-    """Not INQUIRY of a vital product data page, nor another SERVICE ACTION than READ CAPACITY(16)."""
+    """Return False for INQUIRY of a vital product data page, and for service actions other than READ CAPACITY(16)."""
     if cdb[0] == _INQUIRY:
         return len(cdb) >= 6 and not cdb[1] & 1
     return cdb[0] != _SERVICE_ACTION_IN or (len(cdb) == 16 and cdb[1] & 0x1F == 0x10)
 
 
 def _without_second_sense(entries: list[_Entry]) -> list[_Entry]:
-    """A command fails with one sense only: the next fault of that kind waits for the next command."""
+    """Remove all faults "sense" but the first: a command has one sense; the others apply to later commands."""
     first = next((entry for entry in entries if entry.fault.name == "sense"), None)
     return [entry for entry in entries if entry is first or entry.fault.name != "sense"]

@@ -1,4 +1,4 @@
-"""Faults of logical units: commands that fail, media that go, replies that are not true."""
+"""Faults of logical units: commands that fail, media that are ejected, false replies."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _ALL_ONES: Mapping[int, int] = {8: 0xFFFFFFFF, 32: 0xFFFFFFFFFFFFFFFF}
 
 
 def execute(target: Target, lun: int, cdb: bytes, faults: tuple[Fault, ...]) -> Task:
-    """As the target does, but for the faults."""
+    """Execute a command as `Target.execute` does, with the faults applied."""
     unit = target.units[lun] if lun < len(target.units) else None
     if unit is None:
         return target.execute(lun, cdb)
     for fault in faults:
-        _befall(unit, fault)
+        _change_unit(unit, fault)
     failing = next((fault for fault in faults if fault.name == "sense"), None)
     if failing is not None:
         unit.keep_sense(_sense(failing))
         return Task(failed=True)
     edits = [fault for fault in faults if fault.name in _EDITS]
-    return _edited(target, lun, cdb, edits) if edits else _protected(target, lun, cdb, unit, faults)
+    return _execute_edited(target, lun, cdb, edits) if edits else _execute_protected(target, lun, cdb, unit, faults)
 
 
-def _befall(unit: Unit, fault: Fault) -> None:
-    """What happens to the unit before the command."""
+def _change_unit(unit: Unit, fault: Fault) -> None:
+    """Apply a fault that changes the state of the unit before the command."""
     if fault.name == "eject":
         unit.eject()
     elif fault.name == "attentions":
@@ -45,7 +45,7 @@ def _sense(fault: Fault) -> Sense:
     return Sense(*(int(part, 16) for part in str(fault.value).split("/")))
 
 
-def _protected(target: Target, lun: int, cdb: bytes, unit: Unit, faults: tuple[Fault, ...]) -> Task:
+def _execute_protected(target: Target, lun: int, cdb: bytes, unit: Unit, faults: tuple[Fault, ...]) -> Task:
     was_protected = unit.write_protected
     unit.write_protected = was_protected or any(fault.name == "write-protected" for fault in faults)
     try:
@@ -54,9 +54,13 @@ def _protected(target: Target, lun: int, cdb: bytes, unit: Unit, faults: tuple[F
         unit.write_protected = was_protected
 
 
-def _edited(target: Target, lun: int, cdb: bytes, edits: list[Fault]) -> Task:
-    """Lies come before the cut at the allocation length."""
-    place = _allocation(cdb)
+def _execute_edited(target: Target, lun: int, cdb: bytes, edits: list[Fault]) -> Task:
+    """Execute a command and change its parameter data.
+
+    The command is executed with the largest allocation length, so that the changes see all of its data; the host's
+    allocation length is applied to the result.
+    """
+    place = _allocation_length(cdb)
     task = target.execute(lun, cdb[: place.start] + b"\xff" * len(cdb[place]) + cdb[place.stop :])
     if not isinstance(task, Parameters):
         return task
@@ -67,8 +71,8 @@ def _edited(target: Target, lun: int, cdb: bytes, edits: list[Fault]) -> Task:
     return Parameters(bytes(data), int.from_bytes(cdb[place], "big") if cdb[place] else len(data))
 
 
-def _allocation(cdb: bytes) -> slice:
-    """Where the ALLOCATION LENGTH is, of INQUIRY and READ CAPACITY(16); READ CAPACITY(10) has none."""
+def _allocation_length(cdb: bytes) -> slice:
+    """Return where ALLOCATION LENGTH is in INQUIRY and READ CAPACITY(16); READ CAPACITY(10) has none."""
     if cdb[0] == INQUIRY:
         return slice(3, 5)
     return slice(10, 14) if len(cdb) == 16 else slice(0, 0)
@@ -80,7 +84,7 @@ def _inquiry(fault: Fault, data: bytes) -> bytes:
     return bytes(longer[: fault.number])
 
 
-def _noise(fault: Fault, data: bytes) -> bytes:
+def _garbage(fault: Fault, data: bytes) -> bytes:
     from random import Random
 
     return Random(len(data)).randbytes(len(data))
@@ -104,7 +108,7 @@ def _block_size(fault: Fault, data: bytes) -> bytes:
 
 _EDITS: Mapping[str, Callable[[Fault, bytes], bytes]] = {
     "inquiry": _inquiry,
-    "inquiry-garbage": _noise,
+    "inquiry-garbage": _garbage,
     "capacity": _capacity,
     "blocks": _blocks,
     "block-size": _block_size,

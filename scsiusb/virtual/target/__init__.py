@@ -1,1 +1,1 @@
-"""The SCSI target inside the virtual stick: logical units and their media."""
+"""The SCSI target of the virtual stick: logical units and their media."""

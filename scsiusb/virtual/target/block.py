@@ -1,4 +1,4 @@
-"""The commands that reach the medium (SBC-3, MMC-6)."""
+"""The commands that access the medium (SBC-3, MMC-6)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from scsiusb.virtual.target import pages
 from scsiusb.virtual.target.media import Medium
-from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, LBA_OUT_OF_RANGE, WRITE_PROTECTED, Check, write_error
+from scsiusb.virtual.target.sense import (
+    INVALID_FIELD_IN_CDB,
+    LBA_OUT_OF_RANGE,
+    WRITE_PROTECTED,
+    CommandFailed,
+    write_error,
+)
 from scsiusb.virtual.target.task import Compare, Parameters, Read, Task, Write
 
 if TYPE_CHECKING:
@@ -16,11 +22,11 @@ if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
 _FUA = 0x08
-_READ_CAPACITY_16 = 0x10  # its SERVICE ACTION
+_READ_CAPACITY_16 = 0x10  # SERVICE ACTION
 
 
 def _extent(cdb: bytes) -> tuple[int, int]:
-    """LOGICAL BLOCK ADDRESS and TRANSFER LENGTH of a 6, 10, 12 or 16-byte CDB (SPC-4 4.2)."""
+    """Return LOGICAL BLOCK ADDRESS and TRANSFER LENGTH of a CDB of 6, 10, 12 or 16 bytes (SPC-4 4.2)."""
     group = cdb[0] >> 5
     if group == 0:
         lba = int.from_bytes(cdb[1:4], "big") & 0x1FFFFF
@@ -31,40 +37,43 @@ def _extent(cdb: bytes) -> tuple[int, int]:
 
 def _check_range(medium: Medium, lba: int, blocks: int) -> None:
     if lba >= medium.blocks or lba + blocks > medium.blocks:
-        raise Check(LBA_OUT_OF_RANGE)
+        raise CommandFailed(LBA_OUT_OF_RANGE)
 
 
-def _place(unit: Unit, cdb: bytes) -> tuple[Medium, int, int]:
-    """The checked extent of a transfer; there is no protection information (RDPROTECT, WRPROTECT, VRPROTECT)."""
+def _checked_extent(unit: Unit, cdb: bytes) -> tuple[Medium, int, int]:
+    """Return the medium, the first LBA and the number of blocks of a transfer, after all checks.
+
+    Protection information (RDPROTECT, WRPROTECT, VRPROTECT) is not supported. Raises `CommandFailed`.
+    """
     if cdb[0] >> 5 and cdb[1] & 0xE0:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
     lba, blocks = _extent(cdb)
     _check_range(medium, lba, blocks)
     if unit.maximum_transfer and blocks > unit.maximum_transfer:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     return medium, lba, blocks
 
 
 def _read(unit: Unit, cdb: bytes) -> Task:
-    medium, lba, blocks = _place(unit, cdb)
+    medium, lba, blocks = _checked_extent(unit, cdb)
     return Read(medium, lba, blocks, unit.keep_sense) if blocks else Task()
 
 
 def _write(unit: Unit, cdb: bytes) -> Task:
-    medium, lba, blocks = _place(unit, cdb)
+    medium, lba, blocks = _checked_extent(unit, cdb)
     if unit.is_write_protected:
-        raise Check(WRITE_PROTECTED)
+        raise CommandFailed(WRITE_PROTECTED)
     flush = bool(cdb[0] >> 5 and cdb[1] & _FUA)
     return Write(medium, lba, blocks, unit.keep_sense, flush) if blocks else Task()
 
 
 def _verify(unit: Unit, cdb: bytes) -> Task:
-    """With BYTCHK 01b the blocks are compared with data-out; the other values are optional (SBC-3 5.26)."""
+    """Verify blocks; with BYTCHK 01b, compare them with data-out. Other values are not supported (SBC-3 5.26)."""
     check = cdb[1] >> 1 & 3
     if check > 1:
-        raise Check(INVALID_FIELD_IN_CDB)
-    medium, lba, blocks = _place(unit, cdb)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    medium, lba, blocks = _checked_extent(unit, cdb)
     return Compare(medium, lba, blocks, unit.keep_sense) if check and blocks else Task()
 
 
@@ -75,14 +84,14 @@ def _synchronize_cache(unit: Unit, cdb: bytes) -> Task:
     try:
         medium.flush()
     except OSError as error:
-        raise Check(write_error(lba)) from error
+        raise CommandFailed(write_error(lba)) from error
     return Task()
 
 
 def _read_capacity_10(unit: Unit, cdb: bytes) -> Task:
     partial, lba = cdb[8] & 1, cdb[2:6]
     if any(lba) and not partial:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
     last = min(medium.blocks - 1, 0xFFFFFFFF)  # FFFFFFFFh: ask READ CAPACITY(16) (SBC-3 5.12.2)
     return Parameters(struct.pack(">II", last, medium.block_size), 8)
@@ -90,7 +99,7 @@ def _read_capacity_10(unit: Unit, cdb: bytes) -> Task:
 
 def _read_capacity_16(unit: Unit, cdb: bytes) -> Task:
     if cdb[1] & 0x1F != _READ_CAPACITY_16:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
     data = struct.pack(">QI20x", medium.blocks - 1, medium.block_size)
     return Parameters(data, int.from_bytes(cdb[10:14], "big"))

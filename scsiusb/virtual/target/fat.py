@@ -1,4 +1,4 @@
-"""A small formatted disk: a partition table with one FAT partition, and a README.TXT on it."""
+"""A small formatted disk: a partition table with one FAT partition that contains README.TXT."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from functools import cached_property
 from scsiusb.virtual.target.media import Medium, Memory
 
 SIZE = 8 << 20
-START = 1 << 20  # of the partition, in bytes
+START = 1 << 20  # byte offset of the partition
 LABEL = b"SCSIUSB    "
 README = (
     b"This is a USB stick made of software.\r\nIt belongs to scsiusb.\r\nWhat you write here is gone afterwards.\r\n"
 )
 
 _ROOT_ENTRIES = 512
-_DATE = 1 << 5 | 1  # 1 January 1980, the first date that FAT can write
+_DATE = 1 << 5 | 1  # 1 January 1980, the first date that FAT can store
 _SERIAL = 0x5C510001
 _HEADS, _SECTORS = 255, 63
 _MEDIA = 0xF8  # fixed disk
 
 
 class Formatted(Memory):
-    """The disk as a medium; made when its blocks are first asked for, which takes longer than most commands."""
+    """The disk as a medium in memory.
+
+    The image is made at the first access to its blocks: making it takes longer than most commands.
+    Raises ValueError for a block size other than 512, 1024, 2048 or 4096 bytes.
+    """
 
     def __init__(self, block_size: int = 512) -> None:
         _check(block_size)
@@ -30,11 +34,12 @@ class Formatted(Memory):
 
     @cached_property
     def data(self) -> bytearray:  # type: ignore[override]
+        """The bytes of all blocks."""
         return image(self.block_size)
 
 
 def image(block_size: int = 512) -> bytearray:
-    """The whole disk, always the same."""
+    """Return the bytes of the whole disk, which are always the same. ValueError for an unsupported block size."""
     _check(block_size)
     disk = bytearray(SIZE)
     volume = _volume(block_size, (SIZE - START) // block_size)
@@ -45,7 +50,7 @@ def image(block_size: int = 512) -> bytearray:
 
 def _check(block_size: int) -> None:
     if block_size not in (512, 1024, 2048, 4096):
-        raise ValueError(f"FAT knows no blocks of {block_size} bytes")
+        raise ValueError(f"FAT has no block size of {block_size} bytes; use 512, 1024, 2048 or 4096")
 
 
 def _partition_table(start: int, blocks: int) -> bytes:
@@ -60,11 +65,14 @@ def _chs(block: int) -> bytes:
 
 
 def _volume(block_size: int, blocks: int) -> bytes:
-    """Boot sector, two FATs, root directory, data up to where there is none; one block to a cluster."""
+    """Return the partition up to its last used block: boot sector, two FATs, root directory, README.TXT.
+
+    A cluster has one block.
+    """
     root = _ROOT_ENTRIES * 32 // block_size
     bits = 16 if blocks > 4096 else 12  # FAT12 has less than 4085 clusters
     fat = -(-(blocks * bits // 8 + 4) // block_size)
-    # Two reserved entries and the README's one cluster, which ends its chain.
+    # Two reserved entries, and the end-of-chain mark of README.TXT's only cluster.
     table = bytes((_MEDIA, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF) if bits == 16 else (_MEDIA, 0xFF, 0xFF, 0xFF, 0x0F))
     table = table.ljust(fat * block_size, b"\0")
     head = _boot_sector(block_size, blocks, fat, bits) + table + table
@@ -78,7 +86,7 @@ def _boot_sector(block_size: int, blocks: int, fat: int, bits: int) -> bytes:
         b"\xeb\x3c\x90",
         b"SCSIUSB ",
         block_size,
-        1,  # blocks to a cluster
+        1,  # blocks per cluster
         1,  # reserved blocks
         2,  # FATs
         _ROOT_ENTRIES,

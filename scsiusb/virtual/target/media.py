@@ -1,4 +1,4 @@
-"""Media: where a unit's blocks are kept, in memory or in a file."""
+"""Media: the storage of a unit's blocks, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ _CHUNK = 1 << 16
 
 
 class Medium(ABC):
-    """Blocks behind a unit, reached by byte offset; the unit checks the range first."""
+    """The storage of a unit's blocks, addressed by byte offset; the unit checks the range before.
+
+    `size` and `block_size` are in bytes; ValueError if `size` is not a positive multiple of `block_size`.
+    `reads`, `writes` and `flushes` count the calls.
+    """
 
     def __init__(self, size: int, block_size: int, read_only: bool = False) -> None:
         if block_size <= 0:
-            raise ValueError(f"a block size of {block_size} bytes")
+            raise ValueError(f"a block size of {block_size} bytes is not possible")
         if size <= 0 or size % block_size:
             raise ValueError(f"{size} bytes are not a positive multiple of the block size, {block_size}")
         self.block_size = block_size
@@ -26,21 +30,21 @@ class Medium(ABC):
         self.reads = self.writes = self.flushes = 0
 
     def readinto(self, offset: int, view: memoryview) -> None:
-        """Fills `view`; OSError if the medium cannot be read there."""
+        """Read `len(view)` bytes at `offset` into `view`; OSError if the medium cannot be read there."""
         self.reads += 1
         self._readinto(offset, view)
 
     def write(self, offset: int, view: memoryview) -> None:
-        """Keeps `view`; OSError if the medium cannot be written there."""
+        """Write `view` at `offset`; OSError if the medium cannot be written there."""
         self.writes += 1
         self._write(offset, view)
 
     def flush(self) -> None:
-        """Makes sure that what was written stays."""
+        """Make sure that written data are durable; OSError if that fails."""
         self.flushes += 1
 
     def close(self) -> None:
-        """Gives back what the medium holds; may be called again."""
+        """Release the medium's resources, if any; may be called again."""
         self.is_closed = True
 
     @abstractmethod
@@ -51,7 +55,7 @@ class Medium(ABC):
 
 
 class Memory(Medium):
-    """All blocks in one bytearray, `data`."""
+    """A medium in one bytearray, `data`; given as that, as bytes to copy, or as a number of zero bytes."""
 
     def __init__(self, data: int | bytes | bytearray, block_size: int = 512, read_only: bool = False) -> None:
         self.data = data if isinstance(data, bytearray) else bytearray(data)
@@ -65,7 +69,7 @@ class Memory(Medium):
 
 
 class Sparse(Medium):
-    """A medium of any size that keeps only the chunks that were written; the rest reads as zeros."""
+    """A medium of any size in memory that stores only the chunks that were written; the rest reads as zeros."""
 
     def __init__(self, blocks: int, block_size: int = 512, read_only: bool = False) -> None:
         super().__init__(blocks * block_size, block_size, read_only)
@@ -91,7 +95,11 @@ class Sparse(Medium):
 
 
 class File(Medium):
-    """A file or a block device, opened once; write protected where it may not be written."""
+    """A medium in a file or block device, which is opened once.
+
+    `read_only` None: read-only if the file cannot be written. Raises OSError if the file cannot be opened, with
+    `read_only` False also if it cannot be written; ValueError if its size is not a multiple of the block size.
+    """
 
     def __init__(self, path: str | os.PathLike[str], block_size: int = 512, read_only: bool | None = None) -> None:
         self._lock = threading.Lock()
@@ -104,7 +112,7 @@ class File(Medium):
 
     def _seek(self, offset: int) -> None:
         if self._file.closed:
-            raise OSError("the medium was closed")
+            raise OSError("the medium is closed")
         self._file.seek(offset)
 
     def _readinto(self, offset: int, view: memoryview) -> None:
@@ -113,7 +121,7 @@ class File(Medium):
             while view:
                 count = self._file.readinto(view)
                 if not count:
-                    raise OSError("the file is shorter than it was")
+                    raise OSError("the file has become shorter")
                 view = view[count:]
 
     def _write(self, offset: int, view: memoryview) -> None:
@@ -123,6 +131,7 @@ class File(Medium):
                 view = view[self._file.write(view) or 0 :]
 
     def flush(self) -> None:
+        """See `Medium.flush`."""
         super().flush()
         with self._lock:
             self._seek(0)
@@ -130,13 +139,17 @@ class File(Medium):
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """See `Medium.close`; later reads and writes raise OSError."""
         super().close()
         with self._lock:
             self._file.close()
 
 
 def _open(path: str | os.PathLike[str], read_only: bool | None) -> tuple[io.FileIO, bool]:
-    """The file, and whether it may be written; root may write anything, so the mode bits count too."""
+    """Open the file, and return it with whether it can be written.
+
+    A file without any write permission is read-only for root too, to whom the system would permit writing.
+    """
     writable = os.stat(path).st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
     if writable and not read_only:
         try:

@@ -1,4 +1,4 @@
-"""Pages of parameter data that describe a unit: INQUIRY, vital product data, mode pages."""
+"""Parameter data that describe a unit: standard INQUIRY data, vital product data pages, mode pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
-DISK = 0x00  # PERIPHERAL DEVICE TYPE: direct access block device
+DISK = 0x00  # PERIPHERAL DEVICE TYPE direct access block device
 CD_ROM = 0x05
 NO_DEVICE = 0x7F  # PERIPHERAL QUALIFIER 3, PERIPHERAL DEVICE TYPE 1Fh
 ALL_PAGES = 0x3F
@@ -21,13 +21,13 @@ _RESPONSE_DATA_FORMAT = 0x02
 def inquiry(
     peripheral: int, *, removable: bool, version: int, vendor: str = "", product: str = "", revision: str = ""
 ) -> bytes:
-    """Standard INQUIRY data, its first 36 bytes (SPC-4 6.6.2)."""
+    """Return the first 36 bytes of standard INQUIRY data (SPC-4 6.6.2); `peripheral` is byte 0."""
     head = bytes((peripheral, _RMB if removable else 0, version, _RESPONSE_DATA_FORMAT, 31, 0, 0, 0))
     return head + ascii_field(vendor, 8) + ascii_field(product, 16) + ascii_field(revision, 4)
 
 
 def ascii_field(text: str, width: int) -> bytes:
-    """Left-aligned and filled with spaces (SPC-4 4.4.1)."""
+    """Return the text left-aligned and padded with spaces to `width` bytes (SPC-4 4.4.1)."""
     return text.encode("ascii", "replace")[:width].ljust(width)
 
 
@@ -41,13 +41,13 @@ def _unit_serial_number(unit: Unit) -> bytes:
 
 
 def _device_identification(unit: Unit) -> bytes:
-    """One designator of the logical unit: T10 vendor ID based, ASCII (SPC-4 7.8.6.4)."""
+    """Return one designator of the logical unit: T10 vendor ID based, ASCII (SPC-4 7.8.6.4)."""
     name = ascii_field(unit.vendor, 8) + ascii_field(unit.product, 16) + _unit_serial_number(unit)[:200]
     return bytes((0x02, 0x01, 0x00, len(name))) + name
 
 
 def _block_limits(unit: Unit) -> bytes:
-    """The 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0: no limit is reported."""
+    """Return the 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0 reports no limit."""
     return struct.pack(">4xI52x", unit.maximum_transfer)
 
 
@@ -60,11 +60,12 @@ _VPD: Mapping[int, Callable[[Unit], bytes]] = {
 
 
 def vpd_pages(unit: Unit) -> list[int]:
+    """Return the page codes of the vital product data that the unit has."""
     return [page for page in _VPD if page != 0xB0 or unit.device_type == DISK]
 
 
 def vpd(unit: Unit, page: int) -> bytes | None:
-    """A vital product data page; None if the unit does not have it."""
+    """Return a vital product data page; None if the unit does not have it."""
     if page not in vpd_pages(unit):
         return None
     body = _VPD[page](unit)
@@ -78,7 +79,10 @@ _MODE_PAGES: Mapping[int, bytes] = {
 
 
 def mode_pages(page: int, changeable: bool) -> bytes | None:
-    """One mode page or all of them; None if there is no such page. Nothing here is changeable."""
+    """Return one mode page, or all for 3Fh; None if there is no such page.
+
+    `changeable` asks for the mask of changeable bits, which is all zeros here.
+    """
     if page == ALL_PAGES:
         chosen = list(_MODE_PAGES.values())
     elif page in _MODE_PAGES:
@@ -89,7 +93,7 @@ def mode_pages(page: int, changeable: bool) -> bytes | None:
 
 
 def mode_block_descriptor(blocks: int, block_size: int, long_lba: bool) -> bytes:
-    """Short or long LBA mode parameter block descriptor (SBC-3 6.4.2)."""
+    """Return a short or long LBA mode parameter block descriptor (SBC-3 6.4.2)."""
     if long_lba:
         return struct.pack(">Q4xI", blocks, block_size)
     return struct.pack(">II", min(blocks, 0xFFFFFFFF), block_size & 0xFFFFFF)

@@ -1,4 +1,4 @@
-"""The commands of every unit, disk or CD-ROM (SPC-4, MMC-6)."""
+"""The commands that all units support, disks and CD-ROMs (SPC-4, MMC-6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from scsiusb.virtual.target import pages
-from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, MEDIUM_REMOVAL_PREVENTED, SAVING_NOT_SUPPORTED, Check
+from scsiusb.virtual.target.sense import (
+    INVALID_FIELD_IN_CDB,
+    MEDIUM_REMOVAL_PREVENTED,
+    SAVING_NOT_SUPPORTED,
+    CommandFailed,
+)
 from scsiusb.virtual.target.task import Parameters, Task
 
 if TYPE_CHECKING:
@@ -29,7 +34,7 @@ def _test_unit_ready(unit: Unit, cdb: bytes) -> Task:
 
 
 def request_sense_fields(cdb: bytes) -> tuple[bool, int]:
-    """DESC and ALLOCATION LENGTH (SPC-4 6.39)."""
+    """Return DESC and ALLOCATION LENGTH of a REQUEST SENSE CDB (SPC-4 6.39)."""
     return bool(cdb[1] & 1), cdb[4]
 
 
@@ -42,28 +47,28 @@ def _request_sense(unit: Unit, cdb: bytes) -> Task:
 def _inquiry(unit: Unit, cdb: bytes) -> Task:
     evpd, page, length = cdb[1] & 1, cdb[2], int.from_bytes(cdb[3:5], "big")
     if cdb[1] & 2 or (page and not evpd):  # CMDDT is obsolete
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     data = pages.vpd(unit, page) if evpd else unit.inquiry()
     if data is None:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     return Parameters(data, length)
 
 
 def _mode_body(unit: Unit, cdb: bytes) -> tuple[int, bytes]:
-    """The device-specific parameter and the pages that MODE SENSE(6) and (10) share."""
+    """Return the device-specific parameter and the mode pages, for MODE SENSE(6) and MODE SENSE(10)."""
     control, subpage = cdb[2] >> 6, cdb[3]
     if control == 3:
-        raise Check(SAVING_NOT_SUPPORTED)
+        raise CommandFailed(SAVING_NOT_SUPPORTED)
     body = pages.mode_pages(cdb[2] & 0x3F, control == 1)
     if body is None or (subpage and (subpage != 0xFF or cdb[2] & 0x3F != pages.ALL_PAGES)):
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     if unit.device_type != pages.DISK:
         return 0, body
     return _DPOFUA | (_WRITE_PROTECT if unit.is_write_protected else 0), body
 
 
 def _block_descriptor(unit: Unit, cdb: bytes, long_lba: bool) -> bytes:
-    """None with DBD set, and none in MMC (MMC-6 7.2.1)."""
+    """Return the block descriptor; empty if DBD is set, and for a CD-ROM (MMC-6 7.2.1)."""
     if cdb[1] & 0x08 or unit.device_type != pages.DISK:
         return b""
     medium = unit.medium
@@ -90,8 +95,8 @@ def _mode_sense_10(unit: Unit, cdb: bytes) -> Task:
 
 def _start_stop_unit(unit: Unit, cdb: bytes) -> Task:
     power, load, start = cdb[4] >> 4, cdb[4] & 2, bool(cdb[4] & 1)
-    if power > 3:  # ACTIVE, IDLE and STANDBY change nothing here (SBC-3 5.20)
-        raise Check(INVALID_FIELD_IN_CDB)
+    if power > 3:  # ACTIVE, IDLE and STANDBY are accepted and ignored (SBC-3 5.20)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     if not power and load:
         _load_or_eject(unit, start)
     elif not power:
@@ -101,26 +106,26 @@ def _start_stop_unit(unit: Unit, cdb: bytes) -> Task:
 
 def _load_or_eject(unit: Unit, load: bool) -> None:
     if not unit.removable:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     if load:
         unit.load()
     elif unit.prevented:
-        raise Check(MEDIUM_REMOVAL_PREVENTED)
+        raise CommandFailed(MEDIUM_REMOVAL_PREVENTED)
     else:
         unit.eject()
 
 
 def _prevent_allow_medium_removal(unit: Unit, cdb: bytes) -> Task:
     if cdb[4] & 0x02:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     unit.prevented = bool(cdb[4] & 1)
     return Task()
 
 
 def _report_luns(unit: Unit, cdb: bytes) -> Task:
-    """The LUNs in peripheral device addressing; there are no well-known units (SPC-4 6.33)."""
+    """Report the LUNs in peripheral device addressing; there are no well-known logical units (SPC-4 6.33)."""
     if cdb[2] > 2:
-        raise Check(INVALID_FIELD_IN_CDB)
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     luns = range(0 if cdb[2] == 1 else unit.units)
     data = struct.pack(">I4x", 8 * len(luns)) + b"".join(struct.pack(">xB6x", lun) for lun in luns)
     return Parameters(data, int.from_bytes(cdb[6:10], "big"))

@@ -1,4 +1,4 @@
-"""Sense data: what a unit says about a command that failed (SPC-4 4.5)."""
+"""Sense data: how a unit describes the failure of a command (SPC-4 4.5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INFORMATION = struct.Struct(">BBBBQ")
 
 @dataclass(frozen=True)
 class Sense:
-    """A sense key with its additional sense code and, where there is one, the INFORMATION field."""
+    """A sense key, an additional sense code with its qualifier, and the INFORMATION field if any."""
 
     key: int
     asc: int = 0
@@ -23,14 +23,14 @@ class Sense:
     information: int | None = None
 
     def fixed(self) -> bytes:
-        """Fixed format (SPC-4 4.5.3): VALID is set only if the INFORMATION fits its four bytes."""
+        """Return fixed format sense data (SPC-4 4.5.3); VALID is set only if INFORMATION fits into its four bytes."""
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
         first = _FIXED_CURRENT | (_VALID if valid else 0)
         return _FIXED.pack(first, 0, self.key, information, 10, self.asc, self.ascq, 0, 0, 0)
 
     def descriptors(self) -> bytes:
-        """Descriptor format (SPC-4 4.5.2)."""
+        """Return descriptor format sense data (SPC-4 4.5.2)."""
         tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
         return bytes((_DESCRIPTOR_CURRENT, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
 
@@ -51,19 +51,22 @@ WRITE_PROTECTED = Sense(0x7, 0x27, 0x00)
 
 
 def read_error(lba: int) -> Sense:
+    """Return MEDIUM ERROR, UNRECOVERED READ ERROR at `lba`."""
     return Sense(0x3, 0x11, 0x00, lba)
 
 
 def write_error(lba: int) -> Sense:
+    """Return MEDIUM ERROR, WRITE ERROR at `lba`."""
     return Sense(0x3, 0x0C, 0x00, lba)
 
 
 def miscompare(lba: int) -> Sense:
+    """Return MISCOMPARE, MISCOMPARE DURING VERIFY OPERATION at `lba`."""
     return Sense(0xE, 0x1D, 0x00, lba)
 
 
-class Check(Exception):
-    """Ends the command that is being decoded with CHECK CONDITION."""
+class CommandFailed(Exception):
+    """An exception that ends the command being decoded with CHECK CONDITION and its sense."""
 
     def __init__(self, sense: Sense) -> None:
         super().__init__(sense)

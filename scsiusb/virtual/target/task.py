@@ -1,4 +1,4 @@
-"""Tasks: what a decoded command wants moved, and the moving of it (SAM-5)."""
+"""Tasks: commands in progress, which produce or consume the data of the data phase (SAM-5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scsiusb.virtual.target.sense import Sense, miscompare, read_error, write_er
 
 
 class Direction(Enum):
-    """As the host sees it."""
+    """The direction of the data, as seen from the host."""
 
     NONE = 0
     IN = 1
@@ -18,7 +18,10 @@ class Direction(Enum):
 
 
 class Task:
-    """A command in progress: moves `length` bytes in `direction`, piece by piece, then ends."""
+    """A command in progress: moves `length` bytes in `direction`, in any number of calls, and then ends.
+
+    This class itself is a command without data; `failed` says that it has failed already.
+    """
 
     direction = Direction.NONE
     length = 0
@@ -27,19 +30,19 @@ class Task:
         self.failed = failed
 
     def read(self, view: memoryview) -> int:
-        """Puts the next bytes into `view`; fewer than asked means that the command has failed."""
+        """Fill `view` with the next bytes, and return how many; fewer than `view` has: the command has failed."""
         return 0
 
     def write(self, view: memoryview) -> None:
-        """Takes the next bytes."""
+        """Consume the next bytes."""
 
     def end(self) -> bool:
-        """True: GOOD; False: CHECK CONDITION, and the unit keeps the sense."""
+        """End the command; return True for GOOD, False for CHECK CONDITION, of which the unit keeps the sense."""
         return not self.failed
 
 
 class Parameters(Task):
-    """Parameter data, cut at the allocation length (SPC-4 4.2.5.6)."""
+    """A task that sends parameter data, truncated to the allocation length in bytes (SPC-4 4.2.5.6)."""
 
     direction = Direction.IN
 
@@ -49,6 +52,7 @@ class Parameters(Task):
         self.length = len(self._data)
 
     def read(self, view: memoryview) -> int:
+        """See `Task.read`."""
         piece = self._data[: len(view)]
         view[: len(piece)] = piece
         self._data = self._data[len(piece) :]
@@ -56,26 +60,27 @@ class Parameters(Task):
 
 
 class _Blocks(Task):
-    """Moves the blocks of a medium, beginning at `lba`."""
+    """A task that moves blocks of a medium, starting at `lba`; `keep_sense` is called with the sense of a failure."""
 
-    def __init__(self, medium: Medium, lba: int, blocks: int, fail: Callable[[Sense], None]) -> None:
+    def __init__(self, medium: Medium, lba: int, blocks: int, keep_sense: Callable[[Sense], None]) -> None:
         super().__init__()
         self._medium = medium
         self._offset = lba * medium.block_size
         self.length = blocks * medium.block_size
-        self._keep = fail
+        self._keep_sense = keep_sense
 
     def _fail(self, sense: Callable[[int], Sense]) -> None:
         self.failed = True
-        self._keep(sense(self._offset // self._medium.block_size))
+        self._keep_sense(sense(self._offset // self._medium.block_size))
 
 
 class Read(_Blocks):
-    """Blocks from the medium to the host, straight into the host's buffer."""
+    """A task that reads blocks from the medium directly into the host's buffer."""
 
     direction = Direction.IN
 
     def read(self, view: memoryview) -> int:
+        """See `Task.read`; a medium that cannot be read makes the command fail."""
         try:
             self._medium.readinto(self._offset, view)
         except OSError:
@@ -86,32 +91,36 @@ class Read(_Blocks):
 
 
 class Write(_Blocks):
-    """Blocks from the host to the medium, whole ones only: what is cut off in mid-block is lost."""
+    """A task that writes blocks from the host to the medium, only whole ones: an incomplete last block is dropped.
+
+    `flush` is the FUA bit: the medium is flushed at the end.
+    """
 
     direction = Direction.OUT
 
     def __init__(
-        self, medium: Medium, lba: int, blocks: int, fail: Callable[[Sense], None], flush: bool = False
+        self, medium: Medium, lba: int, blocks: int, keep_sense: Callable[[Sense], None], flush: bool = False
     ) -> None:
-        super().__init__(medium, lba, blocks, fail)
+        super().__init__(medium, lba, blocks, keep_sense)
         self._flush = flush
         self._part = bytearray()
 
     def write(self, view: memoryview) -> None:
+        """See `Task.write`; keeps a part of a block until the rest of it comes."""
         block_size = self._medium.block_size
         if self._part:
             missing = block_size - len(self._part)
             self._part += view[:missing]
             view = view[missing:]
             if len(self._part) == block_size:
-                self._put(memoryview(self._part))
+                self._store_blocks(memoryview(self._part))
                 self._part = bytearray()
         whole = len(view) - len(view) % block_size
         if whole:
-            self._put(view[:whole])
+            self._store_blocks(view[:whole])
         self._part += view[whole:]
 
-    def _put(self, view: memoryview) -> None:
+    def _store_blocks(self, view: memoryview) -> None:
         if not self.failed:
             try:
                 self._store(view)
@@ -123,6 +132,7 @@ class Write(_Blocks):
         self._offset += len(view)
 
     def end(self) -> bool:
+        """See `Task.end`; flushes the medium if FUA is set."""
         if self._flush and not self.failed:
             try:
                 self._medium.flush()
@@ -132,23 +142,23 @@ class Write(_Blocks):
 
 
 class Compare(Write):
-    """Blocks from the host, compared with the medium's (SBC-3 VERIFY with BYTCHK)."""
+    """A task that compares blocks from the host with those on the medium (SBC-3 VERIFY with BYTCHK)."""
 
     def _store(self, view: memoryview) -> None:
-        there = bytearray(len(view))
+        stored = bytearray(len(view))
         try:
-            self._medium.readinto(self._offset, memoryview(there))
+            self._medium.readinto(self._offset, memoryview(stored))
         except OSError:
             self._fail(read_error)
             return
-        if there != bytes(view):
-            self._offset += _first_difference(there, bytes(view))
+        if stored != bytes(view):
+            self._offset += _first_difference(stored, bytes(view))
             self._fail(miscompare)
         self._offset += len(view)
 
 
 def _first_difference(one: bytes | bytearray, other: bytes) -> int:
-    """Halves the range until one byte is left."""
+    """Return the index of the first byte that differs, by binary search: far quicker than a loop over the bytes."""
     start, end = 0, len(other)
     while end - start > 1:
         middle = (start + end) // 2

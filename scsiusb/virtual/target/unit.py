@@ -1,4 +1,4 @@
-"""A logical unit: its state, and the decoding of its commands."""
+"""A logical unit: its state, and how it decodes commands."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from scsiusb.virtual.target.sense import (
     MEDIUM_NOT_PRESENT,
     NO_SENSE,
     POWER_ON,
-    Check,
+    CommandFailed,
     Sense,
 )
 from scsiusb.virtual.target.task import Task
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
-SERIAL = "000000000001"  # of a unit in a device that has no serial number
-_NACA = 0x04  # of the CONTROL byte (SAM-5 5.2)
+SERIAL = "000000000001"  # used when neither the unit nor the stick has a serial number
+_NACA = 0x04  # in the CONTROL byte (SAM-5 5.2)
 
 
 class Unit:
-    """A logical unit with its medium, or without one.
+    """A logical unit with its medium, if any.
 
-    `becoming_ready` counts the commands that are still answered with LOGICAL UNIT IS IN PROCESS OF BECOMING READY.
-    `serial`, for the vital product data; None: that of the stick's `Identity`.
+    `becoming_ready` is the number of commands that still fail with LOGICAL UNIT IS IN PROCESS OF BECOMING READY.
+    `serial` is for the vital product data; None: the serial number of the stick's `Identity`.
+    `version` is of the standard INQUIRY data: 06h is SPC-4. `maximum_transfer` is in blocks, 0: no limit.
+
+    Raises ValueError for a device type other than 00h (disk) and 05h (CD-ROM).
     """
 
     def __init__(
@@ -50,19 +53,19 @@ class Unit:
         maximum_transfer: int = 0,
     ) -> None:
         if device_type not in block.COMMANDS:
-            raise ValueError(f"no commands for peripheral device type {device_type:#04x}")
+            raise ValueError(f"peripheral device type {device_type:#04x} is not supported; use 0x00 or 0x05")
         self.device_type = device_type
         self.removable = removable
         self.write_protected = write_protected
         self.becoming_ready = becoming_ready
         self.vendor, self.product, self.revision = vendor, product, revision
-        self.serial, self.device_serial = serial, SERIAL  # the latter is the stick's to set
-        self.version = version  # of the standard INQUIRY data: 06h is SPC-4
-        self.maximum_transfer = maximum_transfer  # in blocks; 0: no limit
+        self.serial, self.device_serial = serial, SERIAL  # the stick sets `device_serial`
+        self.version = version
+        self.maximum_transfer = maximum_transfer
         self.medium = medium
-        self.units = 1  # how many the target has
+        self.units = 1  # number of units of the target, which sets it
         self.prevented = self.stopped = False
-        self._tray: Medium | None = None  # ejected, but still there to be loaded
+        self._tray: Medium | None = None  # the ejected medium, which can be loaded again
         self._sense = NO_SENSE
         self._attentions = [POWER_ON]
         self._lock = threading.RLock()
@@ -70,79 +73,83 @@ class Unit:
 
     @classmethod
     def cd_rom(cls, medium: Medium | None = None, *, product: str = "Virtual CD-ROM") -> Unit:
+        """Return a CD-ROM drive; its medium becomes read-only."""
         if medium is not None:
             medium.read_only = True
         return cls(medium, device_type=pages.CD_ROM, product=product)
 
-    # --- what the user does with it -------------------------------------------------------------
+    # --- actions of the user --------------------------------------------------------------------
 
     def insert(self, medium: Medium) -> None:
-        """Puts a medium in, in place of one that is there; the host sees UNIT ATTENTION 28h/00h."""
+        """Insert a medium, replacing the present one if any; the host gets UNIT ATTENTION 28h/00h."""
         with self._lock:
             self.medium, self._tray = medium, None
             self._changed()
 
     def remove(self) -> Medium | None:
-        """Pulls the medium out, which PREVENT ALLOW MEDIUM REMOVAL cannot stop on a card reader."""
+        """Remove the medium and return it, if any; as in a card reader, even if the host prevents medium removal."""
         with self._lock:
             medium, self.medium, self._tray = self.medium or self._tray, None, None
             return medium
 
     def power_on(self) -> None:
-        """As after power-on or a reset of the port: UNIT ATTENTION 29h/00h is pending."""
+        """Enter the state after power-on or a port reset: UNIT ATTENTION 29h/00h is pending."""
         with self._lock:
             self._attentions = [POWER_ON]
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
 
     def close(self) -> None:
+        """Close the medium; may be called again."""
         for medium in (self.medium, self._tray):
             if medium is not None:
                 medium.close()
 
-    # --- what the commands do with it -----------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------
 
     @property
     def is_write_protected(self) -> bool:
+        """Whether the unit or its medium is write protected."""
         return self.write_protected or (self.medium is not None and self.medium.read_only)
 
     def execute(self, cdb: bytes) -> Task:
-        """Decodes and begins a command; a task that has failed already is one that moves no data."""
+        """Decode and start a command; for one that fails at once, return a task that has failed and moves no data."""
         with self._lock:
             if cdb[0] != REQUEST_SENSE:
                 self._sense = NO_SENSE  # kept only until the next command (SPC-4 4.5.1)
             try:
                 self._report_attention(cdb[0])
                 return self._decode(cdb)
-            except Check as check:
-                self.keep_sense(check.sense)
+            except CommandFailed as failure:
+                self.keep_sense(failure.sense)
                 return Task(failed=True)
 
     def _report_attention(self, opcode: int) -> None:
         if self._attentions and opcode not in (INQUIRY, REQUEST_SENSE, REPORT_LUNS):
-            raise Check(self._attentions.pop(0))
+            raise CommandFailed(self._attentions.pop(0))
 
     def _decode(self, cdb: bytes) -> Task:
         command = self._commands.get(cdb[0])
         if command is None:
-            raise Check(INVALID_COMMAND)
+            raise CommandFailed(INVALID_COMMAND)
         length = _CDB_LENGTH[cdb[0] >> 5]
         if len(cdb) < length or cdb[length - 1] & _NACA:
-            raise Check(INVALID_FIELD_IN_CDB)
+            raise CommandFailed(INVALID_FIELD_IN_CDB)
         return command(self, cdb)
 
     def ready_medium(self) -> Medium:
-        """The medium, if the unit is ready for a command that needs it."""
+        """Return the medium for a command that needs it; raises `CommandFailed` if the unit is not ready."""
         if self.becoming_ready > 0:
             self.becoming_ready -= 1
-            raise Check(BECOMING_READY)
+            raise CommandFailed(BECOMING_READY)
         if self.medium is None:
-            raise Check(MEDIUM_NOT_PRESENT)
+            raise CommandFailed(MEDIUM_NOT_PRESENT)
         if self.stopped:
-            raise Check(INITIALIZING_COMMAND_REQUIRED)
+            raise CommandFailed(INITIALIZING_COMMAND_REQUIRED)
         return self.medium
 
     def inquiry(self) -> bytes:
+        """Return the standard INQUIRY data."""
         return pages.inquiry(
             self.device_type,
             removable=self.removable,
@@ -153,30 +160,33 @@ class Unit:
         )
 
     def keep_sense(self, sense: Sense) -> None:
+        """Keep the sense of a command that failed, until the next command."""
         with self._lock:
             self._sense = sense
 
     def take_sense(self) -> Sense:
-        """The sense that is kept, else a pending unit attention; either is reported once (SPC-4 6.39)."""
+        """Return the kept sense, or else a pending unit attention; each is reported once (SPC-4 6.39)."""
         sense, self._sense = self._sense, NO_SENSE
         if sense == NO_SENSE and self._attentions:
             return self._attentions.pop(0)
         return sense
 
     def eject(self) -> None:
+        """Eject the medium, if any; it can be loaded again."""
         if self.medium is not None:
             self.medium, self._tray = None, self.medium
 
     def load(self) -> None:
+        """Load the ejected medium, if any, and start the unit; raises `CommandFailed` if there is no medium."""
         if self._tray is not None:
             self.medium, self._tray = self._tray, None
             self._changed()
         if self.medium is None:
-            raise Check(MEDIUM_NOT_PRESENT)
+            raise CommandFailed(MEDIUM_NOT_PRESENT)
         self.stopped = False
 
     def queue_attentions(self, attentions: int) -> None:
-        """So many times UNIT ATTENTION 29h/00h, in place of those that are pending."""
+        """Replace the pending unit attentions by `attentions` times POWER ON (29h/00h)."""
         with self._lock:
             self._attentions = [POWER_ON] * attentions
 

@@ -1,1 +1,1 @@
-"""A USB/IP server: exports a virtual stick to a kernel."""
+"""A USB/IP server, which exports a virtual stick to a kernel."""

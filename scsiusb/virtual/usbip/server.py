@@ -1,4 +1,4 @@
-"""Exports a stick over USB/IP, so that an operating system's kernel attaches it as a device of its own."""
+"""A USB/IP server that exports a virtual stick, so that an operating system's kernel can attach it as a device."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from types import TracebackType
 from typing import Final
 
 from scsiusb.virtual.stick import Stick
-from scsiusb.virtual.usbip import wire as wire
+from scsiusb.virtual.usbip import wire
 from scsiusb.virtual.usbip.urbs import Urbs
 from scsiusb.virtual.usbip.wire import Exported, Malformed, Unlink
 
 LOOPBACK: Final = "127.0.0.1"
-PORT: Final = 3240  # as IANA has it
+PORT: Final = 3240  # assigned to USB/IP by IANA
 BUS_ID: Final = "1-1"
 
-_SLICE = 0.01  # seconds between two looks at a stick that has answered NAK
-_HANDSHAKE = 10.0  # seconds that a client may take to say what it wants
-_MOST_CLIENTS = 16
-_UNSENT = 1 << 20  # bytes; a client that lets so many lie is not listened to
-_TURN = 64  # messages of one client before the others are looked at
+_POLL_INTERVAL = 0.01  # seconds between two polls of a stick that has answered NAK
+_HANDSHAKE_TIMEOUT = 10.0  # seconds that a client may take to send its request
+_MAX_CLIENTS = 16
+_MAX_UNSENT = 1 << 20  # bytes; while more wait for a client, the server reads nothing from it
+_MAX_READS = 64  # reads from one client's socket before the other clients are served
 
 log = logging.getLogger("scsiusb.virtual.usbip.server")
 
-_Talk = Generator[int, bytearray, None]  # yields how many bytes it wants, and is sent them
+_Protocol = Generator[int, bytearray, None]  # yields the length of the message that it needs, and is sent the message
 
 
 class Server:
-    """Serves one stick, in a thread of its own, from `start` (or `with`) to `close`; attached by one client at a time.
+    """A server of one stick, which one client at a time can attach.
 
-    `port` 0 takes a free one; `host` and `port` say afterwards what it is. The stick stays the caller's to close.
-    Raises OSError where it cannot listen.
+    It serves in a thread from `start`, or the beginning of a `with`, to `close`. `port` 0 uses a free port; the
+    attributes `host` and `port` have the actual address. The caller must close the stick.
+    Raises OSError if the server cannot listen there.
     """
 
     def __init__(self, stick: Stick, host: str = LOOPBACK, port: int = PORT) -> None:
@@ -47,13 +48,13 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._listener = _listen(host, port)
         self.host, self.port = self._listener.getsockname()[:2]
-        self._heard, self._call = socket.socketpair()
-        for end in (self._listener, self._heard, self._call):
+        self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
+        for end in (self._listener, self._wake_receiver, self._wake_sender):
             end.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._heard, selectors.EVENT_READ, self._listen_to_calls)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
         self._clients: list[_Client] = []
-        self._holder: _Client | None = None
+        self._owner: _Client | None = None
         self._is_closing = self._is_unplugging = False
         self._thread: threading.Thread | None = None
 
@@ -67,11 +68,12 @@ class Server:
         self.close()
 
     def start(self) -> None:
+        """Start the server's thread."""
         self._thread = threading.Thread(target=self._run, name=f"usbip-{self.port}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends what is under way, the connections and the thread; may be called again."""
+        """Stop the server: end the transfers in progress, the connections and the thread; may be called again."""
         self._is_closing = True
         self._wake()
         if self._thread is not None:
@@ -80,98 +82,102 @@ class Server:
             self._shut()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits until the server has ended; True if it has."""
+        """Wait until the server has stopped, `timeout` seconds at most; return whether it has."""
         if self._thread is not None:
             self._thread.join(timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def unplug(self) -> None:
-        """Pulls the stick out of the client that has it; it can be attached again at once."""
+        """Disconnect the stick from the client that attached it, if any; it can be attached again at once."""
         self._is_unplugging = True
         self._wake()
 
     @property
     def is_attached(self) -> bool:
-        return self._holder is not None
+        """Whether a client has attached the stick."""
+        return self._owner is not None
 
     # --- the thread -----------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        with suppress(OSError):  # full: it is awake; closed: there is nobody to wake
-            self._call.send(b"!")
+        with suppress(OSError):  # a full socket has woken the thread already; a closed one has no thread
+            self._wake_sender.send(b"!")
 
     def _run(self) -> None:
         try:
             while not self._is_closing:
-                for key, mask in self._selector.select(self._patience()):
+                for key, mask in self._selector.select(self._poll_timeout()):
                     key.data(mask)
-                self._go_on()
+                self._run_pending()
         finally:
             self._shut()
 
-    def _patience(self) -> float | None:
-        if self._holder is not None and self._holder.is_waiting:
-            return _SLICE
-        return min((each.left for each in self._clients if each.left is not None), default=None)
+    def _poll_timeout(self) -> float | None:
+        """Return the seconds that `select` may wait; None: until a message comes."""
+        if self._owner is not None and self._owner.needs_polling:
+            return _POLL_INTERVAL
+        return min((each.time_left for each in self._clients if each.time_left is not None), default=None)
 
-    def _go_on(self) -> None:
-        """What needs no message: transfers that had to wait, the plug, and clients that say nothing."""
-        holder = self._holder
-        if self._is_unplugging or (holder is not None and self.stick.is_gone):
+    def _run_pending(self) -> None:
+        """Do what no message triggers: continue waiting transfers, unplug the stick, close clients that timed out."""
+        owner = self._owner
+        if self._is_unplugging or (owner is not None and self.stick.is_gone):
             self._is_unplugging = False
-            if holder is not None:
-                holder.unplug()
-        elif holder is not None:
-            holder.go_on()
-        for client in [each for each in self._clients if each.left == 0]:
-            client.close("it does not say what it wants")
+            if owner is not None:
+                owner.unplug()
+        elif owner is not None:
+            owner.advance()
+        for client in [each for each in self._clients if each.time_left == 0]:
+            client.close("no request came in time")
 
     def _shut(self) -> None:
         for client in tuple(self._clients):
             client.unplug()
-        for end in (self._listener, self._heard, self._call):
+        for end in (self._listener, self._wake_receiver, self._wake_sender):
             end.close()
         self._selector.close()
 
-    def _listen_to_calls(self, mask: int) -> None:
+    def _drain_wakeups(self, mask: int) -> None:
         with suppress(BlockingIOError):
-            self._heard.recv(4096)
+            self._wake_receiver.recv(4096)
 
     # --- clients --------------------------------------------------------------------------------
 
     def _accept(self, mask: int) -> None:
         try:
             connection, address = self._listener.accept()
-        except OSError:  # it has gone again, or there are no descriptors left: the next one may do better
+        except OSError:  # the client is gone already, or no file descriptors are left: a later client may succeed
             return
-        if len(self._clients) >= _MOST_CLIENTS:
+        if len(self._clients) >= _MAX_CLIENTS:
             connection.close()
             return
         client = _Client(self, connection, str(address[0]))
         self._clients.append(client)
         self._selector.register(connection, selectors.EVENT_READ, client.serve)
 
-    def watch(self, client: _Client, mask: int) -> None:
+    def select_events(self, client: _Client, mask: int) -> None:
+        """Set the events (`selectors.EVENT_…`) that the client's connection is served for."""
         self._selector.modify(client.connection, mask, client.serve)
 
-    def claim(self, client: _Client) -> bool:
-        """Gives the stick to the client, as if plugged in there; False if another one has it."""
-        if self._holder is not None:
+    def attach(self, client: _Client) -> bool:
+        """Attach the stick to the client, as if plugged in there; return False if another client has attached it."""
+        if self._owner is not None:
             return False
-        self._holder = client
+        self._owner = client
         self.stick.plug_in()
         return True
 
-    def forget(self, client: _Client) -> None:
+    def remove(self, client: _Client) -> None:
+        """Remove a client that is closed, and reset the stick if the client had attached it."""
         self._selector.unregister(client.connection)
         self._clients.remove(client)
-        if self._holder is client:
-            self._holder = None
+        if self._owner is client:
+            self._owner = None
             self.stick.power_on()
 
 
 class _Client:
-    """A connection: what it says is taken apart by `_talk`, what it is told waits until it takes it."""
+    """A client's connection, without blocking: incoming messages go to `_protocol`, outgoing ones to `_unsent`."""
 
     def __init__(self, server: Server, connection: socket.socket, name: str) -> None:
         self._server, self.connection, self._name = server, connection, name
@@ -179,45 +185,46 @@ class _Client:
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
         self._is_ending = self._is_closed = False
-        self._deadline: float | None = time.monotonic() + _HANDSHAKE
+        self._deadline: float | None = time.monotonic() + _HANDSHAKE_TIMEOUT
         connection.setblocking(False)
-        with suppress(OSError):  # not every kind of socket has these
+        with suppress(OSError):  # not every kind of socket has these options
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._talk = self._converse()
-        self._want(next(self._talk))
+        self._protocol = self._run_protocol()
+        self._expect(next(self._protocol))
         self._mask = selectors.EVENT_READ
 
     @property
-    def left(self) -> float | None:
-        """Seconds that it has to say what it wants; None: it has said so."""
+    def time_left(self) -> float | None:
+        """Seconds that are left to send a request; None: the client has attached the stick."""
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
 
     @property
-    def is_waiting(self) -> bool:
-        """Is something under way, so that the stick must be looked at again soon?"""
+    def needs_polling(self) -> bool:
+        """Whether transfers are in progress that the stick must be polled for."""
         return self._urbs is not None and self._urbs.count > 0 and not self._unsent
 
-    # --- what it says ---------------------------------------------------------------------------
+    # --- the protocol ---------------------------------------------------------------------------
 
-    def _converse(self) -> _Talk:
+    def _run_protocol(self) -> _Protocol:
+        """Handle the messages of the connection, as a generator so that it can wait for the next one."""
         version, code, _ = wire.REQUEST.unpack((yield wire.REQUEST.size))
         if version != wire.VERSION:
-            raise Malformed(f"version {version:#06x} of the protocol, not {wire.VERSION:#06x}")
+            raise Malformed(f"protocol version {version:#06x}, not {wire.VERSION:#06x}")
         if code == wire.DEVLIST:
             self.send(self._server.exported.devlist())
         elif code == wire.IMPORT:
             if self._import(wire.bus_id((yield wire.BUS_ID_SIZE))):
                 yield from self._commands()
         else:
-            raise Malformed(f"request {code:#06x}")
+            raise Malformed(f"an unknown request, {code:#06x}")
 
     def _import(self, bus_id: bytes) -> bool:
         server = self._server
         if bus_id != server.bus_id.encode():
             status = wire.NO_SUCH_DEVICE
         else:
-            status = wire.GOOD if server.claim(self) else wire.DEVICE_BUSY
+            status = wire.GOOD if server.attach(self) else wire.DEVICE_BUSY
         is_good = status == wire.GOOD
         self.send(wire.reply(wire.IMPORT, status, server.exported.record() if is_good else b""))
         if is_good:
@@ -226,7 +233,7 @@ class _Client:
         log.info("%s %s", self._name, "attached the stick" if is_good else f"was refused with status {status}")
         return is_good
 
-    def _commands(self) -> _Talk:
+    def _commands(self) -> _Protocol:
         while self._urbs is not None:
             command = wire.parse_command((yield wire.HEADER_SIZE))
             if isinstance(command, Unlink):
@@ -239,63 +246,65 @@ class _Client:
     # --- the socket -----------------------------------------------------------------------------
 
     def serve(self, mask: int) -> None:
-        with self._blaming():
+        """Send and receive what the socket is ready for; never raises."""
+        with self._closing_on_error():
             if mask & selectors.EVENT_WRITE:
                 self._flush()
             if mask & selectors.EVENT_READ:
                 self._receive()
 
-    def go_on(self) -> None:
-        """Looks at what had to wait."""
-        with self._blaming():
+    def advance(self) -> None:
+        """Continue the transfers that had to wait; never raises."""
+        with self._closing_on_error():
             self._advance()
 
     @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Nothing that a client or a stick does takes the server along."""
+    def _closing_on_error(self) -> Iterator[None]:
+        """Close this connection if the client or the stick fails; the server continues."""
         try:
             yield
         except Malformed as error:
             self.close(f"it sent {error}")
         except OSError as error:
             self.close(error.strerror or str(error))
-        except Exception as error:  # whatever a stick with faults comes up with
+        except Exception as error:  # a bug of the stick, or of a subclass, must not end the server
             log.debug("traceback", exc_info=error)
             log.warning("the stick failed: %r", error)
             self.close("the stick failed")
 
-    def _want(self, count: int) -> None:
+    def _expect(self, count: int) -> None:
         self._message, self._filled = bytearray(count), 0
 
     def _receive(self) -> None:
-        for _ in range(_TURN):
-            if self._is_ending or self._is_closed or self._unsent_bytes > _UNSENT:
+        for _ in range(_MAX_READS):
+            if self._is_ending or self._is_closed or self._unsent_bytes > _MAX_UNSENT:
                 return
             try:
                 count = self.connection.recv_into(memoryview(self._message)[self._filled :])
             except BlockingIOError:
                 return
             if count == 0:
-                self.close("it hung up")
+                self.close("the client closed the connection")
                 return
             self._filled += count
             if self._filled == len(self._message):
-                self._hear(self._message)
+                self._handle_message(self._message)
 
-    def _hear(self, message: bytearray) -> None:
+    def _handle_message(self, message: bytearray) -> None:
         try:
-            self._want(self._talk.send(message))
-        except StopIteration:  # all is said: what is still to be sent goes out first
+            self._expect(self._protocol.send(message))
+        except StopIteration:  # the protocol is finished: close after the last answer has been sent
             self._is_ending = True
             self._flush()
 
     def send(self, data: bytes) -> None:
+        """Send data, or queue them until the socket accepts them."""
         self._unsent.append(memoryview(data))
         self._unsent_bytes += len(data)
         self._flush()
 
     def _flush(self) -> None:
-        """Sends what the socket takes, and watches for what it lacks."""
+        """Send what the socket accepts; select the events for the rest."""
         if self._is_closed:
             return
         with suppress(BlockingIOError):
@@ -309,38 +318,39 @@ class _Client:
             self.close(None)
             return
         writes = selectors.EVENT_WRITE if self._unsent else 0
-        self._watch(writes | (selectors.EVENT_READ if self._unsent_bytes <= _UNSENT else 0))
+        self._watch(writes | (selectors.EVENT_READ if self._unsent_bytes <= _MAX_UNSENT else 0))
 
     def _watch(self, mask: int) -> None:
         if mask != self._mask:
             self._mask = mask
-            self._server.watch(self, mask)
+            self._server.select_events(self, mask)
 
-    # --- what happens to it ---------------------------------------------------------------------
+    # --- transfers, and the end of the connection -----------------------------------------------
 
     def _advance(self) -> None:
-        """Goes on with what is under way, if the client takes the answers."""
-        if self._urbs is not None and self._unsent_bytes <= _UNSENT:
+        """Continue the transfers in progress, unless too many answers wait to be sent."""
+        if self._urbs is not None and self._unsent_bytes <= _MAX_UNSENT:
             self._urbs.advance()
 
     def unplug(self) -> None:
-        """Ends what is under way as on a device that has left."""
+        """End the transfers in progress with ESHUTDOWN, as for a device that was unplugged, and close."""
         with suppress(OSError):
             if self._urbs is not None:
                 self._urbs.end(wire.ESHUTDOWN)
         self.close("the stick was unplugged")
 
     def close(self, reason: str | None) -> None:
+        """Close the connection, and log the reason if any; may be called again."""
         if self._is_closed:
             return
         self._is_closed = True
         if reason and self._urbs is not None:
             log.info("%s is detached: %s", self._name, reason)
         elif reason:
-            log.info("%s is sent away: %s", self._name, reason)
-        self._talk.close()
+            log.info("%s is disconnected: %s", self._name, reason)
+        self._protocol.close()
         self._urbs = None
-        self._server.forget(self)
+        self._server.remove(self)
         self.connection.close()
 
 
@@ -351,12 +361,12 @@ def _exported(stick: Stick) -> Exported:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """OSError with the place in it, gaierror for a host that there is none of."""
+    """Open the listening socket; OSError with the address as its file name, gaierror for an unknown host."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server((str(address[0]), int(address[1])), family=family)
     except socket.gaierror:
         raise
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)  # socket adds to it what the name tells already
+        words = os.strerror(error.errno) if error.errno else str(error)  # without the address, which `socket` appends
         raise OSError(error.errno, words, f"{host}:{port}") from error

@@ -1,4 +1,4 @@
-"""Bulk-Only Transport: phases, checks and recovery, with the wire meddled with."""
+"""Bulk-Only Transport: phases, checks and recovery, with transfers that the test answers or fails."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bus() -> Iterator[MeddledBus]:
 @pytest.fixture
 def transport(bus: MeddledBus) -> Iterator[BulkOnlyTransport]:
     transport = transport_on(bus)
-    run(transport, TEST_UNIT_READY)  # takes the unit attention after power on
+    run(transport, TEST_UNIT_READY)  # clears the unit attention after power on
     run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
     bus.wire.log.clear()
     yield transport
@@ -45,7 +45,7 @@ def transport(bus: MeddledBus) -> Iterator[BulkOnlyTransport]:
 def run(
     transport: BulkOnlyTransport, cdb: bytes, direction: Direction = Direction.NONE, length: int = 0, timeout: float = 5
 ) -> tuple[int, int, int, bytes]:
-    """Status, residue, bytes over the wire, data."""
+    """Return status, residue, bytes over the wire, and the buffer."""
     with transport.memory.lend(max(length, 1)) as whole, whole[:length] as buffer:
         buffer[:] = b"\xee" * length
         completion = transport.execute(0, cdb, direction, buffer, timeout)
@@ -53,7 +53,7 @@ def run(
 
 
 def on(opcode: int, phase: str, answer: Meddle, times: int = 1) -> Meddle:
-    """Answers the phase ("cbw", "data", "csw") of the first `times` commands with that opcode."""
+    """Call `answer` in the phase ("cbw", "data", "csw") of the first `times` commands with that opcode."""
     left = [times]
 
     def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
@@ -79,7 +79,7 @@ def fails(code: Code, count: int = 0) -> Meddle:
 
 
 def answers(**fields: int) -> Meddle:
-    """A CSW with these fields, in the place of the device's own, which is taken off the wire."""
+    """Answer with a CSW of these fields instead of the device's CSW."""
 
     def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
         return wire.put(buffer, csw(fields.get("tag", wire.tag), fields.get("residue", 0), fields.get("status", 0)))
@@ -87,8 +87,8 @@ def answers(**fields: int) -> Meddle:
     return meddle
 
 
-def take_attention(transport: BulkOnlyTransport) -> None:
-    """After a reset of the port there is one."""
+def clear_attention(transport: BulkOnlyTransport) -> None:
+    """Clear the unit attention after a port reset."""
     run(transport, TEST_UNIT_READY)
     run(transport, bytes.fromhex("030000001200"), Direction.IN, 18)
 
@@ -98,30 +98,30 @@ def is_usable(transport: BulkOnlyTransport) -> bool:
     return (status, residue, count, data[:4]) == (0, 0, 512, bytes(4))
 
 
-def test_phases_go_one_after_another(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_the_phases_of_each_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     run(transport, TEST_UNIT_READY)
     run(transport, READ, Direction.IN, 512)
     run(transport, WRITE, Direction.OUT, 512)
     assert bus.wire.log == ["cbw 00", "in", "cbw 28", "in", "in", "cbw 2a", "out", "in"]
 
 
-def test_a_failed_command_is_a_status_and_no_error(transport: BulkOnlyTransport) -> None:
+def test_a_failed_command_is_a_status_and_not_an_exception(transport: BulkOnlyTransport) -> None:
     status, _, _, _ = run(transport, bytes.fromhex("c00000000000"))
     assert status == 1
     assert is_usable(transport)
 
 
-@pytest.mark.parametrize("manner", [DataIn.SHORT, DataIn.STALL, DataIn.PAD])
-def test_less_data_than_asked_is_told_by_residue_whatever_the_devices_manner(manner: DataIn) -> None:
-    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], bot_options=BotOptions(data_in=manner))) as transport:
+@pytest.mark.parametrize("data_in", [DataIn.SHORT, DataIn.STALL, DataIn.PAD])
+def test_less_data_than_asked_is_reported_by_the_residue(data_in: DataIn) -> None:
+    with TransportTo(Stick([Unit(Memory(1 << 16))], bot_options=BotOptions(data_in=data_in))) as transport:
         status, residue, count, data = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
         assert status == 0
         assert data[8:15] == b"scsiusb"
         assert min(count, 255 - residue) == 36
 
 
-class MeddledBusOf:
-    """A transport on a stick of its own, for a `with`."""
+class TransportTo:
+    """Context manager: a transport on a new bus with this stick."""
 
     def __init__(self, stick: Stick) -> None:
         self.bus = MeddledBus(stick)
@@ -189,15 +189,15 @@ def test_a_csw_in_the_place_of_the_data_counts_as_no_data(bus: MeddledBus, trans
     assert "clear in" not in bus.wire.log
 
 
-def take_aside(bus: MeddledBus, endpoint: int, size: int) -> None:
-    """Takes the device's own data off the wire, so that its CSW comes next."""
-    with memoryview(bytearray(size)) as aside:
-        VirtualHandle.bulk(bus.handles[0], endpoint, aside, 1000)
+def discard_data(bus: MeddledBus, endpoint: int, size: int) -> None:
+    """Read and discard the device's data, so that its CSW is next."""
+    with memoryview(bytearray(size)) as discarded:
+        VirtualHandle.bulk(bus.handles[0], endpoint, discarded, 1000)
 
 
-def test_data_that_only_look_like_a_csw_are_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_data_that_looks_like_a_csw_with_another_tag_is_data(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     def look_alike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
-        take_aside(bus, endpoint, 512)
+        discard_data(bus, endpoint, 512)
         return wire.put(buffer, csw(wire.tag + 1))
 
     bus.wire.meddle = on(0x28, "data", look_alike)
@@ -209,7 +209,7 @@ def test_data_that_only_look_like_a_csw_are_data(bus: MeddledBus, transport: Bul
 
 def test_a_babble_is_an_error_but_the_csw_is_read(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     def babble(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
-        take_aside(bus, endpoint, 512)
+        discard_data(bus, endpoint, 512)
         return Code.OVERFLOW, 512
 
     bus.wire.meddle = on(0x28, "data", babble)
@@ -219,21 +219,21 @@ def test_a_babble_is_an_error_but_the_csw_is_read(bus: MeddledBus, transport: Bu
     assert is_usable(transport)
 
 
-def test_a_refused_command_block_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_refused_cbw_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = on(0x28, "cbw", fails(Code.PIPE))
     with pytest.raises(TransferStalled, match=r"refused the command block .* \(recovered by class reset\)"):
         run(transport, READ, Direction.IN, 512)
     assert is_usable(transport)
 
 
-def test_a_command_block_sent_in_part_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_cbw_sent_in_part_is_an_error(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = on(0x28, "cbw", fails(Code.OK, 30))
     with pytest.raises(TransportError, match="only 30"):
         run(transport, READ, Direction.IN, 512)
     assert is_usable(transport)
 
 
-def test_data_out_that_stalls_is_cut_short(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_stall_of_data_out_ends_the_data_phase(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     unit = bus._connections[2].stick.units[0]
     unit.write_protected = True
     status, residue, count, _ = run(transport, WRITE, Direction.OUT, 512)
@@ -248,30 +248,30 @@ def test_a_silent_device_times_out_and_is_recovered(bus: MeddledBus, transport: 
     with pytest.raises(DeviceTimeout, match="100 of 512 bytes here"):
         run(transport, READ, Direction.IN, 512)
     assert bus.wire.log[-4:] == [*RECOVERY, "port reset"]
-    take_attention(transport)
+    clear_attention(transport)
     assert is_usable(transport)
 
 
 def test_the_timeout_is_for_all_phases_together(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
-    """A real wait: the device has nothing to send in the status phase of a command that it never got."""
+    """A real timeout: the device did not get the CBW, so it has nothing to send in the status phase."""
     bus.wire.meddle = on(0x00, "cbw", fails(Code.OK, 31))
     with pytest.raises(DeviceTimeout):
         run(transport, TEST_UNIT_READY, timeout=0.05)
-    take_attention(transport)
+    clear_attention(transport)
     assert is_usable(transport)
 
 
-def test_the_port_is_reset_where_the_class_reset_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_the_port_is_reset_if_the_class_reset_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = on(0x28, "csw", answers(status=2))
     bus.wire.fail_requests["request ff"] = Code.PIPE
     with pytest.raises(PhaseError):
         run(transport, READ, Direction.IN, 512)
     assert bus.wire.log[-2:] == ["request ff", "port reset"]
-    take_attention(transport)
+    clear_attention(transport)
     assert is_usable(transport)
 
 
-def test_a_device_that_cannot_be_recovered_is_tried_again_before_the_next_command(
+def test_a_recovery_that_failed_is_retried_before_the_next_command(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     bus.wire.meddle = on(0x28, "csw", answers(status=2))
@@ -339,7 +339,7 @@ def test_an_interrupted_command_is_recovered_at_close(bus: MeddledBus, transport
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_closing_is_quiet_where_even_the_recovery_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_closing_raises_nothing_if_the_recovery_fails(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = on(0x28, "csw", answers(status=2))
     bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
     with pytest.raises(TransportError):
@@ -364,7 +364,7 @@ def test_get_max_lun_may_fail(code: Code, luns: int) -> None:
 
 
 @pytest.mark.parametrize("reply", [b"", b"\x10", b"\xff"])
-def test_a_max_lun_that_cannot_be_is_taken_as_0(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
+def test_an_impossible_max_lun_counts_as_0(monkeypatch: pytest.MonkeyPatch, reply: bytes) -> None:
     bus = MeddledBus(stick())
     monkeypatch.setattr("tests.sticks.MeddledHandle.control_in", lambda *arguments: reply)
     transport = transport_on(bus)
@@ -374,7 +374,7 @@ def test_a_max_lun_that_cannot_be_is_taken_as_0(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.parametrize(("lun", "cdb"), [(16, TEST_UNIT_READY), (-1, TEST_UNIT_READY), (0, b""), (0, bytes(17))])
-def test_what_does_not_fit_a_cbw_is_refused(
+def test_a_lun_or_cdb_that_does_not_fit_a_cbw_is_refused(
     bus: MeddledBus, transport: BulkOnlyTransport, lun: int, cdb: bytes
 ) -> None:
     with pytest.raises(ValueError, match="do not fit a CBW"):
@@ -382,7 +382,9 @@ def test_what_does_not_fit_a_cbw_is_refused(
     assert bus.wire.log == []
 
 
-def test_a_residue_beyond_the_length_vouches_for_nothing(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_residue_above_the_length_means_that_no_data_was_processed(
+    bus: MeddledBus, transport: BulkOnlyTransport
+) -> None:
     bus.wire.meddle = on(0x12, "csw", answers(residue=0xFFFFFFFF))
     _, residue, count, _ = run(transport, INQUIRY, Direction.IN, 36)
     assert (residue, count) == (36, 36)
@@ -408,7 +410,7 @@ def test_threads_do_not_interleave(bus: MeddledBus, transport: BulkOnlyTransport
 
 @pytest.mark.parametrize(("speed", "most"), [("high", 120 * 1024), ("full", 120 * 1024), ("super", 1 << 20)])
 def test_the_bus_speed_bounds_a_command(speed: str, most: int) -> None:
-    with MeddledBusOf(Stick([Unit(Memory(1 << 16))], Identity(speed=speed))) as transport:
+    with TransportTo(Stick([Unit(Memory(1 << 16))], Identity(speed=speed))) as transport:
         assert transport.max_transfer == most
 
 
@@ -437,18 +439,18 @@ def test_a_failing_recovery_does_not_replace_the_error(bus: MeddledBus, transpor
     with pytest.raises(DeviceTimeout):
         run(transport, READ, Direction.IN, 512)
     bus.wire.fail_requests = {}
-    take_attention(transport)
+    clear_attention(transport)
     assert is_usable(transport)
 
 
-def test_data_without_a_direction_are_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_data_without_a_direction_is_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     with pytest.raises(ValueError, match="without a direction"):
         run(transport, TEST_UNIT_READY, Direction.NONE, 8)
     assert bus.wire.log == []
 
 
 @pytest.mark.parametrize("what", ["execute", "close"])
-def test_a_signals_handler_cannot_come_between_the_phases(
+def test_a_signal_handler_cannot_use_the_transport_between_the_phases(
     bus: MeddledBus, transport: BulkOnlyTransport, what: str
 ) -> None:
     def handler(wire: Wire, endpoint: int, buffer: memoryview) -> None:
@@ -459,7 +461,7 @@ def test_a_signals_handler_cannot_come_between_the_phases(
     assert is_usable(transport)
 
 
-def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_closing_waits_for_the_command_of_another_thread(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     started, closed = threading.Event(), threading.Event()
     was_open: list[bool] = []
 
@@ -484,7 +486,7 @@ def test_closing_waits_for_another_threads_command(bus: MeddledBus, transport: B
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later(
+def test_a_buffer_in_use_is_freed_by_close_and_may_be_released_later(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     handle = bus.handles[0]
@@ -494,30 +496,30 @@ def test_a_buffer_that_is_lent_at_the_close_is_freed_and_may_be_given_back_later
     assert handle.outstanding == 0
 
 
-def test_a_driver_that_no_one_takes_is_told(
+def test_a_kernel_driver_that_does_not_return_is_logged(
     bus: MeddledBus, transport: BulkOnlyTransport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def nobody(self: object, interface: int) -> None:
+    def no_driver(self: object, interface: int) -> None:
         raise UsbError(Code.NOT_FOUND)
 
-    monkeypatch.setattr("tests.sticks.MeddledHandle.attach_driver", nobody)
+    monkeypatch.setattr("tests.sticks.MeddledHandle.attach_driver", no_driver)
     transport.close()
     assert "giving the kernel back its driver" in caplog.text
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def quirky(vid: int, pid: int, release: int) -> MeddledBusOf:
+def quirky(vid: int, pid: int, release: int) -> TransportTo:
     identity = Identity(vid=vid, pid=pid, release=release)
-    return MeddledBusOf(Stick([Unit(Memory(1 << 16)), Unit(Memory(1 << 16))], identity))
+    return TransportTo(Stick([Unit(Memory(1 << 16)), Unit(Memory(1 << 16))], identity))
 
 
 @pytest.mark.parametrize(("release", "most"), [(0x0370, 32), (0x0610, 32), (0x036F, 120), (0x0611, 120)])
-def test_a_device_that_breaks_on_long_commands_gets_short_ones(release: int, most: int) -> None:
+def test_a_device_that_fails_on_long_transfers_gets_short_ones(release: int, most: int) -> None:
     with quirky(0x0421, 0x047C, release) as transport:
         assert transport.max_transfer == most * 1024
 
 
-def test_a_device_known_for_its_residue_is_not_believed_from_the_start() -> None:
+def test_the_residue_of_a_device_in_the_quirks_table_is_ignored_from_the_start() -> None:
     with quirky(0x03EB, 0x2002, 0x0100) as transport:
         run(transport, TEST_UNIT_READY)
         _, residue, count, _ = run(transport, bytes.fromhex("12000000ff00"), Direction.IN, 255)
@@ -531,6 +533,6 @@ def test_a_device_that_claims_too_many_units_has_one() -> None:
         assert transport.max_lun == 1
 
 
-def test_the_in_endpoint_of_the_tests_is_marked_so() -> None:
+def test_the_constants_of_these_tests() -> None:
     assert ENDPOINT_IN == 0x80
     assert len(csw(1)) == CSW_LENGTH

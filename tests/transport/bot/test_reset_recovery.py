@@ -1,4 +1,4 @@
-"""The ladder: a failed exchange is recovered from, and sent again where twice is as good as once, and no oftener."""
+"""Error recovery: class reset, then port reset; and the retry of commands that may be sent twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BLOCK = 512
 
 @contextmanager
 def disk_on_wire(timeout: float | None = None) -> Iterator[tuple[Disk, MeddledBus]]:
-    """Ready for its first read, its log empty."""
+    """Open a disk on a new bus; the unit attention is cleared and the log is empty."""
     with_wire = MeddledBus(stick())
     with open_on(with_wire, timeout=timeout) as disk:
         disk.read(0, 1)
@@ -45,7 +45,7 @@ def cbws(bus: MeddledBus) -> list[str]:
 
 
 def fails_at(opcode: int, code: Code, times: int) -> Meddle:
-    """The first `times` commands with that opcode do not get past their CBW."""
+    """Fail the CBW of the first `times` commands with that opcode."""
     left = [times]
 
     def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
@@ -63,7 +63,7 @@ def content(bus: MeddledBus) -> bytearray:
     return medium.data
 
 
-def test_a_class_reset_is_followed_by_a_port_reset_where_it_did_not_help() -> None:
+def test_a_class_reset_that_did_not_help_is_followed_by_a_port_reset() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.PIPE, 2)
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
@@ -79,7 +79,7 @@ def test_a_class_reset_that_the_device_refuses_is_followed_by_a_port_reset_at_on
         assert bus.wire.log[:3] == ["cbw 28", "request ff", "port reset"]
 
 
-def test_a_read_is_given_up_after_four_times_with_all_that_was_tried() -> None:
+def test_a_read_fails_after_four_attempts_with_the_recovery_steps_in_the_error() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.IO, 99)
         with pytest.raises(TransportError) as failed:
@@ -90,7 +90,7 @@ def test_a_read_is_given_up_after_four_times_with_all_that_was_tried() -> None:
         assert failed.value.what == f"{begin} (recovered by {end}), 4 times"
 
 
-def test_the_error_says_that_the_device_could_not_be_recovered_and_it_is_not_asked_again() -> None:
+def test_a_command_is_not_retried_if_the_recovery_fails_and_the_error_says_so() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
         bus.wire.meddle = fails_at(0x28, Code.IO, 99)
@@ -101,15 +101,15 @@ def test_the_error_says_that_the_device_could_not_be_recovered_and_it_is_not_ask
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
 
 
-def test_each_rung_is_a_record_that_can_be_counted(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_recovery_step_is_one_log_record(caplog: pytest.LogCaptureFixture) -> None:
     with disk_on_wire() as (disk, bus), caplog.at_level(logging.DEBUG, "scsiusb.transport"):
         bus.wire.meddle = fails_at(0x28, Code.IO, 2)
         disk.read(0, 1)
-        rungs = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
-        assert rungs[:3] == ["class reset", "class reset", "port reset"]
+        steps = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
+        assert steps[:3] == ["class reset", "class reset", "port reset"]
 
 
-def test_a_command_that_is_not_answered_is_tried_once_more() -> None:
+def test_a_command_that_times_out_is_retried_once() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 1)
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
@@ -120,7 +120,7 @@ def test_a_command_that_is_not_answered_is_tried_once_more() -> None:
         assert cbws(bus).count("28") == 2
 
 
-def test_where_a_timeout_was_given_it_is_the_whole_calls() -> None:
+def test_a_timeout_given_by_the_user_is_for_the_call_with_all_retries() -> None:
     with disk_on_wire(timeout=60) as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 1)
         with pytest.raises(DeviceTimeout):
@@ -128,7 +128,7 @@ def test_where_a_timeout_was_given_it_is_the_whole_calls() -> None:
         assert cbws(bus) == ["28"]
 
 
-def test_nothing_is_tried_again_after_its_time() -> None:
+def test_there_is_no_retry_after_the_time_for_failures() -> None:
     with disk_on_wire() as (disk, bus):
         disk.unit.retry = RetryPolicy(failing=0.001)
 
@@ -142,7 +142,7 @@ def test_nothing_is_tried_again_after_its_time() -> None:
         assert cbws(bus) == ["28"]
 
 
-def test_a_device_that_has_gone_is_not_asked_again() -> None:
+def test_a_command_to_a_device_that_has_gone_is_not_retried() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.NO_DEVICE, 1)
         with pytest.raises(DeviceGone):
@@ -150,7 +150,7 @@ def test_a_device_that_has_gone_is_not_asked_again() -> None:
         assert cbws(bus) == ["28"]
 
 
-def test_a_cancelled_command_is_not_sent_again() -> None:
+def test_a_cancelled_command_is_not_retried() -> None:
     with disk_on_wire() as (disk, bus):
         client = disk.unit.transport
 
@@ -168,7 +168,7 @@ def test_a_cancelled_command_is_not_sent_again() -> None:
         assert cbws(bus) == ["28"]
 
 
-def test_a_failed_write_is_sent_again_behind_a_look_at_who_is_there() -> None:
+def test_a_failed_write_is_retried_after_a_check_of_the_device() -> None:
     new = b"\xab" * BLOCK
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
@@ -179,7 +179,7 @@ def test_a_failed_write_is_sent_again_behind_a_look_at_who_is_there() -> None:
         assert cbws(bus)[:again] == ["2a", "25", "03", "25"]  # there is a unit attention after the reset
 
 
-def test_a_failed_write_is_not_sent_again_to_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_not_retried_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on_wire() as (disk, bus):
         identity = bus._connections[2].stick.identity
         bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
@@ -191,7 +191,7 @@ def test_a_failed_write_is_not_sent_again_to_another_device(monkeypatch: pytest.
         assert cbws(bus) == ["2a"]
 
 
-def test_a_failed_write_is_not_sent_again_to_another_medium() -> None:
+def test_a_failed_write_is_not_retried_on_another_medium() -> None:
     with disk_on_wire() as (disk, bus):
         unit = bus._connections[2].stick.units[0]
 
@@ -208,7 +208,7 @@ def test_a_failed_write_is_not_sent_again_to_another_medium() -> None:
         assert "2a" not in cbws(bus)[1:]
 
 
-def test_a_write_is_given_up_after_four_times() -> None:
+def test_a_write_fails_after_four_attempts() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x2A, Code.IO, 99)
         with pytest.raises(TransportError, match=r"WRITE\(10\) of 1 block at LBA 5: CBW phase.*4 times"):
@@ -216,8 +216,8 @@ def test_a_write_is_given_up_after_four_times() -> None:
         assert cbws(bus).count("2a") == 4
 
 
-def test_what_was_written_before_a_reset_is_written_again_with_the_rest() -> None:
-    """A reset may have emptied the device's cache: an acknowledgement from before it is worth nothing."""
+def test_a_write_with_a_reset_in_the_middle_is_written_again_from_its_start() -> None:
+    """A reset may have lost the device's cache, and with it blocks that the device acknowledged before."""
     new = bytes(range(256)) * 2 * 1000
     with disk_on_wire() as (disk, bus):
         left = [1]
@@ -236,7 +236,7 @@ def test_what_was_written_before_a_reset_is_written_again_with_the_rest() -> Non
         assert bytes(content(bus)[: len(new)]) == new
 
 
-def test_what_another_call_wrote_before_a_reset_makes_the_flush_fail() -> None:
+def test_the_flush_fails_if_another_call_wrote_before_a_reset() -> None:
     with disk_on_wire() as (disk, bus):
         disk.write(0, bytes(BLOCK))
         bus._connections[2].stick.units[0].power_on()
@@ -245,8 +245,11 @@ def test_what_another_call_wrote_before_a_reset_makes_the_flush_fail() -> None:
             disk.flush()
 
 
-def test_a_reset_of_our_own_counts_even_where_the_units_word_of_it_was_lost() -> None:
-    """The CSW that reports the unit attention is lost, and the sense with it; found by `tools/campaign writes`."""
+def test_a_port_reset_by_the_driver_counts_even_if_its_unit_attention_was_lost() -> None:
+    """The CSW of the command that failed with the unit attention is lost, and so is the sense.
+
+    Found by `tools/campaign writes`.
+    """
     with disk_on_wire() as (disk, bus):
         disk.write(0, bytes(BLOCK))
         disk.unit.retry = RetryPolicy(failures=1)
@@ -259,8 +262,8 @@ def test_a_reset_of_our_own_counts_even_where_the_units_word_of_it_was_lost() ->
             disk.flush()
 
 
-def test_a_device_that_waits_for_data_is_reset_at_its_port() -> None:
-    """One that took the class reset without effect would take the next CBW for data; found by fuzzing."""
+def test_a_device_that_waits_for_data_after_a_class_reset_gets_a_port_reset() -> None:
+    """A device that ignores the class reset takes the next CBW as data. Found by fuzzing."""
     with disk_on_wire() as (disk, bus):
         stick_there = bus._connections[2].stick
         stick_there.faults.add("reset-ignored")
@@ -271,7 +274,7 @@ def test_a_device_that_waits_for_data_is_reset_at_its_port() -> None:
         assert bytes(content(bus)[4 * BLOCK : 5 * BLOCK]) == b"\xcd" * BLOCK
 
 
-def test_another_command_that_fails_later_begins_at_the_first_rung() -> None:
+def test_the_recovery_of_a_later_command_begins_with_a_class_reset() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.meddle = fails_at(0x28, Code.IO, 99)
         with pytest.raises(TransportError):
@@ -284,12 +287,12 @@ def test_another_command_that_fails_later_begins_at_the_first_rung() -> None:
 
 
 def swap(bus: MeddledBus) -> None:
-    """Another medium of the same size, whose every byte is FFh."""
+    """Insert another medium of the same size, filled with FFh."""
     bus._connections[2].stick.units[0].insert(Memory(bytearray(b"\xff" * BLOCK * 2048)))
 
 
 @pytest.mark.parametrize("fault", ["phase-error@csw", "short=4@data", "empty@data", "tag@csw", "nak@csw"])
-def test_a_change_of_the_medium_is_not_missed_where_the_sense_that_tells_it_is_lost(fault: str) -> None:
+def test_a_medium_change_is_noticed_although_the_sense_that_reports_it_is_lost(fault: str) -> None:
     acts: list[Callable[[Disk], object]] = [lambda disk: disk.read(5, 1), lambda disk: disk.write(5, bytes(BLOCK))]
     for act in acts:
         with disk_on_wire() as (disk, bus):
@@ -302,7 +305,7 @@ def test_a_change_of_the_medium_is_not_missed_where_the_sense_that_tells_it_is_l
 
 
 @pytest.mark.parametrize("fault", ["phase-error@csw,opcode=03", "tag@csw,opcode=03"])
-def test_a_reset_is_not_missed_where_the_sense_that_tells_it_is_lost(fault: str) -> None:
+def test_a_reset_is_noticed_although_the_sense_that_reports_it_is_lost(fault: str) -> None:
     with disk_on_wire() as (disk, bus):
         disk.write(0, bytes(BLOCK))
         stick_there = bus._connections[2].stick
@@ -313,7 +316,7 @@ def test_a_reset_is_not_missed_where_the_sense_that_tells_it_is_lost(fault: str)
 
 
 @pytest.mark.parametrize("sense", ["6/29/00", "B/00/00", "6/3F/0E", "4/44/00"])
-def test_a_write_that_was_refused_is_sent_again_only_to_the_same_medium(sense: str) -> None:
+def test_a_write_that_failed_with_sense_is_retried_only_on_the_same_medium(sense: str) -> None:
     with disk_on_wire() as (disk, bus):
         there = bus._connections[2].stick
         there.units[0].medium = small = Memory(BLOCK * 100)
@@ -323,7 +326,7 @@ def test_a_write_that_was_refused_is_sent_again_only_to_the_same_medium(sense: s
         assert not any(small.data)
 
 
-def test_a_failed_flush_is_not_repeated_until_it_says_that_all_is_well() -> None:
+def test_a_failed_flush_is_an_error_although_a_second_one_would_succeed() -> None:
     with disk_on_wire() as (disk, bus):
         disk.write(0, bytes(BLOCK))
         bus._connections[2].stick.faults.add("sense=4/03/00,opcode=35")
@@ -331,7 +334,7 @@ def test_a_failed_flush_is_not_repeated_until_it_says_that_all_is_well() -> None
             disk.flush()
 
 
-def test_what_a_write_left_unflushed_is_remembered_although_another_thread_flushes() -> None:
+def test_a_write_stays_unflushed_although_another_thread_flushes_during_it() -> None:
     with disk_on_wire() as (disk, bus):
         flushed: list[int | None] = []
 
@@ -348,7 +351,7 @@ def test_what_a_write_left_unflushed_is_remembered_although_another_thread_flush
             disk.flush()
 
 
-def test_a_second_interruption_in_the_last_flush_leaves_nothing_open() -> None:
+def test_a_second_ctrl_c_in_the_last_flush_leaves_nothing_open() -> None:
     bus = MeddledBus(stick())
     with pytest.raises(KeyboardInterrupt), open_on(bus) as disk:
         disk.write(0, bytes(BLOCK))
@@ -365,7 +368,7 @@ def test_a_second_interruption_in_the_last_flush_leaves_nothing_open() -> None:
     bus.close()
 
 
-def test_a_unit_that_is_waited_for_keeps_nobody_else_waiting() -> None:
+def test_waiting_for_a_unit_does_not_block_other_users() -> None:
     with disk_on_wire() as (disk, bus):
         there = bus._connections[2].stick.units[0]
         disk.unit.retry = RetryPolicy(interval=0.001)
@@ -379,7 +382,7 @@ def test_a_unit_that_is_waited_for_keeps_nobody_else_waiting() -> None:
             reader.result()
 
 
-def test_the_right_device_with_an_odd_serial_is_not_taken_for_another() -> None:
+def test_a_device_with_an_odd_serial_number_is_recognized_after_a_reset() -> None:
     for fault in ("descriptor=odd-string", "descriptor=huge-string"):
         thing = stick()
         thing.faults.add(fault)

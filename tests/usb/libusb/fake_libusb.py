@@ -1,6 +1,6 @@
-"""libusb's functions and pyusb's backend over them, as far as they are called, with nothing behind them.
+"""A fake libusb and a fake pyusb backend: the functions that are called, without any device.
 
-Transfers are real structures with their real callbacks; what becomes of them is up to the test.
+Transfers are real structures; the test decides how they end.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ HANDLE = 0x1000
 OWN_CONTEXT = 0xD0  # what libusb_init makes
 
 Ending = tuple[int, bytes | int]
-"""The status and what came (for a transfer OUT: how many bytes went)."""
+"""The status, and the data that was received, or the number of bytes that were moved."""
 
 
 class Function:
-    """A function of the library's: it takes prototypes, notes its calls, and can be told what to return."""
+    """A function of the library: it accepts prototypes, records its calls, and returns the next of `results`."""
 
     def __init__(self, name: str, action: Callable[..., Any], lib: FakeLibusb) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class Function:
 
 
 class FakeLibusb:
-    """`outcome` decides what a transfer comes to when events are handled; None: it stays under way."""
+    """`outcome` decides how a transfer ends when events are handled; None: it stays in progress."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -78,7 +78,7 @@ class FakeLibusb:
         return function
 
     def __getitem__(self, name: str) -> Function:
-        """A function object of its own, as ctypes has it; here they need not differ."""
+        """Return the function; ctypes would return a new function object, which makes no difference here."""
         function: Function = getattr(self, name)
         return function
 
@@ -135,7 +135,7 @@ class FakeLibusb:
                     self.end(address, (CANCELLED, 0))
 
     def end(self, address: int, ending: Ending | None) -> None:
-        """Also out of another thread: it ends once, whoever comes first."""
+        """End the transfer, once, even if several threads call this."""
         with self._lock:
             transfer = self.in_flight.pop(address, None) if ending is not None else None
         if transfer is None or ending is None:
@@ -148,7 +148,7 @@ class FakeLibusb:
         transfer.status = status
 
     def _libusb_get_pollfds(self, context: Any) -> Any:
-        """NULL behind the last one; a null pointer where the platform has no such thing."""
+        """Return a list that ends with NULL; a null pointer if the platform does not support it."""
         if self.poll_descriptors is None:
             return ctypes.POINTER(ctypes.POINTER(PollDescriptor))()
         self.polled = [PollDescriptor(*each) for each in self.poll_descriptors]
@@ -167,7 +167,7 @@ class FakeLibusb:
         return 0
 
     def announce(self) -> Any:
-        """As libusb does when a device came; what the callback returned."""
+        """Call the callback as libusb does when a device is plugged in; return its result."""
         return self.subscribed(OWN_CONTEXT, None, 1, None)
 
     # --- memory ---------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class FakeLibusb:
 
 
 class FakeDevice:
-    """A device as pyusb enumerates it; `configuration` is a real structure, as libusb parses it."""
+    """A device as pyusb lists it; `configuration` is a real structure, as libusb parses it."""
 
     def __init__(self, bus: int, number: int, ports: tuple[int, ...] | None, speed: int = 3, **fields: Any) -> None:
         self.reference = SimpleNamespace(devid=bus << 8 | number)
@@ -223,7 +223,7 @@ class FakeDevice:
 
 
 class FakeBackend:
-    """pyusb's backend."""
+    """A fake of pyusb's libusb1 backend."""
 
     def __init__(self, *devices: FakeDevice) -> None:
         self.lib = FakeLibusb()
@@ -246,7 +246,10 @@ DEVICE = Device(1, (4,), 7, 0x0781, 0x5581, 0x0100, "high", 1, ())
 def configuration(
     value: int, *interfaces: list[tuple[tuple[int, int, int, int, int], list[tuple[int, int, int]]]]
 ) -> Any:
-    """Interfaces of alternate settings of (number, alternate, class, subclass, protocol) and their endpoints."""
+    """Make a configuration of interfaces, each with its settings.
+
+    A setting is (number, alternate, class, subclass, protocol), and its endpoints.
+    """
     result = pyusb._libusb_config_descriptor(bConfigurationValue=value, bNumInterfaces=len(interfaces))
     result.interface = (pyusb._libusb_interface * len(interfaces))()
     for index, settings in enumerate(interfaces):
@@ -268,7 +271,7 @@ def configuration(
 
 
 def _plain(argument: Any) -> Any:
-    """What a note of a call keeps of an argument: it must keep nothing alive."""
+    """Return an argument as it is recorded: a plain value that keeps no object alive."""
     if isinstance(argument, ctypes.c_void_p):
         return argument.value
     if isinstance(argument, ctypes.Array):

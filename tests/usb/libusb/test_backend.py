@@ -1,4 +1,4 @@
-"""The stack on libusb: what it reads of the bus, and what its handles tell libusb to do."""
+"""The backend on libusb: what it reads from the bus, and the calls that its handles make."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fails(code: Code, detail: str = "") -> Iterator[None]:
 # --- the real library -----------------------------------------------------------------------------
 
 
-def test_the_real_library_lists_devices_without_opening_any_also_where_there_is_no_bus() -> None:
+def test_the_real_library_lists_devices_even_where_there_is_no_bus() -> None:
     backend: Backend = LibusbBackend()
     devices = backend.devices()
     assert all(isinstance(device, Device) for device in devices)
@@ -89,7 +89,7 @@ def test_the_real_library_lists_devices_without_opening_any_also_where_there_is_
     backend.close()
 
 
-def test_where_libusb_cannot_be_loaded_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_an_error_if_libusb_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "load", lambda: None)
     with fails(Code.NOT_SUPPORTED, "libusb cannot be loaded"):
         LibusbBackend()
@@ -98,7 +98,7 @@ def test_where_libusb_cannot_be_loaded_it_says_so(monkeypatch: pytest.MonkeyPatc
 # --- what is on the bus ---------------------------------------------------------------------------
 
 
-def test_a_device_is_what_libusb_tells_of_it(backend: LibusbBackend, lib: FakeLibusb) -> None:
+def test_a_device_has_what_libusb_reports(backend: LibusbBackend, lib: FakeLibusb) -> None:
     assert backend.devices() == [
         Device(
             bus=1,
@@ -159,13 +159,15 @@ def test_the_speed_is_named(backend: LibusbBackend, lib: FakeLibusb, number: int
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (usb.core.USBError("BlockTransfer denied", -3, 13), Code.ACCESS),
+        (usb.core.USBError("Access denied", -3, 13), Code.ACCESS),
         (usb.core.USBError("No memory", -11, 12), Code.NO_MEM),
         (usb.core.USBError("What?", -77, 5), Code.OTHER),
         (NotImplementedError("not on this platform"), Code.NOT_SUPPORTED),
     ],
 )
-def test_pyusbs_errors_do_not_leave(backend: LibusbBackend, fake: FakeBackend, error: Exception, code: Code) -> None:
+def test_pyusbs_errors_become_usb_errors(
+    backend: LibusbBackend, fake: FakeBackend, error: Exception, code: Code
+) -> None:
     fake.error = error
     with pytest.raises(UsbError) as caught:
         backend.devices()
@@ -173,7 +175,7 @@ def test_pyusbs_errors_do_not_leave(backend: LibusbBackend, fake: FakeBackend, e
 
 
 @pytest.mark.parametrize(("function", "exits"), [("init", 0), ("get_device_list", 1)])
-def test_a_context_or_list_that_cannot_be_had(
+def test_a_context_or_list_that_cannot_be_made_raises_its_code(
     backend: LibusbBackend, lib: FakeLibusb, function: str, exits: int
 ) -> None:
     getattr(lib, f"libusb_{function}").results = [Code.NO_MEM]
@@ -182,7 +184,7 @@ def test_a_context_or_list_that_cannot_be_had(
     assert lib.names().count("exit") == exits
 
 
-def test_each_handle_has_a_context_of_its_own_and_ends_it_last(backend: LibusbBackend, lib: FakeLibusb) -> None:
+def test_each_handle_has_a_separate_context_and_frees_it_last(backend: LibusbBackend, lib: FakeLibusb) -> None:
     handle = backend.open(DEVICE)
     lib.outcome = lambda transfer: (0, b"")
     handle.bulk(0x81, handle.allocate(512), 100)
@@ -208,7 +210,7 @@ def test_a_context_stays_while_the_kernel_has_a_transfer_of_it(
     assert len(leaked) == 1
 
 
-def test_exactly_this_plugging_in_of_a_device_is_opened(backend: LibusbBackend, lib: FakeLibusb) -> None:
+def test_only_the_same_plugging_in_of_a_device_is_opened(backend: LibusbBackend, lib: FakeLibusb) -> None:
     lib.devices.insert(0, FakeDevice(2, 7, (4,)))
     handle: Handle = backend.open(DEVICE)
     handle.claim(0)
@@ -218,7 +220,7 @@ def test_exactly_this_plugging_in_of_a_device_is_opened(backend: LibusbBackend, 
         backend.open(DEVICE)
 
 
-def test_a_device_that_may_not_be_opened(backend: LibusbBackend, lib: FakeLibusb) -> None:
+def test_a_device_that_may_not_be_opened_raises_its_code(backend: LibusbBackend, lib: FakeLibusb) -> None:
     lib.libusb_open.results = [Code.ACCESS]
     with fails(Code.ACCESS):
         backend.open(DEVICE)
@@ -236,7 +238,7 @@ def text(content: bytes) -> Callable[..., int]:
     return answer
 
 
-def test_elsewhere_strings_are_read_from_the_device_which_is_closed_again(
+def test_on_other_platforms_strings_are_read_from_the_device_which_is_closed_again(
     backend: LibusbBackend, lib: FakeLibusb
 ) -> None:
     lib.libusb_get_string_descriptor_ascii.action = text(b"4C53\xff")
@@ -253,13 +255,13 @@ def test_strings_that_cannot_be_read_or_are_empty_are_none(backend: LibusbBacken
     assert backend.strings(DEVICE) == Strings()
 
 
-def test_elsewhere_drivers_and_uses_are_not_known(backend: LibusbBackend) -> None:
+def test_on_other_platforms_drivers_and_uses_are_not_known(backend: LibusbBackend) -> None:
     assert backend.driver(DEVICE, 0) is None
     assert backend.uses(DEVICE, 0) == []
 
 
 @pytest.mark.usefixtures("on_linux")
-def test_on_linux_sysfs_tells_and_nothing_is_opened(
+def test_on_linux_sysfs_is_read_and_nothing_is_opened(
     backend: LibusbBackend, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linux, "strings", lambda device: Strings(f"of {device.address}"))
@@ -288,7 +290,7 @@ each_request = pytest.mark.parametrize(("name", "request_", "arguments"), REQUES
 
 
 @each_request
-def test_a_request_goes_to_libusb_with_the_handle(
+def test_a_request_is_passed_to_libusb_with_the_handle(
     handle: LibusbHandle, lib: FakeLibusb, name: str, request_: Request, arguments: tuple[int, ...]
 ) -> None:
     request_(handle)
@@ -296,7 +298,7 @@ def test_a_request_goes_to_libusb_with_the_handle(
 
 
 @each_request
-def test_a_request_that_fails_raises_its_code_also_one_that_is_not_known(
+def test_a_request_that_fails_raises_its_code_even_an_unknown_one(
     handle: LibusbHandle, lib: FakeLibusb, name: str, request_: Request, arguments: tuple[int, ...]
 ) -> None:
     getattr(lib, f"libusb_{name}").results = [Code.NO_DEVICE, Code.BUSY, -55]
@@ -309,7 +311,7 @@ def test_a_request_that_fails_raises_its_code_also_one_that_is_not_known(
 def test_a_request_on_a_closed_handle_does_not_reach_libusb(
     handle: LibusbHandle, lib: FakeLibusb, name: str, request_: Request, arguments: tuple[int, ...]
 ) -> None:
-    """libusb would follow the dangling handle."""
+    """libusb would use the freed handle."""
     handle.close()
     lib.calls.clear()
     with fails(Code.NO_DEVICE, "the handle is closed"):
@@ -317,13 +319,13 @@ def test_a_request_on_a_closed_handle_does_not_reach_libusb(
     assert lib.calls == []
 
 
-def test_a_driver_is_told_active_or_not(handle: LibusbHandle, lib: FakeLibusb) -> None:
+def test_driver_active_is_true_false_or_false_if_not_supported(handle: LibusbHandle, lib: FakeLibusb) -> None:
     lib.libusb_kernel_driver_active.results = [1, 0, Code.NOT_SUPPORTED]
     assert [handle.driver_active(0) for _ in range(3)] == [True, False, False]
 
 
 @pytest.mark.usefixtures("on_linux")
-def test_a_claim_that_is_busy_names_those_who_have_the_device_open(
+def test_a_busy_claim_names_the_processes_that_have_the_device_open(
     handle: LibusbHandle, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linux, "openers", lambda device: [f"pid 12 (sg\x1b) of {device.number}", "pid 13 (b)"])
@@ -343,13 +345,13 @@ def test_on_linux_the_disks_are_held_while_the_driver_is_detached(
         log.append(f"hold {names}")
         assert lib.calls == []
         yield
-        log.append(f"let go after {lib.names()}")
+        log.append(f"released after {lib.names()}")
 
     log: list[str] = []
     monkeypatch.setattr(linux, "disks", lambda device, interface: [f"{device.address}:{interface}"])
     monkeypatch.setattr(linux, "exclusive", exclusive)
     handle.detach_driver(3)
-    assert log == ["hold ['1-4:3']", "let go after ['detach_kernel_driver']"]
+    assert log == ["hold ['1-4:3']", "released after ['detach_kernel_driver']"]
 
 
 def test_control_requests_carry_data_both_ways(handle: LibusbHandle, lib: FakeLibusb) -> None:
@@ -374,7 +376,7 @@ def test_control_requests_carry_data_both_ways(handle: LibusbHandle, lib: FakeLi
     ]
 
 
-def test_a_control_request_that_stalls(handle: LibusbHandle, lib: FakeLibusb) -> None:
+def test_a_control_request_that_fails_raises_its_code(handle: LibusbHandle, lib: FakeLibusb) -> None:
     lib.libusb_control_transfer.results = [Code.PIPE, Code.TIMEOUT]
     with fails(Code.PIPE):
         handle.control_in(0xA1, 0xFE, 0, 0, 1, 500)
@@ -400,7 +402,7 @@ def test_a_handle_is_closed_once_after_its_transfers_were_freed(handle: LibusbHa
     assert lib.of("close") == [(HANDLE + (1 << 8 | 7),)]
 
 
-def test_a_handle_is_closed_although_an_interrupt_came_while_its_transfers_were_freed(
+def test_a_handle_is_closed_even_if_ctrl_c_interrupts_the_freeing_of_its_transfers(
     handle: LibusbHandle, lib: FakeLibusb
 ) -> None:
     handle.bulk(0x81, handle.allocate(512), 100)
@@ -418,7 +420,7 @@ def test_a_transfer_on_a_closed_handle_ends_at_once(handle: LibusbHandle, lib: F
     assert lib.calls == []
 
 
-def test_closing_the_stack_leaves_the_context_which_is_pyusbs(backend: LibusbBackend, lib: FakeLibusb) -> None:
+def test_closing_the_backend_keeps_pyusbs_context(backend: LibusbBackend, lib: FakeLibusb) -> None:
     before = list(lib.calls)
     backend.close()
     assert lib.calls == before
@@ -428,9 +430,7 @@ def test_closing_the_stack_leaves_the_context_which_is_pyusbs(backend: LibusbBac
 # --- device memory --------------------------------------------------------------------------------
 
 
-def test_a_buffer_is_device_memory_where_it_is_granted_and_given_back_once(
-    handle: LibusbHandle, lib: FakeLibusb
-) -> None:
+def test_a_buffer_is_device_memory_if_granted_and_is_freed_once(handle: LibusbHandle, lib: FakeLibusb) -> None:
     buffer = handle.allocate(8192)
     ((address, memory),) = lib.memory.items()
     buffer[:3] = b"abc"
@@ -442,7 +442,7 @@ def test_a_buffer_is_device_memory_where_it_is_granted_and_given_back_once(
     assert lib.of("dev_mem_free") == [(None, address, 8192)]
 
 
-def test_a_buffer_is_ordinary_memory_where_none_is_granted(handle: LibusbHandle, lib: FakeLibusb) -> None:
+def test_a_buffer_is_ordinary_memory_if_no_device_memory_is_granted(handle: LibusbHandle, lib: FakeLibusb) -> None:
     lib.device_memory = False
     buffer = handle.allocate(8192)
     buffer[:3] = b"abc"
@@ -469,7 +469,7 @@ def test_a_buffer_that_an_object_exports_is_not_freed(
 
 
 def test_device_memory_outlives_the_handle_while_a_slice_of_it_is_in_use(handle: LibusbHandle, lib: FakeLibusb) -> None:
-    """A slice may well live in the traceback of an exception; to unmap its memory would crash the process."""
+    """A traceback can keep a slice alive; unmapping its memory would crash the process."""
     buffer = handle.allocate(4096)
     part = buffer[100:200]
     handle.free(buffer)
@@ -493,14 +493,14 @@ def test_device_memory_outlives_a_transfer_on_it(handle: LibusbHandle, lib: Fake
     assert lib.names().count("dev_mem_free") == 1
 
 
-def test_a_buffer_that_is_dropped_is_given_back_without_being_freed(handle: LibusbHandle, lib: FakeLibusb) -> None:
+def test_a_buffer_that_is_dropped_is_freed_too(handle: LibusbHandle, lib: FakeLibusb) -> None:
     handle.allocate(4096)
     assert lib.names() == ["dev_mem_alloc", "dev_mem_free"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_a_forks_child_unmaps_nothing(handle: LibusbHandle, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory is not there in the child, and something else may be where it was."""
+def test_a_forked_child_unmaps_nothing(handle: LibusbHandle, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory is not mapped in the child, and something else may be at its address."""
     buffer = handle.allocate(4096)
     with monkeypatch.context() as child:
         child.setattr("os.getpid", lambda: -1)

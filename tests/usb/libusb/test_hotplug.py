@@ -1,4 +1,4 @@
-"""Noticing that devices came or left: libusb's hotplug against a library with nothing behind it, and polling."""
+"""Noticing that devices come or leave: libusb's hotplug, against a fake library, and polling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from scsiusb.usb.backend import Code, Hotplug, UsbError
-from scsiusb.usb.libusb.hotplug import LONGEST_WAIT, LibusbHotplug, Polling, hotplug
+from scsiusb.usb.libusb.hotplug import MAX_WAIT, LibusbHotplug, Polling, hotplug
 from scsiusb.usb.libusb.transfer import Timeval
 from tests.sticks import no_collector, restless_threads, run_all
 from tests.usb.libusb.fake_libusb import OWN_CONTEXT, FakeLibusb
@@ -30,20 +30,20 @@ def source(lib: FakeLibusb) -> Iterator[LibusbHotplug]:
     source.close()
 
 
-def test_where_libusb_can_tell_it_is_asked_and_elsewhere_the_bus_is_polled(lib: FakeLibusb) -> None:
-    told: Hotplug = hotplug(lib)
-    assert isinstance(told, LibusbHotplug)
-    told.close()
+def test_hotplug_events_are_used_if_supported_and_else_polling(lib: FakeLibusb) -> None:
+    made: Hotplug = hotplug(lib)
+    assert isinstance(made, LibusbHotplug)
+    made.close()
     lib.libusb_has_capability.action = lambda capability: 0
     assert isinstance(hotplug(lib), Polling)
 
 
-def test_it_subscribes_to_all_devices_in_a_context_of_its_own(lib: FakeLibusb, source: LibusbHotplug) -> None:
+def test_it_subscribes_to_all_devices_in_a_separate_context(lib: FakeLibusb, source: LibusbHotplug) -> None:
     assert lib.names()[:2] == ["init", "hotplug_register_callback"]
     assert lib.of("hotplug_register_callback")[0][:6] == (OWN_CONTEXT, 3, 0, -1, -1, -1)
 
 
-def test_a_wait_tells_whether_something_happened(lib: FakeLibusb, source: LibusbHotplug) -> None:
+def test_wait_returns_whether_something_changed(lib: FakeLibusb, source: LibusbHotplug) -> None:
     assert source.wait(1) is False
     lib.events = [lib.announce]
     assert source.wait(1) is True
@@ -57,9 +57,9 @@ def test_the_callback_does_no_io_and_stays_subscribed(lib: FakeLibusb, source: L
 
 
 @pytest.mark.parametrize(
-    ("timeout", "limit"), [(0.0, (0, 0)), (1.25, (1, 250_000)), (float("inf"), (int(LONGEST_WAIT), 0))]
+    ("timeout", "limit"), [(0.0, (0, 0)), (1.25, (1, 250_000)), (float("inf"), (int(MAX_WAIT), 0))]
 )
-def test_a_wait_has_its_limit(lib: FakeLibusb, source: LibusbHotplug, timeout: float, limit: tuple[int, int]) -> None:
+def test_a_wait_is_limited(lib: FakeLibusb, source: LibusbHotplug, timeout: float, limit: tuple[int, int]) -> None:
     def handle(context: object, address: int, done: object) -> int:
         there = Timeval.from_address(address)
         seen.append((there.tv_sec, there.tv_usec))
@@ -80,7 +80,7 @@ def test_an_interrupted_wait_is_no_error_and_a_failed_one_is(lib: FakeLibusb, so
 
 
 def test_waking_interrupts_the_context_until_it_is_closed(lib: FakeLibusb, source: LibusbHotplug) -> None:
-    """NULL would be another context."""
+    """libusb would take NULL for the default context."""
     source.wake()
     source.close()
     source.wake()
@@ -104,7 +104,7 @@ def test_a_subscription_that_fails_frees_the_context(lib: FakeLibusb, failure: C
     assert lib.of("exit") == [(OWN_CONTEXT,)]
 
 
-def test_once_closed_it_is_in_no_cycle(lib: FakeLibusb) -> None:
+def test_after_close_it_is_in_no_reference_cycle(lib: FakeLibusb) -> None:
     with no_collector():
         source = LibusbHotplug(lib)
         source.close()
@@ -112,7 +112,7 @@ def test_once_closed_it_is_in_no_cycle(lib: FakeLibusb) -> None:
         assert sys.getrefcount(source) == 2
 
 
-def test_nobody_wakes_a_context_that_is_being_freed(lib: FakeLibusb) -> None:
+def test_a_context_is_not_woken_while_it_is_being_freed(lib: FakeLibusb) -> None:
     def wake(context: ctypes.c_void_p) -> int:
         used.append(context.value)
         assert not lib.of("exit")
@@ -128,14 +128,14 @@ def test_nobody_wakes_a_context_that_is_being_freed(lib: FakeLibusb) -> None:
     assert set(used) <= {OWN_CONTEXT}
 
 
-def test_polling_says_again_and_again_that_something_may_have_changed() -> None:
+def test_polling_reports_a_possible_change_each_interval() -> None:
     source: Hotplug = Polling(interval=0.001)
     assert source.wait(5) is True
     assert source.wait(0) is True
     source.close()
 
 
-def test_polling_can_be_woken_also_before_it_waits() -> None:
+def test_polling_can_be_woken_even_before_it_waits() -> None:
     source = Polling(interval=30)
     source.wake()
     assert source.wait(30) is False

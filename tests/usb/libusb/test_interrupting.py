@@ -1,4 +1,4 @@
-"""Transfers that another thread ends, and handles in a fork's child."""
+"""Transfers that another thread interrupts, handles in a forked child, and drivers that are bound late."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(transfers: Transfers) -> tuple[Code, int]:
 # --- transfers ------------------------------------------------------------------------------------
 
 
-def test_a_transfer_under_way_ends_and_later_ones_do_not_begin_until_it_is_over(
+def test_an_interrupt_ends_the_transfer_in_progress_and_refuses_later_ones_until_it_is_lifted(
     lib: FakeLibusb, transfers: Transfers
 ) -> None:
     lib.outcome = lambda transfer: None
@@ -55,7 +55,7 @@ def test_a_transfer_under_way_ends_and_later_ones_do_not_begin_until_it_is_over(
     assert len(lib.allocated) == 1
 
 
-def test_every_transfer_under_way_ends(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_interrupt_ends_every_transfer_in_progress(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
     workers = [Worker(lambda: read(transfers)) for _ in range(4)]
     wait_until(lambda: len(lib.in_flight) == 4)
@@ -63,7 +63,7 @@ def test_every_transfer_under_way_ends(lib: FakeLibusb, transfers: Transfers) ->
     assert [worker.result() for worker in workers] == [(Code.INTERRUPTED, 0)] * 4
 
 
-def test_an_interrupt_just_before_the_submission_is_not_too_early(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_interrupt_just_before_the_submission_is_not_missed(lib: FakeLibusb, transfers: Transfers) -> None:
     def submit(pointer: object) -> int:
         transfers.interrupt(True)
         return int(take(pointer))
@@ -83,7 +83,9 @@ def test_an_interrupt_without_transfers_or_after_their_end_does_nothing(lib: Fak
     assert "cancel_transfer" not in lib.names()
 
 
-def test_interrupts_at_any_moment_lose_no_transfer_and_free_each_once(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_interrupts_at_any_moment_lose_no_transfer_and_each_is_freed_once(
+    lib: FakeLibusb, transfers: Transfers
+) -> None:
     def work() -> None:
         for _ in range(50):
             codes.add(read(transfers)[0])
@@ -102,7 +104,7 @@ def test_interrupts_at_any_moment_lose_no_transfer_and_free_each_once(lib: FakeL
     assert sorted(lib.freed) == sorted(lib.allocated)
 
 
-# --- in a fork's child ----------------------------------------------------------------------------
+# --- in a forked child ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -129,7 +131,9 @@ def test_a_handle_that_is_dropped_is_closed(fake: FakeBackend) -> None:
     assert [call[0] for call in fake.lib.calls] == ["close", "exit"]
 
 
-def test_a_childs_copy_of_a_handle_never_reaches_libusb(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handle_that_is_dropped_in_a_forked_child_does_not_call_libusb(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handle = LibusbBackend().open(DEVICE)
     fake.lib.calls.clear()
     with monkeypatch.context() as child:
@@ -138,7 +142,9 @@ def test_a_childs_copy_of_a_handle_never_reaches_libusb(fake: FakeBackend, monke
     assert fake.lib.calls == []
 
 
-def test_on_linux_the_childs_copy_of_the_node_is_closed(fake: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_linux_a_forked_child_closes_its_copy_of_the_node(
+    fake: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[object] = []
     monkeypatch.setattr(module, "ON_LINUX", True)
     monkeypatch.setattr(linux, "close_node", closed.append)
@@ -152,7 +158,7 @@ def test_a_child_may_not_use_the_library_that_its_parent_used(fake: FakeBackend)
     child = os.fork()
     if not child:
         try:
-            assert fake.ctx is None, "pyusb would end it"
+            assert fake.ctx is None, "pyusb would free it"
             LibusbBackend()
         except UsbError as error:
             os._exit(7 if error.code is Code.NOT_SUPPORTED and "before it forked this one" in error.detail else 1)
@@ -163,7 +169,9 @@ def test_a_child_may_not_use_the_library_that_its_parent_used(fake: FakeBackend)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="procfs is Linux's")
-def test_only_the_descriptors_of_the_devices_node_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_node_closes_only_the_descriptors_of_the_devices_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node, other = tmp_path / "node", tmp_path / "other"
     monkeypatch.setattr(linux, "node", lambda device: str(node))
     descriptors = [os.open(path, os.O_RDWR | os.O_CREAT) for path in (node, other, node)]
@@ -178,7 +186,7 @@ def test_only_the_descriptors_of_the_devices_node_are_closed(tmp_path: Path, mon
 
 
 class Kernel:
-    """Gives the device a driver when it was asked `after` times."""
+    """A kernel that binds a driver after it was asked for `after` times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, connected: str | None, after: int) -> None:
         self.asked = 0
@@ -200,9 +208,9 @@ class Kernel:
 @pytest.mark.parametrize(
     ("connected", "after", "is_awaited"),
     [("100", 3, True), ("100", 0, False), ("2999", 3, True), ("3000", 3, False), (None, 3, False)],
-    ids=["just plugged", "driven already", "a while ago", "long ago", "nobody knows"],
+    ids=["just plugged in", "already bound", "less than 3 s ago", "3 s ago", "not known"],
 )
-def test_a_driver_on_its_way_is_awaited(
+def test_a_driver_is_waited_for_if_the_device_was_just_plugged_in(
     monkeypatch: pytest.MonkeyPatch, connected: str | None, after: int, is_awaited: bool
 ) -> None:
     kernel = Kernel(monkeypatch, connected, after)
@@ -211,14 +219,14 @@ def test_a_driver_on_its_way_is_awaited(
     assert not is_awaited or kernel.asked == after + 1
 
 
-def test_a_driver_that_never_comes_is_not_awaited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_a_driver_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(monkeypatch, "100", 10**9)
     linux.await_driver(DEVICE, 0)
-    assert linux.DRIVER_PATIENCE <= kernel.slept < 2 * linux.DRIVER_PATIENCE
+    assert linux.DRIVER_TIMEOUT <= kernel.slept < 2 * linux.DRIVER_TIMEOUT
 
 
-def test_the_lock_of_a_library_is_not_needed_by_threads_that_read(lib: FakeLibusb, transfers: Transfers) -> None:
-    """An interrupt holds it while it cancels; a transfer that ends meanwhile must not wait for it."""
+def test_a_transfer_that_ends_does_not_wait_for_an_interrupt(lib: FakeLibusb, transfers: Transfers) -> None:
+    """`interrupt` holds a lock while it cancels; a thread whose transfer ends must not need that lock."""
     reached, go_on = threading.Event(), threading.Event()
 
     def cancel(address: int) -> int:

@@ -1,4 +1,4 @@
-"""libusb-package's library is found without its help, and with it where that is not enough."""
+"""libusb-package's library is found without importing the package, or by importing it if that fails."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from scsiusb.usb.libusb import library
 
 
-def test_it_is_the_library_that_the_package_has() -> None:
+def test_the_library_found_is_that_of_the_package() -> None:
     assert library._find("usb-1.0") == str(libusb_package.get_library_path())
     assert library.load() is libusb_package.get_libusb1_backend()
 
 
 @pytest.mark.parametrize("place", ["nowhere", "elsewhere"])
-def test_a_package_that_is_no_folder_with_a_library_is_asked(
+def test_a_package_without_a_folder_that_holds_the_library_is_imported(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = None if place == "nowhere" else ModuleSpec("libusb_package", None, is_package=True)

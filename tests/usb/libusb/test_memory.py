@@ -1,4 +1,4 @@
-"""Device memory is shared fairly: every device gets some, none gets all, and what is given back can be had again."""
+"""Device memory is shared: every device gets some, none gets all, and freed memory is granted again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scsiusb.usb.libusb import backend as libusb_module
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb import memory as memory_module
 from scsiusb.usb.libusb.backend import LibusbBackend
-from scsiusb.usb.libusb.memory import ALWAYS, LEAST, DeviceMemory, usbfs_limit
+from scsiusb.usb.libusb.memory import ALWAYS_GRANTED, MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
 from tests.usb.libusb.fake_libusb import DEVICE, FakeBackend, FakeDevice
 
 MIB = 1 << 20
@@ -18,25 +18,25 @@ MIB = 1 << 20
 
 def test_sixteen_devices_all_have_memory_for_a_command() -> None:
     memory = DeviceMemory(16 * MIB)
-    promised = [memory.reserve(MIB) for _ in range(16)]
-    assert promised == sorted(promised, reverse=True)
-    assert promised[0] == MIB
-    assert promised[-1] >= 4 * LEAST
-    assert all(size % LEAST == 0 for size in promised)
-    assert sum(promised) <= 14 * MIB
+    reserved = [memory.reserve(MIB) for _ in range(16)]
+    assert reserved == sorted(reserved, reverse=True)
+    assert reserved[0] == MIB
+    assert reserved[-1] >= 4 * MIN_DEVICE_MEMORY
+    assert all(size % MIN_DEVICE_MEMORY == 0 for size in reserved)
+    assert sum(reserved) <= 14 * MIB
 
 
-def test_when_little_is_left_nothing_is_promised_but_what_none_can_do_without() -> None:
+def test_when_little_is_left_nothing_is_reserved_but_a_small_buffer_is_granted() -> None:
     memory = DeviceMemory(MIB)
     while memory.reserve(MIB):
         pass
-    while memory.allocate(2 * ALWAYS):
+    while memory.allocate(2 * ALWAYS_GRANTED):
         pass
-    assert memory.allocate(ALWAYS)
+    assert memory.allocate(ALWAYS_GRANTED)
     assert memory.reserve(MIB) == 0
 
 
-def test_what_is_given_back_can_be_had_again() -> None:
+def test_memory_that_was_given_back_is_granted_again() -> None:
     memory = DeviceMemory(16 * MIB)
     first = [memory.reserve(MIB) for _ in range(16)]
     for size in first:
@@ -54,7 +54,7 @@ def test_without_a_limit_all_is_granted() -> None:
 @pytest.mark.parametrize(
     ("text", "limit"), [("16\n", 16 * MIB), ("0\n", None), ("many\n", None), (None, None), ("200", 200 * MIB)]
 )
-def test_the_limit_is_the_kernels(
+def test_the_limit_is_read_from_the_kernel(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, limit: int | None
 ) -> None:
     monkeypatch.setattr(memory_module, "LIMIT", tmp_path / "usbfs_memory_mb")
@@ -63,7 +63,7 @@ def test_the_limit_is_the_kernels(
     assert usbfs_limit() == limit
 
 
-def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handles_share_the_memory_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeBackend(FakeDevice(1, 7, (4,)))
     monkeypatch.setattr(library, "load", lambda: fake)
     monkeypatch.setattr(libusb_module, "ON_LINUX", True)
@@ -73,13 +73,13 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
     handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
     sizes = [handle.limit_transfer_size(MIB) for handle in handles]
     assert sizes == [size * 1024 for size in (192, 192, 128, 128)]
-    wrappers = [handle.allocate(4096) for handle in handles]  # leave what was promised as it is
+    wrappers = [handle.allocate(4096) for handle in handles]  # do not reduce the reservation
     buffers = [handle.allocate(size) for handle, size in zip(handles, sizes, strict=True)]
     assert sorted(map(len, fake.lib.memory.values())) == sorted([*sizes, *[4096] * len(wrappers)])
     for handle, wrapper in zip(handles, wrappers, strict=True):
         handle.free(wrapper)
     del wrappers, wrapper
-    assert isinstance(handles[0].allocate(2 * MIB).obj, bytearray), "no more than the limit is asked for"
+    assert isinstance(handles[0].allocate(2 * MIB).obj, bytearray), "not more than the limit is allocated"
     assert handles[0].limit_transfer_size(120 * 1024) == 120 * 1024
     for handle, buffer in zip(handles, buffers, strict=True):
         handle.free(buffer)
@@ -90,7 +90,7 @@ def test_handles_share_it_and_give_it_back(monkeypatch: pytest.MonkeyPatch) -> N
     assert backend._memory._left == left
 
 
-def test_where_libusb_grants_none_the_account_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_is_correct_if_libusb_grants_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeBackend(FakeDevice(1, 7, (4,)))
     fake.lib.device_memory = False
     monkeypatch.setattr(library, "load", lambda: fake)

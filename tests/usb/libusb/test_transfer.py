@@ -1,4 +1,4 @@
-"""Bulk transfers over libusb's asynchronous interface: the true count always, and no buffer lost to Ctrl-C."""
+"""Bulk transfers over libusb's asynchronous interface report the true count and survive Ctrl-C."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IN, OUT = 0x81, 0x02
 
 
 class Bytes(bytearray):
-    """A bytearray that can be watched going."""
+    """A bytearray with weak references, to notice that it is freed."""
 
 
 def interrupt() -> None:
@@ -55,8 +55,8 @@ def transfers(lib: FakeLibusb) -> Transfers:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transfer that does not end when it is cancelled is given up at once."""
+def give_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Abandon a transfer at once if it does not end when it is cancelled."""
     monkeypatch.setattr(transfer_module, "ABANDON_SECONDS", 0.0)
 
 
@@ -70,7 +70,7 @@ def always(*ending: object) -> Callable[[LibusbTransfer], Ending]:
     return lambda transfer: ending  # type: ignore[return-value]
 
 
-# --- what it comes to -----------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def test_a_read_fills_the_callers_buffer(lib: FakeLibusb, transfers: Transfers) -> None:
@@ -91,18 +91,16 @@ def test_a_write_sends_the_callers_buffer(lib: FakeLibusb, transfers: Transfers)
     assert sent == [b"2345"]
 
 
-def test_libusb_is_told_the_handle_the_endpoint_and_the_type_and_sets_no_timer(
-    lib: FakeLibusb, transfers: Transfers
-) -> None:
-    told: list[tuple[int, ...]] = []
+def test_a_transfer_has_the_handle_the_endpoint_the_type_and_no_timeout(lib: FakeLibusb, transfers: Transfers) -> None:
+    seen: list[tuple[int, ...]] = []
 
     def device(transfer: LibusbTransfer) -> Ending:
-        told.append((transfer.dev_handle, transfer.endpoint, transfer.type, transfer.timeout, transfer.length))
+        seen.append((transfer.dev_handle, transfer.endpoint, transfer.type, transfer.timeout, transfer.length))
         return COMPLETED, 0
 
     lib.outcome = device
     read(transfers, 31, 1234)
-    assert told == [(HANDLE, IN, 2, 0, 31)]
+    assert seen == [(HANDLE, IN, 2, 0, 31)]
     assert lib.of("handle_events_timeout_completed")[0][0] == CONTEXT
 
 
@@ -117,7 +115,7 @@ def test_libusb_is_told_the_handle_the_endpoint_and_the_type_and_sets_no_timer(
         (NO_DEVICE, Code.NO_DEVICE),
     ],
 )
-def test_the_count_is_true_whatever_the_transfer_comes_to(
+def test_the_count_is_true_whatever_the_status_is(
     lib: FakeLibusb, transfers: Transfers, status: int, code: Code
 ) -> None:
     lib.outcome = always(status, b"some")
@@ -144,9 +142,7 @@ def test_events_are_handled_until_the_transfer_has_ended(lib: FakeLibusb, transf
     assert lib.names().count("handle_events_timeout_completed") == 3
 
 
-def test_libusb_gets_the_place_where_the_end_is_noted_and_a_slice_of_time(
-    lib: FakeLibusb, transfers: Transfers
-) -> None:
+def test_libusb_gets_the_address_of_actual_length_and_a_slice_of_time(lib: FakeLibusb, transfers: Transfers) -> None:
     seen: list[tuple[int, int, int]] = []
 
     def handle(context: object, slice_: ctypes.c_void_p, done: ctypes.c_void_p) -> int:
@@ -163,7 +159,7 @@ def test_libusb_gets_the_place_where_the_end_is_noted_and_a_slice_of_time(
     assert seen == [(0, 100_000, 0), (0, 0, True)]
 
 
-def test_no_transfer_is_left_where_libusb_has_no_memory(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_after_a_failed_allocation_the_next_transfer_works(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.libusb_alloc_transfer.results = [None]
     with pytest.raises(MemoryError):
         read(transfers)
@@ -171,7 +167,7 @@ def test_no_transfer_is_left_where_libusb_has_no_memory(lib: FakeLibusb, transfe
 
 
 @pytest.mark.parametrize("wrong", [b"read-only", bytearray(0)])
-def test_a_buffer_that_cannot_be_written_to_is_refused_and_costs_nothing(
+def test_a_buffer_that_cannot_be_written_to_is_refused_and_leaks_no_transfer(
     lib: FakeLibusb, transfers: Transfers, wrong: bytes | bytearray
 ) -> None:
     read(transfers)
@@ -184,7 +180,7 @@ def test_a_buffer_that_cannot_be_written_to_is_refused_and_costs_nothing(
 # --- the life of a transfer and its buffer --------------------------------------------------------
 
 
-def test_one_transfer_serves_again_and_again_and_is_freed_once(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_a_transfer_is_reused_and_freed_once(lib: FakeLibusb, transfers: Transfers) -> None:
     for _ in range(5):
         read(transfers)
     assert lib.names().count("alloc_transfer") == 1
@@ -194,7 +190,7 @@ def test_one_transfer_serves_again_and_again_and_is_freed_once(lib: FakeLibusb, 
     assert lib.freed == list(lib.allocated)
 
 
-def test_the_buffer_stays_exported_while_the_kernel_has_it_and_no_longer(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_the_buffer_is_exported_only_while_the_kernel_has_it(lib: FakeLibusb, transfers: Transfers) -> None:
     buffer = bytearray(512)
 
     def resize() -> None:
@@ -208,8 +204,8 @@ def test_the_buffer_stays_exported_while_the_kernel_has_it_and_no_longer(lib: Fa
     buffer.append(0)
 
 
-def test_threads_have_transfers_of_their_own(lib: FakeLibusb, transfers: Transfers) -> None:
-    """Each thread may see the end of another's transfer; every one gets its own bytes all the same."""
+def test_each_thread_has_its_own_transfer(lib: FakeLibusb, transfers: Transfers) -> None:
+    """A thread may handle the event of another's transfer; each still gets its own bytes."""
 
     def device(transfer: LibusbTransfer) -> Ending:
         return COMPLETED, bytes([transfer.length & 0xFF]) * (transfer.length & 0x3F)
@@ -272,7 +268,7 @@ def test_ctrl_c_cancels_the_transfer_and_waits_until_it_has_ended(lib: FakeLibus
     assert lib.names().count("alloc_transfer") == 1
 
 
-def test_ctrl_c_just_after_the_submission_cancels_it_too(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_ctrl_c_just_after_the_submission_cancels_the_transfer_too(lib: FakeLibusb, transfers: Transfers) -> None:
     def submit(pointer: object) -> int:
         lib.libusb_submit_transfer.action = take
         lib.outcome = lambda transfer: None
@@ -288,8 +284,10 @@ def test_ctrl_c_just_after_the_submission_cancels_it_too(lib: FakeLibusb, transf
     assert read(transfers) == (Code.OK, 4, b"next")
 
 
-def test_a_cancelled_transfer_is_not_given_up_because_others_have_events(lib: FakeLibusb, transfers: Transfers) -> None:
-    """libusb comes back at once for every event of any transfer."""
+def test_a_cancelled_transfer_is_not_abandoned_because_others_have_events(
+    lib: FakeLibusb, transfers: Transfers
+) -> None:
+    """libusb returns early for an event of any transfer."""
     lib.outcome = lambda transfer: None
     lib.events = [interrupt, *[lambda: None] * 300]
     with pytest.raises(KeyboardInterrupt):
@@ -300,8 +298,8 @@ def test_a_cancelled_transfer_is_not_given_up_because_others_have_events(lib: Fa
     assert lib.names().count("alloc_transfer") == 1
 
 
-def test_a_transfer_that_libusb_is_cancelling_itself_is_waited_for(lib: FakeLibusb, transfers: Transfers) -> None:
-    """After a timeout libusb cancels it, and answers NOT_FOUND to us although the kernel still has the buffer."""
+def test_a_transfer_that_libusb_is_already_cancelling_is_waited_for(lib: FakeLibusb, transfers: Transfers) -> None:
+    """libusb returns NOT_FOUND for a second cancel, although the kernel still has the buffer."""
 
     def timeout() -> None:
         (address,) = lib.in_flight
@@ -330,8 +328,8 @@ def test_a_transfer_that_ended_before_it_could_be_cancelled_is_used_again(
     assert lib.names().count("alloc_transfer") == 1
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_transfer_that_never_ends_is_never_used_again_nor_freed_nor_its_buffer(
+@pytest.mark.usefixtures("give_up_at_once")
+def test_a_transfer_that_never_ends_is_not_reused_and_its_buffer_is_not_freed(
     lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaked: list[object] = []
@@ -361,8 +359,8 @@ def test_a_transfer_that_never_ends_is_never_used_again_nor_freed_nor_its_buffer
     leaked.clear()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_an_abandoned_transfer_that_ends_after_all_is_freed_at_close(lib: FakeLibusb, transfers: Transfers) -> None:
+@pytest.mark.usefixtures("give_up_at_once")
+def test_an_abandoned_transfer_that_ends_late_is_freed_at_close(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
     lib.ignores_cancel = True
     lib.events = [interrupt]
@@ -396,7 +394,7 @@ def test_a_second_ctrl_c_while_the_first_is_waiting_abandons_the_transfer(
 
 
 def busy(seconds: float) -> None:
-    """As libusb, which waits for events until the slice is over."""
+    """Wait as libusb does until the slice of time is over."""
     time.sleep(seconds)
 
 
@@ -419,7 +417,7 @@ def test_a_transfer_that_does_not_end_in_time_is_cancelled_and_its_count_is_true
     assert lib.names().count("alloc_transfer") == 1
 
 
-def test_what_came_before_the_cancelling_did_is_not_lost(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_data_that_arrives_before_the_cancellation_is_not_lost(lib: FakeLibusb, transfers: Transfers) -> None:
     def cancel(address: int) -> int:
         lib.end(address, (COMPLETED, b"all"))
         return Code.NOT_FOUND
@@ -429,14 +427,14 @@ def test_what_came_before_the_cancelling_did_is_not_lost(lib: FakeLibusb, transf
     assert read(transfers, timeout_ms=1) == (Code.OK, 3, b"all")
 
 
-def test_a_slow_transfer_is_in_time(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_a_slow_transfer_within_its_timeout_is_not_cancelled(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.events = [lambda: busy(0.01)] * 5
     assert read(transfers, timeout_ms=60_000)[0] is Code.OK
     assert "cancel_transfer" not in lib.names()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_one_that_cannot_even_be_cancelled_is_given_up_with_its_buffer(
+@pytest.mark.usefixtures("give_up_at_once")
+def test_a_transfer_that_cannot_be_cancelled_is_abandoned_with_its_buffer(
     lib: FakeLibusb, transfers: Transfers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaked: list[object] = []
@@ -465,7 +463,7 @@ def soon() -> float:
     return time.monotonic() + 1
 
 
-def test_a_chain_goes_on_as_long_as_all_of_a_buffer_is_moved(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_a_chain_continues_as_long_as_whole_buffers_are_moved(lib: FakeLibusb, transfers: Transfers) -> None:
     assert transfers.chain(steps(31, 512, 13), soon()) == (2, Code.OK, 13)
     assert lib.names().count("submit_transfer") == 3
 
@@ -474,7 +472,7 @@ def test_a_chain_goes_on_as_long_as_all_of_a_buffer_is_moved(lib: FakeLibusb, tr
     ("ending", "code"), [((COMPLETED, 7), Code.OK), ((STALL, 0), Code.PIPE), ((NO_DEVICE, 0), Code.NO_DEVICE)]
 )
 @pytest.mark.parametrize("number", range(3))
-def test_a_chain_ends_with_the_first_that_is_not_whole(
+def test_a_chain_ends_with_the_first_incomplete_step(
     lib: FakeLibusb, transfers: Transfers, number: int, ending: Ending, code: Code
 ) -> None:
     lengths = (31, 512, 1024)
@@ -483,7 +481,7 @@ def test_a_chain_ends_with_the_first_that_is_not_whole(
     assert lib.names().count("submit_transfer") == number + 1
 
 
-def test_a_chain_is_refused_in_the_middle(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_a_chain_ends_with_a_step_that_cannot_be_submitted(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.libusb_submit_transfer.results = [0, Code.NO_MEM]
 
     def begin_the_first() -> None:
@@ -495,7 +493,7 @@ def test_a_chain_is_refused_in_the_middle(lib: FakeLibusb, transfers: Transfers)
     assert transfers.chain(steps(31, 512, 13), soon()) == (1, Code.NO_MEM, 0)
 
 
-def test_an_interruption_ends_a_chain(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_interrupt_ends_a_chain(lib: FakeLibusb, transfers: Transfers) -> None:
     def device(transfer: LibusbTransfer) -> Ending:
         transfers.interrupt(True)  # as the first one ends
         return COMPLETED, transfer.length
@@ -505,24 +503,26 @@ def test_an_interruption_ends_a_chain(lib: FakeLibusb, transfers: Transfers) -> 
     assert lib.names().count("submit_transfer") == 1
 
 
-def test_the_deadline_is_that_of_the_whole_chain(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_the_deadline_is_for_the_whole_chain(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None if transfer.length == 512 else (COMPLETED, transfer.length)
     assert transfers.chain(steps(31, 512, 13), time.monotonic()) == (1, Code.TIMEOUT, 0)
     assert lib.names().count("cancel_transfer") == 1
     assert not lib.in_flight
 
 
-def test_an_exception_in_the_middle_of_a_chain_leaves_nothing_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_exception_in_the_middle_of_a_chain_leaves_nothing_in_progress(
+    lib: FakeLibusb, transfers: Transfers
+) -> None:
     buffers = steps(31, 512, 13)
     lib.events = [lib.handle_events, interrupt]
     with pytest.raises(KeyboardInterrupt):
         transfers.chain(buffers, soon())
     assert not lib.in_flight
     for _, buffer in buffers:
-        buffer.release()  # nothing exports it any more
+        buffer.release()  # raises BufferError if it is still exported
 
 
-def test_one_is_waited_for_a_moment(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_handle_events_waits_a_millisecond_for_the_given_transfer_only(lib: FakeLibusb, transfers: Transfers) -> None:
     transfer = transfers.submit(IN, memoryview(bytearray(4)))
     transfers.handle_events(transfer)
     _, slice_, completed = lib.of("handle_events_timeout_completed")[-1]
@@ -537,8 +537,8 @@ def test_one_is_waited_for_a_moment(lib: FakeLibusb, transfers: Transfers) -> No
 # --- prototypes -----------------------------------------------------------------------------------
 
 
-def test_the_structure_begins_as_pyusbs_does() -> None:
-    """pyusb's was proved by use, and its pointers are handed to libusb."""
+def test_the_structure_has_the_offsets_of_pyusbs() -> None:
+    """pyusb's structure is proven by use, and its pointers are passed to libusb."""
     import usb.backend.libusb1 as pyusb
 
     theirs = {name: getattr(pyusb._libusb_transfer, name).offset for name, *_ in pyusb._libusb_transfer._fields_}
@@ -546,7 +546,7 @@ def test_the_structure_begins_as_pyusbs_does() -> None:
     assert ours == {name: theirs[name] for name in ours}
 
 
-def test_pointers_are_declared_as_wide_as_they_are(lib: FakeLibusb) -> None:
+def test_pointers_are_declared_with_their_full_width(lib: FakeLibusb) -> None:
     declare(lib)
     assert lib.libusb_dev_mem_alloc.restype is ctypes.c_void_p
     assert lib.libusb_dev_mem_alloc.argtypes == [ctypes.c_void_p, ctypes.c_size_t]
@@ -555,23 +555,23 @@ def test_pointers_are_declared_as_wide_as_they_are(lib: FakeLibusb) -> None:
     assert lib.libusb_handle_events_timeout_completed.argtypes == [ctypes.c_void_p] * 3
 
 
-# --- many at once ---------------------------------------------------------------------------------
+# --- asynchronous transfers -----------------------------------------------------------------------
 
 
-def test_what_is_polled_is_the_descriptor_that_is_ready_for_writing_when_a_transfer_ended(lib: FakeLibusb) -> None:
+def test_fileno_is_the_descriptor_that_is_polled_for_writing(lib: FakeLibusb) -> None:
     assert make(lib).fileno() == 8
     assert lib.names().count("free_pollfds") == 1
 
 
 @pytest.mark.parametrize("descriptors", [None, [], [(7, 1)]])
-def test_where_there_is_none_transfers_cannot_be_polled(
+def test_fileno_is_minus_one_if_no_descriptor_is_polled_for_writing(
     lib: FakeLibusb, descriptors: list[tuple[int, int]] | None
 ) -> None:
     lib.poll_descriptors = descriptors
     assert make(lib).fileno() == -1
 
 
-def test_a_transfer_is_begun_and_looked_after(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_asynchronous_transfer_is_submitted_and_its_outcome_is_read(lib: FakeLibusb, transfers: Transfers) -> None:
     buffer = bytearray(4)
     lib.outcome = always(COMPLETED, b"abcd")
     transfer = transfers.submit(IN, memoryview(buffer))
@@ -585,14 +585,14 @@ def test_a_transfer_is_begun_and_looked_after(lib: FakeLibusb, transfers: Transf
     assert transfers.submit(IN, memoryview(buffer)) is transfer
 
 
-def test_two_may_be_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_two_asynchronous_transfers_may_be_in_progress(lib: FakeLibusb, transfers: Transfers) -> None:
     buffers = [bytearray(2), bytearray(3)]
     begun = [transfers.submit(IN, memoryview(buffer)) for buffer in buffers]
     transfers.handle_events()
     assert [transfers.outcome(each) for each in begun] == [(Code.OK, 2), (Code.OK, 3)]
 
 
-def test_one_that_cannot_be_begun_says_why(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_a_refused_submission_raises_its_code(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.libusb_submit_transfer.results = [Code.NO_MEM]
     with pytest.raises(UsbError) as caught:
         transfers.submit(IN, memoryview(bytearray(4)))
@@ -600,7 +600,7 @@ def test_one_that_cannot_be_begun_says_why(lib: FakeLibusb, transfers: Transfers
     assert read(transfers)[0] is Code.OK
 
 
-def test_an_interrupt_ends_it_too_and_none_is_begun_while_it_lasts(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_an_interrupt_ends_an_asynchronous_transfer_and_refuses_new_ones(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
     transfer = transfers.submit(IN, memoryview(bytearray(4)))
     transfers.interrupt(True)
@@ -611,19 +611,19 @@ def test_an_interrupt_ends_it_too_and_none_is_begun_while_it_lasts(lib: FakeLibu
     assert caught.value.code is Code.INTERRUPTED
 
 
-def test_one_that_is_overdue_is_ended(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_cancel_ends_a_transfer_with_a_timeout(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
     assert transfers.cancel(transfers.submit(IN, memoryview(bytearray(4)))) == (Code.TIMEOUT, 0)
     assert lib.in_flight == {}
 
 
-def test_one_that_had_ended_by_itself_is_not_late(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_cancel_returns_the_result_of_a_transfer_that_had_ended(lib: FakeLibusb, transfers: Transfers) -> None:
     transfer = transfers.submit(IN, memoryview(bytearray(4)))
     transfers.handle_events()
     assert transfers.cancel(transfer) == (Code.OK, 4)
 
 
-def test_closing_ends_what_is_still_under_way(lib: FakeLibusb, transfers: Transfers) -> None:
+def test_close_ends_a_transfer_that_is_still_in_progress(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
     transfers.submit(IN, memoryview(bytearray(4)))
     assert transfers.close()
@@ -631,8 +631,8 @@ def test_closing_ends_what_is_still_under_way(lib: FakeLibusb, transfers: Transf
     assert len(lib.freed) == len(lib.allocated)
 
 
-def test_closing_tells_of_one_that_never_ends(
-    lib: FakeLibusb, transfers: Transfers, impatient: None, monkeypatch: pytest.MonkeyPatch
+def test_close_reports_a_transfer_that_never_ends(
+    lib: FakeLibusb, transfers: Transfers, give_up_at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transfer_module, "LEAKED", leaked := list[object]())
     lib.outcome = lambda transfer: None

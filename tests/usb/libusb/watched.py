@@ -1,4 +1,4 @@
-"""A USB stack whose every call is recorded, and can be preceded or followed by a mishap."""
+"""A USB stack that records every call, and can run a disturbance before or after one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle, bot_interface, uas_interface
 
-Mishap = Callable[[], object]
+Disturbance = Callable[[], object]
 
 
 class Watched:
-    """`steps` are the calls so far, those of handles and those of the stack alike, with their arguments."""
+    """`steps` are all calls so far, to handles and to the stack, with their arguments."""
 
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.steps: list[tuple[Any, ...]] = []
         self.handle: VirtualHandle | None = None
-        self._before: dict[int, Mishap] = {}
-        self._after: dict[int, Mishap] = {}
+        self._before: dict[int, Disturbance] = {}
+        self._after: dict[int, Disturbance] = {}
 
-    def before(self, step: int, mishap: Mishap) -> None:
-        self._before[step] = mishap
+    def before(self, step: int, disturbance: Disturbance) -> None:
+        self._before[step] = disturbance
 
-    def after(self, step: int, mishap: Mishap) -> None:
-        self._after[step] = mishap
+    def after(self, step: int, disturbance: Disturbance) -> None:
+        self._after[step] = disturbance
 
     @property
     def backend(self) -> Backend:
@@ -62,7 +62,7 @@ def _nothing() -> None:
 
 
 class Scene:
-    """A stick on a bus, seen by a `Watched` stack: with BOT alone, or with UAS in its alternate setting 1."""
+    """A stick on a bus, used through a `Watched` stack: with BOT only, or also with UAS in alternate setting 1."""
 
     def __init__(self, uas: bool = False) -> None:
         self.stick = Stick([Unit(Memory(4096))], None, [bot_interface(), *([uas_interface()] if uas else [])])
@@ -88,20 +88,20 @@ class Scene:
         self.bus.unplug(self.device)
 
     def unbind(self) -> None:
-        """Nobody drives the interface from now on."""
+        """Detach the kernel driver for the rest of the test."""
         handle = self.bus.open(self.device)
         handle.detach_driver(0)
         handle.close()
         self.driver_before = None
 
     def assert_all_given_back(self) -> None:
-        """As it was before: the driver bound or not, nothing claimed, no handle open, no buffer outstanding."""
+        """Assert that the driver is bound as before and nothing is claimed, open or outstanding."""
         assert self.driver == self.driver_before
         assert self.bus.handles == ()
         handle = self.bus.open(self.device)
         if self.driver:
             handle.detach_driver(0)
-        handle.claim(0)  # BUSY if anybody had it
+        handle.claim(0)  # raises BUSY if it is still claimed
         handle.release(0)
         if self.driver_before:
             handle.attach_driver(0)

@@ -1,4 +1,4 @@
-"""What sysfs and procfs tell, read from trees that are built as the kernel's are."""
+"""Reading sysfs and procfs, from folders that are built like the kernel's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Machine:
         return path
 
     def mapped(self, name: str, number: str, label: str | None, *on: Path) -> Path:
-        """A device stacked on others: by device-mapper where it has a label, else as md does."""
+        """Stack a device on others: as device-mapper does if it has a label, else as md does."""
         path = self.block(self.sys / "devices/virtual/block" / name, number)
         if label is not None:
             (path / "dm").mkdir()
@@ -104,14 +104,14 @@ def uses() -> list[str]:
 # --- strings and drivers --------------------------------------------------------------------------
 
 
-def test_strings_are_those_that_the_kernel_read_without_the_line_end(machine: Machine) -> None:
+def test_strings_are_read_from_sysfs_without_the_line_end(machine: Machine) -> None:
     (machine.usb / "serial").write_bytes(b"4C53\n")
     (machine.usb / "manufacturer").write_bytes("Müller \n".encode())
     (machine.usb / "product").write_bytes(b"Ultra\xff\x1b[2J\n")
     assert linux.strings(DEVICE) == Strings("4C53", "Müller", "Ultra\ufffd\x1b[2J")
 
 
-def test_strings_that_the_device_does_not_have_or_has_empty_are_none(machine: Machine) -> None:
+def test_missing_and_empty_strings_are_none(machine: Machine) -> None:
     (machine.usb / "serial").write_bytes(b"\n")
     assert linux.strings(DEVICE) == Strings(None, None, None)
 
@@ -130,7 +130,7 @@ def test_the_disks_are_those_of_every_logical_unit(machine: Machine) -> None:
     assert linux.disks(DEVICE, 0) == ["sdb", "sdc"]
 
 
-def test_a_device_that_is_gone_has_nothing_to_tell(machine: Machine) -> None:
+def test_a_device_that_is_gone_has_no_strings_driver_disks_or_uses(machine: Machine) -> None:
     gone = Device(3, (1,), 2, 0, 0, 0, "high", 1, ())
     assert linux.strings(gone) == Strings()
     assert linux.driver(gone, 0) is None
@@ -141,18 +141,18 @@ def test_a_device_that_is_gone_has_nothing_to_tell(machine: Machine) -> None:
 # --- what uses the disks --------------------------------------------------------------------------
 
 
-def test_a_disk_that_nobody_uses(machine: Machine, partition: Path) -> None:
+def test_an_unused_disk_has_no_uses(machine: Machine, partition: Path) -> None:
     machine.mount("8:17", "/home")
     machine.mount("0:22", "/proc", "proc", "proc")
     machine.swap("/dev/sdb2")
     assert uses() == []
 
 
-def test_a_machine_without_procfs_tells_nothing(partition: Path) -> None:
+def test_a_machine_without_procfs_reports_no_uses(partition: Path) -> None:
     assert uses() == []
 
 
-def test_a_mounted_disk_and_mounted_partitions_are_told(machine: Machine) -> None:
+def test_a_mounted_disk_and_mounted_partitions_are_reported(machine: Machine) -> None:
     first, second = machine.disk("sda", "8:0"), machine.disk("sdb", "8:16", lun=1)
     machine.partition(first, "sda1", "8:1")
     machine.partition(first, "sda2", "8:2")
@@ -168,7 +168,7 @@ def test_a_mounted_disk_and_mounted_partitions_are_told(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "mount_point"),
     [
         (r"/media/My\040Stick", "/media/My Stick"),
         (r"/media/a\011b\012c\134d\043e", "/media/a\tb\nc\\d#e"),
@@ -177,52 +177,52 @@ def test_a_mounted_disk_and_mounted_partitions_are_told(machine: Machine) -> Non
         ("/media/Müller", "/media/Müller"),
     ],
 )
-def test_a_mount_point_is_told_without_the_kernels_escapes(
-    machine: Machine, partition: Path, written: str, meant: str
+def test_a_mount_point_is_reported_without_the_kernels_escapes(
+    machine: Machine, partition: Path, written: str, mount_point: str
 ) -> None:
     machine.mount("8:1", written)
-    assert uses() == [f"/dev/sda1 is mounted on {meant}"]
+    assert uses() == [f"/dev/sda1 is mounted on {mount_point}"]
 
 
 @pytest.mark.parametrize("character", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
-def test_a_mount_point_may_contain_what_looks_like_a_line_end(
-    machine: Machine, partition: Path, character: str
-) -> None:
-    """The kernel escapes the line feed alone, and the label of a hostile stick becomes a mount point."""
+def test_a_mount_point_may_contain_other_line_separators(machine: Machine, partition: Path, character: str) -> None:
+    """The kernel escapes only the line feed, and a hostile stick's label becomes a mount point."""
     machine.mount("8:1", f"/media/a{character}b")
     machine.mount("8:1", "/media/c")
     assert uses() == [f"/dev/sda1 is mounted on /media/a{character}b", "/dev/sda1 is mounted on /media/c"]
 
 
-def test_the_same_mount_in_the_table_twice_is_told_once(machine: Machine, partition: Path) -> None:
+def test_a_mount_that_is_in_the_table_twice_is_reported_once(machine: Machine, partition: Path) -> None:
     machine.mount("8:1", "/mnt")
     machine.mount("8:1", "/mnt")
     machine.mount("8:1", "/srv")
     assert uses() == ["/dev/sda1 is mounted on /mnt", "/dev/sda1 is mounted on /srv"]
 
 
-def test_btrfs_is_known_by_its_source_for_its_device_number_is_no_disks(machine: Machine, partition: Path) -> None:
+def test_btrfs_is_found_by_its_source_because_its_device_number_is_not_a_disks(
+    machine: Machine, partition: Path
+) -> None:
     machine.mount("0:45", "/mnt", "btrfs", "/dev/sda1")
     assert uses() == ["/dev/sda1 is mounted on /mnt"]
 
 
 def test_the_source_may_be_a_link_to_the_disk(machine: Machine, partition: Path, tmp_path: Path) -> None:
-    """As /dev/mapper/… and /dev/disk/by-uuid/… are."""
+    """The paths in /dev/mapper and /dev/disk are links."""
     by_name = tmp_path / "by name"
     by_name.symlink_to("/dev/sda1")
     machine.swap(str(by_name).replace(" ", r"\040"))
     assert uses() == ["/dev/sda1 is used as swap"]
 
 
-def test_the_number_counts_more_than_the_source(machine: Machine, partition: Path) -> None:
-    """The source is what somebody typed; it may be stale or lie."""
+def test_the_device_number_overrides_the_source(machine: Machine, partition: Path) -> None:
+    """The source is any text that was passed to mount(2); it may be out of date or wrong."""
     machine.mount("8:1", "/mnt", "ext4", "/dev/root")
     machine.block(machine.sys / "devices/virtual/block/loop0", "7:0")
     machine.mount("7:0", "/srv", "ext4", "/dev/sda1")
     assert uses() == ["/dev/sda1 is mounted on /mnt"]
 
 
-def test_swap_is_told(machine: Machine, partition: Path) -> None:
+def test_swap_is_reported(machine: Machine, partition: Path) -> None:
     machine.swap("/dev/sda1", "/dev/zram0")
     assert uses() == ["/dev/sda1 is used as swap"]
 
@@ -230,7 +230,9 @@ def test_swap_is_told(machine: Machine, partition: Path) -> None:
 # --- devices stacked on the disk ------------------------------------------------------------------
 
 
-def test_a_mounted_volume_on_a_partition_is_told_with_what_lies_between(machine: Machine, partition: Path) -> None:
+def test_a_mounted_volume_on_a_partition_is_reported_with_the_devices_in_between(
+    machine: Machine, partition: Path
+) -> None:
     crypt = machine.mapped("dm-0", "253:0", "luks-home", partition)
     machine.mapped("dm-1", "253:1", "vg-root", crypt)
     machine.mount("253:1", "/srv", "ext4", "/dev/mapper/vg-root")
@@ -239,12 +241,12 @@ def test_a_mounted_volume_on_a_partition_is_told_with_what_lies_between(machine:
     ]
 
 
-def test_a_volume_that_is_not_mounted_holds_the_partition_all_the_same(machine: Machine, partition: Path) -> None:
+def test_a_volume_that_is_not_mounted_holds_the_partition(machine: Machine, partition: Path) -> None:
     machine.mapped("dm-0", "253:0", "luks-home", partition)
     assert uses() == ["/dev/sda1 is held by luks-home"]
 
 
-def test_a_raid_over_two_partitions_is_told_for_each(machine: Machine, partition: Path) -> None:
+def test_a_raid_over_two_partitions_is_reported_for_each(machine: Machine, partition: Path) -> None:
     second = machine.partition(partition.parent, "sda2", "8:2")
     array = machine.mapped("md0", "9:0", None, partition, second)
     machine.partition(array, "md0p1", "259:0")
@@ -255,7 +257,7 @@ def test_a_raid_over_two_partitions_is_told_for_each(machine: Machine, partition
     ]
 
 
-def test_swap_on_a_volume_on_the_whole_disk_is_told(machine: Machine) -> None:
+def test_swap_on_a_volume_on_the_whole_disk_is_reported(machine: Machine) -> None:
     disk = machine.disk("sda", "8:0")
     machine.mapped("dm-3", "253:3", "vg-swap", disk)
     machine.swap("/dev/dm-3")
@@ -266,7 +268,7 @@ def test_swap_on_a_volume_on_the_whole_disk_is_told(machine: Machine) -> None:
 
 
 class Opened:
-    """`os` with `open` and `close` that only take notes; `errors` are what opening a path fails with."""
+    """A replacement for `os` that records `open` and `close`; `errors` maps a disk to the errno of its open."""
 
     def __init__(self, **errors: int) -> None:
         self.errors = errors
@@ -288,7 +290,7 @@ class Opened:
         self.log.append(f"close sd{chr(descriptor)}")
 
 
-def test_the_disks_are_held_exclusively_and_let_go_also_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disks_are_held_exclusively_and_released_even_after_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opened()
     monkeypatch.setattr(linux, "os", opened.module)
     with pytest.raises(KeyboardInterrupt), linux.exclusive(["sda", "sdb"]):
@@ -298,8 +300,8 @@ def test_the_disks_are_held_exclusively_and_let_go_also_after_an_exception(monke
     assert opened.flags == {1 | 2 | 4}
 
 
-def test_a_disk_that_somebody_holds_is_busy_and_the_others_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another namespace's mount, which mountinfo does not show."""
+def test_a_disk_in_use_is_busy_and_the_others_are_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happens for a mount in another namespace, which mountinfo does not show."""
     opened = Opened(sdb=errno.EBUSY)
     monkeypatch.setattr(linux, "os", opened.module)
     with pytest.raises(UsbError) as caught, linux.exclusive(["sda", "sdb", "sdc"]):
@@ -309,7 +311,7 @@ def test_a_disk_that_somebody_holds_is_busy_and_the_others_are_let_go(monkeypatc
 
 
 @pytest.mark.parametrize("error", [errno.EACCES, getattr(errno, "ENOMEDIUM", 123), errno.ENOENT])
-def test_a_disk_that_cannot_be_opened_for_another_reason_is_passed_over(
+def test_a_disk_that_cannot_be_opened_for_another_reason_is_left_out(
     monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     opened = Opened(sda=error)
@@ -325,20 +327,20 @@ def test_holding_no_disks_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-# --- who has the device open ----------------------------------------------------------------------
+# --- processes that have the device open ----------------------------------------------------------
 
 NODE = "/dev/bus/usb/001/007"
 
 
-def test_the_processes_that_have_the_device_open_are_told_by_name_and_we_are_not(machine: Machine) -> None:
+def test_openers_names_the_other_processes_that_have_the_device_open(machine: Machine) -> None:
     machine.process(12, "python3", "/dev/null", NODE)
     machine.process(13, "bash", "/dev/null", "/dev/bus/usb/001/070")
     machine.process(14, None, NODE)
-    machine.process(os.getpid(), "us", NODE)
+    machine.process(os.getpid(), "this one", NODE)
     assert sorted(linux.openers(DEVICE)) == ["pid 12 (python3)", "pid 14 (None)"]
 
 
-def test_a_process_that_we_may_not_look_into_or_that_ended_is_passed_over(machine: Machine) -> None:
+def test_a_process_that_cannot_be_read_is_left_out(machine: Machine) -> None:
     (machine.proc / "20").mkdir()
     (machine.proc / "sys").mkdir()
     machine.process(21, "python3", NODE)
@@ -348,5 +350,5 @@ def test_a_process_that_we_may_not_look_into_or_that_ended_is_passed_over(machin
 def test_a_file_that_a_process_closes_meanwhile_does_not_hide_its_others(machine: Machine) -> None:
     folder = machine.process(12, "python3", *[NODE] * 1)
     for name in ("a", "b", "c", "z"):
-        (folder / "fd" / name).write_bytes(b"")  # as good as gone: readlink fails
+        (folder / "fd" / name).write_bytes(b"")  # readlink fails, as for a descriptor that was closed
     assert linux.openers(DEVICE) == ["pid 12 (python3)"]

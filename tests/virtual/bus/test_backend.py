@@ -1,4 +1,4 @@
-"""The bus and its handles behave as libusb over usbfs does."""
+"""The bus and its handles behave like libusb over usbfs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def claimed(bus: Bus, device: Device) -> Handle:
 # --- the bus ------------------------------------------------------------------------------------
 
 
-def test_the_bus_is_a_backend_and_its_handles_are_handles() -> None:
+def test_the_bus_and_its_handles_implement_the_protocols() -> None:
     backend: Backend = Bus(Stick.formatted())
     handle: Handle = backend.open(backend.devices()[0])
     handle.close()
     backend.close()
 
 
-def test_a_device_is_what_its_descriptors_say() -> None:
+def test_a_device_has_the_fields_of_its_descriptors() -> None:
     identity = Identity(vid=0x0781, pid=0x5581, release=0x0123, speed="super")
     bus, device = make(identity=identity)
     endpoints = (Endpoint(0x81, 2, 1024), Endpoint(0x02, 2, 1024))
@@ -57,7 +57,7 @@ def test_a_device_is_what_its_descriptors_say() -> None:
     assert device.address == "1-1"
 
 
-def test_sticks_go_to_the_next_free_port_or_the_one_that_is_named() -> None:
+def test_sticks_are_plugged_into_the_first_free_port_or_a_given_one() -> None:
     bus = Bus(Stick.formatted(), Stick.formatted(), number=2)
     hub = bus.plug(Stick.formatted(), (3, 4))
     assert [device.address for device in bus.devices()] == ["2-1", "2-2", "2-3.4"]
@@ -70,7 +70,7 @@ def test_sticks_go_to_the_next_free_port_or_the_one_that_is_named() -> None:
     assert [device.address for device in bus.devices()] == ["2-2", "2-1"]
 
 
-def test_a_stick_that_is_plugged_in_again_is_another_device() -> None:
+def test_a_stick_that_is_plugged_in_again_is_a_new_device() -> None:
     bus = Bus()
     stick = Stick.formatted()
     first = bus.plug(stick)
@@ -87,7 +87,7 @@ def test_a_stick_that_is_plugged_in_again_is_another_device() -> None:
     assert bus.uses(first, 0) == ()
 
 
-def test_a_device_of_another_bus_is_not_ours() -> None:
+def test_a_device_of_another_bus_cannot_be_opened() -> None:
     _, device = make()
     refused(Code.NO_DEVICE, Bus(Stick.formatted(), number=2).open, device)
 
@@ -104,7 +104,7 @@ def test_strings_may_be_hidden() -> None:
     assert bus.strings(bus.devices()[0]) == Strings()
 
 
-def test_a_device_may_be_out_of_reach() -> None:
+def test_a_device_may_be_inaccessible() -> None:
     stick = Stick.formatted()
     stick.accessible = False
     bus = Bus(stick)
@@ -113,7 +113,7 @@ def test_a_device_may_be_out_of_reach() -> None:
     bus.open(bus.devices()[0]).close()
 
 
-def test_uses_are_there_as_long_as_the_kernel_drives_the_disk() -> None:
+def test_uses_are_reported_while_a_kernel_driver_is_bound_to_the_disk() -> None:
     stick = Stick([Unit()], interfaces=[hid_interface(0), bot_interface(1)])
     stick.uses = ["/dev/sda1 is mounted on /mnt"]
     bus = Bus(stick)
@@ -146,7 +146,7 @@ def test_the_kernel_binds_usb_storage_uas_and_usbhid() -> None:
         assert bus.driver(device, 0) == "uas"
 
 
-def test_an_interface_that_the_kernel_drives_is_busy() -> None:
+def test_an_interface_with_a_kernel_driver_is_busy() -> None:
     bus, device = make()
     handle = bus.open(device)
     assert handle.driver_active(0)
@@ -159,7 +159,7 @@ def test_an_interface_that_the_kernel_drives_is_busy() -> None:
     assert bus.driver(device, 0) is None
 
 
-def test_an_interface_that_another_handle_claimed_is_busy() -> None:
+def test_an_interface_that_another_handle_has_claimed_is_busy() -> None:
     bus, device = make()
     claimed(bus, device)
     other = bus.open(device)
@@ -168,7 +168,7 @@ def test_an_interface_that_another_handle_claimed_is_busy() -> None:
     refused(Code.BUSY, other.attach_driver, 0)
 
 
-def test_the_driver_comes_back_only_after_release() -> None:
+def test_a_driver_can_be_attached_only_after_release() -> None:
     bus, device = make()
     handle = claimed(bus, device)
     refused(Code.BUSY, handle.attach_driver, 0)
@@ -189,7 +189,7 @@ def test_close_releases_the_claims_but_binds_no_driver() -> None:
     bus.open(device).claim(0)
 
 
-def test_an_interface_that_is_not_there() -> None:
+def test_calls_for_an_interface_that_does_not_exist_fail() -> None:
     bus, device = make()
     handle = bus.open(device)
     assert not handle.driver_active(7)
@@ -197,7 +197,7 @@ def test_an_interface_that_is_not_there() -> None:
         refused(Code.NOT_FOUND, call, 7)
 
 
-def test_an_interface_without_a_kernel_driver_cannot_be_bound() -> None:
+def test_attaching_fails_if_no_kernel_driver_matches() -> None:
     bus, device = make(InterfaceDescriptor(0, 0, 0xFF, 0, 0, ()), bot_interface(1))
     assert bus.driver(device, 0) is None
     refused(Code.NOT_FOUND, bus.open(device).attach_driver, 0)
@@ -206,7 +206,7 @@ def test_an_interface_without_a_kernel_driver_cannot_be_bound() -> None:
 # --- transfers need a claim ---------------------------------------------------------------------
 
 
-def test_nothing_is_moved_without_a_claim() -> None:
+def test_transfers_without_a_claim_fail() -> None:
     bus, device = make()
     handle = bus.open(device)
     handle.detach_driver(0)
@@ -218,18 +218,18 @@ def test_nothing_is_moved_without_a_claim() -> None:
     assert handle.control_in(0x80, 6, 0x0100, 0, 18, 100)[:2] == b"\x12\x01"
 
 
-def test_an_endpoint_that_is_not_there() -> None:
+def test_transfers_to_an_endpoint_that_does_not_exist_fail() -> None:
     host = Host(Stick.formatted())
     assert host.handle.bulk(0x85, memoryview(bytearray(13)), 10) == (Code.NOT_FOUND, 0)
     refused(Code.NOT_FOUND, host.handle.clear_halt, 0x85)
 
 
-def test_a_control_request_that_does_not_fit_its_fields() -> None:
+def test_a_control_request_with_a_value_out_of_range_is_refused() -> None:
     host = Host(Stick.formatted())
     refused(Code.INVALID_PARAM, host.handle.control_out, 0x21, 0xFF, 0x10000, 0, b"", 100)
 
 
-def test_a_control_request_that_the_device_does_not_know_is_a_stall() -> None:
+def test_a_control_request_that_the_device_does_not_support_is_stalled() -> None:
     host = Host(Stick.formatted())
     refused(Code.PIPE, host.handle.control_in, 0x80, 6, 0x0F00, 0, 5, 100)
 
@@ -237,7 +237,7 @@ def test_a_control_request_that_the_device_does_not_know_is_a_stall() -> None:
 # --- alternate settings -------------------------------------------------------------------------
 
 
-def test_uas_leaves_its_alternate_setting_behind_and_bot_is_reached_by_the_other() -> None:
+def test_the_alternate_setting_of_uas_remains_after_detaching_and_bot_needs_the_other_one() -> None:
     bus, device = make(bot_interface(), uas_interface())
     assert [(each.alternate, each.protocol, len(each.endpoints)) for each in device.settings] == [
         (0, 0x50, 2),
@@ -268,7 +268,7 @@ def test_an_endpoint_of_uas_can_be_halted_and_cleared() -> None:
     assert handle.bulk(0x83, memoryview(bytearray(16)), 10) == (Code.TIMEOUT, 0)
 
 
-def test_two_mass_storage_interfaces_have_units_of_their_own() -> None:
+def test_two_mass_storage_interfaces_have_separate_units() -> None:
     units = {0: [Unit()], 1: [Unit(), Unit()]}
     layout = (bot_interface(0), bot_interface(1, address=5))
     bus = Bus(Stick(units, interfaces=layout))
@@ -284,7 +284,7 @@ def test_two_mass_storage_interfaces_have_units_of_their_own() -> None:
 # --- reset --------------------------------------------------------------------------------------
 
 
-def test_reset_keeps_the_claims_and_resets_the_rest() -> None:
+def test_reset_keeps_the_claims_and_resets_the_device() -> None:
     bus, device = make(bot_interface(), uas_interface())
     handle = claimed(bus, device)
     handle.reset()
@@ -298,7 +298,7 @@ def test_reset_keeps_the_claims_and_resets_the_rest() -> None:
     assert answer[12] == 1
 
 
-def test_reset_gives_a_bound_driver_its_alternate_setting_again() -> None:
+def test_after_reset_a_bound_driver_selects_its_alternate_setting_again() -> None:
     bus, device = make(bot_interface(), uas_interface())
     handle = bus.open(device)
     handle.reset()
@@ -342,7 +342,7 @@ def test_unplug_ends_a_waiting_transfer(endpoint: int, length: int, moved: int) 
     assert worker.result() == (Code.NO_DEVICE, moved)
 
 
-def test_ctrl_c_gets_through_to_a_waiting_transfer() -> None:
+def test_ctrl_c_interrupts_a_waiting_transfer() -> None:
     host = Host(Stick.formatted())
     begun = first_wait(host)
 
@@ -364,7 +364,7 @@ def test_reset_ends_a_waiting_transfer() -> None:
     assert worker.result() == (Code.IO, 0)
 
 
-def test_after_unplug_every_call_says_so_and_replug_changes_nothing() -> None:
+def test_after_unplug_every_call_reports_no_device_also_after_replug() -> None:
     host = Host(Stick.formatted())
     handle = host.handle
     host.bus.unplug(host.stick)
@@ -386,7 +386,7 @@ def test_after_unplug_every_call_says_so_and_replug_changes_nothing() -> None:
     handle.close()
 
 
-def test_a_replugged_stick_starts_afresh() -> None:
+def test_a_replugged_stick_starts_in_its_power_on_state() -> None:
     host = Host(Stick.formatted())
     host.command(READ_FIRST_BLOCK, 512)
     host.bus.unplug(host.stick)
@@ -401,7 +401,7 @@ def test_a_replugged_stick_starts_afresh() -> None:
 # --- buffers ------------------------------------------------------------------------------------
 
 
-def test_buffers_are_counted_until_they_are_given_back() -> None:
+def test_buffers_are_counted_until_they_are_freed() -> None:
     handle = Host(Stick.formatted()).handle
     first, second = handle.allocate(512), handle.allocate(1 << 20)
     assert (len(first), len(second), handle.outstanding) == (512, 1 << 20, 2)
@@ -414,7 +414,7 @@ def test_buffers_are_counted_until_they_are_given_back() -> None:
         bytes(first)
 
 
-def test_many_threads_may_use_their_own_sticks_and_one_bus() -> None:
+def test_several_threads_can_use_several_sticks_of_one_bus() -> None:
     hosts = [Host(Stick.formatted()) for _ in range(4)]
     failures: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""Bulk-Only Transport as a device answers it: the thirteen cases, halts, invalid CBWs, split data phases."""
+"""The device's side of Bulk-Only Transport: the thirteen cases, halts, invalid CBWs, split data phases."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ def test_case_1_no_data_on_either_side(host: Host) -> None:
     assert host.read(13) == (Code.OK, b"USBS" + struct.pack("<IIB", host.tag, 0, 0))
 
 
-def test_case_2_device_has_data_for_a_host_that_wants_none(host: Host) -> None:
+def test_case_2_device_has_data_and_host_expects_none(host: Host) -> None:
     host.command(READ_1, 0)
     assert host.csw() == (PHASE_ERROR, 0)
 
 
-def test_case_3_device_wants_data_from_a_host_that_has_none(host: Host) -> None:
+def test_case_3_device_needs_data_and_host_has_none(host: Host) -> None:
     host.command(WRITE_1, 0, 0)
     assert host.csw() == (PHASE_ERROR, 0)
 
 
-def test_case_4_no_data_for_a_host_that_wants_some_is_a_stall(host: Host) -> None:
+def test_case_4_device_has_no_data_and_host_expects_some_is_a_stall(host: Host) -> None:
     result = host.do(TEST_UNIT_READY, 100)
     assert (result.code, result.data, result.status, result.residue) == (Code.PIPE, b"", 0, 100)
 
 
-@pytest.mark.parametrize(("manner", "data"), [(DataIn.SHORT, b""), (DataIn.PAD, bytes(100))])
-def test_case_4_by_an_empty_packet_or_padding(manner: DataIn, data: bytes) -> None:
-    result = make(manner).do(TEST_UNIT_READY, 100)
+@pytest.mark.parametrize(("data_in", "data"), [(DataIn.SHORT, b""), (DataIn.PAD, bytes(100))])
+def test_case_4_with_an_empty_packet_or_padding(data_in: DataIn, data: bytes) -> None:
+    result = make(data_in).do(TEST_UNIT_READY, 100)
     assert (result.code, result.data, result.status, result.residue) == (Code.OK, data, 0, 100)
 
 
@@ -90,9 +90,9 @@ def test_case_5_a_short_packet_hides_the_stall_until_the_csw(host: Host) -> None
     assert host.csw() == (0, 219)
 
 
-@pytest.mark.parametrize(("manner", "length"), [(DataIn.SHORT, 512), (DataIn.PAD, 2048)])
-def test_case_5_by_a_short_packet_or_padding(manner: DataIn, length: int) -> None:
-    result = make(manner).do(READ_1, 2048)
+@pytest.mark.parametrize(("data_in", "length"), [(DataIn.SHORT, 512), (DataIn.PAD, 2048)])
+def test_case_5_with_a_short_packet_or_padding(data_in: DataIn, length: int) -> None:
+    result = make(data_in).do(READ_1, 2048)
     assert (result.code, result.data) == (Code.OK, BLOCK.ljust(length, b"\0"))
     assert (result.status, result.residue) == (0, 1536)
 
@@ -107,13 +107,13 @@ def test_case_7_more_data_than_asked_is_a_phase_error(host: Host) -> None:
     assert (result.code, result.data, result.status) == (Code.OK, BLOCK, PHASE_ERROR)
 
 
-def test_case_8_device_wants_data_where_the_host_does(host: Host) -> None:
+def test_case_8_device_and_host_both_expect_data(host: Host) -> None:
     result = host.do(WRITE_1, 512)
     assert (result.code, result.data, result.status) == (Code.PIPE, b"", PHASE_ERROR)
     assert stored(host)[:512] == BLOCK
 
 
-def test_case_9_device_wants_nothing_of_the_hosts_data(host: Host) -> None:
+def test_case_9_device_needs_none_of_the_hosts_data(host: Host) -> None:
     result = host.do(TEST_UNIT_READY, out=bytes(512))
     assert (result.code, result.moved, result.status, result.residue) == (Code.PIPE, 0, 0, 512)
 
@@ -123,41 +123,41 @@ def test_case_9_data_is_discarded() -> None:
     assert (result.code, result.moved, result.status, result.residue) == (Code.OK, 1000, 0, 1000)
 
 
-def test_case_10_device_has_data_where_the_host_does(host: Host) -> None:
+def test_case_10_device_and_host_both_have_data(host: Host) -> None:
     result = host.do(READ_1, out=bytes(512))
     assert (result.code, result.status) == (Code.PIPE, PHASE_ERROR)
 
 
 @pytest.mark.parametrize(
-    ("manner", "code", "moved"), [(DataOut.STALL, Code.PIPE, 512), (DataOut.DISCARD, Code.OK, 1536)]
+    ("data_out", "code", "moved"), [(DataOut.STALL, Code.PIPE, 512), (DataOut.DISCARD, Code.OK, 1536)]
 )
-def test_case_11_device_wants_less_than_the_host_has(manner: DataOut, code: Code, moved: int) -> None:
-    host = make(data_out=manner)
+def test_case_11_device_needs_less_data_than_the_host_has(data_out: DataOut, code: Code, moved: int) -> None:
+    host = make(data_out=data_out)
     result = host.do(WRITE_1, out=b"\xaa" * 512 + b"\xbb" * 1024)
     assert (result.code, result.moved, result.status, result.residue) == (code, moved, 0, 1024)
     assert stored(host) == b"\xaa" * 512 + bytes(512)
 
 
-def test_case_12_as_much_data_as_wanted(host: Host) -> None:
+def test_case_12_as_much_data_as_needed(host: Host) -> None:
     result = host.do(WRITE_2, out=b"\xaa" * 1024)
     assert (result.code, result.moved, result.status, result.residue) == (Code.OK, 1024, 0, 0)
     assert stored(host) == b"\xaa" * 1024
 
 
-@pytest.mark.parametrize(("manner", "code"), [(DataOut.STALL, Code.PIPE), (DataOut.DISCARD, Code.OK)])
-def test_case_13_device_wants_more_than_the_host_has_and_writes_nothing(manner: DataOut, code: Code) -> None:
-    host = make(data_out=manner)
+@pytest.mark.parametrize(("data_out", "code"), [(DataOut.STALL, Code.PIPE), (DataOut.DISCARD, Code.OK)])
+def test_case_13_device_needs_more_data_than_the_host_has_and_writes_nothing(data_out: DataOut, code: Code) -> None:
+    host = make(data_out=data_out)
     result = host.do(WRITE_2, out=b"\xaa" * 512)
     assert (result.code, result.status) == (code, PHASE_ERROR)
     assert stored(host)[:512] == BLOCK
 
 
-def test_a_failed_command_stalls_its_data_phase_and_says_so_in_the_status(host: Host) -> None:
+def test_a_failed_command_stalls_its_data_phase_and_has_status_1(host: Host) -> None:
     result = host.do(cdb10(0x28, 0xFFFFFFF0, 1), 512)
     assert (result.code, result.status, result.residue) == (Code.PIPE, 1, 512)
 
 
-# --- how the data phase is cut into transfers ---------------------------------------------------
+# --- how the data phase is divided into transfers -----------------------------------------------
 
 
 def test_data_in_may_be_read_in_many_transfers(host: Host) -> None:
@@ -176,31 +176,31 @@ def test_data_out_may_be_written_in_transfers_of_any_size(host: Host) -> None:
     assert stored(host) == b"\xcc" * 1024
 
 
-def test_a_buffer_that_ends_in_mid_packet_is_babble_and_the_rest_of_the_packet_is_lost(host: Host) -> None:
+def test_a_buffer_that_ends_within_a_packet_overflows_and_the_rest_of_the_packet_is_lost(host: Host) -> None:
     host.command(READ_2, 1024)
     assert host.read(100) == (Code.OVERFLOW, BLOCK[:100])
     assert host.read(512) == (Code.OK, bytes(512))
     assert host.csw() == (0, 0)
 
 
-def test_an_empty_buffer_is_babble_when_the_device_has_a_packet(host: Host) -> None:
+def test_an_empty_buffer_overflows_when_the_device_has_a_packet(host: Host) -> None:
     host.command(READ_1, 512)
     assert host.read(0) == (Code.OVERFLOW, b"")
 
 
-def test_babble_in_the_last_packet_still_leaves_the_csw(host: Host) -> None:
+def test_the_csw_follows_an_overflow_in_the_last_packet(host: Host) -> None:
     host.command(READ_1, 512)
     assert host.read(511) == (Code.OVERFLOW, BLOCK[:511])
     assert host.csw() == (0, 0)
 
 
-def test_a_csw_that_is_read_with_a_larger_buffer_is_a_short_packet(host: Host) -> None:
+def test_a_csw_ends_a_transfer_with_a_larger_buffer_as_a_short_packet(host: Host) -> None:
     host.command(TEST_UNIT_READY)
     code, data = host.read(512)
     assert (code, len(data)) == (Code.OK, 13)
 
 
-def test_more_data_out_than_was_announced_is_a_phase_error(host: Host) -> None:
+def test_more_data_out_than_announced_is_a_phase_error(host: Host) -> None:
     host.command(WRITE_1, 512, 0)
     assert host.write(bytes(100)) == (Code.OK, 100)
     assert host.write(bytes(500)) == (Code.OK, 500)
@@ -242,7 +242,7 @@ def test_a_read_with_nothing_to_send_waits_until_its_timeout(host: Host) -> None
     assert time.monotonic() - start > 0.05
 
 
-def test_a_waiting_read_gets_what_another_thread_asks_for(host: Host) -> None:
+def test_a_waiting_read_gets_the_csw_of_another_threads_command(host: Host) -> None:
     results: list[tuple[Code, bytes]] = []
     thread = threading.Thread(target=lambda: results.append(host.read(13, timeout_ms=60_000)))
     thread.start()
@@ -252,19 +252,19 @@ def test_a_waiting_read_gets_what_another_thread_asks_for(host: Host) -> None:
     assert results == [(Code.OK, b"USBS" + struct.pack("<IIB", host.tag, 0, 0))]
 
 
-def test_the_next_cbw_waits_until_the_csw_was_read(host: Host) -> None:
+def test_the_next_cbw_waits_until_the_csw_has_been_read(host: Host) -> None:
     host.command(TEST_UNIT_READY)
     assert host.write(cbw(99, 0, 0, 0, TEST_UNIT_READY)) == (Code.TIMEOUT, 0)
     assert host.csw() == (0, 0)
 
 
-def test_data_that_the_device_does_not_take_times_out_with_the_true_count(host: Host) -> None:
+def test_data_that_the_device_does_not_accept_times_out_with_the_correct_count(host: Host) -> None:
     host.command(WRITE_1, 512, 0)
     assert host.write(bytes(1024)) == (Code.TIMEOUT, 512)
     assert host.csw() == (0, 0)
 
 
-def test_a_read_for_more_than_was_announced_gets_the_csw_behind_whole_packets(host: Host) -> None:
+def test_a_read_of_more_than_announced_gets_the_csw_after_whole_packets(host: Host) -> None:
     host.command(READ_1, 512)
     code, data = host.read(1024)
     assert (code, data) == (Code.OK, BLOCK + b"USBS" + struct.pack("<IIB", host.tag, 0, 0))
@@ -298,11 +298,11 @@ def test_an_invalid_cbw_halts_both_endpoints_until_reset_recovery(host: Host, pa
     host.ok(TEST_UNIT_READY)
 
 
-def test_what_follows_an_invalid_packet_is_stalled(host: Host) -> None:
+def test_packets_after_an_invalid_cbw_are_stalled(host: Host) -> None:
     assert host.write(bytes(2000)) == (Code.PIPE, 512)
 
 
-def test_the_class_reset_leaves_the_halts_and_drops_the_command(host: Host) -> None:
+def test_the_class_reset_keeps_the_halts_and_drops_the_command(host: Host) -> None:
     host.command(TEST_UNIT_READY, 64)
     host.handle.control_out(0x21, 0xFF, 0, 0, b"", 1000)
     assert host.read(13) == (Code.PIPE, b"")
@@ -311,7 +311,7 @@ def test_the_class_reset_leaves_the_halts_and_drops_the_command(host: Host) -> N
     host.ok(TEST_UNIT_READY)
 
 
-def test_a_halt_survives_until_it_is_cleared_and_get_status_tells(host: Host) -> None:
+def test_a_halt_remains_until_it_is_cleared_and_get_status_reports_it(host: Host) -> None:
     host.command(TEST_UNIT_READY, 64)
     assert host.handle.control_in(0x82, 0, 0, IN, 2, 1000) == b"\x01\x00"
     assert host.read(64) == (Code.PIPE, b"")
@@ -331,12 +331,12 @@ def test_the_host_may_set_a_halt(host: Host) -> None:
 # --- class requests -----------------------------------------------------------------------------
 
 
-def test_get_max_lun_gives_the_last_lun() -> None:
+def test_get_max_lun_returns_the_last_lun() -> None:
     host = Host(Stick([Unit(Memory(512)), Unit(), Unit()]))
     assert host.handle.control_in(0xA1, 0xFE, 0, 0, 1, 1000) == b"\x02"
 
 
-def test_get_max_lun_may_be_a_stall() -> None:
+def test_get_max_lun_may_be_stalled() -> None:
     host = Host(Stick.formatted(bot_options=BotOptions(has_max_lun=False)))
     with pytest.raises(UsbError) as caught:
         host.handle.control_in(0xA1, 0xFE, 0, 0, 1, 1000)

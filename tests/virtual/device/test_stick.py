@@ -57,7 +57,7 @@ def test_superspeed_endpoints_have_companions() -> None:
     assert get(make(speed="super"), CONFIGURATION) == bytes.fromhex(expected)
 
 
-def test_uas_pipes_are_told_by_their_pipe_usage_descriptors() -> None:
+def test_uas_pipes_have_pipe_usage_descriptors() -> None:
     configuration = get(make(bot_interface(), uas_interface(), speed="super"), CONFIGURATION)
     assert configuration[4] == 1
     expected = (
@@ -86,7 +86,7 @@ def test_a_composite_device_has_a_hid_interface_with_its_descriptors() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 9, 18, 255])
-def test_a_descriptor_is_cut_at_the_length_that_was_asked(length: int) -> None:
+def test_a_descriptor_is_truncated_to_the_requested_length(length: int) -> None:
     assert len(get(make(), CONFIGURATION, length=length)) == min(length, 32)
 
 
@@ -99,7 +99,7 @@ def test_string_descriptors() -> None:
         get(stick, STRING, 4)
 
 
-def test_a_string_that_is_not_there_has_index_zero() -> None:
+def test_a_missing_string_has_index_zero() -> None:
     stick = Stick([Unit()], Identity(serial=None, product=None))
     assert get(stick, DEVICE)[14:17] == bytes((1, 0, 0))
     with pytest.raises(Stall):
@@ -117,7 +117,7 @@ def test_only_a_high_speed_device_has_a_qualifier_and_another_speed() -> None:
                 get(make(speed=speed), kind)
 
 
-def test_the_binary_device_object_store_came_with_superspeed() -> None:
+def test_only_superspeed_devices_have_a_binary_device_object_store() -> None:
     bos = get(make(speed="super"), BOS)
     assert bos == bytes.fromhex("05 0f 1600 02 07 10 02 02000000 0a 10 03 00 0e00 01 0a ff07")
     plus = get(make(speed="super-plus"), BOS)
@@ -128,7 +128,7 @@ def test_the_binary_device_object_store_came_with_superspeed() -> None:
         get(make(), BOS)
 
 
-def test_descriptors_that_are_not_there_are_stalled() -> None:
+def test_requests_for_missing_descriptors_are_stalled() -> None:
     stick = make()
     for kind, index in ((DEVICE, 1), (CONFIGURATION, 1), (9, 0)):
         with pytest.raises(Stall):
@@ -147,7 +147,7 @@ def test_descriptors_that_are_not_there_are_stalled() -> None:
         {"serial": "0" * 127},
     ],
 )
-def test_an_identity_that_cannot_be_is_refused(identity: dict[str, str | int]) -> None:
+def test_an_invalid_identity_is_refused(identity: dict[str, str | int]) -> None:
     with pytest.raises(ValueError):
         Identity(**identity)  # type: ignore[arg-type]
 
@@ -156,17 +156,17 @@ def test_an_identity_that_cannot_be_is_refused(identity: dict[str, str | int]) -
     "layout",
     [(bot_interface(), bot_interface()), (bot_interface(0), bot_interface(1)), (bot_interface(), uas_interface(1, 1))],
 )
-def test_a_layout_that_cannot_be_is_refused(layout: tuple[InterfaceDescriptor, ...]) -> None:
+def test_an_invalid_layout_of_interfaces_is_refused(layout: tuple[InterfaceDescriptor, ...]) -> None:
     with pytest.raises(ValueError, match="interface"):
         Stick([Unit()], interfaces=layout)
 
 
-def test_a_bot_interface_without_its_endpoints_does_nothing() -> None:
+def test_a_bot_interface_without_its_endpoints_never_answers() -> None:
     layout = replace(bot_interface(), endpoints=bot_interface().endpoints[:1])
     assert make(layout).transfer(0x81, memoryview(bytearray(13)), 0) == (Code.TIMEOUT, 0)
 
 
-def test_a_device_need_not_have_mass_storage() -> None:
+def test_a_device_without_mass_storage_is_possible() -> None:
     stick = Stick({}, interfaces=[hid_interface()])
     assert stick.units == ()
     assert Bus(stick).devices()[0].settings[0].interface_class == 0x03
@@ -184,7 +184,7 @@ def test_an_unconfigured_device_has_no_interfaces_and_endpoints() -> None:
     assert stick.transfer(0x81, memoryview(bytearray(13)), 0.01) == (Code.NOT_FOUND, 0)
 
 
-def test_configuration_can_be_set_and_got() -> None:
+def test_the_configuration_can_be_set_and_read() -> None:
     stick = make(configured=False)
     for value in (1, 0, 1):
         assert ask(stick, 0x00, 9, value) == b""
@@ -200,7 +200,7 @@ def test_a_host_sees_a_device_without_configuration() -> None:
     assert (bus.devices()[0].configuration, bus.devices()[0].settings) == (0, ())
 
 
-def test_interfaces_can_be_set_and_got() -> None:
+def test_alternate_settings_can_be_set_and_read() -> None:
     stick = make(bot_interface(), uas_interface())
     ask(stick, 0x01, 11, 1, 0)
     assert ask(stick, 0x81, 10, 0, 0, 1) == b"\x01"
@@ -209,7 +209,7 @@ def test_interfaces_can_be_set_and_got() -> None:
             ask(stick, 0x01, 11, alternate, interface)
 
 
-def test_status() -> None:
+def test_get_status() -> None:
     stick = make()
     for request_type, index in ((0x80, 0), (0x81, 0), (0x82, 0), (0x82, 0x80), (0x82, 0x81)):
         assert ask(stick, request_type, 0, 0, index, 2) == b"\x00\x00"
@@ -217,7 +217,7 @@ def test_status() -> None:
         ask(stick, 0x82, 0, 0, 0x85, 2)
 
 
-def test_features_without_effect_are_taken_and_others_stalled() -> None:
+def test_features_without_effect_are_accepted_and_others_stalled() -> None:
     stick = make(speed="super")
     for request in (1, 3):
         assert ask(stick, 0x00, request, 48) == b""
@@ -227,7 +227,7 @@ def test_features_without_effect_are_taken_and_others_stalled() -> None:
                 ask(stick, request_type, request, value, 0x81 if request_type == 2 else 0)
 
 
-def test_what_a_host_sends_while_it_enumerates_is_taken() -> None:
+def test_other_requests_of_an_enumeration_are_accepted() -> None:
     stick = make(configured=False)
     for request in (5, 48, 49):
         assert ask(stick, 0x00, request, 7) == b""

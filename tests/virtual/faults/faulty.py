@@ -1,4 +1,4 @@
-"""Hosts of sticks with faults, and what becomes of them."""
+"""Helpers for tests of faults: a host with a stick that has faults, and checks of the result."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ SOON = 10  # milliseconds
 
 
 def covers(*kinds: str) -> Callable[[Test], Test]:
-    """Says which kinds of fault a test is about; another test reads it in the source."""
+    """Name the kinds of fault that a test covers; `test_each_kind_has_a_test` finds the names in the source text."""
     return lambda test: test
 
 
 def make(*faults: str, bot_options: BotOptions | None = None) -> Host:
-    """The faults come after what the host does at first."""
+    """Return a host; the faults are added after the host's first commands, so the next command is number 1."""
     host = Host(Stick([Unit(Memory(BLOCKS + bytes(1 << 16)))], bot_options=bot_options))
     host.stick.faults.commands = 0
     for fault in faults:
@@ -62,8 +62,8 @@ def reset_recovery(host: Host) -> None:
     host.handle.clear_halt(OUT)
 
 
-def is_well(host: Host) -> None:
-    """The next commands do as they should."""
+def check_recovered(host: Host) -> None:
+    """Check that the next commands succeed with the right data."""
     assert host.data(READ_2, 1024) == stored(host)
     host.ok(WRITE_2, NEW)
     assert host.data(READ_2, 1024) == stored(host) == NEW

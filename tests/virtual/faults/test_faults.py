@@ -1,4 +1,4 @@
-"""What a host sees on the wire of each fault that a stick commits in a phase of a command."""
+"""The faults of a phase of a command, as a host sees them on the bus."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.virtual.faults.faulty import (
     SOON,
     TEST_UNIT_READY,
     WRITE_2,
+    check_recovered,
     class_reset,
     covers,
     good_csw,
-    is_well,
     make,
     refused,
     reset_recovery,
@@ -34,7 +34,7 @@ from tests.virtual.host import IN, OUT, Host, cbw, cdb10
 
 
 def test_each_kind_has_a_test() -> None:
-    """In one of the files beside this one."""
+    """The test may be in any file of this directory."""
     sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
     marks = [mark for source in sources for mark in re.findall(r"^@covers\((.*)\)$", source, re.MULTILINE)]
     assert {name for mark in marks for name in re.findall(r'"(.*?)"', mark)} == set(KINDS)
@@ -44,27 +44,27 @@ def test_each_kind_has_a_test() -> None:
 
 
 @covers("stall")
-def test_a_cbw_is_stalled_until_the_halt_is_cleared_and_then_taken() -> None:
+def test_a_cbw_is_stalled_until_the_halt_is_cleared_and_then_accepted() -> None:
     host = make("stall@cbw")
     packet = cbw(9, 0, 0, 0, TEST_UNIT_READY)
     assert host.write(packet) == (Code.PIPE, 0)
     assert host.write(packet) == (Code.PIPE, 0)
     host.handle.clear_halt(OUT)
-    is_well(host)
+    check_recovered(host)
 
 
 @pytest.mark.parametrize("count", [0, 512, 700, 1023])
-def test_data_in_is_stalled_after_so_many_bytes_and_the_residue_is_true(count: int) -> None:
+def test_data_in_is_stalled_after_n_bytes_with_a_correct_residue(count: int) -> None:
     host = make(f"stall={count}@data")
     host.command(READ_2, 1024)
     code, data = host.read(1024)
     assert data == BLOCKS[:count]
     assert code is (Code.OK if count % 512 else Code.PIPE)
     assert host.csw() == (0, 1024 - count)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_data_in_that_is_stalled_behind_the_last_byte_halts_the_csw() -> None:
+def test_a_stall_after_the_last_byte_of_data_in_stalls_the_csw() -> None:
     host = make("stall=1024")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, BLOCKS)
@@ -73,23 +73,23 @@ def test_data_in_that_is_stalled_behind_the_last_byte_halts_the_csw() -> None:
 
 
 @pytest.mark.parametrize(("count", "moved"), [(0, 0), (512, 512), (700, 1024)])
-def test_data_out_is_stalled_and_the_whole_blocks_that_came_are_written(count: int, moved: int) -> None:
+def test_data_out_is_stalled_and_the_complete_blocks_before_are_written(count: int, moved: int) -> None:
     host = make(f"stall={count}@data")
     result = host.do(WRITE_2, out=NEW)
     assert (result.moved, result.status, result.residue) == (moved, 0, 1024 - count)
     assert result.code is (Code.PIPE if moved < 1024 else Code.OK)
     whole = count - count % 512
     assert stored(host) == NEW[:whole] + BLOCKS[whole:]
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_csw_is_stalled_once_and_then_comes() -> None:
+def test_a_csw_is_stalled_once_and_then_sent() -> None:
     host = make("stall@csw")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, BLOCKS)
     assert host.read(13) == (Code.PIPE, b"")
     assert host.csw() == (0, 0)
-    is_well(host)
+    check_recovered(host)
 
 
 def test_a_csw_is_stalled_again_after_data_that_ended_with_a_stall() -> None:
@@ -99,7 +99,7 @@ def test_a_csw_is_stalled_again_after_data_that_ended_with_a_stall() -> None:
     host.handle.clear_halt(IN)
     assert host.read(13) == (Code.PIPE, b"")
     assert host.csw() == (0, 1024)
-    is_well(host)
+    check_recovered(host)
 
 
 # --- silence -------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_csw_is_stalled_again_after_data_that_ended_with_a_stall() -> None:
 @covers("nak")
 @pytest.mark.parametrize("is_port_reset", [False, True])
 @pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
-def test_the_device_is_silent_from_a_phase_on_until_a_reset(phase: str, is_port_reset: bool) -> None:
+def test_the_device_is_silent_from_a_phase_until_a_reset(phase: str, is_port_reset: bool) -> None:
     host = make(f"nak@{phase}")
     packet = cbw(7, 1024, 0x80, 0, READ_2)
     taken = 0 if phase == "cbw" else 31
@@ -122,26 +122,26 @@ def test_the_device_is_silent_from_a_phase_on_until_a_reset(phase: str, is_port_
         host.sense()
     else:
         class_reset(host)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_data_out_is_not_taken_by_a_silent_device() -> None:
+def test_a_silent_device_does_not_accept_data_out() -> None:
     host = make("nak@data")
     host.command(WRITE_2, 1024, 0)
     assert host.write(NEW, SOON) == (Code.TIMEOUT, 0)
     class_reset(host)
     assert stored(host) == BLOCKS
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_stall_that_ends_the_data_comes_before_the_csw_falls_silent() -> None:
+def test_the_stall_that_ends_the_data_comes_before_the_silence_of_the_csw() -> None:
     host = make("nak@csw")
     host.command(READ_2, 2048)
     assert host.read(2048) == (Code.PIPE, BLOCKS)
     host.handle.clear_halt(IN)
     assert host.read(13, SOON) == (Code.TIMEOUT, b"")
     class_reset(host)
-    is_well(host)
+    check_recovered(host)
 
 
 def test_a_failed_command_is_silent_too() -> None:
@@ -149,12 +149,12 @@ def test_a_failed_command_is_silent_too() -> None:
     host.command(cdb10(0x28, 0xFFFFFF, 2), 1024)
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
     reset_recovery(host)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("delay")
 @pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
-def test_a_phase_is_delayed_and_the_command_then_goes_on(phase: str) -> None:
+def test_a_phase_is_delayed_and_then_the_command_continues(phase: str) -> None:
     host = make(f"delay=0.02@{phase}")
     start = time.monotonic()
     host.tag += 1
@@ -163,10 +163,10 @@ def test_a_phase_is_delayed_and_the_command_then_goes_on(phase: str) -> None:
     assert host.read(13, 5000) == (Code.OK, good_csw(host))
     assert time.monotonic() - start >= 0.02
     assert host.stick.faults.commands == 1
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_delay_that_is_longer_than_the_timeout_goes_on_after_it() -> None:
+def test_a_delay_that_is_longer_than_the_timeout_continues_after_it() -> None:
     host = make("delay=0.5@data")
     host.command(READ_2, 1024)
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
@@ -179,10 +179,10 @@ def test_the_class_reset_ends_a_delay() -> None:
     host.command(READ_2, 1024)
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
     class_reset(host)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_cbw_that_is_offered_again_and_again_is_one_command() -> None:
+def test_a_cbw_that_is_offered_repeatedly_is_one_command() -> None:
     host = make("nak@cbw,command=1", "stall@cbw,command=2")
     packet = cbw(1, 0, 0, 0, TEST_UNIT_READY)
     assert host.write(packet, 60) == (Code.TIMEOUT, 0)
@@ -197,15 +197,15 @@ def test_a_cbw_that_is_offered_again_and_again_is_one_command() -> None:
 
 @covers("short")
 @pytest.mark.parametrize("count", [0, 1, 512, 700])
-def test_data_in_ends_early_with_a_short_packet_and_a_true_residue(count: int) -> None:
+def test_data_in_ends_early_with_a_short_packet_and_a_correct_residue(count: int) -> None:
     host = make(f"short={count}@data")
     result = host.do(READ_2, 1024)
     assert (result.code, result.data) == (Code.OK, BLOCKS[:count])
     assert (result.status, result.residue) == (0, 1024 - count)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_of_data_out_only_so_many_bytes_are_used() -> None:
+def test_only_n_bytes_of_data_out_are_used() -> None:
     host = make("short=700@data")
     result = host.do(WRITE_2, out=NEW)
     assert (result.code, result.moved, result.status, result.residue) == (Code.OK, 1024, 0, 324)
@@ -218,13 +218,13 @@ def test_a_csw_is_too_short(count: int) -> None:
     host.command(TEST_UNIT_READY)
     assert host.read(13) == (Code.OK, good_csw(host)[:count])
     assert host.read(13, SOON) == (Code.TIMEOUT, b"")
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("long")
 @pytest.mark.parametrize("cdb", [READ_2, cdb10(0x28, 0, 1), INQUIRY_36])
 @pytest.mark.parametrize("extra", [1, 64, 5000])
-def test_too_much_data_in_is_babble_in_a_buffer_that_was_asked_for(cdb: bytes, extra: int) -> None:
+def test_too_much_data_in_overflows_a_buffer_of_the_requested_length(cdb: bytes, extra: int) -> None:
     host = make(f"long={extra}@data")
     length = 36 if cdb is INQUIRY_36 else 512 * cdb[8]
     host.command(cdb, length)
@@ -232,7 +232,7 @@ def test_too_much_data_in_is_babble_in_a_buffer_that_was_asked_for(cdb: bytes, e
     assert (code, len(data)) == (Code.OVERFLOW, length)
     assert cdb[0] != 0x28 or data == BLOCKS[:length]
     assert host.csw() == (0, 0)
-    is_well(host)
+    check_recovered(host)
 
 
 def test_too_much_data_in_fits_a_larger_buffer() -> None:
@@ -243,14 +243,14 @@ def test_too_much_data_in_fits_a_larger_buffer() -> None:
     assert host.csw() == (0, 0)
 
 
-def test_a_write_waits_for_more_than_was_announced() -> None:
+def test_a_write_waits_for_more_data_than_announced() -> None:
     host = make("long=512@data")
     host.command(WRITE_2, 1024, 0)
     assert host.write(NEW) == (Code.OK, 1024)
     assert host.read(13, SOON) == (Code.TIMEOUT, b"")
     class_reset(host)
     assert stored(host) == NEW
-    is_well(host)
+    check_recovered(host)
 
 
 def test_a_csw_is_too_long() -> None:
@@ -259,11 +259,11 @@ def test_a_csw_is_too_long() -> None:
     assert host.read(13) == (Code.OVERFLOW, good_csw(host))
     host.command(TEST_UNIT_READY)
     assert host.read(512) == (Code.OK, good_csw(host) + b"\xee" * 3)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("empty")
-def test_an_empty_packet_comes_in_place_of_the_data() -> None:
+def test_an_empty_packet_replaces_the_data() -> None:
     host = make("empty@data", "empty@data,command=2")
     result = host.do(READ_2, 1024)
     assert (result.code, result.data, result.status, result.residue) == (Code.OK, b"", 0, 1024)
@@ -272,19 +272,19 @@ def test_an_empty_packet_comes_in_place_of_the_data() -> None:
     assert stored(host) == BLOCKS
 
 
-@pytest.mark.parametrize("manner", [DataIn.STALL, DataIn.SHORT])
-def test_an_empty_packet_comes_before_the_csw(manner: DataIn) -> None:
-    host = make("empty@csw", bot_options=BotOptions(manner))
+@pytest.mark.parametrize("data_in", [DataIn.STALL, DataIn.SHORT])
+def test_an_empty_packet_comes_before_the_csw(data_in: DataIn) -> None:
+    host = make("empty@csw", bot_options=BotOptions(data_in))
     host.command(READ_2, 2048)
-    assert host.read(2048) == (Code.PIPE if manner is DataIn.STALL else Code.OK, BLOCKS)
+    assert host.read(2048) == (Code.PIPE if data_in is DataIn.STALL else Code.OK, BLOCKS)
     host.handle.clear_halt(IN)
     assert host.read(13) == (Code.OK, b"")
     assert host.csw() == (0, 1024)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("extra")
-def test_bytes_come_behind_the_csw() -> None:
+def test_extra_bytes_come_after_the_csw() -> None:
     host = make("extra=5@csw", "extra=600,command=2")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, BLOCKS)
@@ -294,32 +294,32 @@ def test_bytes_come_behind_the_csw() -> None:
     assert host.csw() == (0, 0)
     assert host.read(13) == (Code.OVERFLOW, b"\xee" * 13)
     assert host.read(512) == (Code.OK, b"\xee" * 88)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_the_class_reset_drops_what_comes_behind_the_csw() -> None:
+def test_the_class_reset_drops_the_bytes_after_the_csw() -> None:
     host = make("extra")
     host.ok(TEST_UNIT_READY)
     class_reset(host)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("csw-as-data")
-def test_the_csw_comes_in_place_of_the_data_and_nothing_after_it() -> None:
+def test_the_csw_replaces_the_data_and_nothing_follows() -> None:
     host = make("csw-as-data")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, good_csw(host, 1024))
     assert host.read(13, SOON) == (Code.TIMEOUT, b"")
-    is_well(host)
+    check_recovered(host)
 
 
-def test_data_out_is_not_taken_when_the_csw_is_there_already() -> None:
+def test_data_out_is_not_accepted_when_the_csw_replaces_it() -> None:
     host = make("csw-as-data")
     host.command(WRITE_2, 1024, 0)
     assert host.write(NEW, SOON) == (Code.TIMEOUT, 0)
     assert host.csw() == (0, 1024)
     assert stored(host) == BLOCKS
-    is_well(host)
+    check_recovered(host)
 
 
 # --- the CSW's fields ----------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def test_data_out_is_not_taken_when_the_csw_is_there_already() -> None:
     ],
 )
 @pytest.mark.parametrize("writes", [False, True])
-def test_a_field_of_the_csw_lies_and_the_data_do_not(
+def test_a_field_of_the_csw_is_wrong_and_the_data_are_correct(
     fault: str, fields: tuple[bytes, int, int, int], writes: bool
 ) -> None:
     host = make(fault)
@@ -351,19 +351,19 @@ def test_a_field_of_the_csw_lies_and_the_data_do_not(
     assert (host.write(NEW) if writes else host.read(1024)) == ((Code.OK, 1024) if writes else (Code.OK, BLOCKS))
     assert host.read(13) == (Code.OK, fields[0] + struct.pack("<IIB", *fields[1:]))
     assert stored(host) == (NEW if writes else BLOCKS)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("no-sense")
-def test_a_command_fails_and_the_sense_says_nothing() -> None:
+def test_a_command_fails_without_sense_data() -> None:
     host = make("no-sense")
     result = host.do(READ_2, 1024)
     assert (result.data, result.status, result.residue) == (BLOCKS, 1, 0)
     assert host.sense() == (0, 0, 0)
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_command_that_does_fail_may_have_no_sense_too() -> None:
+def test_a_command_that_fails_anyway_can_be_without_sense_data_too() -> None:
     host = make("no-sense")
     assert host.fails(cdb10(0x28, 0xFFFFFF, 2), 1024) == (0, 0, 0)
 
@@ -376,7 +376,7 @@ def test_a_command_fails_with_any_sense() -> None:
     assert stored(host) == BLOCKS
     assert host.fails(TEST_UNIT_READY) == (0xB, 0, 0)
     assert host.fails(TEST_UNIT_READY) == (2, 4, 2)
-    is_well(host)
+    check_recovered(host)
 
 
 # --- leaving the bus -----------------------------------------------------------------------------
@@ -384,13 +384,13 @@ def test_a_command_fails_with_any_sense() -> None:
 
 @covers("disconnect")
 @pytest.mark.parametrize("count", [0, 30])
-def test_the_device_leaves_in_the_cbw(count: int) -> None:
+def test_the_device_leaves_during_the_cbw(count: int) -> None:
     host = make(f"disconnect={count}@cbw")
     assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY)) == (Code.NO_DEVICE, 0)
-    is_gone(host)
+    check_gone(host)
 
 
-def is_gone(host: Host) -> None:
+def check_gone(host: Host) -> None:
     assert host.stick.is_gone
     assert host.bus.devices() == []
     assert host.read(13) == (Code.NO_DEVICE, b"")
@@ -400,60 +400,60 @@ def is_gone(host: Host) -> None:
     assert host.bus.plug(host.stick).number == host.device.number + 1
 
 
-def test_the_device_leaves_behind_the_cbw() -> None:
+def test_the_device_leaves_after_the_cbw() -> None:
     host = make("disconnect=31@cbw")
     host.command(TEST_UNIT_READY)
-    is_gone(host)
+    check_gone(host)
 
 
 @pytest.mark.parametrize(("count", "moved"), [(0, 0), (511, 0), (512, 512), (1000, 512)])
-def test_the_device_leaves_in_the_data_after_whole_packets(count: int, moved: int) -> None:
+def test_the_device_leaves_during_the_data_after_whole_packets(count: int, moved: int) -> None:
     host = make(f"disconnect={count}@data")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.NO_DEVICE, BLOCKS[:moved])
-    is_gone(host)
+    check_gone(host)
     host = make(f"disconnect={count}@data")
     host.command(WRITE_2, 1024, 0)
     assert host.write(NEW) == (Code.NO_DEVICE, moved)
     assert stored(host) == NEW[:moved] + BLOCKS[moved:]
-    is_gone(host)
+    check_gone(host)
 
 
-def test_the_device_leaves_behind_the_data() -> None:
+def test_the_device_leaves_after_the_data() -> None:
     host = make("disconnect=1024@data")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, BLOCKS)
-    is_gone(host)
+    check_gone(host)
 
 
 @pytest.mark.parametrize("count", [0, 12])
-def test_the_device_leaves_in_the_csw(count: int) -> None:
+def test_the_device_leaves_during_the_csw(count: int) -> None:
     host = make(f"disconnect={count}@csw")
     host.command(READ_2, 2048)
     assert host.read(2048) == (Code.PIPE, BLOCKS)
     host.handle.clear_halt(IN)
     assert host.read(13) == (Code.NO_DEVICE, b"")
-    is_gone(host)
+    check_gone(host)
 
 
 @pytest.mark.parametrize("count", [13, 100])
-def test_the_device_leaves_behind_the_csw(count: int) -> None:
+def test_the_device_leaves_after_the_csw(count: int) -> None:
     host = make(f"disconnect={count}@csw")
     host.ok(TEST_UNIT_READY)
-    is_gone(host)
+    check_gone(host)
 
 
-def test_a_failed_command_leaves_in_its_data_phase_too() -> None:
+def test_the_device_leaves_during_the_data_phase_of_a_failed_command_too() -> None:
     host = make("disconnect@data")
     host.command(cdb10(0x28, 0xFFFFFF, 2), 1024)
     assert host.read(1024) == (Code.NO_DEVICE, b"")
-    is_gone(host)
+    check_gone(host)
 
 
-def test_transfers_of_other_threads_end_and_everyone_is_told_once() -> None:
+def test_transfers_of_other_threads_end_and_on_leave_is_called_once() -> None:
     host = make("disconnect@cbw")
-    told: list[str] = []
-    host.stick.on_leave.append(lambda: told.append("left"))
+    calls: list[str] = []
+    host.stick.on_leave.append(lambda: calls.append("left"))
     watch = host.bus.watch()
     results: list[tuple[Code, bytes]] = []
     thread = threading.Thread(target=lambda: results.append(host.read(13, 60_000)))
@@ -462,10 +462,10 @@ def test_transfers_of_other_threads_end_and_everyone_is_told_once() -> None:
     thread.join(PATIENCE)
     assert results == [(Code.NO_DEVICE, b"")]
     assert watch.wait(PATIENCE)
-    assert told == ["left"]
+    assert calls == ["left"]
 
 
-def test_a_stick_that_left_counts_its_commands_anew_when_it_is_plugged_in() -> None:
+def test_a_stick_counts_commands_from_1_again_when_it_is_plugged_in_again() -> None:
     stick = Stick([Unit(Memory(4096))], faults=["disconnect@cbw,command=1,times=2", "sense=5/24/00,command=2"])
     host = Host(stick, attentions=True)
     assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY))[0] is Code.NO_DEVICE

@@ -1,4 +1,4 @@
-"""What a host sees of faults that are not of a phase, and when a script commits which."""
+"""The faults that do not belong to a phase, as a host sees them, and which fault of a script applies when."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.virtual.faults.faulty import (
     SOON,
     TEST_UNIT_READY,
     WRITE_2,
+    check_recovered,
     class_reset,
     covers,
-    is_well,
     make,
     refused,
     reset_recovery,
@@ -53,7 +53,7 @@ from tests.virtual.host import IN, Host, cbw, cdb10
         (13, WRITE_2, 1024, 0, Code.PIPE, 0, 2, 1024),
     ],
 )
-def test_the_device_does_as_in_one_of_the_thirteen_cases(
+def test_the_device_behaves_as_in_one_of_the_thirteen_cases(
     case: int, cdb: bytes, length: int, flags: int, code: Code, moved: int, status: int, residue: int
 ) -> None:
     host = make(f"case={case}")
@@ -62,17 +62,17 @@ def test_the_device_does_as_in_one_of_the_thirteen_cases(
     assert result.data == (BLOCKS[:moved] if flags else b"")
     written = moved if cdb is WRITE_2 else 0
     assert stored(host) == NEW[:written] + BLOCKS[written:]
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_device_that_has_more_than_its_command_has_fills_it_up() -> None:
+def test_a_device_with_more_data_than_the_command_has_pads_with_zeros() -> None:
     host = make("case=7")
     result = host.do(INQUIRY_36, 255)
     assert (result.code, len(result.data), result.data[36:], result.status) == (Code.OK, 255, bytes(219), 2)
 
 
 @covers("rushed")
-def test_a_host_in_haste_meets_a_phase_error() -> None:
+def test_a_host_that_continues_too_soon_gets_a_phase_error() -> None:
     host = make("rushed=20000000,times=3")
     result = host.do(READ_2, 1024)
     assert (result.code, result.data, result.status) == (Code.PIPE, b"", 2)
@@ -80,10 +80,10 @@ def test_a_host_in_haste_meets_a_phase_error() -> None:
     assert (result.code, result.moved, result.status) == (Code.PIPE, 0, 2)
     assert stored(host) == BLOCKS
     assert host.do(TEST_UNIT_READY).status == 2
-    is_well(host)
+    check_recovered(host)
 
 
-def test_a_host_with_patience_meets_none() -> None:
+def test_a_host_that_waits_long_enough_gets_no_phase_error() -> None:
     host = make("rushed=1000")
     for cdb, length in ((READ_2, 1024), (TEST_UNIT_READY, 0)):
         host.command(cdb, length)
@@ -97,7 +97,7 @@ def test_a_host_with_patience_meets_none() -> None:
 
 
 @covers("eject")
-def test_the_medium_goes_before_the_command() -> None:
+def test_the_medium_is_ejected_before_the_command() -> None:
     host = make("eject,command=2")
     assert host.data(READ_2, 1024) == BLOCKS
     assert host.fails(READ_2, 1024) == (2, 0x3A, 0)
@@ -106,11 +106,11 @@ def test_the_medium_goes_before_the_command() -> None:
 
 
 @covers("attentions")
-def test_unit_attentions_come_in_a_row() -> None:
+def test_several_unit_attentions_follow_each_other() -> None:
     host = make("attentions=4")
     for _ in range(4):
         assert host.fails(READ_2, 1024) == (6, 0x29, 0)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("becoming-ready")
@@ -119,12 +119,12 @@ def test_the_unit_becomes_ready_after_some_commands() -> None:
     assert len(host.data(INQUIRY_36, 36)) == 36
     for _ in range(2):
         assert host.fails(READ_2, 1024) == (2, 4, 1)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("inquiry")
 @pytest.mark.parametrize("length", [0, 1, 4, 5, 35, 36, 37, 96, 255])
-def test_inquiry_data_have_any_length(length: int) -> None:
+def test_inquiry_data_have_the_given_length(length: int) -> None:
     host = make(f"inquiry={length}")
     whole = make().data(INQUIRY_36, 36)
     data = host.do(bytes((0x12, 0, 0, 0, 255, 0)), 255).data
@@ -138,7 +138,7 @@ def test_inquiry_data_have_any_length(length: int) -> None:
 
 
 @covers("inquiry-garbage")
-def test_inquiry_data_are_noise() -> None:
+def test_inquiry_data_are_random_bytes() -> None:
     data = make("inquiry-garbage").data(INQUIRY_36, 36)
     assert len(data) == 36
     assert data[8:16] != b"scsiusb "
@@ -159,11 +159,11 @@ def test_inquiry_data_are_noise() -> None:
         ("block-size=0xFFFFFFFF", 129, 129, 0xFFFFFFFF),
     ],
 )
-def test_the_capacity_lies(fault: str, last_10: int, last_16: int, size: int) -> None:
+def test_the_capacity_is_wrong(fault: str, last_10: int, last_16: int, size: int) -> None:
     host = make(fault)
     assert host.data(CAPACITY_10, 8) == struct.pack(">II", last_10, size)
     assert host.data(CAPACITY_16, 32)[:12] == struct.pack(">QI", last_16, size)
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("write-protected")
@@ -173,14 +173,14 @@ def test_the_medium_is_write_protected() -> None:
     assert host.data(bytes((0x1A, 0, 0x3F, 0, 4, 0)), 4)[2] & 0x80
     assert host.data(READ_2, 1024) == BLOCKS
     host.stick.faults.clear()
-    is_well(host)
+    check_recovered(host)
 
 
 # --- requests ------------------------------------------------------------------------------------
 
 
 @covers("halt-stays")
-def test_a_halt_stays_for_some_clearings() -> None:
+def test_a_halt_remains_when_it_is_cleared_n_times() -> None:
     host = make("stall@csw", "halt-stays=2")
     host.command(TEST_UNIT_READY)
     for _ in range(3):
@@ -189,7 +189,7 @@ def test_a_halt_stays_for_some_clearings() -> None:
     assert host.csw() == (0, 0)
 
 
-def test_a_halt_stays_until_a_reset_of_the_port() -> None:
+def test_a_halt_remains_until_a_port_reset() -> None:
     host = make("stall@cbw", "halt-stays")
     packet = cbw(1, 0, 0, 0, TEST_UNIT_READY)
     for _ in range(3):
@@ -197,14 +197,14 @@ def test_a_halt_stays_until_a_reset_of_the_port() -> None:
         reset_recovery(host)
     host.handle.reset()
     host.sense()
-    is_well(host)
+    check_recovered(host)
 
 
 @covers("reset-stalls", "reset-hangs", "reset-ignored")
 @pytest.mark.parametrize(
     ("fault", "code"), [("reset-stalls", Code.PIPE), ("reset-hangs", Code.TIMEOUT), ("reset-ignored", None)]
 )
-def test_only_a_reset_of_the_port_helps_where_the_class_reset_does_not(fault: str, code: Code | None) -> None:
+def test_only_a_port_reset_helps_where_the_class_reset_does_not(fault: str, code: Code | None) -> None:
     host = make("nak@data", fault)
     host.command(READ_2, 1024)
     if code is None:
@@ -214,7 +214,7 @@ def test_only_a_reset_of_the_port_helps_where_the_class_reset_does_not(fault: st
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
     host.handle.reset()
     host.sense()
-    is_well(host)
+    check_recovered(host)
 
 
 def get_max_lun(host: Host) -> bytes:
@@ -222,7 +222,7 @@ def get_max_lun(host: Host) -> bytes:
 
 
 @covers("max-lun-stalls", "max-lun", "max-lun-hangs")
-def test_get_max_lun_stalls_lies_or_hangs() -> None:
+def test_get_max_lun_stalls_or_is_wrong_or_hangs() -> None:
     host = make("max-lun-stalls,times=1", "max-lun=255,times=1", "max-lun-hangs,times=1")
     refused(Code.PIPE, get_max_lun, host)
     assert get_max_lun(host) == b"\xff"
@@ -230,7 +230,7 @@ def test_get_max_lun_stalls_lies_or_hangs() -> None:
     assert get_max_lun(host) == b"\x00"
 
 
-def test_a_request_that_hangs_ends_when_the_device_is_pulled_out() -> None:
+def test_a_request_that_hangs_ends_when_the_device_is_unplugged() -> None:
     host = make("max-lun-hangs")
     thread = threading.Timer(0.02, host.bus.unplug, [host.stick])
     thread.start()
@@ -243,8 +243,8 @@ def test_a_request_that_hangs_ends_when_the_device_is_pulled_out() -> None:
 # --- the script ----------------------------------------------------------------------------------
 
 
-def fires_at(fault: str, *cdbs: tuple[bytes, int]) -> list[int]:
-    """The numbers of the commands at which it fires."""
+def applied_to(fault: str, *cdbs: tuple[bytes, int]) -> list[int]:
+    """Return the numbers of the commands that the fault is applied to."""
     host = make(fault)
     for cdb, length in cdbs:
         host.do(cdb, length)
@@ -275,16 +275,16 @@ MIX = [(TEST_UNIT_READY, 0), (READ_2, 1024), (INQUIRY_36, 36), (cdb10(0x28, 8, 4
         (",cdb=12,command=3", [3]),
     ],
 )
-def test_a_fault_fires_where_all_its_conditions_hold(conditions: str, numbers: list[int]) -> None:
-    assert fires_at("bogus-residue" + conditions, *MIX) == numbers
+def test_a_fault_applies_to_commands_that_fulfil_all_its_conditions(conditions: str, numbers: list[int]) -> None:
+    assert applied_to("bogus-residue" + conditions, *MIX) == numbers
 
 
-def test_a_fault_of_the_data_phase_waits_for_a_command_that_has_one() -> None:
-    assert fires_at("short=1024@data", *MIX) == [2]
+def test_a_fault_of_the_data_phase_applies_to_the_next_command_with_data() -> None:
+    assert applied_to("short=1024@data", *MIX) == [2]
 
 
 @pytest.mark.parametrize(
-    ("cdb", "fires"),
+    ("cdb", "applies"),
     [
         ("08 000003 02 00", True),
         ("0a 000005 01 00", False),
@@ -296,13 +296,13 @@ def test_a_fault_of_the_data_phase_waits_for_a_command_that_has_one() -> None:
         ("28 00 0000", False),
     ],
 )
-def test_the_extent_of_each_length_of_cdb_is_understood(cdb: str, fires: bool) -> None:
+def test_the_condition_lba_works_for_cdbs_of_each_length(cdb: str, applies: bool) -> None:
     host = make("stall@cbw,lba=4")
     code, _ = host.write(cbw(1, 0, 0, 0, bytes.fromhex(cdb)))
-    assert (code is Code.PIPE) is fires
+    assert (code is Code.PIPE) is applies
 
 
-def test_faults_of_one_command_come_together() -> None:
+def test_several_faults_apply_to_one_command() -> None:
     host = make("short=512", "bogus-residue", "status=1", "stall@csw")
     host.command(READ_2, 1024)
     assert host.read(1024) == (Code.OK, BLOCKS[:512])
@@ -314,10 +314,10 @@ def test_faults_of_one_command_come_together() -> None:
         "status=1",
         "stall@csw",
     ]
-    is_well(host)
+    check_recovered(host)
 
 
-def test_the_script_is_live() -> None:
+def test_the_script_can_be_changed_while_the_stick_is_in_use() -> None:
     stick = Stick.formatted(faults=[Fault("phase-error", times=2)])
     host = Host(stick, attentions=True)
     assert host.do(INQUIRY_36, 36).status == 2
@@ -329,14 +329,14 @@ def test_the_script_is_live() -> None:
     assert stick.faults.fired == [(1, Fault("phase-error", times=2)), (3, Fault("status", 3, command=3))]
 
 
-def test_a_reset_of_the_port_does_not_count_anew() -> None:
+def test_a_port_reset_does_not_restart_the_count_of_commands() -> None:
     host = make("phase-error,command=2")
     host.ok(TEST_UNIT_READY)
     host.handle.reset()
     assert host.do(INQUIRY_36, 36).status == 2
 
 
-def test_every_kind_says_what_it_is() -> None:
+def test_every_kind_has_a_description_and_a_syntax() -> None:
     for kind in KINDS.values():
         assert kind.about
         assert kind.usage.startswith(kind.name)

@@ -1,4 +1,4 @@
-"""Wrong descriptors as a host reads them, and faults as text."""
+"""Invalid descriptors as a host reads them, and the text form of faults."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.virtual.host import IN, OUT
 # --- descriptors ---------------------------------------------------------------------------------
 
 
-def plugged(twist: str, *interfaces: InterfaceDescriptor) -> tuple[Bus, Device]:
+def plugged(error: str, *interfaces: InterfaceDescriptor) -> tuple[Bus, Device]:
     bus = Bus()
-    return bus, bus.plug(Stick([Unit(Memory(4096))], interfaces=interfaces, faults=[f"descriptor={twist}"]))
+    return bus, bus.plug(Stick([Unit(Memory(4096))], interfaces=interfaces, faults=[f"descriptor={error}"]))
 
 
 def configuration(bus: Bus) -> bytes:
@@ -41,7 +41,7 @@ WHOLE = (Endpoint(IN, 2, 512), Endpoint(OUT, 2, 512))
 
 @covers("descriptor")
 @pytest.mark.parametrize(
-    ("twist", "endpoints"),
+    ("error", "endpoints"),
     [
         ("truncated", (WHOLE[0],)),
         ("long-total-length", WHOLE),
@@ -56,16 +56,16 @@ WHOLE = (Endpoint(IN, 2, 512), Endpoint(OUT, 2, 512))
         ("interface-count", WHOLE),
     ],
 )
-def test_a_host_sees_what_can_be_read_of_a_wrong_configuration(
-    twist: str, endpoints: tuple[Endpoint, ...] | None
+def test_a_host_reads_the_valid_part_of_an_invalid_configuration(
+    error: str, endpoints: tuple[Endpoint, ...] | None
 ) -> None:
-    bus, device = plugged(twist)
+    bus, device = plugged(error)
     assert device.settings == (() if endpoints is None else (Setting(0, 0, 8, 6, 0x50, endpoints),))
     assert configuration(bus) != configuration(Bus(Stick.formatted()))
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_a_bus_survives_noise_for_a_configuration(seed: int) -> None:
+def test_a_bus_survives_a_configuration_of_random_bytes(seed: int) -> None:
     bus, device = plugged(f"garbage:{seed}", bot_interface(), hid_interface(1))
     assert len(configuration(bus)) == len(
         configuration(Bus(Stick([Unit()], interfaces=[bot_interface(), hid_interface(1)])))
@@ -82,7 +82,7 @@ def test_a_bus_survives_noise_for_a_configuration(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("twist", "serial"),
+    ("error", "serial"),
     [
         ("huge-string", ("0123456789AB" * 11)[:126]),
         ("odd-string", "0123456789A"),
@@ -90,26 +90,26 @@ def test_a_bus_survives_noise_for_a_configuration(seed: int) -> None:
         ("empty-string", ""),
     ],
 )
-def test_a_host_reads_what_it_can_of_a_wrong_string(twist: str, serial: str) -> None:
-    bus, device = plugged(twist)
+def test_a_host_reads_the_valid_part_of_an_invalid_string(error: str, serial: str) -> None:
+    bus, device = plugged(error)
     assert bus.strings(device).serial == serial
     assert device.settings[0].endpoints == WHOLE
 
 
-def test_descriptors_that_a_device_does_not_have_stay_missing() -> None:
+def test_a_descriptor_fault_does_not_create_missing_descriptors() -> None:
     bus, device = plugged("empty-string")
     with pytest.raises(UsbError):
         bus.open(device).control_in(0x80, 6, 0x0309, 0x0409, 255, SOON)
 
 
 @given(st.binary(max_size=120))
-def test_any_bytes_for_a_configuration_are_read(data: bytes) -> None:
+def test_any_bytes_can_be_parsed_as_a_configuration(data: bytes) -> None:
     for setting in parse_settings(data):
         assert len(setting.endpoints) <= len(data)
 
 
 @given(st.binary(min_size=9, max_size=120), st.sampled_from(sorted(TWISTS)))
-def test_a_twist_takes_any_descriptor(data: bytes, name: str) -> None:
+def test_a_descriptor_fault_accepts_any_descriptor(data: bytes, name: str) -> None:
     for start in (data, data[:2], bytes((9, 2)) + data):
         assert find(name)[1](start) is not None
 
@@ -118,13 +118,13 @@ def test_a_twist_takes_any_descriptor(data: bytes, name: str) -> None:
 
 
 @given(faults())
-def test_a_faults_text_says_all_of_it(fault: Fault) -> None:
+def test_a_fault_survives_conversion_to_text_and_back(fault: Fault) -> None:
     assert Fault.parse(str(fault)) == fault
     assert str(Fault.parse(str(fault))) == str(fault)
 
 
 @pytest.mark.parametrize(
-    ("text", "plain"),
+    ("text", "canonical"),
     [
         ("stall", "stall@data"),
         ("stall@data", "stall@data"),
@@ -138,23 +138,24 @@ def test_a_faults_text_says_all_of_it(fault: Fault) -> None:
         ("no-sense,cdb=2a..ff", "no-sense,cdb=2A..FF"),
     ],
 )
-def test_a_text_has_one_plain_form(text: str, plain: str) -> None:
-    assert str(Fault.parse(text)) == plain
+def test_a_text_has_one_canonical_form(text: str, canonical: str) -> None:
+    assert str(Fault.parse(text)) == canonical
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no fault is called ''"),
-        ("stal", "no fault is called 'stal'; did you mean stall?"),
-        ("zzzzz", "there are stall"),
-        ("@csw", "no fault is called"),
-        ("stall@", "a phase is missing"),
-        ("stall@cbw@csw", "cannot be at 'cbw@csw'"),
+        ("", "unknown fault ''"),
+        ("stal", "unknown fault 'stal'; did you mean stall?"),
+        ("zzzzz", "unknown fault 'zzzzz'; use stall, nak,"),
+        ("@csw", "unknown fault"),
+        ("stall@", "no phase after @ in 'stall@'; use data, csw or cbw"),
+        ("eject@", "no phase after @ in 'eject@'; leave out the @"),
+        ("stall@cbw@csw", "stall has no phase 'cbw@csw'; use data, csw or cbw"),
         ("stall=", "a number of bytes"),
         ("stall=-1", "a number of bytes"),
         ("stall=x", "a number of bytes"),
-        ("stall=5@csw", "stall=N is for the data phase"),
+        ("stall=5@csw", "stall=N is only possible in the data phase"),
         ("short=13@csw", "0 to 12"),
         ("nak=3", "takes no value"),
         ("status@csw", "needs a value"),
@@ -167,31 +168,31 @@ def test_a_text_has_one_plain_form(text: str, plain: str) -> None:
         ("capacity=1", "with its sign"),
         ("delay=inf", "seconds"),
         ("delay=nan", "seconds"),
-        ("tag@data", "it may be at csw"),
+        ("tag@data", "tag has no phase 'data'; use csw"),
         ("eject@csw", "leave out '@csw'"),
         ("reset-stalls,opcode=28", "leave out opcode"),
         ("descriptor=nonsense", "truncated"),
         ("descriptor=truncated:5", "truncated"),
-        ("nak,command=0", "from 1"),
+        ("nak,command=0", "1 or more"),
         ("nak,opcode=100", "two hexadecimal digits"),
         ("nak,opcode", "two hexadecimal digits"),
-        ("nak,lba=9-3", "blocks N-M"),
+        ("nak,lba=9-3", "a range N-M"),
         ("nak,lun=16", "from 0 to 15"),
         ("nak,cdb=xx", "hexadecimal digits"),
         ("nak,times=0", "always"),
         ("nak,times=often", "always"),
         ("nak,lun=1,lun=1", "twice"),
-        ("nak,when=now", "no condition is called 'when'"),
-        ("nak,", "no condition is called ''"),
+        ("nak,when=now", "unknown condition 'when'; use command, opcode,"),
+        ("nak,", "unknown condition ''"),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(text: str, message: str) -> None:
+def test_an_invalid_text_is_refused_with_a_reason(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Fault.parse(text)
 
 
 @given(st.one_of(st.text(max_size=40), st.text("stalnkceobvwd=@,.-/0123456789 ", max_size=40)))
-def test_any_text_is_a_fault_or_a_value_error(text: str) -> None:
+def test_any_text_is_parsed_or_raises_value_error(text: str) -> None:
     try:
         fault = Fault.parse(text)
     except ValueError:
@@ -213,6 +214,6 @@ def test_any_text_is_a_fault_or_a_value_error(text: str) -> None:
         lambda: Stick.formatted(faults=["nonsense"]),
     ],
 )
-def test_a_fault_that_is_made_by_hand_is_checked_too(wrong: Callable[[], object]) -> None:
+def test_a_fault_that_is_not_parsed_from_text_is_checked_too(wrong: Callable[[], object]) -> None:
     with pytest.raises(ValueError):
         wrong()

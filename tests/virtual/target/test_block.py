@@ -1,4 +1,4 @@
-"""The commands that reach the medium, byte by byte (SBC-3), on media of every size."""
+"""The commands that access the medium, byte by byte (SBC-3), on media of every size."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_read_beyond_the_end(host: Host, build: Build, opcode: int) -> None:
 
 
 @pytest.mark.parametrize(("build", "opcode"), [(cdb10, 0x28), (cdb12, 0xA8), (cdb16, 0x88), (cdb10, 0x2A)])
-def test_no_blocks_are_no_error_within_the_medium_only(host: Host, build: Build, opcode: int) -> None:
+def test_a_transfer_of_no_blocks_succeeds_only_within_the_medium(host: Host, build: Build, opcode: int) -> None:
     host.ok(build(opcode, BLOCKS - 1, 0))
     assert host.fails(build(opcode, BLOCKS, 0)) == OUT_OF_RANGE
 
@@ -132,7 +132,7 @@ def test_force_unit_access_flushes(host: Host, medium: Memory) -> None:
     assert medium.flushes == 1
 
 
-def test_what_is_cut_off_in_mid_block_is_not_written() -> None:
+def test_an_incomplete_block_is_not_written() -> None:
     medium = Memory(bytes(8192), 4096)
     host = host_of(Unit(medium))
     host.command(cdb10(0x2A, 0, 2), 8192, 0)
@@ -154,7 +154,7 @@ def test_verify_compares_with_byte_check(host: Host) -> None:
     host.ok(cdb10(0x2F, 2, 2, 0x02), out=block(2, 2))
 
 
-def test_verify_tells_where_the_first_difference_is(host: Host) -> None:
+def test_verify_reports_the_block_of_the_first_difference(host: Host) -> None:
     data = bytearray(block(2, 4))
     data[1024 + 511] ^= 1
     data[1536] ^= 1
@@ -184,13 +184,13 @@ def capacity_16(length: int, action: int = 0x10) -> bytes:
 
 
 @pytest.mark.parametrize("block_size", [512, 2048, 4096])
-def test_read_capacity_gives_the_last_lba(block_size: int) -> None:
+def test_read_capacity_returns_the_last_lba(block_size: int) -> None:
     host = host_of(Unit(Memory(8 * block_size, block_size)))
     assert host.data(cdb10(0x25, 0, 0), 8) == struct.pack(">II", 7, block_size)
     assert host.data(capacity_16(32), 32) == struct.pack(">QI", 7, block_size) + bytes(20)
 
 
-def test_read_capacity_16_gives_no_more_than_the_allocation_length(host: Host) -> None:
+def test_read_capacity_16_returns_at_most_the_allocation_length(host: Host) -> None:
     assert len(host.data(capacity_16(12), 12)) == 12
     assert host.do(capacity_16(0)).status == 0
 
@@ -204,7 +204,7 @@ def test_read_capacity_refuses_a_partial_medium_without_pmi_and_other_service_ac
 @pytest.mark.parametrize(
     ("blocks", "last"), [((1 << 32) - 1, 0xFFFFFFFE), (1 << 32, 0xFFFFFFFF), (6 << 30, 0xFFFFFFFF)]
 )
-def test_read_capacity_10_gives_all_ones_when_the_last_lba_does_not_fit(blocks: int, last: int) -> None:
+def test_read_capacity_10_returns_all_ones_when_the_last_lba_does_not_fit(blocks: int, last: int) -> None:
     host = host_of(Unit(Sparse(blocks)))
     assert host.data(cdb10(0x25, 0, 0), 8) == struct.pack(">II", last, 512)
     assert host.data(capacity_16(12), 12) == struct.pack(">QI", blocks - 1, 512)
@@ -229,7 +229,7 @@ def test_an_extent_that_overflows_64_bits_is_out_of_range(host: Host) -> None:
 
 
 class Broken(Memory):
-    """Cannot be read, written or flushed from block 2 on."""
+    """A medium that cannot be read or written from block 2 on, nor flushed."""
 
     def _check(self, offset: int, view: memoryview) -> None:
         if offset + len(view) > 1024:
@@ -261,9 +261,9 @@ def test_an_unreadable_block_is_a_medium_error_after_the_data_before_it(broken: 
     assert broken.data(bytes((0x03, 0, 0, 0, 18, 0)), 18) == expected
 
 
-@pytest.mark.parametrize("manner", [DataIn.PAD, DataIn.SHORT])
-def test_an_unreadable_block_ends_the_data_however_the_device_ends_it(manner: DataIn) -> None:
-    host = Host(Stick([Unit(Broken(4096))], bot_options=BotOptions(data_in=manner)))
+@pytest.mark.parametrize("data_in", [DataIn.PAD, DataIn.SHORT])
+def test_an_unreadable_block_ends_the_data_with_padding_or_a_short_packet_too(data_in: DataIn) -> None:
+    host = Host(Stick([Unit(Broken(4096))], bot_options=BotOptions(data_in=data_in)))
     result = host.do(cdb10(0x28, 2, 1), 512)
     assert (result.data, result.status, result.residue) == (b"", 1, 512)
 

@@ -23,9 +23,9 @@ def filled(path: Path, size: int) -> Path:
 
 def roundtrip(medium: Medium, offset: int, data: bytes) -> bytes:
     medium.write(offset, memoryview(data))
-    there = bytearray(len(data))
-    medium.readinto(offset, memoryview(there))
-    return bytes(there)
+    stored = bytearray(len(data))
+    medium.readinto(offset, memoryview(stored))
+    return bytes(stored)
 
 
 @pytest.mark.parametrize(("size", "block_size"), [(0, 512), (100, 512), (513, 512), (512, 0)])
@@ -38,7 +38,7 @@ def test_a_size_that_is_no_positive_multiple_of_the_block_size_is_refused(
         File(filled(tmp_path / "disk", size), block_size)
 
 
-def test_sparse_keeps_what_spans_its_chunks() -> None:
+def test_sparse_stores_data_that_span_several_chunks() -> None:
     medium = Sparse(1 << 32)
     data = os.urandom(200_000)
     assert roundtrip(medium, (1 << 40) - 100_000, data) == data
@@ -67,7 +67,7 @@ def test_a_file_is_changed_in_place(tmp_path: Path) -> None:
             use()
 
 
-def test_a_file_that_became_shorter_cannot_be_read(tmp_path: Path) -> None:
+def test_a_file_that_has_become_shorter_cannot_be_read(tmp_path: Path) -> None:
     path = filled(tmp_path / "disk", 4096)
     medium = File(path)
     os.truncate(path, 1024)
@@ -92,7 +92,7 @@ def test_a_read_only_file_is_write_protected(tmp_path: Path) -> None:
     medium.close()
 
 
-def test_a_file_that_the_system_does_not_let_us_write_is_opened_for_reading(
+def test_a_file_that_the_system_does_not_permit_to_write_is_opened_for_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = filled(tmp_path / "disk", 4096)
@@ -106,7 +106,7 @@ def test_a_file_that_the_system_does_not_let_us_write_is_opened_for_reading(
 
 
 def fail_to_write(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Root may write every file, so the refusal is made here."""
+    """Make opening for writing fail, also for root, and return the list of modes that files are opened with."""
     real, modes = io.FileIO, list[str]()
 
     def refuse(path: Path, mode: str) -> io.FileIO:
@@ -157,7 +157,7 @@ def test_the_image_is_always_the_same() -> None:
     assert fat.image() == fat.image() == fat.Formatted().data
 
 
-def test_a_block_size_that_fits_no_fat_is_refused() -> None:
+def test_a_block_size_that_fat_does_not_support_is_refused() -> None:
     with pytest.raises(ValueError, match="520"):
         fat.image(520)
 
@@ -174,7 +174,7 @@ def test_fsck_finds_nothing_wrong(tmp_path: Path, block_size: int) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_readme_can_be_read_through_the_stick() -> None:
+def test_the_readme_can_be_read_from_the_stick() -> None:
     host = Host(Stick.formatted())
     start = 2048 + 1 + 2 * 57 + 32
     assert host.data(cdb10(0x28, start, 1), 512).rstrip(b"\0") == fat.README

@@ -1,4 +1,4 @@
-"""The commands of every unit, byte by byte (SPC-4, MMC-6)."""
+"""The commands that all units support, byte by byte (SPC-4, MMC-6)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_standard_inquiry_data_of_a_fixed_disk_with_its_own_names() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 36, 255, 0x1234])
-def test_inquiry_gives_no_more_than_the_allocation_length(length: int) -> None:
+def test_inquiry_returns_at_most_the_allocation_length(length: int) -> None:
     result = unit_host().do(inquiry(length), length)
     assert (len(result.data), result.status) == (min(length, 36), 0)
 
@@ -65,7 +65,7 @@ def test_vital_product_data() -> None:
     assert limits == bytes.fromhex("00 b0 003c 0000 0000 00000040") + bytes(52)
 
 
-def test_a_unit_has_the_serial_number_of_its_stick_unless_it_has_its_own() -> None:
+def test_a_unit_without_a_serial_number_uses_that_of_its_stick() -> None:
     host = unit_host(Unit(Memory(512)))
     serial = (Identity().serial or "").encode()
     assert host.data(inquiry(255, 0x80), 4 + len(serial))[4:] == serial
@@ -115,7 +115,7 @@ def test_sense_is_kept_only_until_the_next_command() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 4, 18])
-def test_request_sense_gives_no_more_than_the_allocation_length(length: int) -> None:
+def test_request_sense_returns_at_most_the_allocation_length(length: int) -> None:
     result = unit_host().do(bytes((0x03, 0, 0, 0, length, 0)), length)
     assert (len(result.data), result.status) == (length, 0)
 
@@ -139,7 +139,7 @@ def test_request_sense_reports_a_pending_unit_attention_and_clears_it() -> None:
     host.ok(TEST_UNIT_READY)
 
 
-def test_a_changed_medium_is_a_unit_attention_behind_the_power_on() -> None:
+def test_a_changed_medium_is_a_unit_attention_after_that_of_power_on() -> None:
     unit = Unit()
     host = unit_host(unit, attentions=True)
     unit.insert(Memory(512))
@@ -220,7 +220,7 @@ def test_a_stopped_unit_needs_a_start() -> None:
     host.ok(TEST_UNIT_READY)
 
 
-def test_power_conditions_are_taken_and_the_reserved_ones_refused() -> None:
+def test_power_conditions_are_accepted_and_reserved_ones_refused() -> None:
     host = unit_host()
     host.ok(bytes((0x1B, 0, 0, 0, 0x30, 0)))
     host.ok(TEST_UNIT_READY)
@@ -231,7 +231,7 @@ def test_a_fixed_disk_cannot_be_ejected() -> None:
     assert unit_host(Unit(Memory(512), removable=False)).fails(EJECT) == INVALID_FIELD
 
 
-def test_prevent_has_two_values() -> None:
+def test_reserved_values_of_prevent_are_refused() -> None:
     assert unit_host().fails(bytes((0x1E, 0, 0, 0, 2, 0))) == INVALID_FIELD
 
 
@@ -249,7 +249,7 @@ def mode_10(page: int, flags: int = 0, length: int = 192) -> bytes:
     return struct.pack(">BBBxxxxHB", 0x5A, flags, page, length, 0)
 
 
-def test_mode_sense_6_gives_all_pages_behind_a_block_descriptor() -> None:
+def test_mode_sense_6_returns_all_pages_after_a_block_descriptor() -> None:
     expected = bytes.fromhex("2b 00 10 08 00000080 00000200") + ERROR_RECOVERY + CACHING
     assert unit_host().data(mode_6(0x3F), 44) == expected
     assert unit_host().data(mode_6(0x3F, subpage=0xFF), 44) == expected
@@ -278,23 +278,23 @@ def test_mode_sense_of_a_cd_rom_has_no_block_descriptor() -> None:
     assert host.data(mode_6(0x01), 16) == bytes.fromhex("0f 00 00 00") + ERROR_RECOVERY
 
 
-def test_nothing_is_changeable_and_nothing_saved() -> None:
+def test_no_mode_parameter_is_changeable_or_saved() -> None:
     host = unit_host()
     assert host.data(mode_6(0x40 | 0x08, 0x08), 24) == bytes.fromhex("17 00 10 00 08 12") + bytes(18)
     assert host.fails(mode_6(0xC0 | 0x08), 192) == (0x5, 0x39, 0x00)
 
 
 @pytest.mark.parametrize("cdb", [mode_6(0x02), mode_6(0x08, subpage=1), mode_6(0x08, subpage=0xFF)])
-def test_mode_pages_that_are_not_there(cdb: bytes) -> None:
+def test_mode_pages_that_do_not_exist_are_refused(cdb: bytes) -> None:
     assert unit_host().fails(cdb, 192) == INVALID_FIELD
 
 
 @pytest.mark.parametrize("length", [0, 4, 192])
-def test_mode_sense_gives_no_more_than_the_allocation_length(length: int) -> None:
+def test_mode_sense_returns_at_most_the_allocation_length(length: int) -> None:
     assert len(unit_host().do(mode_6(0x3F, 0, length), length).data) == min(length, 44)
 
 
-# --- REPORT LUNS and units that are not there ---------------------------------------------------
+# --- REPORT LUNS and units that do not exist ----------------------------------------------------
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def test_a_cdb_that_is_too_short_or_asks_for_aca_is_refused() -> None:
     assert host.fails(bytes((0, 0, 0, 0, 0, 4))) == INVALID_FIELD
 
 
-def test_a_longer_cdb_is_no_fault() -> None:
+def test_a_longer_cdb_is_accepted() -> None:
     unit_host().ok(bytes(12))
 
 

@@ -1,4 +1,4 @@
-"""A USB/IP client that packs every byte itself."""
+"""A USB/IP client that packs and unpacks all messages itself, without the code of the server."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EINVAL, EPIPE, EPROTO, EOVERFLOW, ECONNRESET, ESHUTDOWN, EREMOTEIO = -22, -32, -
 SHORT_NOT_OK, ZERO_PACKET = 1, 0x40
 SUBMIT, UNLINK = 1, 2
 DEVICE = 0x10002
-HANGS_UP = b""
+END_OF_STREAM = b""
 
 
 class Client:
-    """A host controller at the other end of the connection."""
+    """A connection to the server, with the role of a host controller."""
 
     def __init__(self, server: Server) -> None:
         self.socket = socket.create_connection((server.host, server.port), PATIENCE)
@@ -31,8 +31,8 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def take(self, count: int) -> bytes:
-        """So many bytes, or fewer if the server hangs up."""
+    def receive(self, count: int) -> bytes:
+        """Receive `count` bytes, or fewer if the server closes the connection."""
         data = b""
         while len(data) < count:
             try:
@@ -46,11 +46,11 @@ class Client:
 
     def request(self, code: int, body: bytes = b"", version: int = 0x0111) -> tuple[int, int, int]:
         self.socket.sendall(struct.pack(">HHI", version, code, 0) + body)
-        return struct.unpack(">HHI", self.take(8))
+        return struct.unpack(">HHI", self.receive(8))
 
     def attach(self, bus_id: bytes = b"1-1") -> bytes:
         assert self.request(0x8003, bus_id.ljust(32, b"\0")) == (0x0111, 3, 0)
-        return self.take(312)
+        return self.receive(312)
 
     # --- URBs -----------------------------------------------------------------------------------
 
@@ -67,18 +67,18 @@ class Client:
         return self.seqnum
 
     def answer(self, is_in: bool = True) -> tuple[int, int, int, bytes]:
-        """Command, seqnum, status and data (of OUT: as many zeros as were taken) of the next answer."""
-        head = self.take(48)
+        """Receive an answer: command, seqnum, status and data (for OUT, as many zeros as bytes were moved)."""
+        head = self.receive(48)
         command, seqnum, _, _, _, status, moved = struct.unpack_from(">IIIIIiI", head)
         if command == 4:
             return command, seqnum, status, b""
         assert command == 3
-        return command, seqnum, status, self.take(moved) if is_in else bytes(moved)
+        return command, seqnum, status, self.receive(moved) if is_in else bytes(moved)
 
     def move(
         self, endpoint: int, length: int = 0, data: bytes = b"", flags: int = 0, setup: bytes = bytes(8)
     ) -> tuple[int, bytes]:
-        """A URB that is answered at once: status and data."""
+        """Submit a URB and return its status and data; the next answer must be for this URB."""
         seqnum = self.submit(endpoint, length, data, flags, setup)
         command, answered, status, moved = self.answer(bool(endpoint & 0x80))
         assert (command, answered) == (3, seqnum)
@@ -105,7 +105,7 @@ class Client:
         return passed, residue
 
     def configure(self) -> Client:
-        """Attached, configured, and without the unit attention of power-on."""
+        """Attach and configure the device, and clear the unit attention of power-on."""
         self.attach()
         assert self.control_out(0, 9, 1, 0) == 0
         self.command(bytes(6), 0)

@@ -32,13 +32,13 @@ IMPORTS = (
     "tests.usb.libusb.watched",
 )
 LONGEST = 1 << 20  # bytes of a request
-SERVE = "from tests import zygote; exec(zygote.serve({}))"
+SERVE = "from tests import forkserver; exec(forkserver.serve({}))"
 
 
 # --- in the tests' process ------------------------------------------------------------------------
 
 
-class Zygote:
+class ForkServer:
     """The process that forks: a request is JSON and, to start something, its three streams."""
 
     def __init__(self) -> None:
@@ -63,14 +63,14 @@ class Zygote:
 
 
 @functools.cache
-def _zygote() -> Zygote:
-    made = Zygote()
+def _server() -> ForkServer:
+    made = ForkServer()
     atexit.register(made.close)
     return made
 
 
 class Child:
-    """A fork of the zygote that runs some code; used like a `subprocess.Popen` with text pipes."""
+    """A fork that runs some code; used like a `subprocess.Popen` with text pipes."""
 
     def __init__(self, code: str, arguments: list[str], env: dict[str, str], stderr: int | None, session: bool) -> None:
         self.returncode: int | None = None
@@ -85,8 +85,8 @@ class Child:
         self.stdin: IO[str] = os.fdopen(ours_in, "w", encoding="utf-8")
         self.stdout: IO[str] = os.fdopen(ours_out, encoding="utf-8")
         streams = theirs if self.stderr else [*theirs, 2]
-        self._zygote = _zygote()
-        self.pid = self._zygote.ask(
+        self._server = _server()
+        self.pid = self._server.ask(
             streams, code=code, arguments=arguments, env=env, session=session, folder=os.getcwd()
         )
         self._pidfd = os.pidfd_open(self.pid)
@@ -116,8 +116,8 @@ class Child:
             ending = select.poll()
             ending.register(self._pidfd, select.POLLIN)
             if timeout is not None and not ending.poll(timeout * 1000):
-                raise subprocess.TimeoutExpired("a child of the zygote", timeout)
-            self.returncode = os.waitstatus_to_exitcode(self._zygote.ask([], wait=self.pid))
+                raise subprocess.TimeoutExpired("a fork", timeout)
+            self.returncode = os.waitstatus_to_exitcode(self._server.ask([], wait=self.pid))
         return self.returncode
 
 
@@ -147,7 +147,7 @@ def start(
     )
 
 
-# --- in the zygote --------------------------------------------------------------------------------
+# --- in the fork server ----------------------------------------------------------------------------
 
 
 def serve(descriptor: int) -> CodeType:
