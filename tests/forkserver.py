@@ -152,6 +152,7 @@ def start(
 
 def serve(descriptor: int) -> CodeType:
     """Answer requests until the tests' process has gone; in a fork, return the code that it is to run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and then this process
     for name in IMPORTS:
         import_module(name)
     gc.freeze()
@@ -176,6 +177,7 @@ def _end() -> NoReturn:
 
 def _become(request: dict[str, Any], streams: list[int]) -> CodeType:
     """Make this fork what a fresh interpreter would be."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["session"]:
         os.setsid()
     for number, each in enumerate(streams):

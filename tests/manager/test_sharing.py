@@ -23,7 +23,17 @@ from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import PATIENCE, MeddledBus, Worker, hangs_at, no_collector, restless_threads, run_all, stick
+from tests.sticks import (
+    PATIENCE,
+    MeddledBus,
+    Worker,
+    hangs_at,
+    no_collector,
+    restless_threads,
+    run_all,
+    stick,
+    wait_until,
+)
 
 READ_10 = 0x28
 
@@ -309,7 +319,7 @@ def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
     bus.wire.fail_requests = {"request fe": Code.NO_DEVICE}
     with pytest.raises(DeviceGone):
         open_on(bus)
-    assert ledger.outstanding() == []
+    wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
     bus.wire.fail_requests = {}
     open_on(bus).close()
 
