@@ -17,7 +17,9 @@ from typing import Any
 from scsiusb.manager.client import Client
 from scsiusb.manager.process import PROCESS
 from scsiusb.quirks.lookup import tabled
+from scsiusb.transport.base import Call, Completion, Direction, Story
 from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.turns import User
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
@@ -132,6 +134,29 @@ def transport_on(bus: Bus) -> BulkOnlyTransport:
 def client_on(bus: Bus) -> Client:
     """Return a client of the bus's first interface, without quirks; the test closes it."""
     return PROCESS.join(bus, find(bus)[0])
+
+
+def execute(
+    transport: BulkOnlyTransport | Client,
+    lun: int,
+    cdb: bytes,
+    direction: Direction,
+    buffer: memoryview,
+    timeout: float,
+    user: User | None = None,
+) -> Completion:
+    """Run one command in a turn of its own."""
+
+    def story() -> Story[Completion]:
+        turn = transport.turn() if isinstance(transport, Client) else transport.turn(user)
+        try:
+            if not turn.try_enter():
+                yield Call(turn.enter)
+            return (yield from transport.exchange(lun, cdb, direction, buffer, timeout))
+        finally:
+            turn.leave()
+
+    return transport.drive(story())
 
 
 def hangs_at(opcode: int, reached: threading.Event) -> Meddle:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
@@ -29,19 +29,17 @@ from scsiusb.errors import (
     MediumChanged,
     NoMedium,
     ScsiUsbError,
-    TransportError,
     UnitAttention,
     UnsupportedOpcode,
 )
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
-from scsiusb.scsi.retry import RetryPolicy
+from scsiusb.scsi.retry import RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import CommandResult, LogicalUnit, raise_last
-from scsiusb.transport.base import GOOD
+from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
-    from scsiusb.disk.polled import PolledReader
     from scsiusb.disk.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -303,55 +301,48 @@ class Disk:
         """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
         self._unflushed.take()
 
-    def begin_reading(self, polled: PolledReader, lba: int, view: memoryview) -> bool:
-        """Begins to read blocks, one command's at most, into memory of `buffer`'s; whoever has many under way goes on.
-
-        False where only `readinto` will do.
-        """
-        medium = self._known or self._medium()
-        blocks = len(view) // medium.block_size
-        finish = partial(self._retry_or_raise, READ, medium, lba, blocks, view, time.monotonic())
-        return polled.begin(READ.cdb(lba, blocks), view, self.unit.timeout or READ.timeout, medium.changes, finish)
-
-    def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
-        """Runs a command whose block addresses mean `medium`, if that is still the one in the unit."""
-        unit, began = self.unit, time.monotonic()
-        timeout = unit.timeout or access.timeout
+    def reading_story(self, lba: int, view: memoryview) -> Story[None]:
+        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
+        medium: Medium = self._known or (yield Call(self._medium))
         try:
-            first = unit.attempt(access.cdb(lba, blocks), access.direction, buffer, timeout, medium.changes)
-        except TransportError as error:
-            self._retry_or_raise(access, medium, lba, blocks, buffer, began, partial(raise_last, [error]))
-        else:
-            if first[0] != (GOOD, 0, len(buffer)):
-                self._retry_or_raise(access, medium, lba, blocks, buffer, began, lambda: first)
-
-    def _retry_or_raise(
-        self,
-        access: BlockTransfer,
-        medium: Medium,
-        lba: int,
-        blocks: int,
-        buffer: memoryview,
-        began: float,
-        attempt: Callable[[], CommandResult],
-    ) -> None:
-        """What becomes of a command that did not simply do what it should; `attempt` gives its first sending's end."""
-        confirm = None if access is READ else partial(self._confirm, medium)
-        retry_state = self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
-        try:
-            self.unit.transfer(retry_state, buffer, changes=medium.changes, first=attempt)
+            yield from self._story(READ, medium, lba, len(view) // medium.block_size, view)
         except ScsiUsbError as error:
-            error.lba = lba
-            if isinstance(error, (MediumChanged, NoMedium)):
-                self._known = None
+            self._note(error, lba)
             raise
 
-    def _confirm(self, medium: Medium) -> None:
-        """Raises where the device or the medium may be others than those that a failed command was meant for."""
-        self.unit.transport.check_identity()
-        capacity = self.unit.read_capacity(retry=ONE_TRY)
+    def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+        try:
+            self.unit.transport.drive(self._story(access, medium, lba, blocks, buffer))
+        except ScsiUsbError as error:
+            self._note(error, lba)
+            raise
+
+    def _story(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
+        """Tell how to move blocks of `medium`, if that is still the one in the unit."""
+        unit = self.unit
+        state = partial(self._retry_state, access, medium, lba, blocks, time.monotonic())
+        timeout = unit.timeout or access.timeout
+        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes)
+
+    def _retry_state(
+        self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
+    ) -> RetryState[Any]:
+        """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
+        confirm = None if access is READ else partial(self._confirm, medium)
+        return self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
+
+    def _note(self, error: ScsiUsbError, lba: int) -> None:
+        error.lba = lba
+        if isinstance(error, (MediumChanged, NoMedium)):
+            self._known = None
+
+    def _confirm(self, medium: Medium) -> Story[None]:
+        """Raise where the device or the medium may be others than those that a failed command was meant for."""
+        unit = self.unit
+        yield Call(unit.transport.check_identity)
+        capacity = yield from unit.capacity_story(ONE_TRY)
         is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
-        if not is_same or medium.changes != self.unit.medium_changes:
+        if not is_same or medium.changes != unit.medium_changes:
             raise error_for(MEDIUM_CHANGED, "what was tried again")
 
     def _flush(self, timeout: float | None) -> None:

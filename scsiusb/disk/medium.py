@@ -100,9 +100,10 @@ def find_medium(unit: LogicalUnit) -> Medium:
     version = _version(unit)  # before TEST UNIT READY: some devices want it so
     unit.make_ready()
     transport = unit.transport
-    with transport.hold():
-        capacity = unit.read_capacity()
+    changes = -1
+    while changes != unit.medium_changes:  # else another user met a change meanwhile, or a retry did
         changes = unit.medium_changes
+        capacity = unit.read_capacity()
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_in_vain(unit, capacity.block_size)

@@ -1,18 +1,22 @@
-"""Many streams read in one thread: whichever device has a piece ready comes next."""
+"""Reads many streams in one thread: whichever device has a piece ready comes next."""
 
 from __future__ import annotations
 
 import select
+import socket
 import time
-from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Final, NamedTuple
 
-from scsiusb.disk.polled import PolledReader
+from scsiusb import ledger
 from scsiusb.disk.streaming import PROMPT, Reading
 from scsiusb.errors import MediumError, ScsiUsbError
+from scsiusb.transport.base import Polled
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
@@ -20,15 +24,17 @@ NOTHING: Final = memoryview(b"")
 
 
 class Chunk(NamedTuple):
-    """Of which stream; its next blocks, or why there will be no more."""
+    """A piece of one stream, or the error that ends it."""
 
     reading: Reading
     piece: memoryview
+    """The stream's next blocks; empty beside an error."""
     error: ScsiUsbError | None = None
+    """Why no more will come of this stream; without a traceback."""
 
 
 def read_many(*readings: Reading) -> ManyReader:
-    """Reads several `disk.reading(…)` of different disks at once, in the caller's thread; for a `with`.
+    """Read several `disk.reading(…)` of different disks at once, for a `with`, in one thread.
 
     Iterate over what the `with` gives: a `Chunk` for each piece, as they come.
     """
@@ -39,7 +45,7 @@ class ManyReader:
     """Iterates over what several `disk.reading(…)` read at once; use it in a `with`, in one thread.
 
     Each device's pieces come in order; a piece is valid until the next chunk, of any device, is taken. A stream that
-    fails ends with a chunk that has the error, and the others go on. The disks are not to be used meanwhile.
+    fails ends with a chunk that has the error, and the others go on. A device in trouble does not hold up the others.
 
     Where libusb's descriptors can be polled, one thread, the caller's, moves the transfers of all devices: with many
     of them that is several times as fast as a thread for each. Elsewhere each stream has its thread.
@@ -52,10 +58,10 @@ class ManyReader:
 
     def __enter__(self) -> ManyReader:
         with ExitStack() as held:
-            ways = [(reading, *way) for reading in self._readings if (way := reading.overlapping()) is not None]
+            descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
             # Two streams of one device would be in each other's way: it does one command at a time.
-            if len({descriptor for _, _, descriptor in ways}) == len(self._readings):
-                self._chunks = _polled([_Lane(*way, held) for way in ways], held)
+            if None not in descriptors and len(set(descriptors)) == len(descriptors):
+                self._chunks = _polled(self._readings, held)
             else:
                 self._chunks = _threaded(self._readings, held)
             self._held = held.pop_all()
@@ -70,21 +76,37 @@ class ManyReader:
         return self
 
     def __next__(self) -> Chunk:
+        """Return the next chunk. Raise BufferError where the piece before is still in use: copy it to keep it."""
         if self._chunks is None:
             raise RuntimeError("use it in a `with`, which ends what is under way")
         return next(self._chunks)
 
 
+# --- a thread for each stream ---------------------------------------------------------------------
+
+
 def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+    ready: SimpleQueue[Reading] = SimpleQueue()
     for reading in readings:
+        reading.on_ready = partial(ready.put, reading)
         held.enter_context(reading)
-    return _in_turn(readings)
+    return _as_they_come(readings, ready)
 
 
-def _in_turn(readings: Sequence[Reading]) -> Iterator[Chunk]:
+def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> Iterator[Chunk]:
+    """Yield what is ready, of each stream in its turn, so that a quick one does not starve another."""
+    counts: Counter[Reading] = Counter()
     left = deque(readings)
     while left:
-        reading = left.popleft()
+        while not any(counts[reading] for reading in left):
+            with suppress(Empty):  # in slices, which a signal's handler can come between on every platform
+                counts[ready.get(timeout=PROMPT)] += 1
+        with suppress(Empty):
+            while True:
+                counts[ready.get_nowait()] += 1
+        reading = next(reading for reading in left if counts[reading])
+        counts[reading] -= 1
+        left.remove(reading)
         try:
             piece = next(reading)
         except StopIteration:
@@ -96,10 +118,14 @@ def _in_turn(readings: Sequence[Reading]) -> Iterator[Chunk]:
             yield Chunk(reading, piece)
 
 
-def _polled(lanes: Sequence[_Lane], held: ExitStack) -> Iterator[Chunk]:
-    loop = _Loop(lanes)
-    held.callback(loop.end)
-    chunks = loop.chunks()
+# --- one thread for all ---------------------------------------------------------------------------
+
+
+def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+    loop = _Loop(held)
+    lanes = [_Lane(reading, held, loop.wake) for reading in readings]
+    held.callback(loop.end, lanes)
+    chunks = loop.chunks(lanes)
     held.callback(chunks.close)
     return chunks
 
@@ -107,101 +133,113 @@ def _polled(lanes: Sequence[_Lane], held: ExitStack) -> Iterator[Chunk]:
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, polled: PolledReader, descriptor: int, held: ExitStack) -> None:
+    def __init__(self, reading: Reading, held: ExitStack, wake: Callable[[], None]) -> None:
         self.reading = reading
-        self.descriptor = descriptor
-        self._polled = polled
-        self._disk, self._end, self._block_size = reading.disk, reading.end, reading.block_size
+        self._transport = reading.disk.unit.transport
+        descriptor = self._transport.descriptor
+        assert descriptor is not None
+        self.descriptor: int = descriptor
+        self._wake = wake
+        self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
+        self._cancel_commands = held.enter_context(self._transport.cancellable())
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
+        self._story: Polled[tuple[int, MediumError | None]] | None = None
 
     @property
     def is_under_way(self) -> bool:
-        return self._polled.is_under_way
+        """Whether a command is under way."""
+        return self._story is not None
 
     @property
     def is_idle(self) -> bool:
-        """Nothing more will happen on the bus."""
-        return self._at >= self._end and not self._polled.is_under_way
+        """Whether nothing more will happen on the bus."""
+        return self._at >= self._end and self._story is None
 
     def begin(self) -> None:
-        """Begins the next command, if there is one, and a buffer for it, and none is under way."""
-        polled = self._polled
-        while self._idle and self._at < self._end and not polled.is_under_way:
-            self._buffer = buffer = self._idle.pop()
-            self._piece = piece = self.reading.cut(buffer, self._at)
-            try:
-                if not self._disk.begin_reading(polled, self._at, piece):
-                    self._disk.readinto(self._at, piece)
-                    self._take()
-                elif polled.proceed():
-                    self._take()
-            except ScsiUsbError as error:
-                self._fail(error)
+        """Begin the next command, if there is one, and a buffer for it, and none is under way."""
+        while self._idle and self._at < self._end and self._story is None:
+            self._buffer = self._idle.pop()
+            self._piece = self.reading.cut(self._buffer, self._at)
+            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake)
+            if self._story.proceed():
+                self._take(self._story)
 
     def advance(self) -> None:
-        """Takes note of what has ended, and goes on."""
-        try:
-            if not self._polled.is_under_way or not self._polled.proceed():
-                return
-            self._take()
-        except ScsiUsbError as error:
-            self._fail(error)
+        """Take note of what has ended, and go on."""
+        if self._story is not None and self._story.proceed():
+            self._take(self._story)
         self.begin()
 
-    def _take(self) -> None:
-        self.ready.append((self._buffer, Chunk(self.reading, self._piece)))
-        self._at += len(self._piece) // self._block_size
-
-    def _fail(self, error: ScsiUsbError) -> None:
-        """Behind what was read before; of a piece with a block that cannot be read, what stands before that."""
-        good = 0
-        if isinstance(error, MediumError):
-            try:
-                good, error = self.reading.read_up_to(error, self._at, self._piece)
-            except ScsiUsbError as another:
-                error = another
+    def _take(self, story: Polled[tuple[int, MediumError | None]]) -> None:
+        """Take what an ended story read: blocks, and the error that comes after them, if any."""
+        self._story = None
+        error: ScsiUsbError | None
+        try:
+            good, error = story.result()
+        except ScsiUsbError as failure:
+            good, error = 0, failure
         if good:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
-        self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
-        del error  # the loop's frames are in its traceback, and in its causes'
-        self.stop()
+            self._at += good
+        if error is not None:
+            self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
+            self.stop()
+        del error  # this loop's frames would be in its traceback, and in its causes'
 
     def give_back(self, buffer: memoryview, chunk: Chunk) -> None:
-        """Raises BufferError where something still looks into the piece: it must be copied to be kept."""
+        """Make a buffer free again. Raise BufferError where the piece is still in use: copy it to keep it."""
         if buffer is not NOTHING:
             chunk.piece.release()
             self._idle.append(buffer)
 
     def stop(self) -> None:
-        """Begins nothing more."""
+        """Begin nothing more."""
         self._end = self._at
 
     def cancel(self) -> None:
-        self._polled.cancel()
+        """End the command that is under way; the device is then recovered before its next one."""
+        story, self._story = self._story, None
+        if story is not None:
+            self._cancel_commands()
+            story.cancel()
 
     def forget(self) -> None:
-        """The pieces that nobody took."""
+        """Drop the pieces that were not taken."""
         for _, chunk in self.ready:
             chunk.piece.release()
         self.ready.clear()
 
 
 class _Loop:
-    def __init__(self, lanes: Sequence[_Lane]) -> None:
-        self._lanes = {lane.descriptor: lane for lane in lanes}  # of those for which something may happen
-        self._all = lanes
+    """Polls the descriptors of all lanes, and one more by which other threads wake it."""
+
+    def __init__(self, held: ExitStack) -> None:
+        held.callback(ledger.acquire("socket", "of a reader of many disks").release)
+        self._read_end, self._write_end = socket.socketpair()
+        held.callback(self._write_end.close)
+        held.callback(self._read_end.close)
+        self._read_end.setblocking(False)
+        self._write_end.setblocking(False)
+        self._lanes: dict[int, _Lane] = {}  # those for which something may happen
         self._poll = select.poll()
-        for descriptor in self._lanes:
-            self._poll.register(descriptor, select.POLLOUT)
+        self._poll.register(self._read_end, select.POLLIN)
         self._looked = time.monotonic()
 
-    def chunks(self) -> Generator[Chunk, None, None]:
-        for lane in self._all:
+    def wake(self) -> None:
+        """End the wait of `_turn`; from any thread."""
+        with suppress(OSError):  # full: it is awake; closed: it has ended
+            self._write_end.send(b"w")
+
+    def chunks(self, lanes: Sequence[_Lane]) -> Generator[Chunk, None, None]:
+        """Yield the chunks of all lanes, as they come."""
+        for lane in lanes:
+            self._lanes[lane.descriptor] = lane
+            self._poll.register(lane.descriptor, select.POLLOUT)
             lane.begin()
-        ready = list(self._all)
+        ready = list(lanes)
         while ready:
             for lane in ready:
                 if lane.ready:
@@ -211,28 +249,33 @@ class _Loop:
                         yield chunk
                     finally:
                         lane.give_back(buffer, chunk)
-                        del buffer, chunk  # see `_fail`
+                        del buffer, chunk  # see `_Lane._take`
                     lane.begin()
                 if lane.is_idle:
                     self._drop(lane)
             ready = self._next([lane for lane in ready if lane.ready])
 
     def _next(self, ready: list[_Lane]) -> list[_Lane]:
-        """Those that have something ready, besides these, for which nobody waits; none where all is over."""
+        """Return the lanes that have something ready, these ones first; none where all is over."""
         while self._lanes:
             ready += [lane for lane in self._turn(0 if ready else SLICE_MS) if lane.ready and lane not in ready]
             if ready:
                 break
         return ready
 
-    def _turn(self, wait: int) -> list[_Lane]:
-        """Goes on with what has happened; waits for something, at most so many milliseconds. For which lanes did it?"""
+    def _turn(self, wait_ms: int) -> list[_Lane]:
+        """Wait for something to happen, at most so long, and go on with it; return the lanes that it happened to."""
         lanes = self._lanes
-        happened = [lanes[descriptor] for descriptor, _ in self._poll.poll(wait)]
+        descriptors = [descriptor for descriptor, _ in self._poll.poll(wait_ms)]
         now = time.monotonic()
-        if now - self._looked > SLICE_MS / 1000:  # what is overdue has nothing to say for itself
+        if self._read_end.fileno() in descriptors or now - self._looked > SLICE_MS / 1000:
+            # Another thread moved a story on, or it is time to look for transfers that are overdue.
+            with suppress(BlockingIOError):
+                self._read_end.recv(4096)
             self._looked = now
             happened = list(lanes.values())
+        else:
+            happened = [lanes[descriptor] for descriptor in descriptors]
         for lane in happened:
             lane.advance()
             if lane.is_idle:
@@ -240,15 +283,15 @@ class _Loop:
         return happened
 
     def _drop(self, lane: _Lane) -> None:
-        """Of a device that has gone, the descriptor would be ready for ever."""
+        """Poll it no longer: the descriptor of a device that has gone would be ready for ever."""
         if self._lanes.pop(lane.descriptor, None) is not None:
             self._poll.unregister(lane.descriptor)
 
-    def end(self) -> None:
-        """What is under way may end by itself, for a moment."""
+    def end(self, lanes: Sequence[_Lane]) -> None:
+        """End what is under way: by itself, for a moment, then by cancelling it."""
         until = time.monotonic() + PROMPT
         with ExitStack() as stack:
-            for lane in self._all:
+            for lane in lanes:
                 lane.stop()
                 stack.callback(lane.forget)
                 stack.callback(lane.cancel)

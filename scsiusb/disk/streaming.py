@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
-from scsiusb.disk.polled import PolledReader
 from scsiusb.errors import MediumError
+from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -44,6 +46,8 @@ class _Stream(ABC):
         self._is_stopped = False
         self._thread: threading.Thread | None = None
         self._held = ExitStack()
+        self.on_ready: Callable[[], object] = _ignore
+        """Called from the stream's thread when there is a piece to take, or the end."""
 
     def _begin(self) -> None:
         if self._thread is not None:
@@ -91,6 +95,7 @@ class _Stream(ABC):
         finally:
             self._full.put(None)
             self._empty.put(None)
+            self.on_ready()
 
     @abstractmethod
     def _work(self) -> None:
@@ -139,11 +144,14 @@ class Reading(_Stream):
         self.lba += len(self._load.piece) // self.block_size
         return self._load.piece
 
-    def overlapping(self) -> tuple[PolledReader, int] | None:
-        """For reading many streams in one thread, with the descriptor to poll; None where each needs its own."""
-        unit = self.disk.unit
-        polling = unit.transport.polling
-        return None if polling is None else (PolledReader(unit, polling), polling.transfers.fileno())
+    def story(self, lba: int, piece: memoryview) -> Story[tuple[int, MediumError | None]]:
+        """Tell how to read a piece; its result is how many blocks were read, and the error that ended them, if any."""
+        try:
+            yield from self.disk.reading_story(lba, piece)
+        except MediumError as error:
+            found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
+            return found
+        return len(piece) // self.block_size, None
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """What is still to be read from there on, or as much of it as the buffer has room for."""
@@ -158,13 +166,18 @@ class Reading(_Stream):
                 self.disk.readinto(at, piece)
             except MediumError as error:
                 good, last = self.read_up_to(error, at, piece)
-                self._full.put(_Load(buffer, piece[: good * self.block_size]))
+                self._deliver(buffer, piece[: good * self.block_size])
                 try:
                     raise last from error
                 finally:
                     del last  # this frame is in its traceback
-            self._full.put(_Load(buffer, piece))  # the caller's now, who releases it
+            self._deliver(buffer, piece)
             at += blocks
+
+    def _deliver(self, buffer: memoryview, piece: memoryview) -> None:
+        """Hand a piece to the caller, who releases it."""
+        self._full.put(_Load(buffer, piece))
+        self.on_ready()
 
     def read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
         """Reads again what stands before the block that failed: how many blocks, and the error that names that one.
@@ -277,3 +290,6 @@ class Writing(_Stream):
                 self.disk.write(self.lba, load.piece)
                 self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
+
+
+def _ignore() -> None: ...

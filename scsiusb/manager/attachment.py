@@ -139,7 +139,7 @@ class Attachment:
         for client in self._clients():
             client.lose()
         if self._transport is not None:
-            self._transport.lose()
+            self._transport.turns.lose()
 
     def end(self) -> None:
         """Gives back without any client's help, then tells the clients, also where a release failed."""

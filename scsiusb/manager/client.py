@@ -7,7 +7,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
@@ -15,9 +15,8 @@ from typing import Any, Protocol
 from scsiusb import ledger
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction, PolledCommand, Polling
 from scsiusb.transport.bot.transport import BulkOnlyTransport
-from scsiusb.usb.backend import AsyncTransfers, Code
+from scsiusb.transport.turns import Turn
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
 
@@ -73,8 +72,12 @@ class Client:
         """Whether it is not open, or cancelled. A plain attribute, as it is read before each command."""
         self._has_left = False
         self._transport = transport = holder.transport
+        # Not methods that would pass each call on: a command goes through all of these.
         self.memory = transport.memory
         self.resets = transport.resets
+        self.exchange = transport.exchange
+        self.drive = transport.drive
+        self.poll = transport.poll
         self._entry = ledger.acquire("client", f"of {holder.info.name}")
 
     def __enter__(self) -> Client:
@@ -93,7 +96,7 @@ class Client:
             if self._state is not State.CLOSED:  # else Ctrl-C interrupted `close`
                 warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            if self._transport.is_under_way_here:  # the garbage collector runs inside another client's command
+            if self._transport.turns.is_here:  # the garbage collector runs inside another client's command
                 self._holder.leave_later(self)
                 self._entry.release()
             else:
@@ -120,8 +123,8 @@ class Client:
         """
         if self._has_left or self._state is State.FOREIGN:
             return
-        if self._transport.is_under_way_here:
-            raise DeviceBusy(*self._transport.busy_here())
+        if self._transport.turns.is_here:
+            raise DeviceBusy(*self._transport.turns.busy_here())
         try:
             self._leave()
         except BaseException:  # Ctrl-C may have come before anything was done
@@ -131,7 +134,7 @@ class Client:
     def _leave(self) -> None:
         self._become(State.CLOSED)
         self._on_gone = None
-        self._transport.interrupt(self)
+        self._transport.turns.interrupt(self)
         self._holder.leave(self)
         self._entry.release()
         self._has_left = True
@@ -195,32 +198,27 @@ class Client:
     def ignore_residue(self, ignored: bool) -> None:
         self._transport.ignore_residue = ignored
 
-    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """See `Transport.execute`. Raise DeviceGone after an unplug, DeviceClosed after `close`."""
-        try:
-            return self._transport.execute(lun, cdb, direction, buffer, timeout, self)
-        except TransportError as error:
-            self._note(error)
-            raise
+    def turn(self) -> Turn:
+        """See `Transport.turn`."""
+        return Turn(self._transport.turns, self)
 
-    def _note(self, error: TransportError) -> None:
-        """Raise an error that says more than `error`, if the client's state has one."""
+    @property
+    def descriptor(self) -> int | None:
+        """See `Transport.descriptor`."""
+        return self._transport.descriptor
+
+    def note(self, error: TransportError) -> None:
+        """Take note of a command's error; raise one that says more, if the client's state has one."""
         if isinstance(error, DeviceGone):
             self._holder.note_gone()
         else:
             self.check(error)
 
-    def hold(self) -> AbstractContextManager[object]:
-        """See `Transport.hold`."""
-        if self.is_over:
-            self.check()
-        return self._transport.lock
-
     def check_identity(self) -> None:
         """See `Transport.check_identity`."""
         self.check()
         try:
-            self._transport.check_identity()
+            self._transport.check_identity(self)
         except DeviceGone:
             self._holder.note_gone()
             raise
@@ -229,40 +227,8 @@ class Client:
     def probing(self) -> Iterator[Port]:
         """See `Transport.probing`."""
         self.check()
-        with self._transport.probing() as port:
+        with self._transport.probing(self) as port:
             yield port
-
-    # --- polling --------------------------------------------------------------------------------
-
-    @property
-    def polling(self) -> Polling | None:
-        """See `Transport.polling`."""
-        return None if self._transport.async_transfers is None else self
-
-    @property
-    def transfers(self) -> AsyncTransfers:
-        """See `Polling.transfers`."""
-        transfers = self._transport.async_transfers
-        assert transfers is not None  # as `polling` looks first
-        return transfers
-
-    def begin(
-        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
-    ) -> PolledCommand | None:
-        """See `Polling.begin`."""
-        return self._transport.begin(lun, cdb, direction, buffer, timeout, self)
-
-    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
-        """See `Polling.conclude`."""
-        try:
-            return self._transport.conclude(cdb, timeout, number, code, count)
-        except TransportError as error:
-            self._note(error)
-            raise
-
-    def release(self) -> None:
-        """See `Polling.release`."""
-        self._transport.release()
 
     # --- cancelling -----------------------------------------------------------------------------
 
@@ -276,7 +242,7 @@ class Client:
 
     def _cancel(self) -> None:
         self._become(is_cancelled=True)
-        self._transport.interrupt(self)
+        self._transport.turns.interrupt(self)
 
     def check(self, cause: BaseException | None = None) -> None:
         """Raise DeviceGone, DeviceClosed or Cancelled, from `cause`, if no command can be sent."""

@@ -20,7 +20,7 @@ from scsiusb.errors import (
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import SynchronizeCache10
 from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
-from scsiusb.transport.base import Direction
+from scsiusb.transport.base import Direction, Story
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -62,14 +62,15 @@ class RetryState(Generic[R]):
         policy: RetryPolicy,
         timeout: float | None,
         command: Command[R],
-        confirm: Callable[[], None] | None,
+        confirm: Callable[[], Story[None]] | None,
         began: float,
     ) -> None:
         """`began`: when the command was first sent, by `time.monotonic`."""
         self.timeout = timeout
         self._policy = policy
         self.command = command
-        self._confirm = confirm
+        self.confirm = confirm
+        """Makes a story that raises where the command must not be sent again; None where it may be sent twice."""
         self._attentions = self._failures = self._timeouts = 0
         is_bound = timeout is not None and policy.timeouts is None
         self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
@@ -81,33 +82,23 @@ class RetryState(Generic[R]):
         """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
         return self._attentions > 0 or not self._policy.unit_attentions
 
-    def allows(self, error: CheckCondition) -> bool:
-        """May the command be sent again? Waits where waiting is what it needs."""
+    def pause_before_retry(self, error: CheckCondition) -> float | None:
+        """Return the seconds to wait before the command may be sent again, or None if it must not be."""
         command = self.command
         if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
-            return False
+            return None
         if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
             self._attentions += 1
-            return self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
+            allowed = self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
+            return 0.0 if allowed else None
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
-            time.sleep(self._policy.interval)
-            return True
-        if not _is_passing(error) or isinstance(command, SynchronizeCache10):
-            return False
+            return self._policy.interval
+        if not _is_transient(error) or isinstance(command, SynchronizeCache10):
+            return None
         if self._allows_failure():
-            return True
+            return 0.0
         error.what += self._times
-        return False
-
-    def confirm(self) -> None:
-        """Before the command is sent again: raises where that must not be."""
-        if self._confirm is None:
-            return
-        try:
-            self._confirm()
-        except TransportError as error:
-            if not self.may_repeat(error):
-                raise
+        return None
 
     def _may_hide_one(self, sense: Sense) -> bool:
         """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
@@ -122,12 +113,11 @@ class RetryState(Generic[R]):
             error.what = f"{self.command}: {error.what}{self._times}"
             return False
         log.info("%s: %s; trying again", self.command, error.what)
-        self.confirm()
         return True
 
     def _allows_failure(self) -> bool:
         self._failures += 1
-        may_be_sent_twice = self.command.repeatable or self._confirm is not None
+        may_be_sent_twice = self.command.repeatable or self.confirm is not None
         return self._failures <= self._policy.failures and time.monotonic() < self._end and may_be_sent_twice
 
     @property
@@ -135,7 +125,7 @@ class RetryState(Generic[R]):
         return f", {self._failures} times" if self._failures > 1 else ""
 
 
-def _is_passing(error: CheckCondition) -> bool:
+def _is_transient(error: CheckCondition) -> bool:
     """A failure that says nothing of the command or the medium, or nothing at all: it may not come again.
 
     One of an earlier command will not be told a second time, and a second flush would say that all is well.

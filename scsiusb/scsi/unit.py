@@ -43,7 +43,7 @@ from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
-from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Transport
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
@@ -93,17 +93,23 @@ class LogicalUnit:
         return self._attentions.resets + self._port_resets.count
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
-        """Runs the command to its end and returns its typed reply. `timeout` in seconds, for this time only.
+        """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
 
-        Raises a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
+        Raise a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
         """
+        return self.transport.drive(self.story(command, retry=retry, timeout=timeout))
+
+    def story(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> Story[R]:
+        """Tell how `execute` runs the command."""
         command = self._within_quirks(command)
+        limit = timeout or self.timeout or command.timeout
         with self.transport.memory.lend(max(command.length, 1)) as whole, whole[: command.length] as buffer:
             if command.direction is Direction.OUT:
                 _fill(buffer, command)
             is_last = not command.repeatable
             while True:
-                received = self.transfer(self.retry_state(command, retry=retry, timeout=timeout), buffer)
+                state = partial(self.retry_state, command, retry=retry, timeout=timeout, began=time.monotonic())
+                received = yield from self.transfer(command.cdb(), command.direction, buffer, limit, state)
                 try:
                     reply = command.reply(bytes(buffer[:received]) if command.direction is Direction.IN else b"")
                 except MalformedReply as error:
@@ -122,78 +128,108 @@ class LogicalUnit:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
-        confirm: Callable[[], None] | None = None,
+        confirm: Callable[[], Story[None]] | None = None,
         began: float | None = None,
     ) -> RetryState[R]:
-        """With a command that is sent now, or was at `began`.
+        """Return the bookkeeping of a command's retries; it was first sent at `began`, or is now.
 
-        `confirm` lets one that may be carried out twice only on the same device, such as a write, be sent again: it is
-        called before, and raises where the device may be another one.
+        `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent again:
+        its story runs before, and raises where the device may be another one.
         """
         return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
     def transfer(
         self,
-        retry_state: RetryState[R],
-        buffer: memoryview,
-        *,
-        changes: int | None = None,
-        first: Callable[[], CommandResult] | None = None,
-    ) -> int:
-        """As `execute`, with the data phase in `buffer`, of `command.length` bytes; returns the bytes processed.
-
-        `changes`: the `medium_changes` that the command's addresses mean; with others it is not sent (MediumChanged).
-        `first` gives what its first sending came to, or raises, where that was done elsewhere.
-        """
-        command = retry_state.command
-        timeout = retry_state.timeout or command.timeout
-        attempt = partial(self.attempt, command.cdb(), command.direction, buffer, timeout, changes, retry_state)
-        while True:
-            try:
-                sending, first = first or attempt, None
-                completion, sense = sending()
-                if sense is None:
-                    return self._processed(command, completion, buffer)
-            except TransportError as failure:
-                if not retry_state.may_repeat(failure):
-                    raise
-                continue
-            if sense.key == RECOVERED_ERROR and not sense.deferred:
-                log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, command, sense)
-                return self._processed(command, completion, buffer)
-            try:
-                raise error_for(sense, str(command))
-            except CheckCondition as error:
-                if not retry_state.allows(error):
-                    raise
-                log.info("LUN %d: %s; trying again", self.lun, error.what)
-            retry_state.confirm()
-
-    def attempt(
-        self,
         cdb: bytes,
         direction: Direction,
         buffer: memoryview,
         timeout: float,
+        make_state: Callable[[], RetryState[Any]],
         changes: int | None = None,
-        retry_state: RetryState[Any] | None = None,
-    ) -> CommandResult:
-        """Sends a command once. Raises TransportError. `changes`: as in `transfer`, but that it is told as a sense."""
-        transport = self.transport
-        with transport.hold():  # another thread's command would take the sense away
-            if changes is not None and changes != self._attentions.medium_changes:
-                return NOT_SENT, MEDIUM_CHANGED
-            completion = transport.execute(self.lun, cdb, direction, buffer, timeout)
-            return completion, None if completion[0] == GOOD else self.fetch_sense(retry_state)
+    ) -> Story[int]:
+        """Send a command, with its data phase in `buffer`, until it is done; return the bytes processed.
 
-    def fetch_sense(self, retry_state: RetryState[Any] | None = None) -> Sense:
-        """The command failed: its sense. Lost on the way, it may have been a change or a reset, told only once."""
-        timeout = self.timeout if retry_state is None else retry_state.timeout
-        is_worn = not self.retry.unit_attentions if retry_state is None else retry_state.is_worn
+        `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `changes`:
+        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). Raise as
+        `execute`.
+        """
+        transport, attentions = self.transport, self._attentions
+        state: RetryState[Any] | None = None
+        sense: Sense | None
+        while True:
+            turn = transport.turn()
+            try:
+                try:  # one turn for the command and its sense, which another command would clear
+                    if not turn.try_enter():
+                        yield Call(turn.enter)
+                    if changes is not None and changes != attentions.medium_changes:
+                        completion, sense = NOT_SENT, MEDIUM_CHANGED
+                    else:
+                        completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
+                        if completion == (GOOD, 0, len(buffer)):
+                            return len(buffer)
+                        sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
+                finally:
+                    turn.leave()
+                state = state or make_state()
+                if sense is None:
+                    return self._processed(state.command, completion, buffer)
+            except TransportError as failure:
+                state = state or make_state()
+                if not state.may_repeat(failure):
+                    raise
+                yield from self._confirm(state)
+                continue
+            if sense.key == RECOVERED_ERROR and not sense.deferred:
+                log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, state.command, sense)
+                return self._processed(state.command, completion, buffer)
+            yield from self._pause_or_raise(state, sense)
+
+    def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+        """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
         try:
-            sense = self.auto_sense(timeout)
+            raise error_for(sense, str(state.command))
+        except CheckCondition as error:
+            pause = state.pause_before_retry(error)
+            if pause is None:
+                raise
+            log.info("LUN %d: %s; trying again", self.lun, error.what)
+        if pause:
+            yield Call(partial(time.sleep, pause))
+        yield from self._confirm(state)
+
+    def _confirm(self, state: RetryState[Any]) -> Story[None]:
+        """Raise where the command must not be sent again; a failed exchange is one of its failures, too."""
+        while state.confirm is not None:
+            try:
+                yield from state.confirm()
+            except TransportError as error:
+                if not state.may_repeat(error):
+                    raise
+            else:
+                return
+
+    def send(self, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> CommandResult:
+        """Send a command once; return how it ended, and its sense if it failed. Raise TransportError."""
+        return self.transport.drive(self._sending(cdb, direction, buffer, timeout))
+
+    def _sending(self, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[CommandResult]:
+        turn = self.transport.turn()
+        try:
+            yield Call(turn.enter)
+            completion = yield from self.transport.exchange(self.lun, cdb, direction, buffer, timeout)
+            return completion, None if completion.status == GOOD else (yield from self._fetch_sense())
+        finally:
+            turn.leave()
+
+    def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
+        """Fetch the sense of a failed command. If it gets lost, it may have told of a change or a reset, only once."""
+        timeout = self.timeout if state is None else state.timeout
+        is_worn = not self.retry.unit_attentions if state is None else state.is_worn
+        try:
+            sense = yield from self._auto_sense(timeout)
             if sense.is_unit_not_supported and is_worn:
-                sense = self._without_sense(sense, timeout)
+                sense = yield from self._without_sense(sense, timeout)
         except BaseException:
             self._attentions.medium_changes += 1
             self._attentions.resets += 1
@@ -253,11 +289,15 @@ class LogicalUnit:
             self.test_unit_ready()
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
-        """READ CAPACITY(10), and (16) where the medium is too large for it. MalformedReply for nonsense.
+        """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
 
         A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it.
         """
-        capacity = self._claimed_capacity(retry)
+        return self.transport.drive(self.capacity_story(retry))
+
+    def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
+        """Tell how `read_capacity` asks."""
+        capacity = yield from self._claimed_capacity(retry)
         if capacity.block_size == 0:
             log.warning("LUN %d: READ CAPACITY: the block size is 0; taken for %d", self.lun, USUAL_BLOCK)
             capacity = replace(capacity, block_size=USUAL_BLOCK)
@@ -265,13 +305,13 @@ class LogicalUnit:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
         return _corrected_capacity(capacity, self.transport.quirks)
 
-    def _claimed_capacity(self, retry: RetryPolicy | None) -> Capacity:
+    def _claimed_capacity(self, retry: RetryPolicy | None) -> Story[Capacity]:
         quirks = self.transport.quirks
         if Quirk.ONLY_READ_CAPACITY_16 in quirks:
-            return self.execute(ReadCapacity16(), retry=retry)
-        capacity = self.execute(ReadCapacity10(), retry=retry)
+            return (yield from self.story(ReadCapacity16(), retry=retry))
+        capacity: Capacity = yield from self.story(ReadCapacity10(), retry=retry)
         if capacity.last_lba == TOO_LARGE_FOR_10 and Quirk.NO_READ_CAPACITY_16 not in quirks:
-            capacity = self.execute(ReadCapacity16(), retry=retry)
+            capacity = yield from self.story(ReadCapacity16(), retry=retry)
         return capacity
 
     def mode_sense(self) -> ModeParameters:
@@ -304,15 +344,15 @@ class LogicalUnit:
             return command
         return cast("Command[R]", replace(command, length=min(command.length, SENSE_LENGTH)))
 
-    def auto_sense(self, timeout: float | None = None) -> Sense:
-        """REQUEST SENSE right behind the failed command; itself never retried."""
+    def _auto_sense(self, timeout: float | None) -> Story[Sense]:
+        """Send REQUEST SENSE right after the failed command, in the same turn; it is never retried."""
         try:
-            return self._reply_of(RequestSense(length=self._sense_length), timeout or self.timeout)
+            return (yield from self._reply_of(RequestSense(length=self._sense_length), timeout or self.timeout))
         except CheckCondition:
             return Sense(0, 0, 0)
 
-    def _without_sense(self, sense: Sense, timeout: float | None) -> Sense:
-        """What the unit would say if it could.
+    def _without_sense(self, sense: Sense, timeout: float | None) -> Story[Sense]:
+        """Find out what the sense would be of a unit that cannot give it.
 
         QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
         is there. A CD-ROM drive can be asked otherwise whether it is empty.
@@ -322,19 +362,18 @@ class LogicalUnit:
         from scsiusb.scsi.commands.mmc import GetMediaEvent
 
         try:
-            if self._reply_of(Inquiry(), timeout).peripheral_device_type != CD_ROM:
+            if (yield from self._reply_of(Inquiry(), timeout)).peripheral_device_type != CD_ROM:
                 return sense
-            event = self._reply_of(GetMediaEvent(), timeout)
+            event = yield from self._reply_of(GetMediaEvent(), timeout)
         except (CheckCondition, MalformedReply):
             return sense
         return sense if event.no_event or event.present else MEDIUM_NOT_PRESENT
 
-    def _reply_of(self, command: Command[R], timeout: float | None) -> R:
-        """Runs a command once and without asking for any sense: an error stands for all that it could say."""
+    def _reply_of(self, command: Command[R], timeout: float | None) -> Story[R]:
+        """Run a command once, in a turn that was taken, and without asking for its sense: an error stands for any."""
+        limit = timeout or command.timeout
         with self.transport.memory.lend(command.length) as buffer:
-            completion = self.transport.execute(
-                self.lun, command.cdb(), command.direction, buffer, timeout or command.timeout
-            )
+            completion = yield from self.transport.exchange(self.lun, command.cdb(), command.direction, buffer, limit)
             if completion.status != GOOD:
                 raise error_for(Sense(0, 0, 0), str(command))
             return command.reply(bytes(buffer[: completion.processed(command.length)]))
@@ -343,11 +382,6 @@ class LogicalUnit:
 def _repeatable(error: TransportError) -> TransportError:
     error.may_repeat = True
     return error
-
-
-def raise_last(errors: list[TransportError]) -> CommandResult:
-    """An attempt that ended so. Nothing else may keep the error: a cycle would keep all of its traceback's frames."""
-    raise errors.pop()
 
 
 def _corrected_capacity(capacity: Capacity, quirks: Quirk) -> Capacity:

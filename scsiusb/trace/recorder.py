@@ -12,7 +12,7 @@ from typing import Final
 
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Step, Strings, UsbError, chain
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Strings, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
 SNAPLEN: Final = 0x10000  # bytes of a transfer's data that are recorded; the rest is dropped
@@ -263,10 +263,6 @@ class _TracingHandle:
             raise
         self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if is_in else b"")
         return code, count
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """See `Handle.chain`; each step is recorded as a transfer."""
-        return chain(self.bulk, steps, deadline)
 
     def _submit(self, transfer: int, endpoint: int, length: int, data: bytes, setup: bytes = b"") -> int:
         number = self._trace.identify()

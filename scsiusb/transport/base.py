@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.quirks.model import Quirk
-from scsiusb.usb.backend import AsyncTransfers, Code, Step
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port, ResetCounter
 
-GOOD = 0
-FAILED = 1
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+GOOD: Final = 0
+FAILED: Final = 1
 
 
 class Direction(Enum):
@@ -32,8 +34,25 @@ class Completion(NamedTuple):
     transferred: int  # bytes that went over the wire in the data phase
 
     def processed(self, asked: int) -> int:
-        """Bytes that both the wire and the device vouch for."""
+        """Return the bytes that both the wire and the device confirm."""
         return min(self.transferred, asked - self.residue)
+
+
+class Call:
+    """A step that blocks: a control request, a reset, a pause, waiting for a turn."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        """`action` is called by the driver, which sends its result or throws its exception into the story."""
+        self.action = action
+
+
+Transfer = tuple[int, memoryview, float]
+"""A bulk transfer: the endpoint, the buffer, and the deadline by `time.monotonic`; answered with (code, count)."""
+Step = Transfer | Call
+Story = Generator[Step, Any, R]
+"""What a command does, step by step; it does no I/O, so that one story serves every way to wait."""
 
 
 class Memory(Protocol):
@@ -46,51 +65,39 @@ class Memory(Protocol):
         """Return whether the view is of a buffer that `lend` lent, and without gaps."""
 
 
-class PolledCommand(Protocol):
-    """A command whose transfers the caller makes by itself."""
+class Turn(Protocol):
+    """The right to use a device, of one command. Made before it is taken, so that `leave` can always be registered."""
 
-    @property
-    def steps(self) -> Sequence[Step]:
-        """The transfers to make, in order, each only after the one before moved all of its buffer."""
+    def try_enter(self) -> bool:
+        """Take the turn if it is free."""
 
-    @property
-    def deadline(self) -> float:
-        """When the command must have ended, by `time.monotonic`."""
+    def enter(self) -> None:
+        """Wait for the turn and take it; in a story as `Call(turn.enter)`, after `try_enter` returned False.
 
-    @property
-    def data(self) -> memoryview:
-        """The data phase; empty for none."""
-
-    @property
-    def pause(self) -> float:
-        """Seconds that the device needs between the command and its data; 0 for most."""
-
-
-class Polling(Protocol):
-    """Commands that one thread polls beside those of other devices."""
-
-    @property
-    def transfers(self) -> AsyncTransfers:
-        """Makes the transfers of the command that was begun."""
-
-    def begin(
-        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
-    ) -> PolledCommand | None:
-        """Begin a command; `conclude` and `release` must follow.
-
-        Return None where `Transport.execute` would have to wait, to recover the device, or to raise.
+        Raise DeviceBusy in a signal handler that interrupted a command of this thread.
         """
 
-    def conclude(self, cdb: bytes, timeout: float, number: int, code: Code, count: int) -> Completion:
-        """Finish the command after its step `number` ended with `code` and `count` bytes; raise as `execute`."""
+    def leave(self) -> None:
+        """Give the turn to the next; nothing if it was not taken."""
 
-    def release(self) -> None:
-        """Let other commands have the device. A command that was not concluded leaves the device out of step."""
+
+class Polled(Protocol[R_co]):
+    """A story that one thread moves on beside those of other devices."""
+
+    def proceed(self) -> bool:
+        """Move on as far as is possible without waiting; return True when the story has ended."""
+
+    def result(self) -> R_co:
+        """Return what the ended story returned, or raise what it raised; once."""
+
+    def cancel(self) -> None:
+        """End the story in the middle; the device is recovered before its next command. Nothing if it has ended."""
 
 
 class Transport(Protocol):
-    """What logical units run on. One command at a time: `execute` waits for the one before.
+    """What logical units run on.
 
+    A command is a story. It takes the turn, exchanges one command or several, and leaves; `drive` performs it.
     Any object with these members will do: `LogicalUnit`, `Disk`, streams, `read_many` and `AsyncDisk` use no others.
     """
 
@@ -122,30 +129,47 @@ class Transport(Protocol):
     def memory(self) -> Memory:
         """The buffers that transfers use; other memory is copied through them."""
 
-    @property
-    def polling(self) -> Polling | None:
-        """For one thread that polls many devices; None where the platform or the transport cannot."""
-
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""
 
     def check(self) -> None:
         """Raise DeviceGone, DeviceClosed or Cancelled if no command can be sent."""
 
-    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        """Run one command; `buffer` is the whole data phase, empty for none; `timeout` in seconds.
+    # --- stories --------------------------------------------------------------------------------
 
-        Raise TransportError; whether the command was carried out is then not known.
+    def turn(self) -> Turn:
+        """Return a turn, not yet taken, of this user."""
+
+    def exchange(
+        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
+    ) -> Story[Completion]:
+        """Run one command, within a turn that was taken; `buffer` is the whole data phase, empty for none.
+
+        `timeout` in seconds. Raise TransportError; whether the command was carried out is then not known.
         """
 
-    def hold(self) -> AbstractContextManager[object]:
-        """Keep other threads' commands out, for a command and what must follow it at once."""
+    def check_identity(self) -> None:
+        """Raise DeviceGone where the device that answers now is not the one that was opened; it blocks."""
+
+    # --- drivers --------------------------------------------------------------------------------
+
+    def drive(self, story: Story[R]) -> R:
+        """Perform a story to its end and return its result."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file descriptor to poll for writing while a story is polled; None where none can be."""
+
+    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+        """Begin to poll a story; only where there is a `descriptor`.
+
+        `wake` is called from another thread when something other than a transfer moved the story on.
+        """
+
+    # --- the rest -------------------------------------------------------------------------------
 
     def cancellable(self) -> AbstractContextManager[Callable[[], None]]:
         """Yield a function that another thread may call to end the commands run inside; they raise Cancelled."""
-
-    def check_identity(self) -> None:
-        """Raise DeviceGone where the device that answers now is not the one that was opened."""
 
     def probing(self) -> AbstractContextManager[Port]:
         """Lend the port for exchanges that break the protocol's rules; the device is recovered after them.

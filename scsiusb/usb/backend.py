@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -115,26 +114,10 @@ class Strings:
     product: str | None = None
 
 
-Step = tuple[int, memoryview]  # a bEndpointAddress, and the buffer to fill from it or to send to it
-
-
-def chain(
-    bulk: Callable[[int, memoryview, int], tuple[Code, int]], steps: Sequence[Step], deadline: float
-) -> tuple[int, Code, int]:
-    """Implement `Handle.chain` by `bulk`. Raises ValueError if there are no steps."""
-    last = len(steps) - 1
-    for number, (endpoint, buffer) in enumerate(steps):
-        code, count = bulk(endpoint, buffer, max(1, int((deadline - time.monotonic()) * 1000)))
-        if number == last or code is not Code.OK or count != len(buffer):
-            return number, code, count
-    raise ValueError("a chain needs at least one step")
-
-
 class AsyncTransfers(Protocol):
     """Asynchronous bulk transfers of one handle, so that one thread can serve many handles.
 
-    The caller must keep a buffer alive until its transfer has ended, and must not use `Handle.bulk` or `Handle.chain`
-    meanwhile.
+    The caller must keep a buffer alive until its transfer has ended, and must not use `Handle.bulk` meanwhile.
     """
 
     def fileno(self) -> int:
@@ -156,7 +139,7 @@ class AsyncTransfers(Protocol):
 class Handle(Protocol):
     """An open device.
 
-    Every method raises `UsbError`, except `bulk` and `chain`, which return a code, and `close`. Interfaces are
+    Every method raises `UsbError`, except `bulk`, which returns a code, and `close`. Interfaces are
     bInterfaceNumber, endpoints bEndpointAddress. Timeouts are in milliseconds, at least 1.
     """
 
@@ -206,13 +189,6 @@ class Handle(Protocol):
 
         Returns the result and the number of bytes moved, which is true whatever the code is. If an exception such as
         KeyboardInterrupt comes, the transfer is cancelled before the exception is raised.
-        """
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """Run `bulk` for each step in turn, until one does not move all of its buffer.
-
-        `deadline` is for all steps together, by `time.monotonic`. Returns the number of the last step that was begun,
-        from 0, and the code and count of that step.
         """
 
     def interrupt(self, on: bool) -> None:

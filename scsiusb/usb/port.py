@@ -210,8 +210,8 @@ class Port:
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
-        self.chain = handle.chain
-        """Several of `read` and `write`, as `Handle.chain` has it; NO_MEM is left to the caller, and `in_parts`."""
+        self.bulk = handle.bulk
+        """As `Handle.bulk`; NO_MEM is left to the caller, and `in_parts`."""
         self.memory = Buffers(handle.allocate, info.name)
         """The buffers that transfers use: device memory where there is any, until the port is closed."""
         releases.add(self.memory.drain, handle.free)

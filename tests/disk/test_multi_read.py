@@ -19,7 +19,7 @@ from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
 from tests.disk import polling
 from tests.disk.polling import OverlappedBus
 from tests.disk.test_readinto_bounds import FAULTS
-from tests.sticks import Answer, MeddledBus, Wire, csw
+from tests.sticks import Answer, MeddledBus, Wire, Worker, csw
 
 BLOCKS = 5_000 + 7
 STICKS = 3
@@ -74,6 +74,7 @@ class Received:
         with read_many(*readings) as parts:
             for part in parts:
                 assert part.reading not in self.errors
+                self.parts.append(part)
                 self.data[part.reading] += part.piece
                 if part.error is not None:
                     self.errors[part.reading] = part.error
@@ -312,3 +313,71 @@ def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Stati
     assert_all_read(polled)
     assert spoilt == [1]
     assert "port reset" in bus.wire.log or "request ff" in bus.wire.log
+
+
+# --- one device in trouble, and other users ---------------------------------------------------------
+
+
+def test_a_device_in_trouble_does_not_hold_up_the_others(station: Station) -> None:
+    """Its waits for readiness, 3 s in all, are not waited for by the others: they are done before its first piece."""
+    station.sticks[1].faults.add("sense=2/04/01,opcode=28,times=12")
+    readings = station.readings()
+    with read_many(*readings) as chunks:
+        order = [readings.index(chunk.reading) for chunk in chunks]
+    first = order.index(1)
+    assert set(order[:first]) == {0, 2}
+    assert set(order[first:]) == {1}
+
+
+def test_a_device_that_is_recovered_meanwhile_delivers_all(station: Station) -> None:
+    station.sticks[1].faults.add("tag,opcode=28,times=3")
+    readings = station.readings()
+    received = Received(readings)
+    assert received.errors == {}
+    assert station.disks[1].unit.resets > station.disks[0].unit.resets
+    for reading, content in zip(readings, station.contents, strict=True):
+        assert received.data[reading] == content
+
+
+def test_a_disk_may_be_used_while_it_is_read(station: Station) -> None:
+    """No lock is held while the caller has a piece: a command of the caller's comes between two of the stream's."""
+    disk, content = station.disks[0], station.contents[0]
+    with read_many(*station.readings()) as chunks:
+        for chunk in chunks:
+            assert chunk.error is None
+            assert disk.read(7, 3) == content[7 * 512 : 10 * 512]
+
+
+def test_another_thread_may_use_a_disk_while_the_caller_holds_a_piece(polled: Station) -> None:
+    content = polled.contents[0]
+    with read_many(*polled.readings()) as chunks:
+        next(chunks)
+        for _ in range(3):
+            assert Worker(lambda: polled.disks[0].read(5, 1)).result() == content[5 * 512 : 6 * 512]
+        rest = sum(len(chunk.piece) for chunk in chunks)
+    assert rest > 0
+
+
+def test_an_unplug_while_the_caller_holds_a_piece_reaches_every_client(polled: Station) -> None:
+    gone = threading.Event()
+    with open_on(polled.buses[0], on_gone=gone.set) as other:
+        with read_many(*polled.readings()) as chunks:
+            next(chunks)
+            polled.buses[0].unplug(polled.sticks[0])
+            assert gone.wait(20)
+            with pytest.raises(scsiusb.DeviceGone):
+                other.read(0, 1)
+            errors = [chunk for chunk in chunks if chunk.error is not None]
+        (error,) = errors
+        assert isinstance(error.error, scsiusb.DeviceGone)
+        assert error.reading.disk is polled.disks[0]
+
+
+def test_closing_a_disk_in_the_loop_ends_its_stream_alone(station: Station) -> None:
+    readings = station.readings()
+    with read_many(*readings) as chunks:
+        next(chunks)
+        station.disks[1].close()
+        errors = {chunk.reading: chunk.error for chunk in chunks if chunk.error is not None}
+    assert list(errors) == [readings[1]]
+    assert isinstance(errors[readings[1]], scsiusb.DeviceClosed)

@@ -6,7 +6,7 @@ import io
 import os
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import scsiusb
 from scsiusb import ledger
 from scsiusb.disk.streaming import BUFFERS
+from scsiusb.manager.client import Client
 from scsiusb.opening import open_on
 from scsiusb.usb import port as port_module
 from scsiusb.usb.backend import Code
@@ -293,6 +294,16 @@ def test_a_write_protected_medium_is_an_error() -> None:
         out.write(bytes(4096))
 
 
+def replace_bulk(
+    monkeypatch: pytest.MonkeyPatch, bus: Bus, disk: scsiusb.Disk, bulk: Callable[[int, memoryview, int], object]
+) -> None:
+    """Replace the transfers of the one handle of an open disk, which its driver looked up when it was opened."""
+    transport = disk.unit.transport
+    assert isinstance(transport, Client)
+    monkeypatch.setattr(bus.handles[0], "bulk", bulk)
+    monkeypatch.setattr(transport._transport._driver, "_bulk", bulk)
+
+
 # --- a buffer of the device -----------------------------------------------------------------------
 
 
@@ -309,7 +320,7 @@ def test_a_lent_buffer_is_used_without_a_copy(
 
     assert disk.blocks == BLOCKS
     with disk.buffer(8192) as buffer:
-        monkeypatch.setattr(handle, "bulk", watched)
+        replace_bulk(monkeypatch, bus, disk, watched)
         assert disk.readinto(4, buffer) == 16
         assert buffer == CONTENT[4 * 512 : 20 * 512]
         with buffer[1024:2048] as part:
@@ -333,7 +344,7 @@ def test_a_lent_buffer_cannot_be_used_after_its_release(disk: scsiusb.Disk) -> N
 # --- little memory --------------------------------------------------------------------------------
 
 
-def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+def scarce(bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Imitate a kernel with memory for `most` bytes per transfer, and sometimes none; return the lengths asked for."""
     asked: list[int] = []
     handle = bus.handles[0]
@@ -343,7 +354,7 @@ def scarce(bus: Bus, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
         asked.append(len(buffer))
         return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout_ms)
 
-    monkeypatch.setattr(handle, "bulk", little)
+    replace_bulk(monkeypatch, bus, disk, little)
     return asked
 
 
@@ -351,7 +362,7 @@ def test_data_is_transferred_in_parts_if_the_kernel_has_no_memory(
     stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """usbfs has 16 MB for all programs together by default."""
-    asked = scarce(bus, monkeypatch, PART)
+    asked = scarce(bus, disk, monkeypatch, PART)
     assert disk.read(1, 5000) == CONTENT[512 : 5001 * 512]
     new = os.urandom(3001 * 512)
     disk.write(7, new)
@@ -367,6 +378,6 @@ def test_a_kernel_that_never_has_memory_is_an_error(
 ) -> None:
     monkeypatch.setattr(port_module, "MEMORY_PATIENCE", 0.01)
     assert disk.read(0, 1)
-    scarce(bus, monkeypatch, 100)
+    scarce(bus, disk, monkeypatch, 100)
     with pytest.raises(scsiusb.TransportError, match="no memory"):
         disk.read(0, 100)

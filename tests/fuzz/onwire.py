@@ -19,7 +19,7 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.system import linux
 from tests.fuzz.devices import Bytes, Shown, device_of
 from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
-from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, client_on, csw, stick
+from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, client_on, csw, execute, stick
 
 TAG: Final = b"tag!"  # replaced by the tag of the current command
 TIMEOUT: Final = 5.0
@@ -71,7 +71,7 @@ class _Script:
             return _put(wire, Code.OK, data, buffer) if endpoint & ENDPOINT_IN else (Code.OK, len(buffer))
 
         with memoryview(b"") as nothing, self._meddling(meddle):
-            completion = self._transport.execute(0, bytes(6), Direction.NONE, nothing, TIMEOUT)
+            completion = execute(self._transport, 0, bytes(6), Direction.NONE, nothing, TIMEOUT)
         assert completion.status in (0, 1)
         assert completion.residue == completion.transferred == 0
         return tuple(completion)
@@ -79,7 +79,7 @@ class _Script:
     def data(self, data: bytes) -> object:
         """Use the bytes as the results of the transfers of a READ(10), one after the other."""
         with self._answers(data), self._transport.memory.lend(512) as buffer:
-            completion = self._transport.execute(0, READ, Direction.IN, buffer, TIMEOUT)
+            completion = execute(self._transport, 0, READ, Direction.IN, buffer, TIMEOUT)
         assert 0 <= completion.transferred <= 512
         assert 0 <= completion.residue <= 512
         return tuple(completion)

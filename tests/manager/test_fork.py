@@ -79,7 +79,7 @@ def test_the_childs_copies_report_that_the_parent_owns_them_and_closing_them_doe
 
         def child() -> None:
             assert ledger.outstanding() == []
-            refused(lambda: disk.read(0, 1), disk.inquiry, disk.flush, disk.unit.transport.hold)
+            refused(lambda: disk.read(0, 1), disk.inquiry, disk.flush, disk.unit.transport.check)
             refused(manager.devices, manager.events, lambda: manager.on_attach(print))
             disk.close()
             manager.close()

@@ -198,7 +198,7 @@ def test_using_a_closed_client_is_an_error_and_closing_again_is_not(bus: Meddled
     disk = open_on(bus)
     for _ in range(3):
         disk.close()
-        for use in (lambda: disk.read(0, 1), disk.inquiry, disk.flush, lambda: disk.unit.transport.hold()):
+        for use in (lambda: disk.read(0, 1), disk.inquiry, disk.flush, lambda: disk.unit.transport.check()):
             with pytest.raises(DeviceClosed, match=r"was closed; open it again"):
                 use()
 
@@ -327,7 +327,7 @@ def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
 def test_opening_many_times_does_not_leak_memory(bus: MeddledBus) -> None:
     def round_() -> int:
         with suppress(ScsiUsbError), open_on(bus) as disk:
-            disk.unit.transport.execute(0, bytes(6), Direction.NONE, memoryview(b""), 5)
+            disk.unit.send(bytes(6), Direction.NONE, memoryview(b""), 5)
         gc.collect()
         return len(gc.get_objects())
 

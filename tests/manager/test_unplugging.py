@@ -202,16 +202,6 @@ def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bu
     disk.close()
 
 
-def test_an_unplug_between_two_checks_raises_device_gone(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_on(bus) as disk:
-        unplug(bus)
-        wait_until(lambda: not bus.handles)
-        with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(Client, "check", SkipFirstCall(Client.check))
-            with pytest.raises(DeviceGone):
-                disk.unit.inquiry()
-
-
 def use(disk: Disk) -> None:
     with disk:
         for _ in range(5):

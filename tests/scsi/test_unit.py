@@ -30,7 +30,7 @@ from scsiusb.scsi.commands.sbc import Read10, ReadCapacity10, StartStopUnit, Ver
 from scsiusb.scsi.commands.spc import Inquiry, ModeSense10, PreventAllow, ReportLuns
 from scsiusb.scsi.pages.vpd import UnitSerialNumber
 from scsiusb.scsi.retry import NO_RETRY
-from scsiusb.transport.base import Completion
+from scsiusb.transport.base import Completion, Story
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.sticks import MeddledBus, client_on, stick
 
@@ -149,16 +149,16 @@ def test_a_changed_medium_stops_commands_with_block_addresses_only(bus: MeddledB
 def replace_completions(unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *rows: tuple[int, int, int]) -> None:
     """Replace the completions of the next commands by these rows of status, residue and transferred bytes."""
     left = list(rows)
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        true = execute(lun, cdb, direction, buffer, timeout)
+    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
+        true = yield from exchange(lun, cdb, direction, buffer, timeout)
         if not left:
             return true
         status, residue, transferred = left.pop(0)
         return Completion(status, 0 if unit.transport.ignore_residue else residue, transferred)
 
-    monkeypatch.setattr(unit.transport, "execute", ended)
+    monkeypatch.setattr(unit.transport, "exchange", ended)
 
 
 @pytest.mark.parametrize(("command", "length"), [(Inquiry(), 36), (ReadCapacity10(), 8)])
@@ -197,17 +197,17 @@ def test_a_write_with_a_residue_is_an_error(unit: LogicalUnit, monkeypatch: pyte
 def fail_with_sense(bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, *senses: bytes) -> None:
     """Make the next commands fail, one for each of these sense data."""
     left = list(senses)
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        true = execute(lun, cdb, direction, buffer, timeout)
+    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
+        true = yield from exchange(lun, cdb, direction, buffer, timeout)
         if cdb[0] == 0x03 and left:
             data = left.pop(0)
             buffer[: len(data)] = data
             return Completion(0, len(buffer) - len(data), len(data))
         return true._replace(status=1) if left else true
 
-    monkeypatch.setattr(unit.transport, "execute", ended)
+    monkeypatch.setattr(unit.transport, "exchange", ended)
 
 
 def test_a_recovered_error_is_a_success(
@@ -256,15 +256,17 @@ def test_a_failed_write_is_not_retried_if_the_device_cannot_be_confirmed(
 def test_an_impossible_block_size_is_malformed(
     bus: MeddledBus, unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, last: int, block_size: int
 ) -> None:
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def wrong_capacity(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        true = execute(lun, cdb, direction, buffer, timeout)
+    def wrong_capacity(
+        lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
+    ) -> Story[Completion]:
+        true = yield from exchange(lun, cdb, direction, buffer, timeout)
         if cdb[0] == 0x25:
             buffer[:] = last.to_bytes(4, "big") + block_size.to_bytes(4, "big")
         return true
 
-    monkeypatch.setattr(unit.transport, "execute", wrong_capacity)
+    monkeypatch.setattr(unit.transport, "exchange", wrong_capacity)
     with pytest.raises(MalformedReply, match=f"the block size is {block_size}"):
         unit.read_capacity()
 
@@ -302,13 +304,13 @@ def test_a_timeout_given_by_the_user_replaces_the_declared_one(monkeypatch: pyte
     bus = MeddledBus(stick())
     transport = client_on(bus)
     seen: list[float] = []
-    execute = transport.execute
+    exchange = transport.exchange
 
-    def note(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+    def note(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
         seen.append(timeout)
-        return execute(lun, cdb, direction, buffer, timeout)
+        return (yield from exchange(lun, cdb, direction, buffer, timeout))
 
-    monkeypatch.setattr(transport, "execute", note)
+    monkeypatch.setattr(transport, "exchange", note)
     LogicalUnit(transport).inquiry()
     LogicalUnit(transport, timeout=3).inquiry()
     LogicalUnit(transport).execute(StartStopUnit(start=True), retry=QUICK)
@@ -353,21 +355,21 @@ def answer_with_false_sense(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch, event: bytes | None, device_type: int
 ) -> None:
     """Imitate QEMU's usb-bot, where each REQUEST SENSE reports LOGICAL UNIT NOT SUPPORTED."""
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+    def ended(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
         if cdb[0] == 0x03:
             buffer[:] = NOT_SUPPORTED
             return Completion(0, 0, len(buffer))
         if cdb[0] == 0x4A and event is not None:
             buffer[:] = event
             return Completion(0, 0, len(buffer))
-        true = execute(lun, cdb, direction, buffer, timeout)
+        true = yield from exchange(lun, cdb, direction, buffer, timeout)
         if cdb[0] == 0x12:
             buffer[0] = device_type
         return true
 
-    monkeypatch.setattr(unit.transport, "execute", ended)
+    monkeypatch.setattr(unit.transport, "exchange", ended)
 
 
 NO_DISC, DISC = bytes.fromhex("0006045e00000000"), bytes.fromhex("0006045e00020000")
@@ -420,16 +422,16 @@ def test_a_deferred_error_is_reported_as_one_of_an_earlier_command(
 def test_a_true_residue_with_padded_inquiry_data_is_not_learned_as_bogus(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def short(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        true = execute(lun, cdb, direction, buffer, timeout)
+    def short(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
+        true = yield from exchange(lun, cdb, direction, buffer, timeout)
         if cdb[0] == 0x12:
             buffer[4] = 0
             return Completion(0, 31, 36)
         return true
 
-    monkeypatch.setattr(unit.transport, "execute", short)
+    monkeypatch.setattr(unit.transport, "exchange", short)
     assert unit.inquiry().vendor == ""
     assert not unit.transport.ignore_residue
 
@@ -446,14 +448,14 @@ def test_a_long_vpd_page_is_requested_again_with_its_whole_length(
     unit: LogicalUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = bytes.fromhex("00800140") + b"S" * 0x140
-    execute = unit.transport.execute
+    exchange = unit.transport.exchange
 
-    def long(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
+    def long(lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[Completion]:
         if cdb[:3] != bytes.fromhex("120180"):
-            return execute(lun, cdb, direction, buffer, timeout)
+            return (yield from exchange(lun, cdb, direction, buffer, timeout))
         data = whole[: len(buffer)]
         buffer[: len(data)] = data
         return Completion(0, len(buffer) - len(data), len(data))
 
-    monkeypatch.setattr(unit.transport, "execute", long)
+    monkeypatch.setattr(unit.transport, "exchange", long)
     assert unit.vpd(0x80) == UnitSerialNumber("S" * 0x140)

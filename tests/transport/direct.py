@@ -5,15 +5,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polling
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Story
+from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port, ResetCounter
 from scsiusb.virtual import Bus, Stick, Unit
 from scsiusb.virtual.target.target import Target
+
+R = TypeVar("R")
+
+
+def _no_transfer(endpoint: int, buffer: memoryview, timeout_ms: int) -> NoReturn:
+    raise AssertionError("there is no bus here")
+
+
+class DirectTurn:
+    """A lock that one thread has at a time, for one command after the other."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self._is_taken = False
+
+    def try_enter(self) -> bool:
+        self._is_taken = self._lock.acquire(blocking=False)
+        return self._is_taken
+
+    def enter(self) -> None:
+        self._is_taken = self._lock.acquire()
+
+    def leave(self) -> None:
+        if self._is_taken:
+            self._is_taken = False
+            self._lock.release()
 
 
 class PlainMemory:
@@ -43,7 +70,8 @@ class DirectTransport:
         self.ignore_residue = False
         self.resets = ResetCounter()
         self.memory = PlainMemory()
-        self.polling: Polling | None = None
+        self.descriptor: int | None = None
+        self.drive = Driver(_no_transfer, _no_transfer).drive
 
     def __str__(self) -> str:
         return "a target in this process"
@@ -54,19 +82,24 @@ class DirectTransport:
         if self._is_cancelled:
             raise Cancelled("cancelled")
 
-    def execute(self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Completion:
-        with self._lock:
-            self.check()
-            task = self._target.execute(lun, cdb)
-            moved = min(task.length, len(buffer))
-            if direction is Direction.IN:
-                moved = task.read(buffer[:moved]) if moved else 0
-            elif direction is Direction.OUT and moved:
-                task.write(buffer[:moved])
-            return Completion(GOOD if task.end() else FAILED, len(buffer) - moved, moved)
+    def turn(self) -> DirectTurn:
+        return DirectTurn(self._lock)
 
-    def hold(self) -> AbstractContextManager[object]:
-        return self._lock
+    def exchange(
+        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
+    ) -> Story[Completion]:
+        yield from ()  # a story without a step
+        self.check()
+        task = self._target.execute(lun, cdb)
+        moved = min(task.length, len(buffer))
+        if direction is Direction.IN:
+            moved = task.read(buffer[:moved]) if moved else 0
+        elif direction is Direction.OUT and moved:
+            task.write(buffer[:moved])
+        return Completion(GOOD if task.end() else FAILED, len(buffer) - moved, moved)
+
+    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+        raise DeviceUnsupported("a target in this process has nothing to poll")
 
     @contextmanager
     def cancellable(self) -> Iterator[Callable[[], None]]:

@@ -13,7 +13,7 @@ from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import PATIENCE, MeddledBus, Worker, hangs_at, stick
+from tests.sticks import PATIENCE, MeddledBus, Worker, execute, hangs_at, stick
 
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
@@ -27,9 +27,12 @@ class User:
         self._act = act
         self.is_over = act is not None
 
-    def check(self) -> None:
+    def check(self, cause: BaseException | None = None) -> None:
         assert self._act is not None
         self._act(self)
+
+    def note(self, error: TransportError) -> None:
+        """Take no note."""
 
 
 ME, OTHER = User(), User()
@@ -61,8 +64,8 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
 def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: User | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
-    with transport.lock, transport.memory.lend(max(length, 1)) as buffer:
-        return transport.execute(0, cdb, direction, buffer[:length], timeout, user).status
+    with transport.memory.lend(max(length, 1)) as buffer:
+        return execute(transport, 0, cdb, direction, buffer[:length], timeout, user).status
 
 
 def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: User) -> Worker:
@@ -113,7 +116,7 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
     bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
     worker = hanging(bus, transport, ME)
-    transport.interrupt(ME)
+    transport.turns.interrupt(ME)
     with pytest.raises(TransportError):
         worker.result()
     assert notes == [True, False]
@@ -125,19 +128,19 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
 def test_an_interrupt_for_a_user_without_a_running_command_does_nothing(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
-    transport.interrupt(ME)
+    transport.turns.interrupt(ME)
     assert run(transport, READ, user=ME) == 0
     worker = hanging(bus, transport, ME)
-    transport.interrupt(OTHER)
+    transport.turns.interrupt(OTHER)
     assert worker.is_alive()
-    transport.interrupt(ME)
+    transport.turns.interrupt(ME)
     with pytest.raises(TransportError):
         worker.result()
 
 
 def test_an_interrupt_ends_with_its_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     with pytest.raises(TransportError):
-        run(transport, TEST_UNIT_READY, user=User(transport.interrupt))
+        run(transport, TEST_UNIT_READY, user=User(transport.turns.interrupt))
     assert run(transport, TEST_UNIT_READY, user=ME) == 0
 
 
@@ -155,7 +158,7 @@ def test_losing_the_device_ends_the_running_command_and_refuses_later_ones(
     bus: MeddledBus, transport: BulkOnlyTransport
 ) -> None:
     worker = hanging(bus, transport, ME)
-    transport.lose()
+    transport.turns.lose()
     with pytest.raises(TransportError):
         worker.result()
     bus.wire.meddle = None
@@ -168,17 +171,17 @@ def test_closing_after_a_loss_does_not_recover_the_device(bus: MeddledBus, trans
     bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
     with pytest.raises(DeviceGone):
         run(transport, READ)
-    transport.lose()
+    transport.turns.lose()
     bus.wire.log.clear()
     transport.close()
     assert bus.wire.log == []
 
 
 def test_a_call_during_a_command_of_the_same_thread_is_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
-    """A signal handler could make such a call: the lock is reentrant."""
+    """A signal handler could make such a call."""
 
     def handler(*_: object) -> None:
-        seen.append(transport.is_under_way_here)
+        seen.append(transport.turns.is_here)
         for use in (lambda: run(transport, TEST_UNIT_READY), transport.close):
             with pytest.raises(DeviceBusy, match="from a signal handler while a command is running in this thread"):
                 use()
@@ -187,15 +190,14 @@ def test_a_call_during_a_command_of_the_same_thread_is_refused(bus: MeddledBus, 
     bus.wire.meddle = handler
     assert run(transport, READ) == 0
     assert set(seen) == {True}
-    assert not transport.is_under_way_here
+    assert not transport.turns.is_here
 
 
-@pytest.mark.parametrize("begin", ["execute", "begin"])
-def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: BulkOnlyTransport, begin: str) -> None:
+def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: BulkOnlyTransport) -> None:
     view = memoryview(bytearray(512))
     view.release()
     with pytest.raises(ValueError, match="released"):
-        getattr(transport, begin)(0, READ, Direction.IN, view, 5.0, ME)
-    assert not transport.is_under_way_here
+        execute(transport, 0, READ, Direction.IN, view, 5.0, ME)
+    assert not transport.turns.is_here
     assert run(transport, READ) == 0
     assert Worker(lambda: run(transport, READ)).result() == 0

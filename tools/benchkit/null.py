@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import scsiusb
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.transport.bot.formats import CBW
-from scsiusb.usb.backend import Code, Step
+from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.bus.handle import VirtualHandle
 
 SIZE = 4096
 CBW_LENGTH = 31
 CSW_LENGTH = 13
+CSW_PACKET = 512
+CSW_END = bytes(5)  # no residue, status GOOD
 OK = Code.OK
 READ = "readinto 4 KiB"
 WRITE = "write 4 KiB"
@@ -33,16 +35,21 @@ BUILD = "construct build of READ(10) and CBW alone"
 @contextmanager
 def idle_disk() -> Iterator[scsiusb.Disk]:
     """Open a virtual stick as usual; from then on it answers each command at once with success."""
-    chain, is_idle = VirtualHandle.chain, False
+    bulk, is_idle, tag = VirtualHandle.bulk, False, b""
 
-    def answer(self: VirtualHandle, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
+    def answer(self: VirtualHandle, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+        nonlocal tag
         if not is_idle:
-            return chain(self, steps, deadline)
-        cbw, csw = steps[0][1], steps[-1][1]
-        csw[:4], csw[4:8], csw[8:CSW_LENGTH] = b"USBS", cbw[4:8], bytes(5)
-        return len(steps) - 1, OK, CSW_LENGTH
+            return bulk(self, endpoint, buffer, timeout_ms)
+        size = len(buffer)
+        if size == CBW_LENGTH:
+            tag = bytes(buffer[4:8])
+        elif size < SIZE:  # the CSW's, which is a packet
+            buffer[:CSW_LENGTH] = b"USBS" + tag + CSW_END
+            return OK, CSW_LENGTH
+        return OK, size
 
-    VirtualHandle.chain = answer  # type: ignore[method-assign]
+    VirtualHandle.bulk = answer  # type: ignore[method-assign]
     try:
         with scsiusb.open_on(Bus(Stick.formatted())) as disk:
             disk.read(0, 1)
@@ -50,18 +57,19 @@ def idle_disk() -> Iterator[scsiusb.Disk]:
             yield disk
             is_idle = False
     finally:
-        VirtualHandle.chain = chain  # type: ignore[method-assign]
+        VirtualHandle.bulk = bulk  # type: ignore[method-assign]
 
 
 def actions(disk: scsiusb.Disk) -> dict[str, Callable[[], object]]:
     """Return the commands to measure, by kind."""
     buffer = bytearray(SIZE)
-    chain: Any = VirtualHandle.chain
-    lengths = {0x01: CBW_LENGTH, 0x81: SIZE, 0x82: CSW_LENGTH}
+    bulk: Any = VirtualHandle.bulk
+    lengths = {0x01: CBW_LENGTH, 0x81: SIZE, 0x82: CSW_PACKET}
     steps = [(endpoint, memoryview(bytearray(length))) for endpoint, length in lengths.items()]
 
     def phases_alone() -> None:
-        chain(None, steps, 0.0)
+        for endpoint, view in steps:
+            bulk(None, endpoint, view, 0)
 
     return {
         READ: lambda: disk.readinto(0, buffer),

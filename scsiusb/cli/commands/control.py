@@ -23,7 +23,7 @@ from scsiusb.scsi.commands.sbc import StartStopUnit
 from scsiusb.scsi.commands.spc import PreventAllow
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
-from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.formats import MAX_CDB
 
 DEVICE_SIGNS: Final = re.compile(r"[-:=]")
@@ -148,12 +148,11 @@ def _send(disk: Disk, request: Request) -> Result:
 def _exchange(disk: Disk, request: Request) -> Result:
     unit, size = disk.unit, max(request.length, len(request.payload))
     timeout = DEFAULT_TIMEOUT if unit.timeout is None else unit.timeout
-    with unit.transport.memory.lend(max(size, 1)) as whole, whole[:size] as buffer, unit.transport.hold():
+    with unit.transport.memory.lend(max(size, 1)) as whole, whole[:size] as buffer:
         if request.payload:
             buffer[:] = request.payload
-        ended = unit.transport.execute(unit.lun, request.cdb, request.direction, buffer, timeout)
+        ended, sense = unit.send(request.cdb, request.direction, buffer, timeout)
         data = bytes(buffer[: ended.processed(size)]) if request.length else b""
-        sense = None if ended.status == GOOD else unit.auto_sense()
     return Result(ended.status, ended.residue, sense, data)
 
 

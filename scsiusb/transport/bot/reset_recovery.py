@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
-from scsiusb.errors import DeviceGone, TransportError
+from scsiusb.errors import DeviceGone, DeviceTimeout, TransportError
 from scsiusb.quirks.model import Quirk
+from scsiusb.transport.base import Call, Story
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
+from scsiusb.transport.turns import Turns
 from scsiusb.usb.port import Port
 
 CLASS_RESET: Final = "class reset"
 PORT_RESET: Final = "port reset"
+CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
+LEAST_CONTROL_TIMEOUT: Final = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,68 @@ class Failures:
         self._others_succeed = False
 
 
+class Synchronizer:
+    """Knows whether the device is in step with the host, between two commands, and brings it back."""
+
+    def __init__(self, port: Port, turns: Turns, note_exchange: Callable[[bool], None] | None) -> None:
+        self._port = port
+        self._turns = turns
+        self.note_exchange = note_exchange
+        self.out_of_step = False
+        """Set from before the CBW until a CSW was accepted, or the device was recovered."""
+        self.owes_data = False
+        """Whether the device, as far as is known, still waits for data-out."""
+        self.failures = Failures()
+        self._is_silent = False
+
+    def begin(self) -> None:
+        """Take note that something goes onto the wire."""
+        if self.note_exchange is not None:
+            self.note_exchange(True)
+        self.out_of_step = True
+
+    def recover_first(self, timeout: float) -> Story[None]:
+        """Recover before a command, where an earlier one, or another program, left the device out of step."""
+        error = (yield Call(partial(self.recover, timeout))).error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # this frame is in its traceback
+
+    def fail(self, cdb: bytes, timeout: float, error: TransportError) -> Story[None]:
+        """Recover after a failed exchange, and add to the error how; raise DeviceGone, which says more than that."""
+        if isinstance(error, DeviceGone):
+            return
+        self.failures.note_failure(cdb[0])
+        self._is_silent = isinstance(error, DeviceTimeout)
+        recovery = yield Call(partial(self.recover, timeout))
+        error.tried = recovery.tried
+        error.may_repeat = recovery.error is None and not self._turns.is_interrupted
+        done = "recovered by" if recovery.error is None else "not recovered by"
+        error.what += f" ({done} {' and '.join(recovery.tried)})"
+
+    def recover(self, timeout: float) -> Recovery:
+        """Do a reset recovery (BOT 5.3.4), then a port reset if needed; it blocks. Raise DeviceGone."""
+        seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
+        # A port reset also where a class reset was followed by another failure, where the device says nothing (it may
+        # ignore a class reset, too), and where it waits for data-out (it would take the next CBW for data).
+        thorough = self.failures.count > 1 or self.owes_data or self._is_silent
+        recovery = recover(self._port, seconds, thorough=thorough)
+        if recovery.error is None:
+            self.owes_data = self._is_silent = False
+            self.out_of_step = False
+            if self.note_exchange is not None:
+                self.note_exchange(False)
+        return recovery
+
+    def settle(self) -> None:
+        """On close, recover the device if a command was interrupted: the next driver expects it in step."""
+        if self.out_of_step and not self._turns.is_lost:
+            with suppress(DeviceGone):
+                self.recover(CONTROL_TIMEOUT)
+
+
 def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
     """Brings the device into step; `thorough`: with a port reset also where it took the class reset.
 
@@ -55,7 +124,7 @@ def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
     has_helped = False
     for rung in (PORT_RESET,) if Quirk.NO_CLASS_RESET in port.quirks else (CLASS_RESET, PORT_RESET):
         tried.append(rung)
-        note_rung(port, rung)
+        note_step(port, rung)
         try:
             _climb(port, rung, timeout)
         except DeviceGone:
@@ -70,7 +139,7 @@ def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
     return Recovery(tuple(tried), None if has_helped else error)
 
 
-def note_rung(port: Port, rung: str, level: int = logging.INFO) -> None:
+def note_step(port: Port, rung: str, level: int = logging.INFO) -> None:
     """Records carry the rung as an attribute, for who counts them."""
     log.log(level, "%s: %s", port.info, rung, extra={"rung": rung})
 

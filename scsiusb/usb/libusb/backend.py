@@ -184,7 +184,6 @@ class LibusbHandle:
             raise
         self._transfers = Transfers(lib, self._context.pointer, self._handle)
         self.bulk = self._transfers.bulk
-        self.chain = self._transfers.chain
         self.async_transfers = self._transfers if self._transfers.fileno() >= 0 else None
 
     def claim(self, interface: int) -> None:

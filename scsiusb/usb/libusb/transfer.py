@@ -12,10 +12,9 @@ import math
 import struct
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
-from scsiusb.usb.backend import Code, Step, UsbError
+from scsiusb.usb.backend import Code, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
 # Written into `status` before a transfer is submitted; no libusb_transfer_status has this value. When libusb has
@@ -33,7 +32,6 @@ STATUS: Final = {  # by enum libusb_transfer_status
     5: Code.NO_DEVICE,
     6: Code.OVERFLOW,
 }
-OK: Final = Code.OK
 # The longest single call into libusb, in milliseconds. Python runs a signal's handler, as for Ctrl-C, only after the
 # call has returned; a signal ends the call early in the thread that polls, but not in one that waits for that thread.
 SLICE_MS: Final = 100
@@ -155,7 +153,7 @@ def _node(lib: Any, context: ctypes.c_void_p) -> int:
 class Transfers:
     """The bulk transfers of one device handle; any number of threads may have a transfer in progress.
 
-    Implements `AsyncTransfers`, and `bulk`, `chain` and `interrupt` of `Handle`.
+    Implements `AsyncTransfers`, and `bulk` and `interrupt` of `Handle`.
     """
 
     def __init__(self, lib: Any, context: ctypes.c_void_p, handle: ctypes.c_void_p) -> None:
@@ -180,43 +178,32 @@ class Transfers:
 
     def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
         """See `Handle.bulk`."""
-        _, code, count = self.chain(((endpoint, buffer),), time.monotonic() + timeout_ms / 1000)
-        return code, count
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """See `Handle.chain`. Raises MemoryError if libusb cannot allocate a transfer."""
-        # Written out in one function, without helpers or `with`: every command runs this loop two or three times.
-        number = -1
-        for endpoint, buffer in steps:
-            number += 1
+        if self._refusal is not None:
+            return self._refusal, 0
+        deadline = time.monotonic() + timeout_ms / 1000
+        anchor = _at(buffer)
+        transfer = self._prepare(endpoint, buffer, anchor)
+        try:
+            refused = self._submit(transfer.place)
+            if refused:
+                return self._refused(transfer, refused)
+            # `interrupt` may have come after the check above, but before the submission, where it found nothing to
+            # cancel. Checked again, no moment is left in which it would be missed.
             if self._refusal is not None:
-                return number, self._refusal, 0
-            anchor = _at(buffer)
-            transfer = self._prepare(endpoint, buffer, anchor)
-            try:
-                refused = self._submit(transfer.place)
-                if refused:
-                    return number, *self._refused(transfer, refused)
-                # `interrupt` may have come after the check above, but before the submission, where it found nothing to
-                # cancel. Checked again, no moment is left in which it would be missed.
-                if self._refusal is not None:
-                    self._lib.libusb_cancel_transfer(transfer.address)
-                # Usually one call is enough. If not, `_wait_or_cancel` looks at the deadline, so that a transfer that
-                # ends at once needs no clock.
-                self._handle_events(self._context, self._slice, transfer.completed)
-                status, length, count = _state(transfer.memory, STATE_OFFSET)
-                if status == PENDING:
-                    status, count = self._wait_or_cancel(transfer, anchor, deadline)
-            except BaseException:
-                # Ctrl-C may come even between the submission and the next line: the buffer belongs to the kernel until
-                # the transfer has ended, so it must not be left in progress.
-                self._cancel(transfer, anchor)
-                raise
-            if status != PENDING:  # an abandoned transfer is not reused
-                self._idle[endpoint].append(transfer)
-            if status or count != length:  # a status of 0 is COMPLETED
-                return number, STATUS[status], count
-        return number, OK, count
+                self._lib.libusb_cancel_transfer(transfer.address)
+            # Usually one call is enough; only if not, the deadline is looked at.
+            self._handle_events(self._context, self._slice, transfer.completed)
+            status, _, count = _state(transfer.memory, STATE_OFFSET)
+            if status == PENDING:
+                status, count = self._wait_or_cancel(transfer, anchor, deadline)
+        except BaseException:
+            # Ctrl-C may come even between the submission and the next line: the buffer belongs to the kernel until
+            # the transfer has ended, so it must not be left in progress.
+            self._cancel(transfer, anchor)
+            raise
+        if status != PENDING:  # an abandoned transfer is not reused
+            self._idle[endpoint].append(transfer)
+        return STATUS[status], count
 
     def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
         """Return a transfer with the buffer in it, ready to submit: an idle one, or a new one."""
@@ -245,7 +232,7 @@ class Transfers:
         if refused:
             transfer.anchor = None
             raise UsbError(self._refused(transfer, refused)[0])
-        if self._refusal is not None:  # as in `chain`: interrupted between the check and the submission
+        if self._refusal is not None:  # as in `bulk`: interrupted between the check and the submission
             self._lib.libusb_cancel_transfer(transfer.address)
         return transfer
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Sequence
 
-from scsiusb.usb.backend import Code, Step, UsbError, chain
+from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.device.function import Hang, Stall
 from scsiusb.virtual.stick import Line
@@ -150,10 +149,6 @@ class VirtualHandle:
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
         return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
-
-    def chain(self, steps: Sequence[Step], deadline: float) -> tuple[int, Code, int]:
-        """See `Handle.chain`."""
-        return chain(self.bulk, steps, deadline)
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""

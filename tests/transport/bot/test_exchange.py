@@ -15,7 +15,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
-from tests.sticks import CSW_LENGTH, PATIENCE, Answer, Meddle, MeddledBus, Wire, csw, stick, transport_on
+from tests.sticks import CSW_LENGTH, PATIENCE, Answer, Meddle, MeddledBus, Wire, csw, execute, stick, transport_on
 
 TEST_UNIT_READY = bytes(6)
 INQUIRY = bytes.fromhex("120000002400")
@@ -48,7 +48,7 @@ def run(
     """Return status, residue, bytes over the wire, and the buffer."""
     with transport.memory.lend(max(length, 1)) as whole, whole[:length] as buffer:
         buffer[:] = b"\xee" * length
-        completion = transport.execute(0, cdb, direction, buffer, timeout)
+        completion = execute(transport, 0, cdb, direction, buffer, timeout)
         return (*completion, bytes(buffer))
 
 
@@ -245,7 +245,7 @@ def test_a_stall_of_data_out_ends_the_data_phase(bus: MeddledBus, transport: Bul
 
 def test_a_silent_device_times_out_and_is_recovered(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
     bus.wire.meddle = on(0x28, "data", fails(Code.TIMEOUT, 100))
-    with pytest.raises(DeviceTimeout, match="100 of 512 bytes here"):
+    with pytest.raises(DeviceTimeout, match="100 of 512 bytes received"):
         run(transport, READ, Direction.IN, 512)
     assert bus.wire.log[-4:] == [*RECOVERY, "port reset"]
     clear_attention(transport)
@@ -378,7 +378,7 @@ def test_a_lun_or_cdb_that_does_not_fit_a_cbw_is_refused(
     bus: MeddledBus, transport: BulkOnlyTransport, lun: int, cdb: bytes
 ) -> None:
     with pytest.raises(ValueError, match="do not fit a CBW"):
-        transport.execute(lun, cdb, Direction.NONE, memoryview(b""), 1)
+        execute(transport, lun, cdb, Direction.NONE, memoryview(b""), 1)
     assert bus.wire.log == []
 
 

@@ -1,0 +1,219 @@
+"""Performs the steps of stories: one at a time and blocking, or many, polled in one thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar, cast
+
+from scsiusb.transport.base import Call, Step, Story, Transfer
+from scsiusb.transport.turns import Turn, Turns, get_ident
+from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
+
+R = TypeVar("R")
+Answer = tuple[Code, int]
+Bulk = Callable[[int, memoryview, int], Answer]
+
+NO_MEM: Final = Code.NO_MEM
+monotonic: Final = time.monotonic
+SHORT: Final = 1024  # bytes; a transfer of no more comes at once, or nearly so: a wrapper, or a single block
+
+
+class Driver:
+    """Performs stories on a port, one step at a time, blocking."""
+
+    def __init__(self, bulk: Bulk, in_parts: Bulk) -> None:
+        """`bulk` and `in_parts`: as `Port` has them."""
+        self._bulk = bulk
+        self._in_parts = in_parts
+
+    def drive(self, story: Story[R], step: Step | None = None) -> R:
+        """Perform a story to its end and return its result; `step`: the one that it has come to, if it was begun.
+
+        An exception that a step raises goes into the story, which cleans up, and may go on.
+        """
+        bulk, send = self._bulk, story.send
+        answer: Any
+        try:
+            if step is None:
+                step = send(None)
+            while True:
+                try:
+                    if type(step) is Call:
+                        answer = step.action()
+                    else:
+                        endpoint, buffer, deadline = step  # type: ignore[misc]
+                        left = int((deadline - monotonic()) * 1000)
+                        answer = bulk(endpoint, buffer, left if left > 0 else 1)
+                        if answer[0] is NO_MEM:
+                            answer = self._in_parts(endpoint, buffer, left if left > 0 else 1)
+                except BaseException as error:  # noqa: BLE001 - the story decides
+                    step = story.throw(error)
+                else:
+                    step = send(answer)
+        except StopIteration as end:
+            return cast("R", end.value)
+        finally:
+            answer = None  # it may have an error that is on its way through this frame: a cycle
+
+
+class PolledStory(Generic[R]):
+    """One story that a poll loop moves on; another thread that wants the turn may move it on, too.
+
+    Bulk transfers go by libusb's asynchronous interface. At the first step that blocks, a thread takes the story over
+    and performs the rest: a device in trouble keeps no other waiting.
+    """
+
+    def __init__(
+        self, story: Story[R], transfers: AsyncTransfers, turns: Turns, driver: Driver, wake: Callable[[], None]
+    ) -> None:
+        self._story = story
+        self._transfers = transfers
+        self._turns = turns
+        self._driver = driver
+        self._wake = wake
+        self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
+        self._turn: Turn | None = None
+        self._step: Step | None = None
+        self._transfer: Any = None
+        self._thread: threading.Thread | None = None
+        self._end: list[Callable[[], R]] = []
+        self._is_over = False
+        self._resume(partial(next, story))
+
+    def proceed(self) -> bool:
+        """See `Polled.proceed`."""
+        if not self._is_over and self._thread is None and self._lock.acquire(blocking=False):
+            try:
+                self._advance()
+            finally:
+                self._lock.release()
+        return self._is_over
+
+    def result(self) -> R:
+        """See `Polled.result`."""
+        if self._thread is not None:
+            self._thread.join()
+        return self._end.pop()()
+
+    def cancel(self) -> None:
+        """See `Polled.cancel`."""
+        if self._thread is not None:  # its command ends by itself: nothing there waits longer than its timeout
+            self._thread.join()
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            self._claim()
+            try:
+                self._cancel_transfer()
+            finally:
+                self._story.close()
+
+    def finish(self) -> None:
+        """Move on, waiting where there is something to wait for, until the turn is left."""
+        with self._lock:
+            while not self._is_over and self._thread is None and self._turn is self._turns.current:
+                self._advance()
+                if self._transfer is not None:
+                    self._transfers.handle_events(self._transfer)
+        self._wake()
+
+    # --- moving on, with the lock -----------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Move on as far as is possible without waiting."""
+        while not self._is_over:
+            if type(self._step) is Call:
+                self._hand_over()
+                return
+            answer = self._answer(cast("Transfer", self._step))
+            if answer is None:
+                return
+            self._resume(partial(self._story.send, answer))
+
+    def _answer(self, step: Transfer) -> Answer | None:
+        """Make the transfer: what it came to, or None while it is under way."""
+        transfers, transfer = self._transfers, self._transfer
+        if transfer is None:
+            try:
+                self._transfer = transfer = transfers.submit(step[0], step[1])
+            except UsbError as error:
+                return self._beside(error.code, 0)
+            if len(step[1]) <= SHORT:
+                transfers.handle_events(transfer)
+        else:
+            transfers.handle_events()
+        answer = transfers.outcome(transfer)
+        if answer is None:
+            if time.monotonic() < step[2]:
+                return None
+            answer = transfers.cancel(transfer)
+        self._transfer = None
+        return self._beside(*answer)
+
+    def _beside(self, code: Code, count: int) -> Answer | None:
+        """Return the answer, or None where the kernel has no memory now: the driver then makes the transfer."""
+        if code is not NO_MEM:
+            return code, count
+        self._hand_over()
+        return None
+
+    def _resume(self, begin: Callable[[], Step]) -> None:
+        """Run the story to its next step. Its turn, if it has taken one, is then in the hands of this object."""
+        self._claim()
+        try:
+            self._step = begin()
+        except StopIteration as end:
+            self._finish_with(partial(_give, end.value))
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._finish_with(partial(_raise, [error]))
+        self._let_go()
+
+    def _claim(self) -> None:
+        if self._turn is not None:
+            self._turn.thread = get_ident()
+
+    def _let_go(self) -> None:
+        turn = self._turns.current
+        if turn is not None and turn.thread == get_ident():
+            self._turn = turn
+            turn.finish = self.finish
+            turn.thread = 0
+
+    def _finish_with(self, end: Callable[[], R]) -> None:
+        self._end.append(end)
+        self._is_over = True
+
+    def _cancel_transfer(self) -> None:
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            self._transfers.cancel(transfer)
+
+    # --- the thread that takes over -----------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        thread = threading.Thread(target=self._take_over, name="scsiusb recovery", daemon=True)
+        self._thread = thread
+        thread.start()
+
+    def _take_over(self) -> None:
+        self._claim()
+        step = self._step
+        try:
+            end: Callable[[], R] = partial(_give, self._driver.drive(self._story, step))
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            end = partial(_raise, [error])
+        self._finish_with(end)
+        self._wake()
+
+
+def _give(value: R) -> R:
+    return value
+
+
+def _raise(errors: list[BaseException]) -> Any:
+    """Raise the error, and keep it no longer: a cycle would keep all of its traceback's frames."""
+    raise errors.pop()

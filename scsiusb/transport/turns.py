@@ -1,0 +1,177 @@
+"""Whose turn it is on a device: one command at a time, its interruption, and the end of all of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final, Protocol
+
+from scsiusb.errors import DeviceBusy, DeviceClosed, TransportError
+
+PATIENCE: Final = 0.01  # seconds; who has waited longer is next, so that a busy thread starves no other
+SLICE: Final = 0.1  # seconds of one wait: on Windows, a longer one would hold back Ctrl-C
+get_ident: Final = threading.get_ident
+
+
+class User(Protocol):
+    """Who sends commands."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was closed, cancelled, or its device has gone."""
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Raise the error that says why it is over, if it is."""
+
+    def note(self, error: TransportError) -> None:
+        """Take note that a command failed; raise an error that says more, if there is one."""
+
+
+class Turn:
+    """The right to use a device, of one command. Made before it is taken, so that `leave` can always be registered."""
+
+    thread = 0
+    """The thread whose frames run the command; 0 while it waits in the hands of a poll loop."""
+    finish: Callable[[], None] | None = None
+    """Moves a polled command on until it leaves, for a thread that wants the turn."""
+    since = 0.0
+    """When it began to wait."""
+    wake: SimpleQueue[None] | None = None
+
+    def __init__(self, turns: Turns, user: User | None) -> None:
+        self._turns = turns
+        self.user = user
+
+    def try_enter(self) -> bool:
+        """Take the turn if it is free."""
+        self.thread = get_ident()
+        return self._turns.holder.setdefault(None, self) is self
+
+    def enter(self) -> None:
+        """Wait for the turn and take it. Raise DeviceBusy where this thread has it: in a signal handler."""
+        self.since = time.monotonic()
+        self.wake = SimpleQueue()  # reentrant: a signal handler may come at any point
+        waiting = self._turns.waiting
+        waiting.append(self)
+        try:
+            while not self.try_enter():
+                self._turns.wait(self.wake)
+        finally:
+            waiting.remove(self)
+
+    def leave(self) -> None:
+        """Give the turn to the next; nothing if it was not taken."""
+        turns = self._turns
+        if turns.holder.get(None) is not self:
+            return
+        with turns.interrupting:
+            if turns.is_interrupted:
+                turns.end_interruption()
+            del turns.holder[None]
+        if turns.waiting:
+            turns.call_next()
+
+
+class Turns:
+    """Gives the turn to one after the other.
+
+    The holder is set by one atomic call of a dict, not under a lock: a signal handler, or the garbage collector, that
+    comes in between finds either no holder or the true one, and never a lock that its own thread has.
+    """
+
+    def __init__(self, name: object, interrupt: Callable[[bool], None]) -> None:
+        """`interrupt`: ends bulk transfers at once (True), until further notice (False). `name`: for errors."""
+        self._name = name
+        self._interrupt = interrupt
+        self.holder: dict[None, Turn] = {}
+        self.waiting: deque[Turn] = deque()
+        self.interrupting = threading.RLock()
+        """Held while an interruption begins or ends, so that it meets the turn that it is meant for."""
+        self.is_interrupted = False
+        self.is_lost = False
+        self.is_closed = False
+
+    @property
+    def current(self) -> Turn | None:
+        """The turn that is taken, if any."""
+        return self.holder.get(None)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread is in the middle of a command, and now in a signal handler or in `__del__`."""
+        turn = self.current
+        return turn is not None and turn.thread == get_ident()
+
+    def check(self, turn: Turn | None) -> None:
+        """Raise what forbids the turn's command to begin, if anything does."""
+        if turn is not None and turn.user is not None and turn.user.is_over:
+            turn.user.check()  # it may know better why it is closed: the device has gone
+        if self.is_closed:
+            raise DeviceClosed(f"{self._name} was closed")
+
+    def note(self, error: TransportError) -> None:
+        """Let the user of the current turn take note of an error; raise one that says more, if there is one."""
+        turn = self.current
+        if turn is not None and turn.user is not None:
+            turn.user.note(error)
+
+    def wait(self, wake: SimpleQueue[None]) -> None:
+        """Wait until the turn may be free, or move the polled command on that has it."""
+        turn = self.current
+        if turn is None:
+            return
+        if turn.thread == get_ident():
+            raise DeviceBusy(*self.busy_here())
+        if turn.finish is not None and not turn.thread:
+            turn.finish()
+            return
+        try:
+            wake.get(timeout=SLICE)
+        except Empty:
+            return
+
+    def call_next(self) -> None:
+        """Wake the one who has waited longest, and give it the turn at once if that was long."""
+        try:
+            turn = self.waiting[0]
+        except IndexError:
+            return
+        if time.monotonic() - turn.since > PATIENCE:
+            self.holder.setdefault(None, turn)
+        if turn.wake is not None:
+            turn.wake.put(None)
+
+    def interrupt(self, user: User) -> None:
+        """End the user's command if it has the turn: it raises TransportError, and the device is recovered."""
+        with self.interrupting:
+            turn = self.current
+            if turn is not None and turn.user is user:
+                self.is_interrupted = True
+                self._interrupt(True)
+
+    def end_interruption(self) -> None:
+        """Let bulk transfers begin again, unless the device has gone; under the lock."""
+        if not self.is_lost:
+            self.is_interrupted = False
+            self._interrupt(False)
+
+    def lose(self) -> None:
+        """The device has gone: end the command that is running, and let none begin."""
+        with self.interrupting:
+            self.is_lost = True
+            self._interrupt(True)
+
+    def busy_here(self) -> tuple[str, str]:
+        """What is wrong, and what to do, when a signal handler wants the device in the middle of a command."""
+        what = f"{self._name} cannot be used from a signal handler while a command is running in this thread"
+        return what, "set a flag in the handler and act on it after the command"
+
+    def after_fork(self) -> None:
+        """In a fork's child: nothing of it is ours, and its locks may be held by threads that are not here."""
+        self.is_closed = True
+        self.interrupting = threading.RLock()
+        self.holder.clear()
+        self.waiting.clear()
