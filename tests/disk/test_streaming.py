@@ -189,6 +189,38 @@ def test_leaving_early_does_not_wait_for_a_slow_device(stick: Stick, disk: scsiu
     assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
 
 
+@pytest.mark.parametrize("moment", ["before", "after", "late"])
+def test_ctrl_c_while_the_thread_is_started_leaves_nothing(
+    stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`late`: the thread comes up only when the stream has been left."""
+    start = threading.Thread.start
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if moment == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    medium = stick.units[0].medium
+    assert medium is not None
+    with disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+    before = bus.handles[0].outstanding
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), disk.reading(0, BLOCKS):
+            pytest.fail("the stream began")
+    assert bus.handles[0].outstanding == before
+    if moment == "late":
+        reads = medium.reads
+        start(threads[0])
+        threads[0].join()
+        assert medium.reads == reads
+    assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
+
+
 def test_an_unplug_ends_the_stream(stick: Stick, bus: Bus, disk: scsiusb.Disk) -> None:
     with pytest.raises(scsiusb.DeviceGone) as caught, disk.reading(0, BLOCKS) as pieces:
         next(pieces)
