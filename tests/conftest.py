@@ -1,4 +1,4 @@
-"""What every test relies on: nothing is left held, and Ctrl-C works, also where pytest was started with it ignored."""
+"""Fixtures of all tests: no resource is left held, and Ctrl-C works even if the process that runs pytest ignores it."""
 
 from __future__ import annotations
 

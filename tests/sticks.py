@@ -27,7 +27,7 @@ from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
 from tests import forkserver
 
 Answer = tuple[Code, int]
-Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
+Intercept = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
@@ -48,7 +48,7 @@ class Wire:
     """Tag of the last CBW."""
     opcode: int = -1
     """Operation code of the last CBW."""
-    meddle: Meddle | None = None
+    intercept: Intercept | None = None
     """Called with each bulk transfer; returns its result, or None: the virtual stick executes it."""
     fail_requests: dict[str, Code] = field(default_factory=dict)
     """Errors of requests, by their names in the log."""
@@ -59,7 +59,7 @@ class Wire:
         return Code.OK, len(data)
 
 
-class MeddledHandle(VirtualHandle):
+class InterceptedHandle(VirtualHandle):
     """A virtual handle that logs on `wire` and lets it answer or fail each transfer."""
 
     wire: Wire
@@ -72,7 +72,7 @@ class MeddledHandle(VirtualHandle):
             wire.log.append(f"cbw {wire.opcode:02x}")
         else:
             wire.log.append("in" if endpoint & ENDPOINT_IN else "out")
-        answer = wire.meddle(wire, endpoint, buffer) if wire.meddle else None
+        answer = wire.intercept(wire, endpoint, buffer) if wire.intercept else None
         return super().bulk(endpoint, buffer, timeout_ms) if answer is None else answer
 
     def clear_halt(self, endpoint: int) -> None:
@@ -101,7 +101,7 @@ class MeddledHandle(VirtualHandle):
             raise UsbError(self.wire.fail_requests[name])
 
 
-class MeddledBus(Bus):
+class InterceptedBus(Bus):
     """A virtual bus whose handles share one `Wire`."""
 
     def __init__(self, *sticks: Stick) -> None:
@@ -110,8 +110,8 @@ class MeddledBus(Bus):
 
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
-        handle.__class__ = MeddledHandle
-        assert isinstance(handle, MeddledHandle)
+        handle.__class__ = InterceptedHandle
+        assert isinstance(handle, InterceptedHandle)
         handle.wire = self.wire
         return handle
 
@@ -159,16 +159,16 @@ def execute(
     return transport.drive(story())
 
 
-def hangs_at(opcode: int, reached: threading.Event) -> Meddle:
+def hangs_at(opcode: int, reached: threading.Event) -> Intercept:
     """Keep the CBW of commands with that opcode from the device, so that their next phase hangs, and set `reached`."""
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode != opcode or not wire.log[-1].startswith("cbw"):
             return None
         reached.set()
         return Code.OK, CBW_LENGTH
 
-    return meddle
+    return intercept
 
 
 def wait_until(happened: Callable[[], object]) -> None:
@@ -215,7 +215,7 @@ def run_all(*works: Callable[[], object]) -> list[object]:
 
 
 @contextmanager
-def restless_threads() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     """Make the interpreter switch threads as often as possible, which brings out races."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -226,7 +226,7 @@ def restless_threads() -> Iterator[None]:
 
 
 @contextmanager
-def no_collector() -> Iterator[None]:
+def garbage_collector_off() -> Iterator[None]:
     """Disable the garbage collector: objects are freed only when their last reference goes.
 
     It ignores all earlier objects from now on, which makes the next `gc.collect()` quick.

@@ -32,7 +32,7 @@ READER_TIMEOUT: Final = 0.2  # seconds; a process that reads a lease locks it fo
 RECOVERY_TIMEOUT: Final = 5.0  # seconds; a warden locks the lease while it recovers the device
 POLL_INTERVAL: Final = 0.01  # seconds
 
-Tell = Callable[[Record, Path], None]
+Notify = Callable[[Record, Path], None]
 
 NO, YES = b"01"  # the values of the byte at IN_COMMAND
 log = logging.getLogger(__name__)
@@ -71,10 +71,10 @@ class Lease:
             self.release()
 
     @classmethod
-    def acquire(cls, info: InterfaceInfo, folder: Path | None = None, tell: Tell | None = None) -> Lease:
+    def acquire(cls, info: InterfaceInfo, folder: Path | None = None, notify: Notify | None = None) -> Lease:
         """Take the interface for this process; an orphaned lease of it is recovered and taken over.
 
-        `folder`: the one to use, instead of the first usable one of `folders.own`. `tell` is called with the record
+        `folder`: the one to use, instead of the first usable one of `folders.own`. `notify` is called with the record
         and the lease's path before the lease can be seen: a warden that has the record by then covers a kill at any
         moment. Raises DeviceBusy, which names the process that holds the interface, or says why it could not be
         recovered. If no folder can be used, logs a warning and returns a lease without a file.
@@ -86,7 +86,7 @@ class Lease:
         for path in [folder] if folder else _folders.own():
             try:
                 with _folders.make(path) as place:
-                    return cls._of(*_take(place, record, info, tell or _no_warden), path / record.file_name)
+                    return cls._of(*_take(place, record, info, notify or _no_warden), path / record.file_name)
             except OSError as error:
                 reason = str(error)
         log.warning("%s is used without a lease, so other processes cannot see what uses it: %s", info, reason)
@@ -229,13 +229,13 @@ def _no_warden(record: Record, path: Path) -> None:
     """Report to no warden."""
 
 
-def _take(folder: Folder, record: Record, info: InterfaceInfo, tell: Tell) -> tuple[int, Record]:
+def _take(folder: Folder, record: Record, info: InterfaceInfo, notify: Notify) -> tuple[int, Record]:
     """Return the descriptor of a locked file with the record in it, and that record.
 
     Creates the file or takes over an orphan's. Raises DeviceBusy, OSError.
     """
     began = time.monotonic()
-    tell(record, folder.path / record.file_name)
+    notify(record, folder.path / record.file_name)
     while True:
         with contextlib.suppress(FileExistsError):
             return _create(folder, record), record
@@ -244,7 +244,7 @@ def _take(folder: Folder, record: Record, info: InterfaceInfo, tell: Tell) -> tu
         except FileNotFoundError:  # it was released since `_create` found it
             continue
         try:
-            taken = _take_over(folder, descriptor, record, tell)
+            taken = _take_over(folder, descriptor, record, notify)
             if taken is not None:
                 return descriptor, taken
             _wait_or_refuse(folder, descriptor, record, info, time.monotonic() - began)
@@ -279,7 +279,7 @@ def _create(folder: Folder, record: Record) -> int:
     return descriptor
 
 
-def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> Record | None:
+def _take_over(folder: Folder, descriptor: int, record: Record, notify: Notify) -> Record | None:
     """Recover an orphan and write the record into its file; None if it is not an orphan, or was removed meanwhile.
 
     Raises DeviceBusy if the orphan cannot be recovered.
@@ -291,7 +291,7 @@ def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> R
     if before is not None and _same_plugging_in(before, record):
         _recover_orphan(before, in_command=text[IN_COMMAND : IN_COMMAND + 1] != b"0")
         # Again, because recovery can take seconds: a warden that died meanwhile is started anew.
-        tell(record, folder.path / record.file_name)
+        notify(record, folder.path / record.file_name)
     _write(descriptor, record)
     return record
 

@@ -19,7 +19,7 @@ import scsiusb
 from scsiusb.base import dataclass as values
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi.commands.sbc import Read10, WriteCommand
-from tests.sticks import restless_threads, run_all
+from tests.sticks import frequent_thread_switches, run_all
 
 ATTEMPTS = 50
 
@@ -166,5 +166,5 @@ def test_many_threads_may_make_the_first_object_at_once() -> None:
         fresh: Any = type("Fresh", (), {"__annotations__": {"x": "int"}, "__doc__": ""})
         dataclass(frozen=True)(fresh)
         make = partial(fresh, 7)
-        with restless_threads():
+        with frequent_thread_switches():
             assert run_all(make, make, make, make) == [make()] * 4

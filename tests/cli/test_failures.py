@@ -128,7 +128,7 @@ def test_a_device_that_goes_away(cli: Cli, attach: Attached) -> None:
         return None
 
     target = stick()
-    attach(target).wire.meddle = unplug
+    attach(target).wire.intercept = unplug
     assert cli("read").failed(35, "gone")
 
 
@@ -136,7 +136,7 @@ def test_a_device_that_does_not_answer(cli: Cli, attach: Attached) -> None:
     def silent(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         return (Code.TIMEOUT, 0) if wire.opcode == 0x25 and endpoint & ENDPOINT_IN else None
 
-    attach(stick()).wire.meddle = silent
+    attach(stick()).wire.intercept = silent
     assert cli("capacity").failed(33, "did not answer in time", "timeout")
 
 
@@ -146,12 +146,12 @@ def test_an_invalid_csw_signature(cli: Cli, attach: Attached) -> None:
             return wire.put(buffer, csw(wire.tag, signature=b"SBSU"))
         return None
 
-    attach(stick()).wire.meddle = corrupt
+    attach(stick()).wire.intercept = corrupt
     assert cli("capacity").failed(97, "signature")
 
 
 def test_a_stall_that_is_not_allowed(cli: Cli, attach: Attached) -> None:
-    attach(stick()).wire.meddle = lambda wire, endpoint, buffer: (Code.PIPE, 0) if wire.opcode == 0x12 else None
+    attach(stick()).wire.intercept = lambda wire, endpoint, buffer: (Code.PIPE, 0) if wire.opcode == 0x12 else None
     assert cli("inquiry").failed(35)
 
 
@@ -246,11 +246,11 @@ def test_a_signal_releases_the_device(cli: Cli, attach: Attached, tmp_path: Path
 
     struck: list[bool] = []
     bus, handler = attach(stick()), signal.getsignal(number)
-    bus.wire.meddle = strike
+    bus.wire.intercept = strike
     assert cli("read", "-o", tmp_path / "image").failed(128 + number)
     assert bus.wire.log[-2:] == ["in", "in"], "the running command was completed"
     assert signal.getsignal(number) is handler
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     assert cli("read").status == 0
 
 
@@ -273,7 +273,7 @@ def test_a_second_ctrl_c_does_not_stop_the_release(cli: Cli, attach: Attached, m
         release(handle, interface)
 
     monkeypatch.setattr(VirtualHandle, "release", struck)
-    attach(stick()).wire.meddle = strike
+    attach(stick()).wire.intercept = strike
     assert cli("read").failed(130, "interrupted")
 
 

@@ -315,7 +315,7 @@ def test_a_failure_prints_no_json(cli: Cli, attach: Attached) -> None:
     def gone(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         return Code.NO_DEVICE, 0
 
-    attach(stick()).wire.meddle = gone
+    attach(stick()).wire.intercept = gone
     assert cli("inquiry", "--json").failed(35, "gone")
 
 

@@ -28,7 +28,7 @@ from tests.cli import test_process
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record
 from tests.cli.test_process import Terminal, enable_sigint, on_posix, wait_for
-from tests.sticks import PATIENCE, MeddledBus, stick
+from tests.sticks import PATIENCE, InterceptedBus, stick
 
 WHEN = datetime(2026, 11, 22, 16, 11, 0, 123456, timezone.utc)
 
@@ -36,7 +36,7 @@ WHEN = datetime(2026, 11, 22, 16, 11, 0, 123456, timezone.utc)
 class Hand:
     """Performs actions on the bus, each after a number of events was shown; then raises KeyboardInterrupt."""
 
-    def __init__(self, bus: MeddledBus, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, bus: InterceptedBus, patch: pytest.MonkeyPatch) -> None:
         self.bus = bus
         self.steps: deque[tuple[int, Callable[[], object]]] = deque()
         self.shown = 0

@@ -14,10 +14,10 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory, Stick, Unit
-from tests.disk.polling import OverlappedBus
-from tests.sticks import Answer, MeddledBus, Wire, csw, no_collector
+from tests.disk.polling import PolledBus
+from tests.sticks import Answer, InterceptedBus, Wire, csw, garbage_collector_off
 
-Way = Callable[[MeddledBus, Stick], None]
+Way = Callable[[InterceptedBus, Stick], None]
 CSW_PACKET = 512  # bytes, which a CSW is read into at high speed
 
 
@@ -58,28 +58,28 @@ def many(disk: Disk) -> None:
 ACTIONS = (readinto, write, read, execute, stream, writing, many)
 
 
-def io_errors(bus: MeddledBus, stick: Stick) -> None:
-    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.IO, 0)
+def io_errors(bus: InterceptedBus, stick: Stick) -> None:
+    bus.wire.intercept = lambda wire, endpoint, buffer: (Code.IO, 0)
 
 
-def an_unplug(bus: MeddledBus, stick: Stick) -> None:
-    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
+def an_unplug(bus: InterceptedBus, stick: Stick) -> None:
+    bus.wire.intercept = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
 
 
-def no_recovery(bus: MeddledBus, stick: Stick) -> None:
+def no_recovery(bus: InterceptedBus, stick: Stick) -> None:
     io_errors(bus, stick)
     bus.wire.fail_requests.update({"port reset": Code.IO, "request ff": Code.IO})
 
 
-def false_csws(bus: MeddledBus, stick: Stick) -> None:
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+def false_csws(bus: InterceptedBus, stick: Stick) -> None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         return wire.put(buffer, csw(wire.tag + 1)) if len(buffer) == CSW_PACKET else None
 
-    bus.wire.meddle = meddle
+    bus.wire.intercept = intercept
 
 
 def a_sense(text: str) -> Way:
-    def answer(bus: MeddledBus, stick: Stick) -> None:
+    def answer(bus: InterceptedBus, stick: Stick) -> None:
         for opcode in ("00", "28", "2a"):
             stick.faults.add(f"sense={text},opcode={opcode},times=always")
 
@@ -97,14 +97,14 @@ WAYS: dict[str, Way] = {
 }
 
 
-@pytest.mark.parametrize("kind", [MeddledBus, OverlappedBus])
+@pytest.mark.parametrize("kind", [InterceptedBus, PolledBus])
 @pytest.mark.parametrize("way", WAYS)
-def test_no_error_is_kept_by_a_cycle(kind: type[MeddledBus], way: str) -> None:
+def test_no_error_is_kept_by_a_cycle(kind: type[InterceptedBus], way: str) -> None:
     kept = {action.__name__: kept_by_cycles(kind, action, WAYS[way]) for action in ACTIONS}
     assert kept == {action.__name__: [] for action in ACTIONS}
 
 
-def kept_by_cycles(kind: type[MeddledBus], action: Callable[[Disk], None], way: Way) -> list[str]:
+def kept_by_cycles(kind: type[InterceptedBus], action: Callable[[Disk], None], way: Way) -> list[str]:
     """Return the frames and errors that only the garbage collector frees after the action failed."""
     stick = Stick([Unit(Memory(bytearray(64 * 512)))])
     bus = kind(stick)
@@ -113,7 +113,7 @@ def kept_by_cycles(kind: type[MeddledBus], action: Callable[[Disk], None], way: 
         way(bus, stick)
         with pytest.raises(ScsiUsbError):  # what is done only once leaves objects of its own
             action(disk)
-        with no_collector():
+        with garbage_collector_off():
             gc.set_debug(gc.DEBUG_SAVEALL)
             try:
                 with suppress(ScsiUsbError):
@@ -123,5 +123,5 @@ def kept_by_cycles(kind: type[MeddledBus], action: Callable[[Disk], None], way: 
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
-                bus.wire.meddle = None
+                bus.wire.intercept = None
                 bus.wire.fail_requests.clear()

@@ -18,7 +18,6 @@ from scsiusb.cli.app import COMMANDS
 from scsiusb.cli.app import scsiusb as command_line
 from tests.docs.pages import ROOT
 
-
 pytestmark = pytest.mark.slow  # Sphinx builds everything
 
 

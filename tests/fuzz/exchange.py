@@ -19,7 +19,7 @@ from scsiusb.scsi.commands.spc import ModeSense6, ReportLuns, RequestSense, Test
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.fuzz.faults import HostFault, add_fault, clear_faults, has_left
-from tests.sticks import MeddledBus, wait_until
+from tests.sticks import InterceptedBus, wait_until
 
 BLOCKS: Final = 24
 BLOCK_SIZE: Final = 512
@@ -65,7 +65,7 @@ class Exchange:
         self.memory = Memory(data, BLOCK_SIZE)
         self.unit = Unit(self.memory, maximum_transfer=PIECE)
         self.stick = Stick([self.unit])
-        self.bus = MeddledBus(self.stick)
+        self.bus = InterceptedBus(self.stick)
         self.possible = [{0} for _ in range(BLOCKS)]
         """For each block, the tokens that it may hold."""
         self.disk: Disk | None = None

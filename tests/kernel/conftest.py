@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -15,14 +16,34 @@ ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KAS
 REBIND = 60.0  # seconds until the kernel must have its driver and nodes back
 
 
-def pytest_configure() -> None:
+NEEDS_QEMU = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     if "SCSIUSB_LAB" not in os.environ:
         raise pytest.UsageError("these tests run in the lab's guest: use tools/lab")
+    config.addinivalue_line("markers", "qemu(reason): needs what only QEMU has; not run in the native lab")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The checks last: of an exchange that broke the rules QEMU keeps a request, and cannot plug that disk in again."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The checks last: of an exchange that broke the rules QEMU keeps a request, and cannot plug that disk in again.
+
+    In the native lab the tests that are marked `qemu` are deselected, and the summary says so.
+    """
     items.sort(key=lambda item: item.path.name == "test_check.py")
+    if machine.is_native():
+        marks = [(item, item.get_closest_marker("qemu")) for item in items]
+        config.stash[NEEDS_QEMU] = [mark.args[0] for _, mark in marks if mark]
+        config.hook.pytest_deselected(items=[item for item, mark in marks if mark])
+        items[:] = [item for item, mark in marks if not mark]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = config.stash.get(NEEDS_QEMU, [])
+    if reasons:
+        terminalreporter.write_line(f"{len(reasons)} tests were not run, as they need QEMU's lab (tools/lab), for:")
+    for reason, count in Counter(reasons).items():
+        terminalreporter.write_line(f"  {count}: {reason}")
 
 
 class KernelLog:

@@ -92,7 +92,10 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A device of the zoo; `driver` is the kernel's for it, `qemu` what device_add takes."""
+    """A device of the zoo; `driver` is the kernel's for it.
+
+    `qemu` is what QEMU's device_add takes; `udc` the device controller of a gadget of the kernel's.
+    """
 
     name: str
     kind: str
@@ -101,6 +104,7 @@ class Device:
     speed: int
     units: tuple[Unit, ...]
     qemu: tuple[dict[str, Any], ...]
+    udc: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -193,6 +197,11 @@ def share() -> Path:
     return Path(os.environ["SCSIUSB_LAB"])
 
 
+def is_native() -> bool:
+    """Return whether this is the native lab, which has no QEMU: every device is a gadget of the guest's kernel."""
+    return os.environ.get("SCSIUSB_LAB_KIND") == "native"
+
+
 @cache
 def zoo() -> dict[str, Device]:
     """Every device by name."""
@@ -207,7 +216,7 @@ def units(*, medium: bool | None = None, bot: bool = True) -> list[Unit]:
 
 
 def _device(row: dict[str, Any]) -> Device:
-    plain = {key: row[key] for key in ("name", "kind", "driver", "serial", "speed")}
+    plain = {key: row[key] for key in ("name", "kind", "driver", "serial", "speed", "udc")}
     device = Device(**plain, units=(), qemu=tuple(row["qemu"]))
     made = tuple(_unit(device, unit) for unit in row["units"])
     object.__setattr__(device, "units", made)

@@ -1,4 +1,4 @@
-"""QEMU's monitor from inside the guest: plug, unplug and change media."""
+"""QEMU's monitor from inside the guest: plug in, pull and change media."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .machine import Device, LabError, wait_for
+from .machine import Device, LabError
 
 PORT = "scsiusb.qmp"
 PATIENCE = 60.0
@@ -76,14 +76,13 @@ def qmp(command: str, **arguments: Any) -> Any:
     return monitor().execute(command, arguments)
 
 
-def unplug(device: Device) -> None:
-    """Pull one of QEMU's devices and wait until the kernel has noticed."""
+def pull(device: Device) -> None:
+    """Have QEMU pull one of its devices; returns at once."""
     qmp("device_del", id=device.name)
-    wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone")
 
 
-def plug(device: Device) -> None:
-    """Plug one of QEMU's devices that was pulled, and wait until the kernel drives it."""
+def insert(device: Device) -> None:
+    """Have QEMU plug in one of its devices that was pulled."""
     for unit in device.units:
         if unit.type == "disk" and unit.path is None:
             # QEMU drops an empty drive with its device.
@@ -93,7 +92,6 @@ def plug(device: Device) -> None:
     if device.kind == "usb-bot":
         # Hot-plugged, it stays off the bus until its disks are complete.
         qmp("qom-set", path=f"/machine/peripheral/{device.name}", property="attached", value=True)
-    device.wait()
 
 
 def _add(properties: dict[str, Any]) -> None:

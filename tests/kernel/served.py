@@ -23,6 +23,7 @@ VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 FREE = 4  # status of a free port: VDEV_ST_NULL
 SPEEDS = {"full": 2, "high": 3, "super": 5}  # enum usb_device_speed
 MBITS = {"full": 12, "high": 480, "super": 5000}
+SUPER = ("5000", "10000")  # speeds of the root hub; Linux 6.12 made it SuperSpeedPlus
 USBDEVFS_RESET = 0x5514
 
 _serials = itertools.count(0x5C51_0000_0000)
@@ -175,7 +176,7 @@ def _hub(speed: str) -> tuple[Path, int]:
     _load()
     is_super = speed == "super"
     for hub in VHCI.glob("usb[0-9]*"):
-        if ((hub / "speed").read_text().strip() == "5000") == is_super:
+        if ((hub / "speed").read_text().strip() in SUPER) == is_super:
             return hub, _half() if is_super else 0
     raise LabError(f"vhci_hcd has no root hub for {speed} speed")
 

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .conftest import KernelLog
 
 PATIENCE = 60  # seconds, because the machine may be busy; run by hand, the campaigns require 2 s or 1 s
@@ -38,6 +40,7 @@ def test_every_client_of_an_unplugged_device_is_notified() -> None:
     assert campaign("plug", "--cycles", 4, "--within", PATIENCE)["cycles"] == 4
 
 
+@pytest.mark.qemu("sixteen sticks of QEMU's that are made and plugged as it runs")
 def test_every_event_of_sixteen_sticks_at_once_is_right() -> None:
     assert campaign("many", "--sticks", 16, "--rounds", 1)["events"] == 32
 

@@ -14,7 +14,7 @@ import pytest
 from .command import NOBODY, as_user, start
 from .command import scsiusb as run
 from .machine import Device
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 PLAIN_LIBUSB = """
 import os, signal, sys

@@ -16,7 +16,7 @@ from scsiusb.errors import ScsiUsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Identity, Memory, Stick, Unit
 from scsiusb.virtual.device.descriptors import CONFIGURATION, Descriptors
-from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from tests.fuzz.mutate import mutate
 
 from .command import scsiusb as run
@@ -109,10 +109,10 @@ def _opens_or_raises(info: InterfaceInfo) -> None:
     assert now.driver == driver, "the kernel's driver was not bound again"
 
 
-@pytest.mark.parametrize("twist", [*TWISTS, *(f"garbage:{seed}" for seed in GARBAGE)])
-def test_a_wrong_descriptor_is_survived(twist: str) -> None:
-    number = [*TWISTS].index(twist) if twist in TWISTS else 100 + int(twist.partition(":")[2])
-    stick = Stick([Unit(Memory(BLOCK * 64))], identity(number), faults=[f"descriptor={twist}"])
+@pytest.mark.parametrize("name", [*DESCRIPTOR_FAULTS, *(f"garbage:{seed}" for seed in GARBAGE)])
+def test_a_wrong_descriptor_is_survived(name: str) -> None:
+    number = [*DESCRIPTOR_FAULTS].index(name) if name in DESCRIPTOR_FAULTS else 100 + int(name.partition(":")[2])
+    stick = Stick([Unit(Memory(BLOCK * 64))], identity(number), faults=[f"descriptor={name}"])
     with attached(stick) as device:
         survives(device)
 

@@ -72,6 +72,7 @@ def test_luns_agree_with_sg_luns_and_sg_turs(device: Device) -> None:
         assert row["ready"] == (unit.path is not None)
 
 
+@pytest.mark.qemu("the kernel's gadget has no VPD pages")
 def test_vpd_pages_agree_with_sg_vpd(stick: Device) -> None:
     sg = stick.units[0].sg
     wanted = {page: oracles.vpd(sg, page) for page in (0x00, 0x80, 0x83, 0xB0)}
@@ -123,6 +124,7 @@ def test_sense_texts_are_those_of_sg_decode_sense() -> None:
         assert scsiusb.Sense.parse(data).text.lower() in oracles.decode_sense(data).lower()
 
 
+@pytest.mark.qemu("a device that speaks UAS")
 def test_a_uas_device_is_refused_plainly_and_keeps_its_driver(uas: Device) -> None:
     for command in (["inquiry"], ["capacity"], ["read"], ["sense"]):
         ended = cli(command[0], uas.address)

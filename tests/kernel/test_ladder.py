@@ -75,5 +75,5 @@ def test_a_reset_between_two_writes_makes_the_flush_fail() -> None:
         device.stick.faults.add("stall@cbw,opcode=28")
         device.stick.faults.add("reset-stalls")
         disk.read(0, 1)
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.close()

@@ -26,7 +26,7 @@ from scsiusb.usb.libusb.backend import LibusbBackend
 from .command import NOBODY, as_user
 from .command import scsiusb as run
 from .machine import USB, Device, wait_for
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
 NOTICED = 60.0  # seconds after the kernel noticed an unplug; the plug campaign requires 1
@@ -330,6 +330,7 @@ def hold_uas(device: Device) -> Callable[[], None]:
     return PROCESS.join(backend, replace(info, protocol="bot")).close
 
 
+@pytest.mark.qemu("a device that speaks UAS")
 def test_a_device_whose_driver_was_uas_gets_uas_back(uas: Device) -> None:
     close = hold_uas(uas)
     assert uas.bound() == "usbfs"
@@ -337,6 +338,7 @@ def test_a_device_whose_driver_was_uas_gets_uas_back(uas: Device) -> None:
     assert uas.bound() == "uas"
 
 
+@pytest.mark.qemu("a device that speaks UAS")
 def test_a_device_whose_driver_was_uas_gets_uas_back_after_a_crash(uas: Device) -> None:
     code = (
         "import os, signal\n"

@@ -12,7 +12,7 @@ import scsiusb
 from scsiusb import read_many
 
 from .machine import Unit, zoo
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 NAMES = ("stick", "scratch", "stick-4k", "gadget-high", "gadget-super")
 MOST = 8 << 20  # bytes read from each device

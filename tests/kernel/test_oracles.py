@@ -10,7 +10,8 @@ import pytest
 
 from . import oracles
 from .machine import Device, Unit, units
-from .qmp import QmpError, plug, qmp, unplug
+from .plugging import plug, unplug
+from .qmp import QmpError, qmp
 
 EVERY = units(bot=False)
 WITH_MEDIUM = units(medium=True, bot=False)
@@ -18,10 +19,14 @@ WITHOUT_MEDIUM = [unit for unit in units(medium=False) if unit.lun == 0 or unit.
 CHUNK = 1 << 20
 
 
+def vendor(device: Device) -> str:
+    return "SCSIUSB" if device.kind == "gadget" else "QEMU"
+
+
 @pytest.mark.parametrize("unit", EVERY, ids=str)
 def test_inquiry_names_what_was_plugged_in(unit: Unit) -> None:
     reply = oracles.inquiry(unit.sg)
-    assert reply.vendor == ("SCSIUSB" if unit.device.kind == "gadget" else "QEMU")
+    assert reply.vendor == vendor(unit.device)
     assert reply.fields["PDT"] == {"disk": 0, "cdrom": 5}[unit.type] == reply.raw[0] & 0x1F
     assert reply.fields["RMB"] == unit.removable == reply.raw[1] >> 7
     assert reply.raw[8:16].decode().strip() == reply.vendor
@@ -58,6 +63,7 @@ def test_content_is_random_where_the_zoo_says(huge: Unit) -> None:
     assert huge.backing(boundary - 8, 8) != bytes(8 * 512) != huge.backing(boundary, 8)
 
 
+@pytest.mark.qemu("the kernel's gadget has no REPORT LUNS")
 def test_luns_of_one_device_are_three(multi: Device) -> None:
     assert sorted(oracles.luns(multi.units[0].sg)) == [0, 1, 2]
 
@@ -67,6 +73,7 @@ def test_gadgets_run_at_both_speeds_at_once(zoo: dict[str, Device], name: str) -
     assert int((zoo[name].folder / "speed").read_text()) == zoo[name].speed == {"gadget-high": 480}.get(name, 5000)
 
 
+@pytest.mark.qemu("a device that speaks UAS")
 def test_uas_is_driven_by_uas(uas: Device) -> None:
     assert uas.bound() == "uas"
     assert (uas.interface / "bInterfaceProtocol").read_text().strip() == "62"
@@ -75,9 +82,10 @@ def test_uas_is_driven_by_uas(uas: Device) -> None:
 def test_mode_sense_shows_write_protection_and_the_cache(gadget_high: Device, stick: Device) -> None:
     assert [oracles.modes(unit.sg, six=True).fields["WP"] for unit in gadget_high.units] == [0, 1]
     caching = oracles.modes(stick.units[0].sg).pages[8]
-    assert caching[2] & 4, "WCE: QEMU's disks have a write cache"
+    assert caching[2] & 4, "WCE: QEMU's disks and the kernel's gadget have a write cache"
 
 
+@pytest.mark.qemu("the kernel's gadget has no VPD pages")
 def test_vpd_pages_carry_the_serial_number(stick: Device) -> None:
     sg = stick.units[0].sg
     assert {0x00, 0x80, 0x83, 0xB0} <= set(oracles.supported_pages(sg))
@@ -119,9 +127,10 @@ def test_devices_can_be_pulled_and_plugged(zoo: dict[str, Device], name: str) ->
     unplug(zoo[name])
     assert zoo[name].bound() is None
     plug(zoo[name])
-    assert oracles.inquiry(zoo[name].units[0].sg).vendor == "QEMU"
+    assert oracles.inquiry(zoo[name].units[0].sg).vendor == vendor(zoo[name])
 
 
+@pytest.mark.qemu("QEMU's monitor")
 def test_the_monitor_answers_and_refuses() -> None:
     assert qmp("query-status")["running"] is True
     with pytest.raises(QmpError, match="nothing-of-the-kind"):

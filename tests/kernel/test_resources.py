@@ -12,7 +12,7 @@ import scsiusb
 from scsiusb.scsi.commands.sbc import Read16
 
 from .machine import Device, Unit, units
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 WITH_MEDIUM = units(medium=True)
 MIB = 1 << 20

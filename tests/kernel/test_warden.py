@@ -13,8 +13,9 @@ from scsiusb.leases.lease import leases
 from scsiusb.leases.orphans import recover
 from scsiusb.leases.warden_main import DEAD, GONE, started
 
+from .command import scsiusb as cli
 from .machine import USB, Device, wait_for
-from .qmp import plug, unplug
+from .plugging import plug, unplug
 
 GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
 BLOCKS = 128
@@ -31,7 +32,7 @@ address, moment, whom = sys.argv[1:]
 backend = LibusbBackend()
 (info,) = [info for info in find(backend) if info.address == address]
 warden = Warden()
-lease = Lease.acquire(info, tell=warden.hold)
+lease = Lease.acquire(info, notify=warden.hold)
 
 def before_taking(is_driven):
     lease.record_driver(backend.driver(info.device, info.interface) if is_driven else None)
@@ -121,8 +122,20 @@ def test_a_device_unbound_before_stays_unbound_and_is_in_step(unbound: Device, m
     assert unbound.bound() is None
     assert leases() == []
     # The next program, which takes it without any driver's help, finds the device in step.
+    if unbound.kind == "gadget" and moment != "idle":
+        assert_scsiusb_gets_over_a_stale_packet(unbound)
+        return
     die(unbound, "data-in", "itself")
     wait_for(lambda: not leases(), "the lease to go", GIVEN_BACK)
+
+
+def assert_scsiusb_gets_over_a_stale_packet(device: Device) -> None:
+    """The kernel's gadget is not in step, whatever the warden does; scsiusb must read the right data all the same.
+
+    A class reset makes f_mass_storage end a read with an empty packet. dummy_hcd calls it sent as soon as it is in its
+    FIFO, which it cannot flush: it comes before the next command's data. See STALE_PACKET in test_check.py.
+    """
+    assert cli("read", device.address, "--lba", 7, "--blocks", BLOCKS).ok().out == device.units[0].backing(7, BLOCKS)
 
 
 def test_of_a_device_that_was_pulled_meanwhile_only_the_lease_is_left(scratch: Device) -> None:

@@ -285,14 +285,14 @@ def test_a_process_is_identified_by_its_start_time_too(info: InterfaceInfo) -> N
 def test_tell_is_called_before_the_lease_can_be_seen(folder: Path, info: InterfaceInfo) -> None:
     calls: list[tuple[str | None, list[str]]] = []
 
-    def tell(record: Record, path: Path) -> None:
+    def notify(record: Record, path: Path) -> None:
         assert path == folder / record.file_name
         calls.append((record.driver, [seen.state for seen in leases()]))
 
-    Lease.acquire(info, tell=tell).release()
+    Lease.acquire(info, notify=notify).release()
     assert calls == [(None, [])]
     orphan(folder, driver="uas")
-    Lease.acquire(info, tell=tell).release()
+    Lease.acquire(info, notify=notify).release()
     assert calls[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
 
 

@@ -372,10 +372,10 @@ def test_the_warden_imports_only_small_modules() -> None:
 def test_a_kill_while_the_lease_is_created_leaves_no_lease(place: list[Path]) -> None:
     code = """
 warden = Warden(*sys.argv[2:4])
-def tell(*words):
+def notify(*words):
     warden.hold(*words)
     say(warden.pid)
-lease = Lease.acquire(info, folder, tell)
+lease = Lease.acquire(info, folder, notify)
 os.kill(os.getpid(), 9)
 """
     with running(code, *place) as process:

@@ -19,7 +19,7 @@ from scsiusb.manager.events import Event, Events
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus, Stick
-from tests.sticks import PATIENCE, Worker, no_collector, restless_threads, run_all, stick, wait_until
+from tests.sticks import PATIENCE, Worker, frequent_thread_switches, garbage_collector_off, run_all, stick, wait_until
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_sixteen_sticks_plugged_and_unplugged_at_once_are_reported_exactly_once_
             assert port % 4 == 0 or plugged[port].acquire(timeout=PATIENCE)  # a quarter is unplugged at once
             bus.unplug(mine)
 
-    with restless_threads(), Manager(bus) as manager:
+    with frequent_thread_switches(), Manager(bus) as manager:
         seen = CallbackLog(manager)
         manager.on_attach(lambda info: plugged[info.device.ports[0]].release(), lambda info: info.address != "1-1")
         run_all(*[partial(play, port) for port in ports])
@@ -312,13 +312,13 @@ def test_a_disk_opened_by_the_manager_is_closed_with_it(bus: Bus) -> None:
 
 
 def test_an_iterator_that_is_dropped_is_freed(manager: Manager) -> None:
-    with no_collector():
+    with garbage_collector_off():
         reader = weakref.ref(manager.events())
         assert reader() is None
 
 
 def test_a_manager_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: Bus) -> None:
-    with no_collector():
+    with garbage_collector_off():
         manager: Manager | None = Manager(bus)
         line = sys._getframe().f_lineno - 1
         gone = weakref.ref(manager)

@@ -22,19 +22,21 @@ from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus
 from scsiusb.virtual.bus.watch import Watch
 from tests.manager.test_sharing import first, hanging_read, unplug
-from tests.sticks import PATIENCE, MeddledBus, Worker, restless_threads, run_all, stick, wait_until
+from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, run_all, stick, wait_until
 
 
 @pytest.fixture
-def bus() -> Iterator[MeddledBus]:
-    bus = MeddledBus(stick(64))
+def bus() -> Iterator[InterceptedBus]:
+    bus = InterceptedBus(stick(64))
     yield bus
     assert not bus.handles
     assert PROCESS._attachments == {}
     assert threading.active_count() == 1
 
 
-def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_automatically(bus: MeddledBus) -> None:
+def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_automatically(
+    bus: InterceptedBus,
+) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     unplug(bus)
@@ -50,7 +52,7 @@ def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_au
             each.inquiry()
 
 
-def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus: MeddledBus) -> None:
+def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus: InterceptedBus) -> None:
     calls: list[str] = []
     done = threading.Event()
 
@@ -68,7 +70,7 @@ def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus
     assert calls == ["1-1", "nothing"]
 
 
-def test_on_gone_of_a_closed_client_is_not_called(bus: MeddledBus) -> None:
+def test_on_gone_of_a_closed_client_is_not_called(bus: InterceptedBus) -> None:
     calls: list[object] = []
     done = threading.Event()
     with open_on(bus, on_gone=done.set):
@@ -78,7 +80,7 @@ def test_on_gone_of_a_closed_client_is_not_called(bus: MeddledBus) -> None:
     assert calls == []
 
 
-def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bus: MeddledBus) -> None:
+def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bus: InterceptedBus) -> None:
     seen: list[object] = []
     done = threading.Event()
 
@@ -95,7 +97,7 @@ def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bu
 
 
 def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
-    bus: MeddledBus, caplog: pytest.LogCaptureFixture
+    bus: InterceptedBus, caplog: pytest.LogCaptureFixture
 ) -> None:
     done = threading.Event()
 
@@ -109,7 +111,7 @@ def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
 
 
 def test_on_gone_of_every_client_is_called_if_a_release_fails(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: Attachment) -> None:
         give_back(self)
@@ -140,7 +142,7 @@ class SkipFirstCall:
         return partial(self._check, client) if called else lambda: None
 
 
-class SilentBus(MeddledBus):
+class SilentBus(InterceptedBus):
     """A bus that does not report detached devices."""
 
     def _notify(self) -> None:
@@ -159,7 +161,7 @@ def test_the_first_command_that_finds_the_device_gone_ends_it_for_all_clients() 
         wait_until(lambda: not bus.handles)
 
 
-class UnwatchableBus(MeddledBus):
+class UnwatchableBus(InterceptedBus):
     """A bus whose devices cannot be watched."""
 
     def watch(self) -> Watch:
@@ -176,7 +178,7 @@ def test_commands_fail_after_an_unplug_also_if_the_bus_cannot_be_watched(caplog:
     assert not bus.handles
 
 
-def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None:
+def test_an_old_client_never_works_again_after_a_replug(bus: InterceptedBus) -> None:
     done = threading.Event()
     with open_on(bus, on_gone=done.set) as old:
         mine = bus._connection(bus.devices()[0])
@@ -193,7 +195,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None
             old.read(0, 1)
 
 
-def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bus: MeddledBus) -> None:
+def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bus: InterceptedBus) -> None:
     disk = open_on(bus)
     disk.write(0, bytes(512))
     unplug(bus)
@@ -209,7 +211,7 @@ def use(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 3])
-def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: MeddledBus, clients: int) -> None:
+def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: InterceptedBus, clients: int) -> None:
     """Each on_gone is called at most once, and never after its disk was closed."""
 
     def work() -> None:
@@ -226,14 +228,14 @@ def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: 
         bus.plug(mine)
 
     errors: list[ScsiUsbError] = []
-    with restless_threads():
+    with frequent_thread_switches():
         for _ in range(25):
             run_all(replug, *[work] * clients)
     assert {type(error).__name__ for error in errors} <= {"DeviceGone", "DeviceNotFound", "DeviceNotUnique"}
 
 
-def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: MeddledBus) -> None:
-    with restless_threads():
+def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: InterceptedBus) -> None:
+    with frequent_thread_switches():
         for _ in range(20):
             calls: list[object] = []
             disks = [open_on(bus, on_gone=calls.append) for _ in range(4)]

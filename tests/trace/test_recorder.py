@@ -17,7 +17,7 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.trace.recorder import SNAPLEN, Tracing
 from scsiusb.usb.backend import Code
-from tests.sticks import MeddledBus, stick
+from tests.sticks import InterceptedBus, stick
 
 HEADER = struct.Struct("<QBBBBHBBqiiII8s")
 
@@ -55,11 +55,11 @@ def test_every_transfer_is_recorded_with_its_data(tmp_path: Path) -> None:
 
 def test_failures_are_recorded_with_their_errno(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
     trace = Tracing(bus, str(path))
     with pytest.raises(TransportError), open_on(trace) as disk:
         bus.wire.fail_requests["request ff"] = Code.PIPE
-        bus.wire.meddle = lambda wire, endpoint, buffer: (Code.IO, 3)
+        bus.wire.intercept = lambda wire, endpoint, buffer: (Code.IO, 3)
         disk.inquiry()
     trace.close()
     bus.close()
@@ -73,10 +73,10 @@ def test_an_interrupted_transfer_is_recorded(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     path = tmp_path / "trace.pcapng"
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
     trace = Tracing(bus, str(path))
     with pytest.raises(KeyboardInterrupt), open_on(trace) as disk:
-        bus.wire.meddle = interrupt
+        bus.wire.intercept = interrupt
         disk.inquiry()
     trace.close()
     bus.close()

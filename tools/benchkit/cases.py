@@ -11,7 +11,7 @@ from benchkit import api, cli, names, plain, programs
 from benchkit.names import key
 from benchkit.turns import Contestant, Subject
 from benchkit.work import MIB, SMALL, Way, latency, scattered, sequential, throughput
-from tests.kernel.machine import zoo
+from tests.kernel.machine import is_native, zoo
 
 Figures = dict[str, float]
 
@@ -69,6 +69,7 @@ ROWS = {
     "cli": (("read to a file", CLI_READS), ("write from a file", CLI_WRITES)),
 }
 DEVICES = (("stick", 1), ("gadget", SLOW))  # with the divisor of their work
+NATIVE_DEVICES = (("gadget", 1),)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def subjects(part: str, extent: Extent) -> Iterator[Subject]:
         if part == "cli":
             yield _by_processes(_contestants(title, "stick", rows), extent)
             continue
-        for device, less in DEVICES:
+        for device, less in NATIVE_DEVICES if is_native() else DEVICES:
             contestants = _contestants(f"{title}, {device}", device, rows)
             make = _scattered if part == "random" else _sequential
             yield make(contestants, extent, less)

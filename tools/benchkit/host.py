@@ -46,13 +46,15 @@ def bench(options: argparse.Namespace) -> int:
         DOCUMENT.write_text(document(DOCUMENT.read_text(encoding="utf-8"), run), encoding="utf-8")
     worse: list[Name] = []
     if earlier:
+        if earlier.is_native != run.is_native:
+            raise LabError("figures of the native lab do not compare with those of QEMU's", 2)
         lines, worse = compared(earlier, run, options.worse / 100)
         print("\n".join(lines))
     return 1 if worse or run.samples.errors else 0
 
 
 def _measured(options: argparse.Namespace) -> Run:
-    run = Run(Samples(), machine(), options.rounds, options.quick)
+    run = Run(Samples(), machine(options.native), options.rounds, options.quick)
     parts = [part for part in options.only if part in IN_GUEST]
     if parts:
         compile_ceiling()
@@ -80,7 +82,8 @@ def _natively(part: str, run: Run) -> None:
 def _in_guest(parts: Sequence[str], run: Run) -> None:
     words = ["run", "--", str(PYTHON), "tools/bench", "--in-guest", "--only", ",".join(parts)]
     words += ["--rounds", str(run.rounds), *["--quick"] * run.quick]
-    command = [str(PYTHON), str(ROOT / "tools" / "lab"), "--zoo", "bench", *LIMITS, *words]
+    native = ["--native"] * run.is_native
+    command = [str(PYTHON), str(ROOT / "tools" / "lab"), *native, "--zoo", "bench", *LIMITS, *words]
     with (
         TemporaryDirectory(prefix="scsiusb-bench-", dir=_image_folder()) as folder,
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": folder}) as lab,

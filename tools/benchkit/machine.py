@@ -10,14 +10,16 @@ from pathlib import Path
 
 from labkit.host import ROOT, find, output
 
+NO_EMULATOR = "none, the native lab's User-Mode Linux"
 
-def machine() -> dict[str, str]:
+
+def machine(native: bool) -> dict[str, str]:
     """Return the facts by name, in the order in which they are printed."""
     facts = {
         "CPU": f"{os.cpu_count()} of {cpu_model()}",
         "kernel": platform.release(),
         "native python": platform.python_version(),
-        "emulator": f"QEMU {qemu_version()}, TCG",
+        "emulator": NO_EMULATOR if native else f"QEMU {qemu_version()}, TCG",
     }
     commit = _commit()
     return {**facts, "commit": commit} if commit else facts

@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.host import LabError
 
-from benchkit.names import PARTS
+from benchkit.names import NATIVE, PARTS
 
 ROUNDS = 5
 QUICK_ROUNDS = 3  # not fewer: in the first one, the emulator still translates the code of each way
@@ -21,6 +21,7 @@ EPILOG = """\
 Examples:
   tools/bench --only random --quick               a quick look at one part
   tools/bench --json now.json --docs              all parts; rewrites the table of docs/speed.md
+  tools/bench --native                            large transfers in the lab without QEMU, in a minute or two
   tools/bench --json new.json --compare now.json  did anything get worse?
 
 Exit status 0: everything was measured, and with --compare nothing got worse. 1: something got worse, or could not be
@@ -29,7 +30,12 @@ measured. Leave the machine idle while it runs."""
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, print and compare as the arguments say; return the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.native and (options.docs or not set(options.only) <= set(NATIVE)):
+        if options.docs or options.only != PARTS:
+            parser.error(f"--native measures {', '.join(NATIVE)} only, and not for the documents")
+        options.only = NATIVE
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     signal.signal(signal.SIGTERM, _terminated)
     if options.in_guest:
@@ -63,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds", type=_rounds, metavar="N", help=f"number of rounds (default {ROUNDS}; with --quick {QUICK_ROUNDS})"
     )
     parser.add_argument("--quick", action="store_true", help="less work per round and fewer rounds: to try it out")
+    parser.add_argument(
+        "--native", action="store_true", help="measure in the lab without QEMU: large transfers to gadgets only"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="compare with FILE, which an earlier --json wrote")
     parser.add_argument(

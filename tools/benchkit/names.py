@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 PARTS: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "python", "start")
+NATIVE: Final = ("sequential", "ordinary")  # what the native lab's figures mean something for
 IN_GUEST: Final = ("sequential", "ordinary", "random", "cli", "many", "memory")
 
 SCSIUSB: Final = "scsiusb"  # with `disk.buffer`: no copy

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from labkit.host import LabError
 
-from benchkit.claims import verdicts
+from benchkit.claims import Verdict, verdicts
+from benchkit.machine import NO_EMULATOR
 from benchkit.samples import Samples, from_json
 
 FORMAT = 1
@@ -25,6 +26,15 @@ class Run:
     quick: bool
     date: str = field(default_factory=lambda: date.today().isoformat())
 
+    @property
+    def is_native(self) -> bool:
+        """Measured in the native lab, on which no claim is made."""
+        return self.machine.get("emulator") == NO_EMULATOR
+
+    def verdicts(self) -> list[Verdict]:
+        """Return whether each claim holds; none for a run in the native lab."""
+        return [] if self.is_native else verdicts(self.samples)
+
 
 def save(run: Run, path: Path) -> None:
     """Write a run to a file, as JSON."""
@@ -35,7 +45,7 @@ def save(run: Run, path: Path) -> None:
         "rounds": run.rounds,
         "quick": run.quick,
         "figures": run.samples.as_json(),
-        "claims": [verdict.as_json() for verdict in verdicts(run.samples)],
+        "claims": [verdict.as_json() for verdict in run.verdicts()],
         "errors": run.samples.errors,
     }
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from scsiusb import ledger
 M_ARENA_MAX = -8  # malloc.h
 MOST_GROWTH = 1024  # KiB of memory between the first and the last quarter of the samples
 SELF = Path("/proc/self")
+SETTLING = 0.02  # seconds: a thread that was joined has ended for Python a moment before it has for the kernel
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def footprint() -> Footprint:
     """Collect garbage, return free memory to the system, and count."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
+    time.sleep(SETTLING)
     names = [_link(path) for path in (SELF / "fd").iterdir()]
     maps = (SELF / "maps").read_text()
     return Footprint(

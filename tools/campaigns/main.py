@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from campaigns.natively import in_native_lab
 from campaigns.report import Report
 
 WHAT = """\
@@ -18,6 +20,7 @@ left held, and no data may be wrong."""
 EPILOG = """\
 Examples:
   tools/lab --silence 600 run -- tools/campaign crash --seed 7      # in the lab
+  tools/campaign crash --native --kills 2000                        # in the lab without QEMU
   .venv/bin/python tools/campaign soak --device virtual:            # anywhere
 
 Prints one JSON object per line, the summary last, and a verdict on stderr. Exit status 0: no fault was found. The same
@@ -27,6 +30,9 @@ seed makes the same choices; the timing differs from run to run."""
 def main(arguments: Sequence[str]) -> int:
     """Run one campaign; return the exit status."""
     options = _parser().parse_args(arguments)
+    # `many` needs QEMU's sticks, and `table` no device: they have no such option.
+    if getattr(options, "native", False) and "SCSIUSB_LAB" not in os.environ:
+        return in_native_lab(arguments, options.output)
     with ExitStack() as stack:
         out = stack.enter_context(options.output.open("w")) if options.output else sys.stdout
         run: Callable[[argparse.Namespace, Report], None] = import_module(f"campaigns.{options.campaign}").run
@@ -78,4 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     for campaign in (crash, plug, many, soak, faults, writes, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
+    for campaign in (crash, plug, soak, faults, writes):
+        campaign.add_argument("--native", action="store_true", help="start the lab without QEMU and run there")
     return parser

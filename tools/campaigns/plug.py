@@ -18,6 +18,7 @@ from campaigns.remains import KernelLog
 from campaigns.report import Report, in_words, spread
 from campaigns.uevents import Uevents
 from tests.kernel.machine import Device, wait_for, zoo
+from tests.kernel.plugging import insert, pull
 from tests.kernel.qmp import QmpError, qmp
 
 DEVICES = ("scratch", "scratch", "stick", "fat")  # each cycle takes one of them
@@ -148,7 +149,7 @@ class Campaign:
         address = device.address
         self._uevents.new()
         unplugged_at = time.monotonic()
-        qmp("device_del", id=device.name)
+        pull(device)
         wait_for(lambda: not device.present, f"the kernel to notice that {device} is gone", TIMEOUT)
         vanished = time.monotonic()
         _wait(lambda: all(client.is_notified() for client in clients))
@@ -184,9 +185,12 @@ class Campaign:
         ]
 
     def _plug(self, device: Device) -> None:
-        (properties,) = device.qemu
         self._plugs[device.serial] += 1
-        plug(properties)
+        if device.udc:
+            insert(device)
+        else:
+            (properties,) = device.qemu
+            plug(properties)
 
     def _works_again(self, words: str, reference: bytes) -> list[str]:
         with self._manager.open(words) as disk:

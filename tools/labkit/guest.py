@@ -5,24 +5,21 @@ from __future__ import annotations
 import ctypes
 import os
 import selectors
-import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from . import zoo
-from .host import CACHE, LabError
-from .marks import Gate
+from .host import LabError
+from .marks import Gate, Log
 
-GUEST_SHARE = "/run/lab"
-# Drivers of the emulated machine that take seconds to start and that nothing here uses; and the USB controller's,
-# so that the zoo appears when udev has done with everything else.
-UNWANTED = "xhci_pci,kvm_amd,kvm_intel,powernow_k8,acpi_cpufreq,iTCO_wdt,psmouse,i6300esb,pcspkr,ccp,joydev"
 TIMED_OUT = 124
 TAIL = 60  # lines shown of each log when the guest fails
 PR_SET_CHILD_SUBREAPER = 36
@@ -37,69 +34,64 @@ class Limits:
     total: float
 
 
-def boot_command(image: Path, work: Path, devices: list[str], shell: bool) -> list[str]:
-    """Return the command line that boots the kernel image."""
-    words = [str(CACHE / "virtme" / "bin" / "vng"), "--run", str(image), "--name", "scsiusb-lab", "--user", "root"]
-    words += ["--force-9p", "--disable-kvm", "--disable-microvm", "--memory", "2G", "--cpus", "2"]
-    words += ["--rodir", f"{zoo.GUEST_ZOO}={work / 'zoo'}", "--rwdir", f"{GUEST_SHARE}={work / 'share'}"]
-    arguments = [f"modprobe.blacklist={UNWANTED}", "usb-storage.delay_use=0"]
-    if not shell:
-        # virtme-ng throws the kernel's first console away; warnings and worse go to a second one.
-        arguments += ["console=hvc0", "loglevel=5"]
-    words += [word for argument in arguments for word in ("--append", argument)]
-    words.append(f"--qemu-opts={shlex.join([*devices, *_plumbing(work)])}")
-    if shell:
-        return [*words, "--disable-monitor", "--shell", f"{GUEST_SHARE}/guest.sh"]
-    return [*words, "--exec", f"sh {GUEST_SHARE}/guest.sh"]
+@dataclass(frozen=True)
+class Boot:
+    """How to start a guest: the command that boots it, and that command's environment.
+
+    `console`, if any: a pipe on which the guest's kernel speaks, its end to read and its end to write; the command
+    inherits the latter.
+    """
+
+    command: list[str]
+    environment: Mapping[str, str]
+    console: tuple[int, int] | None = None
 
 
-def _plumbing(work: Path) -> list[str]:
-    """Attach the images, and QEMU's own QMP socket to a port in the guest: tests plug devices through it."""
-    words = ["-chardev", f"socket,id=qmp,path={work / 'qmp'},server=on,wait=off", "-mon", "chardev=qmp,mode=control"]
-    words += ["-chardev", f"socket,id=qmp-port,path={work / 'qmp'},server=off"]
-    words += ["-device", "virtio-serial-pci,id=lab-serial"]
-    words += ["-chardev", f"file,id=kernel-log,path={work / 'kernel.log'}"]
-    words += ["-device", "virtconsole,bus=lab-serial.0,chardev=kernel-log"]
-    words += ["-device", "virtserialport,bus=lab-serial.0,chardev=qmp-port,name=scsiusb.qmp"]
-    for name in ("python", "checkout"):
-        options = f"driver=raw,node-name=image-{name},read-only=on,file.driver=file,file.filename={work}/{name}.img"
-        words += ["-blockdev", options, "-device", f"virtio-blk-pci,drive=image-{name},serial={name}"]
-    return words
-
-
-def _environment() -> dict[str, str]:
-    """virtme-ng looks for its own programs on PATH, and for depmod and qemu where only root looks."""
-    path = f"{CACHE / 'virtme' / 'bin'}:{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
-    return {**os.environ, "PATH": path}
-
-
-def interactive(command: list[str], work: Path) -> int:
+def interactive(boot: Boot, work: Path) -> int:
     """Hand the terminal to the guest."""
-    done = subprocess.run(command, cwd=work, env=_environment(), check=False)
+    with _terminal_kept():
+        done = subprocess.run(boot.command, cwd=work, env=boot.environment, check=False)
     status = work / "share" / "status"
     return int(status.read_text()) if status.exists() else done.returncode or 1
+
+
+@contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """Restore the terminal's mode at the end: a guest that dies leaves another one."""
+    mode = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, mode)
 
 
 class Guest:
     """A guest that runs one command and ends."""
 
-    def __init__(self, command: list[str], work: Path, limits: Limits) -> None:
+    def __init__(self, boot: Boot, work: Path, limits: Limits) -> None:
         _adopt_orphans()
         self._work = work
         self._limits = limits
         self._log = (work / "console.log").open("wb")
+        self._kernel_log = (work / "kernel.log").open("ab")
         self._process = subprocess.Popen(
-            command,
+            boot.command,
             cwd=work,
-            env=_environment(),
+            env=boot.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            pass_fds=boot.console[1:] if boot.console else (),
             start_new_session=True,
         )
-        streams = self._process.stdout, self._process.stderr
-        self._streams = [stream for stream in streams if stream is not None]
         self._gates = [Gate(out, self._log) for out in (sys.stdout.buffer, sys.stderr.buffer)]
+        streams = self._process.stdout, self._process.stderr
+        self._sinks: list[tuple[IO[bytes], Gate | Log]] = [
+            (stream, gate) for stream, gate in zip(streams, self._gates, strict=True) if stream is not None
+        ]
+        if boot.console:
+            os.close(boot.console[1])
+            self._sinks.append((os.fdopen(boot.console[0], "rb", buffering=0), Log(self._kernel_log)))
         self._born = self._spoke = time.monotonic()
 
     def __enter__(self) -> Guest:
@@ -108,13 +100,14 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self._kill()
         self._log.close()
+        self._kernel_log.close()
 
     def run(self) -> int:
         """Pass on the command's output until it ends; return its exit status."""
         with selectors.DefaultSelector() as selector:
-            for stream, gate in zip(self._streams, self._gates, strict=True):
-                selector.register(stream, selectors.EVENT_READ, gate)
-            while not all(key.data.ended for key in selector.get_map().values()):
+            for stream, sink in self._sinks:
+                selector.register(stream, selectors.EVENT_READ, sink)
+            while not is_over([key.data for key in selector.get_map().values()]):
                 self._check_limits()
                 self._pass_on(selector)
         return self._status()
@@ -122,11 +115,12 @@ class Guest:
     def _pass_on(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(timeout=1.0):
             data = os.read(key.fd, 65536)
-            if data:
-                self._spoke = time.monotonic()
-                key.data.feed(data)
-            else:
+            if not data:
                 selector.unregister(key.fileobj)
+                continue
+            if isinstance(key.data, Gate):  # what the kernel says is no sign of life
+                self._spoke = time.monotonic()
+            key.data.feed(data)
 
     def _check_limits(self) -> None:
         now = time.monotonic()
@@ -147,6 +141,7 @@ class Guest:
     def _failure(self, message: str, status: int) -> LabError:
         """Show the end of what the guest's console and its kernel said."""
         self._log.flush()
+        self._kernel_log.flush()
         for path in (self._work / "console.log", self._work / "kernel.log"):
             for line in path.read_bytes().splitlines()[-TAIL:] if path.exists() else []:
                 sys.stderr.buffer.write(b"guest: " + line + b"\n")
@@ -154,20 +149,37 @@ class Guest:
         return LabError(message, status)
 
     def _kill(self) -> None:
-        """End the whole group, as virtme-ng does not take QEMU along."""
+        """End the whole group, and what left it: virtme-ng does not take QEMU along."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         with suppress(ChildProcessError):
             while True:
+                for pid in _children():
+                    os.kill(pid, signal.SIGKILL)  # a child is there until it was waited for
                 os.wait()
-        for stream in self._streams:
+        for stream, _ in self._sinks:
             stream.close()
+
+
+def is_over(sinks: list[Gate | Log]) -> bool:
+    """Tell from the sinks of the streams that are still open whether all has been said."""
+    gates = [sink for sink in sinks if isinstance(sink, Gate)]
+    return all(gate.ended for gate in gates) if gates else not sinks
 
 
 def _adopt_orphans() -> None:
     """Make this process the parent of QEMU when virtme-ng is gone: not every container's init collects the dead."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _children() -> list[int]:
+    """Return the pids of this process's children, adopted ones too; all of them belong to the guest.
+
+    None where the host's kernel has no such list: then the end of the guest's group must do.
+    """
+    listing = Path(f"/proc/self/task/{os.getpid()}/children")
+    return [int(pid) for pid in listing.read_text().split()] if listing.exists() else []
 
 
 def keep(work: Path, folder: Path) -> None:

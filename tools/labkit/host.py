@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".lab"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
+GUEST_SHARE = "/run/lab"  # where a guest has the folder that it shares with the host
 
 
 class LabError(Exception):
@@ -24,7 +25,7 @@ class LabError(Exception):
 
 
 def say(message: str) -> None:
-    """Tell the person what is being done; standard output belongs to the guest's command."""
+    """Print what is being done to stderr; standard output belongs to the guest's command."""
     print(f"lab: {message}", file=sys.stderr, flush=True)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from .debian import download, sources
 from .host import CACHE, LabError, need, output, run, say
-from .packages import apt_get, install, installed
 
 MODULES = (
     "9pnet_virtio",
@@ -29,8 +28,6 @@ MODULES = (
     "virtio_blk",
     "xhci-pci",
 )
-DEBIAN = "bookworm"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def kernel() -> Path:
@@ -69,7 +66,7 @@ def _images() -> Iterator[Path]:
 
 def _fetch() -> None:
     """Unpack Debian's kernel package in the cache: nothing on the machine changes."""
-    options = _sources()
+    options = sources()
     folder = CACHE / "kernel"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -77,37 +74,8 @@ def _fetch() -> None:
     package = re.search(r"Depends: (linux-image-\S+)", depends)
     if package is None:
         raise LabError("apt does not know which package linux-image-amd64 stands for")
-    say(f"fetching {package[1]}")
-    run(["sh", "-c", 'cd "$0" && exec apt-get -q "$@"', folder, *options, "download", package[1]])
-    archive = next(folder.glob("*.deb"))
+    archive = download(package[1], folder, options)
     run([need("dpkg-deb"), "-x", archive, folder])
     archive.unlink()
     version = next(folder.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
     run([need("depmod"), "-b", folder, version])
-
-
-def _sources() -> list[str]:
-    """Return apt's options: none on Debian, elsewhere a private list with Debian's archive."""
-    if platform.freedesktop_os_release().get("ID") == "debian":
-        apt_get("update")
-        return []
-    if not installed("debian-archive-keyring"):
-        install(["debian-archive-keyring"])
-    apt = CACHE / "apt"
-    for name in ("lists/partial", "cache/archives/partial"):
-        (apt / name).mkdir(parents=True, exist_ok=True)
-    lines = (
-        f"deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian {DEBIAN} main",
-        f"deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian-security {DEBIAN}-security main",
-    )
-    (apt / "sources.list").write_text("\n".join(lines) + "\n")
-    settings = {
-        "Dir::Etc::SourceList": apt / "sources.list",
-        "Dir::Etc::SourceParts": "/dev/null",
-        "Dir::State::Lists": apt / "lists",
-        "Dir::Cache": apt / "cache",
-        "APT::Sandbox::User": "",
-    }
-    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-    run(["apt-get", "-q", *options, "update"])
-    return options

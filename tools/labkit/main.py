@@ -9,32 +9,33 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from . import zoo
-from .guest import Guest, Limits, boot_command, interactive, keep
+from .guest import Boot, Guest, Limits, interactive, keep
 from .host import CACHE, PYTHON, ROOT, VENV, LabError, say
-from .images import checkout_image, python_image, python_paths
-from .kernel import kernel
 from .marks import BEGIN, END
-from .packages import prepare
+from .native import Native
+from .qemu import Qemu
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
 USAGE = """\
 tools/lab [options] [PYTEST-ARGUMENT...]   run tests/kernel in the guest
 tools/lab [options] run [--] COMMAND...    run any command in the guest, in the checkout's folder
 tools/lab [options] shell                  get a prompt in the guest
-tools/lab prepare                          only install and make what the lab needs"""
+tools/lab [options] prepare                only install and make what the guest needs"""
 LIMITS = {
     "boot": (600, "kill a guest that is not up after so many seconds"),
     "silence": (300, "kill a guest whose command says nothing for so many seconds"),
     "total": (3600, "kill a guest after so many seconds"),
 }
 HELP = ("-h", "--help")
-OWN = (*HELP, "--zoo", *(f"--{name}" for name in LIMITS))
+FLAGS = (*HELP, "--native")
+OWN = (*FLAGS, "--zoo", *(f"--{name}" for name in LIMITS))
 MODES = ("run", "shell", "prepare")
 TESTS = "tests/kernel"
 WELCOME = """
@@ -44,10 +45,27 @@ The devices are described in $SCSIUSB_LAB/zoo.json. `exit` ends the guest.
 """
 
 
+class Lab(Protocol):
+    """One kind of guest: what it needs, the devices that it can have, and how it boots."""
+
+    name: str
+    zoos: Mapping[str, Sequence[zoo.Device]]
+    scripts: Sequence[str]
+
+    def prepare(self) -> None:
+        """Install and make what is missing on the host."""
+
+    def furnish(self, work: Path, devices: Sequence[zoo.Device]) -> dict[str, object]:
+        """Fill the work folder; return the settings for the guest's script."""
+
+    def boot(self, work: Path, shell: bool) -> Boot:
+        """Return how to start the guest."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the lab and return the exit status."""
     signal.signal(signal.SIGTERM, _terminated)
-    options, rest = _parse(arguments)
+    options, rest = parse(arguments)
     try:
         return _run(options, rest)
     except LabError as error:
@@ -61,15 +79,16 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take the lab's own options, which come first; all the rest belongs to what is run."""
     parser = argparse.ArgumentParser(prog="tools/lab", usage=USAGE, description=__doc__, allow_abbrev=False)
     for name, (default, text) in LIMITS.items():
         parser.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{text} (default {default})")
+    parser.add_argument("--native", action="store_true", help="a guest without QEMU, which starts in seconds")
     parser.add_argument("--zoo", choices=zoo.ZOOS, default="tests", help="which devices there are (default tests)")
     own = 0
     while own < len(arguments) and arguments[own].partition("=")[0] in OWN:
-        own += 1 if "=" in arguments[own] or arguments[own] in HELP else 2
+        own += 1 if "=" in arguments[own] or arguments[own] in FLAGS else 2
     return parser.parse_args(arguments[:own]), arguments[own:]
 
 
@@ -81,14 +100,15 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         raise LabError("run needs a command", 2)
     if mode == "shell" and not sys.stdin.isatty():
         raise LabError("shell needs a terminal", 2)
-    image, python = _prepare()
+    lab: Lab = Native() if options.native else Qemu()
+    _prepare(lab)
     if mode == "prepare":
         return 0
     command = rest if mode == "run" else _pytest(rest)
     with _work_folder() as work:
-        devices = _furnish(work, python, command, mode, zoo.ZOOS[options.zoo])
-        say(f"booting {image}")
-        boot = boot_command(image, work, devices, mode == "shell")
+        _furnish(work, lab, command, mode, options.zoo)
+        say(f"booting the {lab.name} guest")
+        boot = lab.boot(work, mode == "shell")
         if mode == "shell":
             return interactive(boot, work)
         status = _watch(boot, work, options)
@@ -97,13 +117,12 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     return status
 
 
-def _prepare() -> tuple[Path, Path]:
+def _prepare(lab: Lab) -> None:
     """Install and make what is missing; one lab at a time."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        prepare()
-        return kernel(), python_image()
+        lab.prepare()
 
 
 def _pytest(rest: list[str]) -> list[str]:
@@ -122,35 +141,34 @@ def _work_folder() -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _furnish(work: Path, python: Path, command: list[str], mode: str, devices: Sequence[zoo.Device]) -> list[str]:
-    """Fill the work folder; return QEMU's options for the zoo."""
+def _furnish(work: Path, lab: Lab, command: list[str], mode: str, name: str) -> None:
+    """Fill the work folder, of which the guest sees the share."""
     share = work / "share"
-    for folder in (share, work / "zoo"):
-        folder.mkdir()
-    (work / "python.img").symlink_to(python)
-    checkout_image(work / "checkout.img")
-    stdlib, site = python_paths()
+    share.mkdir()
+    devices = lab.zoos[name]
     settings = {
         "ROOT": ROOT,
         "VENV": VENV,
         "CACHE": CACHE,
-        "STDLIB": stdlib,
-        "SITE": site,
+        "KIND": lab.name,
+        "ZOO": name,
         "MODE": mode,
         "BEGIN": BEGIN.decode(),
         "END": END.decode(),
         "INTERFACES": len(devices),
+        **lab.furnish(work, devices),
     }
     (share / "settings").write_text("".join(f"{name}={shlex.quote(str(value))}\n" for name, value in settings.items()))
     # pytest's words must keep their order when they come from two streams.
     (share / "command").write_text(f"exec {shlex.join(command)}{' 2>&1' if mode == 'test' else ''}\n")
     (share / "welcome").write_text(WELCOME)
-    shutil.copy(Path(__file__).with_name("guest.sh"), share / "guest.sh")
-    (share / "guest.sh").chmod(0o755)
-    return zoo.build(work / "zoo", share, devices)
+    for script in (*lab.scripts, "common.sh"):
+        shutil.copy(Path(__file__).with_name(script), share)
+        (share / script).chmod(0o755)
+    zoo.describe(share, devices)
 
 
-def _watch(boot: list[str], work: Path, options: argparse.Namespace) -> int:
+def _watch(boot: Boot, work: Path, options: argparse.Namespace) -> int:
     status = None
     try:
         with Guest(boot, work, Limits(options.boot, options.silence, options.total)) as guest:

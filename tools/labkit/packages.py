@@ -1,60 +1,71 @@
-"""Install what the lab needs: distribution packages, and virtme-ng in a private environment."""
+"""Install what a guest needs: distribution packages, and virtme-ng in a private environment."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 
 from .host import CACHE, PYTHON, ROOT, LabError, find, need, run, say
 
 VIRTME = "virtme-ng==1.42"
+# What the tests need in either guest.
 PACKAGES = (
-    "busybox-static",
     "dosfstools",
     "e2fsprogs",
     "file",
     "iproute2",
     "kmod",
-    "qemu-system-x86",
     "sg3-utils",
     "tshark",
     "udev",
     "usbutils",
 )
+QEMU = ("busybox-static", "qemu-system-x86")
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
-    "busybox",
     "depmod",
     "file",
     "fsck.vfat",
     "mke2fs",
     "mkfs.vfat",
-    "qemu-system-x86_64",
     "sg_inq",
     "tshark",
     "udevadm",
     "lsusb",
 )
+QEMU_PROGRAMS = ("busybox", "qemu-system-x86_64")
 
 
 def prepare() -> None:
-    """Put everything in place that does not depend on the kernel."""
+    """Check the machine, and make the project's environment."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise LabError(f"the lab needs Linux on x86_64, not {platform.system()} on {platform.machine()}")
     if any(letter.isspace() or letter in ",'\"" for letter in str(ROOT)):
         raise LabError(f"the kernel's command line cannot name this folder: move {ROOT} to one without blanks")
     run([ROOT / "tools" / "setup"])
     CACHE.mkdir(exist_ok=True)
-    _distribution_packages()
+
+
+def qemu() -> None:
+    """Install what the guest in QEMU needs, but its kernel."""
+    distribution_packages((*PACKAGES, *QEMU), (*PROGRAMS, *QEMU_PROGRAMS))
     _virtme()
 
 
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those of the packages that dpkg has installed."""
+    query = ["dpkg-query", "-W", "-f=${db:Status-Status} ${Package} ${Version}\\n", *packages]
+    said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    rows = [line.split() for line in said.splitlines()]
+    return {row[1]: row[2] for row in rows if row[0] == "installed"}
+
+
 def installed(package: str) -> bool:
-    """Tell whether dpkg has the package installed."""
-    query = ["dpkg-query", "-W", "-f=${db:Status-Status}", package]
-    return subprocess.run(query, capture_output=True, text=True, check=False).stdout == "installed"
+    """Return whether dpkg has the package installed."""
+    return bool(versions([package]))
 
 
 def apt_get(*words: str) -> None:
@@ -72,14 +83,16 @@ def install(missing: list[str]) -> None:
     apt_get("install", "-y", "--no-install-recommends", *missing)
 
 
-def _distribution_packages() -> None:
+def distribution_packages(packages: Sequence[str], programs: Sequence[str]) -> None:
+    """Install the packages, and usbip's; without apt, find the programs or say which are missing."""
     if find("apt-get") is None or find("dpkg-query") is None:
-        missing = [program for program in PROGRAMS if find(program) is None]
+        missing = [program for program in programs if find(program) is None]
         if missing:
             raise LabError(f"no apt-get here; install these programs yourself: {' '.join(missing)}")
         return
-    missing = [package for package in PACKAGES if not installed(package)]
-    if not any(installed(package) for package in USBIP):
+    there = versions((*packages, *USBIP))
+    missing = [package for package in packages if package not in there]
+    if not there.keys() & set(USBIP):
         missing.append(USBIP[1] if _is_ubuntu() else USBIP[0])
     if missing:
         install(missing)

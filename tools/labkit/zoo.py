@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ GUEST_ZOO = Path("/run/zoo")
 GUEST_GADGETS = Path("/run/gadgets")
 MIB = 1 << 20
 TIB = 1 << 40
+PIECE = 64 << 10  # small enough for the heap: new pages are slow in the native guest
 Value = str | int  # of a property of QEMU's devices; bool is an int
+GADGET = "gadget"  # the kind of those that the guest's own kernel makes
 CONTROLLERS = ("xhci", "xhci-spare")  # the tests' zoo is on the first; one has 15 ports at most
 PARTITION = MIB  # where the FAT stick's partition begins
 
@@ -35,10 +37,11 @@ class Unit:
 
     @property
     def size(self) -> int:
+        """Bytes of the unit."""
         return self.blocks * self.block_size
 
     def regions(self) -> list[tuple[int, int]]:
-        """Where random content is: offset and length in bytes."""
+        """Return offset and length, in bytes, of each region with random content."""
         if self.fat or self.hollow:
             return []
         if not self.sparse:
@@ -52,7 +55,7 @@ class Device:
     """A device of the zoo: QEMU's, or a gadget of the guest's own kernel."""
 
     name: str
-    kind: str  # QEMU's device model, or "gadget"
+    kind: str  # QEMU's device model, or GADGET
     units: tuple[Unit, ...]
     driver: str = "usb-storage"
     speed: int = 5000  # Mbit/s, as sysfs has it
@@ -63,6 +66,7 @@ class Device:
         object.__setattr__(self, "serial", f"LAB{self.name.upper().replace('-', '')}01")
 
     def file(self, lun: int) -> str:
+        """Return the name of the unit's image file."""
         return f"{self.name}-{lun}.img"
 
 
@@ -85,10 +89,10 @@ ZOO = (
     Device("uas", "usb-uas", (Unit(blocks=65536),), driver="uas"),
     Device("fat", "usb-storage", (Unit(blocks=65536, removable=True, fat=True),)),
     Device("scratch", "usb-storage", (Unit(blocks=65536),)),
-    Device("gadget-high", "gadget", (Unit(blocks=8192), Unit(blocks=4096 + 1, read_only=True)), speed=480),
+    Device("gadget-high", GADGET, (Unit(blocks=8192), Unit(blocks=4096 + 1, read_only=True)), speed=480),
     Device(
         "gadget-super",
-        "gadget",
+        GADGET,
         (
             Unit(blocks=8192 + 1),
             Unit(blocks=2048, block_size=2048, type="cdrom", read_only=True),
@@ -103,26 +107,49 @@ ZOO = (
 WAYS = ("kernel", "scsiusb", "c", "pyusb")
 BENCH = (
     *(Device(f"stick-{way}", "usb-storage", (Unit(blocks=262144),)) for way in WAYS),
-    *(Device(f"gadget-{way}", "gadget", (Unit(blocks=65536),)) for way in WAYS),
+    *(Device(f"gadget-{way}", GADGET, (Unit(blocks=65536),)) for way in WAYS),
     Device("huge", "usb-storage", (Unit(blocks=10 * 1024 * MIB // 512, hollow=True),)),
     *(
         Device(f"many-{n}", "usb-storage", (Unit(blocks=524288, hollow=True),), controller=CONTROLLERS[n % 2])
         for n in range(16)
     ),
 )
-ZOOS = {"tests": ZOO, "bench": BENCH}
+ZOOS: dict[str, tuple[Device, ...]] = {"tests": ZOO, "bench": BENCH}
 
 
-def build(folder: Path, share: Path, devices: Sequence[Device] = ZOO) -> list[str]:
-    """Make every backing file and the description; return QEMU's options."""
+def as_gadgets(devices: Sequence[Device]) -> tuple[Device, ...]:
+    """Return the same devices as gadgets of the guest's own kernel, for a guest without QEMU; those speak no UAS."""
+    return tuple(replace(device, kind=GADGET) for device in devices if device.driver != "uas")
+
+
+NATIVE_ZOOS = {"tests": as_gadgets(ZOO), "bench": tuple(device for device in BENCH if device.kind == GADGET)}
+
+
+def fill(folder: Path, devices: Sequence[Device]) -> None:
+    """Make every backing file."""
     for device in devices:
         for lun, unit in enumerate(device.units):
             if unit.blocks:
                 _fill(folder / device.file(lun), unit)
-    (share / "zoo.json").write_text(json.dumps([_describe(device) for device in devices], indent=1))
+
+
+def describe(share: Path, devices: Sequence[Device]) -> None:
+    """Write the description for the tests, and the calls by which the guest makes its gadgets."""
+    controllers = _controllers(devices)
+    (share / "zoo.json").write_text(json.dumps([_describe(device, controllers) for device in devices], indent=1))
     (share / "gadgets").write_text("".join(f"{line}\n" for line in _gadgets(devices)))
+
+
+def qemu_options(folder: Path, devices: Sequence[Device]) -> list[str]:
+    """Return QEMU's options for its controllers, devices and media."""
     controllers = [word for name in CONTROLLERS for word in ("-device", f"qemu-xhci,id={name},p2=15,p3=15")]
     return [*controllers, *(word for device in devices for word in _qemu(device, folder))]
+
+
+def _controllers(devices: Sequence[Device]) -> dict[str, str]:
+    """Name the controller of each gadget: dummy_hcd's are numbered."""
+    gadgets = [device.name for device in devices if device.kind == GADGET]
+    return {name: f"dummy_udc.{number}" for number, name in enumerate(gadgets)}
 
 
 def _fill(path: Path, unit: Unit) -> None:
@@ -131,8 +158,8 @@ def _fill(path: Path, unit: Unit) -> None:
         file.truncate(unit.size)
         for offset, length in unit.regions():
             file.seek(offset)
-            for start in range(0, length, MIB):
-                file.write(source.randbytes(min(MIB, length - start)))
+            for start in range(0, length, PIECE):
+                file.write(source.randbytes(min(PIECE, length - start)))
     if unit.fat:
         _format(path, unit)
 
@@ -149,14 +176,15 @@ def _format(path: Path, unit: Unit) -> None:
     output([need("mkfs.vfat"), "-F", "16", "-n", "SCSIUSB", "-i", "5C510B00", f"--offset={first}", path, str(size)])
 
 
-def _describe(device: Device) -> dict[str, Any]:
+def _describe(device: Device, controllers: Mapping[str, str]) -> dict[str, Any]:
     units = [_describe_unit(device, lun, unit) for lun, unit in enumerate(device.units)]
     plain = ("name", "kind", "driver", "serial", "speed")
-    return {**{key: getattr(device, key) for key in plain}, "units": units, "qemu": _models(device)}
+    made_of = {"qemu": _models(device), "udc": controllers.get(device.name, "")}
+    return {**{key: getattr(device, key) for key in plain}, "units": units, **made_of}
 
 
 def _describe_unit(device: Device, lun: int, unit: Unit) -> dict[str, Any]:
-    folder = GUEST_GADGETS if device.kind == "gadget" else GUEST_ZOO
+    folder = GUEST_GADGETS if device.kind == GADGET else GUEST_ZOO
     plain = ("type", "block_size", "blocks", "removable", "read_only")
     return {
         "lun": lun,
@@ -168,7 +196,7 @@ def _describe_unit(device: Device, lun: int, unit: Unit) -> dict[str, Any]:
 
 def _qemu(device: Device, folder: Path) -> Iterator[str]:
     """Yield QEMU's options for a device and its media."""
-    if device.kind == "gadget":
+    if device.kind == GADGET:
         return
     for lun, unit in enumerate(device.units):
         node = f"{device.name}-{lun}"
@@ -188,8 +216,8 @@ def _option(value: Value) -> str:
 
 
 def _models(device: Device) -> list[dict[str, Value]]:
-    """Return the properties of QEMU's device and of the disks behind it, as device_add takes them too."""
-    if device.kind == "gadget":
+    """Return the properties of QEMU's device and of its disks, in the form that device_add also accepts."""
+    if device.kind == GADGET:
         return []
     bus = f"{device.controller}.0"
     usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": bus, "serial": device.serial}
@@ -215,13 +243,14 @@ def _disk(device: Device, lun: int) -> dict[str, Value]:
 
 def _gadgets(devices: Sequence[Device]) -> Iterator[str]:
     """Yield the shell calls by which the guest makes its gadgets: see guest.sh."""
+    controllers = _controllers(devices)
     for device in devices:
-        if device.kind != "gadget":
+        if device.name not in controllers:
             continue
         speed = "high-speed" if device.speed == 480 else "super-speed"
         yield f"gadget {device.name} {speed} {device.serial}"
         for lun, unit in enumerate(device.units):
             file = device.file(lun) if unit.blocks else "-"
-            flags = (unit.type == "cdrom", unit.read_only, unit.removable)
-            yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(flag)) for flag in flags)}"
-        yield f"gadget_plug {device.name}"
+            facts = (unit.type == "cdrom", unit.read_only, unit.removable, unit.block_size)
+            yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(fact)) for fact in facts)}"
+        yield f"gadget_plug {device.name} {controllers[device.name]}"

@@ -1,4 +1,4 @@
-"""What Bulk-Only Transport puts on the wire: its two wrappers (BOT 5) and its class requests (BOT 3)."""
+"""Wire formats of Bulk-Only Transport: the two wrappers (BOT 5) and the class requests (BOT 3)."""
 
 from __future__ import annotations
 

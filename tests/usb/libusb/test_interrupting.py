@@ -16,7 +16,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.backend import LibusbBackend
 from scsiusb.usb.libusb.transfer import Transfers
 from scsiusb.usb.system import linux
-from tests.sticks import PATIENCE, Worker, restless_threads, run_all, wait_until
+from tests.sticks import PATIENCE, Worker, frequent_thread_switches, run_all, wait_until
 from tests.usb.libusb.fake_libusb import CONTEXT, DEVICE, HANDLE, FakeBackend, FakeDevice, FakeLibusb
 
 IN = 0x81
@@ -96,7 +96,7 @@ def test_interrupts_at_any_moment_lose_no_transfer_and_each_is_freed_once(
             transfers.interrupt(False)
 
     codes: set[Code] = set()
-    with restless_threads():
+    with frequent_thread_switches():
         run_all(work, work, interrupt)
     assert codes <= {Code.OK, Code.INTERRUPTED}
     assert lib.in_flight == {}
