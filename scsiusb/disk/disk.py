@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
+MOST_CONTENTS: Final = 4  # of a witness; a reset brings none back that is older
 ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
@@ -350,7 +351,8 @@ class Disk:
         self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        confirm = None if access is READ else partial(self._confirm, medium)
+        look = self._verify if medium.is_removable else self._confirm
+        confirm = None if access is READ else partial(look, medium)
         return self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _note(self, error: ScsiUsbError, lba: int) -> None:
@@ -383,25 +385,27 @@ class Disk:
         is_same = is_same and (yield from self._is_witness_there(medium)) and medium.changes == unit.medium_changes
         unit.settle(doubts, is_same=is_same)
         if not is_same:
-            raise error_for(MEDIUM_CHANGED, "what was to be read or written after a reset or a lost exchange")
+            what = "the medium may be another one after a reset or a failed exchange: it was not recognized"
+            raise MediumChanged(what, MEDIUM_CHANGED)
 
     def _is_witness_there(self, medium: Medium) -> Story[bool]:
         witness = self.unit.witness
         if witness is None or witness.changes != medium.changes:
             return False
-        read = READ.command(medium, witness.lba, 1)
-        data = yield from self.unit.story(read, retry=ONE_TRY)
-        return bytes(data) == witness.data
+        data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
+        return data in witness.contents
 
     def _keep_witness(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        """Remember a block by which a removable medium would be known again, or what was written over it."""
+        """Remember a block by which a removable medium will be known again, or what was written over it."""
         witness = self.unit.witness
+        older: tuple[bytes, ...] = ()
         if witness is not None and witness.changes == medium.changes:
             if access is READ or not lba <= witness.lba < lba + blocks:
                 return
-            lba, view = witness.lba, view[(witness.lba - lba) * medium.block_size :]
+            view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
         data = bytes(view[: medium.block_size])
-        self.unit.witness = Witness(lba, data, medium.changes) if is_distinct(data) else None
+        contents = (data, *older[: MOST_CONTENTS - 1])
+        self.unit.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
 
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()

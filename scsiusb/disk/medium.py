@@ -127,14 +127,14 @@ def _find_witness(unit: LogicalUnit, blocks: int, block_size: int, changes: int)
         return
     for lba in sorted({lba for lba in WITNESSES if lba < blocks}):
         try:
-            data = bytes(unit.execute(Read10(lba, 1, block_size=block_size), retry=NO_RETRY))
+            data = bytes(unit.execute(Read10(lba, 1, block_size=block_size)))
         except (DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("no block to know the medium by: %s", error)
             return
         if is_distinct(data):
-            unit.witness = Witness(lba, data, changes)
+            unit.witness = Witness(lba, (data,), changes)
             return
 
 

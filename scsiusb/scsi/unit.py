@@ -78,10 +78,11 @@ class Attentions:
 
 
 class Witness(NamedTuple):
-    """A block of the medium, as it was read or written."""
+    """A block by which a removable medium is known again."""
 
     lba: int
-    data: bytes
+    contents: tuple[bytes, ...]
+    """What it may hold: what was read, and what was written since and may not be flushed."""
     changes: int
     """The unit's `medium_changes` then."""
 
