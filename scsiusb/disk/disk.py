@@ -21,6 +21,7 @@ from scsiusb.disk.medium import (
     blocks_in_range,
     check_range,
     find_medium,
+    find_witness,
     is_distinct,
     pieces,
 )
@@ -67,6 +68,8 @@ class Disk:
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
+        self._bound: Medium | None = None
+        """The same, after the look for a block to know it by."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -148,7 +151,7 @@ class Disk:
         try:
             return self.unit.execute(command)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
@@ -275,6 +278,8 @@ class Disk:
         """Read or write the view's blocks and return their number; call `note` after each command."""
         blocks = blocks_in_range(medium, lba, view)
         try:
+            if medium.is_removable and medium is not self._bound and blocks:
+                self._bind(medium)
             if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
                 for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                     with piece:
@@ -308,8 +313,20 @@ class Disk:
         self._unflushed.take()
 
     def medium(self) -> Medium:
-        """Return the medium in the unit, for a stream that must not go on over another one. Raises as `blocks`."""
+        """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
         return self._medium()
+
+    def _bind(self, medium: Medium) -> None:
+        """Look, before the first block command, for a block by which the medium will be known again."""
+        try:
+            find_witness(self.unit, medium)
+        except (MediumChanged, NoMedium):
+            self._forget_medium()
+            raise
+        self._bound = medium
+
+    def _forget_medium(self) -> None:
+        self._known = self._bound = None
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
@@ -322,6 +339,8 @@ class Disk:
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
         """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
         blocks = len(view) // medium.block_size
+        if medium.is_removable and medium is not self._bound:
+            yield Call(partial(self._bind, medium))
         try:
             yield from self._story(READ, medium, lba, blocks, view)
         except ScsiUsbError as error:
@@ -358,7 +377,7 @@ class Disk:
     def _note(self, error: ScsiUsbError, lba: int) -> None:
         error.lba = lba
         if isinstance(error, (MediumChanged, NoMedium)):
-            self._known = None
+            self._forget_medium()
 
     def _confirm(self, medium: Medium) -> Story[None]:
         """Raise where the device or the medium may be others than those that a failed command was meant for."""
@@ -414,7 +433,7 @@ class Disk:
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
         except DeviceGone:
             raise  # the blocks are lost: nothing is left to flush

@@ -12,8 +12,10 @@ from scsiusb.errors import (
     DeviceClosed,
     DeviceGone,
     MalformedReply,
+    NotReady,
     OutOfRange,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import BlockCommand, Read10, Read16, Write10, Write16
@@ -112,29 +114,30 @@ def find_medium(unit: LogicalUnit) -> Medium:
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_and_ignore(unit, capacity.block_size)
-    if is_removable:
-        _find_witness(unit, capacity.blocks, capacity.block_size, changes)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
     return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
 
 
-def _find_witness(unit: LogicalUnit, blocks: int, block_size: int, changes: int) -> None:
-    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already."""
+def find_witness(unit: LogicalUnit, medium: Medium) -> None:
+    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
+
+    Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
+    """
     known = unit.witness
-    if known is not None and known.changes == changes:
+    if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
         return
-    for lba in sorted({lba for lba in WITNESSES if lba < blocks}):
+    for lba in (lba for lba in WITNESSES if lba < medium.blocks):
         try:
-            data = bytes(unit.execute(Read10(lba, 1, block_size=block_size)))
-        except (DeviceGone, DeviceClosed, Cancelled):
+            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
+        except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("no block to know the medium by: %s", error)
             return
         if is_distinct(data):
-            unit.witness = Witness(lba, (data,), changes)
+            unit.witness = Witness(lba, (data,), medium.changes)
             return
 
 
