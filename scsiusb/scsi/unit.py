@@ -287,7 +287,10 @@ class LogicalUnit:
                 return
 
     def make_ready(self) -> None:
-        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`."""
+        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
+
+        Return also where TEST UNIT READY fails without a reason: the next command shows what the unit can do.
+        """
         try:
             self.test_unit_ready()
         except NotReady as error:
@@ -295,6 +298,10 @@ class LogicalUnit:
                 raise
             self.execute(StartStopUnit(start=True))
             self.test_unit_ready()
+        except CheckCondition as error:
+            if not error.sense.is_empty or error.sense.deferred:
+                raise
+            log.info("LUN %d: %s; going on", self.lun, error.what)
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
