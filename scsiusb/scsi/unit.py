@@ -13,13 +13,14 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
     CheckCondition,
+    DeviceTimeout,
     HardwareError,
     MalformedReply,
     MediumError,
     NotReady,
     TransportError,
 )
-from scsiusb.quirks.model import Quirk
+from scsiusb.quirks.model import Quirk, letters
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
     TOO_LARGE_FOR_10,
@@ -42,7 +43,7 @@ from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import ILLEGAL_REQUEST, MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
@@ -50,6 +51,9 @@ NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device 
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
+
+FIRST_FLUSH_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
+LEAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; a unit that did not answer in less may only be slow
 
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
@@ -66,6 +70,10 @@ class Attentions:
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
+    has_flushed: bool = False
+    """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
+    cannot_flush: bool = False
+    """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
 
 
 class LogicalUnit:
@@ -270,14 +278,28 @@ class LogicalUnit:
         return self.execute(RequestSense(length=self._sense_length))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
-        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
+        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26), or if it has none.
 
-        `timeout` in seconds. Raise a CheckCondition or a TransportError.
+        A unit that refuses the command, or fails it twice without a reason, has no cache to flush. It is not asked
+        again, nor is a unit that has never answered the command. `timeout` in seconds; 30 for a unit that has not
+        answered the command before. Raise a CheckCondition or a TransportError.
         """
-        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks:
-            log.debug("LUN %d: a quirk forbids SYNCHRONIZE CACHE", self.lun)
+        attentions = self._attentions
+        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks or attentions.cannot_flush:
+            log.debug("LUN %d: no SYNCHRONIZE CACHE", self.lun)
             return
-        self.execute(SynchronizeCache10(), timeout=timeout)
+        limit = timeout or self.timeout or (None if attentions.has_flushed else FIRST_FLUSH_TIMEOUT)
+        try:
+            if not self._flush_cache(limit):
+                self._learn_no_flush()
+                return
+        except DeviceTimeout as error:
+            if not attentions.has_flushed:
+                error.remedy = f"if the device never answers this command, use {self._flush_quirk}"
+                if (limit or FIRST_FLUSH_TIMEOUT) >= LEAST_FLUSH_TIMEOUT:
+                    self._learn_no_flush()
+            raise
+        attentions.has_flushed = True
         if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
             try:
                 raise error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
@@ -285,6 +307,42 @@ class LogicalUnit:
                 raise
             except CheckCondition:
                 return
+
+    def _flush_cache(self, timeout: float | None) -> bool:
+        """Send SYNCHRONIZE CACHE(10); return whether the unit supports it.
+
+        A failure without a reason may hide a reset. If the unit then accepts the command, or fails it with another
+        sense, the reset counts. If it fails again without a reason, it does so always, and nothing was hidden.
+        """
+        without_reason: list[Sense] = []
+        while len(without_reason) < 2:
+            try:
+                self.execute(SynchronizeCache10(), timeout=timeout)
+                return True
+            except CheckCondition as error:
+                sense = error.sense
+                if sense.key == ILLEGAL_REQUEST and not sense.deferred:
+                    return False
+                if not sense.is_empty or sense.deferred:
+                    raise
+                without_reason.append(sense)
+        for sense in without_reason:  # take back what was counted when it was fetched
+            self._attentions.resets -= 1
+            self._attentions.medium_changes -= sense.is_cut
+        return False
+
+    def _learn_no_flush(self) -> None:
+        self._attentions.cannot_flush = True
+        log.warning(
+            "LUN %d: the device does not support SYNCHRONIZE CACHE; it is not sent again. To never send it, use %s",
+            self.lun,
+            self._flush_quirk,
+        )
+
+    @property
+    def _flush_quirk(self) -> str:
+        info = self.transport.info
+        return f"--quirks {info.vid:04x}:{info.pid:04x}:{letters(Quirk.NO_SYNCHRONIZE_CACHE)}"
 
     def make_ready(self) -> None:
         """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
