@@ -46,6 +46,14 @@ NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
 UNIT_ATTENTION: Final = 0x6
 
+IN_PROGRESS: Final = frozenset(  # additional sense of a unit that will be ready by itself
+    (
+        *((0x04, ascq) for ascq in (0x01, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0E)),
+        *((0x04, ascq) for ascq in (0x13, 0x14, 0x1A, 0x1B, 0x1D, 0x24, 0x25)),
+        (0x3E, 0x00),  # not self-configured yet
+    )
+)
+
 FIXED_CODES: Final = (0x70, 0x71)
 DESCRIPTOR_CODES: Final = (0x72, 0x73)
 DEFERRED_CODES: Final = (0x71, 0x73)
@@ -153,8 +161,8 @@ class Sense:
 
     @property
     def is_becoming_ready(self) -> bool:
-        """The unit is starting up: try again later."""
-        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x01)
+        """The unit is starting up, or busy with something that ends by itself: try again later."""
+        return self.key == NOT_READY and (self.asc, self.ascq) in IN_PROGRESS and not self.deferred
 
     @property
     def is_medium_changed(self) -> bool:
@@ -190,7 +198,7 @@ class Sense:
     @property
     def needs_start(self) -> bool:
         """The unit waits for START STOP UNIT (04h/02h)."""
-        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
+        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02) and not self.deferred
 
     @property
     def is_unit_not_supported(self) -> bool:

@@ -15,6 +15,7 @@ from scsiusb.errors import (
     CheckCondition,
     DeviceTimeout,
     HardwareError,
+    IllegalRequest,
     MalformedReply,
     MediumError,
     NotReady,
@@ -195,6 +196,10 @@ class LogicalUnit:
 
     def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
+        if state.may_start(sense):
+            yield from self._start(state, sense)
+            yield from self._confirm(state)
+            return
         try:
             raise error_for(sense, str(state.command))
         except CheckCondition as error:
@@ -205,6 +210,15 @@ class LogicalUnit:
         if pause:
             yield Call(partial(time.sleep, pause))
         yield from self._confirm(state)
+
+    def _start(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+        """Start a unit that has stopped, and did not begin the command. Raise the command's error if it refuses."""
+        log.info("LUN %d: %s: %s; starting the unit", self.lun, state.command, sense)
+        try:
+            yield from self.story(StartStopUnit(start=True), timeout=state.timeout)
+        except IllegalRequest as refusal:
+            raise error_for(sense, str(state.command)) from refusal
+        state.note_start()
 
     def _confirm(self, state: RetryState[Any]) -> Story[None]:
         """Raise where the command must not be sent again; a failed exchange is one of its failures, too."""

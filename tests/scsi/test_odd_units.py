@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb import CheckCondition, Command, DeviceTimeout, Disk, UnitAttention
+from scsiusb import CheckCondition, Command, DeviceTimeout, Disk, NotReady, RetryPolicy, UnitAttention
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
+from scsiusb.scsi.commands.sbc import Verify10
+from scsiusb.scsi.retry import NO_WAIT
+from scsiusb.scsi.sense import IN_PROGRESS
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.sticks import Answer, InterceptedBus, OddUnit, Wire
 
-REQUEST_SENSE, TEST_UNIT_READY, READ_10, SYNCHRONIZE_CACHE = 0x03, 0x00, 0x28, 0x35
+TEST_UNIT_READY, REQUEST_SENSE, START_STOP_UNIT, READ_10, SYNCHRONIZE_CACHE = 0x00, 0x03, 0x1B, 0x28, 0x35
 ODD_SENSE = bytes.fromhex("000002 000000 000000 000000 3a 0000000000")
 
 
@@ -171,3 +174,103 @@ def test_the_first_flush_waits_no_longer_than_other_commands(monkeypatch: pytest
         disk.unit.synchronize_cache()
         disk.unit.synchronize_cache()
     assert timeouts == [DEFAULT_TIMEOUT, None]
+
+
+# --- a unit that stops, or is busy --------------------------------------------------------------------
+
+
+def stream(disk: Disk) -> None:
+    with disk.reading(0, 2048) as chunks:
+        assert sum(map(len, chunks)) == 1 << 20
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda disk: disk.read(1, 1),
+        lambda disk: disk.write(1, bytes(512)),
+        lambda disk: disk.unit.read_capacity(),
+        lambda disk: disk.unit.execute(Verify10(0, 1)),
+        lambda disk: disk.unit.synchronize_cache(),
+        stream,
+    ],
+    ids=["read", "write", "capacity", "verify", "flush", "stream"],
+)
+def test_a_disk_that_stops_while_it_is_open_is_started(
+    unit: OddUnit, opened: Callable[[], Disk], use: Callable[[Disk], object]
+) -> None:
+    disk = opened()
+    disk.read(0, 1)
+    unit.stopped = True
+    use(disk)
+    assert unit.count(START_STOP_UNIT) == 1
+    assert not unit.stopped
+
+
+def test_after_the_start_a_unit_is_waited_for(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    disk = opened()
+    disk.unit.retry = RetryPolicy(interval=0.001)
+    disk.read(0, 1)
+    unit.stopped = True
+
+    def answer(cdb: bytes) -> Task | None:
+        if cdb[0] == START_STOP_UNIT:
+            unit.becoming_ready = 3
+        return None
+
+    unit.answer = answer
+    assert disk.read(0, 1) == bytes(512)
+    assert unit.count(READ_10) == 6
+
+
+def test_a_unit_that_stays_stopped_is_an_error_after_one_start(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    disk = opened()
+    disk.read(0, 1)
+    unit.answer = lambda cdb: unit.fail(2, 0x04, 0x02) if cdb[0] == READ_10 else None
+    with pytest.raises(NotReady, match="2/04/02"):
+        disk.read(0, 1)
+    assert unit.count(START_STOP_UNIT) == 1
+
+
+def test_a_unit_that_cannot_be_started_raises_the_error_of_the_command(
+    unit: OddUnit, opened: Callable[[], Disk]
+) -> None:
+    disk = opened()
+    disk.read(0, 1)
+    unit.answer = lambda cdb: unit.fail(5, 0x20) if cdb[0] == START_STOP_UNIT else None
+    unit.stopped = True
+    with pytest.raises(NotReady, match=r"READ\(10\).*2/04/02"):
+        disk.read(0, 1)
+
+
+def test_test_unit_ready_and_a_policy_without_waiting_start_nothing(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    disk = opened()
+    disk.read(0, 1)
+    unit.stopped = True
+    with pytest.raises(NotReady):
+        disk.unit.test_unit_ready()
+    with pytest.raises(NotReady):
+        disk.unit.execute(Verify10(0, 1), retry=NO_WAIT)
+    assert unit.count(START_STOP_UNIT) == 0
+
+
+@pytest.mark.parametrize(("asc", "ascq"), sorted(IN_PROGRESS))
+def test_a_busy_unit_is_waited_for(unit: OddUnit, opened: Callable[[], Disk], asc: int, ascq: int) -> None:
+    disk = opened()
+    disk.unit.retry = RetryPolicy(interval=0.001)
+    disk.read(0, 1)
+    before = unit.count(READ_10)
+    unit.answer = lambda cdb: (
+        unit.fail(2, asc, ascq) if cdb[0] == READ_10 and unit.count(READ_10) < before + 4 else None
+    )
+    assert disk.read(0, 1) == bytes(512)
+
+
+def test_a_unit_that_stays_busy_is_an_error_in_time(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    disk = opened()
+    disk.unit.retry = RetryPolicy(becoming_ready=0.02, interval=0.001)
+    disk.read(0, 1)
+    unit.answer = lambda cdb: unit.fail(2, 0x04, 0x07) if cdb[0] == READ_10 else None
+    with pytest.raises(NotReady, match="operation in progress"):
+        disk.read(0, 1)
+    assert unit.count(READ_10) > 2
