@@ -14,12 +14,12 @@ from scsiusb.errors import (
     DeviceTimeout,
     HardwareError,
     MediumChanged,
+    NoMedium,
     TransportError,
-    UnitAttention,
 )
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import ReadCapacity10, ReadCapacity16, SynchronizeCache10
-from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
+from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import Direction, Story
 
 R = TypeVar("R")
@@ -105,9 +105,10 @@ class RetryState(Generic[R]):
     def pause_before_retry(self, error: CheckCondition) -> float | None:
         """Return the seconds to wait before the command may be sent again, or None if it must not be."""
         command = self.command
-        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
+        is_change = isinstance(error, (MediumChanged, NoMedium))
+        if is_change and (command.accesses_medium or command.direction is Direction.OUT):
             return None
-        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
+        if error.sense.key == UNIT_ATTENTION or self._may_hide_one(error.sense):
             self._attentions += 1
             allowed = self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
             return 0.0 if allowed else None

@@ -171,8 +171,8 @@ class Sense:
 
     @property
     def is_no_medium(self) -> bool:
-        """There is no medium in the unit (3Ah)."""
-        return (self.key, self.asc) == (NOT_READY, 0x3A)
+        """There is no medium in the unit (3Ah), a state, or an event of which some readers remind for seconds."""
+        return self.key in (NOT_READY, UNIT_ATTENTION) and self.asc == 0x3A
 
     @property
     def is_reset(self) -> bool:
@@ -238,6 +238,7 @@ ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckConditio
     ((0x2, 0x3A, ANY), errors.NoMedium),
     ((0x5, 0x20, 0x00), errors.UnsupportedOpcode),
     ((0x5, 0x21, 0x00), errors.LbaOutOfRange),
+    ((0x6, 0x3A, ANY), errors.NoMedium),
     ((0x6, 0x28, ANY), errors.MediumChanged),
     ((0x2, ANY, ANY), errors.NotReady),
     ((0x3, ANY, ANY), errors.MediumError),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb import CheckCondition, Command, DeviceTimeout, Disk, NotReady, RetryPolicy, UnitAttention
+from scsiusb import CheckCondition, Command, DeviceTimeout, Disk, NoMedium, NotReady, RetryPolicy, UnitAttention
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.commands.sbc import Verify10
 from scsiusb.scsi.retry import NO_WAIT
@@ -274,3 +274,33 @@ def test_a_unit_that_stays_busy_is_an_error_in_time(unit: OddUnit, opened: Calla
     with pytest.raises(NotReady, match="operation in progress"):
         disk.read(0, 1)
     assert unit.count(READ_10) > 2
+
+
+# --- the unit attention "medium not present" ------------------------------------------------------
+
+
+def test_a_unit_attention_medium_not_present_is_no_medium(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    unit.answer = lambda cdb: unit.fail(6, 0x3A) if cdb[0] == TEST_UNIT_READY else None
+    disk = opened()
+    with pytest.raises(NoMedium, match="no medium"):
+        disk.read(0, 1)
+
+
+def test_a_unit_attention_medium_not_present_that_ends_is_retried(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    unit.answer = lambda cdb: (
+        unit.fail(6, 0x3A, 0x02) if cdb[0] == TEST_UNIT_READY and unit.count(TEST_UNIT_READY) < 3 else None
+    )
+    assert opened().read(0, 1) == bytes(512)
+
+
+def test_a_unit_attention_medium_not_present_while_reading_is_a_change_of_medium(
+    unit: OddUnit, opened: Callable[[], Disk]
+) -> None:
+    disk = opened()
+    disk.read(0, 1)
+    changes, sent = disk.unit.medium_changes, unit.count(READ_10)
+    unit.answer = lambda cdb: unit.fail(6, 0x3A) if cdb[0] == READ_10 else None
+    with pytest.raises(NoMedium):
+        disk.read(0, 1)
+    assert unit.count(READ_10) == sent + 1
+    assert disk.unit.medium_changes > changes
