@@ -20,6 +20,7 @@ from scsiusb.errors import (
     MediumError,
     NotReady,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk, letters
 from scsiusb.scsi.command import Command
@@ -40,7 +41,7 @@ from scsiusb.scsi.commands.spc import (
     RequestSense,
     TestUnitReady,
 )
-from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, OPTICAL, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
@@ -51,6 +52,9 @@ LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 USUAL_BLOCK: Final = 512
+OPTICAL_BLOCK: Final = 2048
+ODD_SECTORS: Final = (0, 2340, 2352)  # bytes; some optical units report the length of a raw sector, or none
+LARGEST_SIZE: Final = 1 << 63  # bytes
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
 FIRST_FLUSH_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
@@ -361,7 +365,8 @@ class LogicalUnit:
     def make_ready(self) -> None:
         """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
 
-        Return also where TEST UNIT READY fails without a reason: the next command shows what the unit can do.
+        Return also where TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
+        end, as with some card readers: the next command shows what the unit can do.
         """
         try:
             self.test_unit_ready()
@@ -371,25 +376,31 @@ class LogicalUnit:
             self.execute(StartStopUnit(start=True))
             self.test_unit_ready()
         except CheckCondition as error:
-            if not error.sense.is_empty or error.sense.deferred:
+            if error.sense.deferred or not (error.sense.is_empty or isinstance(error, (UnitAttention, IllegalRequest))):
                 raise
             log.info("LUN %d: %s; going on", self.lun, error.what)
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
 
-        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it.
+        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it. Of an
+        optical unit 0, 2340 and 2352 are taken for 2048, the part of a sector that READ(10) reads.
         """
         return self.transport.drive(self.capacity_story(retry))
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
         capacity = yield from self._claimed_capacity(retry)
-        if capacity.block_size == 0:
-            log.warning("LUN %d: READ CAPACITY: the block size is 0; taken for %d", self.lun, USUAL_BLOCK)
-            capacity = replace(capacity, block_size=USUAL_BLOCK)
+        claimed = capacity.block_size
+        if claimed in ODD_SECTORS:
+            is_optical = (yield from self._device_type()) in OPTICAL
+            usual = OPTICAL_BLOCK if is_optical else claimed or USUAL_BLOCK
+            log.warning("LUN %d: READ CAPACITY: the block size is %d; taken for %d", self.lun, claimed, usual)
+            capacity = replace(capacity, block_size=usual)
         if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
             raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
+        if capacity.blocks * capacity.block_size > LARGEST_SIZE:
+            raise MalformedReply(f"READ CAPACITY: {capacity.blocks} blocks are more than any medium has")
         return _corrected_capacity(capacity, self.transport.quirks)
 
     def _claimed_capacity(self, retry: RetryPolicy | None) -> Story[Capacity]:
@@ -397,9 +408,24 @@ class LogicalUnit:
         if Quirk.ONLY_READ_CAPACITY_16 in quirks:
             return (yield from self.story(ReadCapacity16(), retry=retry))
         capacity: Capacity = yield from self.story(ReadCapacity10(), retry=retry)
-        if capacity.last_lba == TOO_LARGE_FOR_10 and Quirk.NO_READ_CAPACITY_16 not in quirks:
-            capacity = yield from self.story(ReadCapacity16(), retry=retry)
-        return capacity
+        if capacity.last_lba < TOO_LARGE_FOR_10 or Quirk.NO_READ_CAPACITY_16 in quirks:
+            return capacity
+        try:
+            return (yield from self.story(ReadCapacity16(), retry=retry))
+        except CheckCondition as error:
+            if error.sense.deferred or not (error.sense.is_empty or isinstance(error, IllegalRequest)):
+                raise
+            log.warning("LUN %d: %s; only %d blocks can be used", self.lun, error.what, capacity.blocks)
+            return capacity
+
+    def _device_type(self) -> Story[int]:
+        """Return the peripheral device type (SPC-4 table 138); that of a disk where INQUIRY does not help."""
+        if Quirk.NO_INQUIRY in self.transport.quirks:
+            return DISK
+        try:
+            return (yield from self.story(Inquiry())).peripheral_device_type
+        except (CheckCondition, MalformedReply):
+            return DISK
 
     def mode_sense(self) -> ModeParameters:
         """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -9,17 +10,31 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb import CheckCondition, Command, DeviceTimeout, Disk, NoMedium, NotReady, RetryPolicy, UnitAttention
+from scsiusb import (
+    CheckCondition,
+    Command,
+    DeviceTimeout,
+    Disk,
+    LogicalUnit,
+    MalformedReply,
+    MediumError,
+    NoMedium,
+    NotReady,
+    RetryPolicy,
+    UnitAttention,
+)
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.commands.sbc import Verify10
+from scsiusb.scsi.pages.inquiry import CD_ROM
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import IN_PROGRESS
 from scsiusb.usb.backend import ENDPOINT_IN, Code
-from scsiusb.virtual import Bus, Stick
+from scsiusb.virtual import Bus, Memory, Sparse, Stick
 from scsiusb.virtual.target.task import Parameters, Task
-from tests.sticks import Answer, InterceptedBus, OddUnit, Wire
+from tests.sticks import Answer, InterceptedBus, OddUnit, Wire, client_on
 
 TEST_UNIT_READY, REQUEST_SENSE, START_STOP_UNIT, READ_10, SYNCHRONIZE_CACHE = 0x00, 0x03, 0x1B, 0x28, 0x35
+INQUIRY, READ_CAPACITY_10, READ_CAPACITY_16 = 0x12, 0x25, 0x9E
 ODD_SENSE = bytes.fromhex("000002 000000 000000 000000 3a 0000000000")
 
 
@@ -304,3 +319,88 @@ def test_a_unit_attention_medium_not_present_while_reading_is_a_change_of_medium
         disk.read(0, 1)
     assert unit.count(READ_10) == sent + 1
     assert disk.unit.medium_changes > changes
+
+
+# --- capacity -----------------------------------------------------------------------------------------
+
+
+def reporting(last_lba: int, last_lba_16: int, block_size: int = 512) -> Callable[[bytes], Task | None]:
+    """Answer READ CAPACITY(10) and (16) with these values."""
+
+    def answer(cdb: bytes) -> Task | None:
+        if cdb[0] == READ_CAPACITY_10:
+            return Parameters(struct.pack(">II", last_lba, block_size), 8)
+        return Parameters(struct.pack(">QI20x", last_lba_16, block_size), 32) if cdb[0] == READ_CAPACITY_16 else None
+
+    return answer
+
+
+@pytest.mark.parametrize("codes", [(5, 0x20), (5, 0x24), (0, 0)])
+def test_a_large_disk_without_read_capacity_16_has_2_to_the_32_blocks(codes: tuple[int, int]) -> None:
+    unit = OddUnit(Sparse((1 << 32) + 8))
+    unit.answer = lambda cdb: unit.fail(*codes) if cdb[0] == READ_CAPACITY_16 else None
+    with closing(Bus(Stick([unit]))) as bus, scsiusb.open_on(bus) as disk:
+        assert disk.blocks == 1 << 32
+        disk.write(disk.blocks - 1, b"L" * 512)
+        assert disk.read(disk.blocks - 2, 2) == bytes(512) + b"L" * 512
+
+
+def test_a_failure_of_read_capacity_16_is_an_error(unit: OddUnit, opened: Callable[[], Disk]) -> None:
+    capacity = reporting(0xFFFFFFFF, 0)
+    unit.answer = lambda cdb: unit.fail(3, 0x11) if cdb[0] == READ_CAPACITY_16 else capacity(cdb)
+    with pytest.raises(MediumError):
+        _ = opened().blocks
+
+
+@pytest.mark.parametrize("last_lba", [(1 << 64) - 1, (1 << 64) - 2, 1 << 63, 1 << 54])
+def test_more_blocks_than_any_medium_has_are_not_believed(
+    unit: OddUnit, opened: Callable[[], Disk], last_lba: int
+) -> None:
+    unit.answer = reporting(0xFFFFFFFF, last_lba)
+    with pytest.raises(MalformedReply, match=f"{last_lba + 1} blocks"):
+        _ = opened().blocks
+
+
+@pytest.mark.parametrize("codes", [(6, 0x28), (6, 0x29), (6, 0x2A, 1), (5, 0x20)])
+def test_test_unit_ready_that_never_succeeds_does_not_keep_from_reading(
+    unit: OddUnit, opened: Callable[[], Disk], codes: tuple[int, ...]
+) -> None:
+    unit.answer = lambda cdb: unit.fail(*codes) if cdb[0] == TEST_UNIT_READY else None
+    disk = opened()
+    assert disk.read(0, 1) == bytes(512)
+    assert disk.read(1, 1) == bytes(512)
+
+
+@pytest.mark.parametrize("codes", [(2, 0x04, 0x03), (3, 0x11), (4, 0x44)])
+def test_another_failure_of_test_unit_ready_is_an_error(
+    unit: OddUnit, opened: Callable[[], Disk], codes: tuple[int, ...]
+) -> None:
+    unit.answer = lambda cdb: unit.fail(*codes) if cdb[0] == TEST_UNIT_READY else None
+    with pytest.raises(CheckCondition, match="TEST UNIT READY"):
+        opened().read(0, 1)
+
+
+@pytest.mark.parametrize("block_size", [0, 2340, 2352])
+def test_optical_units_have_blocks_of_2048_bytes(block_size: int) -> None:
+    data = b"".join(bytes([number]) * 2048 for number in range(16))
+    unit = OddUnit(Memory(data, 2048), device_type=CD_ROM)
+    unit.answer = reporting(15, 0, block_size)
+    with closing(Bus(Stick([unit]))) as bus, scsiusb.open_on(bus) as disk:
+        assert disk.block_size == 2048
+        assert disk.read(3, 2) == data[3 * 2048 : 5 * 2048]
+
+
+def test_a_unit_whose_inquiry_fails_is_taken_for_a_disk() -> None:
+    unit = OddUnit()
+    capacity = reporting(15, 0, 0)
+    unit.answer = lambda cdb: unit.fail(5, 0x24) if cdb[0] == INQUIRY else capacity(cdb)
+    with closing(Bus(Stick([unit]))) as bus, closing(client_on(bus)) as client:
+        assert LogicalUnit(client).read_capacity().block_size == 512
+
+
+@pytest.mark.parametrize(("block_size", "used"), [(0, 512), (2352, 2352)])
+def test_a_disk_has_the_blocks_that_it_reports(
+    unit: OddUnit, opened: Callable[[], Disk], block_size: int, used: int
+) -> None:
+    unit.answer = reporting(15, 0, block_size)
+    assert opened().block_size == used
