@@ -14,7 +14,14 @@ from scsiusb.base.releases import Releases
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
-from scsiusb.transport.bot.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
+from scsiusb.transport.bot.formats import (
+    CBW_CODEC,
+    CSW_CODEC,
+    CSW_SIGNATURE,
+    FLAG_DATA_IN,
+    STATUS_PHASE_ERROR,
+    least_cdb,
+)
 from scsiusb.transport.bot.reset_recovery import Synchronizer, note_step
 from scsiusb.transport.turns import Turns
 from scsiusb.usb.backend import Code
@@ -44,6 +51,7 @@ class Exchange:
         self._synchronizer = synchronizer
         self._turns = turns
         self._tag = 0
+        self._least_cdb = least_cdb(port.info.setting.subclass)
         self._bulk_in, self._bulk_out = port.bulk_in.address, port.bulk_out.address
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
         self._signature = quirks.signature or CSW_SIGNATURE
@@ -81,7 +89,8 @@ class Exchange:
                 device.owes_data = length > 0 and not is_in
                 deadline = monotonic() + timeout
                 self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
-                patch_cbw(self._cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if is_in else 0, lun, len(cdb), cdb)
+                size = len(cdb) if len(cdb) > self._least_cdb else self._least_cdb  # the rest of the CBW is zeros
+                patch_cbw(self._cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if is_in else 0, lun, size, cdb)
                 code, count = yield self._bulk_out, self._cbw, deadline
                 if code is not OK or count != CBW_LENGTH:
                     self._fail_cbw(code, count)

@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.opening import open_on
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
-from tests.sticks import CSW_LENGTH, Answer, Intercept, InterceptedBus, Wire, csw, execute, stick, transport_on
+from scsiusb.virtual import BotOptions, Bus, DataIn, Identity, Memory, Sparse, Stick, Unit, VirtualHandle, bot_interface
+from tests.sticks import CSW_LENGTH, Answer, Intercept, InterceptedBus, OddUnit, Wire, csw, execute, stick, transport_on
 
 TEST_UNIT_READY = bytes(6)
 INQUIRY = bytes.fromhex("120000002400")
@@ -380,6 +381,20 @@ def test_a_lun_or_cdb_that_does_not_fit_a_cbw_is_refused(
     with pytest.raises(ValueError, match="do not fit a CBW"):
         execute(transport, lun, cdb, Direction.NONE, memoryview(b""), 1)
     assert bus.wire.log == []
+
+
+@pytest.mark.parametrize(("subclass", "shortest"), [(0x01, 6), (0x02, 12), (0x04, 12), (0x05, 12), (0x06, 6)])
+def test_command_blocks_have_at_least_12_bytes_where_the_subclass_wants_them(subclass: int, shortest: int) -> None:
+    unit = OddUnit(Sparse((1 << 32) + 8))
+    setting = replace(bot_interface(), subclass=subclass)
+    bus = Bus(Stick([unit], interfaces=[setting]))
+    with open_on(bus) as disk:
+        disk.read(0, 1)
+        disk.read(1 << 32, 1)
+    bus.close()
+    lengths = {cdb[0]: len(cdb) for cdb in unit.cdbs}
+    assert [lengths[opcode] for opcode in (0x00, 0x28, 0x88)] == [shortest, max(shortest, 10), 16]
+    assert all(not any(cdb[6:]) for cdb in unit.cdbs if cdb[0] < 0x20)
 
 
 def test_a_residue_above_the_length_means_that_no_data_was_processed(
