@@ -63,7 +63,7 @@ class Exchange:
         releases.add(self._cbw.release)
         CBW_CODEC.put_constants(self._cbw)
         # Whole packets: a CSW with bytes after it is then seen as such, not as an overflow.
-        packet = port.bulk_in.max_packet_size
+        self._packet = packet = port.bulk_in.max_packet_size
         room = -(-CSW_LENGTH // packet) * packet
         self._csw = port.memory.allocate(room)[:room]
         releases.add(self._csw.release)
@@ -97,15 +97,23 @@ class Exchange:
                 if self._pause is not None:
                     yield self._pause
 
-                moved, has_more, is_csw = 0, False, False
+                moved, has_more, is_csw, room = 0, False, False, data
                 if length:
-                    code, moved = yield self._bulk_in if is_in else self._bulk_out, data, deadline
+                    # A CSW in the place of data that is shorter needs room, or it would be lost as a babble. Whole
+                    # packets of data go where they belong: more room would only wait for the packet after them.
+                    is_tiny = is_in and length < CSW_LENGTH and length % self._packet
+                    room = self._csw if is_tiny else data
+                    code, moved = yield self._bulk_in if is_in else self._bulk_out, room, deadline
                     if code is not OK:
                         has_more = yield from self._cut_short(code, moved, length, is_in)
-                    is_csw = is_in and moved == CSW_LENGTH < length and self._is_csw(data)
+                    is_csw = is_in and moved == CSW_LENGTH and self._is_csw(room)
+                    if is_tiny and not is_csw:
+                        has_more, moved = has_more or moved > length, min(moved, length)
+                        data[:moved] = room[:moved]
 
                 if is_csw:  # the device skipped the data phase, without a STALL
-                    self._csw[:CSW_LENGTH] = data[:moved]
+                    if room is data:
+                        self._csw[:CSW_LENGTH] = data[:moved]
                     count, moved = moved, 0
                 else:
                     code, count = yield self._bulk_in, self._csw, deadline

@@ -208,6 +208,50 @@ def test_data_that_looks_like_a_csw_with_another_tag_is_data(bus: InterceptedBus
     assert bus.wire.log == ["cbw 28", "in", "in"]
 
 
+@pytest.mark.parametrize("length", range(1, 15))
+def test_a_csw_in_the_place_of_little_data_counts_as_no_data(length: int) -> None:
+    """The CSW is as long as the data, or longer."""
+    with TransportTo(Stick([Unit(Memory(1 << 20))], faults=["csw-as-data,opcode=12"])) as transport:
+        inquiry = INQUIRY[:4] + bytes([length, 0])
+        assert run(transport, inquiry, Direction.IN, length)[:3] == (0, length, 0)
+        status, residue, count, data = run(transport, inquiry, Direction.IN, length)
+        assert (status, residue, count) == (0, 0, length)
+        assert data[1:2] in (b"", b"\x80")
+
+
+def test_13_bytes_of_data_that_look_like_a_csw_with_another_tag_are_data(
+    bus: InterceptedBus, transport: BulkOnlyTransport
+) -> None:
+    def look_alike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        discard_data(bus, endpoint, CSW_LENGTH)
+        return wire.put(buffer, csw(wire.tag + 1))
+
+    bus.wire.intercept = on(0x12, "data", look_alike)
+    status, residue, count, data = run(transport, bytes.fromhex("120000000d00"), Direction.IN, CSW_LENGTH)
+    assert (status, residue, count) == (0, 0, CSW_LENGTH)
+    assert data[:4] == b"USBS"
+
+
+@pytest.mark.parametrize("surplus", [5, 64, 503])
+def test_more_than_a_little_data_is_an_error(surplus: int) -> None:
+    """With a surplus of 5 bytes, a reply of 8 is as long as a CSW."""
+    with TransportTo(Stick([Unit(Memory(1 << 20))], faults=[f"long={surplus}@data,opcode=12"])) as transport:
+        with pytest.raises(PhaseError, match="more than the 8 bytes"):
+            run(transport, bytes.fromhex("120000000800"), Direction.IN, 8)
+        clear_attention(transport)
+        assert is_usable(transport)
+
+
+@pytest.mark.parametrize("length", [4, 8, 12])
+def test_little_data_in_packets_of_8_bytes(length: int) -> None:
+    """A reply of whole packets ends without a short one: the host must not wait for more."""
+    interface = bot_interface()
+    small = replace(interface, endpoints=tuple(replace(each, max_packet_size=8) for each in interface.endpoints))
+    with TransportTo(Stick([Unit(Memory(1 << 20))], Identity(speed="full"), [small])) as transport:
+        inquiry = INQUIRY[:4] + bytes([length, 0])
+        assert run(transport, inquiry, Direction.IN, length)[:3] == (0, 0, length)
+
+
 def test_a_babble_is_an_error_but_the_csw_is_read(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
     def babble(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
         discard_data(bus, endpoint, 512)
