@@ -272,7 +272,7 @@ class LogicalUnit:
         self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:
-        """Return the standard INQUIRY data (SPC-4 6.6); for a device that cannot take INQUIRY, those of a plain disk."""
+        """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's where the device cannot take INQUIRY."""
         return NOT_ASKED if Quirk.NO_INQUIRY in self.transport.quirks else self.execute(Inquiry())
 
     def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
@@ -432,7 +432,7 @@ class LogicalUnit:
         return self.execute(ModeSense6())
 
     def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
-        """Return the bytes that count; raise MalformedReply for a good status with less data than the command must have."""
+        """Return the bytes that count; raise MalformedReply for a good status with less data than there must be."""
         length = len(buffer)
         processed = completion.processed(length)
         if processed == length:
