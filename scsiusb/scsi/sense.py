@@ -160,6 +160,11 @@ class Sense:
         return (self.key, self.asc, self.ascq) == (NO_SENSE, 0, 0)
 
     @property
+    def is_refusal(self) -> bool:
+        """The unit does not support the command, or does not say why it failed (ILLEGAL REQUEST, no sense)."""
+        return (self.key == ILLEGAL_REQUEST or self.is_empty) and not self.deferred
+
+    @property
     def is_becoming_ready(self) -> bool:
         """The unit is starting up, or busy with something that ends by itself: try again later."""
         return self.key == NOT_READY and (self.asc, self.ascq) in IN_PROGRESS and not self.deferred

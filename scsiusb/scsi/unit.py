@@ -11,26 +11,20 @@ from typing import Any, Final, TypeVar, cast
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
-    AbortedCommand,
     CheckCondition,
-    DeviceTimeout,
-    HardwareError,
     IllegalRequest,
     MalformedReply,
-    MediumError,
     NotReady,
     TransportError,
     UnitAttention,
 )
-from scsiusb.quirks.model import Quirk, letters
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
-    TOO_LARGE_FOR_10,
     Capacity,
     ReadCapacity10,
-    ReadCapacity16,
     StartStopUnit,
-    SynchronizeCache10,
 )
 from scsiusb.scsi.commands.spc import (
     SENSE_LENGTH,
@@ -41,24 +35,17 @@ from scsiusb.scsi.commands.spc import (
     RequestSense,
     TestUnitReady,
 )
-from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, OPTICAL, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.flushing import synchronize_cache
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import ILLEGAL_REQUEST, MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
-USUAL_BLOCK: Final = 512
-OPTICAL_BLOCK: Final = 2048
-ODD_SECTORS: Final = (0, 2340, 2352)  # bytes; some optical units report the length of a raw sector, or none
-LARGEST_SIZE: Final = 1 << 63  # bytes
-LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
-
-FIRST_FLUSH_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
-LEAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; a unit that did not answer in less may only be slow
 
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
@@ -302,65 +289,7 @@ class LogicalUnit:
         again, nor is a unit that has never answered the command. `timeout` in seconds; 30 for a unit that has not
         answered the command before. Raise a CheckCondition or a TransportError.
         """
-        attentions = self._attentions
-        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks or attentions.cannot_flush:
-            log.debug("LUN %d: no SYNCHRONIZE CACHE", self.lun)
-            return
-        limit = timeout or self.timeout or (None if attentions.has_flushed else FIRST_FLUSH_TIMEOUT)
-        try:
-            if not self._flush_cache(limit):
-                self._learn_no_flush()
-                return
-        except DeviceTimeout as error:
-            if not attentions.has_flushed:
-                error.remedy = f"if the device never answers this command, use {self._flush_quirk}"
-                if (limit or FIRST_FLUSH_TIMEOUT) >= LEAST_FLUSH_TIMEOUT:
-                    self._learn_no_flush()
-            raise
-        attentions.has_flushed = True
-        if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
-            try:
-                raise error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
-            except (MediumError, HardwareError, AbortedCommand):
-                raise
-            except CheckCondition:
-                return
-
-    def _flush_cache(self, timeout: float | None) -> bool:
-        """Send SYNCHRONIZE CACHE(10); return whether the unit supports it.
-
-        A failure without a reason may hide a reset. If the unit then accepts the command, or fails it with another
-        sense, the reset counts. If it fails again without a reason, it does so always, and nothing was hidden.
-        """
-        without_reason: list[Sense] = []
-        while len(without_reason) < 2:
-            try:
-                self.execute(SynchronizeCache10(), timeout=timeout)
-                return True
-            except CheckCondition as error:
-                sense = error.sense
-                if sense.key == ILLEGAL_REQUEST and not sense.deferred:
-                    return False
-                if not sense.is_empty or sense.deferred:
-                    raise
-                without_reason.append(sense)
-        for sense in without_reason:  # take back what was counted when it was fetched
-            self._attentions.resets -= 1
-            self._attentions.medium_changes -= sense.is_cut
-        return False
-
-    def _learn_no_flush(self) -> None:
-        self._attentions.cannot_flush = True
-        log.warning(
-            "LUN %d: the device does not support SYNCHRONIZE CACHE; it is not sent again. To never send it, use %s",
-            self.lun,
-            self._flush_quirk,
-        )
-
-    @property
-    def _flush_quirk(self) -> str:
-        info = self.transport.info
-        return f"--quirks {info.vid:04x}:{info.pid:04x}:{letters(Quirk.NO_SYNCHRONIZE_CACHE)}"
+        synchronize_cache(self, self._attentions, timeout)
 
     def make_ready(self) -> None:
         """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
@@ -376,7 +305,7 @@ class LogicalUnit:
             self.execute(StartStopUnit(start=True))
             self.test_unit_ready()
         except CheckCondition as error:
-            if error.sense.deferred or not (error.sense.is_empty or isinstance(error, (UnitAttention, IllegalRequest))):
+            if not (error.sense.is_refusal or isinstance(error, UnitAttention)):
                 raise
             log.info("LUN %d: %s; going on", self.lun, error.what)
 
@@ -390,42 +319,7 @@ class LogicalUnit:
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
-        capacity = yield from self._claimed_capacity(retry)
-        claimed = capacity.block_size
-        if claimed in ODD_SECTORS:
-            is_optical = (yield from self._device_type()) in OPTICAL
-            usual = OPTICAL_BLOCK if is_optical else claimed or USUAL_BLOCK
-            log.warning("LUN %d: READ CAPACITY: the block size is %d; taken for %d", self.lun, claimed, usual)
-            capacity = replace(capacity, block_size=usual)
-        if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
-            raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
-        if capacity.blocks * capacity.block_size > LARGEST_SIZE:
-            raise MalformedReply(f"READ CAPACITY: {capacity.blocks} blocks are more than any medium has")
-        return _corrected_capacity(capacity, self.transport.quirks)
-
-    def _claimed_capacity(self, retry: RetryPolicy | None) -> Story[Capacity]:
-        quirks = self.transport.quirks
-        if Quirk.ONLY_READ_CAPACITY_16 in quirks:
-            return (yield from self.story(ReadCapacity16(), retry=retry))
-        capacity: Capacity = yield from self.story(ReadCapacity10(), retry=retry)
-        if capacity.last_lba < TOO_LARGE_FOR_10 or Quirk.NO_READ_CAPACITY_16 in quirks:
-            return capacity
-        try:
-            return (yield from self.story(ReadCapacity16(), retry=retry))
-        except CheckCondition as error:
-            if error.sense.deferred or not (error.sense.is_empty or isinstance(error, IllegalRequest)):
-                raise
-            log.warning("LUN %d: %s; only %d blocks can be used", self.lun, error.what, capacity.blocks)
-            return capacity
-
-    def _device_type(self) -> Story[int]:
-        """Return the peripheral device type (SPC-4 table 138); that of a disk where INQUIRY does not help."""
-        if Quirk.NO_INQUIRY in self.transport.quirks:
-            return DISK
-        try:
-            return (yield from self.story(Inquiry())).peripheral_device_type
-        except (CheckCondition, MalformedReply):
-            return DISK
+        return capacity_story(self, retry)
 
     def mode_sense(self) -> ModeParameters:
         """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""
@@ -499,14 +393,6 @@ class LogicalUnit:
 def _repeatable(error: TransportError) -> TransportError:
     error.may_repeat = True
     return error
-
-
-def _corrected_capacity(capacity: Capacity, quirks: Quirk) -> Capacity:
-    """Without the block that some devices count too many, in place of the last block's address."""
-    is_guess = Quirk.CAPACITY_HEURISTICS in quirks and Quirk.CAPACITY_OK not in quirks
-    if capacity.last_lba and (Quirk.FIX_CAPACITY in quirks or (is_guess and capacity.blocks % 2)):
-        return replace(capacity, last_lba=capacity.last_lba - 1)
-    return capacity
 
 
 def _fill(buffer: memoryview, command: Command[R]) -> None:
