@@ -43,6 +43,7 @@ class _Stream(ABC):
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
         self._error: BaseException | None = None
+        self._has_begun = False
         self._is_stopped = False
         self._thread: threading.Thread | None = None
         self._held = ExitStack()
@@ -78,6 +79,9 @@ class _Stream(ABC):
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
+        # Ctrl-C may have interrupted the start. A thread that starts later sees `_is_stopped` and does nothing.
+        if not self._has_begun and not thread.is_alive():
+            return
         thread.join(PROMPT)
         if thread.is_alive():
             self._cancel()
@@ -88,6 +92,9 @@ class _Stream(ABC):
         self._error = None
 
     def _run(self) -> None:
+        self._has_begun = True
+        if self._is_stopped:
+            return
         try:
             self._work()
         except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scsiusb import (
@@ -29,6 +29,7 @@ from scsiusb.scsi.commands import spc as primary
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Sparse, Stick, Unit
+from tests.fuzz import profiles
 from tests.sticks import Answer, InterceptedBus, Wire, stick
 
 SBC = "scsiusb.scsi.commands.sbc"
@@ -59,7 +60,7 @@ def test_reads_return_the_right_blocks(block_size: int) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@profiles.quick(60)
 def test_a_write_lands_where_it_belongs_and_nowhere_else(data: st.DataObject) -> None:
     lba = data.draw(st.integers(0, 599))
     blocks = data.draw(st.integers(0, 600 - lba))

@@ -318,7 +318,7 @@ def test_virtual_serve_works_with_the_usbip_tool(tmp_path: Path, complaints: Com
         tool("usbip", "detach", "-p", port)
         wait_for(lambda: not _node(serial), "the kernel to forget the stick")
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0
     assert path.read_bytes()[:MIB] == content
     assert b"127.0.0.1 attached the stick" in said

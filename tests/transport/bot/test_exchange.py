@@ -16,7 +16,19 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import BotOptions, Bus, DataIn, Identity, Memory, Sparse, Stick, Unit, VirtualHandle, bot_interface
-from tests.sticks import CSW_LENGTH, Answer, Intercept, InterceptedBus, OddUnit, Wire, csw, execute, stick, transport_on
+from tests.sticks import (
+    CSW_LENGTH,
+    PATIENCE,
+    Answer,
+    Intercept,
+    InterceptedBus,
+    OddUnit,
+    Wire,
+    csw,
+    execute,
+    stick,
+    transport_on,
+)
 
 TEST_UNIT_READY = bytes(6)
 INQUIRY = bytes.fromhex("120000002400")
@@ -535,7 +547,7 @@ def test_closing_waits_for_the_command_of_another_thread(bus: InterceptedBus, tr
     bus.wire.intercept = on(0x28, "data", slow)
     reader = threading.Thread(target=lambda: run(transport, READ, Direction.IN, 512))
     reader.start()
-    started.wait(5)
+    started.wait(PATIENCE)
     closers = [threading.Thread(target=close) for _ in range(2)]
     for thread in closers:
         thread.start()

@@ -121,7 +121,7 @@ def test_a_command_that_times_out_is_retried_once() -> None:
 
 
 def test_a_timeout_given_by_the_user_is_for_the_call_with_all_retries() -> None:
-    with disk_on_wire(timeout=5) as (disk, bus):
+    with disk_on_wire(timeout=60) as (disk, bus):
         bus.wire.intercept = fails_at(0x28, Code.TIMEOUT, 1)
         with pytest.raises(DeviceTimeout):
             disk.read(0, 1)
