@@ -15,7 +15,7 @@ from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
-    from scsiusb.scsi.unit import LogicalUnit
+    from scsiusb.scsi.unit import Attentions, LogicalUnit
 
 USUAL_BLOCK: Final = 512  # bytes
 OPTICAL_BLOCK: Final = 2048
@@ -26,9 +26,9 @@ LARGEST_SIZE: Final = 1 << 63  # bytes
 log = logging.getLogger(__name__)
 
 
-def capacity_story(unit: LogicalUnit, retry: RetryPolicy | None) -> Story[Capacity]:
-    """Tell how `LogicalUnit.read_capacity` asks."""
-    capacity = yield from _claimed_capacity(unit, retry)
+def capacity_story(unit: LogicalUnit, attentions: Attentions, retry: RetryPolicy | None) -> Story[Capacity]:
+    """Tell how `LogicalUnit.read_capacity` asks; `attentions` are the unit's."""
+    capacity = yield from _claimed_capacity(unit, attentions, retry)
     claimed = capacity.block_size
     if claimed in ODD_SECTORS:
         is_optical = (yield from _device_type(unit)) in OPTICAL
@@ -43,19 +43,21 @@ def capacity_story(unit: LogicalUnit, retry: RetryPolicy | None) -> Story[Capaci
     return _corrected_capacity(capacity, unit.transport.quirks)
 
 
-def _claimed_capacity(unit: LogicalUnit, retry: RetryPolicy | None) -> Story[Capacity]:
+def _claimed_capacity(unit: LogicalUnit, attentions: Attentions, retry: RetryPolicy | None) -> Story[Capacity]:
     """Return what READ CAPACITY reports: (10), or (16) where the medium is too large for it or a quirk says so."""
     quirks = unit.transport.quirks
     if Quirk.ONLY_READ_CAPACITY_16 in quirks:
         return (yield from unit.story(ReadCapacity16(), retry=retry))
     capacity: Capacity = yield from unit.story(ReadCapacity10(), retry=retry)
-    if capacity.last_lba < TOO_LARGE_FOR_10 or Quirk.NO_READ_CAPACITY_16 in quirks:
+    is_refused = Quirk.NO_READ_CAPACITY_16 in quirks or attentions.no_read_capacity_16
+    if capacity.last_lba < TOO_LARGE_FOR_10 or is_refused:
         return capacity
     try:
         return (yield from unit.story(ReadCapacity16(), retry=retry))
     except CheckCondition as error:
         if not error.sense.is_refusal:
             raise
+        attentions.no_read_capacity_16 = True
         log.warning("LUN %d: %s; only %d blocks can be used", unit.lun, error.what, capacity.blocks)
         return capacity
 

@@ -66,6 +66,8 @@ class Attentions:
     """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
     cannot_flush: bool = False
     """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    no_read_capacity_16: bool = False
+    """Whether the unit has refused READ CAPACITY(16)."""
 
 
 class LogicalUnit:
@@ -189,7 +191,6 @@ class LogicalUnit:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
         if state.may_start(sense):
             yield from self._start(state, sense)
-            yield from self._confirm(state)
             return
         try:
             raise error_for(sense, str(state.command))
@@ -200,7 +201,8 @@ class LogicalUnit:
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
             yield Call(partial(time.sleep, pause))
-        yield from self._confirm(state)
+        if not sense.is_becoming_ready:  # then the command was not begun, and nothing was lost
+            yield from self._confirm(state)
 
     def _start(self, state: RetryState[Any], sense: Sense) -> Story[None]:
         """Start a unit that has stopped, and did not begin the command. Raise the command's error if it refuses."""
@@ -319,7 +321,7 @@ class LogicalUnit:
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
-        return capacity_story(self, retry)
+        return capacity_story(self, self._attentions, retry)
 
     def mode_sense(self) -> ModeParameters:
         """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""

@@ -33,7 +33,14 @@ from scsiusb.virtual import Bus, Memory, Sparse, Stick
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.sticks import Answer, InterceptedBus, OddUnit, Wire, client_on
 
-TEST_UNIT_READY, REQUEST_SENSE, START_STOP_UNIT, READ_10, SYNCHRONIZE_CACHE = 0x00, 0x03, 0x1B, 0x28, 0x35
+TEST_UNIT_READY, REQUEST_SENSE, START_STOP_UNIT, READ_10, WRITE_10, SYNCHRONIZE_CACHE = (
+    0x00,
+    0x03,
+    0x1B,
+    0x28,
+    0x2A,
+    0x35,
+)
 INQUIRY, READ_CAPACITY_10, READ_CAPACITY_16 = 0x12, 0x25, 0x9E
 ODD_SENSE = bytes.fromhex("000002 000000 000000 000000 3a 0000000000")
 
@@ -235,7 +242,8 @@ def test_after_the_start_a_unit_is_waited_for(unit: OddUnit, opened: Callable[[]
 
     unit.answer = answer
     assert disk.read(0, 1) == bytes(512)
-    assert unit.count(READ_10) == 6
+    assert unit.count(READ_10) >= 6
+    assert unit.count(START_STOP_UNIT) == 1
 
 
 def test_a_unit_that_stays_stopped_is_an_error_after_one_start(unit: OddUnit, opened: Callable[[], Disk]) -> None:
@@ -269,16 +277,25 @@ def test_test_unit_ready_and_a_policy_without_waiting_start_nothing(unit: OddUni
     assert unit.count(START_STOP_UNIT) == 0
 
 
+@pytest.mark.parametrize("opcode", [READ_10, WRITE_10])
 @pytest.mark.parametrize(("asc", "ascq"), sorted(IN_PROGRESS))
-def test_a_busy_unit_is_waited_for(unit: OddUnit, opened: Callable[[], Disk], asc: int, ascq: int) -> None:
+def test_a_busy_unit_is_waited_for(unit: OddUnit, opened: Callable[[], Disk], asc: int, ascq: int, opcode: int) -> None:
     disk = opened()
     disk.unit.retry = RetryPolicy(interval=0.001)
-    disk.read(0, 1)
-    before = unit.count(READ_10)
-    unit.answer = lambda cdb: (
-        unit.fail(2, asc, ascq) if cdb[0] == READ_10 and unit.count(READ_10) < before + 4 else None
-    )
-    assert disk.read(0, 1) == bytes(512)
+    data = disk.read(0, 1)
+    left = 3
+
+    def answer(cdb: bytes) -> Task | None:
+        nonlocal left
+        if cdb[0] != opcode or not left:
+            return None
+        left -= 1
+        return unit.fail(2, asc, ascq)
+
+    unit.answer = answer
+    disk.write(0, data)
+    assert disk.read(0, 1) == data
+    assert left == 0
 
 
 def test_a_unit_that_stays_busy_is_an_error_in_time(unit: OddUnit, opened: Callable[[], Disk]) -> None:
@@ -343,6 +360,9 @@ def test_a_large_disk_without_read_capacity_16_has_2_to_the_32_blocks(codes: tup
         assert disk.blocks == 1 << 32
         disk.write(disk.blocks - 1, b"L" * 512)
         assert disk.read(disk.blocks - 2, 2) == bytes(512) + b"L" * 512
+        asked = unit.count(READ_CAPACITY_16)
+        assert disk.unit.read_capacity().blocks == 1 << 32
+        assert unit.count(READ_CAPACITY_16) == asked
 
 
 def test_a_failure_of_read_capacity_16_is_an_error(unit: OddUnit, opened: Callable[[], Disk]) -> None:
