@@ -39,6 +39,7 @@ class Station:
         self.disks = [open_on(bus) for bus in self.buses]
         for disk in self.disks:
             disk.max_blocks = STEP
+            assert disk.blocks == BLOCKS
         for bus in self.buses:
             bus.wire.log.clear()
 
