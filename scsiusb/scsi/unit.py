@@ -362,13 +362,19 @@ class LogicalUnit:
         Return also where TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
         end, as with some card readers: the next command shows what the unit can do.
         """
+        self.transport.drive(self.ready_story())
+
+    def ready_story(self) -> Story[None]:
+        """Tell how `make_ready` does it."""
+        if Quirk.NO_TEST_UNIT_READY in self.transport.quirks:
+            return
         try:
-            self.test_unit_ready()
+            yield from self.story(TestUnitReady())
         except NotReady as error:
             if not error.sense.needs_start:
                 raise
-            self.execute(StartStopUnit(start=True))
-            self.test_unit_ready()
+            yield from self.story(StartStopUnit(start=True))
+            yield from self.story(TestUnitReady())
         except CheckCondition as error:
             if not (error.sense.is_refusal or isinstance(error, UnitAttention)):
                 raise

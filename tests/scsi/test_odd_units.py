@@ -391,6 +391,21 @@ def test_test_unit_ready_that_never_succeeds_does_not_keep_from_reading(
     assert disk.read(1, 1) == bytes(512)
 
 
+@pytest.mark.parametrize("codes", [(6, 0x29), (5, 0x20), (0, 0)])
+def test_after_a_lost_exchange_a_unit_whose_test_unit_ready_never_succeeds_is_read(codes: tuple[int, int]) -> None:
+    block = bytes(range(256)) * 2
+    unit = OddUnit(Memory(block * 64))
+    stick = Stick([unit], faults=["nak@csw,opcode=28,lba=1"])
+    unit.answer = lambda cdb: unit.fail(*codes) if cdb[0] == TEST_UNIT_READY else None
+    with closing(Bus(stick)) as bus, scsiusb.open_on(bus) as disk:
+        disk.read(0, 1)
+        disk.unit.timeout = 0.05
+        with pytest.raises(DeviceTimeout):
+            disk.read(1, 1)
+        disk.unit.timeout = None
+        assert disk.read(1, 1) == block
+
+
 @pytest.mark.parametrize("codes", [(2, 0x04, 0x03), (3, 0x11), (4, 0x44)])
 def test_another_failure_of_test_unit_ready_is_an_error(
     unit: OddUnit, opened: Callable[[], Disk], codes: tuple[int, ...]
