@@ -62,6 +62,7 @@ class Disk:
     def __init__(self, unit: LogicalUnit, place: str = "an unknown place") -> None:
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
+        self._attentions = unit.attentions
         self._place = place
         self._is_closed = False
         self._finding = threading.RLock()
@@ -353,16 +354,18 @@ class Disk:
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
-        if medium.is_removable and blocks:
-            self._keep_witness(access, medium, lba, blocks, buffer)
+        if medium.is_removable:
+            witness = self._attentions.witness
+            if access is WRITE or witness is None or witness.changes != medium.changes:
+                self._keep_witness(access, medium, lba, blocks, buffer)
 
     def _story(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
         """Tell how to move blocks of `medium`, if that is still the one in the unit."""
         unit = self.unit
         state = partial(self._retry_state, access, medium, lba, blocks, time.monotonic())
         timeout = unit.timeout or access.timeout
-        verify = partial(self._verify, medium) if medium.is_removable else None
-        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes, verify)
+        verify = self._verify if medium.is_removable else None
+        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium, verify)
 
     def _retry_state(
         self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
@@ -405,7 +408,7 @@ class Disk:
             raise MediumChanged(what, MEDIUM_CHANGED)
 
     def _is_witness_there(self, medium: Medium) -> Story[bool]:
-        witness = self.unit.witness
+        witness = self._attentions.witness
         if witness is None or witness.changes != medium.changes:
             return False
         data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
@@ -413,15 +416,17 @@ class Disk:
 
     def _keep_witness(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """Remember a block by which a removable medium will be known again, or what was written over it."""
-        witness = self.unit.witness
+        witness = self._attentions.witness
         older: tuple[bytes, ...] = ()
         if witness is not None and witness.changes == medium.changes:
             if access is READ or not lba <= witness.lba < lba + blocks:
                 return
             view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
         data = bytes(view[: medium.block_size])
+        if not data:
+            return
         contents = (data, *older[: MOST_CONTENTS - 1])
-        self.unit.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
+        self._attentions.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
 
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()

@@ -125,7 +125,7 @@ def find_witness(unit: LogicalUnit, medium: Medium) -> None:
 
     Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
     """
-    known = unit.witness
+    known = unit.attentions.witness
     if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
         return
     for lba in (lba for lba in WITNESSES if lba < medium.blocks):
@@ -137,7 +137,7 @@ def find_witness(unit: LogicalUnit, medium: Medium) -> None:
             log.info("no block to know the medium by: %s", error)
             return
         if is_distinct(data):
-            unit.witness = Witness(lba, (data,), medium.changes)
+            unit.attentions.witness = Witness(lba, (data,), medium.changes)
             return
 
 

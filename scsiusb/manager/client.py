@@ -76,6 +76,7 @@ class Client:
         self.memory = transport.memory
         self.resets = transport.resets
         self.losses = transport.losses
+        self.doubts = transport.doubts
         self.exchange = transport.exchange
         self.drive = transport.drive
         self.poll = transport.poll

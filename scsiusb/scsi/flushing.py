@@ -62,6 +62,7 @@ def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> b
             without_reason.append(error.sense)
     for sense in without_reason:  # take back what was counted when it was fetched
         attentions.resets -= 1
+        unit.transport.doubts.count -= 1
         attentions.medium_changes -= sense.is_cut
     return False
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
@@ -40,7 +40,7 @@ from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, UNIT_ATTENTION, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
@@ -71,12 +71,18 @@ class Attentions:
     """Whether the unit has refused READ CAPACITY(16)."""
     losses_seen: int = 0
     """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
-    doubts: int = 0
-    """Lost exchanges after which the unit had nothing to say: it may have told of a change, and forgotten it."""
     settled: int = 0
-    """The unit's count of `doubts` when its medium was last found to be the same."""
+    """The transport's count of doubts when the medium was last found to be the same."""
     witness: Witness | None = None
     """A block by which the medium would be known again."""
+
+
+class Bound(Protocol):
+    """A medium that block addresses mean."""
+
+    @property
+    def changes(self) -> int:
+        """The unit's `medium_changes` when it was found."""
 
 
 class Witness(NamedTuple):
@@ -100,38 +106,31 @@ class LogicalUnit:
         self.retry = retry
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
-        self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+        self.attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+        """What the unit reported, and what is known of its medium; shared by all users of the transport."""
         self._port_resets = transport.resets
         self._losses = transport.losses
+        self._doubts = transport.doubts
 
     @property
     def medium_changes(self) -> int:
         """How often the unit said, to any user of the transport, that its medium may have changed."""
-        return self._attentions.medium_changes
+        return self.attentions.medium_changes
 
     @property
     def doubts(self) -> int:
         """How often something happened that may have hidden a change of the medium: a reset, or a lost exchange."""
-        return self._attentions.doubts + self._attentions.resets + self._port_resets.count
-
-    @property
-    def witness(self) -> Witness | None:
-        """A block by which the medium would be known again, if any user of the transport has met one."""
-        return self._attentions.witness
-
-    @witness.setter
-    def witness(self, witness: Witness | None) -> None:
-        self._attentions.witness = witness
+        return self._doubts.count
 
     def settle(self, doubts: int, *, is_same: bool) -> None:
         """Record whether the medium is still the same after so many doubts; if not, that is a change of it."""
-        self._attentions.settled = doubts
-        self._attentions.medium_changes += not is_same
+        self.attentions.settled = doubts
+        self.attentions.medium_changes += not is_same
 
     @property
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
-        return self._attentions.resets + self._port_resets.count
+        return self.attentions.resets + self._port_resets.count
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
@@ -186,17 +185,17 @@ class LogicalUnit:
         buffer: memoryview,
         timeout: float,
         make_state: Callable[[], RetryState[Any]],
-        changes: int | None = None,
-        verify: Callable[[], Story[None]] | None = None,
+        medium: Bound | None = None,
+        verify: Callable[[Any], Story[None]] | None = None,
     ) -> Story[int]:
         """Send a command, with its data phase in `buffer`, until it is done; return the bytes processed.
 
-        `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `changes`:
-        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). `verify` tells
-        how to find out whether the medium is still the same, where it can be another after a reset or a lost exchange;
-        it settles that, or raises. Raise as `execute`.
+        `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `medium`: what
+        its block addresses mean; after a change of it, the command is not sent (MediumChanged). `verify` tells how to
+        find out whether it is still the same, where it can be another after a reset or a lost exchange; it settles
+        that, or raises. Raise as `execute`.
         """
-        transport, attentions, losses, port_resets = self.transport, self._attentions, self._losses, self._port_resets
+        transport, attentions = self.transport, self.attentions
         state: RetryState[Any] | None = None
         sense: Sense | None
         while True:
@@ -206,13 +205,10 @@ class LogicalUnit:
                 try:  # one turn for the command and its sense, which another command would clear
                     if not turn.try_enter():
                         yield Call(turn.enter)
-                    if losses.count != attentions.losses_seen:
+                    if self._losses.count != attentions.losses_seen:
                         yield from self._ask_after_loss(timeout)
-                    is_doubtful = (
-                        verify is not None
-                        and attentions.doubts + attentions.resets + port_resets.count != attentions.settled
-                    )
-                    if changes is not None and changes != attentions.medium_changes:
+                    is_doubtful = verify is not None and self._doubts.count != attentions.settled
+                    if medium is not None and medium.changes != attentions.medium_changes:
                         completion, sense = NOT_SENT, MEDIUM_CHANGED
                     elif not is_doubtful:
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
@@ -222,7 +218,7 @@ class LogicalUnit:
                 finally:
                     turn.leave()
                 if is_doubtful and sense is None and verify is not None:
-                    yield from verify()
+                    yield from verify(medium)
                     continue
                 state = state or make_state()
                 if sense is None:
@@ -291,14 +287,12 @@ class LogicalUnit:
     def _ask_after_loss(self, timeout: float) -> Story[None]:
         """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
 
-        A change or a reset that the unit still reports is counted as such; if it reports none, a doubt remains.
+        A change or a reset that the unit still reports is counted as such. The loss remains a doubt.
         """
         seen = self._losses.count
         sense = yield from self._auto_sense(min(timeout, ASK_TIMEOUT))
-        self._attentions.losses_seen = seen
+        self.attentions.losses_seen = seen
         self._note(sense)
-        if sense.key != UNIT_ATTENTION:
-            self._attentions.doubts += 1
 
     def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
         """Fetch the sense of a failed command. If it gets lost, it may have told of a change or a reset, only once."""
@@ -309,19 +303,24 @@ class LogicalUnit:
             if sense.is_unit_not_supported and is_worn:
                 sense = yield from self._without_sense(sense, timeout)
         except BaseException:
-            self._attentions.medium_changes += 1
-            self._attentions.resets += 1
+            self.attentions.medium_changes += 1
+            self._count_reset()
             raise
         self._note(sense)
         if sense.is_vague:
-            self._attentions.resets += 1
-            self._attentions.medium_changes += sense.is_cut
+            self._count_reset()
+            self.attentions.medium_changes += sense.is_cut
         return sense
+
+    def _count_reset(self) -> None:
+        self.attentions.resets += 1
+        self._doubts.count += 1
 
     def _note(self, sense: Sense) -> None:
         """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache."""
-        self._attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
-        self._attentions.resets += sense.is_reset
+        self.attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
+        if sense.is_reset:
+            self._count_reset()
 
     def inquiry(self) -> InquiryData:
         """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's where the device cannot take INQUIRY."""
@@ -354,7 +353,7 @@ class LogicalUnit:
         again, nor is a unit that has never answered the command. `timeout` in seconds; 30 for a unit that has not
         answered the command before. Raise a CheckCondition or a TransportError.
         """
-        synchronize_cache(self, self._attentions, timeout)
+        synchronize_cache(self, self.attentions, timeout)
 
     def make_ready(self) -> None:
         """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
@@ -390,7 +389,7 @@ class LogicalUnit:
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
-        return capacity_story(self, self._attentions, retry)
+        return capacity_story(self, self.attentions, retry)
 
     def mode_sense(self) -> ModeParameters:
         """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""

@@ -130,6 +130,10 @@ class Transport(Protocol):
         """Exchanges that did not end with an accepted status: what the device said in them, it may not say again."""
 
     @property
+    def doubts(self) -> EventCounter:
+        """The losses, and the resets that a unit reported: after each, a removable medium may be another one."""
+
+    @property
     def memory(self) -> Memory:
         """The buffers that transfers use; other memory is copied through them."""
 

@@ -70,6 +70,7 @@ class DirectTransport:
         self.ignore_residue = False
         self.resets = EventCounter()
         self.losses = EventCounter()
+        self.doubts = EventCounter()
         self.memory = PlainMemory()
         self.descriptor: int | None = None
         self.drive = Driver(_no_transfer, _no_transfer).drive

@@ -128,6 +128,7 @@ class Exchange:
                     raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
             except BaseException as error:
                 device.losses.count += 1  # whatever the device said in this exchange, it may not say again
+                device.doubts.count += 1
                 if isinstance(error, TransportError):
                     yield from device.fail(cdb, timeout, error)
                 raise

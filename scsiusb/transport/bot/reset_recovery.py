@@ -71,6 +71,8 @@ class Synchronizer:
         self.failures = Failures()
         self.losses = EventCounter()
         """Exchanges that did not end with an accepted CSW."""
+        self.doubts = EventCounter()
+        """The same, and resets that a unit reported."""
         self._is_silent = False
 
     def begin(self) -> None:

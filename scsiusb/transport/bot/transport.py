@@ -53,6 +53,7 @@ class BulkOnlyTransport:
         self.memory = port.memory
         self.resets = port.resets
         self.losses = self._synchronizer.losses
+        self.doubts = self._synchronizer.doubts
         self._releases = Releases()
         try:
             if releases is not None:
