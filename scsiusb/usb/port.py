@@ -71,7 +71,8 @@ class Port:
         self._backend = backend
         uses = backend.uses(info.device, info.interface)
         if uses:
-            raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
+            remedy = "unmount it first, or end the program that uses it"
+            raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", remedy)
         self._releases = Releases()
         try:
             if releases is not None:

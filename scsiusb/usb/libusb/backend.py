@@ -15,7 +15,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.context import Context, check
 from scsiusb.usb.libusb.memory import MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
 from scsiusb.usb.libusb.transfer import Transfers, declare
-from scsiusb.usb.system import linux
+from scsiusb.usb.system import disk_uses, linux
 from scsiusb.usb.translate import translate
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed
@@ -78,7 +78,7 @@ class LibusbBackend:
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
         """See `Backend.uses`; empty on other platforms than Linux."""
-        return linux.uses(device, interface) if ON_LINUX else []
+        return disk_uses.uses(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`."""
@@ -217,7 +217,7 @@ class LibusbHandle:
     def detach_driver(self, interface: int) -> None:
         """See `Handle.detach_driver`. On Linux, raises UsbError (BUSY) if the system uses the disk."""
         # The disks are held until the driver is gone, so that no file system is mounted in between.
-        with linux.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
+        with disk_uses.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
             self._call("detach_kernel_driver", interface)
 
     def attach_driver(self, interface: int) -> None:

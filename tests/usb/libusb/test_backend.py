@@ -17,7 +17,7 @@ from scsiusb.usb.libusb import backend as module
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb import transfer as transfer_module
 from scsiusb.usb.libusb.backend import LibusbBackend, LibusbHandle
-from scsiusb.usb.system import linux
+from scsiusb.usb.system import disk_uses, linux
 from tests.usb.libusb.fake_libusb import (
     DEVICE,
     HANDLE,
@@ -266,7 +266,7 @@ def test_on_linux_sysfs_is_read_and_nothing_is_opened(
 ) -> None:
     monkeypatch.setattr(linux, "strings", lambda device: Strings(f"of {device.address}"))
     monkeypatch.setattr(linux, "driver", lambda device, interface: f"driver{interface}")
-    monkeypatch.setattr(linux, "uses", lambda device, interface: [f"use of {interface}"])
+    monkeypatch.setattr(disk_uses, "uses", lambda device, interface: [f"use of {interface}"])
     assert backend.strings(DEVICE) == Strings("of 1-4")
     assert backend.driver(DEVICE, 2) == "driver2"
     assert backend.uses(DEVICE, 2) == ["use of 2"]
@@ -349,7 +349,7 @@ def test_on_linux_the_disks_are_held_while_the_driver_is_detached(
 
     log: list[str] = []
     monkeypatch.setattr(linux, "disks", lambda device, interface: [f"{device.address}:{interface}"])
-    monkeypatch.setattr(linux, "exclusive", exclusive)
+    monkeypatch.setattr(disk_uses, "exclusive", exclusive)
     handle.detach_driver(3)
     assert log == ["hold ['1-4:3']", "released after ['detach_kernel_driver']"]
 
