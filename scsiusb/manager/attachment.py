@@ -78,11 +78,6 @@ class Attachment:
         device = self.info.device
         return self.backend.identity, device.bus, device.number, self.info.interface
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Bus and device number: one plugging-in."""
-        return self.info.device.bus, self.info.device.number
-
     def enter(self, on_gone: OnGone | None, below: ExitStack) -> Client | None:
         """A new client; the first takes the interface, and `below` is released after it. None: it is over.
 

@@ -29,6 +29,7 @@ DEVICE_DESCRIPTOR_LENGTH: Final = 18
 STRING_DESCRIPTOR: Final = 3
 ENGLISH: Final = 0x0409
 DESCRIPTOR_TIMEOUT: Final = 1.0
+LOOK_AGAIN: Final = "look for the devices again"
 
 NO_QUIRKS: Final = Quirks()
 
@@ -223,6 +224,7 @@ class Port:
     def _take(self) -> None:
         """Each release is registered before its acquire: an interrupt between the two must not lose it."""
         info, releases = self.info, self._releases
+        self._check_serial()
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
@@ -241,6 +243,12 @@ class Port:
         releases.add(self._release)
         self._do("claiming", lambda: handle.claim(info.interface))
         self._select()
+
+    def _check_serial(self) -> None:
+        """Raise DeviceGone if another device of the same model has taken the number of this one."""
+        known, found = self.info.serial, self._backend.strings(self.info.device).serial
+        if known is not None and found is not None and _comparable(known) != _comparable(printable(found)):
+            raise DeviceGone(f"{self.info} was unplugged, and another device has its number now", LOOK_AGAIN)
 
     def _enter(self, kind: str) -> None:
         """Struck out after the release that is registered next."""

@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from scsiusb.base.text import printable
@@ -82,7 +83,20 @@ class LibusbBackend:
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`."""
-        return LibusbHandle(self._lib, device, self._memory)
+        handle = LibusbHandle(self._lib, device, self._memory)
+        try:
+            # After the opening: from then on the handle stays with the device that had the number.
+            self._check_identity(device)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def _check_identity(self, device: Device) -> None:
+        """Raise UsbError (NO_DEVICE) if another device has the device's bus and number by now."""
+        now = _device(self._find(device), 0, ())
+        if now.identity != device.identity:
+            raise UsbError(Code.NO_DEVICE, f"{now.vid:04x}:{now.pid:04x} at {now.address} has its number now")
 
     def after_fork(self, device: Device) -> None:
         """See `Backend.after_fork`."""
@@ -112,7 +126,10 @@ class LibusbBackend:
         for reference, descriptor in self._references():
             if descriptor.bDeviceClass != HUB_CLASS:
                 configuration, settings = self._active_configuration(reference)
-                yield reference, _device(descriptor, configuration, settings)
+                device = _device(descriptor, configuration, settings)
+                # pyusb's context may list a device for some time after the kernel has removed it.
+                if device.connection is not None or not (ON_LINUX and linux.USB_DEVICES.is_dir()):
+                    yield reference, device
 
     def _references(self) -> Iterator[tuple[Any, Any]]:
         """Yield pyusb's reference to each device, and its descriptor. Raises UsbError."""
@@ -137,7 +154,7 @@ class LibusbBackend:
 
 def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) -> Device:
     """Return the device that pyusb's descriptor describes."""
-    return Device(
+    device = Device(
         bus=descriptor.bus,
         ports=tuple(descriptor.port_numbers or ()),
         number=descriptor.address,
@@ -148,6 +165,7 @@ def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) 
         configuration=configuration,
         settings=settings,
     )
+    return replace(device, connection=linux.connection(device)) if ON_LINUX else device
 
 
 def _settings(configuration: Any) -> Iterator[Setting]:

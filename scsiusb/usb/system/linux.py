@@ -26,6 +26,18 @@ def strings(device: Device) -> Strings:
     return Strings(*(read_text(folder / name) for name in ("serial", "manufacturer", "product")))
 
 
+def connection(device: Device) -> int | None:
+    """Return a number of the device's plugging-in, which the kernel gives to no other; None if it is not there."""
+    # sysfs makes a new folder, with a new inode number, each time a device is plugged in. The number is read after
+    # that: if it is the device's, the folder was the device's before, too.
+    folder = USB_DEVICES / device.address
+    try:
+        inode = os.stat(folder).st_ino
+    except OSError:
+        return None
+    return inode if read_text(folder / "devnum") == str(device.number) else None
+
+
 def driver(device: Device, interface: int) -> str | None:
     """Return the kernel driver that is bound to the interface; None if there is none."""
     target = read_link(interface_path(device, interface) / "driver")

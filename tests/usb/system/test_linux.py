@@ -30,6 +30,19 @@ def test_missing_and_empty_strings_are_none(machine: Machine) -> None:
     assert linux.strings(DEVICE) == Strings(None, None, None)
 
 
+def test_a_connection_is_another_one_after_a_replug_into_the_same_port(machine: Machine) -> None:
+    (machine.usb / "devnum").write_text("7\n")
+    before = linux.connection(DEVICE)
+    assert before is not None
+    assert linux.connection(DEVICE) == before
+    machine.usb.rename(machine.usb.with_name("before"))  # kept, so that its inode is not used again
+    machine.usb.mkdir()
+    (machine.usb / "devnum").write_text("7\n")
+    assert linux.connection(DEVICE) not in (None, before)
+    (machine.usb / "devnum").write_text("8\n")
+    assert linux.connection(DEVICE) is None, "another device is in the port"
+
+
 def test_the_driver_is_the_one_that_sysfs_links_to(machine: Machine) -> None:
     assert linux.driver(DEVICE, 0) is None
     link(machine.interface / "driver", machine.sys / "bus/usb/drivers/usb-storage")
