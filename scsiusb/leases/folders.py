@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import sys
@@ -25,8 +26,10 @@ OWN_DESCRIPTORS: Final = "/proc/self/fd"
 USERS: Final = Path("/run/user")
 ROOT_UID: Final = 0
 WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+PASSWD: Final = Path("/etc/passwd")
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
 # Limits, as other users may make any number of folders and files.
-MAX_FOLDERS: Final = 256
+MAX_SCANNED: Final = 10000
 MAX_NAMES: Final = 4096
 LOCK_AT: Final = 1 << 30  # a Windows lock keeps others from reading the bytes it covers: lock one after the end
 FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -72,7 +75,8 @@ class Folder:
     def names(self) -> list[str]:
         """Return the names of the files in the folder, sorted, at most MAX_NAMES."""
         where = self.path if self._descriptor is None else self._descriptor
-        return sorted(os.listdir(where)[:MAX_NAMES])
+        with os.scandir(where) as entries:
+            return sorted(entry.name for entry in itertools.islice(entries, MAX_NAMES))
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
         """Open a file without blocking, and return the descriptor.
@@ -217,11 +221,57 @@ def _runtime() -> list[Path]:
 
 
 def _all_users() -> Iterator[tuple[Path, int]]:
-    """Yield the folders that the users of this machine may have, each with the user who must own it."""
+    """Yield the folders that the users of this machine have, each with the user who must own it."""
+    fuse = _fuse_mounts()
     found = [(path / NAME, path.name) for path in USERS.glob("[0-9]*")]
-    with contextlib.suppress(OSError):
-        temporary = Path(tempfile.gettempdir()).glob(f"{NAME}-[0-9]*")
-        found += [(path, path.name.removeprefix(f"{NAME}-")) for path in temporary]
-    for path, owner in found[:MAX_FOLDERS]:
-        if owner.isascii() and owner.isdecimal():
+    found += _temporary()
+    for path, owner in found:
+        # A FUSE file system is a program of the user's: it could answer late, or never.
+        if owner.isascii() and owner.isdecimal() and not fuse.intersection((path, *path.parents)):
             yield path, int(owner)
+
+
+def _temporary() -> list[tuple[Path, str]]:
+    """Return the folders of users in the folder for temporary files, each with its owner.
+
+    Another user may make any number of folders there, with any names, so that the real ones would not be found among
+    them: those of the users in /etc/passwd are looked up by name, and others count only if their owner is the one in
+    the name.
+    """
+    with contextlib.suppress(OSError):  # there is no temporary folder
+        temporary = Path(tempfile.gettempdir())
+        names = dict.fromkeys(f"{NAME}-{uid}" for uid in _local_users())
+        with os.scandir(temporary) as entries:
+            listed = itertools.islice(entries, MAX_SCANNED)
+            names |= dict.fromkeys(sorted(entry.name for entry in listed if entry.name.startswith(f"{NAME}-")))
+        owned = ((temporary / name, name.removeprefix(f"{NAME}-")) for name in names)
+        return [(path, owner) for path, owner in owned if str(_owner(path)) == owner]
+    return []
+
+
+def _local_users() -> list[str]:
+    """Return the ids of the users in /etc/passwd (passwd(5))."""
+    # Not by `pwd`, which may ask a directory service that does not answer.
+    try:
+        lines = PASSWD.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [fields[2] for line in lines if len(fields := line.split(":")) > 2]
+
+
+def _owner(path: Path) -> int | None:
+    """Return the owner of a file or folder, not of what a link refers to; None if there is none."""
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
+
+
+def _fuse_mounts() -> set[Path]:
+    """Return where FUSE file systems are mounted, as far as this process sees (proc(5), mountinfo)."""
+    try:
+        lines = MOUNTINFO.read_bytes().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return set()
+    parts = [line.partition(" - ") for line in lines]
+    return {Path(fields.split(" ")[4]) for fields, _, rest in parts if rest.startswith("fuse")}

@@ -22,7 +22,13 @@ from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
 from scsiusb.leases.record import Record, file_name, holding_of, is_running, parse, record_of
-from scsiusb.leases.warden_main import IN_COMMAND, Kernel, give_back, is_locked_by_running_process
+from scsiusb.leases.warden_main import (
+    IN_COMMAND,
+    Kernel,
+    give_back,
+    is_locked_by_running_process,
+    is_locked_by_strangers_only,
+)
 from scsiusb.usb.interface import InterfaceInfo
 
 __all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "read_lease"]
@@ -327,7 +333,8 @@ def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: Inter
         return
     there = parse(_read(descriptor))
     dead = there is not None and not is_running(there)
-    if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT):
+    is_stuck = dead and not ON_WINDOWS and is_locked_by_strangers_only(descriptor)
+    if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT) and not is_stuck:
         return
     if not dead or ON_WINDOWS or is_locked_by_running_process(descriptor):
         raise _busy(info, there)

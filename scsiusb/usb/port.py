@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
-from scsiusb.base.text import printable
+from scsiusb.base.text import comparable, printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
@@ -195,8 +195,8 @@ class Port:
             raise MalformedReply(f"the device descriptor of {self.info} has only {len(device)} bytes")
         vid, pid = int.from_bytes(device[8:10], "little"), int.from_bytes(device[10:12], "little")
         serial = self._string(device[16]) if device[16] else ""
-        known = _comparable(self.info.serial or serial)
-        if (vid, pid) != (self.info.vid, self.info.pid) or known != _comparable(serial):
+        known = comparable(self.info.serial or serial)
+        if (vid, pid) != (self.info.vid, self.info.pid) or known != comparable(serial):
             other = f"{vid:04x}:{pid:04x}, serial {serial}"
             raise DeviceGone(f"another device ({other}) answers in the place of {self.info}")
 
@@ -247,7 +247,7 @@ class Port:
     def _check_serial(self) -> None:
         """Raise DeviceGone if another device of the same model has taken the number of this one."""
         known, found = self.info.serial, self._backend.strings(self.info.device).serial
-        if known is not None and found is not None and _comparable(known) != _comparable(printable(found)):
+        if known is not None and found is not None and comparable(known) != comparable(printable(found)):
             raise DeviceGone(f"{self.info} was unplugged, and another device has its number now", LOOK_AGAIN)
 
     def _enter(self, kind: str) -> None:
@@ -287,11 +287,6 @@ class Port:
             return action()
         except UsbError as error:
             raise translate(error, f"{doing} {self.info}") from error
-
-
-def _comparable(serial: str) -> str:
-    """What every reader of a string descriptor agrees on: letters that all show alike, up to where some stop."""
-    return "".join(letter for letter in serial if letter.isascii() and letter.isalnum())
 
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
