@@ -13,10 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from scsiusb.base.locks import try_lock as try_lock
+from scsiusb.base.locks import unlock as unlock
 
 NAME: Final = "scsiusb"
 ON_LINUX: Final = sys.platform == "linux"
@@ -31,7 +29,6 @@ MOUNTINFO: Final = Path("/proc/self/mountinfo")
 # Limits, as other users may make any number of folders and files.
 MAX_SCANNED: Final = 10000
 MAX_NAMES: Final = 4096
-LOCK_AT: Final = 1 << 30  # a Windows lock keeps others from reading the bytes it covers: lock one after the end
 FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # O_NOFOLLOW refuses symbolic links; O_NONBLOCK keeps the open of a FIFO from waiting for its other end.
 SAFE_FLAGS: Final = FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -181,31 +178,6 @@ def visible() -> Iterator[Folder]:
             continue
         with folder:
             yield folder
-
-
-def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until its last descriptor is closed; False if another process has the lock. Raises OSError.
-
-    `shared` allows other shared locks beside this one; Windows has no such locks.
-    """
-    try:
-        if sys.platform == "win32":
-            os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # Windows raises PermissionError
-        return False
-    return True
-
-
-def unlock(descriptor: int) -> None:
-    """End the lock that `try_lock` took. Raises OSError."""
-    if sys.platform == "win32":
-        os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _runtime() -> list[Path]:
