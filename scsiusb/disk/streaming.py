@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -45,6 +45,7 @@ class _Stream(ABC):
         self._error: BaseException | None = None
         self._is_stopped = False
         self._thread: threading.Thread | None = None
+        self._permit = [None]  # the thread takes it before it works, or `_join` does, so that it never works
         self._held = ExitStack()
         self.on_ready: Callable[[], object] = _ignore
         """Called from the stream's thread when there is a piece to take, or the end."""
@@ -78,6 +79,10 @@ class _Stream(ABC):
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
+        with suppress(IndexError):
+            self._permit.pop()
+            if thread.ident is None:  # an exception came in its start: if it runs at all, it ends at once
+                return
         thread.join(PROMPT)
         if thread.is_alive():
             self._cancel()
@@ -88,6 +93,10 @@ class _Stream(ABC):
         self._error = None
 
     def _run(self) -> None:
+        try:
+            self._permit.pop()
+        except IndexError:  # the stream has ended before the thread began
+            return
         try:
             self._work()
         except BaseException as error:  # noqa: BLE001 - the caller gets it, in his own thread

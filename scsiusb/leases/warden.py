@@ -168,13 +168,14 @@ def _command(program: int) -> list[str]:
     There is none in a frozen program, or if Python is embedded in another program.
     """
     # In a program that embeds Python, sys.executable may be that program: starting it would be a surprise.
-    is_python = "py" in os.path.basename(sys.executable).lower()
-    if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(sys.executable):
+    executable = sys.executable or ""  # None or "" if Python could not find it, as in some programs that embed it
+    is_python = "py" in os.path.basename(executable).lower()
+    if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(executable):
         raise OSError("this program does not run in a Python interpreter that could be started again")
     since = started(os.getpid())
     words = [str(os.getpid()), "-" if since is None else str(since)]
     # -I and -S skip the environment and site-packages. The program's name is not read: it is for the readers of `ps`.
-    return [sys.executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
+    return [executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
 
 
 def _compiled() -> bytes:
