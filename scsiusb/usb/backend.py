@@ -13,6 +13,13 @@ TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0
 BULK = 0x02
 
 
+ABANDONED: set[int] = set()
+"""The ids of objects whose memory the kernel may still write to, for a transfer that it does not give back.
+
+Such an object is kept alive, so no other object gets its id. Its memory must not be used for anything else.
+"""
+
+
 class Code(IntEnum):
     """The result of a transfer or request: `enum libusb_error`."""
 

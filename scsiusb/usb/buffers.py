@@ -9,6 +9,7 @@ from typing import Final
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
+from scsiusb.usb.backend import ABANDONED
 
 PAGE: Final = 4096
 
@@ -57,6 +58,9 @@ class Buffers:
         return whole
 
     def give_back(self, whole: memoryview) -> None:
+        """Make a buffer idle, unless the kernel may still write to it: then it stays unused until `drain`."""
+        if ABANDONED and id(whole.obj) in ABANDONED:
+            return
         with self._lock:
             if not self._is_drained:
                 self._idle.setdefault(len(whole), []).append(whole)
