@@ -9,12 +9,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from scsiusb.base.locks import try_lock as try_lock
 from scsiusb.base.locks import unlock as unlock
+from scsiusb.base.releases import Descriptors, close_all, open_into
 
 NAME: Final = "scsiusb"
 ON_LINUX: Final = sys.platform == "linux"
@@ -45,12 +47,12 @@ class Folder:
         """Open the folder. Raises OSError if it is missing, a link, another user's or writable by others."""
         self.path = path
         self.owner = user() if owner is None else owner
-        self._descriptor: int | None = None
+        self._open = Descriptors()  # closes a folder that Ctrl-C kept from reaching its `with`
         if ON_WINDOWS:  # it is in the user's profile, which Windows protects
             os.listdir(path)  # raises the OSError of a folder that is missing
             return
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        found = os.fstat(self._descriptor)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        found = os.fstat(open_into(self._open, os.open, path, flags))
         if found.st_uid != self.owner or found.st_mode & WRITABLE_BY_OTHERS:
             self.close()
             raise PermissionError(f"{path} belongs to another user, or other users may write to it")
@@ -65,9 +67,11 @@ class Folder:
 
     def close(self) -> None:
         """Close the folder. May be called again."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        close_all(self._open)
+
+    @property
+    def _descriptor(self) -> int | None:
+        return self._open[-1] if self._open else None
 
     def names(self) -> list[str]:
         """Return the names of the files in the folder, sorted, at most MAX_NAMES."""
@@ -75,26 +79,29 @@ class Folder:
         with os.scandir(where) as entries:
             return sorted(entry.name for entry in itertools.islice(entries, MAX_NAMES))
 
-    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """Open a file without blocking, and return the descriptor.
+    def open(self, name: str, flags: int, mode: int = 0o600, into: list[int] | None = None) -> int:
+        """Open a file without blocking, and return the descriptor; `into`: see `open_into`.
 
         Raises OSError, also if it is not a regular file, has a second name (a hard link) or is not the folder owner's.
         """
-        descriptor = os.open(self._name(name), flags | SAFE_FLAGS, mode, dir_fd=self._descriptor)
+        opened = [] if into is None else into
+        opener = partial(os.open, dir_fd=self._descriptor)
+        descriptor = open_into(opened, opener, self._name(name), flags | SAFE_FLAGS, mode)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (not ON_WINDOWS and found.st_uid != self.owner):
-            os.close(descriptor)
+            close_all(opened)
             raise PermissionError(f"{self.path / name} is not a regular file of the folder's owner with a single name")
         return descriptor
 
-    def create_unnamed(self) -> int:
-        """Create a file that has no name until `link` gives it one, and return its descriptor.
+    def create_unnamed(self, into: list[int]) -> int:
+        """Create a file that has no name until `link` gives it one, and return its descriptor; see `open_into`.
 
         Raises OSError where the system or the file system does not support that.
         """
         if sys.platform != "linux" or not os.path.isdir(OWN_DESCRIPTORS):  # `link` needs it
             raise OSError("files without a name are not supported")
-        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        return open_into(into, partial(os.open, dir_fd=self._descriptor), ".", flags, 0o600)
 
     def link(self, descriptor: int, name: str) -> None:
         """Give an unnamed file its name. Raises FileExistsError if the name is taken."""

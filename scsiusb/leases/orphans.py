@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.leases import folders, foreign
 from scsiusb.leases.folders import ON_WINDOWS, Folder, try_lock
 from scsiusb.leases.lease import Seen, in_folder, read_lease
@@ -71,11 +72,12 @@ def _recover_one(folder: Folder, seen: Seen, kernel: Kernel | None, *, is_foreig
     `is_foreign`: it is another user's, whose lock is not waited for.
     """
     name = seen.path.name
+    opened = Descriptors()
     try:
-        descriptor = folder.open(name, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
+        try:
+            descriptor = folder.open(name, os.O_RDONLY, into=opened)
+        except OSError:
+            return None
         is_locked = try_lock(descriptor) if is_foreign or ON_WINDOWS else lock_for_recovery(descriptor)
         if not is_locked or not folder.has(descriptor, name):
             return None
@@ -87,7 +89,7 @@ def _recover_one(folder: Folder, seen: Seen, kernel: Kernel | None, *, is_foreig
         if ok and not ON_WINDOWS and not _remove(folder, name) and not was_needed:
             return None
     finally:
-        os.close(descriptor)
+        close_all(opened)
     if ok and ON_WINDOWS:  # an open file cannot be removed there
         _remove(folder, name)
     return Recovered(now.record, done, ok)

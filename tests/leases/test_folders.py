@@ -104,10 +104,10 @@ def test_a_folder_where_nothing_can_be_written_is_not_used(
     first, second = two
     real = Folder.open
 
-    def refuse(self: Folder, name: str, flags: int, mode: int = 0o600) -> int:
+    def refuse(self: Folder, name: str, flags: int, mode: int = 0o600, into: list[int] | None = None) -> int:
         if self.path == first and flags & os.O_CREAT:
             raise OSError(30, "Read-only file system")
-        return real(self, name, flags, mode)
+        return real(self, name, flags, mode, into)
 
     monkeypatch.setattr(Folder, "open", refuse)
     monkeypatch.setattr(Folder, "create_unnamed", no_unnamed_files)
@@ -117,7 +117,7 @@ def test_a_folder_where_nothing_can_be_written_is_not_used(
     held.release()
 
 
-def no_unnamed_files(self: Folder) -> int:
+def no_unnamed_files(self: Folder, into: list[int]) -> int:
     raise OSError(95, "Operation not supported")
 
 
