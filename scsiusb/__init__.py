@@ -1,4 +1,4 @@
-"""Drive USB mass-storage devices from Python, in user space, and leave nothing behind.
+"""Drive USB mass-storage devices from Python, in user space, and release everything at the end.
 
     import scsiusb
 
@@ -6,7 +6,7 @@
         print(disk.inquiry().product, disk.blocks, disk.block_size)
         boot_record = disk.read(0, 1)
 
-Importing this does no I/O and loads nothing: each name is loaded when it is first used.
+Importing this package does no I/O and loads no other module: each name is loaded when it is first used.
 """
 
 from __future__ import annotations

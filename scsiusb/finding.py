@@ -1,4 +1,4 @@
-"""Which devices are attached, and which of them the words of a user mean."""
+"""Finds attached devices, and selects one of them by the text that a user gave."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ VIRTUAL: Final = "virtual:"
 
 
 def devices() -> list[InterfaceInfo]:
-    """The mass-storage interfaces attached now, also those that we may not open. Opens none of them on Linux."""
+    """Return the attached mass-storage interfaces, also those that cannot be opened. On Linux, opens no device."""
     return find(real_usb())
 
 
 def select(found: list[InterfaceInfo], words: str | None) -> InterfaceInfo:
-    """The one interface that `words` mean. Raises DeviceNotFound, DeviceNotUnique."""
-    meeting = [info for info in found if words is None or matches(info, words)]
-    if len(meeting) == 1:
-        return meeting[0]
-    meant = "no device was named and" if words is None else f"{words!r}:"
-    if not meeting:
+    """Return the one interface that `words` select; None: the only one. Raises DeviceNotFound, DeviceNotUnique."""
+    selected = [info for info in found if words is None or matches(info, words)]
+    if len(selected) == 1:
+        return selected[0]
+    subject = "no device was named and" if words is None else f"{words!r}:"
+    if not selected:
         none = "no mass-storage device is attached" if not found else "no attached device matches"
-        raise DeviceNotFound(f"{meant} {none}")
-    several = ", ".join(f"{info.address} ({info.vid:04x}:{info.pid:04x}, serial {info.serial})" for info in meeting)
-    raise DeviceNotUnique(f"{meant} {len(meeting)} devices match: {several}")
+        raise DeviceNotFound(f"{subject} {none}")
+    several = ", ".join(f"{info.address} ({info.vid:04x}:{info.pid:04x}, serial {info.serial})" for info in selected)
+    raise DeviceNotUnique(f"{subject} {len(selected)} devices match: {several}")
 
 
 def real_usb() -> Backend:
-    """libusb, which is loaded only when it is needed. Raises ScsiUsbError where it cannot be had."""
+    """Return the backend for libusb, which is loaded now. Raises ScsiUsbError if it is not installed or fails."""
     from scsiusb.usb.libusb.backend import libusb
 
     return libusb()

@@ -1,4 +1,4 @@
-"""Opens devices: as a disk, as a disk for asyncio, or through a manager that follows what is attached."""
+"""Opens devices: as a disk, as a disk for asyncio, or with a manager that reports attached and detached devices."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ def aopen(
 
 
 def _check_options(options: OpenOptions) -> None:
-    """Raise TypeError for a name that is no option, ValueError for a value that cannot be."""
+    """Raise TypeError for an unknown option, ValueError for a value that is out of range."""
     for name in options.keys() - OpenOptions.__annotations__.keys():
-        raise TypeError(f"no option is called {name!r}; there are {', '.join(OpenOptions.__annotations__)}")
+        raise TypeError(f"unknown option {name!r}; use one of {', '.join(OpenOptions.__annotations__)}")
     timeout, lun = options.get("timeout"), options.get("lun", 0)
     if timeout is not None and not timeout > 0:
-        raise ValueError(f"a timeout of {timeout} seconds")
+        raise ValueError(f"a timeout of {timeout} seconds is not possible; give more than 0, or None")
     if not 0 <= operator.index(lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
 
@@ -123,9 +123,9 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
         info,
         on_gone=options.get("on_gone"),
         below=below,
-        alone=trace is not None,
+        exclusive=trace is not None,
         quirks=_quirks(info, quirks),
-        insisting=quirks is not None,
+        same_quirks=quirks is not None,
     )
     try:
         if lun > client.max_lun:
@@ -141,20 +141,21 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
 
 
 def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
-    """Raises DeviceUnsupported for a device that is to be left alone."""
+    """Return the quirks that apply. Raises DeviceUnsupported if they say not to open the device."""
     quirks = quirks_for(info.vid, info.pid, info.device.release, given)
     if Quirk.IGNORE_DEVICE in quirks:
-        what = f"{info} is to be left alone: {quirks.why(Quirk.IGNORE_DEVICE)}"
-        raise DeviceUnsupported(what, f"--quirks {info.vid:04x}:{info.pid:04x}: opens it all the same")
+        what = f"{info} must not be opened: {quirks.why(Quirk.IGNORE_DEVICE)}"
+        raise DeviceUnsupported(what, f"--quirks {info.vid:04x}:{info.pid:04x}: opens it nevertheless")
     return quirks
 
 
 class Manager:
-    """Knows which mass-storage interfaces are attached, tells who asks, and opens them. Use it in a `with`.
+    """Lists mass-storage interfaces, reports when they are attached and detached, and opens them. Use it in a `with`.
 
-    What is attached already comes first, as "attached", to every callback and iterator: each sees each
-    plugging-in exactly once, and its end, in order. Callbacks run in the manager's one thread: they should return
-    soon. Leaving the `with` ends the thread, the iterations, and closes what `open` opened.
+    Every callback and iterator first gets the interfaces attached already, as "attached"; after that it gets each
+    attach and detach exactly once, in order. Callbacks run in the manager's one thread, so they should return soon.
+    Leaving the `with` ends the thread and the iterations, and closes what `open` opened.
+    Raises TransportError if the devices cannot be listed.
     """
 
     def __init__(self, backend: Backend | None = None) -> None:
@@ -195,30 +196,31 @@ class Manager:
             self.close()
 
     def devices(self) -> list[InterfaceInfo]:
-        """The interfaces attached now, by address."""
+        """Return the attached interfaces, sorted by address. Raises DeviceClosed."""
         return self._registry.devices()
 
     def on_attach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
-        """Calls back for each interface that is attached now or later.
+        """Call `callback` with the InterfaceInfo of each interface that is attached, now or later.
 
-        `device`: only for those that these words mean (as in `open`), or that a function of the InterfaceInfo takes.
-        `cancel` on what this returns ends it.
+        `device`: only for interfaces that this text selects (as in `open`), or for which this function returns True.
+        `cancel` of the result ends it. Raises DeviceClosed.
         """
         return self._registry.on_attach(callback, device)
 
     def on_detach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
-        """Calls back for each interface that leaves; the rest as in `on_attach`."""
+        """Call `callback` for each interface that is detached; the rest is as for `on_attach`."""
         return self._registry.on_detach(callback, device)
 
     def events(self, timeout: float | None = None, device: Match = None) -> Events:
-        """What comes and leaves, for `for` or for `async for`.
+        """Return an iterator over attach and detach events, for `for` or `async for`.
 
-        Ends after `timeout` seconds without an event, and when the manager is closed. `device` as in `on_attach`.
+        It ends after `timeout` seconds without an event, and when the manager is closed. `device` is as in
+        `on_attach`. Raises DeviceClosed; the iterator raises EventsLost if it is read too slowly.
         """
         return self._registry.events(timeout, device)
 
     def open(self, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
-        """Open a device of this manager's bus, as `scsiusb.open` does; closed with the manager if still open then."""
+        """Open a device of this manager's bus, as `scsiusb.open`; the manager's `close` closes it, too."""
         _check_options(options)
         self._check()
         with ExitStack() as stack:
@@ -237,7 +239,7 @@ class Manager:
             raise DeviceClosed("the manager was closed", "make another one")
 
     def close(self) -> None:
-        """May be called again, also by a callback."""
+        """Close the disks and end the thread and the iterations. May be called again, also by a callback."""
         with self._lock:
             self._is_closing = True
             disks = tuple(self._disks)
@@ -249,7 +251,7 @@ class Manager:
             self._is_closed = True
 
     def after_fork(self) -> None:
-        """In a fork's child, where the manager's thread is not."""
+        """Mark the copy in a fork's child as closed; the manager's thread is only in the parent."""
         self._is_closed = self._is_closing = True
         self._lock = threading.RLock()
         self._releases.forget()
@@ -257,7 +259,7 @@ class Manager:
 
 
 def _virtual(path: str) -> Bus:
-    """A bus with one stick on it; OSError where the file cannot be opened, ValueError for a size that is none."""
+    """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong."""
     from scsiusb.virtual import Bus, Stick
 
     try:

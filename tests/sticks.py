@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import textwrap
@@ -24,14 +23,17 @@ from scsiusb.transport.turns import User
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual import Bus, Medium, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual.target.sense import Sense
+from scsiusb.virtual.target.task import Task
+from tests import forkserver
 
 Answer = tuple[Code, int]
-Meddle = Callable[["Wire", int, memoryview], "Answer | None"]
+Intercept = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
-PATIENCE = 20.0  # seconds to wait at most for what takes milliseconds
+PATIENCE = 60.0  # seconds to wait at most for what takes milliseconds, unless the machine is busy
 
 
 def csw(tag: int, residue: int = 0, status: int = 0, signature: bytes = b"USBS") -> bytes:
@@ -48,7 +50,7 @@ class Wire:
     """Tag of the last CBW."""
     opcode: int = -1
     """Operation code of the last CBW."""
-    meddle: Meddle | None = None
+    intercept: Intercept | None = None
     """Called with each bulk transfer; returns its result, or None: the virtual stick executes it."""
     fail_requests: dict[str, Code] = field(default_factory=dict)
     """Errors of requests, by their names in the log."""
@@ -59,7 +61,7 @@ class Wire:
         return Code.OK, len(data)
 
 
-class MeddledHandle(VirtualHandle):
+class InterceptedHandle(VirtualHandle):
     """A virtual handle that logs on `wire` and lets it answer or fail each transfer."""
 
     wire: Wire
@@ -72,7 +74,7 @@ class MeddledHandle(VirtualHandle):
             wire.log.append(f"cbw {wire.opcode:02x}")
         else:
             wire.log.append("in" if endpoint & ENDPOINT_IN else "out")
-        answer = wire.meddle(wire, endpoint, buffer) if wire.meddle else None
+        answer = wire.intercept(wire, endpoint, buffer) if wire.intercept else None
         return super().bulk(endpoint, buffer, timeout_ms) if answer is None else answer
 
     def clear_halt(self, endpoint: int) -> None:
@@ -101,7 +103,7 @@ class MeddledHandle(VirtualHandle):
             raise UsbError(self.wire.fail_requests[name])
 
 
-class MeddledBus(Bus):
+class InterceptedBus(Bus):
     """A virtual bus whose handles share one `Wire`."""
 
     def __init__(self, *sticks: Stick) -> None:
@@ -110,10 +112,34 @@ class MeddledBus(Bus):
 
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
-        handle.__class__ = MeddledHandle
-        assert isinstance(handle, MeddledHandle)
+        handle.__class__ = InterceptedHandle
+        assert isinstance(handle, InterceptedHandle)
         handle.wire = self.wire
         return handle
+
+
+class OddUnit(Unit):
+    """A unit whose commands `answer` may answer instead, with a task; None leaves the command to the correct unit."""
+
+    answer: Callable[[bytes], Task | None]
+
+    def __init__(self, medium: Medium | None = None, **attributes: Any) -> None:
+        super().__init__(Memory(1 << 20) if medium is None else medium, **attributes)
+        self.answer = lambda cdb: None
+        self.cdbs: list[bytes] = []
+
+    def execute(self, cdb: bytes) -> Task:
+        self.cdbs.append(bytes(cdb))
+        return self.answer(cdb) or super().execute(cdb)
+
+    def fail(self, key: int, asc: int = 0, ascq: int = 0) -> Task:
+        """Return a task that has failed, with this sense data."""
+        self.keep_sense(Sense(key, asc, ascq))
+        return Task(failed=True)
+
+    def count(self, opcode: int) -> int:
+        """Return how many commands with this operation code have come."""
+        return sum(cdb[0] == opcode for cdb in self.cdbs)
 
 
 def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick:
@@ -159,16 +185,16 @@ def execute(
     return transport.drive(story())
 
 
-def hangs_at(opcode: int, reached: threading.Event) -> Meddle:
+def hangs_at(opcode: int, reached: threading.Event) -> Intercept:
     """Keep the CBW of commands with that opcode from the device, so that their next phase hangs, and set `reached`."""
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode != opcode or not wire.log[-1].startswith("cbw"):
             return None
         reached.set()
         return Code.OK, CBW_LENGTH
 
-    return meddle
+    return intercept
 
 
 def wait_until(happened: Callable[[], object]) -> None:
@@ -215,7 +241,7 @@ def run_all(*works: Callable[[], object]) -> list[object]:
 
 
 @contextmanager
-def restless_threads() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     """Make the interpreter switch threads as often as possible, which brings out races."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -226,9 +252,13 @@ def restless_threads() -> Iterator[None]:
 
 
 @contextmanager
-def no_collector() -> Iterator[None]:
-    """Disable the garbage collector: objects are freed only when their last reference goes."""
+def garbage_collector_off() -> Iterator[None]:
+    """Disable the garbage collector: objects are freed only when their last reference goes.
+
+    It ignores all earlier objects from now on, which makes the next `gc.collect()` quick.
+    """
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
@@ -236,27 +266,25 @@ def no_collector() -> Iterator[None]:
         gc.enable()
 
 
-def python(script: str, *, signal_at: str = "", number: int = 0, **environment: str) -> tuple[int, str, str]:
+def python(script: str, *, signal_at: str = "", number: int = 0, **changes: str) -> tuple[int, str, str]:
     """Run the script in another process; return exit status, stdout and stderr.
 
-    `number` is a signal that it gets when it prints the line `signal_at`, `environment` is added to its environment.
+    `number` is a signal that it gets when it prints the line `signal_at`, `changes` are made to its environment.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-    )
+    script = textwrap.dedent(script)
+    process = forkserver.start(script, env=forkserver.environment(**changes), stderr=subprocess.PIPE)
     with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
+            err = Worker(process.stderr.read)
             first = ""
             if signal_at:
-                assert process.stdout is not None
                 first = process.stdout.readline()
                 assert first.strip() == signal_at
                 process.send_signal(number)
-            out, err = process.communicate(timeout=PATIENCE)
+            out = Worker(process.stdout.read).result()
+            process.wait(PATIENCE)
         finally:
             process.kill()
-    return process.returncode, first + out, err
+        return process.wait(), f"{first}{out}", str(err.result())

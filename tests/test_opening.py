@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 import scsiusb
-from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique
+from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, ledger
 from scsiusb.opening import open_on, select
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit
+from tests.sticks import wait_until
 
 
 @pytest.fixture
@@ -97,6 +98,7 @@ def test_an_interface_found_before_a_replug_is_gone(bus: Bus) -> None:
     bus.plug(stick, (1,))
     with pytest.raises(DeviceGone):
         open_on(bus, old)
+    wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
 
 
 @pytest.fixture

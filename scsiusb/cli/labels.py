@@ -8,7 +8,7 @@ from scsiusb.cli.output import counted
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, Designator, SupportedPages, UnitSerialNumber
 
-VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.4.2
+VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.6.2
 PAGES: Final = {  # SPC-4 7.8, SBC-3 6.5, and what came later
     0x00: "supported pages",
     0x80: "unit serial number",
@@ -31,7 +31,7 @@ PAGES: Final = {  # SPC-4 7.8, SBC-3 6.5, and what came later
     0xB7: "block limits extension",
 }
 FIRST_VENDOR_PAGE: Final = 0xC0
-ASSOCIATIONS: Final = {0: "logical unit", 1: "target port", 2: "target device"}  # SPC-4 7.8.5.1
+ASSOCIATIONS: Final = {0: "logical unit", 1: "target port", 2: "target device"}  # SPC-4 7.8.6.1
 
 
 def page_name(page: int) -> str:

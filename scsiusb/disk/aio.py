@@ -1,4 +1,4 @@
-"""Disks for asyncio: commands run in a thread of the disk's own; cancelling one ends it and recovers the device."""
+"""Disks for asyncio: commands run in a thread; cancelling a call ends its command and recovers the device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 class AsyncDisk:
-    """The methods of `Disk` as coroutines; any number of tasks may use it, their calls take turns.
+    """The methods of `Disk` as coroutines. Any number of tasks may use it; one call runs at a time.
 
-    A call that is cancelled ends its command on the wire, waits until the device is in step again, and only then
-    raises CancelledError: the disk is usable afterwards. What a cancelled write did is not known.
+    A cancelled call ends its command on the bus, waits until the device is recovered, and then raises CancelledError:
+    the disk is usable afterwards. Whether a cancelled write was carried out is not known.
     """
 
     def __init__(self, opener: Callable[[], Disk]) -> None:
@@ -50,29 +50,30 @@ class AsyncDisk:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Flushes and gives the device back, after the calls that are under way. May be called again."""
+        """Flush and release the device, after the calls in progress. May be called again. Raises as `Disk.close`."""
         executor, self._executor = self._executor, None
         if executor is None:
             return
         try:
             if self._disk is not None:
-                await _ended(asyncio.get_running_loop().run_in_executor(executor, self._disk.close))
+                await _result_of(asyncio.get_running_loop().run_in_executor(executor, self._disk.close))
         finally:
             executor.shutdown()
             self._entry.release()
 
     @property
     def disk(self) -> Disk:
-        """What all this is about; its methods block."""
+        """The disk itself; its methods block. Raises RuntimeError outside of the `async with`."""
         if self._disk is None:
             raise RuntimeError("the disk is open only inside `async with`")
         return self._disk
 
     async def medium(self) -> tuple[int, int]:
-        """The number of blocks and the bytes in one. Raises NoMedium, NotReady."""
+        """Return the number of blocks, and of bytes in a block. Raises NoMedium, NotReady."""
         return await self._do(lambda: (self.disk.blocks, self.disk.block_size))
 
     async def inquiry(self) -> InquiryData:
+        """See `Disk.inquiry`."""
         return await self._do(self.disk.inquiry)
 
     async def read(self, lba: int, blocks: int) -> bytes:
@@ -80,11 +81,11 @@ class AsyncDisk:
         return await self._do(self.disk.read, lba, blocks)
 
     async def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
-        """See `Disk.readinto`; leave the buffer alone until this has returned or raised."""
+        """See `Disk.readinto`; the buffer must not be used until this has returned or raised."""
         return await self._do(self.disk.readinto, lba, buffer)
 
     async def write(self, lba: int, data: bytes | bytearray | memoryview) -> int:
-        """See `Disk.write`; leave the data alone until this has returned or raised."""
+        """See `Disk.write`; the data must not be changed until this has returned or raised."""
         return await self._do(self.disk.write, lba, data)
 
     async def flush(self) -> None:
@@ -96,7 +97,7 @@ class AsyncDisk:
         return await self._do(self.disk.execute, command)
 
     def __del__(self) -> None:
-        """The disk itself warns, with the place, and is closed."""
+        """End the thread. The disk itself warns that it was not closed, with the place, and closes."""
         if self._executor is not None:
             self._executor.shutdown(wait=False)
             self._entry.release()
@@ -117,12 +118,12 @@ class AsyncDisk:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
             job.cancel()
-            await _settled(done)
+            await _wait_until_done(done)
             raise
 
 
 class _Job(Generic[R]):
-    """A call for the disk's thread. Cancelled before its turn, it does nothing."""
+    """A call for the disk's thread. If it is cancelled before it starts, it does nothing."""
 
     def __init__(self, function: Callable[..., R], *arguments: Any, transport: Transport | None = None) -> None:
         self._function = function
@@ -147,14 +148,15 @@ class _Job(Generic[R]):
                     self._cancel = None
 
     def cancel(self) -> None:
+        """End the call's command, if it is running; if the call has not started, keep it from starting."""
         with self._lock:
             self._is_cancelled = True
             if self._cancel is not None:
                 self._cancel()
 
 
-async def _settled(future: asyncio.Future[Any]) -> None:
-    """Waits to the end, however often this task is cancelled again, and drops what comes of it."""
+async def _wait_until_done(future: asyncio.Future[Any]) -> None:
+    """Wait until the future is done, even if this task is cancelled meanwhile; ignore its result or error."""
     while not future.done():
         try:
             await asyncio.wait([future])
@@ -164,10 +166,10 @@ async def _settled(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-async def _ended(future: asyncio.Future[R]) -> R:
-    """Its result, at its end; a cancellation meanwhile comes after it."""
+async def _result_of(future: asyncio.Future[R]) -> R:
+    """Return the future's result. If this task is cancelled meanwhile, raise that after the future is done."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        await _settled(future)
+        await _wait_until_done(future)
         raise

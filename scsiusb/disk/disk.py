@@ -1,4 +1,4 @@
-"""Blocks and bytes: reads and writes of any size, cut into commands that the device takes."""
+"""Reads and writes of any size, in blocks, split into commands of a size that the device supports."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from scsiusb.disk.medium import (
     blocks_in_range,
     check_range,
     find_medium,
+    find_witness,
+    is_distinct,
     pieces,
 )
 from scsiusb.disk.unflushed import Unflushed
@@ -36,7 +38,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.scsi.unit import LogicalUnit, Witness
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
@@ -44,25 +46,28 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-LAST_FLUSH_TIMEOUT: Final = 10.0  # when an error is on its way already
+LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
+MOST_CONTENTS: Final = 4  # of a witness; a reset brings none back that is older
 ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
 
 
 class Disk:
-    """A logical unit as blocks. Use it in a `with`; `close` flushes what was written and releases the device.
+    """A logical unit, addressed by blocks. Use it in a `with`; `close` flushes written blocks and releases the device.
 
-    One lasting rule: addresses are in blocks (`lba`, `blocks`), buffers in bytes, a whole number of blocks.
+    Addresses and lengths (`lba`, `blocks`) are in blocks; buffers are bytes, a whole number of blocks.
     """
 
     def __init__(self, unit: LogicalUnit, place: str = "an unknown place") -> None:
-        """Takes over the unit's transport, and tells `place` where it was opened should nobody close it."""
+        """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._place = place
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
+        self._bound: Medium | None = None
+        """The same, after the look for a block to know it by."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -75,7 +80,7 @@ class Disk:
         try:
             if error is not None:
                 self._flush_quietly()
-        finally:  # a second Ctrl-C may have come
+        finally:  # also if a second Ctrl-C interrupts the flush
             self.close()
 
     def __del__(self) -> None:
@@ -87,7 +92,7 @@ class Disk:
             self._drop()
 
     def _drop(self) -> None:
-        """As `close`, for the garbage collector, which may come in the middle of a command and wants no exception."""
+        """Close, but log errors: this is for the garbage collector, which may run in the middle of a command."""
         try:
             try:
                 self._flush_quietly()
@@ -100,10 +105,10 @@ class Disk:
         return f"LUN {self.unit.lun} of {self.unit.transport}"
 
     def close(self) -> None:
-        """Flushes, then gives the device back, whatever became of the flush.
+        """Flush if anything was written, then release the device, even if the flush failed.
 
-        May be called again, from any thread: a command under way in another one is then ended there (DeviceClosed).
-        Raises as `flush` does, where something was written; DeviceGone among that only if no call raised it before.
+        May be called again, and from any thread: a command that is running in another thread ends with DeviceClosed.
+        Raises as `flush`, but DeviceGone only if no earlier call raised it.
         """
         try:
             if self._unflushed.since is not None:
@@ -114,41 +119,41 @@ class Disk:
             self._is_closed = True
 
     def after_fork(self) -> None:
-        """In a fork's child, where none of this is ours."""
+        """Mark the copy in a fork's child as closed; the device belongs to the parent."""
         self._is_closed = True
         self._unflushed = Unflushed()
         self._finding = threading.RLock()
 
     @property
     def blocks(self) -> int:
-        """The number of blocks on the medium. Raises NoMedium, NotReady."""
+        """The number of blocks on the medium (READ CAPACITY, SBC-3 5.15 and 5.16). Raises NoMedium, NotReady."""
         return self._medium().blocks
 
     @property
     def block_size(self) -> int:
-        """Bytes in a block. Raises NoMedium, NotReady."""
+        """The number of bytes in a block. Raises NoMedium, NotReady."""
         return self._medium().block_size
 
     @property
     def size(self) -> int:
-        """Bytes on the medium. Raises NoMedium, NotReady."""
+        """The number of bytes on the medium. Raises NoMedium, NotReady."""
         medium = self._medium()
         return medium.blocks * medium.block_size
 
     def inquiry(self) -> InquiryData:
-        """Who the unit is (INQUIRY, SPC-4 6.4); works without a medium."""
+        """Return the unit's INQUIRY data (SPC-4 6.6); works without a medium."""
         return self.unit.inquiry()
 
     def execute(self, command: Command[R]) -> R:
-        """Any declared command, or your own (see `Command`). Raises CheckCondition, TransportError."""
+        """Execute a command, declared here or by the caller (see `Command`). Raises CheckCondition, TransportError."""
         try:
             return self.unit.execute(command)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
-        """The bytes of `blocks` blocks from `lba` on. Raises as `readinto`."""
+        """Read `blocks` blocks from `lba` on and return their bytes. Raises as `readinto`."""
         medium = self._medium()
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
@@ -157,10 +162,11 @@ class Disk:
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
-        """Fills a writable buffer, a whole number of blocks, from `lba` on; returns the blocks read.
+        """Fill a writable buffer, a whole number of blocks, from `lba` on; return the number of blocks read.
 
-        Raises OutOfRange (a ValueError) before anything is sent, a CheckCondition where the device refuses,
-        TransportError. What was not read then is as it was in the buffer.
+        Raises OutOfRange (a ValueError) before anything is sent, CheckCondition if the device reports an error,
+        TransportError if the exchange fails. Then the blocks from the error's `lba` on are unchanged in the buffer,
+        unless it is memory from `buffer`.
         """
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
             with _bytes_of(buffer) as view:
@@ -170,43 +176,43 @@ class Disk:
         return self._move(READ, self._known or self._medium(), lba, buffer)
 
     def reading(self, lba: int, blocks: int) -> Reading:
-        """The blocks as a stream, for a `with`: memoryviews to iterate over, the next ones read meanwhile.
+        """Return a stream of blocks, for a `with`: it iterates over memoryviews, and prefetches the next ones.
 
-        Raises OutOfRange, and, when what came before is delivered, as `readinto`.
+        Raises OutOfRange. The iteration raises as `readinto`, after it has delivered the blocks before the error.
         """
         from scsiusb.disk.streaming import Reading
 
         return Reading(self, lba, blocks)
 
     def writing(self, lba: int) -> Writing:
-        """Blocks from `lba` on as a stream, for a `with`: bytes to `write`, those before written meanwhile.
+        """Return a stream for a `with`, which writes blocks from `lba` on in a thread; give it bytes by its `write`.
 
-        Raises OutOfRange, and as `write`.
+        Raises OutOfRange. The stream's `write` and the end of the `with` raise as `write`.
         """
         from scsiusb.disk.streaming import Writing
 
         return Writing(self, lba)
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
-        """Lends `size` bytes of memory, for a `with`, that `readinto` and `write` move without a copy.
+        """Lend `size` bytes of memory, for a `with`, that `readinto` and `write` transfer without a copy.
 
-        Device memory, where the platform has it and grants so much. Give it back before the disk is closed. What
-        stands in it after a `readinto` that failed is not defined.
+        It is device memory if the platform has that, and enough of it. Leave the `with` before the disk is closed.
+        After a `readinto` that failed, the content is undefined. Raises DeviceGone, DeviceClosed.
         """
         self.unit.transport.check()
         return self.unit.transport.memory.lend(size)
 
     def write(self, lba: int, data: bytes | bytearray | memoryview) -> int:
-        """Writes a whole number of blocks from `lba` on; returns the blocks written, all acknowledged by the device.
+        """Write a whole number of blocks from `lba` on; return the number written, all acknowledged by the device.
 
-        They may sit in the device's cache until `flush`. Raises as `readinto`; DataProtect where the medium is
-        write protected. After an error, blocks before the one named in it are written, later ones are not known.
+        The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
+        write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
         """
         with _bytes_of(data) as view:
             return self._write(self._known or self._medium(), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
-        """All of it once more where the unit was reset in the middle: what its cache held may be gone."""
+        """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
         call, unit, unflushed = object(), self.unit, self._unflushed
         began = unit.resets
         try:
@@ -220,32 +226,32 @@ class Disk:
             unflushed.end(call)
 
     def flush(self) -> None:
-        """Returns when all that was written is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20).
+        """Return when all that was written is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
 
-        Raises MediumChanged, and UnitAttention where the unit was reset since: its cache may have been lost.
+        Raises MediumChanged, and UnitAttention if the unit was reset since the writes: its cache may have been lost.
         """
         self._flush(None)
 
     def check_range(self, lba: int, blocks: int) -> None:
-        """Raises OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negatives."""
+        """Raise OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negative numbers."""
         check_range(self._medium(), lba, blocks)
 
     @property
     def max_blocks(self) -> int:
-        """Blocks that one command moves at most, by the bus, the block limits VPD page and the command's field.
+        """The most blocks that one command moves: limited by the bus, the Block Limits VPD page and the CDB.
 
-        Set it to have other commands from now on, smaller or larger: whoever does knows what the device bears.
+        Can be set, also to more, if the caller knows that the device supports it. Raises ValueError unless 1 to 65535.
         """
         return self._most or self._medium().max_blocks
 
     @max_blocks.setter
     def max_blocks(self, blocks: int) -> None:
         if not 1 <= blocks <= MAX_BLOCKS_10:
-            raise ValueError(f"commands of {blocks} blocks: 1 to {MAX_BLOCKS_10} can be")
+            raise ValueError(f"{blocks} blocks in a command are not possible; give 1 to {MAX_BLOCKS_10}")
         self._most = blocks
 
     def _medium(self) -> Medium:
-        """The medium that is in the unit. Raises NoMedium, NotReady."""
+        """Return the medium in the unit; the device is asked only the first time. Raises NoMedium, NotReady."""
         known = self._known
         if known is not None:
             return known
@@ -256,7 +262,7 @@ class Disk:
             return known
 
     def _at_most(self, seconds: float) -> float:
-        """For what is not worth waiting long, and no longer than the user would."""
+        """Return `seconds` as a timeout, or the unit's own timeout if that is shorter."""
         return min(seconds, self.unit.timeout or seconds)
 
     def _move(
@@ -267,25 +273,28 @@ class Disk:
         view: memoryview,
         note: Callable[[], object] | None = None,
     ) -> int:
-        """Reads or writes the view's blocks, and returns how many; `note` is called behind each command."""
+        """Read or write the view's blocks and return their number; call `note` after each command."""
         blocks = blocks_in_range(medium, lba, view)
         try:
+            if medium.is_removable and medium is not self._bound and blocks:
+                self._bind(medium)
             if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
                 for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                     with piece:
                         self._move_piece(access, medium, at, count, piece)
                     if note is not None:
                         note()
-            else:  # as most are
+            else:  # one command, as for most calls
                 self._move_piece(access, medium, lba, blocks, view)
                 if note is not None:
                     note()
             return blocks
         except DeviceGone:
-            self._tell_of_an_unplug()
+            self._forget_unflushed()
             raise
 
     def _move_piece(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        """Move one command's blocks, through a buffer of the transport if the view is other memory."""
         memory = self.unit.transport.memory
         if memory.owns(view):
             self._send(access, medium, lba, blocks, view)
@@ -297,18 +306,46 @@ class Disk:
             if access is READ:
                 view[:] = buffer
 
-    def _tell_of_an_unplug(self) -> None:
-        """Whoever got a DeviceGone knows what became of what was not flushed: `close` need not say it again."""
+    def _forget_unflushed(self) -> None:
+        """Forget what was not flushed: the caller has the DeviceGone, so `close` need not raise it again."""
         self._unflushed.take()
 
-    def reading_story(self, lba: int, view: memoryview) -> Story[None]:
-        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
-        medium: Medium = self._known or (yield Call(self._medium))
+    def medium(self) -> Medium:
+        """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
+        return self._medium()
+
+    def _bind(self, medium: Medium) -> None:
+        """Look, before the first block command, for a block by which the medium will be known again."""
         try:
-            yield from self._story(READ, medium, lba, len(view) // medium.block_size, view)
+            find_witness(self.unit, medium)
+        except (MediumChanged, NoMedium):
+            self._forget_medium()
+            raise
+        self._bound = medium
+
+    def _forget_medium(self) -> None:
+        self._known = self._bound = None
+
+    def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
+        return self._move(READ, medium, lba, view)
+
+    def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        return self._write(medium, lba, view)
+
+    def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
+        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
+        blocks = len(view) // medium.block_size
+        if medium.is_removable and medium is not self._bound:
+            yield Call(partial(self._bind, medium))
+        try:
+            yield from self._story(READ, medium, lba, blocks, view)
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
+        if medium.is_removable:
+            self._keep_witness(READ, medium, lba, blocks, view)
 
     def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         try:
@@ -316,25 +353,29 @@ class Disk:
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
+        if medium.is_removable and blocks:
+            self._keep_witness(access, medium, lba, blocks, buffer)
 
     def _story(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
         """Tell how to move blocks of `medium`, if that is still the one in the unit."""
         unit = self.unit
         state = partial(self._retry_state, access, medium, lba, blocks, time.monotonic())
         timeout = unit.timeout or access.timeout
-        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes)
+        verify = partial(self._verify, medium) if medium.is_removable else None
+        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes, verify)
 
     def _retry_state(
         self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        confirm = None if access is READ else partial(self._confirm, medium)
+        look = self._verify if medium.is_removable else self._confirm
+        confirm = None if access is READ else partial(look, medium)
         return self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _note(self, error: ScsiUsbError, lba: int) -> None:
         error.lba = lba
         if isinstance(error, (MediumChanged, NoMedium)):
-            self._known = None
+            self._forget_medium()
 
     def _confirm(self, medium: Medium) -> Story[None]:
         """Raise where the device or the medium may be others than those that a failed command was meant for."""
@@ -345,6 +386,43 @@ class Disk:
         if not is_same or medium.changes != unit.medium_changes:
             raise error_for(MEDIUM_CHANGED, "what was tried again")
 
+    def _verify(self, medium: Medium) -> Story[None]:
+        """Find out whether a removable medium is still the same, after something that may have hidden a change.
+
+        It is if the device says who it was, its unit reports no change, the capacity is the same, and so is a block
+        that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
+        """
+        unit = self.unit
+        yield Call(unit.transport.check_identity)
+        yield from unit.ready_story()
+        capacity = yield from unit.capacity_story(ONE_TRY)
+        doubts = unit.doubts
+        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
+        is_same = is_same and (yield from self._is_witness_there(medium)) and medium.changes == unit.medium_changes
+        unit.settle(doubts, is_same=is_same)
+        if not is_same:
+            what = "the medium may be another one after a reset or a failed exchange: it was not recognized"
+            raise MediumChanged(what, MEDIUM_CHANGED)
+
+    def _is_witness_there(self, medium: Medium) -> Story[bool]:
+        witness = self.unit.witness
+        if witness is None or witness.changes != medium.changes:
+            return False
+        data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
+        return data in witness.contents
+
+    def _keep_witness(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        """Remember a block by which a removable medium will be known again, or what was written over it."""
+        witness = self.unit.witness
+        older: tuple[bytes, ...] = ()
+        if witness is not None and witness.changes == medium.changes:
+            if access is READ or not lba <= witness.lba < lba + blocks:
+                return
+            view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
+        data = bytes(view[: medium.block_size])
+        contents = (data, *older[: MOST_CONTENTS - 1])
+        self.unit.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
+
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()
         try:
@@ -352,28 +430,28 @@ class Disk:
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
         except DeviceGone:
-            raise
+            raise  # the blocks are lost: nothing is left to flush
         except BaseException:
             self._unflushed.add(written_at)
             raise
         if written_at not in (None, self.unit.resets):
-            raise UnitAttention("the unit was reset before what was written was flushed", RESET, "write it again")
+            raise UnitAttention("the unit was reset before the written blocks were flushed", RESET, "write them again")
 
     def _flush_quietly(self) -> None:
-        """For an error on its way to the caller, which must neither be replaced nor wait long."""
+        """Flush before an exception reaches the caller: no error may replace it, and no long wait delay it."""
         if self._unflushed.since is None:
             return
         try:
             self._flush(self._at_most(LAST_FLUSH_TIMEOUT))
         except ScsiUsbError as error:
-            log.warning("what was written may not be on the medium: %s", error)
+            log.warning("the written blocks may not be on the medium: %s", error)
             self._unflushed.take()
 
 
 def _bytes_of(buffer: bytes | bytearray | memoryview) -> memoryview:
-    """Whatever items and shape the caller's memory has."""
+    """Return a view of the buffer's bytes, for items of any format and shape."""
     view = memoryview(buffer)
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")

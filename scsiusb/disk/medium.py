@@ -1,4 +1,4 @@
-"""The medium in a unit: how many blocks of which size, and which commands move them."""
+"""The medium in a unit: the number and size of its blocks, and the commands that move them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from scsiusb.errors import (
     DeviceClosed,
     DeviceGone,
     MalformedReply,
+    NotReady,
     OutOfRange,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
-from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.scsi.unit import LogicalUnit, Witness
 
 MAX_BLOCKS_10: Final = 0xFFFF
-BEYOND_LBA_10: Final = 1 << 32
-SPC_3: Final = 5  # INQUIRY version; older devices may hang on a VPD page
-PROBE_TIMEOUT: Final = 5.0  # newer ones too, and the page is not needed
+BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
+SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
+WITNESSES: Final = (0, 63, 2048, 8192)  # LBAs: partition table, and where partitions begin
+PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
 
 log = logging.getLogger(__name__)
 
 
 class Medium(NamedTuple):
-    """What block addresses mean, until the unit says that its medium changed."""
+    """What block addresses refer to, until the unit reports that its medium may have changed."""
 
     blocks: int
     block_size: int
     max_blocks: int
-    changes: int  # of the unit's `medium_changes`
-    last_alone: bool = False  # the last block goes into a command of its own
+    changes: int  # the unit's `medium_changes` at that time
+    is_removable: bool = False  # it may be exchanged while the unit stays
+    last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
 class BlockTransfer:
-    """Reading, or writing: the commands for it, near the medium's beginning and further off."""
+    """Reading or writing: a 10-byte command for blocks below 2^32 (`near`), a 16-byte one for later blocks (`far`)."""
 
     def __init__(self, near: type[BlockCommand], far: type[BlockCommand]) -> None:
         self.direction = near.direction
@@ -49,10 +53,11 @@ class BlockTransfer:
         self._pack_near, self._pack_far = near.positional("lba", "blocks"), far.positional("lba", "blocks")
 
     def cdb(self, lba: int, blocks: int) -> bytes:
-        """The command's, without the command."""
+        """Return the CDB of `command`, without the cost of making that object."""
         return self._pack_near(lba, blocks) if lba + blocks <= BEYOND_LBA_10 else self._pack_far(lba, blocks)
 
     def command(self, medium: Medium, lba: int, blocks: int) -> BlockCommand:
+        """Return the command that moves `blocks` blocks from `lba` on."""
         kind = self._near if lba + blocks <= BEYOND_LBA_10 else self._far
         return kind(lba, blocks, block_size=medium.block_size)
 
@@ -62,17 +67,18 @@ WRITE: Final = BlockTransfer(Write10, Write16)
 
 
 def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
-    """How many blocks the view has. Raises ValueError, OutOfRange."""
+    """Return the number of blocks in the view. Raises ValueError for a partial block, OutOfRange."""
     block_size = medium.block_size
     blocks = len(view) // block_size
     if blocks * block_size != len(view):
-        raise ValueError(f"{len(view)} bytes are no multiple of the block size {medium.block_size}")
+        raise ValueError(f"{len(view)} bytes are not a multiple of the block size {medium.block_size}")
     if lba < 0 or lba + blocks > medium.blocks:
         check_range(medium, lba, blocks)
     return blocks
 
 
 def check_range(medium: Medium, lba: int, blocks: int) -> None:
+    """Raise OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negative numbers."""
     if lba < 0 or blocks < 0:
         raise ValueError(f"LBA {lba} and {blocks} blocks: neither can be negative")
     if lba + blocks > medium.blocks:
@@ -85,7 +91,7 @@ def check_range(medium: Medium, lba: int, blocks: int) -> None:
 def pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
-    """LBA, blocks and bytes of each command."""
+    """Yield the LBA, number of blocks and bytes of each command; `most` blocks each, or the medium's `max_blocks`."""
     is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
@@ -96,44 +102,72 @@ def pieces(
 
 
 def find_medium(unit: LogicalUnit) -> Medium:
-    """Makes the unit ready and asks it. Raises NoMedium, NotReady."""
-    version = _version(unit)  # before TEST UNIT READY: some devices want it so
+    """Make the unit ready, and ask for its capacity and its limits. Raises NoMedium, NotReady."""
+    version, is_removable = _identity(unit)  # before TEST UNIT READY: some devices need this order
     unit.make_ready()
     transport = unit.transport
-    changes = -1
-    while changes != unit.medium_changes:  # else another user met a change meanwhile, or a retry did
-        changes = unit.medium_changes
+    events = None
+    while events != (events := (unit.medium_changes, unit.doubts)):  # else another user met a change, or a retry did
         capacity = unit.read_capacity()
+    changes, doubts = events
+    unit.settle(doubts, is_same=True)
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
-        _read_in_vain(unit, capacity.block_size)
+        _read_and_ignore(unit, capacity.block_size)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, Quirk.LAST_SECTOR_ALONE in quirks)
+    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
 
 
-def _read_in_vain(unit: LogicalUnit, block_size: int) -> None:
-    """Some answer the first READ(10) of a medium with an error, or with bytes that mean nothing."""
+def find_witness(unit: LogicalUnit, medium: Medium) -> None:
+    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
+
+    Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
+    """
+    known = unit.witness
+    if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
+        return
+    for lba in (lba for lba in WITNESSES if lba < medium.blocks):
+        try:
+            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
+        except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
+            raise
+        except (CheckCondition, TransportError) as error:
+            log.info("no block to know the medium by: %s", error)
+            return
+        if is_distinct(data):
+            unit.witness = Witness(lba, (data,), medium.changes)
+            return
+
+
+def is_distinct(data: bytes) -> bool:
+    """Return whether a block's content tells its medium from others: one of zeros, or of any other byte, does not."""
+    return data.count(data[:1]) != len(data)
+
+
+def _read_and_ignore(unit: LogicalUnit, block_size: int) -> None:
+    """Read a block and ignore the result: some devices answer the first READ(10) with an error or with wrong data."""
     try:
         unit.execute(Read10(0, 1, block_size=block_size), retry=NO_RETRY)
     except (DeviceGone, DeviceClosed, Cancelled):
         raise
     except (CheckCondition, TransportError) as error:
-        log.info("the first read failed, as a quirk foretold: %s", error)
+        log.info("the first read failed, as the device's quirk says: %s", error)
 
 
-def _version(unit: LogicalUnit) -> int:
-    """Of the standards that the unit claims; it can be read without."""
+def _identity(unit: LogicalUnit) -> tuple[int, bool]:
+    """Return the version of the SCSI standard in the INQUIRY data, and its RMB bit; 0 and True if it is malformed."""
     try:
-        return unit.inquiry().version
+        data = unit.inquiry()
     except MalformedReply as error:
         log.warning("LUN %d of %s: %s", unit.lun, unit.transport, error.what)
-        return 0
+        return 0, True
+    return data.version, data.removable
 
 
 def _max_transfer_by_vpd(unit: LogicalUnit) -> int:
-    """In blocks; 0 where the device does not say."""
+    """Return the maximum transfer length in blocks (Block Limits VPD page); 0 if the device does not report it."""
     timeout = min(PROBE_TIMEOUT, unit.timeout or PROBE_TIMEOUT)
     try:
         supported = unit.vpd(SupportedPages.PAGE, timeout=timeout)

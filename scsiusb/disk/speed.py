@@ -1,4 +1,4 @@
-"""Measures how fast a disk reads and writes: throughput, latency and CPU time, by pattern and size of a call."""
+"""Measures how fast a disk reads and writes: throughput, latency and CPU time, by access pattern and call size."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ SIZES: Final = tuple(4 * KIB << power for power in range(0, 11, 2))  # 4 KiB to 
 READ, WRITE = "read", "write"
 SEQUENTIAL, RANDOM = "sequential", "random"
 PATTERNS: Final = (SEQUENTIAL, RANDOM)
-WARM_UP: Final = 0.1  # of a measurement's time and calls, before it
-WAKING: Final = 0.5  # the same, before the first
+WARM_UP: Final = 0.1  # the warm-up's share of a measurement's time and calls
+WAKING: Final = 0.5  # the same for the reads before the first measurement
 
 
 class Extent(NamedTuple):
-    """Blocks that lie side by side."""
+    """A range of blocks."""
 
     lba: int
     blocks: int
 
 
 class Case(NamedTuple):
-    """What is measured at a time."""
+    """What one measurement measures."""
 
     direction: str
     """READ or WRITE."""
     pattern: str
     """SEQUENTIAL or RANDOM."""
     size: int
-    """Bytes of a call."""
+    """Bytes per call."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure where, and for how long."""
+    """What to measure, where, and for how long."""
 
     extent: Extent
     sizes: Sequence[int] = SIZES
-    """Bytes of a call; see `unfit` for what goes."""
+    """Bytes per call; `unfit` returns which sizes cannot be measured."""
     patterns: Sequence[str] = PATTERNS
     writes: bool = False
     """Also measure writes, of random bytes: all of the extent may be overwritten."""
     seconds: float = 1.0
-    """A measurement ends with the first call that ends after so long."""
+    """A measurement ends with the first call that ends after this time."""
     calls: int | None = None
-    """It ends sooner after so many calls."""
+    """It ends earlier after this many calls; None: no limit."""
     seed: int = 0
-    """The same seed means the same blocks in the same order, and the same bytes."""
+    """Equal seeds give the same blocks in the same order, and the same data."""
 
     @property
     def cases(self) -> list[Case]:
-        """In the order in which they are to be measured."""
+        """The cases, in the order of measurement."""
         directions = (READ, WRITE) if self.writes else (READ,)
         return [Case(*each, size) for each in _pairs(directions, self.patterns) for size in self.sizes]
 
     @property
     def case_seconds(self) -> float:
-        """What a case takes, its warm-up included, if a call takes no time to speak of."""
+        """Seconds that a case takes, with its warm-up, if each call is short."""
         return self.seconds * (1 + WARM_UP)
 
 
@@ -77,7 +77,7 @@ def _pairs(first: Sequence[str], second: Sequence[str]) -> Iterator[tuple[str, s
 
 
 class Latency(NamedTuple):
-    """Of calls, in seconds."""
+    """Latency of calls, in seconds."""
 
     p50: float
     p99: float
@@ -86,44 +86,46 @@ class Latency(NamedTuple):
 
 @dataclass(frozen=True)
 class Figures:
-    """What one measurement gave."""
+    """Results of one measurement."""
 
     size: int
-    """Bytes of a call."""
+    """Bytes per call."""
     calls: int
     commands: int
-    """That the calls were made of: a call larger than one command takes is several."""
+    """Commands that the calls were split into."""
     seconds: float
-    """From the first call to the end of the last, or of the flush behind it."""
+    """From the first call to the end of the last one, or of the flush after it."""
     flush_seconds: float | None
-    """The flush's part in `seconds`; None where nothing was written."""
+    """The part of `seconds` for the flush; None if nothing was written."""
     cpu_seconds: float
-    """That this process took meanwhile, in user space and in the kernel."""
+    """CPU time of this process during the measurement, in user space and in the kernel."""
     latency: Latency
     is_device_memory: bool
-    """The buffer was memory that the kernel transfers without a copy."""
+    """Whether the buffer was device memory, which the kernel transfers without a copy."""
 
     @property
     def bytes(self) -> int:
+        """Bytes moved by all calls."""
         return self.calls * self.size
 
     @property
     def mb_per_s(self) -> float:
-        """10^6 bytes a second."""
+        """Throughput in 10^6 bytes per second."""
         return self.bytes / 1e6 / self.seconds
 
     @property
     def commands_per_s(self) -> float:
+        """Commands per second."""
         return self.commands / self.seconds
 
     @property
     def cpu_per_command(self) -> float:
-        """Seconds."""
+        """CPU time per command, in seconds."""
         return self.cpu_seconds / self.commands
 
 
 def unfit(disk: Disk, extent: Extent, size: int) -> str | None:
-    """Why calls of that size cannot be measured there; None: they can."""
+    """Return why calls of `size` bytes cannot be measured in the extent; None if they can."""
     block = disk.block_size
     if size < block:
         return f"smaller than a block of {block} bytes"
@@ -133,26 +135,26 @@ def unfit(disk: Disk, extent: Extent, size: int) -> str | None:
 
 
 def whole_commands(disk: Disk, extent: Extent) -> Extent:
-    """Without the last block of the medium, where a quirk gives that a command of its own: calls would differ."""
+    """Return the extent without the medium's last block if that needs a separate command: calls would differ."""
     lba, blocks = extent
     is_alone = Quirk.LAST_SECTOR_ALONE in disk.unit.transport.quirks and lba + blocks == disk.blocks
     return Extent(lba, blocks - 1) if is_alone else extent
 
 
 class Bench:
-    """Measures the cases of a plan on a disk, one at a time. Every method raises as `readinto` and `write` do."""
+    """Measures the cases of a plan on a disk, one at a time. The methods raise as `Disk.readinto` and `Disk.write`."""
 
     def __init__(self, disk: Disk, plan: Plan) -> None:
-        """Raises OutOfRange for an extent that the medium does not have."""
+        """Raise OutOfRange for an extent that the medium does not have."""
         disk.check_range(*plan.extent)
         self._disk = disk
         self._plan = plan
         self._sweep = _Sweep(plan.extent)
 
     def try_out(self) -> None:
-        """The smallest call each way: what cannot work at all fails before anything is measured.
+        """Make the smallest call in each direction, so that an error comes before the first measurement.
 
-        Reads for half a measurement's time, as the device, the bus and the processor may have been asleep.
+        Reads for half a measurement's time, as the device, the bus and the processor may be in a power-saving state.
         """
         plan = self._plan
         for direction in dict.fromkeys(case.direction for case in plan.cases):
@@ -161,7 +163,7 @@ class Bench:
                 _repeat(call, buffer, repeat(plan.extent.lba), plan.seconds * part, _part(plan.calls, part))
 
     def measure(self, case: Case) -> Figures:
-        """One measurement, after a warm-up that does the same for a tenth of the time."""
+        """Measure one case, after a warm-up that does the same for a tenth of the time."""
         plan, disk = self._plan, self._disk
         places = self._places(case)
         with self._call(case.direction, case.size) as (call, buffer):
@@ -169,7 +171,7 @@ class Bench:
             flush = disk.flush if case.direction == WRITE else None
             if flush:
                 flush()
-            with _undisturbed():
+            with _garbage_collector_off():
                 cpu, began = time.process_time(), time.perf_counter()
                 taken = _repeat(call, buffer, places, plan.seconds, plan.calls)
                 called = time.perf_counter()
@@ -190,14 +192,14 @@ class Bench:
 
     @contextmanager
     def _call(self, direction: str, size: int) -> Iterator[tuple[_Call, memoryview]]:
-        """What is to be timed, and its buffer; for writes with random bytes in it, as some devices cheat with zeros."""
+        """Yield the function to time, and its buffer, filled with random bytes for writes: some devices skip zeros."""
         with self._disk.buffer(size) as buffer:
             if direction == WRITE:
                 buffer[:] = random.Random(self._plan.seed).randbytes(size)
             yield self._disk.write if direction == WRITE else self._disk.readinto, buffer
 
     def _places(self, case: Case) -> Iterator[int]:
-        """The LBAs of its calls, without end."""
+        """Return an endless iterator over the LBAs of the case's calls."""
         blocks = case.size // self._disk.block_size
         if case.pattern == SEQUENTIAL:
             return self._sweep.places(blocks)
@@ -208,18 +210,19 @@ _Call = Callable[[int, memoryview], int]
 
 
 def commands_per_call(disk: Disk, size: int) -> int:
-    """How many commands a call of so many bytes is cut into."""
+    """Return how many commands a call of `size` bytes is split into."""
     return -(-size // (disk.block_size * disk.max_blocks))
 
 
 class _Sweep:
-    """Where sequential calls go: each size goes on where the last one ended, as a cache may hold what was before."""
+    """Places of sequential calls. Each size continues where the last one ended, as a cache may hold earlier blocks."""
 
     def __init__(self, extent: Extent) -> None:
         self._extent = extent
-        self._next = 0  # block of the extent
+        self._next = 0  # block, counted from the extent's start
 
     def places(self, blocks: int) -> Iterator[int]:
+        """Yield the LBAs of calls of `blocks` blocks, without end; after the extent's end, start again."""
         slots = self._extent.blocks // blocks
         slot = -(-self._next // blocks) % slots
         while True:
@@ -229,14 +232,14 @@ class _Sweep:
 
 
 def _scattered(extent: Extent, blocks: int, chance: random.Random) -> Iterator[int]:
-    """Aligned to their size from the extent's start, each place as likely as any."""
-    fraction, slots = chance.random, extent.blocks // blocks  # as quick as it gets: this is within what is measured
+    """Yield random LBAs, aligned to `blocks` from the extent's start, all equally likely."""
+    fraction, slots = chance.random, extent.blocks // blocks  # local names: this runs within the time measured
     while True:
         yield extent.lba + int(fraction() * slots) * blocks
 
 
 def _repeat(call: _Call, buffer: memoryview, places: Iterable[int], seconds: float, calls: int | None) -> array[int]:
-    """Nanoseconds of each call; at least one is made."""
+    """Make calls until the time or their number is reached, at least one; return the nanoseconds of each."""
     clock, taken = time.perf_counter_ns, array("q")
     end = clock() + round(seconds * 1e9)
     for lba in islice(places, calls):
@@ -254,15 +257,15 @@ def _part(calls: int | None, part: float) -> int | None:
 
 
 def _latency(taken: Sequence[int]) -> Latency:
-    """Percentiles by nearest rank: each is a time that some call took."""
+    """Compute percentiles by nearest rank: each is the time of an actual call."""
     ordered = sorted(taken)
     p50, p99 = (ordered[math.ceil(len(ordered) * part) - 1] for part in (0.5, 0.99))
     return Latency(p50 / 1e9, p99 / 1e9, ordered[-1] / 1e9)
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Without Python's garbage collector, whose turn it might be in the middle of a call."""
+def _garbage_collector_off() -> Iterator[None]:
+    """Turn off Python's garbage collector, which could run in the middle of a call."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,11 +1,11 @@
-"""Blocks as a stream: while the caller has one buffer in hand, a thread moves the next one over the bus."""
+"""Streams of blocks: while the caller uses one buffer, a thread moves the next one over the bus."""
 
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -18,8 +18,8 @@ from scsiusb.transport.base import Call, Story
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
 
-BUFFERS: Final = 3  # one in the caller's hands, one on the bus, one between them
-PROMPT: Final = 0.5  # seconds for a command under way to end by itself when the stream is left early
+BUFFERS: Final = 3  # one with the caller, one on the bus, one waiting between them
+PROMPT: Final = 0.5  # seconds that a running command has to end by itself when the stream is left early
 
 
 class _Load(NamedTuple):
@@ -30,11 +30,13 @@ class _Load(NamedTuple):
 
 
 class _Stream(ABC):
-    """A thread and a few buffers that go round between it and the caller; both end with the `with`."""
+    """A thread, and a few buffers that circulate between it and the caller; they are released with the `with`."""
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
         disk.check_range(lba, blocks)
         self.disk = disk
+        self._medium = disk.medium()
+        """The medium that the stream began with: it goes on over no other."""
         self.block_size = disk.block_size
         step = min(disk.max_blocks, max(blocks, 1))
         self._step_bytes = step * self.block_size
@@ -43,16 +45,16 @@ class _Stream(ABC):
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
         self._error: BaseException | None = None
+        self._has_begun = False
         self._is_stopped = False
         self._thread: threading.Thread | None = None
-        self._permit = [None]  # the thread takes it before it works, or `_join` does, so that it never works
         self._held = ExitStack()
         self.on_ready: Callable[[], object] = _ignore
         """Called from the stream's thread when there is a piece to take, or the end."""
 
     def _begin(self) -> None:
         if self._thread is not None:
-            raise RuntimeError("a stream is entered once")
+            raise RuntimeError("a stream can be entered only once; make another one")
         transport = self.disk.unit.transport
         with ExitStack() as held:
             held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
@@ -66,40 +68,38 @@ class _Stream(ABC):
             self._held = held.pop_all()
 
     def lend(self, held: ExitStack, count: int) -> list[memoryview]:
-        """Buffers, until `held` is closed: so many, or as few as the stream is short.
+        """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
 
-        And fewer where no more device memory is left: ordinary memory beside it would only be slower.
+        Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
         """
         count = max(1, min(count, self._most_buffers))
         buffers = [held.enter_context(self.disk.buffer(self._step_bytes)) for _ in range(count)]
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
-        """What is under way ends by itself or, from a device that takes its time, by being cancelled."""
+        """Stop the thread. Its running command has a moment to end by itself; then it is cancelled."""
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
-        with suppress(IndexError):
-            self._permit.pop()
-            if thread.ident is None:  # an exception came in its start: if it runs at all, it ends at once
-                return
+        # Ctrl-C may have interrupted the start. A thread that starts later sees `_is_stopped` and does nothing.
+        if not self._has_begun and not thread.is_alive():
+            return
         thread.join(PROMPT)
         if thread.is_alive():
             self._cancel()
             thread.join()
 
     def _forget(self) -> None:
-        """The error, in whose traceback the stream is."""
+        """Drop the error, whose traceback refers to the stream."""
         self._error = None
 
     def _run(self) -> None:
-        try:
-            self._permit.pop()
-        except IndexError:  # the stream has ended before the thread began
+        self._has_begun = True
+        if self._is_stopped:
             return
         try:
             self._work()
-        except BaseException as error:  # noqa: BLE001 - the caller gets it, in his own thread
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
             self._error = error
         finally:
             self._full.put(None)
@@ -108,14 +108,14 @@ class _Stream(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """In the thread."""
+        """Move the blocks; runs in the thread."""
 
 
 class Reading(_Stream):
-    """Iterates over blocks, as memoryviews of a whole number of them; each is valid until the next one is taken.
+    """Iterator over blocks, as memoryviews of a whole number of them; each is valid until the next one is taken.
 
-    `lba` is the block behind those that were delivered. What was read before an error comes first; then the error is
-    raised, with the block that could not be read in its `lba`. Leaving the `with` early ends the reading.
+    `lba` is the block after those that were delivered. Blocks that were read before an error come first; then the error
+    is raised, with the block that could not be read in its `lba`. Leaving the `with` early ends the reading.
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
@@ -140,7 +140,7 @@ class Reading(_Stream):
         return self
 
     def __next__(self) -> memoryview:
-        """Raises BufferError where something still looks into the piece before: it must be copied to be kept."""
+        """Return the next blocks. Raises BufferError if a view of the ones before is still in use: copy to keep."""
         if self._load is not None:
             self._load.piece.release()
             self._empty.put(self._load.buffer)
@@ -156,14 +156,14 @@ class Reading(_Stream):
     def story(self, lba: int, piece: memoryview) -> Story[tuple[int, MediumError | None]]:
         """Tell how to read a piece; its result is how many blocks were read, and the error that ended them, if any."""
         try:
-            yield from self.disk.reading_story(lba, piece)
+            yield from self.disk.reading_story(self._medium, lba, piece)
         except MediumError as error:
             found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
             return found
         return len(piece) // self.block_size, None
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
-        """What is still to be read from there on, or as much of it as the buffer has room for."""
+        """Return the part of `buffer` for the blocks from `lba` to the end; all of it if they are more."""
         return buffer[: (self.end - lba) * self.block_size]
 
     def _work(self) -> None:
@@ -172,7 +172,7 @@ class Reading(_Stream):
             piece = self.cut(buffer, at)
             blocks = len(piece) // self.block_size
             try:
-                self.disk.readinto(at, piece)
+                self.disk.read_from(self._medium, at, piece)
             except MediumError as error:
                 good, last = self.read_up_to(error, at, piece)
                 self._deliver(buffer, piece[: good * self.block_size])
@@ -189,31 +189,32 @@ class Reading(_Stream):
         self.on_ready()
 
     def read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
-        """Reads again what stands before the block that failed: how many blocks, and the error that names that one.
+        """Find the block that cannot be read; return the number of blocks before it, and the error with its LBA.
 
-        The device's word for which it is is tried first; where it has none, or is wrong, halving finds the block.
+        The blocks before it are read again. The LBA in the sense data (INFORMATION) is tried first; if the device
+        reported none, or a wrong one, bisection finds the block.
         """
-        good, bad = 0, len(piece) // self.block_size  # the first that cannot be read is from `good` to before `bad`
+        good, bad = 0, len(piece) // self.block_size  # the first unreadable block is in range(good, bad)
         hint = (error.sense.information or lba) - lba
         while bad - good > 1 and not self._is_stopped:
             blocks = hint - good if good < hint < bad else 1 if good == hint else (bad - good) // 2
             try:
                 with piece[good * self.block_size : (good + blocks) * self.block_size] as part:
-                    self.disk.readinto(lba + good, part)
+                    self.disk.read_from(self._medium, lba + good, part)
                 good += blocks
             except MediumError as another:
                 error, bad = another, good + blocks
         error.lba = lba + good
         error.what += f": LBA {error.lba} cannot be read"
-        return good, error.with_traceback(None)  # which would have this frame, and be kept by it
+        return good, error.with_traceback(None)  # the traceback refers to this frame, which has the error: a cycle
 
 
 class Writing(_Stream):
-    """Takes bytes, of any length, for the blocks from `lba` on; a thread writes them, a command's worth at a time.
+    """Takes bytes, of any length, for the blocks from `lba` on; a thread writes them, one full command at a time.
 
     Leaving the `with` writes the rest, and returns when the device has acknowledged all; `Disk.flush` then has it on
-    the medium. `lba` is the block behind those that were acknowledged. An error is raised by the next call, with
-    `lba`, the first block that may not be written. Left by an exception, no further command is begun.
+    the medium. `lba` is the block after those that were acknowledged. An error is raised by the next call; its `lba` is
+    the first block that may not be written. If the `with` is left by an exception, no further command is sent.
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
@@ -234,9 +235,9 @@ class Writing(_Stream):
                 self._finish()
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Returns how many bytes were taken: all. Raises OutOfRange where they are more than the medium has left.
+        """Take all of `data`, and return its number of bytes. Raises OutOfRange if it is more than the medium has left.
 
-        And what an earlier part of the stream ran into: see `Disk.write`.
+        Also raises the error of an earlier write of this stream, as `Disk.write`.
         """
         with memoryview(data) as whole, whole.cast("B") as view:
             self._check_room(len(view))
@@ -250,7 +251,7 @@ class Writing(_Stream):
             return done
 
     def room(self) -> memoryview:
-        """Where the next bytes may be put by whoever has them, `file.readinto` for one; then `advance`."""
+        """Return the memory for the next bytes, for `file.readinto` or the like; call `advance` when they are there."""
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
         if self._buffer is None:
@@ -262,11 +263,11 @@ class Writing(_Stream):
         return self._buffer[self._count :]
 
     def advance(self, count: int) -> None:
-        """So many bytes were put into `room`. Raises OutOfRange where they are more than the medium has left."""
+        """Record that `count` bytes were put into `room`. Raises ValueError; OutOfRange beyond the medium's end."""
         assert self._buffer is not None
         self._check_room(count)
         if not 0 <= count <= len(self._buffer) - self._count:
-            raise ValueError(f"{count} bytes are not what the room had")
+            raise ValueError(f"{count} bytes are not from 0 to {len(self._buffer) - self._count}, the size of the room")
         self._count += count
         self._left -= count
         if self._count == len(self._buffer):
@@ -284,11 +285,11 @@ class Writing(_Stream):
     def _finish(self) -> None:
         assert self._thread is not None
         if self._count % self.block_size:
-            raise ValueError(f"{self._count} bytes are left, no multiple of the block size {self.block_size}")
+            raise ValueError(f"{self._count} bytes are left, not a multiple of the block size {self.block_size}")
         if self._buffer is not None and self._count:
             self._send(self._buffer)
         self._full.put(None)
-        while self._thread.is_alive():  # in slices, which a signal's handler can come between on every platform
+        while self._thread.is_alive():  # in slices: on some platforms a signal handler runs only between them
             self._thread.join(PROMPT)
         if self._error is not None:
             raise self._error
@@ -296,7 +297,7 @@ class Writing(_Stream):
     def _work(self) -> None:
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
-                self.disk.write(self.lba, load.piece)
+                self.disk.write_to(self._medium, self.lba, load.piece)
                 self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
 

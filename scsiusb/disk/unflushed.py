@@ -1,4 +1,4 @@
-"""What was written and is not flushed yet: since which reset of the unit, which may have emptied its cache."""
+"""Blocks that were written and are not flushed yet: a reset of the unit may lose them, as it may empty its cache."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ import threading
 
 
 class Unflushed:
-    """Knows the unit's `resets` when the oldest unflushed block was written, of all calls of all threads."""
+    """The unit's count of `resets` when the oldest unflushed block was written, over all calls of all threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may close the disk
+        self._lock = threading.RLock()  # reentrant: a signal handler may close the disk
         self._since: int | None = None
         self._calls: dict[object, int] = {}
 
     @property
     def since(self) -> int | None:
-        """None: nothing is unflushed."""
+        """The lowest count of resets among the unflushed blocks; None if nothing is unflushed."""
         with self._lock:
             known = [*self._calls.values(), *([] if self._since is None else [self._since])]
             return min(known, default=None)
 
     def note(self, call: object, resets: int) -> None:
-        """A block was written, by a call that had begun when the unit's `resets` were these."""
+        """Record that `call` wrote a block; `resets` is the unit's count when the call began."""
         with self._lock:
             self._calls.setdefault(call, resets)
 
     def renew(self, call: object, resets: int) -> None:
-        """All blocks of the call were written again since."""
+        """Record that `call` wrote all of its blocks again, since the unit's count is `resets`."""
         with self._lock:
             self._calls[call] = resets
 
     def end(self, call: object) -> None:
+        """Record that `call` has returned; the blocks that it wrote stay unflushed."""
         with self._lock:
             self.add(self._calls.pop(call, None))
 
     def add(self, since: int | None) -> None:
-        """A flush of blocks that were written since then failed."""
+        """Record blocks as unflushed, as their flush failed; `since` as `take` returned it."""
         with self._lock:
             if since is not None and (self._since is None or since < self._since):
                 self._since = since
 
     def take(self) -> int | None:
-        """As `since`; nothing is unflushed behind it."""
+        """Return `since`, and forget it: nothing is unflushed after this."""
         with self._lock:
             since, self._since = self.since, None
             self._calls.clear()

@@ -39,7 +39,7 @@ READER_TIMEOUT: Final = 0.2  # seconds; a process that reads a lease locks it fo
 RECOVERY_TIMEOUT: Final = 5.0  # seconds; a warden locks the lease while it recovers the device
 POLL_INTERVAL: Final = 0.01  # seconds
 
-Tell = Callable[[Record, Path], None]
+Notify = Callable[[Record, Path], None]
 
 NO, YES = b"01"  # the values of the byte at IN_COMMAND
 log = logging.getLogger(__name__)
@@ -81,10 +81,10 @@ class Lease:
         return self._open[-1] if self._open else None
 
     @classmethod
-    def acquire(cls, info: InterfaceInfo, folder: Path | None = None, tell: Tell | None = None) -> Lease:
+    def acquire(cls, info: InterfaceInfo, folder: Path | None = None, notify: Notify | None = None) -> Lease:
         """Take the interface for this process; an orphaned lease of it is recovered and taken over.
 
-        `folder`: the one to use, instead of the first usable one of `folders.own`. `tell` is called with the record
+        `folder`: the one to use, instead of the first usable one of `folders.own`. `notify` is called with the record
         and the lease's path before the lease can be seen: a warden that has the record by then covers a kill at any
         moment. Raises DeviceBusy, which names the process that holds the interface, or says why it could not be
         recovered. If no folder can be used, logs a warning and returns a lease without a file.
@@ -93,7 +93,7 @@ class Lease:
             _refuse_if_held(info)
         lease = cls(record_of(info))
         try:
-            reason = lease._acquire(info, [folder] if folder else _folders.own(), tell or _no_warden)
+            reason = lease._acquire(info, [folder] if folder else _folders.own(), notify or _no_warden)
         except BaseException:
             lease.release()
             raise
@@ -103,14 +103,14 @@ class Lease:
         log.warning("%s is used without a lease, so other processes cannot see what uses it: %s", info, reason)
         return lease
 
-    def _acquire(self, info: InterfaceInfo, paths: list[Path], tell: Tell) -> str | None:
+    def _acquire(self, info: InterfaceInfo, paths: list[Path], notify: Notify) -> str | None:
         """Take the file in the first folder that can be used; return why there is none, None if there is one."""
         reason = "there is no folder for it"
         for path in paths:
             try:
                 with _folders.make(path) as place:
                     self.path = path / self.record.file_name
-                    self._take(place, info, tell)
+                    self._take(place, info, notify)
                     # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and
                     # what was written stays in the file when the process is killed.
                     self._map = mmap.mmap(self._open[-1], IN_COMMAND + 1)
@@ -120,10 +120,10 @@ class Lease:
                 reason = str(error)
         return reason
 
-    def _take(self, folder: Folder, info: InterfaceInfo, tell: Tell) -> None:
+    def _take(self, folder: Folder, info: InterfaceInfo, notify: Notify) -> None:
         """Create the file, locked and with the record in it, or take over an orphan's. Raises DeviceBusy, OSError."""
         began, record = time.monotonic(), self.record
-        tell(record, folder.path / record.file_name)
+        notify(record, folder.path / record.file_name)
         while True:
             with contextlib.suppress(FileExistsError):
                 return self._create(folder)
@@ -131,7 +131,7 @@ class Lease:
                 descriptor = folder.open(record.file_name, os.O_RDWR, into=self._open)
             except FileNotFoundError:  # it was released since `_create` found it
                 continue
-            if _take_over(folder, descriptor, record, tell):
+            if _take_over(folder, descriptor, record, notify):
                 self._is_ours = True
                 return None
             _wait_or_refuse(folder, descriptor, record, info, time.monotonic() - began)
@@ -289,7 +289,7 @@ def _no_warden(record: Record, path: Path) -> None:
     """Report to no warden."""
 
 
-def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> bool:
+def _take_over(folder: Folder, descriptor: int, record: Record, notify: Notify) -> bool:
     """Recover an orphan and write the record into its file; False if it is not an orphan, or was removed meanwhile.
 
     Raises DeviceBusy if the orphan cannot be recovered.
@@ -301,7 +301,7 @@ def _take_over(folder: Folder, descriptor: int, record: Record, tell: Tell) -> b
     if before is not None and _same_plugging_in(before, record):
         _recover_orphan(before, in_command=text[IN_COMMAND : IN_COMMAND + 1] != b"0")
         # Again, because recovery can take seconds: a warden that died meanwhile is started anew.
-        tell(record, folder.path / record.file_name)
+        notify(record, folder.path / record.file_name)
     _write(descriptor, record)
     return True
 

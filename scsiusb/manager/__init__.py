@@ -1,1 +1,1 @@
-"""Which devices exist, who holds them, and how they are given back."""
+"""Attached devices, their clients in this process, and their release."""

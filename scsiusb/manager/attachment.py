@@ -1,4 +1,4 @@
-"""One interface while this process holds it: taken with its first client, given back after its last."""
+"""One interface that this process holds: taken for its first client, given back after its last one."""
 
 from __future__ import annotations
 
@@ -22,41 +22,46 @@ if TYPE_CHECKING:
     from scsiusb.leases.warden import Warden
 
 
-BOGUS_RESIDUE: Final = "all data came beside a residue"
-UNNAMED: Final = "unknown"  # a driver that went in the moment when its name was asked for
+BOGUS_RESIDUE: Final = "all data was transferred, but a residue reported"
+UNNAMED: Final = "unknown"  # the driver was unbound before its name could be read
 
 
 class Owner(Protocol):
-    """Who keeps the attachments."""
+    """What an attachment needs of the object that keeps all attachments."""
 
     @property
-    def warden(self) -> Warden: ...
+    def warden(self) -> Warden:
+        """The warden, which gives the interface back if this process is killed."""
 
     def remove(self, attachment: Attachment) -> None:
-        """It is over; called while it is locked."""
+        """Remove an attachment that has ended. Called while the attachment is locked."""
 
     def remember(self, attachment: Attachment, quirks: Quirks) -> None:
-        """What was learned of its device, which stays attached; called while it is locked."""
+        """Keep the quirks learned of a device until it is unplugged. Called while the attachment is locked."""
 
     def tidy(self) -> None:
-        """Ends what no attachment needs any more; called when none is locked."""
+        """Close what no attachment needs any more. Called while no attachment is locked."""
 
     def poke(self, attachment: Attachment) -> None:
-        """Its device has gone: `end` it, in another thread."""
+        """Have another thread look after the attachment: `end` it if it is lost, else give it back if it is unused."""
 
 
 class Attachment:
-    """Refers to its clients weakly and is referred to by them: the last reference to a client frees it."""
+    """The lease, port and transport of one interface, and its clients.
+
+    It has weak references to its clients, and they refer to it, so that a client is freed with its last reference.
+    """
 
     def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks = NO_QUIRKS) -> None:
         self.backend = backend
         self.info = info
         self.quirks = quirks
         self.is_lost = False
-        self.is_deserted = False
+        self.may_be_unused = False
         self._owner = owner
         self._lock = threading.RLock()
-        self._users: dict[int, weakref.ref[Client]] = {}  # by id: of one that is being dropped the reference is dead
+        # By id, as the weak reference to a client that is being freed is dead.
+        self._users: dict[int, weakref.ref[Client]] = {}
         self._releases = Releases()
         self._lease: Lease | None = None
         self._port: Port | None = None
@@ -66,22 +71,25 @@ class Attachment:
 
     @property
     def transport(self) -> BulkOnlyTransport:
+        """The transport that all clients share; it exists while the interface is taken."""
         assert self._transport is not None
         return self._transport
 
-    def has(self, quirks: Quirks) -> bool:
-        """Are these its quirks, but for what was learned?"""
+    def has_quirks(self, quirks: Quirks) -> bool:
+        """Return whether these are its quirks, apart from those that were learned."""
         return self.quirks.unlearned() == quirks.unlearned()
 
     @property
     def key(self) -> tuple[object, int, int, int]:
+        """Bus identity, bus, device number and interface: unique in this process."""
         device = self.info.device
         return self.backend.identity, device.bus, device.number, self.info.interface
 
     def enter(self, on_gone: OnGone | None, below: ExitStack) -> Client | None:
-        """A new client; the first takes the interface, and `below` is released after it. None: it is over.
+        """Return a new client, or None if the attachment has ended.
 
-        Raises as `Port` does, and DeviceBusy where another process has the lease.
+        The first client takes the interface; `below` is then released after the interface. Raises as `Port`, and
+        DeviceBusy if another process has the lease.
         """
         with self._lock:
             if self._is_over:
@@ -104,32 +112,32 @@ class Attachment:
         return client
 
     def leave(self, client: Client) -> None:
-        """The last one out gives everything back. The others need no lock: one may be dropped anywhere."""
+        """Remove a client; the last one gives everything back. Takes no lock before, as it may run anywhere."""
         self._users.pop(id(client), None)
         if not self._users:
             self.give_back_unused()
 
     def leave_later(self, client: Client) -> None:
-        """As `leave`, where nothing may be waited for."""
+        """Remove a client without waiting; another thread gives everything back if it was the last one."""
         self._users.pop(id(client), None)
-        self.is_deserted = True
+        self.may_be_unused = True
         self._owner.poke(self)
 
     def give_back_unused(self) -> None:
-        """Gives everything back if no client is left."""
-        self.is_deserted = False
+        """Give everything back if no client is left."""
+        self.may_be_unused = False
         with self._lock:
             if not self._users:
                 self._give_back()
         self._owner.tidy()
 
     def note_gone(self) -> None:
-        """A command found that the device has gone."""
+        """Record that a command found the device gone; another thread ends the attachment."""
         self.lose()
         self._owner.poke(self)
 
     def lose(self) -> None:
-        """The device has gone: every command fails from now on. Quick; `end` does the rest."""
+        """Record that the device has gone: every command fails from now on. Does not wait; `end` does the rest."""
         self.is_lost = True
         for client in self._clients():
             client.lose()
@@ -137,7 +145,7 @@ class Attachment:
             self._transport.turns.lose()
 
     def end(self) -> None:
-        """Gives back without any client's help, then tells the clients, also where a release failed."""
+        """Give everything back, then notify the clients, even if a release failed. Later calls do nothing."""
         with ExitStack() as after, self._lock:
             if self._is_ended:
                 return
@@ -149,13 +157,13 @@ class Attachment:
             self._give_back()
 
     def close(self) -> None:
-        """Closes all clients, which closes this."""
+        """Close all clients, and give everything back."""
         for client in self._clients():
             client.close()
         self.give_back_unused()
 
     def after_fork(self) -> None:
-        """In a fork's child: nothing here is ours, and a lock may be held by a thread that is not here."""
+        """Forget everything in a fork's child. The lock is replaced, as a thread of the parent may hold it."""
         self._is_over = True
         self._lock = threading.RLock()
         self._releases.forget()
@@ -168,7 +176,8 @@ class Attachment:
         self.backend.after_fork(self.info.device)
 
     def _clients(self) -> list[Client]:
-        """From a copy made in one step: others come and leave meanwhile."""
+        """Return the clients that are not freed yet."""
+        # `list` copies in one step: other threads add and remove clients meanwhile.
         return [client for user in list(self._users.values()) if (client := user()) is not None]
 
     def _take(self) -> None:
@@ -186,7 +195,7 @@ class Attachment:
         releases, warden = self._releases, self._owner.warden
         releases.add(warden.drop, record_of(self.info))
         releases.add(ledger.acquire("lease", f"of {self.info.name}").release)
-        lease = self._lease = Lease.acquire(self.info, tell=warden.hold)
+        lease = self._lease = Lease.acquire(self.info, notify=warden.hold)
         releases.add(lease.release)
 
     def _before_taking(self, is_driven: bool) -> None:
@@ -197,7 +206,7 @@ class Attachment:
         lease.record_driver((driver or UNNAMED) if is_driven else None)
         self._owner.warden.hold(lease.record, lease.path)
 
-    def _tell_what_was_learned(self) -> None:
+    def _report_learned_quirks(self) -> None:
         if self._port is None or self._transport is None or self.is_lost:
             return
         quirks = self._port.quirks
@@ -207,14 +216,14 @@ class Attachment:
             self._owner.remember(self, quirks)
 
     def _give_back(self) -> None:
-        """In the reverse order of taking, and on after Ctrl-C, which may have come before anything was released."""
+        """Release in the reverse order of taking. After Ctrl-C, which may come before any release, do it again."""
         try:
-            self._tell_what_was_learned()
+            self._report_learned_quirks()
             self._releases.close()
         except BaseException:
             self._releases.close()
             raise
         finally:
             self._is_over = True
-            self._port = self._transport = None  # they refer to this object
+            self._port = self._transport = None  # these refer to this object: a cycle
             self._owner.remove(self)

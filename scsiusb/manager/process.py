@@ -1,4 +1,4 @@
-"""What this process holds, in one place: its attachments, their watchers, its warden, and what happens at its end."""
+"""All that this process holds: attachments, watchers, the warden; and their release at exit and after a fork."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ log = logging.getLogger(__name__)
 
 
 class Closable(Protocol):
-    """What may be left open when the interpreter ends, or be open when it forks."""
+    """Something that may be open when the interpreter ends or forks."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release it; may be called again."""
 
-    def after_fork(self) -> None: ...
+    def after_fork(self) -> None:
+        """Forget it, in the child of a fork."""
 
 
 class Process:
-    """At most one attachment per interface, one watcher per bus, one warden."""
+    """The attachments, at most one per interface; watchers, one per bus; and one warden."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -57,15 +59,17 @@ class Process:
         *,
         on_gone: OnGone | None = None,
         below: ExitStack | None = None,
-        alone: bool = False,
+        exclusive: bool = False,
         quirks: Quirks | None = None,
-        insisting: bool = False,
+        same_quirks: bool = False,
     ) -> Client:
-        """A client of the interface. `below` is released after the interface, or at once where it is held already.
+        """Return a client of the interface.
 
-        `alone`: DeviceBusy unless this is the first client. `quirks`: None stands for those of the table, to which
-        comes what was learned since the device is attached; the first client's hold for all, and `insisting` on others
-        is DeviceBusy. Raises as `Port` does.
+        `below` is released after the interface, or at once if the process has the interface already.
+        `exclusive`: raise DeviceBusy unless this is the first client.
+        `quirks`: of the device; None: those of the table, with those learned since it was plugged in. The quirks of the
+        first client apply to all; `same_quirks`: raise DeviceBusy if they are different.
+        Raises as `Attachment.enter`.
         """
         self.prepare()
         if quirks is None:
@@ -74,7 +78,7 @@ class Process:
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
-                attach = partial(self._attachment, backend, info, quirks, alone, insisting)
+                attach = partial(self._attachment, backend, info, quirks, exclusive, same_quirks)
                 return self._join(attach, on_gone, stack)
             except BaseException:
                 held = self._attachments.get(Attachment(backend, info, self).key)
@@ -90,13 +94,13 @@ class Process:
                 return client
 
     def close_at_exit(self, thing: Closable) -> None:
-        """Closes it when the interpreter ends, unless it is gone by then."""
+        """Close `thing` when the interpreter ends, unless it was freed before."""
         self.prepare()
         with self._lock:
             self._open.add(thing)
 
     def _attachment(
-        self, backend: Backend, info: InterfaceInfo, quirks: Quirks, alone: bool, insisting: bool
+        self, backend: Backend, info: InterfaceInfo, quirks: Quirks, exclusive: bool, same_quirks: bool
     ) -> Attachment:
         new = Attachment(backend, info, self, quirks)
         with self._lock:
@@ -109,17 +113,18 @@ class Process:
         if not is_same(held.info, info):
             what = f"{info} was unplugged, or {held.info} was, which is open: both have the same number"
             raise DeviceGone(what, LOOK_AGAIN)
-        if insisting and not held.has(quirks):
+        if same_quirks and not held.has_quirks(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
-        if alone:
-            raise DeviceBusy(f"this process has {info} open already", "close it first; a trace begins with the opening")
+        if exclusive:
+            what = f"this process has {info} open already"
+            raise DeviceBusy(what, "close it first: a trace must begin when the device is opened")
         return held
 
     # --- Owner ----------------------------------------------------------------------------------
 
     @property
     def warden(self) -> Warden:
-        """Made when it is first needed: a device of this process's own needs none."""
+        """The warden, made on first use: devices that no other process can use need none."""
         from scsiusb.leases.warden import Warden
 
         with self._lock:
@@ -128,15 +133,16 @@ class Process:
             return self._warden
 
     def remove(self, attachment: Attachment) -> None:
-        """Without the lock: who has it may be waiting for the attachment's. Nobody else replaces what is there."""
+        """See `Owner.remove`. Without the lock: a thread that has it may be waiting for the attachment's lock."""
         if self._attachments.get(attachment.key) is attachment:
             self._attachments.pop(attachment.key, None)
 
     def remember(self, attachment: Attachment, quirks: Quirks) -> None:
+        """See `Owner.remember`."""
         self._learned.keep(attachment, quirks)
 
     def tidy(self) -> None:
-        """Closes outside the lock: a watcher's thread that is to be joined may wait for it."""
+        """See `Owner.tidy`. Watchers are closed outside of the lock: their threads, which end then, may wait for it."""
         with self._lock:
             needed = {attachment.backend.identity for attachment in list(self._attachments.values())}
             idle = [(identity, watcher) for identity, watcher in self._watchers.items() if identity not in needed]
@@ -144,12 +150,12 @@ class Process:
                 watcher.retire()
         for identity, watcher in idle:
             watcher.close()
-            with self._lock:  # one that closed itself stays for whoever can join it
+            with self._lock:  # a watcher closed by its own thread stays, as another must join it
                 if watcher.has_ended and self._watchers.get(identity) is watcher:
                     del self._watchers[identity]
 
     def poke(self, attachment: Attachment) -> None:
-        """Without the lock: this comes from the middle of a command."""
+        """See `Owner.poke`. Without the lock: it is called in the middle of a command."""
         watcher = self._watchers.get(attachment.backend.identity)
         if watcher is not None:
             watcher.poke()
@@ -169,14 +175,14 @@ class Process:
         self._watchers[identity].start()
 
     def _look(self, backend: Backend) -> None:
-        """Ends what is gone: first all commands, then all handles, then the callbacks."""
-        attachments = list(self._attachments.values())  # first: one that came later may not be among the devices
+        """End attachments whose device is gone: first all their commands, then handles, then call the callbacks."""
+        attachments = list(self._attachments.values())  # before the devices, else a new one may be missing there
         held = [each for each in attachments if each.backend.identity == backend.identity]
         present = {device.identity for device in backend.devices()}
         self._learned.forget(backend, present)
-        with ExitStack() as stack:  # one that fails keeps no other from its end
+        with ExitStack() as stack:  # if one of them fails, the others are still ended
             for attachment in held:
-                if attachment.is_deserted:
+                if attachment.may_be_unused:
                     stack.callback(attachment.give_back_unused)
                 if attachment.is_lost or attachment.info.device.identity not in present:
                     attachment.lose()
@@ -185,7 +191,10 @@ class Process:
     # --- the end of the process, or the beginning of another ------------------------------------
 
     def prepare(self) -> None:
-        """Done before the first entry of the ledger, which is then the first to speak at exit; not at import."""
+        """Register for exit and fork, once, and not at import.
+
+        Before the ledger's first entry: exit functions run in reverse order, so the ledger reports leaks first.
+        """
         with self._lock:
             if self._is_prepared:
                 return
@@ -195,7 +204,7 @@ class Process:
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _close(self) -> None:
-        """At exit: gives back what the program did not, and goes on after Ctrl-C."""
+        """Give back, at exit, what the program did not; continue after Ctrl-C."""
         with ExitStack() as stack:
             if self._warden is not None:
                 stack.callback(self._warden.close)
@@ -206,7 +215,7 @@ class Process:
                 stack.callback(_quietly, thing)
 
     def _after_fork(self) -> None:
-        """In a fork's child: all of it is the parent's. Locks may be held by threads that are not here."""
+        """Forget everything in a fork's child. Locks are replaced, as threads of the parent may hold them."""
         self._lock = threading.RLock()
         ledger.forget()
         with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""How often and how long a command is repeated, and what makes it worth repeating."""
+"""Retries of a command: how often, how long, and after which errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from scsiusb.errors import (
     DeviceTimeout,
     HardwareError,
     MediumChanged,
+    NoMedium,
     TransportError,
-    UnitAttention,
 )
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.commands.sbc import SynchronizeCache10
-from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
+from scsiusb.scsi.commands.sbc import ReadCapacity10, ReadCapacity16, SynchronizeCache10
+from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import Direction, Story
 
 R = TypeVar("R")
@@ -28,25 +28,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often and how long a command is repeated: one that was not begun, or one that may be carried out twice."""
+    """Limits on the retries of a command.
+
+    A command is retried only if the device did not begin it, or if carrying it out twice does no harm.
+    Raises TypeError or ValueError for an invalid limit.
+    """
 
     unit_attentions: int = 4
-    """A unit may have several queued: power on, reset, medium changed."""
+    """Retries after unit attentions, of which a unit may queue several: power on, reset, medium changed."""
     becoming_ready: float = 30.0
-    """Seconds to wait for a unit that says it is becoming ready."""
+    """Seconds to wait for a unit that is becoming ready, or is busy; with 0, no unit that has stopped is started."""
     interval: float = 0.25
+    """Seconds between two attempts while the unit is becoming ready or busy."""
     failures: int = 3
-    """How often a failed exchange, an aborted command or a failure without a reason is tried again."""
+    """Retries after a failed exchange, an aborted command, a hardware error, or an error without a sense key."""
     timeouts: int | None = None
-    """How often among these one that was not answered in time; None: once, but not where a timeout was given."""
+    """How many of these may follow a timeout. None: one, or none if a timeout was given for the command."""
     failing: float = 90.0
-    """Seconds, or the timeout that was given, after which a command that fails is not tried again."""
+    """Seconds after which a failed command is not retried; with `timeouts` None, at most the timeout that was given."""
 
     def __post_init__(self) -> None:
-        """TypeError, ValueError: not in the middle of a recovery."""
+        """Raise TypeError or ValueError here, rather than in the middle of a recovery."""
         for name, value in vars(self).items():
             if value is not None and not value >= 0:
-                raise ValueError(f"{name}={value}: it cannot be negative")
+                raise ValueError(f"{name}={value} is negative; give 0 or more")
 
 
 USUAL: Final = RetryPolicy()
@@ -55,7 +60,7 @@ NO_WAIT: Final = RetryPolicy(becoming_ready=0)
 
 
 class RetryState(Generic[R]):
-    """Counts one command's repetitions against the policy."""
+    """The retries of one command so far, and whether the policy allows another."""
 
     def __init__(
         self,
@@ -74,20 +79,36 @@ class RetryState(Generic[R]):
         self._attentions = self._failures = self._timeouts = 0
         is_bound = timeout is not None and policy.timeouts is None
         self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
-        self._deadline = began + min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._patience = min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._deadline = began + self._patience
+        self._has_started = False
         self._end = began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
 
     @property
     def is_worn(self) -> bool:
-        """Was the command repeated before? Some call a unit attention "logical unit not supported"; once is enough."""
+        """Whether "logical unit not supported" is to be believed now.
+
+        Some devices report it in place of a unit attention: it is believed only after a retry, if retries are allowed.
+        """
         return self._attentions > 0 or not self._policy.unit_attentions
+
+    def may_start(self, sense: Sense) -> bool:
+        """Return whether to start the unit and send the command again: once, where the command needs the medium."""
+        needs_medium = self.command.accesses_medium or isinstance(self.command, (ReadCapacity10, ReadCapacity16))
+        return sense.needs_start and needs_medium and self._patience > 0 and not self._has_started
+
+    def note_start(self) -> None:
+        """Take note that the unit was started: from now on it may become ready."""
+        self._has_started = True
+        self._deadline = time.monotonic() + self._patience
 
     def pause_before_retry(self, error: CheckCondition) -> float | None:
         """Return the seconds to wait before the command may be sent again, or None if it must not be."""
         command = self.command
-        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
+        is_change = isinstance(error, (MediumChanged, NoMedium))
+        if is_change and (command.accesses_medium or command.direction is Direction.OUT):
             return None
-        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
+        if error.sense.key == UNIT_ATTENTION or self._may_hide_one(error.sense):
             self._attentions += 1
             allowed = self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
             return 0.0 if allowed else None
@@ -101,12 +122,15 @@ class RetryState(Generic[R]):
         return None
 
     def _may_hide_one(self, sense: Sense) -> bool:
-        """Neither says that the command was begun: a false "not supported", a recovered error of an earlier command."""
+        """Return whether the sense may stand for a unit attention: the device did not begin the command.
+
+        This may be a false "logical unit not supported", or a recovered error of an earlier command (deferred).
+        """
         deferred = sense.deferred and sense.key == RECOVERED_ERROR
         return deferred or (sense.is_unit_not_supported and not self.is_worn)
 
     def may_repeat(self, error: TransportError) -> bool:
-        """May the command be sent again after a failed exchange? If not, the error tells what was tried."""
+        """Return whether to send the command again after a failed exchange; if not, add what was tried to the error."""
         self._timeouts += isinstance(error, DeviceTimeout)
         allowed = self._allows_failure() and self._timeouts <= self._most_timeouts
         if not (error.may_repeat and allowed):
@@ -126,9 +150,10 @@ class RetryState(Generic[R]):
 
 
 def _is_transient(error: CheckCondition) -> bool:
-    """A failure that says nothing of the command or the medium, or nothing at all: it may not come again.
+    """Return whether a retry may succeed: the error is not about the command or the medium, or has no sense key.
 
-    One of an earlier command will not be told a second time, and a second flush would say that all is well.
+    A deferred error is about an earlier command, and the device reports it only once: a retried command would succeed,
+    although the earlier one failed.
     """
     is_empty = error.sense.key == NO_SENSE
     return not error.sense.deferred and (isinstance(error, (AbortedCommand, HardwareError)) or is_empty)

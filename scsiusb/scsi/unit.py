@@ -1,4 +1,4 @@
-"""One logical unit: executes commands, asks for the sense when one fails, and retries what is worth it."""
+"""One logical unit: executes commands, fetches the sense of one that fails, and retries where that can help."""
 
 from __future__ import annotations
 
@@ -7,27 +7,24 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
-    AbortedCommand,
     CheckCondition,
-    HardwareError,
+    IllegalRequest,
     MalformedReply,
-    MediumError,
     NotReady,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
-    TOO_LARGE_FOR_10,
     Capacity,
     ReadCapacity10,
-    ReadCapacity16,
     StartStopUnit,
-    SynchronizeCache10,
 )
 from scsiusb.scsi.commands.spc import (
     SENSE_LENGTH,
@@ -38,19 +35,19 @@ from scsiusb.scsi.commands.spc import (
     RequestSense,
     TestUnitReady,
 )
+from scsiusb.scsi.flushing import synchronize_cache
 from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, UNIT_ATTENTION, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
-NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
+NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
-USUAL_BLOCK: Final = 512
-LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
+ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
 
@@ -60,12 +57,36 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Attentions:
-    """The unit attentions that a LUN raised, each told only once, to whichever user came next."""
+    """The unit attentions that a LUN reported; it reports each only once, to the user whose command came next."""
 
     medium_changes: int = 0
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
+    has_flushed: bool = False
+    """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
+    cannot_flush: bool = False
+    """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    no_read_capacity_16: bool = False
+    """Whether the unit has refused READ CAPACITY(16)."""
+    losses_seen: int = 0
+    """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
+    doubts: int = 0
+    """Lost exchanges after which the unit had nothing to say: it may have told of a change, and forgotten it."""
+    settled: int = 0
+    """The unit's count of `doubts` when its medium was last found to be the same."""
+    witness: Witness | None = None
+    """A block by which the medium would be known again."""
+
+
+class Witness(NamedTuple):
+    """A block by which a removable medium is known again."""
+
+    lba: int
+    contents: tuple[bytes, ...]
+    """What it may hold: what was read, and what was written since and may not be flushed."""
+    changes: int
+    """The unit's `medium_changes` then."""
 
 
 class LogicalUnit:
@@ -81,11 +102,31 @@ class LogicalUnit:
         """Seconds for every command; None: as the command is declared."""
         self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
         self._port_resets = transport.resets
+        self._losses = transport.losses
 
     @property
     def medium_changes(self) -> int:
         """How often the unit said, to any user of the transport, that its medium may have changed."""
         return self._attentions.medium_changes
+
+    @property
+    def doubts(self) -> int:
+        """How often something happened that may have hidden a change of the medium: a reset, or a lost exchange."""
+        return self._attentions.doubts + self._attentions.resets + self._port_resets.count
+
+    @property
+    def witness(self) -> Witness | None:
+        """A block by which the medium would be known again, if any user of the transport has met one."""
+        return self._attentions.witness
+
+    @witness.setter
+    def witness(self, witness: Witness | None) -> None:
+        self._attentions.witness = witness
+
+    def settle(self, doubts: int, *, is_same: bool) -> None:
+        """Record whether the medium is still the same after so many doubts; if not, that is a change of it."""
+        self._attentions.settled = doubts
+        self._attentions.medium_changes += not is_same
 
     @property
     def resets(self) -> int:
@@ -138,7 +179,7 @@ class LogicalUnit:
         """
         return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
-    def transfer(
+    def transfer(  # noqa: C901 - a command and its retries, on one page
         self,
         cdb: bytes,
         direction: Direction,
@@ -146,31 +187,43 @@ class LogicalUnit:
         timeout: float,
         make_state: Callable[[], RetryState[Any]],
         changes: int | None = None,
+        verify: Callable[[], Story[None]] | None = None,
     ) -> Story[int]:
         """Send a command, with its data phase in `buffer`, until it is done; return the bytes processed.
 
         `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `changes`:
-        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). Raise as
-        `execute`.
+        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). `verify` tells
+        how to find out whether the medium is still the same, where it can be another after a reset or a lost exchange;
+        it settles that, or raises. Raise as `execute`.
         """
-        transport, attentions = self.transport, self._attentions
+        transport, attentions, losses, port_resets = self.transport, self._attentions, self._losses, self._port_resets
         state: RetryState[Any] | None = None
         sense: Sense | None
         while True:
+            completion, sense = NOT_SENT, None
             turn = transport.turn()
             try:
                 try:  # one turn for the command and its sense, which another command would clear
                     if not turn.try_enter():
                         yield Call(turn.enter)
+                    if losses.count != attentions.losses_seen:
+                        yield from self._ask_after_loss(timeout)
+                    is_doubtful = (
+                        verify is not None
+                        and attentions.doubts + attentions.resets + port_resets.count != attentions.settled
+                    )
                     if changes is not None and changes != attentions.medium_changes:
                         completion, sense = NOT_SENT, MEDIUM_CHANGED
-                    else:
+                    elif not is_doubtful:
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
                         if completion == (GOOD, 0, len(buffer)):
                             return len(buffer)
                         sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
                 finally:
                     turn.leave()
+                if is_doubtful and sense is None and verify is not None:
+                    yield from verify()
+                    continue
                 state = state or make_state()
                 if sense is None:
                     return self._processed(state.command, completion, buffer)
@@ -187,6 +240,9 @@ class LogicalUnit:
 
     def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
+        if state.may_start(sense):
+            yield from self._start(state, sense)
+            return
         try:
             raise error_for(sense, str(state.command))
         except CheckCondition as error:
@@ -196,7 +252,17 @@ class LogicalUnit:
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
             yield Call(partial(time.sleep, pause))
-        yield from self._confirm(state)
+        if not sense.is_becoming_ready:  # then the command was not begun, and nothing was lost
+            yield from self._confirm(state)
+
+    def _start(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+        """Start a unit that has stopped, and did not begin the command. Raise the command's error if it refuses."""
+        log.info("LUN %d: %s: %s; starting the unit", self.lun, state.command, sense)
+        try:
+            yield from self.story(StartStopUnit(start=True), timeout=state.timeout)
+        except IllegalRequest as refusal:
+            raise error_for(sense, str(state.command)) from refusal
+        state.note_start()
 
     def _confirm(self, state: RetryState[Any]) -> Story[None]:
         """Raise where the command must not be sent again; a failed exchange is one of its failures, too."""
@@ -222,6 +288,18 @@ class LogicalUnit:
         finally:
             turn.leave()
 
+    def _ask_after_loss(self, timeout: float) -> Story[None]:
+        """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
+
+        A change or a reset that the unit still reports is counted as such; if it reports none, a doubt remains.
+        """
+        seen = self._losses.count
+        sense = yield from self._auto_sense(min(timeout, ASK_TIMEOUT))
+        self._attentions.losses_seen = seen
+        self._note(sense)
+        if sense.key != UNIT_ATTENTION:
+            self._attentions.doubts += 1
+
     def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
         """Fetch the sense of a failed command. If it gets lost, it may have told of a change or a reset, only once."""
         timeout = self.timeout if state is None else state.timeout
@@ -241,15 +319,19 @@ class LogicalUnit:
         return sense
 
     def _note(self, sense: Sense) -> None:
-        """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
+        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache."""
         self._attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
         self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:
+        """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's where the device cannot take INQUIRY."""
         return NOT_ASKED if Quirk.NO_INQUIRY in self.transport.quirks else self.execute(Inquiry())
 
     def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
-        """A vital product data page. Some sticks hang on any: ask only when told to, or when the version is new."""
+        """Return a vital product data page (SPC-4 7.8). Some sticks hang on any page: check the INQUIRY version first.
+
+        Raise IllegalRequest where the unit does not have the page, MalformedReply for nonsense.
+        """
         data = self.execute(InquiryVpdBytes(page), timeout=timeout)
         needed = min(page_length(data, page), LARGEST_PAGE)
         if needed > len(data) == VPD_LENGTH:
@@ -257,76 +339,76 @@ class LogicalUnit:
         return parse_page(data, page)
 
     def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
-        """Returns when the unit is ready, else raises NotReady, NoMedium, …"""
+        """Return when the unit is ready; raise NotReady, NoMedium or another CheckCondition if it is not."""
         if Quirk.NO_TEST_UNIT_READY not in self.transport.quirks:
             self.execute(TestUnitReady(), retry=retry)
 
     def request_sense(self) -> Sense:
+        """Return the sense data that is pending (REQUEST SENSE, SPC-4 6.39), which clears it."""
         return self.execute(RequestSense(length=self._sense_length))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
-        """Returns when the device's cache is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20)."""
-        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks:
-            log.debug("LUN %d: a quirk forbids SYNCHRONIZE CACHE", self.lun)
-            return
-        self.execute(SynchronizeCache10(), timeout=timeout)
-        if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
-            try:
-                raise error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
-            except (MediumError, HardwareError, AbortedCommand):
-                raise
-            except CheckCondition:
-                return
+        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26), or if it has none.
+
+        A unit that refuses the command, or fails it twice without a reason, has no cache to flush. It is not asked
+        again, nor is a unit that has never answered the command. `timeout` in seconds; 30 for a unit that has not
+        answered the command before. Raise a CheckCondition or a TransportError.
+        """
+        synchronize_cache(self, self._attentions, timeout)
 
     def make_ready(self) -> None:
-        """As `test_unit_ready`; a unit that waits to be started is started."""
+        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
+
+        Return also where TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
+        end, as with some card readers: the next command shows what the unit can do.
+        """
+        self.transport.drive(self.ready_story())
+
+    def ready_story(self) -> Story[None]:
+        """Tell how `make_ready` does it."""
+        if Quirk.NO_TEST_UNIT_READY in self.transport.quirks:
+            return
         try:
-            self.test_unit_ready()
+            yield from self.story(TestUnitReady())
         except NotReady as error:
             if not error.sense.needs_start:
                 raise
-            self.execute(StartStopUnit(start=True))
-            self.test_unit_ready()
+            yield from self.story(StartStopUnit(start=True))
+            yield from self.story(TestUnitReady())
+        except CheckCondition as error:
+            if not (error.sense.is_refusal or isinstance(error, UnitAttention)):
+                raise
+            log.info("LUN %d: %s; going on", self.lun, error.what)
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
 
-        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it.
+        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it. Of an
+        optical unit 0, 2340 and 2352 are taken for 2048, the part of a sector that READ(10) reads.
         """
         return self.transport.drive(self.capacity_story(retry))
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
-        capacity = yield from self._claimed_capacity(retry)
-        if capacity.block_size == 0:
-            log.warning("LUN %d: READ CAPACITY: the block size is 0; taken for %d", self.lun, USUAL_BLOCK)
-            capacity = replace(capacity, block_size=USUAL_BLOCK)
-        if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
-            raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
-        return _corrected_capacity(capacity, self.transport.quirks)
-
-    def _claimed_capacity(self, retry: RetryPolicy | None) -> Story[Capacity]:
-        quirks = self.transport.quirks
-        if Quirk.ONLY_READ_CAPACITY_16 in quirks:
-            return (yield from self.story(ReadCapacity16(), retry=retry))
-        capacity: Capacity = yield from self.story(ReadCapacity10(), retry=retry)
-        if capacity.last_lba == TOO_LARGE_FOR_10 and Quirk.NO_READ_CAPACITY_16 not in quirks:
-            capacity = yield from self.story(ReadCapacity16(), retry=retry)
-        return capacity
+        return capacity_story(self, self._attentions, retry)
 
     def mode_sense(self) -> ModeParameters:
-        """All mode pages, by MODE SENSE(6)."""
+        """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""
         return self.execute(ModeSense6())
 
     def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
-        """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
+        """Return the bytes that count; raise MalformedReply for a good status with less data than there must be."""
         length = len(buffer)
         processed = completion.processed(length)
         if processed == length:
             return processed
         is_whole = completion.status == GOOD and completion.transferred == length
         if is_whole and _is_fixed(command, buffer):
-            log.info("LUN %d: %s: all data came beside a residue; it is ignored from now on", self.lun, command)
+            log.info(
+                "LUN %d: %s: all data came, and a residue beside it; residues are ignored from now on",
+                self.lun,
+                command,
+            )
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
@@ -339,7 +421,7 @@ class LogicalUnit:
         return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
 
     def _within_quirks(self, command: Command[R]) -> Command[R]:
-        """The command, or as much of it as the device bears."""
+        """Return the command, shortened to what the device supports."""
         if not isinstance(command, RequestSense) or Quirk.BAD_SENSE not in self.transport.quirks:
             return command
         return cast("Command[R]", replace(command, length=min(command.length, SENSE_LENGTH)))
@@ -384,14 +466,6 @@ def _repeatable(error: TransportError) -> TransportError:
     return error
 
 
-def _corrected_capacity(capacity: Capacity, quirks: Quirk) -> Capacity:
-    """Without the block that some devices count too many, in place of the last block's address."""
-    is_guess = Quirk.CAPACITY_HEURISTICS in quirks and Quirk.CAPACITY_OK not in quirks
-    if capacity.last_lba and (Quirk.FIX_CAPACITY in quirks or (is_guess and capacity.blocks % 2)):
-        return replace(capacity, last_lba=capacity.last_lba - 1)
-    return capacity
-
-
 def _fill(buffer: memoryview, command: Command[R]) -> None:
     with memoryview(command.payload) as payload, payload.cast("B") as data:
         if len(data) != len(buffer):
@@ -400,7 +474,7 @@ def _fill(buffer: memoryview, command: Command[R]) -> None:
 
 
 def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
-    """Does the device have exactly this much to say, so that a residue beside all of it must be false?"""
+    """Return whether the reply has exactly this length, so that a residue beside all of it must be false."""
     if isinstance(command, Inquiry):
         return command.length == STANDARD_LENGTH <= buffer[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1
     return isinstance(command, ReadCapacity10)

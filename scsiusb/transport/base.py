@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.quirks.model import Quirk
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.port import Port, ResetCounter
+from scsiusb.usb.port import EventCounter, Port
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -44,7 +44,7 @@ class Call:
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[], object]) -> None:
-        """`action` is called by the driver, which sends its result or throws its exception into the story."""
+        """Take the function that the driver calls; its result is sent, or its exception thrown, into the story."""
         self.action = action
 
 
@@ -122,8 +122,12 @@ class Transport(Protocol):
         """What the device needs."""
 
     @property
-    def resets(self) -> ResetCounter:
-        """How often the device was reset at its port, which may have emptied its cache."""
+    def resets(self) -> EventCounter:
+        """Resets of the device at its port, each of which may have emptied its cache."""
+
+    @property
+    def losses(self) -> EventCounter:
+        """Exchanges that did not end with an accepted status: what the device said in them, it may not say again."""
 
     @property
     def memory(self) -> Memory:

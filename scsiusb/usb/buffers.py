@@ -1,4 +1,4 @@
-"""A port's transfer buffers: lent for a moment each, used again, and freed all together."""
+"""Transfer buffers of a port: lent for one use each, kept for the next use, and freed all together."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ PAGE: Final = 4096
 
 
 class Buffers:
-    """Those that are lent, and those that are idle; sizes are powers of two, so that few kinds serve all.
+    """Pool of buffers. Their sizes are powers of two, so that few sizes serve all uses.
 
-    And `most`, which need be none: what was promised for a command.
+    The one other size is `most`: the bytes of the largest command, as `Port.limit_transfer_size` returned them.
     """
 
     def __init__(self, allocate: Callable[[int], memoryview], name: str) -> None:
-        """`name`: whose they are, for the ledger."""
+        """`name`: the interface that the buffers belong to, for the ledger."""
         self._allocate = allocate
         self._name = name
-        self._lock = threading.RLock()  # a signal's handler may close the port in the middle of a loan
+        self._lock = threading.RLock()  # reentrant: a signal handler may close the port while a buffer is lent
         self._idle: dict[int, list[memoryview]] = {}
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
         self._is_drained = False
@@ -37,12 +37,12 @@ class Buffers:
     def allocate(self, size: int) -> memoryview:
         """Return a buffer of at least `size` bytes, an idle one if there is any; `give_back` returns it.
 
-        The list is popped without a look into it first: other threads pop from it, too.
+        Raises what the allocator raises.
         """
         capacity = max(PAGE, 1 << (size - 1).bit_length())
         if capacity > self.most >= max(size, PAGE):
             capacity = self.most
-        try:
+        try:  # without testing for an empty list first: other threads pop from it, too
             return self._idle[capacity].pop()
         except (KeyError, IndexError):
             return self._make(capacity)
@@ -58,11 +58,13 @@ class Buffers:
         return whole
 
     def give_back(self, whole: memoryview) -> None:
-        """Make a buffer idle, unless the kernel may still write to it: then it stays unused until `drain`."""
-        if ABANDONED and id(whole.obj) in ABANDONED:
-            return
+        """Take back a buffer that `allocate` returned.
+
+        One that the kernel may still write to is not used again; `drain` frees it.
+        """
         with self._lock:
-            if not self._is_drained:
+            # After `drain` the view is released: it has no `obj` any more.
+            if not self._is_drained and not (ABANDONED and id(whole.obj) in ABANDONED):
                 self._idle.setdefault(len(whole), []).append(whole)
 
     def owns(self, view: memoryview) -> bool:
@@ -70,7 +72,7 @@ class Buffers:
         return view.c_contiguous and id(view.obj) in self._all
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
-        """Frees every one, those lent too: whoever still has one keeps the memory alive, if not the buffer."""
+        """Free all buffers, also those that are lent: their memory stays valid as long as a slice of it exists."""
         with self._lock:
             self._is_drained = True
             self._idle.clear()
@@ -91,7 +93,7 @@ class Buffers:
 
 
 class Loan:
-    """A buffer for a `with`."""
+    """Lends a buffer for a `with`."""
 
     __slots__ = ("_buffers", "_size", "_view", "_whole")
 
@@ -101,7 +103,11 @@ class Loan:
 
     def __enter__(self) -> memoryview:
         self._whole = self._buffers.allocate(self._size)
-        self._view = self._whole[: self._size]
+        try:
+            self._view = self._whole[: self._size]
+        except ValueError:  # another thread has drained the buffers since: the next one is not pooled, nor freed
+            self._whole = self._buffers.allocate(self._size)
+            self._view = self._whole[: self._size]
         return self._view
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""An open, claimed interface: acquired step by step, given back in the reverse order, exactly once."""
+"""An open, claimed interface: acquired step by step, and released once, in the reverse order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 from scsiusb.usb.translate import translate
 
-PART: Final = 16 * 1024  # bytes; a whole number of packets, and no more than usbfs takes in one piece
-MEMORY_PAUSE: Final = 0.001  # seconds
-MEMORY_PATIENCE: Final = 0.5  # seconds without any
+PART: Final = 16 * 1024  # bytes; a whole number of packets, and at most what usbfs allocates in one piece
+MEMORY_PAUSE: Final = 0.001  # seconds between two attempts
+MEMORY_PATIENCE: Final = 0.5  # seconds to wait for memory; begins anew with each part that was moved
 NO_MEM: Final = Code.NO_MEM
 LONGEST_TIMEOUT_MS: Final = 0x7FFFFFFF  # milliseconds
 GET_DESCRIPTOR: Final = 6
@@ -28,7 +28,7 @@ DEVICE_DESCRIPTOR: Final = 1
 DEVICE_DESCRIPTOR_LENGTH: Final = 18
 STRING_DESCRIPTOR: Final = 3
 ENGLISH: Final = 0x0409
-DESCRIPTOR_TIMEOUT: Final = 1.0
+DESCRIPTOR_TIMEOUT: Final = 1.0  # seconds
 LOOK_AGAIN: Final = "look for the devices again"
 
 NO_QUIRKS: Final = Quirks()
@@ -37,8 +37,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class ResetCounter:
-    """How often a device was reset at its port, which may have emptied its cache; shared by all who need it."""
+class EventCounter:
+    """A count of events on a device, shared by all its users: each remembers the count that it has dealt with."""
 
     __slots__ = ("count",)
 
@@ -47,12 +47,12 @@ class ResetCounter:
 
 
 class Port:
-    """Opens the device, takes the interface from the kernel and claims it; `close` gives everything back.
+    """Opens the device, detaches the kernel's driver and claims the interface; `close` undoes all of it.
 
-    `before_taking` is called when nothing was taken yet, with whether a kernel's driver will be detached.
-    `close` is added to `releases` before that. `quirks`: what the device needs; none by default.
-    Raises DeviceBusy where a mounted file system or another program has it, AccessDenied, DeviceGone,
-    DeviceUnsupported for an interface that speaks only UAS.
+    `before_taking` is called before anything is changed, with whether a kernel driver will be detached.
+    `close` is added to `releases` before that. `quirks`: the device's quirks; none by default.
+    Raises DeviceBusy if a mounted file system or another program uses the device, AccessDenied, DeviceGone,
+    DeviceUnsupported for an interface that supports only UAS.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Port:
         quirks: Quirks = NO_QUIRKS,
     ) -> None:
         self.info = info
-        self.resets = ResetCounter()
+        self.resets = EventCounter()
         self.quirks = quirks
         self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)
@@ -92,35 +92,38 @@ class Port:
         self.close()
 
     def close(self) -> None:
-        """Releases the interface, gives the kernel its driver back, closes the handle. May be called again."""
+        """Release the interface, attach the kernel's driver again, close the handle. May be called again."""
         self._releases.close()
 
     def after_fork(self) -> None:
-        """In a fork's child, instead of `close`."""
+        """Forget everything, in the child of a fork, instead of `close`."""
         self._releases.forget()
 
     def learn(self, quirk: Quirk, why: str, signature: bytes | None = None) -> None:
-        """Takes a quirk that the device has just shown into `quirks`; it is remembered while the device is attached."""
+        """Add a quirk that the device has just shown to `quirks`; it is kept until the device is unplugged."""
         if quirk not in self.quirks or signature not in (None, self.quirks.signature):
             log.info("%s: quirk learned: %s: %s", self.info, quirk.title, why)
         self.quirks = self.quirks.learning(quirk, why, signature)
 
     def interrupt(self, on: bool) -> None:
-        """True: bulk transfers, under way or begun later, end with INTERRUPTED at once. False: no longer."""
+        """If `on`, end all bulk transfers, running or begun later, with INTERRUPTED; otherwise stop doing so."""
         self._handle.interrupt(on)
 
     def read(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """Fills `buffer` from the bulk-in endpoint; returns the code and the true count. Timeout in ms."""
+        """Fill `buffer` from the bulk-in endpoint; return the code, and the bytes received whatever the code is."""
         done = self._handle.bulk(self._in, buffer, timeout_ms)
         return done if done[0] is not NO_MEM else self.in_parts(self._in, buffer, timeout_ms)
 
     def write(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """Sends `buffer`, which must be writable memory, to the bulk-out endpoint; code and true count."""
+        """Send `buffer`, which must be writable, to the bulk-out endpoint; return the code and the bytes sent."""
         done = self._handle.bulk(self._out, buffer, timeout_ms)
         return done if done[0] is not NO_MEM else self.in_parts(self._out, buffer, timeout_ms)
 
     def in_parts(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """As `read` or `write`, where the kernel has no memory for all of it at once (NO_MEM), but soon for a part."""
+        """Transfer as `read` or `write`, in parts: the kernel had no memory for all of it at once (NO_MEM).
+
+        NO_MEM for a part is retried for `MEMORY_PATIENCE` seconds, as other transfers free memory when they end.
+        """
         now = time.monotonic()
         end, done = now + timeout_ms / 1000, 0
         enough = min(end, now + MEMORY_PATIENCE)
@@ -138,33 +141,38 @@ class Port:
         return Code.OK, done
 
     def check(self, code: Code, doing: str) -> None:
-        """Raises the public error for any code but OK."""
+        """Raise the public error for any code except OK; `doing` begins its text."""
         if code is not Code.OK:
             raise translate(UsbError(code), f"{doing}, {self.info.address}")
 
     def control_in(self, request_type: int, request: int, value: int, index: int, length: int, timeout: float) -> bytes:
-        """A control request with data-in; timeout in seconds."""
+        """Send a control request with data-in; return the data. `timeout` in seconds. Raises TransportError."""
         return self._do(
             f"control request {request:02X}h to",
             lambda: self._handle.control_in(request_type, request, value, index, length, milliseconds(timeout)),
         )
 
     def control_out(self, request_type: int, request: int, value: int, index: int, data: bytes, timeout: float) -> None:
-        """A control request with or without data-out; timeout in seconds."""
+        """Send a control request with data-out, or without data. `timeout` in seconds. Raises TransportError."""
         self._do(
             f"control request {request:02X}h to",
             lambda: self._handle.control_out(request_type, request, value, index, data, milliseconds(timeout)),
         )
 
     def clear_halt_in(self) -> None:
+        """Clear the halt of the bulk-in endpoint (CLEAR_FEATURE, USB 2.0 9.4.1). Raises TransportError."""
         self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_in.address))
 
     def clear_halt_out(self) -> None:
+        """Clear the halt of the bulk-out endpoint (CLEAR_FEATURE, USB 2.0 9.4.1). Raises TransportError."""
         self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_out.address))
 
     def reset(self) -> None:
-        """Resets the device at its port and sets our alternate setting again. DeviceGone: it came back as another."""
-        self.resets.count += 1  # first: an exception may come after the reset and before this
+        """Reset the device at its port, and select the alternate setting again.
+
+        Raises TransportError; DeviceGone if the device has other descriptors after the reset.
+        """
+        self.resets.count += 1  # before the reset: an exception, such as Ctrl-C, may come right after it
         try:
             self._handle.reset()
         except UsbError as error:
@@ -189,7 +197,10 @@ class Port:
             log.info("after a reset that failed: %s", error)
 
     def check_identity(self) -> None:
-        """Asks the device anew who it is. Raises DeviceGone where it is not the one that was opened."""
+        """Read the device's descriptor and serial number again. Raises DeviceGone if it is another device.
+
+        Raises TransportError if they cannot be read.
+        """
         device = self._descriptor(DEVICE_DESCRIPTOR, 0, 0, DEVICE_DESCRIPTOR_LENGTH)
         if len(device) < DEVICE_DESCRIPTOR_LENGTH:
             raise MalformedReply(f"the device descriptor of {self.info} has only {len(device)} bytes")
@@ -201,28 +212,28 @@ class Port:
             raise DeviceGone(f"another device ({other}) answers in the place of {self.info}")
 
     def _string(self, index: int) -> str:
-        """In the device's first language, as the enumeration asks for it."""
+        """Read a string in the device's first language, which the enumeration also uses (USB 2.0 9.6.7)."""
         languages = self._descriptor(STRING_DESCRIPTOR, 0, 0, 255)
         language = int.from_bytes(languages[2:4], "little") or ENGLISH
         data = self._descriptor(STRING_DESCRIPTOR, index, language, 255)
         return printable(data[2 : (data[0] if data else 0) & ~1].decode("utf-16-le", "replace"))
 
     def _descriptor(self, kind: int, index: int, language: int, length: int) -> bytes:
-        """GET_DESCRIPTOR (USB 2.0 9.4.3)."""
+        """Send GET_DESCRIPTOR (USB 2.0 9.4.3)."""
         return self.control_in(ENDPOINT_IN, GET_DESCRIPTOR, kind << 8 | index, language, length, DESCRIPTOR_TIMEOUT)
 
     @property
     def async_transfers(self) -> AsyncTransfers | None:
-        """See `Handle.overlap`."""
+        """See `Handle.async_transfers`."""
         return self._handle.async_transfers
 
     def limit_transfer_size(self, size: int) -> int:
-        """Bytes that one command should move at most, `size` or less, so that there is memory for other devices."""
+        """Return how many bytes one command should move at most: `size`, or less to leave memory to other devices."""
         self.memory.most = most = self._handle.limit_transfer_size(size)
         return most
 
     def _take(self) -> None:
-        """Each release is registered before its acquire: an interrupt between the two must not lose it."""
+        """Acquire all. Each release is registered before its acquire: an interrupt between the two must not lose it."""
         info, releases = self.info, self._releases
         self._check_serial()
         self._enter("handle")
@@ -251,11 +262,11 @@ class Port:
             raise DeviceGone(f"{self.info} was unplugged, and another device has its number now", LOOK_AGAIN)
 
     def _enter(self, kind: str) -> None:
-        """Struck out after the release that is registered next."""
+        """Enter a resource in the ledger; its entry is removed after the release that is registered next."""
         self._releases.add(ledger.acquire(kind, f"of {self.info.name}").release)
 
     def _select(self) -> None:
-        """Sets our alternate setting where there is a choice: the kernel's uas driver leaves its own behind."""
+        """Select the alternate setting for BOT if there are several: the kernel's uas driver selects another."""
         choice = sum(setting.interface == self.info.interface for setting in self.info.device.settings)
         if choice > 1:
             info = self.info
@@ -266,16 +277,16 @@ class Port:
             self._handle.close()
 
     def _release(self) -> None:
-        """Never claimed is no news."""
+        """Release the claim. NOT_FOUND (never claimed) is not logged as a warning."""
         self._quietly("releasing", lambda: self._handle.release(self.info.interface), Code.NOT_FOUND)
 
     def _give_driver_back(self) -> None:
-        """Never detached is no news; NOT_FOUND is: no driver took it."""
+        """Attach the kernel's driver again. BUSY (never detached) is not a warning; NOT_FOUND (no driver bound) is."""
         doing = "giving the kernel back its driver for"
         self._quietly(doing, lambda: self._handle.attach_driver(self.info.interface), Code.BUSY)
 
     def _quietly(self, doing: str, action: Callable[[], None], expected: Code) -> None:
-        """A release goes on whatever happens."""
+        """Run a step of the release and log its error, so that the next steps run. `expected` is logged as debug."""
         try:
             action()
         except UsbError as error:
@@ -292,10 +303,10 @@ class Port:
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
     into, out = bulk_in(info.setting), bulk_out(info.setting)
     if info.protocol != "bot" or into is None or out is None:
-        raise DeviceUnsupported(f"{info} speaks only UAS, which scsiusb does not drive; nothing was detached")
+        raise DeviceUnsupported(f"{info} supports only UAS, which scsiusb does not support; nothing was detached")
     return into, out
 
 
 def milliseconds(seconds: float) -> int:
-    """At least 1, which libusb does not take for no limit at all, and no more than it can count."""
+    """Convert a timeout for libusb: at least 1, as 0 means no limit there, and at most its largest integer."""
     return round(min(max(seconds * 1000, 1), LONGEST_TIMEOUT_MS))

@@ -24,20 +24,20 @@ from scsiusb.virtual.target.unit import SERIAL, Unit
 _WAIT_SLICE = 0.05  # seconds; on Windows a wait is not interrupted by Ctrl-C, so waits are short and repeated
 
 
-class Line:
-    """A cancellation token for transfers: when it, or its parent, is cut, its transfers end with `code`.
+class CancelToken:
+    """Ends transfers: while the token or its parent has a code, all transfers with the token end with that code.
 
-    A connection has one line, and each of its handles has a line with that one as parent.
+    A connection has one token, which is the parent of the tokens of its handles.
     """
 
-    def __init__(self, parent: Line | None = None) -> None:
+    def __init__(self, parent: CancelToken | None = None) -> None:
         self._parent = parent
-        self.cut: Code | None = None  # set by `Stick.cut_line`
+        self.own_code: Code | None = None  # set by `Stick.cancel_transfers`
 
     @property
     def code(self) -> Code | None:
         """The code that transfers end with; None: they continue."""
-        return self._parent.code if self._parent is not None and self._parent.code is not None else self.cut
+        return self._parent.code if self._parent is not None and self._parent.code is not None else self.own_code
 
 
 class Stick:
@@ -244,43 +244,45 @@ class Stick:
                 self._changed.notify_all()
 
     def transfer(
-        self, endpoint: int, buffer: memoryview, timeout: float | None, line: Line | None = None
+        self, endpoint: int, buffer: memoryview, timeout: float | None, token: CancelToken | None = None
     ) -> tuple[Code, int]:
         """Perform a bulk or interrupt transfer in the endpoint's direction; wait while the device answers NAK.
 
         `timeout` is in seconds, None: no limit. Returns the result and the number of bytes moved. The transfer ends
-        with the line's code if the line is cut, and with IO if the port is reset.
+        with the token's code if it has one, and with IO if the port is reset.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
-            result = self._transfer(endpoint, buffer, deadline, line or Line())
+            result = self._transfer(endpoint, buffer, deadline, token or CancelToken())
         if self._plug.is_unreported:
             self._report_leaving()
         return result
 
-    def _transfer(self, endpoint: int, buffer: memoryview, deadline: float | None, line: Line) -> tuple[Code, int]:
+    def _transfer(
+        self, endpoint: int, buffer: memoryview, deadline: float | None, token: CancelToken
+    ) -> tuple[Code, int]:
         done, resets = 0, self._resets
-        while line.code is None and resets == self._resets:
+        while token.code is None and resets == self._resets:
             code, count, waits = self._step(endpoint, buffer[done:])
             done += count
             if code is not None:
                 return code, done
             if waits and not self._wait(deadline):
                 return Code.TIMEOUT, done
-        return (Code.IO if line.code is None else line.code), done
+        return (Code.IO if token.code is None else token.code), done
 
-    def wait_unanswered(self, timeout: float, line: Line) -> Code:
+    def wait_unanswered(self, timeout: float, token: CancelToken) -> Code:
         """Wait as a host does for a control request that the device never answers (`Hang`), and return its result.
 
-        Waits for `timeout` seconds (TIMEOUT), or until the line is cut, the port is reset or the device leaves.
+        Waits for `timeout` seconds (TIMEOUT), or until the token has a code, the port is reset or the device leaves.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
             resets = self._resets
-            while line.code is None and resets == self._resets and not self.is_gone:
+            while token.code is None and resets == self._resets and not self.is_gone:
                 if not self._wait(deadline):
                     return Code.TIMEOUT
-            return Code.NO_DEVICE if self.is_gone else line.code or Code.IO
+            return Code.NO_DEVICE if self.is_gone else token.code or Code.IO
 
     def step(self, endpoint: int, rest: memoryview) -> tuple[Code | None, int, bool]:
         """Move a part of a transfer without waiting, for hosts that poll.
@@ -325,10 +327,10 @@ class Stick:
             self._changed.wait(min(left, delay if delay > 0 else _WAIT_SLICE, _WAIT_SLICE))
         return left > 0
 
-    def cut_line(self, line: Line, code: Code | None) -> None:
-        """End every transfer on the line with `code`, those in progress and later ones; None permits them again."""
+    def cancel_transfers(self, token: CancelToken, code: Code | None) -> None:
+        """End every transfer with the token, in progress or later, with `code`; None permits transfers again."""
         with self._changed:
-            line.cut = code
+            token.own_code = code
             self._changed.notify_all()
 
 

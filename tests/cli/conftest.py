@@ -17,7 +17,7 @@ from scsiusb.opening import VIRTUAL, open_on
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.virtual import Stick
-from tests.sticks import MeddledBus
+from tests.sticks import InterceptedBus
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ Cli = Callable[..., CliResult]
 class Attached:
     """The sticks that are plugged in, in place of the devices of the machine."""
 
-    bus: MeddledBus = field(default_factory=MeddledBus)
+    bus: InterceptedBus = field(default_factory=InterceptedBus)
 
-    def __call__(self, *sticks: Stick) -> MeddledBus:
+    def __call__(self, *sticks: Stick) -> InterceptedBus:
         for stick in sticks:
             self.bus.plug(stick)
         return self.bus

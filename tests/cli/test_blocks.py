@@ -14,7 +14,7 @@ from scsiusb.cli import files
 from scsiusb.cli.commands import blocks as blocks_module
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
-from tests.sticks import MeddledBus, stick
+from tests.sticks import InterceptedBus, stick
 
 WRITES = ("cbw 2a", "cbw 8a")
 
@@ -66,7 +66,7 @@ def held(target: Stick) -> bytearray:
     return medium.data
 
 
-def wrote(bus: MeddledBus) -> bool:
+def wrote(bus: InterceptedBus) -> bool:
     return any(entry in WRITES for entry in bus.wire.log)
 
 

@@ -11,9 +11,9 @@ import pytest
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Identity, Memory, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.sense import Sense
-from scsiusb.virtual.target.task import Task
+from scsiusb.virtual.target.task import Parameters, Task
 from tests.cli.conftest import Attached, Cli
-from tests.sticks import Answer, Wire, stick
+from tests.sticks import Answer, OddUnit, Wire, stick
 
 
 class Refusing(Unit):
@@ -275,6 +275,17 @@ def test_sense_as_text(cli: Cli, attach: Attached) -> None:
     assert lines[4] == "raw          70 00 06 00 00 00 00 0a 00 00 00 00 29 00 00 00 00 00"
 
 
+def test_sense_shows_the_bytes_of_sense_data_that_cannot_be_read(cli: Cli, attach: Attached) -> None:
+    unit = OddUnit()
+    unit.answer = lambda cdb: Parameters(b"\0\0\2", cdb[4]) if cdb[0] == 0x03 else None
+    attach(Stick([unit]))
+    assert cli("sense").text.splitlines() == [
+        "key  none: the bytes are not sense data (SPC-4 4.5.1)",
+        "raw  00 00 02",
+    ]
+    assert cli("sense", "--json").json["raw"] == "000002"
+
+
 def test_verbose_logs_retries_before_and_after_the_command(cli: Cli, attach: Attached) -> None:
     attach(stick())
     assert cli("capacity").err == ""
@@ -315,7 +326,7 @@ def test_a_failure_prints_no_json(cli: Cli, attach: Attached) -> None:
     def gone(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         return Code.NO_DEVICE, 0
 
-    attach(stick()).wire.meddle = gone
+    attach(stick()).wire.intercept = gone
     assert cli("inquiry", "--json").failed(35, "gone")
 
 

@@ -163,5 +163,5 @@ def test_a_file_that_cannot_be_read(cli: Cli, attach: Attached, users_file: Path
 def test_a_device_with_the_quirk_ignore_is_listed_and_not_opened(cli: Cli, attach: Attached) -> None:
     attach(Stick(list(stick().units), Identity(vid=0x0BDA, pid=0x1A2B)))
     assert [row["address"] for row in cli("list", "--json").json] == ["1-1"]
-    assert cli("capacity").failed(15, "is to be left alone", "WLAN adapter", "--quirks 0bda:1a2b: opens it")
+    assert cli("capacity").failed(15, "must not be opened", "WLAN adapter", "--quirks 0bda:1a2b: opens it")
     assert cli("capacity", "--quirks", "0bda:1a2b:").status == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.virtual import VirtualHandle
-from tests.sticks import Answer, MeddledBus, MeddledHandle
+from tests.sticks import Answer, InterceptedBus, InterceptedHandle
 
 LONG = 1000  # milliseconds: timeout of a transfer to a virtual stick that does not answer
 
@@ -22,7 +22,7 @@ class Pending:
 class FakeAsyncTransfers:
     """Implements `AsyncTransfers` with `Handle.bulk`."""
 
-    def __init__(self, handle: MeddledHandle, bus: OverlappedBus) -> None:
+    def __init__(self, handle: InterceptedHandle, bus: PolledBus) -> None:
         self._handle = handle
         self._bus = bus
         self._ends = os.pipe()  # the write end is always ready for poll
@@ -52,7 +52,7 @@ class FakeAsyncTransfers:
             os.close(end)
 
 
-class OverlappedBus(MeddledBus):
+class PolledBus(InterceptedBus):
     """A bus whose handles have asynchronous transfers.
 
     The submissions numbered in `refusals` (from 1) fail with NO_MEM. While `hangs` is set, no transfer completes.
@@ -67,7 +67,7 @@ class OverlappedBus(MeddledBus):
 
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
-        assert isinstance(handle, MeddledHandle)
+        assert isinstance(handle, InterceptedHandle)
         async_transfers = FakeAsyncTransfers(handle, self)
         self._async_transfers.append(async_transfers)
         handle.async_transfers = async_transfers  # type: ignore[assignment]

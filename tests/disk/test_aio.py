@@ -15,7 +15,7 @@ from scsiusb.disk.aio import AsyncDisk
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus
-from tests.sticks import MeddledBus, Wire, stick
+from tests.sticks import PATIENCE, InterceptedBus, Wire, stick
 
 READ_10 = 0x28
 
@@ -31,24 +31,24 @@ def on(bus: Bus) -> AsyncDisk:
 class Hang:
     """Makes the data phase of READ(10) wait until the handle is interrupted."""
 
-    def __init__(self, bus: MeddledBus) -> None:
+    def __init__(self, bus: InterceptedBus) -> None:
         self._bus = bus
         self.began = threading.Event()
         self.is_on = True
-        bus.wire.meddle = self.meddle
+        bus.wire.intercept = self.intercept
 
-    def meddle(self, wire: Wire, endpoint: int, buffer: memoryview) -> tuple[Code, int] | None:
+    def intercept(self, wire: Wire, endpoint: int, buffer: memoryview) -> tuple[Code, int] | None:
         if wire.opcode != READ_10 or not self.is_on or not endpoint & 0x80:
             return None
         self.began.set()
         (handle,) = self._bus.handles
-        while handle._line.cut is None:
+        while handle._token.own_code is None:
             threading.Event().wait(0.005)
         return Code.INTERRUPTED, 0
 
 
 async def began(hang: Hang) -> None:
-    assert await asyncio.to_thread(hang.began.wait, 10)
+    assert await asyncio.to_thread(hang.began.wait, PATIENCE)
 
 
 def test_several_tasks_get_their_data() -> None:
@@ -84,7 +84,7 @@ def test_the_device_is_released_at_the_end() -> None:
 
 
 def test_a_cancelled_read_recovers_the_device_and_the_disk_stays_usable() -> None:
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
 
     async def main() -> None:
         async with on(bus) as disk:
@@ -103,7 +103,7 @@ def test_a_cancelled_read_recovers_the_device_and_the_disk_stays_usable() -> Non
 
 
 def test_a_call_cancelled_while_it_waits_is_not_started_and_the_running_one_continues() -> None:
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
 
     async def main() -> None:
         async with on(bus) as disk:
@@ -125,7 +125,7 @@ def test_a_call_cancelled_while_it_waits_is_not_started_and_the_running_one_cont
 
 
 def test_a_timeout_of_asyncio_cancels_too() -> None:
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
 
     async def main() -> None:
         async with on(bus) as disk:

@@ -17,9 +17,9 @@ from scsiusb.disk.streaming import Reading
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
 from tests.disk import polling
-from tests.disk.polling import OverlappedBus
+from tests.disk.polling import PolledBus
 from tests.disk.test_readinto_bounds import FAULTS
-from tests.sticks import Answer, MeddledBus, Wire, Worker, csw
+from tests.sticks import Answer, InterceptedBus, Wire, Worker, csw
 
 BLOCKS = 5_000 + 7
 STICKS = 3
@@ -32,13 +32,14 @@ BAD = "sense=3/11/00,lba={},times=always"
 class Station:
     """Several sticks with random content, each with an open disk."""
 
-    def __init__(self, kind: type[MeddledBus]) -> None:
+    def __init__(self, kind: type[InterceptedBus]) -> None:
         self.contents = [os.urandom(BLOCKS * 512) for _ in range(STICKS)]
         self.sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in self.contents]
         self.buses = [kind(stick) for stick in self.sticks]
         self.disks = [open_on(bus) for bus in self.buses]
         for disk in self.disks:
             disk.max_blocks = STEP
+            assert disk.blocks == BLOCKS
         for bus in self.buses:
             bus.wire.log.clear()
 
@@ -52,7 +53,7 @@ class Station:
             bus.close()
 
 
-@pytest.fixture(params=[OverlappedBus, MeddledBus], ids=["one thread", "a thread for each"])
+@pytest.fixture(params=[PolledBus, InterceptedBus], ids=["one thread", "a thread for each"])
 def station(request: pytest.FixtureRequest) -> Iterator[Station]:
     station = Station(request.param)
     yield station
@@ -61,7 +62,7 @@ def station(request: pytest.FixtureRequest) -> Iterator[Station]:
 
 @pytest.fixture
 def polled() -> Iterator[Station]:
-    station = Station(OverlappedBus)
+    station = Station(PolledBus)
     yield station
     station.close()
 
@@ -107,7 +108,7 @@ def test_no_thread_is_started_if_the_backend_has_asynchronous_transfers(polled: 
     with read_many(*polled.readings()) as parts:
         next(parts)
         assert threading.active_count() == before
-        assert all(isinstance(bus, OverlappedBus) and bus.submitted for bus in polled.buses)
+        assert all(isinstance(bus, PolledBus) and bus.submitted for bus in polled.buses)
 
 
 def test_an_error_names_its_block_and_the_other_streams_continue(station: Station) -> None:
@@ -139,23 +140,24 @@ def test_a_fault_has_the_same_result_as_in_a_single_read_and_no_byte_is_wrong(
 
 def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
     """Return the error that a fault in the third command caused, and the number of correct bytes before it."""
-    contents = [os.urandom(4 * STEP * 512) for _ in range(2)]
+    step = 64
+    contents = [os.urandom(4 * step * 512) for _ in range(2)]
     sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in contents]
-    buses = [OverlappedBus(stick) for stick in sticks]
+    buses = [PolledBus(stick) for stick in sticks]
     with ExitStack() as stack:
         disks = []
         for bus in buses:
             stack.callback(bus.close)
             disks.append(stack.enter_context(open_on(bus, timeout=0.2)))
-            disks[-1].max_blocks = STEP
+            disks[-1].max_blocks = step
             assert disks[-1].blocks
-        sticks[0].faults.add(f"{text},opcode=28,lba={2 * STEP},times=1")
-        readings = [disk.reading(0, 4 * STEP) for disk in disks]
+        sticks[0].faults.add(f"{text},opcode=28,lba={2 * step},times=1")
+        readings = [disk.reading(0, 4 * step) for disk in disks]
         received = Received(readings) if polled else in_threads(readings)
         for reading, content in zip(readings, contents, strict=True):
             data = received.data[reading]
             assert data == content[: len(data)]
-        assert len(received.data[readings[1]]) == 4 * STEP * 512
+        assert len(received.data[readings[1]]) == 4 * step * 512
         return type(received.errors[readings[0]]) if received.errors else None, len(received.data[readings[0]])
 
 
@@ -212,14 +214,14 @@ def test_a_disk_that_is_closed_meanwhile_ends_its_stream(polled: Station) -> Non
 @pytest.mark.parametrize("number", range(1, 8))
 def test_a_transfer_that_usbfs_has_no_memory_for_is_retried_as_in_a_single_read(polled: Station, number: int) -> None:
     bus = polled.buses[0]
-    assert isinstance(bus, OverlappedBus)
+    assert isinstance(bus, PolledBus)
     bus.refusals[number] = True
     assert_all_read(polled)
 
 
 def test_a_device_that_does_not_answer_times_out_and_the_other_streams_continue(polled: Station) -> None:
     bus = polled.buses[0]
-    assert isinstance(bus, OverlappedBus)
+    assert isinstance(bus, PolledBus)
     polled.disks[0].unit.timeout = 0.2
     readings = polled.readings()
     with read_many(*readings) as parts:
@@ -247,7 +249,7 @@ def test_the_devices_are_usable_after_leaving_early(station: Station) -> None:
 
 def test_a_device_that_hangs_when_leaving_early_is_recovered_before_its_next_command(polled: Station) -> None:
     bus = polled.buses[0]
-    assert isinstance(bus, OverlappedBus)
+    assert isinstance(bus, PolledBus)
     with read_many(*polled.readings()) as parts:
         bus.hangs = True
         while next(parts).reading.disk is not polled.disks[1]:
@@ -302,13 +304,13 @@ def test_it_works_on_any_bus() -> None:
 def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Station) -> None:
     bus, spoilt = polled.buses[0], [0]
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if len(buffer) != CSW_PACKET or wire.opcode != READ_10 or spoilt[0]:
             return None
         spoilt[0] += 1
         return wire.put(buffer, csw(wire.tag).ljust(CSW_PACKET, b"\0"))
 
-    bus.wire.meddle = meddle
+    bus.wire.intercept = intercept
     assert_all_read(polled)
     assert spoilt == [1]
     assert "port reset" in bus.wire.log or "request ff" in bus.wire.log

@@ -26,7 +26,7 @@ from scsiusb.virtual.faults.faults import KINDS, Scope
 from tests.fuzz import profiles
 from tests.fuzz.exchange import BLOCK_SIZE, FAULTY_TIMEOUT, HEALTHY_TIMEOUT, RETRY, content, small_bounds
 from tests.fuzz.faults import texts_of
-from tests.sticks import Answer, MeddledBus, Wire, csw
+from tests.sticks import Answer, InterceptedBus, Wire, csw
 
 BLOCKS: Final = 64
 PIECE: Final = 8  # blocks per command
@@ -52,7 +52,7 @@ def block(lba: int) -> bytes:
 class Reader:
     """A stick with different content in each block; blocks outside of the tested range have been read before."""
 
-    def __init__(self, bus: MeddledBus, disk: Disk) -> None:
+    def __init__(self, bus: InterceptedBus, disk: Disk) -> None:
         self.bus = bus
         self.disk = disk
         self.stick: Stick = bus._connections[2].stick
@@ -93,7 +93,7 @@ def check(data: bytes, returned: bool) -> None:
 @contextmanager
 def reader(bot_options: BotOptions | None = None) -> Iterator[Reader]:
     data = b"".join(map(block, range(BLOCKS)))
-    bus = MeddledBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], bot_options=bot_options))
+    bus = InterceptedBus(Stick([Unit(Memory(data), maximum_transfer=PIECE)], bot_options=bot_options))
     with small_bounds(), open_on(bus, timeout=HEALTHY_TIMEOUT) as disk:
         disk.unit.retry = RETRY
         yield Reader(bus, disk)
@@ -124,7 +124,7 @@ def answering(*sent: Sent) -> Callable[[Wire, int, memoryview], Answer | None]:
     """Answer each READ(10) with these transfers instead of the device's; `tag!` in the data becomes the tag."""
     left: list[Sent] = []
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode != READ_10:
             return None
         if not endpoint & ENDPOINT_IN:
@@ -136,7 +136,7 @@ def answering(*sent: Sent) -> Callable[[Wire, int, memoryview], Answer | None]:
         wire.put(buffer, data[:room])
         return (Code.OVERFLOW if room < len(data) and code is Code.OK else code), room
 
-    return meddle
+    return intercept
 
 
 def status(residue: int = 0, status: int = 0, signature: bytes = b"USBS", tag: bytes = b"tag!") -> bytes:
@@ -157,7 +157,7 @@ def test_data_of_another_length_is_an_error(length: int, code: Code) -> None:
 
 def reads_right_only_if_whole(length: int, code: Code, residue: int) -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering(((RIGHT * 4)[:length], code), (status(residue), Code.OK))
+        made.bus.wire.intercept = answering(((RIGHT * 4)[:length], code), (status(residue), Code.OK))
         is_whole = length == SIZE if code is Code.OK else length >= SIZE and code is Code.PIPE
         assert made.check(SIZE) == (is_whole and not residue)
 
@@ -176,7 +176,7 @@ def reads_right_only_if_whole(length: int, code: Code, residue: int) -> None:
 )
 def test_data_with_a_wrong_csw_after_it_is_an_error(last: bytes) -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering((RIGHT, Code.OK), (last, Code.OK))
+        made.bus.wire.intercept = answering((RIGHT, Code.OK), (last, Code.OK))
         assert not made.check(SIZE)
 
 
@@ -184,13 +184,13 @@ def test_data_with_a_wrong_csw_after_it_is_an_error(last: bytes) -> None:
 @pytest.mark.parametrize("data", [status(), status(1024, 1), status(tag=b"gat?"), status() + RIGHT[13:512]])
 def test_a_csw_in_the_place_of_the_data_is_an_error(data: bytes, following: tuple[Sent, ...]) -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering((data, Code.OK), *following)
+        made.bus.wire.intercept = answering((data, Code.OK), *following)
         assert not made.check(SIZE)
 
 
 def test_data_that_begins_like_a_csw_is_data() -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering((status() + RIGHT[13:], Code.OK), (status(), Code.OK))
+        made.bus.wire.intercept = answering((status() + RIGHT[13:], Code.OK), (status(), Code.OK))
         buffer = memoryview(bytearray(SIZE))
         assert made.into(buffer)
         assert bytes(buffer[:4]) == b"USBS"
@@ -201,7 +201,7 @@ def test_data_that_begins_like_a_csw_is_data() -> None:
 @profiles.quick(15)
 def test_no_random_answer_changes_the_buffer(data: bytes, end: bytes, code: Code) -> None:
     with reader() as made:
-        made.bus.wire.meddle = answering((data, code), (end, Code.OK))
+        made.bus.wire.intercept = answering((data, code), (end, Code.OK))
         assert not made.check(SIZE)
 
 
@@ -252,6 +252,6 @@ def test_the_memory_for_a_transfer_has_exactly_the_size_of_the_transfer() -> Non
             offered.append(len(buffer))
 
     with reader() as made:
-        made.bus.wire.meddle = note
+        made.bus.wire.intercept = note
         assert made.check(3 * BLOCK_SIZE)
         assert offered == [3 * BLOCK_SIZE, 512]  # the second is the CSW's packet

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
-from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
-from tests.sticks import Answer, MeddledBus, Wire
+from tests.sticks import Answer, InterceptedBus, Wire
 
 Choose = Callable[[Sequence[Any]], Any]
 """Chooses one of several."""
@@ -43,7 +43,7 @@ NUMBERED: Final = (
 )  # the values of the others are numbers of bytes that a stick really sends
 SENSES: Final = ("0/00/00", "1/17/01", "2/04/01", "2/3A/00", "3/11/00", "4/44/00", "5/20/00", "5/24/00", "5/25/00")
 MORE_SENSES: Final = ("6/28/00", "6/29/00", "7/27/00", "B/00/00", "F/FF/FF")
-VALUES: Final[dict[str, Sequence[str]]] = {  # by the sign of a kind's value
+VALUES: Final[dict[str, Sequence[str]]] = {  # by the placeholder of a kind's value
     "N": LENGTHS,
     "S": ("0", "0.001", "0.005", "0.03"),
     "US": ("1", "100", "100000"),
@@ -94,9 +94,9 @@ def any_fault(choose: Choose) -> str:
 def texts_of(name: str, phase: str) -> tuple[str, ...]:
     """Return the fault with every value that it takes, and without a value."""
     kind = KINDS[name]
-    sign = kind.value.sign if kind.value else ""
-    special = {"case": CASES, "descriptor": (*TWISTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
-    values = special.get(name, VALUES.get(sign, ()))
+    placeholder = kind.value.placeholder if kind.value else ""
+    special = {"case": CASES, "descriptor": (*DESCRIPTOR_FAULTS, "garbage:7"), **dict.fromkeys(NUMBERED, NUMBERS)}
+    values = special.get(name, VALUES.get(placeholder, ()))
     at = f"@{phase}" if phase else ""
     return tuple(filter(_is_fault, (f"{name}{at}", *(f"{name}={value}{at}" for value in values))))
 
@@ -114,10 +114,10 @@ def any_host_fault(choose: Choose) -> HostFault:
     return HostFault(choose(CODES), choose(range(4)), choose((0, 1, 13, 100, 512)))
 
 
-def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
+def add_fault(stick: Stick, bus: InterceptedBus, fault: str | HostFault) -> None:
     """Add a fault to the stick or the bus."""
     if isinstance(fault, HostFault):
-        bus.wire.meddle = _meddle(fault)
+        bus.wire.intercept = _intercept(fault)
         return
     new = Fault.parse(fault)
     if new.name in MASKING or any(entry.fault.name in MASKING for entry in stick.faults.entries):
@@ -126,10 +126,10 @@ def add_fault(stick: Stick, bus: MeddledBus, fault: str | HostFault) -> None:
         stick.faults.add(new)
 
 
-def clear_faults(stick: Stick, bus: MeddledBus) -> None:
+def clear_faults(stick: Stick, bus: InterceptedBus) -> None:
     """Remove all faults."""
     stick.faults.clear()
-    bus.wire.meddle = None
+    bus.wire.intercept = None
 
 
 def is_active(stick: Stick, name: str) -> bool:
@@ -137,15 +137,15 @@ def is_active(stick: Stick, name: str) -> bool:
     return any(entry.fault.name == name for entry in stick.faults.entries)
 
 
-def has_left(stick: Stick, bus: MeddledBus) -> bool:
+def has_left(stick: Stick, bus: InterceptedBus) -> bool:
     """Report whether the stick has left the bus."""
     return bus._connection_of(stick) is None
 
 
-def _meddle(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
+def _intercept(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
     left = [fault.nth]
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         left[0] -= 1
         if left[0] != -1:
             return None
@@ -154,4 +154,4 @@ def _meddle(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None
             buffer[:count] = b"\x5a" * count
         return fault.code, count
 
-    return meddle
+    return intercept

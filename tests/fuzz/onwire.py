@@ -19,7 +19,7 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.system import linux
 from tests.fuzz.devices import Bytes, Shown, device_of
 from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
-from tests.sticks import Answer, MeddledBus, MeddledHandle, Wire, client_on, csw, execute, stick
+from tests.sticks import Answer, InterceptedBus, InterceptedHandle, Wire, client_on, csw, execute, stick
 
 TAG: Final = b"tag!"  # replaced by the tag of the current command
 TIMEOUT: Final = 5.0
@@ -32,7 +32,7 @@ READ: Final = bytes.fromhex("28000000000000000100")
 @contextmanager
 def wire_parsers() -> Iterator[tuple[Parser, ...]]:
     with ExitStack() as stack:
-        bus = MeddledBus(stick(8))
+        bus = InterceptedBus(stick(8))
         stack.callback(bus.close)
         transport = client_on(bus)
         stack.callback(transport.close)
@@ -67,10 +67,10 @@ class _Script:
     def csw(self, data: bytes) -> object:
         """Use the bytes as the CSW, also if it is read a second time."""
 
-        def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
             return _put(wire, Code.OK, data, buffer) if endpoint & ENDPOINT_IN else (Code.OK, len(buffer))
 
-        with memoryview(b"") as nothing, self._meddling(meddle):
+        with memoryview(b"") as nothing, self._intercepting(intercept):
             completion = execute(self._transport, 0, bytes(6), Direction.NONE, nothing, TIMEOUT)
         assert completion.status in (0, 1)
         assert completion.residue == completion.transferred == 0
@@ -90,8 +90,8 @@ class _Script:
             return self._unit.inquiry()
 
     def max_lun(self, data: bytes) -> object:
-        bus = MeddledBus(stick(8))
-        with patch.object(MeddledHandle, "control_in", lambda *arguments: data):
+        bus = InterceptedBus(stick(8))
+        with patch.object(InterceptedHandle, "control_in", lambda *arguments: data):
             transport = client_on(bus)
         most = transport.max_lun
         transport.close()
@@ -102,21 +102,21 @@ class _Script:
     def _answers(self, data: bytes) -> Any:
         source = Bytes(data)
 
-        def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
             if not endpoint & ENDPOINT_IN:
                 return Code.OK, len(buffer)
             code = CODES[source.number() % len(CODES)] if source.left else Code.TIMEOUT
             return _put(wire, code, source.take(source.number(2)), buffer)
 
-        return self._meddling(meddle)
+        return self._intercepting(intercept)
 
     @contextmanager
-    def _meddling(self, meddle: Any) -> Iterator[None]:
-        self._wire.meddle = meddle
+    def _intercepting(self, intercept: Any) -> Iterator[None]:
+        self._wire.intercept = intercept
         try:
             yield
         finally:
-            self._wire.meddle = None
+            self._wire.intercept = None
             self._wire.log.clear()
 
 

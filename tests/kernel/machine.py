@@ -198,7 +198,7 @@ def share() -> Path:
 
 
 def is_native() -> bool:
-    """Tell whether this is the native lab, which has no QEMU: every device is a gadget of the guest's kernel."""
+    """Return whether this is the native lab, which has no QEMU: every device is a gadget of the guest's kernel."""
     return os.environ.get("SCSIUSB_LAB_KIND") == "native"
 
 

@@ -52,8 +52,8 @@ NO_SENSE |= {"vpd-unlisted", "mode-page-control", "mode-unknown-page"}
 SHORT_BLOCKS = {"csw-at-once"}  # data that a short packet ended is followed by an empty packet
 SHORT_BLOCKS_WRITTEN = {"case-11"}  # no CSW where a packet holds the data that is taken and data that is not
 PACKETS = {480: 512, 5000: 1024}
-# A packet that is in dummy_hcd's FIFO when the class reset comes is still there behind it. Whether it is there
-# by then is a race between two threads of the guest's kernel.
+# A packet that is in dummy_hcd's FIFO at the time of the class reset is still there after it. Whether it is there
+# is a race between two threads of the guest's kernel.
 STALE_PACKET = {
     *("cbw-lun", "cbw-meaningless", "recovery-idle", "recovery-after-cbw", "recovery-before-csw"),
     *("recovery-without-data", "recovery-after-stall", "recovery-first-packet", "recovery-in-data"),

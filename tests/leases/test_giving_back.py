@@ -89,7 +89,7 @@ def test_a_device_that_another_program_claims_is_not_touched(tmp_path: Path) -> 
 
 
 def test_another_programs_claim_that_comes_first_is_not_disturbed(usbfs: Usbfs) -> None:
-    usbfs.meddle = lambda name: usbfs.bind("usbfs")
+    usbfs.intercept = lambda name: usbfs.bind("usbfs")
     assert give_back(usbfs.kernel, holding())[0] is False
     assert usbfs.steps == []
 
@@ -115,7 +115,7 @@ def test_only_mass_storage_is_touched(usbfs: Usbfs) -> None:
 
 @pytest.mark.parametrize("at", ["claim", "control", "clear", "release", "reset", "connect"])
 def test_a_device_may_be_unplugged_at_any_step(usbfs: Usbfs, at: str) -> None:
-    usbfs.meddle = lambda name: usbfs.unplug() if name == at else None
+    usbfs.intercept = lambda name: usbfs.unplug() if name == at else None
     before = len(os.listdir("/proc/self/fd"))
     assert give_back(usbfs.kernel, holding(in_command=True)) == (True, GONE)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -35,7 +35,7 @@ def test_a_lease_says_who_holds_what(held: Lease, info: InterfaceInfo) -> None:
     (seen,) = leases()
     assert seen == lease.Seen(held.record, "live", held.path, in_command=False)
     assert held.record.pid == os.getpid()
-    assert "pytest" in held.record.command
+    assert held.record.command.startswith(sys.orig_argv[0])
     assert (held.record.address, held.record.name) == ("1-1", "1-1:1.0")
     assert (held.record.vendor_id, held.record.product_id, held.record.serial) == (info.vid, info.pid, info.serial)
     assert (held.record.bulk_in, held.record.bulk_out) == (0x81, 0x02)
@@ -286,14 +286,14 @@ def test_a_process_is_identified_by_its_start_time_too(info: InterfaceInfo) -> N
 def test_tell_is_called_before_the_lease_can_be_seen(folder: Path, info: InterfaceInfo) -> None:
     calls: list[tuple[str | None, list[str]]] = []
 
-    def tell(record: Record, path: Path) -> None:
+    def notify(record: Record, path: Path) -> None:
         assert path == folder / record.file_name
         calls.append((record.driver, [seen.state for seen in leases()]))
 
-    Lease.acquire(info, tell=tell).release()
+    Lease.acquire(info, notify=notify).release()
     assert calls == [(None, [])]
     orphan(folder, driver="uas")
-    Lease.acquire(info, tell=tell).release()
+    Lease.acquire(info, notify=notify).release()
     assert calls[1:] == [(None, ["orphaned"]), (None, ["orphaned"])]
 
 

@@ -15,13 +15,13 @@ NAMES = {0: "control", 15: "claim", 16: "release", 18: "connect", 20: "reset", 2
 
 
 class Usbfs:
-    """`steps` are the requests that succeeded; `fail` maps a request to an errno; `meddle` is called before each."""
+    """`steps` are the requests that succeeded; `fail` maps a request to an errno; `intercept` is called before each."""
 
     def __init__(self, root: Path, driver: str | None = None, name: str = "2-1:1.0", number: int = 7) -> None:
         self.sysfs, self.dev = root / "sys", root / "dev"
         self.steps: list[tuple[str, bytes]] = []
         self.fail: dict[str, int] = {}
-        self.meddle: Callable[[str], object] = lambda name: None
+        self.intercept: Callable[[str], object] = lambda name: None
         self.takes: str | None = "usb-storage"
         devices = self.sysfs / "bus" / "usb" / "devices"
         self.device, self.interface = devices / name.partition(":")[0], devices / name
@@ -65,7 +65,7 @@ class Usbfs:
         os.fstat(descriptor)  # it is open
         assert code >> 8 & 0xFF == ord("U")
         name = NAMES[code & 0xFF]
-        self.meddle(name)
+        self.intercept(name)
         if name in self.fail:
             raise OSError(self.fail[name], os.strerror(self.fail[name]))
         if not self.node.exists():

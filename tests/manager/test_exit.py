@@ -13,9 +13,9 @@ BUS = """
 import atexit, os, signal, sys, threading, scsiusb
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Memory, Stick, Unit
-from tests.sticks import MeddledBus, hangs_at, stick
+from tests.sticks import InterceptedBus, hangs_at, stick
 
-bus = MeddledBus(stick(64))
+bus = InterceptedBus(stick(64))
 
 @atexit.register
 def report_leaks():  # registered first, so it runs last
@@ -66,7 +66,7 @@ def test_a_command_of_a_daemon_thread_is_ended() -> None:
 disk = open_on(bus)
 disk.read(0, 1)
 reached = threading.Event()
-bus.wire.meddle = hangs_at(0x28, reached)
+bus.wire.intercept = hangs_at(0x28, reached)
 def work():
     try:
         disk.read(0, 1)
@@ -113,7 +113,7 @@ signal.signal({int(number)}, end)
 with open_on(bus) as disk:
     disk.read(0, 1)
     reached = threading.Event()
-    bus.wire.meddle = hangs_at(0x28, reached)
+    bus.wire.intercept = hangs_at(0x28, reached)
     print("ready", flush=True)
     disk.read(0, 1)
 """

@@ -17,7 +17,7 @@ from scsiusb import DeviceClosed, Manager, ledger
 from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
 from tests.manager.test_sharing import first, hanging_read
-from tests.sticks import PATIENCE, MeddledBus, Worker, python, restless_threads, stick
+from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, python, stick
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 
@@ -31,8 +31,8 @@ def allow_fork_with_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def bus() -> Iterator[MeddledBus]:
-    bus = MeddledBus(stick(64))
+def bus() -> Iterator[InterceptedBus]:
+    bus = InterceptedBus(stick(64))
     yield bus
     assert not bus.handles
 
@@ -66,14 +66,14 @@ def refused(*uses: Callable[[], object]) -> None:
 
 
 def open_another_device() -> None:
-    own = MeddledBus(stick(64))
+    own = InterceptedBus(stick(64))
     with Manager(own) as manager, manager.open() as disk:
         assert first(disk, 9) == 9
-        assert next(manager.events(timeout=5)).kind == "attached"
+        assert next(manager.events(timeout=PATIENCE)).kind == "attached"
     assert ledger.outstanding() == []
 
 
-def test_the_childs_copies_report_that_the_parent_owns_them_and_closing_them_does_nothing(bus: MeddledBus) -> None:
+def test_the_childs_copies_report_that_the_parent_owns_them_and_closing_them_does_nothing(bus: InterceptedBus) -> None:
     with Manager(bus) as manager, manager.open() as disk:
         disk.write(0, b"\1" * 512)
 
@@ -92,7 +92,7 @@ def test_the_childs_copies_report_that_the_parent_owns_them_and_closing_them_doe
         assert [info.address for info in manager.devices()] == ["1-1"]
 
 
-def test_a_fork_during_a_command_and_an_iteration_in_other_threads(bus: MeddledBus) -> None:
+def test_a_fork_during_a_command_and_an_iteration_in_other_threads(bus: InterceptedBus) -> None:
     with Manager(bus) as manager:
         disk, other = manager.open(), manager.open()
         events = manager.events()
@@ -111,7 +111,7 @@ def test_a_fork_during_a_command_and_an_iteration_in_other_threads(bus: MeddledB
         disk.close()
         with pytest.raises(DeviceClosed, match="was closed"):
             worker.result()
-        bus.wire.meddle = None
+        bus.wire.intercept = None
         assert first(other, 3) == 3
     assert reader.result() == []
 
@@ -129,8 +129,8 @@ def fork_among_threads() -> None:
             with Manager(bus) as manager, manager.open() as disk:
                 disk.read(0, 1)
 
-    bus, stop = MeddledBus(stick(64)), threading.Event()
-    with restless_threads():
+    bus, stop = InterceptedBus(stick(64)), threading.Event()
+    with frequent_thread_switches():
         workers = [Worker(open_and_close), Worker(open_and_close)]
         try:
             for _ in range(15):
@@ -142,10 +142,10 @@ def fork_among_threads() -> None:
     assert PROCESS._attachments == {}
 
 
-def test_a_child_of_a_child(bus: MeddledBus) -> None:
+def test_a_child_of_a_child(bus: InterceptedBus) -> None:
     def child() -> None:
         refused(lambda: disk.read(0, 1))
-        own = MeddledBus(stick(64))
+        own = InterceptedBus(stick(64))
         with open_on(own) as mine:
             in_child(lambda: refused(lambda: disk.read(0, 1), lambda: mine.read(0, 1)))
             assert first(mine, 4) == 4
@@ -155,7 +155,7 @@ def test_a_child_of_a_child(bus: MeddledBus) -> None:
         assert first(disk, 5) == 5
 
 
-def test_a_normal_exit_of_the_child_does_not_touch_the_parents_device(bus: MeddledBus) -> None:
+def test_a_normal_exit_of_the_child_does_not_touch_the_parents_device(bus: InterceptedBus) -> None:
     with Manager(bus) as manager, manager.open() as disk:
         context = multiprocessing.get_context("fork")
         process = context.Process(target=open_another_device)
@@ -167,7 +167,7 @@ def test_a_normal_exit_of_the_child_does_not_touch_the_parents_device(bus: Meddl
         assert first(disk, 6) == 6
 
 
-def test_dropping_the_childs_copies_gives_no_warning(bus: MeddledBus) -> None:
+def test_dropping_the_childs_copies_gives_no_warning(bus: InterceptedBus) -> None:
     disks, managers = [open_on(bus)], [Manager(bus)]
 
     def child() -> None:
@@ -182,10 +182,10 @@ def test_dropping_the_childs_copies_gives_no_warning(bus: MeddledBus) -> None:
     managers.pop().close()
 
 
-def test_an_unplug_in_the_child_does_not_call_on_gone_in_the_parent(bus: MeddledBus) -> None:
+def test_an_unplug_in_the_child_does_not_call_on_gone_in_the_parent(bus: InterceptedBus) -> None:
     done = threading.Event()
     with open_on(bus, on_gone=done.set):
         in_child(lambda: bus.unplug(bus.devices()[0]))
         assert not done.is_set()
         bus.unplug(bus.devices()[0])
-        assert done.wait(5)
+        assert done.wait(PATIENCE)

@@ -25,14 +25,24 @@ from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import MeddledBus, Worker, hangs_at, no_collector, restless_threads, run_all, stick
+from tests.sticks import (
+    PATIENCE,
+    InterceptedBus,
+    Worker,
+    frequent_thread_switches,
+    garbage_collector_off,
+    hangs_at,
+    run_all,
+    stick,
+    wait_until,
+)
 
 READ_10 = 0x28
 
 
 @pytest.fixture
-def bus() -> Iterator[MeddledBus]:
-    bus = MeddledBus(stick(64))
+def bus() -> Iterator[InterceptedBus]:
+    bus = InterceptedBus(stick(64))
     yield bus
     assert not bus.handles
     assert PROCESS._attachments == {}
@@ -43,17 +53,17 @@ def first(disk: Disk, lba: int) -> int:
     return int.from_bytes(disk.read(lba, 1)[:4], "big")
 
 
-def unplug(bus: MeddledBus) -> None:
+def unplug(bus: InterceptedBus) -> None:
     bus.unplug(bus.devices()[0])
 
 
-def hanging_read(bus: MeddledBus, disk: Disk) -> Worker:
+def hanging_read(bus: InterceptedBus, disk: Disk) -> Worker:
     """Return a thread that is executing a command which the device never completes."""
     reached = threading.Event()
     disk.read(0, 1)
-    bus.wire.meddle = hangs_at(READ_10, reached)
+    bus.wire.intercept = hangs_at(READ_10, reached)
     worker = Worker(lambda: disk.read(0, 1))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 
@@ -90,7 +100,7 @@ def close_again_at(number: int, disk: Disk) -> bool:
 def test_a_signal_handler_may_close_a_disk_that_is_being_closed() -> None:
     """An Event has a plain lock: a handler that comes while its own thread holds it would wait for ever."""
     number = 1
-    while close_again_at(number, open_on(MeddledBus(stick(64)))):
+    while close_again_at(number, open_on(InterceptedBus(stick(64)))):
         number += 1
         assert PROCESS._attachments == {}
     assert number > 20
@@ -100,7 +110,7 @@ def test_a_signal_handler_may_close_a_disk_that_is_being_closed() -> None:
 # --- sharing --------------------------------------------------------------------------------------
 
 
-def test_the_device_is_claimed_once_and_released_by_the_last_client(bus: MeddledBus) -> None:
+def test_the_device_is_claimed_once_and_released_by_the_last_client(bus: InterceptedBus) -> None:
     with ExitStack() as stack:
         disks = [stack.enter_context(open_on(bus)) for _ in range(3)]
         assert len(bus.handles) == 1
@@ -112,7 +122,7 @@ def test_the_device_is_claimed_once_and_released_by_the_last_client(bus: Meddled
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_the_last_client_releases_in_the_required_order(bus: MeddledBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_client_releases_in_the_required_order(bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = open_on(bus)
     (handle,) = bus.handles
     steps: list[str] = []
@@ -129,7 +139,7 @@ def test_the_last_client_releases_in_the_required_order(bus: MeddledBus, monkeyp
 
 
 def test_everything_else_is_released_if_one_release_fails(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise UsbError(Code.IO)
@@ -144,7 +154,7 @@ def test_everything_else_is_released_if_one_release_fails(
     assert "giving the kernel back its driver" in caplog.text
 
 
-def test_eight_threads_with_a_client_each_get_the_right_data(bus: MeddledBus) -> None:
+def test_eight_threads_with_a_client_each_get_the_right_data(bus: InterceptedBus) -> None:
     def work(number: int) -> None:
         with open_on(bus) as disk:
             mine = bytes([number]) * 512
@@ -153,21 +163,21 @@ def test_eight_threads_with_a_client_each_get_the_right_data(bus: MeddledBus) ->
                 assert disk.read(40 + number, 1) == mine
                 assert first(disk, turn * 4 % 40) == turn * 4 % 40
 
-    with restless_threads():
+    with frequent_thread_switches():
         run_all(*[partial(work, number) for number in range(8)])
 
 
-def test_opening_and_closing_from_many_threads_never_finds_the_device_busy(bus: MeddledBus) -> None:
+def test_opening_and_closing_from_many_threads_never_finds_the_device_busy(bus: InterceptedBus) -> None:
     def work() -> None:
         for _ in range(15):
             with open_on(bus) as disk:
                 assert disk.inquiry()
 
-    with restless_threads():
+    with frequent_thread_switches():
         run_all(*[work] * 6)
 
 
-def test_a_reset_that_the_unit_reports_once_is_counted_for_all_clients(bus: MeddledBus) -> None:
+def test_a_reset_that_the_unit_reports_once_is_counted_for_all_clients(bus: InterceptedBus) -> None:
     with open_on(bus) as one, open_on(bus) as other:
         one.read(0, 1)
         other.read(0, 1)
@@ -177,12 +187,12 @@ def test_a_reset_that_the_unit_reports_once_is_counted_for_all_clients(bus: Medd
         assert other.unit.resets == one.unit.resets == before + 1
 
 
-def test_a_device_held_by_a_handle_outside_the_manager_is_busy(bus: MeddledBus) -> None:
+def test_a_device_held_by_a_handle_outside_the_manager_is_busy(bus: InterceptedBus) -> None:
     with Port(bus, find(bus)[0]), pytest.raises(DeviceBusy):
         open_on(bus)
 
 
-def test_a_trace_must_be_the_first_client_and_shares_the_device_later(bus: MeddledBus, tmp_path: Path) -> None:
+def test_a_trace_must_be_the_first_client_and_shares_the_device_later(bus: InterceptedBus, tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with open_on(bus), pytest.raises(DeviceBusy, match=r"this process has .* open already"):
         open_on(bus, trace=str(path))
@@ -195,18 +205,20 @@ def test_a_trace_must_be_the_first_client_and_shares_the_device_later(bus: Meddl
 # --- closing --------------------------------------------------------------------------------------
 
 
-def test_closing_ends_a_command_in_another_thread_and_the_device_is_usable_at_once(bus: MeddledBus) -> None:
+def test_closing_ends_a_command_in_another_thread_and_the_device_is_usable_at_once(bus: InterceptedBus) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     disk.close()
     with pytest.raises(DeviceClosed, match="was closed"):
         worker.result()
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     assert first(other, 3) == 3
     other.close()
 
 
-def test_closing_the_last_client_ends_its_command_in_another_thread_and_recovers_the_device(bus: MeddledBus) -> None:
+def test_closing_the_last_client_ends_its_command_in_another_thread_and_recovers_the_device(
+    bus: InterceptedBus,
+) -> None:
     disk = open_on(bus)
     worker = hanging_read(bus, disk)
     disk.close()
@@ -216,7 +228,7 @@ def test_closing_the_last_client_ends_its_command_in_another_thread_and_recovers
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_closing_a_client_does_not_end_the_command_of_another(bus: MeddledBus) -> None:
+def test_closing_a_client_does_not_end_the_command_of_another(bus: InterceptedBus) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     other.close()
@@ -226,7 +238,7 @@ def test_closing_a_client_does_not_end_the_command_of_another(bus: MeddledBus) -
         worker.result()
 
 
-def test_using_a_closed_client_is_an_error_and_closing_again_is_not(bus: MeddledBus) -> None:
+def test_using_a_closed_client_is_an_error_and_closing_again_is_not(bus: InterceptedBus) -> None:
     disk = open_on(bus)
     for _ in range(3):
         disk.close()
@@ -235,18 +247,20 @@ def test_using_a_closed_client_is_an_error_and_closing_again_is_not(bus: Meddled
                 use()
 
 
-def test_closing_one_client_from_many_threads_raises_nothing_and_all_return_when_it_is_done(bus: MeddledBus) -> None:
+def test_closing_one_client_from_many_threads_raises_nothing_and_all_return_when_it_is_done(
+    bus: InterceptedBus,
+) -> None:
     def close(disk: Disk) -> None:
         disk.close()
         assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
-    with restless_threads():
+    with frequent_thread_switches():
         for _ in range(15):
             disk = open_on(bus)
             run_all(*[partial(close, disk)] * 4)
 
 
-def test_ctrl_c_at_any_line_of_closing_leaves_nothing_open(bus: MeddledBus) -> None:
+def test_ctrl_c_at_any_line_of_closing_leaves_nothing_open(bus: InterceptedBus) -> None:
     """The second attempt is made by `close` itself, or when the disk is dropped."""
     for after in range(200):
         disks = [open_on(bus)]
@@ -278,8 +292,8 @@ def test_ctrl_c_at_any_line_of_closing_leaves_nothing_open(bus: MeddledBus) -> N
 # --- dropping -------------------------------------------------------------------------------------
 
 
-def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: MeddledBus) -> None:
-    with no_collector():
+def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: InterceptedBus) -> None:
+    with garbage_collector_off():
         disk: Disk | None = open_on(bus)
         line = sys._getframe().f_lineno - 1
         gone = weakref.ref(disk)
@@ -289,8 +303,8 @@ def test_a_disk_that_is_dropped_is_freed_at_once_and_warns_with_its_place(bus: M
     assert bus.driver(bus.devices()[0], 0) == "usb-storage"
 
 
-def test_closed_objects_are_freed_without_the_garbage_collector(bus: MeddledBus) -> None:
-    with no_collector():
+def test_closed_objects_are_freed_without_the_garbage_collector(bus: InterceptedBus) -> None:
+    with garbage_collector_off():
         for _ in range(3):
             with open_on(bus) as disk, open_on(bus):
                 disk.read(0, 1)
@@ -299,8 +313,8 @@ def test_closed_objects_are_freed_without_the_garbage_collector(bus: MeddledBus)
             assert gone() is None
 
 
-def test_closed_objects_are_not_in_a_reference_cycle(bus: MeddledBus) -> None:
-    with no_collector():
+def test_closed_objects_are_not_in_a_reference_cycle(bus: InterceptedBus) -> None:
+    with garbage_collector_off():
         with Manager(bus) as manager, manager.open() as disk:
             watched: list[weakref.ref[Any]] = [
                 *map(weakref.ref, PROCESS._attachments.values()),
@@ -313,7 +327,7 @@ def test_closed_objects_are_not_in_a_reference_cycle(bus: MeddledBus) -> None:
 
 
 def test_a_dropped_client_is_closed_although_the_warning_is_an_error(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raised: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: raised.append(args.exc_value))
@@ -325,7 +339,7 @@ def test_a_dropped_client_is_closed_although_the_warning_is_an_error(
 
 
 def test_a_client_collected_during_the_command_of_another_is_released_later(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def collect(*_: object) -> None:
         dropped.clear()
@@ -333,15 +347,15 @@ def test_a_client_collected_during_the_command_of_another_is_released_later(
     with open_on(bus) as disk:
         disk.read(0, 1)
         dropped = [PROCESS.join(bus, find(bus)[0])]
-        bus.wire.meddle = collect
+        bus.wire.intercept = collect
         with pytest.warns(ResourceWarning, match="a client of .* was not closed"):
             disk.read(0, 1)
-        bus.wire.meddle = None
+        bus.wire.intercept = None
         assert [entry.kind for entry in ledger.outstanding()].count("client") == 1
 
 
 def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
         broken.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("no more threads")))
@@ -351,12 +365,12 @@ def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
     bus.wire.fail_requests = {"request fe": Code.NO_DEVICE}
     with pytest.raises(DeviceGone):
         open_on(bus)
-    assert ledger.outstanding() == []
+    wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
     bus.wire.fail_requests = {}
     open_on(bus).close()
 
 
-def test_opening_many_times_does_not_leak_memory(bus: MeddledBus) -> None:
+def test_opening_many_times_does_not_leak_memory(bus: InterceptedBus) -> None:
     def round_() -> int:
         with suppress(ScsiUsbError), open_on(bus) as disk:
             disk.unit.send(bytes(6), Direction.NONE, memoryview(b""), 5)

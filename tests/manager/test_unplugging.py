@@ -22,19 +22,21 @@ from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus
 from scsiusb.virtual.bus.watch import Watch
 from tests.manager.test_sharing import first, hanging_read, unplug
-from tests.sticks import MeddledBus, Worker, restless_threads, run_all, stick, wait_until
+from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, run_all, stick, wait_until
 
 
 @pytest.fixture
-def bus() -> Iterator[MeddledBus]:
-    bus = MeddledBus(stick(64))
+def bus() -> Iterator[InterceptedBus]:
+    bus = InterceptedBus(stick(64))
     yield bus
     assert not bus.handles
     assert PROCESS._attachments == {}
     assert threading.active_count() == 1
 
 
-def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_automatically(bus: MeddledBus) -> None:
+def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_automatically(
+    bus: InterceptedBus,
+) -> None:
     disk, other = open_on(bus), open_on(bus)
     worker = hanging_read(bus, disk)
     unplug(bus)
@@ -50,7 +52,7 @@ def test_the_running_command_and_all_later_ones_fail_and_the_handle_is_closed_au
             each.inquiry()
 
 
-def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus: MeddledBus) -> None:
+def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus: InterceptedBus) -> None:
     calls: list[str] = []
     done = threading.Event()
 
@@ -60,7 +62,7 @@ def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus
     callbacks = [with_interface, lambda: calls.append("nothing"), None, done.set]
     disks = [open_on(bus, on_gone=callback) for callback in callbacks]
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     for disk in disks:
         with pytest.raises(DeviceGone):
             disk.inquiry()
@@ -68,17 +70,17 @@ def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus
     assert calls == ["1-1", "nothing"]
 
 
-def test_on_gone_of_a_closed_client_is_not_called(bus: MeddledBus) -> None:
+def test_on_gone_of_a_closed_client_is_not_called(bus: InterceptedBus) -> None:
     calls: list[object] = []
     done = threading.Event()
     with open_on(bus, on_gone=done.set):
         open_on(bus, on_gone=calls.append).close()
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert calls == []
 
 
-def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bus: MeddledBus) -> None:
+def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bus: InterceptedBus) -> None:
     seen: list[object] = []
     done = threading.Event()
 
@@ -90,12 +92,12 @@ def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bu
 
     disk = open_on(bus, on_gone=on_gone)
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     assert seen == []
 
 
 def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
-    bus: MeddledBus, caplog: pytest.LogCaptureFixture
+    bus: InterceptedBus, caplog: pytest.LogCaptureFixture
 ) -> None:
     done = threading.Event()
 
@@ -104,12 +106,12 @@ def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
 
     with caplog.at_level(logging.ERROR), open_on(bus, on_gone=fail), open_on(bus, on_gone=done.set):
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert "RuntimeError: mine" in caplog.text
 
 
 def test_on_gone_of_every_client_is_called_if_a_release_fails(
-    bus: MeddledBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(self: Attachment) -> None:
         give_back(self)
@@ -122,9 +124,9 @@ def test_on_gone_of_every_client_is_called_if_a_release_fails(
         with monkeypatch.context() as broken:
             broken.setattr(Attachment, "_give_back", fail)
             unplug(bus)
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
         unplug(bus)
-        assert other.wait(5)
+        assert other.wait(PATIENCE)
     assert "a bug" in caplog.text
 
 
@@ -140,7 +142,7 @@ class SkipFirstCall:
         return partial(self._check, client) if called else lambda: None
 
 
-class SilentBus(MeddledBus):
+class SilentBus(InterceptedBus):
     """A bus that does not report detached devices."""
 
     def _notify(self) -> None:
@@ -155,11 +157,11 @@ def test_the_first_command_that_finds_the_device_gone_ends_it_for_all_clients() 
         assert not done.is_set()
         with pytest.raises(DeviceGone):
             disk.inquiry()
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
         wait_until(lambda: not bus.handles)
 
 
-class UnwatchableBus(MeddledBus):
+class UnwatchableBus(InterceptedBus):
     """A bus whose devices cannot be watched."""
 
     def watch(self) -> Watch:
@@ -176,7 +178,7 @@ def test_commands_fail_after_an_unplug_also_if_the_bus_cannot_be_watched(caplog:
     assert not bus.handles
 
 
-def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None:
+def test_an_old_client_never_works_again_after_a_replug(bus: InterceptedBus) -> None:
     done = threading.Event()
     with open_on(bus, on_gone=done.set) as old:
         mine = bus._connection(bus.devices()[0])
@@ -185,7 +187,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None
         bus.plug(mine.stick, (1,))
         with open_on(bus) as new:
             assert first(new, 5) == 5
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
             with pytest.raises(DeviceGone):
                 old.read(0, 1)
             assert first(new, 6) == 6
@@ -193,7 +195,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: MeddledBus) -> None
             old.read(0, 1)
 
 
-def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bus: MeddledBus) -> None:
+def test_closing_after_an_unplug_raises_nothing_if_a_write_has_already_raised(bus: InterceptedBus) -> None:
     disk = open_on(bus)
     disk.write(0, bytes(512))
     unplug(bus)
@@ -209,7 +211,7 @@ def use(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 3])
-def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: MeddledBus, clients: int) -> None:
+def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: InterceptedBus, clients: int) -> None:
     """Each on_gone is called at most once, and never after its disk was closed."""
 
     def work() -> None:
@@ -226,14 +228,14 @@ def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: 
         bus.plug(mine)
 
     errors: list[ScsiUsbError] = []
-    with restless_threads():
+    with frequent_thread_switches():
         for _ in range(25):
             run_all(replug, *[work] * clients)
     assert {type(error).__name__ for error in errors} <= {"DeviceGone", "DeviceNotFound", "DeviceNotUnique"}
 
 
-def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: MeddledBus) -> None:
-    with restless_threads():
+def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: InterceptedBus) -> None:
+    with frequent_thread_switches():
         for _ in range(20):
             calls: list[object] = []
             disks = [open_on(bus, on_gone=calls.append) for _ in range(4)]
@@ -287,7 +289,7 @@ def test_plugging_many_times_does_not_leak() -> None:
         return sum(str(type(each).__module__).startswith("scsiusb.") for each in gc.get_objects())
 
     with Manager(bus) as manager:
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         counts = []
         for _ in range(12):
             bus.plug(thing)
@@ -295,7 +297,7 @@ def test_plugging_many_times_does_not_leak() -> None:
             gone = threading.Event()
             disk = manager.open(on_gone=gone.set)
             bus.unplug(thing)
-            assert gone.wait(10)
+            assert gone.wait(PATIENCE)
             assert next(events).kind == "detached"
             disk.close()
             del disk
@@ -312,10 +314,10 @@ def test_a_callback_that_calls_sys_exit_does_not_end_the_thread(caplog: pytest.L
         manager.on_detach(lambda info: sys.exit(3))
         first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
         second = manager.open(places[1], on_gone=notified.set)
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         for thing in things:
             bus.unplug(thing)
-        assert notified.wait(10)
+        assert notified.wait(PATIENCE)
         assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
         wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
         first.close()

@@ -41,7 +41,7 @@ from scsiusb.usb.port import NO_QUIRKS
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
-from tests.sticks import Answer, MeddledBus, Wire, stick
+from tests.sticks import Answer, InterceptedBus, Wire, stick
 
 TIMEOUT = 0.1  # seconds for a command that hangs
 BLOCKS = 2048
@@ -49,12 +49,14 @@ BLOCK = 512
 SYNCHRONIZE_CACHE = 0x35
 
 
-def device(*faults: str, blocks: int = BLOCKS, speed: str = "high", unit: Unit | None = None) -> Stick:
+def device(
+    *faults: str, blocks: int = BLOCKS, speed: str = "high", unit: Unit | None = None, removable: bool = True
+) -> Stick:
     """Make a stick in which every block begins with its number."""
     source = stick(blocks)
     medium = source.units[0].medium
     assert isinstance(medium, Memory)
-    return Stick([unit or Unit(medium)], Identity(speed=speed), faults=faults)
+    return Stick([unit or Unit(medium, removable=removable)], Identity(speed=speed), faults=faults)
 
 
 @contextmanager
@@ -172,7 +174,7 @@ CASES = (
     Case("h", lambda: device("capacity=+1"), read_all, LbaOutOfRange),
     Case("h", lambda: device("capacity=+1"), count_the_blocks, AssertionError),
     Case("m", lambda: device("nak@data,over=32768,times=always"), read_all, DeviceTimeout),
-    Case("n", lambda: device("sense=5/21/00,opcode=28"), read_a_block, LbaOutOfRange),
+    Case("n", lambda: device("sense=5/21/00,opcode=28", removable=False), read_a_block, LbaOutOfRange),
     Case("r", lambda: device("bogus-residue,opcode=28,times=always"), read_a_block, MalformedReply),
     Case("s", lambda: device("max-lun=3"), look_for_the_last_unit, AssertionError),
     Case("C", lambda: device("nak@csw,opcode=35"), write_and_flush, DeviceTimeout),
@@ -229,7 +231,7 @@ def test_bad_sense_overrides_sane_sense() -> None:
 def test_an_ignored_device_is_listed_and_not_opened() -> None:
     """Such a device disconnects at the first command, and comes back as a modem."""
     bus = Bus(device("disconnect@cbw"))
-    with pytest.raises(DeviceUnsupported, match=r"is to be left alone: quirks= of open; --quirks 1209:0001: opens it"):
+    with pytest.raises(DeviceUnsupported, match=r"must not be opened: quirks= of open; --quirks 1209:0001: opens it"):
         open_on(bus, quirks="i")
     assert len(find(bus)) == 1
     with pytest.raises(DeviceGone), open_on(bus, quirks="") as disk:
@@ -284,15 +286,15 @@ def test_a_flush_after_which_the_medium_would_be_ejected_is_followed_by_a_comman
 def after_class_reset(letters: str) -> None:
     """Use a stick whose writes fail after a class reset; a refused command makes the host recover."""
     made = device("stall@cbw,opcode=28")
-    bus = MeddledBus(made)
+    bus = InterceptedBus(made)
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if "request ff" in wire.log:
             wire.log.clear()
             made.faults.add("sense=4/44/00,opcode=2A,times=always")
         return None
 
-    bus.wire.meddle = meddle
+    bus.wire.intercept = intercept
     with open_on(bus, quirks=letters) as disk:
         read_a_block(disk)
         write_and_flush(disk)
@@ -342,7 +344,7 @@ def test_every_quirk_with_an_effect_is_tested_here() -> None:
 def test_a_letter_without_an_effect_is_accepted_and_changes_nothing(meaning: Meaning) -> None:
     logs = []
     for letters in ("", meaning.letter):
-        bus = MeddledBus(device())
+        bus = InterceptedBus(device())
         with open_on(bus, quirks=letters) as disk:
             write_and_flush(disk)
         logs.append(tuple(bus.wire.log))
@@ -489,5 +491,5 @@ def test_learned_quirks_of_unplugged_devices_are_forgotten_and_the_number_is_lim
         memory.keep(attachment, kept)
     known = [attachment for attachment in attachments if memory.recall(attachment, NO_QUIRKS) == kept]
     assert known == attachments[-64:]
-    memory.forget(bus, {attachments[-1].place})
+    memory.forget(bus, {attachments[-1].info.device.identity})
     assert [memory.recall(attachment, NO_QUIRKS) == NO_QUIRKS for attachment in attachments[-2:]] == [True, False]

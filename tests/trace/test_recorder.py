@@ -17,7 +17,7 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.trace.recorder import SNAPLEN, Tracing
 from scsiusb.usb.backend import Code
-from tests.sticks import MeddledBus, stick
+from tests.sticks import InterceptedBus, stick
 
 HEADER = struct.Struct("<QBBBBHBBqiiII8s")
 
@@ -55,11 +55,11 @@ def test_every_transfer_is_recorded_with_its_data(tmp_path: Path) -> None:
 
 def test_failures_are_recorded_with_their_errno(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
     trace = Tracing(bus, str(path))
     with pytest.raises(TransportError), open_on(trace) as disk:
         bus.wire.fail_requests["request ff"] = Code.PIPE
-        bus.wire.meddle = lambda wire, endpoint, buffer: (Code.IO, 3)
+        bus.wire.intercept = lambda wire, endpoint, buffer: (Code.IO, 3)
         disk.inquiry()
     trace.close()
     bus.close()
@@ -73,10 +73,10 @@ def test_an_interrupted_transfer_is_recorded(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     path = tmp_path / "trace.pcapng"
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
     trace = Tracing(bus, str(path))
     with pytest.raises(KeyboardInterrupt), open_on(trace) as disk:
-        bus.wire.meddle = interrupt
+        bus.wire.intercept = interrupt
         disk.inquiry()
     trace.close()
     bus.close()
@@ -106,18 +106,18 @@ def test_a_file_that_is_not_a_trace_is_not_overwritten(tmp_path: Path, content: 
     path = tmp_path / "a.pcapng"
     path.write_bytes(content)
     with pytest.raises(FileExistsError, match="is not a trace"):
-        Tracing(MeddledBus(stick(16)), str(path))
+        Tracing(InterceptedBus(stick(16)), str(path))
     assert path.read_bytes() == content
 
 
 def test_an_older_trace_is_overwritten_but_not_one_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
-    trace = Tracing(MeddledBus(stick(16)), str(path))
+    trace = Tracing(InterceptedBus(stick(16)), str(path))
     with pytest.raises(BlockingIOError, match="another trace"):
-        Tracing(MeddledBus(stick(16)), str(path))
+        Tracing(InterceptedBus(stick(16)), str(path))
     trace.close()
     path.write_bytes(path.read_bytes() * 100)
-    Tracing(MeddledBus(stick(16)), str(path)).close()
+    Tracing(InterceptedBus(stick(16)), str(path)).close()
     assert path.stat().st_size < 100
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, TransportError
+from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import MeddledBus, Worker, execute, hangs_at, stick
+from tests.sticks import PATIENCE, InterceptedBus, Worker, execute, hangs_at, stick
 
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
@@ -39,8 +42,8 @@ ME, OTHER = User(), User()
 
 
 @pytest.fixture
-def bus() -> Iterator[MeddledBus]:
-    bus = MeddledBus(stick())
+def bus() -> Iterator[InterceptedBus]:
+    bus = InterceptedBus(stick())
     yield bus
     assert not bus.handles
 
@@ -51,7 +54,7 @@ def notes() -> list[bool]:
 
 
 @pytest.fixture
-def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]:
+def transport(bus: InterceptedBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]:
     transport = BulkOnlyTransport(Port(bus, find(bus)[0]), notes.append)
     for _ in range(2):
         run(transport, TEST_UNIT_READY)
@@ -61,18 +64,18 @@ def transport(bus: MeddledBus, notes: list[bool]) -> Iterator[BulkOnlyTransport]
     transport.close()
 
 
-def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: User | None = None) -> int:
+def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: User | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
     with transport.memory.lend(max(length, 1)) as buffer:
         return execute(transport, 0, cdb, direction, buffer[:length], timeout, user).status
 
 
-def hanging(bus: MeddledBus, transport: BulkOnlyTransport, user: User) -> Worker:
+def hanging(bus: InterceptedBus, transport: BulkOnlyTransport, user: User) -> Worker:
     reached = threading.Event()
-    bus.wire.meddle = hangs_at(0x28, reached)
+    bus.wire.intercept = hangs_at(0x28, reached)
     worker = Worker(lambda: run(transport, READ, 60, user))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 
@@ -83,37 +86,37 @@ def test_a_command_is_noted_while_it_is_on_the_wire(transport: BulkOnlyTransport
 
 
 def test_a_failed_command_is_noted_as_over_when_the_device_is_recovered(
-    bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
+    bus: InterceptedBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
-    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.TIMEOUT, 0)
+    bus.wire.intercept = lambda wire, endpoint, buffer: (Code.TIMEOUT, 0)
     bus.wire.fail_requests = {"request ff": Code.TIMEOUT, "port reset": Code.IO}
     with pytest.raises(DeviceTimeout):
         run(transport, READ)
     assert notes == [True]
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     bus.wire.fail_requests = {}
     run(transport, TEST_UNIT_READY)
     assert notes == [True, False, True, False]
 
 
 def test_after_an_exception_the_note_stays_until_close_recovers_the_device(
-    bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
+    bus: InterceptedBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    bus.wire.meddle = interrupt
+    bus.wire.intercept = interrupt
     with pytest.raises(KeyboardInterrupt):
         run(transport, READ)
     assert notes == [True]
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     transport.close()
     assert notes == [True, False]
     assert bus.wire.log[-3:] == RECOVERY
 
 
 def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
-    bus: MeddledBus, transport: BulkOnlyTransport, notes: list[bool]
+    bus: InterceptedBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
     worker = hanging(bus, transport, ME)
     transport.turns.interrupt(ME)
@@ -121,12 +124,12 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
         worker.result()
     assert notes == [True, False]
     assert bus.wire.log[-3:] == RECOVERY
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     assert run(transport, READ) == 0
 
 
 def test_an_interrupt_for_a_user_without_a_running_command_does_nothing(
-    bus: MeddledBus, transport: BulkOnlyTransport
+    bus: InterceptedBus, transport: BulkOnlyTransport
 ) -> None:
     transport.turns.interrupt(ME)
     assert run(transport, READ, user=ME) == 0
@@ -138,13 +141,15 @@ def test_an_interrupt_for_a_user_without_a_running_command_does_nothing(
         worker.result()
 
 
-def test_an_interrupt_ends_with_its_command(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_an_interrupt_ends_with_its_command(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
     with pytest.raises(TransportError):
         run(transport, TEST_UNIT_READY, user=User(transport.turns.interrupt))
     assert run(transport, TEST_UNIT_READY, user=ME) == 0
 
 
-def test_a_command_is_not_sent_if_the_check_of_its_user_raises(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_command_is_not_sent_if_the_check_of_its_user_raises(
+    bus: InterceptedBus, transport: BulkOnlyTransport
+) -> None:
     def refuse(_: User) -> None:
         raise DeviceGone("it was unplugged")
 
@@ -155,20 +160,20 @@ def test_a_command_is_not_sent_if_the_check_of_its_user_raises(bus: MeddledBus, 
 
 
 def test_losing_the_device_ends_the_running_command_and_refuses_later_ones(
-    bus: MeddledBus, transport: BulkOnlyTransport
+    bus: InterceptedBus, transport: BulkOnlyTransport
 ) -> None:
     worker = hanging(bus, transport, ME)
     transport.turns.lose()
     with pytest.raises(TransportError):
         worker.result()
-    bus.wire.meddle = None
+    bus.wire.intercept = None
     for _ in range(2):
         with pytest.raises(TransportError):
             run(transport, TEST_UNIT_READY)
 
 
-def test_closing_after_a_loss_does_not_recover_the_device(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
-    bus.wire.meddle = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
+def test_closing_after_a_loss_does_not_recover_the_device(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
+    bus.wire.intercept = lambda wire, endpoint, buffer: (Code.NO_DEVICE, 0)
     with pytest.raises(DeviceGone):
         run(transport, READ)
     transport.turns.lose()
@@ -177,7 +182,9 @@ def test_closing_after_a_loss_does_not_recover_the_device(bus: MeddledBus, trans
     assert bus.wire.log == []
 
 
-def test_a_call_during_a_command_of_the_same_thread_is_refused(bus: MeddledBus, transport: BulkOnlyTransport) -> None:
+def test_a_call_during_a_command_of_the_same_thread_is_refused(
+    bus: InterceptedBus, transport: BulkOnlyTransport
+) -> None:
     """A signal handler could make such a call."""
 
     def handler(*_: object) -> None:
@@ -187,7 +194,7 @@ def test_a_call_during_a_command_of_the_same_thread_is_refused(bus: MeddledBus, 
                 use()
 
     seen: list[bool] = []
-    bus.wire.meddle = handler
+    bus.wire.intercept = handler
     assert run(transport, READ) == 0
     assert set(seen) == {True}
     assert not transport.turns.is_here
@@ -201,3 +208,21 @@ def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: Bul
     assert not transport.turns.is_here
     assert run(transport, READ) == 0
     assert Worker(lambda: run(transport, READ)).result() == 0
+
+
+def test_the_turn_is_not_given_to_a_command_that_took_and_left_it_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold the turn forever. A look at the clock stands for the moment in which the other thread runs."""
+    turns = Turns("a device", lambda on: None)
+    first, second = Turn(turns, None), Turn(turns, None)
+    assert first.try_enter()
+    turns.waiting.append(second)
+
+    def meanwhile() -> float:
+        assert second.try_enter()
+        turns.waiting.remove(second)
+        second.leave()
+        return 1e9
+
+    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=meanwhile))
+    first.leave()
+    assert turns.current is None

@@ -23,7 +23,7 @@ def test_a_device_has_the_address_that_the_kernel_prints(bus: int, ports: tuple[
         (0x80, 0x02, True, False),
         (0x81, 0x03, False, False),  # interrupt
         (0x02, 0x01, False, False),  # isochronous
-        (0x81, 0xFE, True, False),  # only bits 1..0 tell the type
+        (0x81, 0xFE, True, False),  # only bits 1..0 are the transfer type
     ],
 )
 def test_a_bulk_endpoint_is_told_by_its_type_and_direction(

@@ -314,7 +314,7 @@ def test_a_device_that_was_replugged_since_is_gone(scene: Scene) -> None:
 # --- buffers --------------------------------------------------------------------------------------
 
 
-def test_a_buffer_for_the_largest_command_is_no_larger_than_what_was_promised(scene: Scene) -> None:
+def test_a_buffer_for_the_largest_command_is_no_larger_than_the_limit(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port:
         assert port.limit_transfer_size(120 * 1024) == 120 * 1024
         for size, whole in (
@@ -382,6 +382,24 @@ def test_every_buffer_is_freed_although_one_is_still_in_use(scene: Scene) -> Non
     assert scene.watched.handle.outstanding == 1
     assert scene.bus.handles == ()
     assert scene.driver == "usb-storage"
+
+
+def test_a_buffer_can_be_used_if_another_thread_closes_the_port_while_it_is_lent(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an unplug, the port is closed while commands begin; they must raise DeviceGone, not ValueError."""
+    port = Port(scene.backend, scene.info)
+    allocate = port.memory.allocate
+
+    def allocate_and_close(size: int) -> memoryview:
+        whole = allocate(size)
+        port.close()
+        return whole
+
+    monkeypatch.setattr(port.memory, "allocate", allocate_and_close)
+    with port.memory.lend(64) as buffer:
+        buffer[:] = bytes(64)
+    assert scene.watched.names.count("free") == 1
 
 
 def test_threads_never_share_a_buffer(scene: Scene) -> None:

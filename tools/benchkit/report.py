@@ -32,6 +32,7 @@ class Run:
         return self.machine.get("emulator") == NO_EMULATOR
 
     def verdicts(self) -> list[Verdict]:
+        """Return whether each claim holds; none for a run in the native lab."""
         return [] if self.is_native else verdicts(self.samples)
 
 

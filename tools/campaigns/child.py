@@ -38,7 +38,7 @@ def warm_up() -> None:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """The result of a command."""
 
     status: int
@@ -63,11 +63,11 @@ class Child:
         """Wait at most so many seconds for it to die; report whether it has."""
         return self._status is not None or bool(select.select([self.descriptor], [], [], seconds)[0])
 
-    def wait(self) -> Ended:
+    def wait(self) -> CommandResult:
         """Return how it ended. A negative status is the signal that killed it."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return Ended(self._status, _content(self._out), _content(self._err).decode(errors="replace").strip())
+        return CommandResult(self._status, _content(self._out), _content(self._err).decode(errors="replace").strip())
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -97,7 +97,7 @@ def _run_child(run: Callable[[], int], out: int, err: int) -> NoReturn:
         os._exit(status)
 
 
-def scsiusb(*words: object) -> Ended:
+def scsiusb(*words: object) -> CommandResult:
     """Run a command of the command line in a fork, which saves the start of Python."""
 
     def run() -> int:

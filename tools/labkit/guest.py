@@ -57,7 +57,7 @@ def interactive(boot: Boot, work: Path) -> int:
 
 @contextmanager
 def _terminal_kept() -> Iterator[None]:
-    """A guest that dies leaves the terminal in its own mode."""
+    """Restore the terminal's mode at the end: a guest that dies leaves another one."""
     mode = termios.tcgetattr(sys.stdin)
     try:
         yield

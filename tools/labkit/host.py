@@ -25,7 +25,7 @@ class LabError(Exception):
 
 
 def say(message: str) -> None:
-    """Tell the person what is being done; standard output belongs to the guest's command."""
+    """Print what is being done to stderr; standard output belongs to the guest's command."""
     print(f"lab: {message}", file=sys.stderr, flush=True)
 
 

@@ -64,7 +64,7 @@ def python_image() -> Path:
 
 
 def _interpreter(stdlib: Path, folder: Path) -> None:
-    """Take the interpreter and its libraries along, with a list that tells where they belong."""
+    """Copy the interpreter and its libraries, and write a list of the places that they belong to."""
     folder.mkdir()
     binary = PYTHON.resolve()
     extensions = (stdlib / "lib-dynload").glob("*.so")

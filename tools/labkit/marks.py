@@ -9,12 +9,13 @@ END = b"\x1elab:end\x1e"
 
 
 class Log:
-    """Logs all that it is fed."""
+    """Logs all data that it gets."""
 
     def __init__(self, log: BinaryIO) -> None:
         self._log = log
 
     def feed(self, data: bytes) -> None:
+        """Log the data."""
         self._log.write(data)
 
 
@@ -29,6 +30,7 @@ class Gate:
         self.ended = False
 
     def feed(self, data: bytes) -> None:
+        """Take the next output of the guest; the marks may be split between calls."""
         self._held += data
         if not self.begun:
             self.begun = self._until(BEGIN, self._log)

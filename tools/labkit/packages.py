@@ -64,7 +64,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def installed(package: str) -> bool:
-    """Tell whether dpkg has the package installed."""
+    """Return whether dpkg has the package installed."""
     return bool(versions([package]))
 
 

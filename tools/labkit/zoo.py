@@ -37,10 +37,11 @@ class Unit:
 
     @property
     def size(self) -> int:
+        """Bytes of the unit."""
         return self.blocks * self.block_size
 
     def regions(self) -> list[tuple[int, int]]:
-        """Where random content is: offset and length in bytes."""
+        """Return offset and length, in bytes, of each region with random content."""
         if self.fat or self.hollow:
             return []
         if not self.sparse:
@@ -65,6 +66,7 @@ class Device:
         object.__setattr__(self, "serial", f"LAB{self.name.upper().replace('-', '')}01")
 
     def file(self, lun: int) -> str:
+        """Return the name of the unit's image file."""
         return f"{self.name}-{lun}.img"
 
 
@@ -214,7 +216,7 @@ def _option(value: Value) -> str:
 
 
 def _models(device: Device) -> list[dict[str, Value]]:
-    """Return the properties of QEMU's device and of the disks behind it, as device_add takes them too."""
+    """Return the properties of QEMU's device and of its disks, in the form that device_add also accepts."""
     if device.kind == GADGET:
         return []
     bus = f"{device.controller}.0"

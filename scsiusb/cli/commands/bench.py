@@ -117,9 +117,9 @@ def bench_command(
     with sink(picture) if picture is not None else nullcontext() as target:
         with opened(device, lun) as disk:
             extent = _extent(disk, lba, blocks)
-            fitting, left_out = _split_sizes(disk, extent, sizes)
+            suitable, left_out = _split_sizes(disk, extent, sizes)
             patterns = (pattern,) if pattern else speed.PATTERNS
-            plan = speed.Plan(extent, fitting, patterns, writes, seconds, calls, seed)
+            plan = speed.Plan(extent, suitable, patterns, writes, seconds, calls, seed)
             bench = speed.Bench(disk, plan)
             if writes and not yes:
                 confirm_overwriting(disk, device, extent.lba, extent.blocks, ", with random bytes")

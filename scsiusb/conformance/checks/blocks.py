@@ -183,7 +183,7 @@ CHECKS: Final = (
     ),
     Check(
         "read-6",
-        "SBC-3 5.10",
+        "SBC-2 5.5",
         "READ(6), if supported, must return the same data as READ(10).",
         partial(read_alike, 6),
         needs_medium=True,

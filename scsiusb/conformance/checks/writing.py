@@ -254,7 +254,7 @@ CHECKS: Final = (
         "Ho < Do: WRITE of more than announced must end with a phase error (status 2), and write no other data.",
         less_announced,
     ),
-    _check("write-zero-blocks", "SBC-3 5.32", "A WRITE of 0 blocks must succeed and write nothing.", zero_blocks),
+    _check("write-zero-blocks", "SBC-3 5.33", "A WRITE of 0 blocks must succeed and write nothing.", zero_blocks),
     _check(
         "write-protect",
         "SBC-3 6.4.1",

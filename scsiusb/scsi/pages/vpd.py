@@ -49,7 +49,7 @@ DESIGNATOR_KINDS: Final = {
 
 @dataclass(frozen=True)
 class Designator:
-    """One identifier of the logical unit, of its port or of its device (SPC-4 7.8.5.1)."""
+    """One identifier of the logical unit, of its port or of its device (SPC-4 7.8.6.1)."""
 
     association: int
     """Which object the identifier belongs to: 0 logical unit, 1 target port, 2 target device."""
@@ -101,7 +101,7 @@ class UnitSerialNumber:
 
 @dataclass(frozen=True)
 class DeviceIdentification:
-    """Page 83h, Device Identification: the designators in the order sent (SPC-4 7.8.5)."""
+    """Page 83h, Device Identification: the designators in the order sent (SPC-4 7.8.6)."""
 
     PAGE: ClassVar[int] = 0x83
     designators: tuple[Designator, ...]

@@ -1,4 +1,4 @@
-"""The way back into step after a failed exchange, rung by rung: class reset with halts, then a reset of the port."""
+"""Error recovery after a failed exchange: class reset with clear-halt, then port reset (BOT 5.3.4)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
 from scsiusb.transport.turns import Turns
-from scsiusb.usb.port import Port
+from scsiusb.usb.port import EventCounter, Port
 
 CLASS_RESET: Final = "class reset"
 PORT_RESET: Final = "port reset"
@@ -24,14 +24,17 @@ log = logging.getLogger(__name__)
 
 
 class Recovery(NamedTuple):
-    """What was tried, in order, and why the last of it failed; no error: the device is in step."""
+    """The recovery steps taken, in order, and the error of the last one; no error: the device is recovered."""
 
     tried: tuple[str, ...]
     error: TransportError | None = None
 
 
 class Failures:
-    """How many exchanges failed in a row, but for other commands that succeeded meanwhile."""
+    """Count of consecutive exchanges that failed.
+
+    A success of the command that failed resets the count; so does a failure of another command after any success.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,12 +42,14 @@ class Failures:
         self._others_succeed = False
 
     def note_success(self, opcode: int) -> None:
+        """Record an exchange that worked; `opcode` is the command's."""
         if opcode == self._opcode:
             self.count = 0
         else:
             self._others_succeed = True
 
     def note_failure(self, opcode: int) -> None:
+        """Record an exchange that failed."""
         if self._others_succeed and opcode != self._opcode:
             self.count = 0
         self.count += 1
@@ -64,6 +69,8 @@ class Synchronizer:
         self.owes_data = False
         """Whether the device, as far as is known, still waits for data-out."""
         self.failures = Failures()
+        self.losses = EventCounter()
+        """Exchanges that did not end with an accepted CSW."""
         self._is_silent = False
 
     def begin(self) -> None:
@@ -115,23 +122,25 @@ class Synchronizer:
 
 
 def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
-    """Brings the device into step; `thorough`: with a port reset also where it took the class reset.
+    """Recover the device; if `thorough`, do a port reset even if the class reset worked.
 
-    `timeout` of a control request. Raises DeviceGone.
+    `timeout`: seconds for each control request. Raises DeviceGone; other errors are in the result.
     """
     tried: list[str] = []
     error: TransportError | None = None
     has_helped = False
-    for rung in (PORT_RESET,) if Quirk.NO_CLASS_RESET in port.quirks else (CLASS_RESET, PORT_RESET):
-        tried.append(rung)
-        note_step(port, rung)
+    for step in (PORT_RESET,) if Quirk.NO_CLASS_RESET in port.quirks else (CLASS_RESET, PORT_RESET):
+        tried.append(step)
+        note_step(port, step)
         try:
-            _climb(port, rung, timeout)
+            _run_step(port, step, timeout)
         except DeviceGone:
             raise
         except TransportError as failure:
-            log.warning("the %s of %s failed: %s", rung, port.info, failure.what)
-            error = type(failure)(failure.what, failure.remedy)  # anew: this frame is in that one's traceback
+            log.warning("the %s of %s failed: %s", step, port.info, failure.what)
+            error = type(failure)(
+                failure.what, failure.remedy
+            )  # a copy: the traceback of `failure` refers to this frame
         else:
             has_helped = True
             if not thorough:
@@ -139,15 +148,16 @@ def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
     return Recovery(tuple(tried), None if has_helped else error)
 
 
-def note_step(port: Port, rung: str, level: int = logging.INFO) -> None:
-    """Records carry the rung as an attribute, for who counts them."""
-    log.log(level, "%s: %s", port.info, rung, extra={"rung": rung})
+def note_step(port: Port, step: str, level: int = logging.INFO) -> None:
+    """Log a recovery step, which is also the record's attribute `recovery_step`, for programs that count them."""
+    log.log(level, "%s: %s", port.info, step, extra={"recovery_step": step})
 
 
-def _climb(port: Port, rung: str, timeout: float) -> None:
-    if rung == PORT_RESET:
+def _run_step(port: Port, step: str, timeout: float) -> None:
+    if step == PORT_RESET:
         port.reset()
         return
+    # Reset recovery (BOT 5.3.4): class reset, then CLEAR_FEATURE HALT for both endpoints.
     port.control_out(CLASS_INTERFACE_OUT, MASS_STORAGE_RESET, 0, port.info.interface, b"", timeout)
     port.clear_halt_in()
     port.clear_halt_out()

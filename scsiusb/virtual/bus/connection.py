@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from scsiusb.usb.backend import Code, Device, Setting, Strings, UsbError
 from scsiusb.virtual.device import descriptors
 from scsiusb.virtual.device.function import Stall
-from scsiusb.virtual.stick import Line, Stick
+from scsiusb.virtual.stick import CancelToken, Stick
 
 
 class Connection:
@@ -20,7 +20,7 @@ class Connection:
     def __init__(self, bus: int, ports: tuple[int, ...], number: int, stick: Stick, plugging: int) -> None:
         self.bus, self.ports, self.number, self.stick = bus, ports, number, stick
         self.plugging = plugging
-        self.line = Line()
+        self.token = CancelToken()
         self.lock = threading.RLock()
         self.claims: dict[int, object] = {}  # interface number to the handle that claimed it
         self._drivers: dict[int, str] = {}
@@ -87,12 +87,12 @@ class Connection:
     def disconnect(self) -> None:
         """End the connection: transfers in progress and later ones end with NO_DEVICE."""
         self.set_on_leave(None)
-        self.stick.cut_line(self.line, Code.NO_DEVICE)
+        self.stick.cancel_transfers(self.token, Code.NO_DEVICE)
 
     @property
     def is_disconnected(self) -> bool:
         """Whether the stick was unplugged or has left the bus."""
-        return self.line.code is not None
+        return self.token.code is not None
 
     # --- kernel drivers -------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import threading
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.device.function import Hang, Stall
-from scsiusb.virtual.stick import Line
+from scsiusb.virtual.stick import CancelToken
 
 _SETUP = struct.Struct("<BBHHH")
 _RECIPIENT, _TO_INTERFACE, _TO_ENDPOINT = 0x1F, 1, 2
@@ -26,7 +26,7 @@ class VirtualHandle:
         self._connection = connection
         self._buffers: dict[int, memoryview] = {}
         self._lock = threading.Lock()
-        self._line = Line(connection.line)
+        self._token = CancelToken(connection.token)
         self.is_open = True
 
     @property
@@ -128,7 +128,7 @@ class VirtualHandle:
         try:
             return self._control(request_type, request, value, index, data, length)
         except Hang:
-            code = connection.stick.wait_unanswered(max(timeout_ms, 1) / 1000, connection.line)
+            code = connection.stick.wait_unanswered(max(timeout_ms, 1) / 1000, connection.token)
             raise UsbError(code) from None
         except Stall:
             raise UsbError(Code.PIPE) from None
@@ -148,11 +148,11 @@ class VirtualHandle:
         interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
-        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._line)
+        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._token)
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""
-        self._connection.stick.cut_line(self._line, Code.INTERRUPTED if on else None)
+        self._connection.stick.cancel_transfers(self._token, Code.INTERRUPTED if on else None)
 
     # --- buffers --------------------------------------------------------------------------------
 

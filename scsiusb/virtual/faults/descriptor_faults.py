@@ -120,7 +120,7 @@ def _empty_string(data: bytes) -> bytes:
     return bytes((2, _STRING))
 
 
-TWISTS: Mapping[str, tuple[int, Change]] = {
+DESCRIPTOR_FAULTS: Mapping[str, tuple[int, Change]] = {
     "truncated": (_CONFIGURATION, _truncated),
     "long-total-length": (_CONFIGURATION, _long_total_length),
     "short-total-length": (_CONFIGURATION, _short_total_length),
@@ -143,10 +143,10 @@ TWISTS: Mapping[str, tuple[int, Change]] = {
 def find(name: str) -> tuple[int, Change]:
     """Return the descriptor type that is changed (bDescriptorType), and the function that changes it.
 
-    `name` is a key of `TWISTS`, or "garbage:N" with a seed N. Raises ValueError for any other name.
+    `name` is a key of `DESCRIPTOR_FAULTS`, or "garbage:N" with a seed N. Raises ValueError for any other name.
     """
     plain, _, seed = name.partition(":")
-    if plain not in TWISTS or (":" in name and (plain != "garbage" or not seed.isdecimal())):
+    if plain not in DESCRIPTOR_FAULTS or (":" in name and (plain != "garbage" or not seed.isdecimal())):
         raise ValueError(name)
-    kind, change = TWISTS[plain]
+    kind, change = DESCRIPTOR_FAULTS[plain]
     return kind, partial(_garbage, int(seed)) if seed else change

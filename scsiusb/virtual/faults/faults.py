@@ -28,11 +28,11 @@ class Scope(Enum):
 class ValueKind(NamedTuple):
     """The syntax of a value, the part after NAME=.
 
-    `sign` is its placeholder in help texts, `needs` its description in error messages. `read` parses the text and
+    `placeholder` stands for it in help texts, `needs` is its description in error messages. `read` parses the text and
     raises ValueError if it is invalid; `show` is the inverse of `read`.
     """
 
-    sign: str
+    placeholder: str
     needs: str
     read: Callable[[str], Value]
     show: Callable[[Value], str] = str
@@ -106,7 +106,7 @@ _CASE = ValueKind("N", "a number from 1 to 13", _within(1, 13))
 _SIGNED = ValueKind("+N|-N", "a number with its sign", _signed, lambda value: f"{value:+d}")
 _DESCRIPTOR_ERROR = ValueKind(
     "NAME",
-    f"one of {', '.join(descriptor_faults.TWISTS)} (garbage:N: random bytes from seed N)",
+    f"one of {', '.join(descriptor_faults.DESCRIPTOR_FAULTS)} (garbage:N: random bytes from seed N)",
     _descriptor_error,
 )
 
@@ -128,7 +128,7 @@ class Kind:
     @property
     def usage(self) -> str:
         """The syntax, with optional parts in brackets: `stall[=N][@data|csw|cbw]`."""
-        value = f"={self.value.sign}" if self.value else ""
+        value = f"={self.value.placeholder}" if self.value else ""
         if value and not self.needs_value:
             value = f"[{value}]"
         phase = f"[@{'|'.join(self.phases)}]" if self.phases else ""
@@ -312,7 +312,9 @@ def _read_value(kind: Kind, text: str | None) -> Value:
 def _value(kind: Kind, value: Value) -> Value:
     if value is None:
         if kind.needs_value and kind.value is not None:
-            raise ValueError(f"{kind.name} needs a value; write {kind.name}={kind.value.sign} with {kind.value.needs}")
+            raise ValueError(
+                f"{kind.name} needs a value; write {kind.name}={kind.value.placeholder} with {kind.value.needs}"
+            )
         return kind.default
     try:
         text = kind.value.show(value) if kind.value else str(value)

@@ -30,7 +30,7 @@ def _extent(cdb: bytes) -> tuple[int, int]:
     group = cdb[0] >> 5
     if group == 0:
         lba = int.from_bytes(cdb[1:4], "big") & 0x1FFFFF
-        return lba, cdb[4] or 256  # in READ(6) and WRITE(6) 0 means 256 (SBC-3 5.10)
+        return lba, cdb[4] or 256  # in READ(6) and WRITE(6) 0 means 256 (SBC-2 5.5)
     lba, blocks = struct.unpack_from({4: ">QI", 5: ">II"}.get(group, ">IxH"), cdb, 2)
     return lba, blocks
 
@@ -69,7 +69,7 @@ def _write(unit: Unit, cdb: bytes) -> Task:
 
 
 def _verify(unit: Unit, cdb: bytes) -> Task:
-    """Verify blocks; with BYTCHK 01b, compare them with data-out. Other values are not supported (SBC-3 5.26)."""
+    """Verify blocks; with BYTCHK 01b, compare them with data-out. Other values are not supported (SBC-3 5.29)."""
     check = cdb[1] >> 1 & 3
     if check > 1:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
@@ -93,7 +93,7 @@ def _read_capacity_10(unit: Unit, cdb: bytes) -> Task:
     if any(lba) and not partial:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
-    last = min(medium.blocks - 1, 0xFFFFFFFF)  # FFFFFFFFh: ask READ CAPACITY(16) (SBC-3 5.12.2)
+    last = min(medium.blocks - 1, 0xFFFFFFFF)  # FFFFFFFFh: ask READ CAPACITY(16) (SBC-3 5.15.2)
     return Parameters(struct.pack(">II", last, medium.block_size), 8)
 
 

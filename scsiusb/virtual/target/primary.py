@@ -95,7 +95,7 @@ def _mode_sense_10(unit: Unit, cdb: bytes) -> Task:
 
 def _start_stop_unit(unit: Unit, cdb: bytes) -> Task:
     power, load, start = cdb[4] >> 4, cdb[4] & 2, bool(cdb[4] & 1)
-    if power > 3:  # ACTIVE, IDLE and STANDBY are accepted and ignored (SBC-3 5.20)
+    if power > 3:  # ACTIVE, IDLE and STANDBY are accepted and ignored (SBC-3 5.25)
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     if not power and load:
         _load_or_eject(unit, start)

@@ -22,42 +22,42 @@ from scsiusb import (
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Memory
-from tests.sticks import Answer, Meddle, MeddledBus, Wire, Worker, stick, wait_until
+from tests.sticks import Answer, Intercept, InterceptedBus, Wire, Worker, stick, wait_until
 
 RECOVERY = ["request ff", "clear in", "clear out"]
 BLOCK = 512
 
 
 @contextmanager
-def disk_on_wire(timeout: float | None = None) -> Iterator[tuple[Disk, MeddledBus]]:
+def disk_on_wire(timeout: float | None = None) -> Iterator[tuple[Disk, InterceptedBus]]:
     """Open a disk on a new bus; the unit attention is cleared and the log is empty."""
-    with_wire = MeddledBus(stick())
+    with_wire = InterceptedBus(stick())
     with open_on(with_wire, timeout=timeout) as disk:
         disk.read(0, 1)
         with_wire.wire.log.clear()
         yield disk, with_wire
-        with_wire.wire.meddle = None
+        with_wire.wire.intercept = None
     with_wire.close()
 
 
-def cbws(bus: MeddledBus) -> list[str]:
+def cbws(bus: InterceptedBus) -> list[str]:
     return [entry.removeprefix("cbw ") for entry in bus.wire.log if entry.startswith("cbw")]
 
 
-def fails_at(opcode: int, code: Code, times: int) -> Meddle:
+def fails_at(opcode: int, code: Code, times: int) -> Intercept:
     """Fail the CBW of the first `times` commands with that opcode."""
     left = [times]
 
-    def meddle(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+    def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
         if wire.opcode != opcode or not wire.log[-1].startswith("cbw") or not left[0]:
             return None
         left[0] -= 1
         return code, 0
 
-    return meddle
+    return intercept
 
 
-def content(bus: MeddledBus) -> bytearray:
+def content(bus: InterceptedBus) -> bytearray:
     medium = bus._connections[2].stick.units[0].medium
     assert isinstance(medium, Memory)
     return medium.data
@@ -65,7 +65,7 @@ def content(bus: MeddledBus) -> bytearray:
 
 def test_a_class_reset_that_did_not_help_is_followed_by_a_port_reset() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.PIPE, 2)
+        bus.wire.intercept = fails_at(0x28, Code.PIPE, 2)
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
         resets = [entry for entry in bus.wire.log if entry in ("request ff", "port reset")]
         assert resets == ["request ff", "request ff", "port reset"]
@@ -74,55 +74,56 @@ def test_a_class_reset_that_did_not_help_is_followed_by_a_port_reset() -> None:
 def test_a_class_reset_that_the_device_refuses_is_followed_by_a_port_reset_at_once() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.fail_requests = {"request ff": Code.PIPE}
-        bus.wire.meddle = fails_at(0x28, Code.IO, 1)
+        bus.wire.intercept = fails_at(0x28, Code.IO, 1)
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
         assert bus.wire.log[:3] == ["cbw 28", "request ff", "port reset"]
 
 
 def test_a_read_fails_after_four_attempts_with_the_recovery_steps_in_the_error() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.IO, 99)
+        bus.wire.intercept = fails_at(0x28, Code.IO, 99)
         with pytest.raises(TransportError) as failed:
             disk.read(7, 2)
         assert cbws(bus).count("28") == 4
         assert failed.value.tried == ("class reset", "port reset")
-        begin, end = "READ(10) of 2 blocks at LBA 7: CBW phase, 1-1: the transfer failed", "class reset and port reset"
-        assert failed.value.what == f"{begin} (recovered by {end}), 4 times"
+        begin, end = "CBW phase, 1-1: the transfer failed", "class reset and port reset"
+        assert failed.value.what.startswith("READ(10) of 2 blocks at LBA 7: ")
+        assert failed.value.what.endswith(f"{begin} (recovered by {end}), 4 times")
 
 
 def test_a_command_is_not_retried_if_the_recovery_fails_and_the_error_says_so() -> None:
     with disk_on_wire() as (disk, bus):
         bus.wire.fail_requests = {"request ff": Code.PIPE, "port reset": Code.IO}
-        bus.wire.meddle = fails_at(0x28, Code.IO, 99)
+        bus.wire.intercept = fails_at(0x28, Code.IO, 99)
         with pytest.raises(TransportError, match="not recovered by class reset and port reset"):
             disk.read(0, 1)
         assert cbws(bus) == ["28"]
-        bus.wire.fail_requests, bus.wire.meddle = {}, None
+        bus.wire.fail_requests, bus.wire.intercept = {}, None
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
 
 
 def test_each_recovery_step_is_one_log_record(caplog: pytest.LogCaptureFixture) -> None:
     with disk_on_wire() as (disk, bus), caplog.at_level(logging.DEBUG, "scsiusb.transport"):
-        bus.wire.meddle = fails_at(0x28, Code.IO, 2)
+        bus.wire.intercept = fails_at(0x28, Code.IO, 2)
         disk.read(0, 1)
-        steps = [record.__dict__["rung"] for record in caplog.records if "rung" in record.__dict__]
+        steps = [record.__dict__["recovery_step"] for record in caplog.records if "recovery_step" in record.__dict__]
         assert steps[:3] == ["class reset", "class reset", "port reset"]
 
 
 def test_a_command_that_times_out_is_retried_once() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 1)
+        bus.wire.intercept = fails_at(0x28, Code.TIMEOUT, 1)
         assert disk.read(1, 1)[:4] == b"\0\0\0\1"
         bus.wire.log.clear()
-        bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 99)
+        bus.wire.intercept = fails_at(0x28, Code.TIMEOUT, 99)
         with pytest.raises(DeviceTimeout):
             disk.read(0, 1)
         assert cbws(bus).count("28") == 2
 
 
 def test_a_timeout_given_by_the_user_is_for_the_call_with_all_retries() -> None:
-    with disk_on_wire(timeout=5) as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.TIMEOUT, 1)
+    with disk_on_wire(timeout=60) as (disk, bus):
+        bus.wire.intercept = fails_at(0x28, Code.TIMEOUT, 1)
         with pytest.raises(DeviceTimeout):
             disk.read(0, 1)
         assert cbws(bus) == ["28"]
@@ -136,7 +137,7 @@ def test_there_is_no_retry_after_the_time_for_failures() -> None:
             time.sleep(0.002)
             return Code.IO, 0
 
-        bus.wire.meddle = fails_late
+        bus.wire.intercept = fails_late
         with pytest.raises(TransportError):
             disk.read(0, 1)
         assert cbws(bus) == ["28"]
@@ -144,7 +145,7 @@ def test_there_is_no_retry_after_the_time_for_failures() -> None:
 
 def test_a_command_to_a_device_that_has_gone_is_not_retried() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.NO_DEVICE, 1)
+        bus.wire.intercept = fails_at(0x28, Code.NO_DEVICE, 1)
         with pytest.raises(DeviceGone):
             disk.read(0, 1)
         assert cbws(bus) == ["28"]
@@ -161,28 +162,29 @@ def test_a_cancelled_command_is_not_retried() -> None:
             return Code.INTERRUPTED, 0
 
         with client.cancellable() as cancel:
-            bus.wire.meddle = cancels
+            bus.wire.intercept = cancels
             with pytest.raises(TransportError, match="cancelled"):
                 disk.read(0, 1)
-            bus.wire.meddle = None
+            bus.wire.intercept = None
         assert cbws(bus) == ["28"]
 
 
 def test_a_failed_write_is_retried_after_a_check_of_the_device() -> None:
     new = b"\xab" * BLOCK
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
+        bus.wire.intercept = fails_at(0x2A, Code.IO, 1)
         disk.write(5, new)
         assert content(bus)[5 * BLOCK : 6 * BLOCK] == new
-        assert bus.wire.log[1:9] == [*RECOVERY, "port reset", *["request 06"] * 3, "cbw 25"]
+        assert bus.wire.log[1:9] == [*RECOVERY, "port reset", *["request 06"] * 3, "cbw 03"]
         again = cbws(bus).index("2a", 1)
-        assert cbws(bus)[:again] == ["2a", "25", "03", "25"]  # there is a unit attention after the reset
+        # What the unit has to say after the reset comes first; then the look at the medium, with a block of it.
+        assert cbws(bus)[:again] == ["2a", "03", "00", "25", "28"]
 
 
 def test_a_failed_write_is_not_retried_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on_wire() as (disk, bus):
         identity = bus._connections[2].stick.identity
-        bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
+        bus.wire.intercept = fails_at(0x2A, Code.IO, 1)
         object.__setattr__(identity, "serial", "another one")
         before = bytes(content(bus))
         with pytest.raises(DeviceGone, match=r"another device .*another one.* answers in the place of"):
@@ -201,7 +203,7 @@ def test_a_failed_write_is_not_retried_on_another_medium() -> None:
             unit.medium = Memory(BLOCK * 99)
             return Code.IO, 0
 
-        bus.wire.meddle = swaps
+        bus.wire.intercept = swaps
         with pytest.raises(MediumChanged):
             disk.write(5, b"\xab" * BLOCK)
         assert not any(content(bus))
@@ -210,7 +212,7 @@ def test_a_failed_write_is_not_retried_on_another_medium() -> None:
 
 def test_a_write_fails_after_four_attempts() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x2A, Code.IO, 99)
+        bus.wire.intercept = fails_at(0x2A, Code.IO, 99)
         with pytest.raises(TransportError, match=r"WRITE\(10\) of 1 block at LBA 5: CBW phase.*4 times"):
             disk.write(5, bytes(BLOCK))
         assert cbws(bus).count("2a") == 4
@@ -220,17 +222,17 @@ def test_a_write_with_a_reset_in_the_middle_is_written_again_from_its_start() ->
     """A reset may have lost the device's cache, and with it blocks that the device acknowledged before."""
     new = bytes(range(256)) * 2 * 1000
     with disk_on_wire() as (disk, bus):
-        left = [1]
+        left, old = [1], bytes(content(bus))
 
         def fails_second(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode != 0x2A or not wire.log[-1].startswith("cbw") or cbws(bus).count("2a") < 2 or not left[0]:
                 return None
             left[0] = 0
-            content(bus)[:] = bytes(len(content(bus)))  # what was cached is lost
+            content(bus)[:] = old  # what was cached is lost
             bus._connections[2].stick.units[0].power_on()
             return Code.IO, 0
 
-        bus.wire.meddle = fails_second
+        bus.wire.intercept = fails_second
         disk.write(0, new)
         disk.flush()
         assert bytes(content(bus)[: len(new)]) == new
@@ -241,7 +243,7 @@ def test_the_flush_fails_if_another_call_wrote_before_a_reset() -> None:
         disk.write(0, bytes(BLOCK))
         bus._connections[2].stick.units[0].power_on()
         disk.write(1, bytes(BLOCK))
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
@@ -253,12 +255,12 @@ def test_a_port_reset_by_the_driver_counts_even_if_its_unit_attention_was_lost()
     with disk_on_wire() as (disk, bus):
         disk.write(0, bytes(BLOCK))
         disk.unit.retry = RetryPolicy(failures=1)
-        bus.wire.meddle = fails_at(0x2A, Code.IO, 2)
+        bus.wire.intercept = fails_at(0x2A, Code.IO, 2)
         with pytest.raises(TransportError):
             disk.write(1, bytes(BLOCK))
         assert "port reset" in bus.wire.log
         bus._connections[2].stick.units[0]._attentions.clear()
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
@@ -276,17 +278,17 @@ def test_a_device_that_waits_for_data_after_a_class_reset_gets_a_port_reset() ->
 
 def test_the_recovery_of_a_later_command_begins_with_a_class_reset() -> None:
     with disk_on_wire() as (disk, bus):
-        bus.wire.meddle = fails_at(0x28, Code.IO, 99)
+        bus.wire.intercept = fails_at(0x28, Code.IO, 99)
         with pytest.raises(TransportError):
             disk.read(0, 1)
         disk.unit.test_unit_ready()
         bus.wire.log.clear()
-        bus.wire.meddle = fails_at(0x12, Code.IO, 1)
+        bus.wire.intercept = fails_at(0x12, Code.IO, 1)
         disk.inquiry()
         assert bus.wire.log[:4] == ["cbw 12", *RECOVERY]
 
 
-def swap(bus: MeddledBus) -> None:
+def swap(bus: InterceptedBus) -> None:
     """Insert another medium of the same size, filled with FFh."""
     bus._connections[2].stick.units[0].insert(Memory(bytearray(b"\xff" * BLOCK * 2048)))
 
@@ -343,26 +345,26 @@ def test_a_write_stays_unflushed_although_another_thread_flushes_during_it() -> 
                 flushed.append(disk._unflushed.take())  # as the flush of another thread does, between two pieces
             return None
 
-        bus.wire.meddle = flushes
+        bus.wire.intercept = flushes
         disk.write(0, bytes(BLOCK * 1000))
         assert flushed
         bus._connections[2].stick.units[0].power_on()
-        with pytest.raises(UnitAttention, match="reset before what was written was flushed"):
+        with pytest.raises(UnitAttention, match="reset before the written blocks were flushed"):
             disk.flush()
 
 
 def test_a_second_ctrl_c_in_the_last_flush_leaves_nothing_open() -> None:
-    bus = MeddledBus(stick())
+    bus = InterceptedBus(stick())
     with pytest.raises(KeyboardInterrupt), open_on(bus) as disk:
         disk.write(0, bytes(BLOCK))
 
         def interrupted(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode == 0x35 and wire.log[-1].startswith("cbw"):
-                bus.wire.meddle = None
+                bus.wire.intercept = None
                 raise KeyboardInterrupt
             return None
 
-        bus.wire.meddle = interrupted
+        bus.wire.intercept = interrupted
         raise KeyboardInterrupt
     assert not bus.handles
     bus.close()
@@ -386,9 +388,9 @@ def test_a_device_with_an_odd_serial_number_is_recognized_after_a_reset() -> Non
     for fault in ("descriptor=odd-string", "descriptor=huge-string"):
         thing = stick()
         thing.faults.add(fault)
-        bus = MeddledBus(thing)
+        bus = InterceptedBus(thing)
         with open_on(bus) as disk:
             disk.read(0, 1)
-            bus.wire.meddle = fails_at(0x2A, Code.IO, 1)
+            bus.wire.intercept = fails_at(0x2A, Code.IO, 1)
             disk.write(5, bytes(BLOCK))
         bus.close()

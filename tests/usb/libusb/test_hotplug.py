@@ -12,7 +12,7 @@ import pytest
 from scsiusb.usb.backend import Code, Hotplug, UsbError
 from scsiusb.usb.libusb.hotplug import MAX_WAIT, LibusbHotplug, Polling, hotplug
 from scsiusb.usb.libusb.transfer import Timeval
-from tests.sticks import no_collector, restless_threads, run_all
+from tests.sticks import frequent_thread_switches, garbage_collector_off, run_all
 from tests.usb.libusb.fake_libusb import OWN_CONTEXT, FakeLibusb
 
 
@@ -105,7 +105,7 @@ def test_a_subscription_that_fails_frees_the_context(lib: FakeLibusb, failure: C
 
 
 def test_after_close_it_is_in_no_reference_cycle(lib: FakeLibusb) -> None:
-    with no_collector():
+    with garbage_collector_off():
         source = LibusbHotplug(lib)
         source.close()
         lib.subscribed = None
@@ -120,7 +120,7 @@ def test_a_context_is_not_woken_while_it_is_being_freed(lib: FakeLibusb) -> None
 
     used: list[int | None] = []
     lib.libusb_interrupt_event_handler.action = wake
-    with restless_threads():
+    with frequent_thread_switches():
         for _ in range(30):
             lib.calls.clear()
             source = LibusbHotplug(lib)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual import KINDS, BotOptions, Fault, Memory, Stick, Unit
-from scsiusb.virtual.faults.descriptor_faults import TWISTS
+from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from scsiusb.virtual.faults.faults import ALWAYS, Scope
 from tests.virtual.host import IN, OUT, Host, cdb10
 
@@ -83,7 +83,7 @@ VALUES: dict[str, st.SearchStrategy[object]] = {
     "HEX8": st.text("0123456789ABCDEFabcdef", min_size=8, max_size=8),
     "K/ASC/ASCQ": st.builds("{:x}/{:x}/{:X}".format, st.integers(0, 15), st.integers(0, 255), st.integers(0, 255)),
     "+N|-N": st.integers(),
-    "NAME": st.sampled_from([*TWISTS, "garbage:7"]),
+    "NAME": st.sampled_from([*DESCRIPTOR_FAULTS, "garbage:7"]),
 }
 CONDITIONS = {
     "command": st.integers(1, 1 << 40),
@@ -99,7 +99,9 @@ CONDITIONS = {
 def faults(draw: st.DrawFn) -> Fault:
     kind = KINDS[draw(st.sampled_from(sorted(KINDS)))]
     phase = draw(st.sampled_from(["", *kind.phases]))
-    value: Any = draw(VALUES[kind.value.sign]) if kind.value and (kind.needs_value or draw(st.booleans())) else None
+    value: Any = (
+        draw(VALUES[kind.value.placeholder]) if kind.value and (kind.needs_value or draw(st.booleans())) else None
+    )
     if kind.name == "stall" and phase not in ("", "data"):
         value = None
     given_times = value is None or kind.name != "halt-stays"

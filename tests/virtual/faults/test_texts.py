@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scsiusb.usb.backend import Code, Device, Endpoint, Setting, UsbError
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit, bot_interface, hid_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor, parse_settings
-from scsiusb.virtual.faults.descriptor_faults import TWISTS, find
+from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS, find
 from tests.virtual.faults.faulty import (
     SOON,
     covers,
@@ -108,7 +108,7 @@ def test_any_bytes_can_be_parsed_as_a_configuration(data: bytes) -> None:
         assert len(setting.endpoints) <= len(data)
 
 
-@given(st.binary(min_size=9, max_size=120), st.sampled_from(sorted(TWISTS)))
+@given(st.binary(min_size=9, max_size=120), st.sampled_from(sorted(DESCRIPTOR_FAULTS)))
 def test_a_descriptor_fault_accepts_any_descriptor(data: bytes, name: str) -> None:
     for start in (data, data[:2], bytes((9, 2)) + data):
         assert find(name)[1](start) is not None
