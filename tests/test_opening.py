@@ -10,7 +10,7 @@ import scsiusb
 from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, ledger
 from scsiusb.opening import open_on, select
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.usb.interface import find
+from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit
 from tests.sticks import wait_until
@@ -99,6 +99,39 @@ def test_an_interface_found_before_a_replug_is_gone(bus: Bus) -> None:
     with pytest.raises(DeviceGone):
         open_on(bus, old)
     wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
+
+
+@pytest.fixture
+def reused() -> tuple[Bus, InterfaceInfo, Memory]:
+    """A bus, an interface found on it, and the memory of another stick that got the same number since."""
+    mine, precious = Stick.formatted(identity=Identity(serial="MINE")), Memory(b"B" * (1 << 20))
+    bus = Bus(mine)
+    (old,) = find(bus)
+    bus.unplug(mine)
+    bus._last -= 1
+    bus.plug(Stick([Unit(precious)], identity=Identity(serial="PRECIOUS")))
+    assert find(bus)[0].device.number == old.device.number
+    return bus, old, precious
+
+
+def test_another_stick_with_the_number_of_the_one_that_was_found_is_not_opened(
+    reused: tuple[Bus, InterfaceInfo, Memory],
+) -> None:
+    bus, old, precious = reused
+    with pytest.raises(DeviceGone), open_on(bus, old) as disk:
+        disk.write(0, b"x" * 512)
+    assert bytes(precious.data) == b"B" * (1 << 20)
+    assert bus.handles == ()
+
+
+def test_an_open_stick_is_not_shared_through_what_was_found_of_another(
+    reused: tuple[Bus, InterfaceInfo, Memory],
+) -> None:
+    bus, old, _ = reused
+    with open_on(bus) as disk:
+        with pytest.raises(DeviceGone, match="both have the same number"):
+            open_on(bus, old)
+        assert disk.read(0, 1) == b"B" * 512
 
 
 def test_a_virtual_stick_in_a_file(tmp_path: Path) -> None:

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from itertools import repeat
+
+
+def open_into(descriptors: list[int], call: Callable[..., int], *arguments: object) -> int:
+    """Append the descriptor that `call(*arguments)` returns, and return it. `call` must be implemented in C.
+
+    Ctrl-C can come after any call that Python code makes, and so between `os.open` and the assignment of its result.
+    Here it cannot: the call and the append are one call.
+    """
+    descriptors.extend(map(call, *((argument,) for argument in arguments)))
+    return descriptors[-1]
+
+
+def close_all(descriptors: list[int]) -> None:
+    """Close the descriptors and remove them from the list, in one call: none is closed twice, or forgotten."""
+    with suppress(IndexError):  # another thread has closed them
+        deque(map(os.close, map(descriptors.pop, repeat(-1, len(descriptors)))), maxlen=0)
+
+
+class Descriptors(list[int]):
+    """Open descriptors for `open_into`, which are closed with the last reference if Ctrl-C came in `close_all`."""
+
+    def __del__(self) -> None:
+        close_all(self)
 
 
 class Releases:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from scsiusb.cli.failure import wrong_quirks, wrong_size
+from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
 from scsiusb.finding import VIRTUAL, devices
@@ -35,6 +36,7 @@ def open_disk(
 def opened(device: str | None, lun: int) -> Disk:
     """Return an open disk, to be used in a `with` statement."""
     given = settings()
+    refuse_own_file(device, None)
     if device is None or not device.startswith(VIRTUAL):
         _recover()  # even if no device matches
     check_quirks()

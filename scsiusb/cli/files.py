@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, cast
 
 import click
 
+from scsiusb.cli.options import settings
 from scsiusb.cli.output import STDOUT, naming, write_all
 from scsiusb.finding import VIRTUAL
 
@@ -153,9 +154,32 @@ def _copied(file: BinaryIO, name: str, at_most: int) -> Iterator[BinaryIO]:
 
 
 def refuse_own_file(device: str | None, path: str | None) -> None:
-    """Raise UsageError if the file of virtual:FILE is also the input or output."""
-    if device is None or path is None or not device.startswith(VIRTUAL):
+    """Raise UsageError if the file of virtual:FILE, the input or output, and the trace are not different files."""
+    trace = settings().trace
+    if device is not None and device.startswith(VIRTUAL):
+        for each in (path, trace):
+            if each is not None and _is_same(device.removeprefix(VIRTUAL), each):
+                raise click.UsageError(f"{each} is the device itself")
+    if trace is None:
         return
-    with suppress(OSError):
-        if os.path.samefile(device.removeprefix(VIRTUAL), path):
-            raise click.UsageError(f"{path} is the device itself")
+    if path is not None and path != STANDARD and _is_same(trace, path):
+        raise click.UsageError(f"--trace {trace}: the command itself uses this file")
+    for name, descriptor in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if _is_regular_and_same(trace, descriptor):
+            raise click.UsageError(f"--trace {trace}: {name} is this file")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two paths name one file, which need not exist yet."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _is_regular_and_same(path: str, descriptor: int) -> bool:
+    try:
+        found = os.fstat(descriptor)
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(path))
+    except OSError:
+        return False

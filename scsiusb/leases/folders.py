@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from scsiusb.base.locks import try_lock as try_lock
+from scsiusb.base.locks import unlock as unlock
+from scsiusb.base.releases import Descriptors, close_all, open_into
 
 NAME: Final = "scsiusb"
 ON_LINUX: Final = sys.platform == "linux"
@@ -25,10 +26,11 @@ OWN_DESCRIPTORS: Final = "/proc/self/fd"
 USERS: Final = Path("/run/user")
 ROOT_UID: Final = 0
 WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+PASSWD: Final = Path("/etc/passwd")
+MOUNTINFO: Final = Path("/proc/self/mountinfo")
 # Limits, as other users may make any number of folders and files.
-MAX_FOLDERS: Final = 256
+MAX_SCANNED: Final = 10000
 MAX_NAMES: Final = 4096
-LOCK_AT: Final = 1 << 30  # a Windows lock keeps others from reading the bytes it covers: lock one after the end
 FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 # O_NOFOLLOW refuses symbolic links; O_NONBLOCK keeps the open of a FIFO from waiting for its other end.
 SAFE_FLAGS: Final = FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -45,12 +47,12 @@ class Folder:
         """Open the folder. Raises OSError if it is missing, a link, another user's or writable by others."""
         self.path = path
         self.owner = user() if owner is None else owner
-        self._descriptor: int | None = None
+        self._open = Descriptors()  # closes a folder that Ctrl-C kept from reaching its `with`
         if ON_WINDOWS:  # it is in the user's profile, which Windows protects
             os.listdir(path)  # raises the OSError of a folder that is missing
             return
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        found = os.fstat(self._descriptor)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        found = os.fstat(open_into(self._open, os.open, path, flags))
         if found.st_uid != self.owner or found.st_mode & WRITABLE_BY_OTHERS:
             self.close()
             raise PermissionError(f"{path} belongs to another user, or other users may write to it")
@@ -65,35 +67,41 @@ class Folder:
 
     def close(self) -> None:
         """Close the folder. May be called again."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        close_all(self._open)
+
+    @property
+    def _descriptor(self) -> int | None:
+        return self._open[-1] if self._open else None
 
     def names(self) -> list[str]:
         """Return the names of the files in the folder, sorted, at most MAX_NAMES."""
         where = self.path if self._descriptor is None else self._descriptor
-        return sorted(os.listdir(where)[:MAX_NAMES])
+        with os.scandir(where) as entries:
+            return sorted(entry.name for entry in itertools.islice(entries, MAX_NAMES))
 
-    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """Open a file without blocking, and return the descriptor.
+    def open(self, name: str, flags: int, mode: int = 0o600, into: list[int] | None = None) -> int:
+        """Open a file without blocking, and return the descriptor; `into`: see `open_into`.
 
         Raises OSError, also if it is not a regular file, has a second name (a hard link) or is not the folder owner's.
         """
-        descriptor = os.open(self._name(name), flags | SAFE_FLAGS, mode, dir_fd=self._descriptor)
+        opened = [] if into is None else into
+        opener = partial(os.open, dir_fd=self._descriptor)
+        descriptor = open_into(opened, opener, self._name(name), flags | SAFE_FLAGS, mode)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or (not ON_WINDOWS and found.st_uid != self.owner):
-            os.close(descriptor)
+            close_all(opened)
             raise PermissionError(f"{self.path / name} is not a regular file of the folder's owner with a single name")
         return descriptor
 
-    def create_unnamed(self) -> int:
-        """Create a file that has no name until `link` gives it one, and return its descriptor.
+    def create_unnamed(self, into: list[int]) -> int:
+        """Create a file that has no name until `link` gives it one, and return its descriptor; see `open_into`.
 
         Raises OSError where the system or the file system does not support that.
         """
         if sys.platform != "linux" or not os.path.isdir(OWN_DESCRIPTORS):  # `link` needs it
             raise OSError("files without a name are not supported")
-        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._descriptor)
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+        return open_into(into, partial(os.open, dir_fd=self._descriptor), ".", flags, 0o600)
 
     def link(self, descriptor: int, name: str) -> None:
         """Give an unnamed file its name. Raises FileExistsError if the name is taken."""
@@ -179,31 +187,6 @@ def visible() -> Iterator[Folder]:
             yield folder
 
 
-def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until its last descriptor is closed; False if another process has the lock. Raises OSError.
-
-    `shared` allows other shared locks beside this one; Windows has no such locks.
-    """
-    try:
-        if sys.platform == "win32":
-            os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # Windows raises PermissionError
-        return False
-    return True
-
-
-def unlock(descriptor: int) -> None:
-    """End the lock that `try_lock` took. Raises OSError."""
-    if sys.platform == "win32":
-        os.lseek(descriptor, LOCK_AT, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
 def _runtime() -> list[Path]:
     """Return the runtime folders of a user who is not root, the preferred one first."""
     # Not by platformdirs on Linux, where it warns if the session has no runtime folder.
@@ -217,11 +200,57 @@ def _runtime() -> list[Path]:
 
 
 def _all_users() -> Iterator[tuple[Path, int]]:
-    """Yield the folders that the users of this machine may have, each with the user who must own it."""
+    """Yield the folders that the users of this machine have, each with the user who must own it."""
+    fuse = _fuse_mounts()
     found = [(path / NAME, path.name) for path in USERS.glob("[0-9]*")]
-    with contextlib.suppress(OSError):
-        temporary = Path(tempfile.gettempdir()).glob(f"{NAME}-[0-9]*")
-        found += [(path, path.name.removeprefix(f"{NAME}-")) for path in temporary]
-    for path, owner in found[:MAX_FOLDERS]:
-        if owner.isascii() and owner.isdecimal():
+    found += _temporary()
+    for path, owner in found:
+        # A FUSE file system is a program of the user's: it could answer late, or never.
+        if owner.isascii() and owner.isdecimal() and not fuse.intersection((path, *path.parents)):
             yield path, int(owner)
+
+
+def _temporary() -> list[tuple[Path, str]]:
+    """Return the folders of users in the folder for temporary files, each with its owner.
+
+    Another user may make any number of folders there, with any names, so that the real ones would not be found among
+    them: those of the users in /etc/passwd are looked up by name, and others count only if their owner is the one in
+    the name.
+    """
+    with contextlib.suppress(OSError):  # there is no temporary folder
+        temporary = Path(tempfile.gettempdir())
+        names = dict.fromkeys(f"{NAME}-{uid}" for uid in _local_users())
+        with os.scandir(temporary) as entries:
+            listed = itertools.islice(entries, MAX_SCANNED)
+            names |= dict.fromkeys(sorted(entry.name for entry in listed if entry.name.startswith(f"{NAME}-")))
+        owned = ((temporary / name, name.removeprefix(f"{NAME}-")) for name in names)
+        return [(path, owner) for path, owner in owned if str(_owner(path)) == owner]
+    return []
+
+
+def _local_users() -> list[str]:
+    """Return the ids of the users in /etc/passwd (passwd(5))."""
+    # Not by `pwd`, which may ask a directory service that does not answer.
+    try:
+        lines = PASSWD.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [fields[2] for line in lines if len(fields := line.split(":")) > 2]
+
+
+def _owner(path: Path) -> int | None:
+    """Return the owner of a file or folder, not of what a link refers to; None if there is none."""
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
+
+
+def _fuse_mounts() -> set[Path]:
+    """Return where FUSE file systems are mounted, as far as this process sees (proc(5), mountinfo)."""
+    try:
+        lines = MOUNTINFO.read_bytes().decode("utf-8", "replace").split("\n")
+    except OSError:
+        return set()
+    parts = [line.partition(" - ") for line in lines]
+    return {Path(fields.split(" ")[4]) for fields, _, rest in parts if rest.startswith("fuse")}

@@ -18,11 +18,18 @@ from pathlib import Path
 from typing import Final
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
 from scsiusb.leases.record import Record, file_name, holding_of, is_running, parse, record_of
-from scsiusb.leases.warden_main import IN_COMMAND, Kernel, give_back, is_locked_by_running_process
+from scsiusb.leases.warden_main import (
+    IN_COMMAND,
+    Kernel,
+    give_back,
+    is_locked_by_running_process,
+    is_locked_by_strangers_only,
+)
 from scsiusb.usb.interface import InterfaceInfo
 
 __all__ = ["Lease", "Record", "Seen", "folders", "holder", "in_folder", "leases", "read_lease"]
@@ -56,19 +63,22 @@ class Lease:
     Without a path, all methods work and change no file.
     """
 
-    def __init__(self, record: Record, path: Path | None = None, descriptor: int | None = None) -> None:
+    def __init__(self, record: Record) -> None:
         self.record = record
-        self.path = path
-        self._descriptor = descriptor
+        self.path: Path | None = None
+        self._open: list[int] = []  # the descriptor of the file; see `open_into`
+        self._is_ours = False  # whether the file's lock is this lease's: only then the file may be removed
         self._owner = os.getpid()
-        # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and what was
-        # written stays in the file when the process is killed.
-        self._map = None if descriptor is None else mmap.mmap(descriptor, IN_COMMAND + 1)
+        self._map: mmap.mmap | None = None
 
     def __del__(self) -> None:
         """Release a lease that Ctrl-C kept from reaching its caller."""
-        if getattr(self, "_map", None) is not None:
+        if getattr(self, "_open", None):
             self.release()
+
+    @property
+    def _descriptor(self) -> int | None:
+        return self._open[-1] if self._open else None
 
     @classmethod
     def acquire(cls, info: InterfaceInfo, folder: Path | None = None, notify: Notify | None = None) -> Lease:
@@ -81,24 +91,76 @@ class Lease:
         """
         if folder is None:
             _refuse_if_held(info)
-        record = record_of(info)
+        lease = cls(record_of(info))
+        try:
+            reason = lease._acquire(info, [folder] if folder else _folders.own(), notify or _no_warden)
+        except BaseException:
+            lease.release()
+            raise
+        if reason is None:
+            return lease
+        lease.path = None
+        log.warning("%s is used without a lease, so other processes cannot see what uses it: %s", info, reason)
+        return lease
+
+    def _acquire(self, info: InterfaceInfo, paths: list[Path], notify: Notify) -> str | None:
+        """Take the file in the first folder that can be used; return why there is none, None if there is one."""
         reason = "there is no folder for it"
-        for path in [folder] if folder else _folders.own():
+        for path in paths:
             try:
                 with _folders.make(path) as place:
-                    return cls._of(*_take(place, record, info, notify or _no_warden), path / record.file_name)
+                    self.path = path / self.record.file_name
+                    self._take(place, info, notify)
+                    # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and
+                    # what was written stays in the file when the process is killed.
+                    self._map = mmap.mmap(self._open[-1], IN_COMMAND + 1)
+                    return None
             except OSError as error:
+                self.release()
                 reason = str(error)
-        log.warning("%s is used without a lease, so other processes cannot see what uses it: %s", info, reason)
-        return cls(record)
+        return reason
 
-    @classmethod
-    def _of(cls, descriptor: int, record: Record, path: Path) -> Lease:
-        """Make the lease of an open file; close the file if an exception interrupts that."""
+    def _take(self, folder: Folder, info: InterfaceInfo, notify: Notify) -> None:
+        """Create the file, locked and with the record in it, or take over an orphan's. Raises DeviceBusy, OSError."""
+        began, record = time.monotonic(), self.record
+        notify(record, folder.path / record.file_name)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                return self._create(folder)
+            try:
+                descriptor = folder.open(record.file_name, os.O_RDWR, into=self._open)
+            except FileNotFoundError:  # it was released since `_create` found it
+                continue
+            if _take_over(folder, descriptor, record, notify):
+                self._is_ours = True
+                return None
+            _wait_or_refuse(folder, descriptor, record, info, time.monotonic() - began)
+            close_all(self._open)
+            time.sleep(POLL_INTERVAL)
+
+    def _create(self, folder: Folder) -> None:
+        """Create the file, locked and written. Raises FileExistsError if there is one.
+
+        Where the system supports files without a name, no other process can see it before it is locked and complete.
+        """
+        _, mode = _folders.modes()
+        name = self.record.file_name
         try:
-            return cls(record, path, descriptor)
-        except BaseException:
-            os.close(descriptor)
+            descriptor, unnamed = folder.create_unnamed(self._open), True
+        except OSError:
+            descriptor, unnamed = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, into=self._open), False
+        try:
+            if not try_lock(descriptor):  # another process opened and locked it first
+                raise FileExistsError(name)
+            self._is_ours = True
+            _write(descriptor, self.record)
+            if not ON_WINDOWS:
+                os.fchmod(descriptor, mode)  # regardless of the umask
+            if unnamed:
+                folder.link(descriptor, name)
+        except FileExistsError:
+            self._is_ours = False
+            close_all(self._open)
             raise
 
     def record_driver(self, name: str | None) -> None:
@@ -124,20 +186,20 @@ class Lease:
         """Remove the file and end the lock. May be called again."""
         descriptor = self._descriptor
         # Remove while locked: after the lock has ended, the file may be another process's lease.
-        if descriptor is not None and self._owner == os.getpid() and not ON_WINDOWS:
+        is_ours = descriptor is not None and self._is_ours and self._owner == os.getpid()
+        if is_ours and not ON_WINDOWS:
             self._unlink(descriptor)
+        self._is_ours = False
         self.after_fork()
-        if descriptor is not None and ON_WINDOWS:  # an open file cannot be removed there
+        if is_ours and ON_WINDOWS:  # an open file cannot be removed there
             self._unlink(None)
 
     def after_fork(self) -> None:
         """Close the file without removing it: in a forked child, where the lease is the parent's."""
-        descriptor, self._descriptor = self._descriptor, None
         view, self._map = self._map, None
         if view is not None:
             view.close()
-        if descriptor is not None:
-            os.close(descriptor)
+        close_all(self._open)
 
     def _unlink(self, descriptor: int | None) -> None:
         """Remove the file, unless another file has its name by now; a failure is only logged."""
@@ -180,11 +242,9 @@ def read_lease(folder: Folder, name: str) -> Seen | None:
 
     Takes the lock for a moment, to find out whether the lease is live.
     """
+    opened = Descriptors()
     try:
-        descriptor = folder.open(name, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
+        descriptor = folder.open(name, os.O_RDONLY, into=opened)
         text = _read(descriptor)
         record = parse(text)
         if record is None or record.file_name != name:
@@ -199,7 +259,7 @@ def read_lease(folder: Folder, name: str) -> Seen | None:
     except OSError:
         return None
     finally:
-        os.close(descriptor)
+        close_all(opened)
 
 
 # --- taking -------------------------------------------------------------------------------------
@@ -229,63 +289,13 @@ def _no_warden(record: Record, path: Path) -> None:
     """Report to no warden."""
 
 
-def _take(folder: Folder, record: Record, info: InterfaceInfo, notify: Notify) -> tuple[int, Record]:
-    """Return the descriptor of a locked file with the record in it, and that record.
-
-    Creates the file or takes over an orphan's. Raises DeviceBusy, OSError.
-    """
-    began = time.monotonic()
-    notify(record, folder.path / record.file_name)
-    while True:
-        with contextlib.suppress(FileExistsError):
-            return _create(folder, record), record
-        try:
-            descriptor = folder.open(record.file_name, os.O_RDWR)
-        except FileNotFoundError:  # it was released since `_create` found it
-            continue
-        try:
-            taken = _take_over(folder, descriptor, record, notify)
-            if taken is not None:
-                return descriptor, taken
-            _wait_or_refuse(folder, descriptor, record, info, time.monotonic() - began)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        time.sleep(POLL_INTERVAL)
-
-
-def _create(folder: Folder, record: Record) -> int:
-    """Create a lease's file, locked and written. Raises FileExistsError if there is one.
-
-    Where the system supports files without a name, no other process can see it before it is locked and complete.
-    """
-    _, mode = _folders.modes()
-    try:
-        descriptor, unnamed = folder.create_unnamed(), True
-    except OSError:
-        descriptor, unnamed = folder.open(record.file_name, os.O_RDWR | os.O_CREAT | os.O_EXCL), False
-    try:
-        if not try_lock(descriptor):  # another process opened and locked it first
-            raise FileExistsError(record.file_name)
-        _write(descriptor, record)
-        if not ON_WINDOWS:
-            os.fchmod(descriptor, mode)  # regardless of the umask
-        if unnamed:
-            folder.link(descriptor, record.file_name)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _take_over(folder: Folder, descriptor: int, record: Record, notify: Notify) -> Record | None:
-    """Recover an orphan and write the record into its file; None if it is not an orphan, or was removed meanwhile.
+def _take_over(folder: Folder, descriptor: int, record: Record, notify: Notify) -> bool:
+    """Recover an orphan and write the record into its file; False if it is not an orphan, or was removed meanwhile.
 
     Raises DeviceBusy if the orphan cannot be recovered.
     """
     if not try_lock(descriptor) or not folder.has(descriptor, record.file_name):
-        return None
+        return False
     text = _read(descriptor)
     before = parse(text)
     if before is not None and _same_plugging_in(before, record):
@@ -293,7 +303,7 @@ def _take_over(folder: Folder, descriptor: int, record: Record, notify: Notify) 
         # Again, because recovery can take seconds: a warden that died meanwhile is started anew.
         notify(record, folder.path / record.file_name)
     _write(descriptor, record)
-    return record
+    return True
 
 
 def _recover_orphan(orphan: Record, in_command: bool) -> None:
@@ -327,7 +337,8 @@ def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: Inter
         return
     there = parse(_read(descriptor))
     dead = there is not None and not is_running(there)
-    if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT):
+    is_stuck = dead and not ON_WINDOWS and is_locked_by_strangers_only(descriptor)
+    if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT) and not is_stuck:
         return
     if not dead or ON_WINDOWS or is_locked_by_running_process(descriptor):
         raise _busy(info, there)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.leases import folders
+from scsiusb.base.releases import Descriptors, close_all
+from scsiusb.leases import folders, foreign
 from scsiusb.leases.folders import ON_WINDOWS, Folder, try_lock
 from scsiusb.leases.lease import Seen, in_folder, read_lease
 from scsiusb.leases.record import Record, holding_of, of_this_boot
@@ -42,45 +43,56 @@ def recover(address: str | None = None) -> list[Recovered]:
 
 def _recover(address: str | None, kernel: Kernel | None) -> Iterator[Recovered]:
     for folder in folders.visible():
-        for seen in in_folder(folder):
+        is_foreign = folder.owner not in (folders.ROOT_UID, folders.user())
+        for seen in _believed(folder, kernel) if is_foreign else in_folder(folder):
             if seen.state == "orphaned" and _is_meant(seen.record, address):
-                recovered = _recover_one(folder, seen, kernel)
+                recovered = _recover_one(folder, seen, kernel, is_foreign=is_foreign)
                 if recovered is not None:
                     yield recovered
+
+
+def _believed(folder: Folder, kernel: Kernel | None) -> Iterator[Seen]:
+    """Read those leases of another user that root may act on."""
+    if kernel is None:
+        return
+    for name in foreign.names(kernel):
+        seen = read_lease(folder, name)
+        if seen is not None and foreign.is_believed(seen.record, folder.owner, kernel):
+            yield seen
 
 
 def _is_meant(record: Record, address: str | None) -> bool:
     return address in (None, record.address, record.name, record.name.partition(":")[0])
 
 
-def _recover_one(folder: Folder, seen: Seen, kernel: Kernel | None) -> Recovered | None:
+def _recover_one(folder: Folder, seen: Seen, kernel: Kernel | None, *, is_foreign: bool) -> Recovered | None:
     """Recover one orphan and remove its lease.
 
     None if another process did or does so, or if the device needs nothing and the lease may not be removed.
+    `is_foreign`: it is another user's, whose lock is not waited for.
     """
     name = seen.path.name
+    opened = Descriptors()
     try:
-        descriptor = folder.open(name, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        if not _lock(descriptor) or not folder.has(descriptor, name):
+        try:
+            descriptor = folder.open(name, os.O_RDONLY, into=opened)
+        except OSError:
+            return None
+        is_locked = try_lock(descriptor) if is_foreign or ON_WINDOWS else lock_for_recovery(descriptor)
+        if not is_locked or not folder.has(descriptor, name):
             return None
         now = read_lease(folder, name)  # read again under the lock: `seen` may be out of date
-        if now is None:
+        # Another user may have put another file in its place since his lease was found to be believable.
+        if now is None or (is_foreign and now.record != seen.record):
             return None
         ok, done, was_needed = _give_back(now, kernel)
         if ok and not ON_WINDOWS and not _remove(folder, name) and not was_needed:
             return None
     finally:
-        os.close(descriptor)
+        close_all(opened)
     if ok and ON_WINDOWS:  # an open file cannot be removed there
         _remove(folder, name)
     return Recovered(now.record, done, ok)
-
-
-def _lock(descriptor: int) -> bool:
-    return try_lock(descriptor) if ON_WINDOWS else lock_for_recovery(descriptor)
 
 
 def _give_back(seen: Seen, kernel: Kernel | None) -> tuple[bool, str, bool]:

@@ -83,6 +83,11 @@ def of_this_boot(record: Record) -> bool:
     return None in (record.boot, boot := _boot()) or record.boot == boot
 
 
+def is_surely_of_this_boot(record: Record) -> bool:
+    """Return whether the record was written since the machine was started; False where that is not known."""
+    return record.boot is not None and record.boot == _boot()
+
+
 def file_name(bus: int, number: int, interface: int) -> str:
     """Return the name of the lease's file of an interface: "BUS-NUMBER-INTERFACE.json"."""
     return f"{bus:03d}-{number:03d}-{interface}.json"

@@ -34,6 +34,7 @@ LOADER: Final = "import marshal; exec(marshal.loads(open('/proc/self/fd/{}', 'rb
 START_TIMEOUT: Final = 10.0  # seconds, for the shell
 SEND_TIMEOUT: Final = 5.0  # seconds; while the warden is starting, it does not read, and its socket may be full
 POLL_INTERVAL: Final = 0.001  # seconds
+RETRY_INTERVAL: Final = 60.0  # seconds from a start that failed to the next one
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +78,14 @@ class Warden:
                 self._restart()
 
     def close(self) -> None:
-        """End the warden: it gives nothing back, whatever was reported to it. May be called again."""
+        """End the warden, unless something is still held: that it gives back when this process ends.
+
+        May be called again.
+        """
         with self._lock:
-            self._send(b"bye")
-            self._disconnect()
-            self._held.clear()
+            if not self._held:
+                self._send(b"bye")
+                self._disconnect()
 
     def after_fork(self) -> None:
         """Forget the warden in a forked child, where it is the parent's."""
@@ -96,6 +100,7 @@ class Warden:
         self._pid: int | None = None
         self._held: dict[str, bytes] = {}
         self._has_warned = False
+        self._not_before = 0.0
 
     def _send(self, message: bytes) -> bool:
         """Send the message; False if there is no warden or it has died."""
@@ -131,10 +136,14 @@ class Warden:
     def _restart(self) -> None:
         """Start a warden, as there is none or it was killed, and report all that is held to it."""
         self._disconnect()
+        if time.monotonic() < self._not_before:
+            return
         try:
             self._start()
         except (OSError, ValueError, AttributeError, subprocess.SubprocessError) as error:
             self._disconnect()
+            # Not tried again at each opening: a start that fails may take as long as START_TIMEOUT.
+            self._not_before = time.monotonic() + RETRY_INTERVAL
             self._warn(f"no warden could be started: {error}")
         else:
             if not all(self._send(message) for message in self._held.values()):
@@ -168,13 +177,14 @@ def _command(program: int) -> list[str]:
     There is none in a frozen program, or if Python is embedded in another program.
     """
     # In a program that embeds Python, sys.executable may be that program: starting it would be a surprise.
-    is_python = "py" in os.path.basename(sys.executable).lower()
-    if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(sys.executable):
+    executable = sys.executable or ""  # None or "" if Python could not find it, as in some programs that embed it
+    is_python = "py" in os.path.basename(executable).lower()
+    if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(executable):
         raise OSError("this program does not run in a Python interpreter that could be started again")
     since = started(os.getpid())
     words = [str(os.getpid()), "-" if since is None else str(since)]
     # -I and -S skip the environment and site-packages. The program's name is not read: it is for the readers of `ps`.
-    return [sys.executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
+    return [executable, "-I", "-S", "-c", LOADER.format(program), os.path.basename(warden_main.__file__), *words]
 
 
 def _compiled() -> bytes:
@@ -221,10 +231,16 @@ def _spawn(command: list[str], connection: int, program: int) -> int:
     return pid
 
 
+def _arguments(pid: int) -> list[bytes]:
+    """Return the arguments of a process (proc(5), cmdline). Raises OSError."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def _wait_for_exec(pid: int) -> None:
     """Wait until the process, at first a copy of the shell, has executed its command; OSError if it ends instead."""
     shell, deadline = os.path.realpath(SHELL), time.monotonic() + START_TIMEOUT
-    while os.readlink(f"/proc/{pid}/exe") == shell:
+    # The same shell may run a script that the command is: a wrapper of Python. Then its arguments are others.
+    while os.readlink(f"/proc/{pid}/exe") == shell and SCRIPT.encode() in _arguments(pid):
         if time.monotonic() > deadline:
             raise OSError(f"the process was not executed within {START_TIMEOUT:g} seconds")
         time.sleep(POLL_INTERVAL)

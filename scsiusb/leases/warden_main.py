@@ -307,7 +307,8 @@ def lock_for_recovery(descriptor: int) -> bool:
     """Lock a dead process's lease; False if another process is recovering it.
 
     After LOCK_TIMEOUT seconds this returns True without the lock if no running process took an exclusive one: the
-    dead process's lock may live on in a forked child, and any process that may read the file can share the lock.
+    dead process's lock may live on in a forked child, and any process that may read the file can share the lock. At
+    once if only processes have it that are not trusted: another user must not make this one wait.
     """
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
@@ -317,6 +318,8 @@ def lock_for_recovery(descriptor: int) -> bool:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 return not is_locked_by_running_process(descriptor)
+            if is_locked_by_strangers_only(descriptor):
+                return True
             time.sleep(POLL_INTERVAL)
 
 
@@ -325,31 +328,47 @@ def is_locked_by_running_process(descriptor: int) -> bool:
 
     True if /proc/locks cannot be read.
     """
+    locks = _locks(descriptor)
+    return locks is None or any(kind == b"WRITE" and _may_recover(pid, descriptor) for kind, pid in locks)
+
+
+def is_locked_by_strangers_only(descriptor: int) -> bool:
+    """Return whether each process that took a lock on the file is running and not trusted (proc(5), locks)."""
+    locks = _locks(descriptor)
+    return bool(locks) and all(_is_stranger(pid, descriptor) for _, pid in locks or [])
+
+
+def _locks(descriptor: int) -> list[tuple[bytes, int]] | None:
+    """Return kind and pid of each lock that was taken on the file by flock(2); None if that cannot be read."""
     # Compared by inode alone: on btrfs, /proc/locks and fstat report different device numbers for one file.
     inode = str(os.fstat(descriptor).st_ino).encode()
     try:
         with open("/proc/locks", "rb") as file:
             lines = [line.split() for line in file]
     except OSError:
-        return True
+        return None
     # A line is "1: FLOCK ADVISORY WRITE 1234 00:19:5678 0 EOF": 1234 is the process that took the lock, even if only
-    # its forked child still has it; 5678 is the inode.
-    writers = [int(line[4]) for line in lines if line[1] == b"FLOCK" and line[3] == b"WRITE" and _inode(line) == inode]
-    return any(_may_recover(pid, descriptor) for pid in writers)
-
-
-def _inode(line: list[bytes]) -> bytes:
-    return line[5].rpartition(b":")[2]
+    # its forked child still has it; 5678 is the inode. A line with "->" is a process that waits for the lock.
+    return [(line[3], int(line[4])) for line in lines if line[1] == b"FLOCK" and line[5].rpartition(b":")[2] == inode]
 
 
 def _may_recover(pid: int, descriptor: int) -> bool:
     """Return whether the process is trusted to recover this lease, and is running."""
     # Any user may read, and so lock, root's leases: such a lock must not keep root's device from its driver.
+    return _is_trusted(pid, descriptor) is True and started(pid) not in (None, DEAD)
+
+
+def _is_stranger(pid: int, descriptor: int) -> bool:
+    return _is_trusted(pid, descriptor) is False and started(pid) not in (None, DEAD)
+
+
+def _is_trusted(pid: int, descriptor: int) -> bool | None:
+    """Return whether root, this user or the file's owner runs the process; None if there is no such process."""
     try:
         owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
-        return False
-    return owner in (0, os.geteuid(), os.fstat(descriptor).st_uid) and started(pid) not in (None, DEAD)
+        return None
+    return owner in (0, os.geteuid(), os.fstat(descriptor).st_uid)
 
 
 def settle(kernel: Kernel, holding: Holding, pid: int) -> None:

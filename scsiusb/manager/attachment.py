@@ -85,11 +85,6 @@ class Attachment:
         device = self.info.device
         return self.backend.identity, device.bus, device.number, self.info.interface
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """Bus and device number, which identify one plugging-in of the device."""
-        return self.info.device.bus, self.info.device.number
-
     def enter(self, on_gone: OnGone | None, below: ExitStack) -> Client | None:
         """Return a new client, or None if the attachment has ended.
 

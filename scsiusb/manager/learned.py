@@ -53,8 +53,9 @@ class LearnedQuirks:
             return quirks
         return quirks.remembering(entry.quirks)
 
-    def forget(self, backend: Backend, present: Set[tuple[int, int]]) -> None:
-        """Drop the entries of the backend's devices that are not in `present`, pairs of bus and device number."""
+    def forget(self, backend: Backend, present: Set[tuple[object, ...]]) -> None:
+        """Drop the entries of the backend's devices whose `Device.identity` is not in `present`."""
         for key in [key for key in list(self._entries) if key[0] == backend.identity]:
-            if key[1:3] not in present:
+            entry = self._entries.get(key)
+            if entry is not None and entry.device.identity not in present:
                 self._entries.pop(key, None)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
-from scsiusb.errors import DeviceBusy, ScsiUsbError
+from scsiusb.errors import DeviceBusy, DeviceGone, ScsiUsbError
 from scsiusb.manager.attachment import Attachment
 from scsiusb.manager.client import Client, OnGone
 from scsiusb.manager.learned import LearnedQuirks
@@ -21,7 +21,8 @@ from scsiusb.manager.watcher import Watcher
 from scsiusb.quirks.lookup import tabled
 from scsiusb.quirks.model import Quirks
 from scsiusb.usb.backend import Backend
-from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.interface import InterfaceInfo, is_same
+from scsiusb.usb.port import LOOK_AGAIN
 
 if TYPE_CHECKING:
     from scsiusb.leases.warden import Warden
@@ -109,6 +110,9 @@ class Process:
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
+        if not is_same(held.info, info):
+            what = f"{info} was unplugged, or {held.info} was, which is open: both have the same number"
+            raise DeviceGone(what, LOOK_AGAIN)
         if same_quirks and not held.has_quirks(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
         if exclusive:
@@ -174,13 +178,13 @@ class Process:
         """End attachments whose device is gone: first all their commands, then handles, then call the callbacks."""
         attachments = list(self._attachments.values())  # before the devices, else a new one may be missing there
         held = [each for each in attachments if each.backend.identity == backend.identity]
-        present = {(device.bus, device.number) for device in backend.devices()}
+        present = {device.identity for device in backend.devices()}
         self._learned.forget(backend, present)
         with ExitStack() as stack:  # if one of them fails, the others are still ended
             for attachment in held:
                 if attachment.may_be_unused:
                     stack.callback(attachment.give_back_unused)
-                if attachment.is_lost or attachment.place not in present:
+                if attachment.is_lost or attachment.info.device.identity not in present:
                     attachment.lose()
                     stack.callback(attachment.end)
 

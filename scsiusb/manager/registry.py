@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceClosed
@@ -26,6 +26,8 @@ from scsiusb.usb.translate import translate
 SETTLE_TIME: Final = 1.0  # seconds to wait at most until a new device is configured and has its kernel driver
 POLL_INTERVAL: Final = 0.03  # seconds between two checks of a device that is not ready yet
 ON_LINUX: Final = sys.platform == "linux"
+
+Identity: TypeAlias = tuple[Any, ...]  # Device.identity
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +65,8 @@ class Registry:
         self._backend = backend
         self._lock = threading.RLock()
         self._generations = itertools.count(1)
-        self._attached: dict[tuple[int, int], list[Event]] = {}  # by bus and device number; empty: no mass storage
-        self._first_seen: dict[tuple[int, int], float] = {}  # time, of devices that are not ready yet
+        self._attached: dict[Identity, list[Event]] = {}  # an empty list: no mass storage
+        self._first_seen: dict[Identity, float] = {}  # time, of devices that are not ready yet
         self._subscriptions: list[Subscription] = []
         self._readers: weakref.WeakSet[Events] = weakref.WeakSet()
         self._calls: deque[tuple[Subscription, Event]] = deque()
@@ -162,8 +164,8 @@ class Registry:
         A new device may take `settle_time` seconds until it is ready. Raises TransportError.
         """
         try:
-            devices = {(device.bus, device.number): device for device in self._backend.devices()}
-            new = sorted(devices.keys() - self._attached.keys())
+            devices = {device.identity: device for device in self._backend.devices()}
+            new = [identity for identity in sorted(devices, key=_place) if identity not in self._attached]
             found = {place: self._ready_interfaces(devices[place], settle_time) for place in new}
         except UsbError as error:
             raise translate(error, "looking for devices") from error
@@ -181,11 +183,11 @@ class Registry:
         waits_for_driver = self._backend.is_shared and ON_LINUX and any(info.driver is None for info in infos)
         if device.configuration and not waits_for_driver:
             return infos
-        since = self._first_seen.setdefault((device.bus, device.number), time.monotonic())
+        since = self._first_seen.setdefault(device.identity, time.monotonic())
         return None if time.monotonic() - since < settle_time else infos
 
-    def _drop(self, places: Set[tuple[int, int]]) -> None:
-        gone = [event for place in places for event in self._attached.pop(place)]
+    def _drop(self, identities: Set[Identity]) -> None:
+        gone = [event for identity in identities for event in self._attached.pop(identity)]
         for event in sorted(gone, key=lambda event: event.generation):
             self._announce(replace(event, kind=DETACHED, time=_now()))
 
@@ -199,6 +201,11 @@ class Registry:
         self._calls.extend((each, event) for each in self._subscriptions if each.kind == event.kind)
         for reader in tuple(self._readers):
             reader.offer(event)
+
+
+def _place(identity: Identity) -> Identity:
+    """Return bus and device number, to sort by: some of the other values cannot be compared."""
+    return identity[:2]
 
 
 def _now() -> datetime:

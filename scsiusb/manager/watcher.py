@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
@@ -15,6 +16,7 @@ from scsiusb.usb.translate import translate
 
 IDLE_INTERVAL: Final = 3600.0  # seconds between two calls without a notification
 RETRY_INTERVAL: Final = 1.0  # seconds from a failure to the next try
+STOP_INTERVAL: Final = 0.02  # seconds; meanwhile it is looked whether to stop
 JOIN_TIMEOUT: Final = 5.0  # seconds; without it a callback that waits for the closing thread would be a deadlock
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ class Watcher:
     def __init__(self, backend: Backend, look: Callable[[], float | None], name: str) -> None:
         self._look = look
         self._name = name
-        self._stop = threading.Event()
+        # Not an Event: a signal's handler that closes a device could wait for its lock.
+        self._is_stopped = False
         self._ending = threading.RLock()
         self._joining = threading.RLock()
         self._thread: _Thread | None = None
@@ -55,7 +58,7 @@ class Watcher:
     @property
     def is_retired(self) -> bool:
         """`retire` or `close` was called."""
-        return self._stop.is_set()
+        return self._is_stopped
 
     @property
     def has_ended(self) -> bool:
@@ -64,7 +67,7 @@ class Watcher:
 
     def retire(self) -> None:
         """Make the thread release the subscription and end; do not wait for it."""
-        self._stop.set()
+        self._is_stopped = True
         self.poke()
 
     def close(self) -> None:
@@ -110,9 +113,9 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._is_stopped:
                 seconds = self._turn()
-                if not self._stop.is_set():
+                if not self._is_stopped:
                     self._wait(seconds)
         finally:
             self._end()
@@ -134,7 +137,9 @@ class Watcher:
             self._source.wait(seconds)
         except UsbError as error:
             log.warning("cannot wait for device notifications: %s", error)
-            self._stop.wait(RETRY_INTERVAL)
+            deadline = time.monotonic() + RETRY_INTERVAL
+            while not self._is_stopped and time.monotonic() < deadline:
+                time.sleep(STOP_INTERVAL)
 
 
 class _Thread(threading.Thread):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import logging
+import os
+import stat
 import threading
 import time
 from collections.abc import Hashable, Sequence
@@ -12,6 +15,7 @@ from typing import Final
 
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
+from scsiusb.base.locks import is_refused
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Strings, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
@@ -83,20 +87,45 @@ ERRNO: Final = {
     Code.OVERFLOW: 75,  # EOVERFLOW, which some platforms lack
 }
 
+MAGIC: Final = b"\x0a\x0d\x0d\x0a"  # the first bytes of a pcapng file
+
 log = logging.getLogger(__name__)
+
+
+def _create(path: str) -> io.FileIO:
+    """Open the file of a trace, and empty it if it holds an older one. Raises OSError."""
+    # Not mode "w" alone: an existing file is emptied only after it is known to be a trace, and not, say, an image.
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = io.FileIO(path, "w", opener=lambda path, _: os.open(path, flags, 0o666))
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISBLK(mode):
+            raise FileExistsError(errno.EEXIST, "it is a disk, not a file for a trace", path)
+        if stat.S_ISREG(mode):
+            if is_refused(file.fileno(), shared=False):
+                raise BlockingIOError(errno.EBUSY, "another trace, or a virtual stick, uses this file", path)
+            with open(path, "rb") as before:
+                if before.read(len(MAGIC)) not in (MAGIC, b""):
+                    raise FileExistsError(errno.EEXIST, "it exists and is not a trace", path)
+            file.truncate()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 class Tracing:
     """A backend that passes every call to another one, and records the transfers of the handles that it opens.
 
-    The trace is written to the file at `path`, which is created or overwritten. `close` closes the file but not the
-    other backend. Raises OSError if the file cannot be written.
+    The trace is written to the file at `path`, which is created; an older trace there is overwritten. `close` closes
+    the file but not the other backend. Raises OSError if the file cannot be written, FileExistsError if it is not a
+    trace, BlockingIOError if it is in use as one.
     """
 
     def __init__(self, backend: Backend, path: str) -> None:
         self._backend = backend
         self._path = path
-        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed in close()
+        self._file = _create(path)
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
         self._failure: OSError | None = None

@@ -13,6 +13,13 @@ TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0
 BULK = 0x02
 
 
+ABANDONED: set[int] = set()
+"""The ids of objects whose memory the kernel may still write to, for a transfer that it does not give back.
+
+Such an object is kept alive, so no other object gets its id. Its memory must not be used for anything else.
+"""
+
+
 class Code(IntEnum):
     """The result of a transfer or request: `enum libusb_error`."""
 
@@ -82,7 +89,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Device:
-    """A device on the bus: a value that holds no resource. (bus, number) identifies one plugging-in of it."""
+    """A device on the bus: a value that holds no resource. `identity` identifies one plugging-in of it."""
 
     bus: int
     ports: tuple[int, ...]  # the port numbers from the root hub to the device
@@ -93,6 +100,15 @@ class Device:
     speed: str  # "low", "full", "high", "super", "super-plus", "unknown"
     configuration: int  # bConfigurationValue of the active configuration; 0 if there is none
     settings: tuple[Setting, ...]  # every alternate setting of the active configuration
+    connection: int | None = None  # another one each time a device is plugged in, on any port; None: not known
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Return a value that differs for another device, or plugging-in, with the same bus and device number.
+
+        Linux gives a number again after 127 others, Windows and macOS may do so at once.
+        """
+        return self.bus, self.number, self.ports, self.vid, self.pid, self.release, self.connection
 
     @property
     def address(self) -> str:
@@ -247,7 +263,10 @@ class Backend(Protocol):
         """Describe what on this machine uses the interface's disks: "/dev/sda1 is mounted on /mnt", …"""
 
     def open(self, device: Device) -> Handle:
-        """Open the device. Raises `UsbError`: NO_DEVICE if it was unplugged since, even if it is back; ACCESS, …"""
+        """Open the device. Raises `UsbError`: ACCESS, …
+
+        NO_DEVICE if it was unplugged since, even if it is back, or another device has its number.
+        """
 
     def watch(self) -> Hotplug:
         """Begin to watch for devices; changes from now on are noticed. Raises UsbError."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
+from scsiusb.usb.backend import ABANDONED
 
 PAGE: Final = 4096
 
@@ -57,9 +58,13 @@ class Buffers:
         return whole
 
     def give_back(self, whole: memoryview) -> None:
-        """Take back a buffer that `allocate` returned."""
+        """Take back a buffer that `allocate` returned.
+
+        One that the kernel may still write to is not used again; `drain` frees it.
+        """
         with self._lock:
-            if not self._is_drained:
+            # After `drain` the view is released: it has no `obj` any more.
+            if not self._is_drained and not (ABANDONED and id(whole.obj) in ABANDONED):
                 self._idle.setdefault(len(whole), []).append(whole)
 
     def owns(self, view: memoryview) -> bool:

@@ -63,6 +63,12 @@ class InterfaceInfo:
         return f"{label} at {self.address}"
 
 
+def is_same(info: InterfaceInfo, other: InterfaceInfo) -> bool:
+    """Return whether both are of one device that was not unplugged in between."""
+    serials = {info.serial, other.serial} - {None}
+    return info.device.identity == other.device.identity and len(serials) < 2
+
+
 def matches(info: InterfaceInfo, words: str) -> bool:
     """Return whether a user's text names this interface: an address, "VID:PID" in hex, or "serial=TEXT"."""
     if words.startswith(SERIAL):

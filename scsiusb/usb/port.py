@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
-from scsiusb.base.text import printable
+from scsiusb.base.text import comparable, printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
@@ -29,6 +29,7 @@ DEVICE_DESCRIPTOR_LENGTH: Final = 18
 STRING_DESCRIPTOR: Final = 3
 ENGLISH: Final = 0x0409
 DESCRIPTOR_TIMEOUT: Final = 1.0  # seconds
+LOOK_AGAIN: Final = "look for the devices again"
 
 NO_QUIRKS: Final = Quirks()
 
@@ -71,7 +72,8 @@ class Port:
         self._backend = backend
         uses = backend.uses(info.device, info.interface)
         if uses:
-            raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", "unmount it first")
+            remedy = "unmount it first, or end the program that uses it"
+            raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", remedy)
         self._releases = Releases()
         try:
             if releases is not None:
@@ -204,8 +206,8 @@ class Port:
             raise MalformedReply(f"the device descriptor of {self.info} has only {len(device)} bytes")
         vid, pid = int.from_bytes(device[8:10], "little"), int.from_bytes(device[10:12], "little")
         serial = self._string(device[16]) if device[16] else ""
-        known = _comparable(self.info.serial or serial)
-        if (vid, pid) != (self.info.vid, self.info.pid) or known != _comparable(serial):
+        known = comparable(self.info.serial or serial)
+        if (vid, pid) != (self.info.vid, self.info.pid) or known != comparable(serial):
             other = f"{vid:04x}:{pid:04x}, serial {serial}"
             raise DeviceGone(f"another device ({other}) answers in the place of {self.info}")
 
@@ -233,6 +235,7 @@ class Port:
     def _take(self) -> None:
         """Acquire all. Each release is registered before its acquire: an interrupt between the two must not lose it."""
         info, releases = self.info, self._releases
+        self._check_serial()
         self._enter("handle")
         releases.add(self._close_handle)
         self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
@@ -251,6 +254,12 @@ class Port:
         releases.add(self._release)
         self._do("claiming", lambda: handle.claim(info.interface))
         self._select()
+
+    def _check_serial(self) -> None:
+        """Raise DeviceGone if another device of the same model has taken the number of this one."""
+        known, found = self.info.serial, self._backend.strings(self.info.device).serial
+        if known is not None and found is not None and comparable(known) != comparable(printable(found)):
+            raise DeviceGone(f"{self.info} was unplugged, and another device has its number now", LOOK_AGAIN)
 
     def _enter(self, kind: str) -> None:
         """Enter a resource in the ledger; its entry is removed after the release that is registered next."""
@@ -289,14 +298,6 @@ class Port:
             return action()
         except UsbError as error:
             raise translate(error, f"{doing} {self.info}") from error
-
-
-def _comparable(serial: str) -> str:
-    """Reduce a serial number to its ASCII letters and digits.
-
-    Only these are the same for all readers of a string descriptor: each replaces other characters in its own way.
-    """
-    return "".join(letter for letter in serial if letter.isascii() and letter.isalnum())
 
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:

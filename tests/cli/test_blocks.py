@@ -206,6 +206,30 @@ def test_the_file_of_a_virtual_stick_cannot_be_input_or_output(cli: Cli, image: 
     assert image.read_bytes() == content
 
 
+def test_a_trace_overwrites_no_file_that_is_used_otherwise(cli: Cli, image: Path, tmp_path: Path) -> None:
+    before, data = image.read_bytes(), tmp_path / "data"
+    data.write_bytes(b"d" * 512)
+    device, link, new = f"virtual:{image}", tmp_path / "link", tmp_path / "new"
+    link.symlink_to(data)
+    assert cli("read", device, "--trace", image).failed(1, "is the device itself")
+    assert cli("inquiry", device, "--trace", image).failed(1, "is the device itself")
+    assert cli("read", device, "-o", new, "--trace", new).failed(1, "the command itself uses this file")
+    assert cli("write", device, "--lba", "0", "-i", data, "--yes", "--trace", link).failed(1, "the command itself uses")
+    assert cli("raw", device, "2a 00 00000000 00 0001 00", "--out", data, "--yes", "--trace", data).failed(1, "uses")
+    assert cli("read", device, "--trace", data).failed(15, "it exists and is not a trace")
+    assert (image.read_bytes(), data.read_bytes(), new.exists()) == (before, b"d" * 512, False)
+
+
+def test_an_image_is_written_by_one_program_at_a_time(cli: Cli, image: Path, tmp_path: Path) -> None:
+    data, before = tmp_path / "data", image.read_bytes()
+    data.write_bytes(b"d" * 512)
+    with Stick.open_file(image):
+        words = ("write", f"virtual:{image}", "--lba", "0", "-i", data, "--yes")
+        assert cli(*words).failed(15, "another virtual stick has this image open; close the program that uses it")
+        assert image.read_bytes() == before
+    assert cli(*words).status == 0
+
+
 def test_write_changes_only_the_blocks_of_the_file(cli: Cli, attach: Attached, image: Path) -> None:
     target = stick()
     before = bytes(held(target))

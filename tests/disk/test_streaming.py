@@ -413,3 +413,59 @@ def test_a_kernel_that_never_has_memory_is_an_error(
     scarce(bus, disk, monkeypatch, 100)
     with pytest.raises(scsiusb.TransportError, match="no memory"):
         disk.read(0, 100)
+
+
+# --- an exception while a stream starts its thread --------------------------------------------------
+
+
+def reading(disk: scsiusb.Disk) -> Any:
+    return disk.reading(0, 64)
+
+
+def writing(disk: scsiusb.Disk) -> Any:
+    return disk.writing(0)
+
+
+@pytest.mark.parametrize("make", [reading, writing])
+@pytest.mark.parametrize("is_late", [False, True], ids=["before the start", "after the start"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("can't start new thread")], ids=repr)
+def test_an_exception_in_the_start_of_the_thread_is_the_one_that_comes_out(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[scsiusb.Disk], Any], is_late: bool, error: BaseException
+) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        if thread.name == "scsiusb stream":
+            if is_late:
+                start(thread)
+            raise error
+        start(thread)
+
+    with open_on(Bus(Stick.formatted())) as disk:
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(type(error) if isinstance(error, Exception) else KeyboardInterrupt) as caught, make(disk):
+            pytest.fail("the stream was not entered")
+        monkeypatch.undo()
+        assert not isinstance(error, RuntimeError) or caught.value is error
+        assert len(disk.read(0, 1)) == 512
+        assert [entry for entry in ledger.outstanding() if "moves blocks" in entry.what] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name == "scsiusb stream"] == []
+
+
+def test_a_thread_that_begins_after_its_stream_has_ended_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can end `Thread.start` after the system has made the thread and before the thread runs."""
+    started: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    with open_on(Bus(Stick.formatted())) as disk:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt), disk.reading(0, 64):
+                pytest.fail("the stream was not entered")
+        monkeypatch.setattr(scsiusb.Disk, "readinto", None)
+        (thread,) = started
+        thread.start()
+        thread.join()

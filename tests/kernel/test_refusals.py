@@ -61,6 +61,66 @@ def test_a_disk_that_another_process_holds_without_a_mount_is_refused(fat: Devic
         os.close(held)
 
 
+def refused(stick: Device, *why: str) -> None:
+    ended = cli("capacity", stick.address)
+    assert ended.status == 15
+    assert one_line(ended.err)
+    for part in why:
+        assert part in ended.err
+    with pytest.raises(scsiusb.DeviceBusy):
+        scsiusb.open(stick.address)
+    assert stick.bound() == "usb-storage"
+
+
+def test_a_mount_through_a_loop_device_is_refused(fat: Device, tmp_path: Path) -> None:
+    partition = f"{fat.units[0].node}1"
+    subprocess.run(["modprobe", "loop"], check=False)
+    loop = subprocess.run(["losetup", "-f", "--show", partition], check=True, capture_output=True, text=True).stdout
+    try:
+        refused(fat, f"{partition} is held by {Path(loop.strip()).name}")
+        subprocess.run(["mount", "-t", "vfat", loop.strip(), tmp_path], check=True)
+        try:
+            refused(fat, str(tmp_path))
+        finally:
+            subprocess.run(["umount", tmp_path], check=True)
+    finally:
+        subprocess.run(["losetup", "-d", loop.strip()], check=True)
+
+
+def test_a_mount_in_another_mount_namespace_is_refused_for_root_and_for_a_user_without_rights_to_the_disk(
+    fat: Device, tmp_path: Path
+) -> None:
+    mount = f"mount -t vfat {fat.units[0].node}1 {tmp_path} && echo mounted && read end"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mounted\n"
+        bus, number = (int((fat.folder / name).read_text()) for name in ("busnum", "devnum"))
+        node = Path(f"/dev/bus/usb/{bus:03}/{number:03}")
+        mode = node.stat().st_mode & 0o777
+        try:
+            refused(fat, str(tmp_path), "another mount namespace")
+            node.chmod(0o666)
+            ended = as_nobody("capacity", fat.address)
+            assert ended.returncode == 15
+            assert "another mount namespace" in ended.stderr
+        finally:
+            node.chmod(mode)
+            other.stdin.close()
+    assert fat.bound() == "usb-storage"
+
+
+def test_a_disk_that_a_program_has_open_for_writing_is_refused(fat: Device) -> None:
+    for node in (fat.units[0].node, f"{fat.units[0].node}1"):
+        descriptor = os.open(node, os.O_RDWR)
+        try:
+            refused(fat, f"{node} is open for writing in pid {os.getpid()}")
+        finally:
+            os.close(descriptor)
+    assert cli("capacity", fat.address).status == 0
+
+
 def test_swap_is_refused(fat: Device) -> None:
     node = f"{fat.units[0].node}1"
     saved = Path(node).read_bytes()

@@ -104,10 +104,10 @@ def test_a_folder_where_nothing_can_be_written_is_not_used(
     first, second = two
     real = Folder.open
 
-    def refuse(self: Folder, name: str, flags: int, mode: int = 0o600) -> int:
+    def refuse(self: Folder, name: str, flags: int, mode: int = 0o600, into: list[int] | None = None) -> int:
         if self.path == first and flags & os.O_CREAT:
             raise OSError(30, "Read-only file system")
-        return real(self, name, flags, mode)
+        return real(self, name, flags, mode, into)
 
     monkeypatch.setattr(Folder, "open", refuse)
     monkeypatch.setattr(Folder, "create_unnamed", no_unnamed_files)
@@ -117,7 +117,7 @@ def test_a_folder_where_nothing_can_be_written_is_not_used(
     held.release()
 
 
-def no_unnamed_files(self: Folder) -> int:
+def no_unnamed_files(self: Folder, into: list[int]) -> int:
     raise OSError(95, "Operation not supported")
 
 
@@ -190,13 +190,46 @@ def test_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folders.own() == [folders.RUN / "scsiusb", Path("/tmp/scsiusb-0")]
 
 
+@is_root
 def test_root_sees_every_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "USERS", tmp_path / "user")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    for name in ("user/1000/scsiusb", "user/x", "scsiusb-1001", "scsiusb-1x"):
+    for name in ("user/1000/scsiusb", "user/x", "scsiusb-1001", "scsiusb-1x", "scsiusb-1002"):
         (tmp_path / name).mkdir(parents=True)
+        if name != "scsiusb-1002":
+            os.chown(tmp_path / name, 1001, 1001)
     found = [(tmp_path / "user/1000/scsiusb", 1000), (tmp_path / "scsiusb-1001", 1001)]
     assert list(folders._all_users()) == found
+
+
+@is_root
+def test_folders_that_another_user_made_do_not_hide_a_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "USERS", tmp_path / "user")
+    monkeypatch.setattr(folders, "PASSWD", tmp_path / "passwd")
+    monkeypatch.setattr(folders, "MAX_SCANNED", 50)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    for uid in (1000, 1001, *range(100000, 100400)):
+        (tmp_path / f"scsiusb-{uid}").mkdir()
+        os.chown(tmp_path / f"scsiusb-{uid}", uid if uid < 2000 else NOBODY, NOBODY)
+    (tmp_path / "passwd").write_text("root:x:0:0::/:/bin/sh\nnonsense\nus:x:1000:1000::/:\nyou:x:1001:1:::\n")
+    assert [owner for _, owner in folders._all_users()] == [1000, 1001]
+
+
+def test_a_folder_in_a_users_own_file_system_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "USERS", tmp_path / "user")
+    monkeypatch.setattr(folders, "MOUNTINFO", tmp_path / "mountinfo")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "none"))
+    for uid in ("1000", "1001", "1002"):
+        (tmp_path / "user" / uid / "scsiusb").mkdir(parents=True)
+    lines = [
+        f"25 1 0:3 / {tmp_path}/user/1000 rw - tmpfs tmpfs rw",
+        f"26 1 0:4 / {tmp_path}/user/1001/scsiusb rw - fuse.sshfs x rw",
+        f"27 1 0:5 / {tmp_path}/user/1002 rw - fuse x rw",
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines) + "\n")
+    assert [owner for _, owner in folders._all_users()] == [1000]
 
 
 def test_a_symbolic_link_with_the_name_of_a_lease_is_not_followed(two: tuple[Path, Path], info: InterfaceInfo) -> None:

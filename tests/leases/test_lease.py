@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders, lease, record
 from scsiusb.leases.lease import Lease, Record, holder, leases
-from scsiusb.leases.record import is_running
+from scsiusb.leases.record import file_name, is_running
 from scsiusb.leases.warden_main import DEAD, Holding, Kernel, is_locked_by_running_process, started
 from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
@@ -317,3 +318,58 @@ def test_another_users_lock_on_roots_orphan_does_not_prevent_acquire(folder: Pat
     os.waitpid(child, 0)
     os.close(reading)
     os.close(writing)
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------
+
+
+def interrupted_at(number: int, info: InterfaceInfo) -> Lease | None:
+    """Acquire a lease and raise KeyboardInterrupt at a bytecode of that; return the lease if there are not so many."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if os.path.basename(os.path.dirname(frame.f_code.co_filename)) not in ("leases", "base"):
+            return None
+        callers = (frame, frame.f_back, frame.f_back and frame.f_back.f_back)
+        if any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers):
+            return None  # Python ignores an exception there
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if left == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return Lease.acquire(info)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        sys.settrace(before)
+
+
+@on_linux
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its last reference closes it
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("is_orphan_there", [False, True], ids=["a new file", "an orphan's file"])
+def test_ctrl_c_at_any_bytecode_of_acquiring_leaves_no_lease_and_no_descriptor(
+    folder: Path, info: InterfaceInfo, is_orphan_there: bool
+) -> None:
+    Lease.acquire(info).release()
+    text = b"not a lease\n"
+    number, held = 1, None
+    while held is None:
+        if is_orphan_there:
+            (folder / file_name(info.device.bus, info.device.number, info.interface)).write_bytes(text)
+        before = len(os.listdir("/proc/self/fd"))
+        held = interrupted_at(number, info)
+        if held is None:
+            assert len(os.listdir("/proc/self/fd")) == before, f"a descriptor was left after bytecode {number}"
+            Lease.acquire(info).release()  # the device is not busy
+            assert list(folder.iterdir()) == []
+        number += 7 if number > 50 else 1  # each of the first ones, then some of each function
+    held.release()
+    assert number > 300

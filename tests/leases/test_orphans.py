@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from scsiusb.leases import folders, warden_main
 from scsiusb.leases import orphans as recovery
+from scsiusb.leases import record as record_module
 from scsiusb.leases.folders import Folder
 from scsiusb.leases.lease import Record, leases
 from scsiusb.leases.orphans import Recovered, recover
@@ -25,6 +28,7 @@ from tests.leases.usbfs import RECORD, Usbfs
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has kernel drivers to detach")
 
 NOBODY = 65534
+BOOT = record_module._boot()
 
 
 class Scene:
@@ -186,18 +190,107 @@ def test_only_mass_storage_is_touched(scene: Scene) -> None:
     assert scene.usbfs.steps == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_root_recovers_every_users_orphans(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = scene.orphan()
-    for path in (scene.folder, scene.folder / record.file_name):
-        os.chown(path, NOBODY, NOBODY)
+@pytest.fixture
+def another_users(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Record]:
+    """Writes an orphan of a user who may open the device's node, with changes."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
     monkeypatch.setattr(folders, "own", lambda: [tmp_path / "own"])
     monkeypatch.setattr(folders, "_all_users", lambda: iter([(scene.folder, NOBODY)]))
+    scene.usbfs.node.chmod(0o666)
+
+    def write(**changes: Any) -> Record:
+        record = scene.orphan(**{"boot": BOOT, **changes})
+        for path in (scene.folder, scene.folder / record.file_name):
+            os.chown(path, NOBODY, NOBODY)
+        return record
+
+    return write
+
+
+def test_root_recovers_every_users_orphans(scene: Scene, another_users: Callable[..., Record]) -> None:
+    another_users()
     assert recover()[0].ok
     assert scene.remaining == []
-    monkeypatch.setattr(folders, "_all_users", lambda: iter([(scene.folder, NOBODY - 1)]))
-    scene.orphan()
+    assert scene.usbfs.driver == "usb-storage"
+
+
+FORGED = [
+    {"boot": None},
+    {"boot": "0123-4567"},
+    {"vendor_id": 0x0951},
+    {"product_id": 0x1666},
+    {"serial": "4C54"},
+    {"serial": None},
+    {"number": 8},
+    {"interface": 1},
+]
+
+
+@pytest.mark.parametrize("changes", FORGED, ids=str)
+def test_root_leaves_an_orphan_of_another_user_alone_that_does_not_fit_the_device(
+    scene: Scene, another_users: Callable[..., Record], changes: dict[str, Any]
+) -> None:
+    record = another_users(**changes)
     assert recover() == []
+    assert scene.usbfs.steps == []
+    assert scene.remaining == [record.file_name]
+
+
+def test_root_does_nothing_for_a_user_who_may_not_open_the_device(
+    scene: Scene, another_users: Callable[..., Record]
+) -> None:
+    """Else any user could have a driver bound to an interface that was left without one on purpose."""
+    another_users()
+    scene.usbfs.node.chmod(0o664)
+    assert recover() == []
+    assert scene.usbfs.steps == []
+
+
+@pytest.mark.parametrize("driver", ["usbfs", "usb-storage"])
+def test_root_leaves_a_device_alone_that_another_users_program_or_a_driver_has(
+    scene: Scene, another_users: Callable[..., Record], driver: str
+) -> None:
+    """A claim is waited for only where root's own lease says that its process is dead."""
+    another_users()
+    scene.usbfs.bind(driver)
+    assert recover() == []
+    assert scene.usbfs.steps == []
+
+
+def test_root_waits_for_no_lock_of_another_users(
+    scene: Scene, another_users: Callable[..., Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", None)
+    names = [another_users(number=number).file_name for number in (7, *range(9, 30))]
+    with ExitStack() as stack:
+        for name in names:
+            file = stack.enter_context((scene.folder / name).open("rb"))
+            assert folders.try_lock(file.fileno())
+        assert recover() == []
+    assert scene.usbfs.steps == []
+
+
+STRANGER = (
+    "import fcntl, os, sys; file = open(sys.argv[1], 'rb'); os.setuid(65534); fcntl.flock(file, fcntl.LOCK_EX)\n"
+    "print('locked', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_waits_for_no_lock_that_another_user_has_on_roots_lease(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user may read root's leases, and so lock them."""
+    record = scene.orphan()
+    command = [sys.executable, "-c", STRANGER, str(scene.folder / record.file_name)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "locked\n"
+        monkeypatch.setattr(warden_main, "LOCK_TIMEOUT", 1e9)
+        assert recover()[0].ok
+        assert scene.remaining == []
+        stranger.communicate("")
 
 
 def test_a_file_with_random_bytes_is_ignored(scene: Scene) -> None:

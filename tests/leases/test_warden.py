@@ -103,7 +103,7 @@ def test_a_kill_of_the_whole_process_group_does_not_reach_the_warden(place: list
 
 
 def test_after_close_the_warden_ends_and_does_nothing(place: list[Path]) -> None:
-    with running(HOLD + START + "warden.close()\n" + WAIT, *place) as process:
+    with running(HOLD + START + "warden.drop(lease.record); warden.close()\n" + WAIT, *place) as process:
         pid = int(line(process))
         assert line(process) == "ready"
         wait_for(lambda: ended(pid), "the warden to end")
@@ -184,6 +184,7 @@ def watched(place: list[Path]) -> Iterator[Warden]:
     made = Warden(str(place[1]), str(place[2]))
     yield made
     pid = made.pid
+    made._held.clear()
     made.close()
     made.close()
     if pid is not None:
@@ -295,13 +296,23 @@ for file in files: file.close()
 
 
 @pytest.mark.parametrize(
-    "how", ["no interpreter", "frozen", "embedded", "no shell", "no program", "a shell that says nothing"]
+    "how",
+    [
+        "no interpreter",
+        "no interpreter known",
+        "frozen",
+        "embedded",
+        "no shell",
+        "no program",
+        "a shell that says nothing",
+    ],
 )
 def test_if_no_warden_can_be_started_one_warning_is_logged(
     how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     changes: dict[str, tuple[object, str, object]] = {
         "no interpreter": (sys, "executable", ""),
+        "no interpreter known": (sys, "executable", None),
         "frozen": (sys, "frozen", True),
         "embedded": (sys, "executable", "/bin/sh"),
         "no shell": (warden, "SHELL", "/nowhere/sh"),
@@ -318,6 +329,55 @@ def test_if_no_warden_can_be_started_one_warning_is_logged(
     assert made.pid is None
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     assert "scsiusb recover" in caplog.text
+
+
+def test_a_start_that_fails_is_not_tried_again_at_each_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def start(self: Warden) -> None:
+        starts.append(self)
+        raise OSError("no")
+
+    monkeypatch.setattr(Warden, "_start", start)
+    made = Warden()
+    for _ in range(3):
+        made.hold(RECORD, None)
+        made.drop(RECORD)
+    assert len(starts) == 1
+    monkeypatch.setattr(warden, "RETRY_INTERVAL", 0.0)
+    made._not_before = 0.0
+    for _ in range(3):
+        made.hold(RECORD, None)
+    assert len(starts) == 4
+
+
+@pytest.mark.parametrize("way", ['exec "$PYTHON" "$@"', '"$PYTHON" "$@"', '"$PYTHON" "$@"; exit 0'])
+def test_a_wrapper_of_python_may_be_a_script_that_does_not_exec(
+    place: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    wrapper = tmp_path / "python-wrapper"
+    wrapper.write_text(f"#!/bin/sh\n{way.replace('$PYTHON', sys.executable)}\n")
+    wrapper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(wrapper))
+    monkeypatch.setattr(warden, "START_TIMEOUT", 5.0)
+    made = Warden(*map(str, place[1:]))
+    made.hold(RECORD, None)
+    assert made.pid is not None
+    made.drop(RECORD)
+    pid = made.pid
+    made.close()
+    wait_for(lambda: ended(pid), "the warden to end")
+
+
+def test_a_warden_is_not_ended_while_something_is_held(place: list[Path]) -> None:
+    made = Warden(*map(str, place[1:]))
+    made.hold(RECORD, None)
+    made.close()
+    assert made.pid is not None
+    assert made._socket is not None
+    made.drop(RECORD)
+    made.close()
+    assert made.pid is None
 
 
 def test_on_other_platforms_than_linux_nothing_is_started_or_logged(

@@ -29,6 +29,8 @@ class Usbfs:
             folder.mkdir(parents=True, exist_ok=True)
         self.node = self.dev / "bus" / "usb" / f"{int(name[0]):03}" / f"{number:03}"
         self.node.write_text("")
+        for attribute, value in (("idVendor", "0781"), ("idProduct", "5581"), ("serial", "4C53")):
+            (self.device / attribute).write_text(f"{value}\n")
         (self.device / "busnum").write_text(f"{name[0]}\n")
         (self.device / "devnum").write_text(f"{number}\n")
         (self.interface / "bInterfaceNumber").write_text("00\n")

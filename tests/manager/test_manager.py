@@ -70,6 +70,18 @@ def test_each_attach_and_detach_is_reported_once_with_a_growing_generation(bus: 
     assert last.time.tzinfo is not None
 
 
+def test_another_stick_that_gets_the_number_between_two_looks_is_reported(bus: Bus, manager: Manager) -> None:
+    events = manager.events(timeout=5)
+    assert next(events).generation == 1
+    with bus._lock:  # the manager's thread waits for it, so that it sees only the result
+        bus.unplug(bus.devices()[0])
+        bus._last -= 1
+        device = bus.plug(stick(16))
+    seen = [next(events) for _ in range(2)]
+    assert [(each.kind, each.generation) for each in seen] == [("detached", 1), ("attached", 2)]
+    assert (device.number, seen[1].device.device) == (seen[0].device.device.number, device)
+
+
 def test_the_detach_event_has_the_generation_of_its_attach_event(bus: Bus, manager: Manager) -> None:
     events = manager.events(timeout=PATIENCE)
     attached = next(events)

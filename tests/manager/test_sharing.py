@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -63,6 +65,46 @@ def hanging_read(bus: InterceptedBus, disk: Disk) -> Worker:
     worker = Worker(lambda: disk.read(0, 1))
     assert reached.wait(PATIENCE)
     return worker
+
+
+# --- signal handlers --------------------------------------------------------------------------------
+
+LOCKING = ("watcher.py", "watch.py", "threading.py", "queue.py")  # what the last close of a device goes through
+
+
+def close_again_at(number: int, disk: Disk) -> bool:
+    """Close the disk; a signal's handler closes it, too, on the line `number` of LOCKING. False: there is none."""
+    left = number
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if os.path.basename(frame.f_code.co_filename) not in LOCKING:
+            return None
+        left -= event == "line"
+        if left == 0:
+            sys.settrace(None)
+            with suppress(DeviceBusy):  # the handler interrupted a command
+                disk.close()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        disk.close()
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_handler_may_close_a_disk_that_is_being_closed() -> None:
+    """An Event has a plain lock: a handler that comes while its own thread holds it would wait for ever."""
+    number = 1
+    while close_again_at(number, open_on(InterceptedBus(stick(64)))):
+        number += 1
+        assert PROCESS._attachments == {}
+    assert number > 20
+    assert threading.active_count() == 1
 
 
 # --- sharing --------------------------------------------------------------------------------------

@@ -491,5 +491,5 @@ def test_learned_quirks_of_unplugged_devices_are_forgotten_and_the_number_is_lim
         memory.keep(attachment, kept)
     known = [attachment for attachment in attachments if memory.recall(attachment, NO_QUIRKS) == kept]
     assert known == attachments[-64:]
-    memory.forget(bus, {attachments[-1].place})
+    memory.forget(bus, {attachments[-1].info.device.identity})
     assert [memory.recall(attachment, NO_QUIRKS) == NO_QUIRKS for attachment in attachments[-2:]] == [True, False]

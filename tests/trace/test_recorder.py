@@ -101,6 +101,34 @@ def test_a_trace_that_cannot_be_written_is_an_error_before_the_device_is_opened(
 @pytest.mark.skipif(
     shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed"
 )
+@pytest.mark.parametrize("content", [b"S" * 4096, b"\n", b"\n\r\r"])
+def test_a_file_that_is_not_a_trace_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.pcapng"
+    path.write_bytes(content)
+    with pytest.raises(FileExistsError, match="is not a trace"):
+        Tracing(InterceptedBus(stick(16)), str(path))
+    assert path.read_bytes() == content
+
+
+def test_an_older_trace_is_overwritten_but_not_one_that_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    trace = Tracing(InterceptedBus(stick(16)), str(path))
+    with pytest.raises(BlockingIOError, match="another trace"):
+        Tracing(InterceptedBus(stick(16)), str(path))
+    trace.close()
+    path.write_bytes(path.read_bytes() * 100)
+    Tracing(InterceptedBus(stick(16)), str(path)).close()
+    assert path.stat().st_size < 100
+
+
+def test_the_file_of_a_virtual_stick_is_not_overwritten_even_if_it_holds_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(bytes.fromhex("0a0d0d0a") + bytes(4092))
+    with pytest.raises(BlockingIOError):
+        scsiusb.open(f"virtual:{path}", trace=str(path))
+    assert path.stat().st_size == 4096
+
+
 def test_tshark_understands_a_trace(tmp_path: Path) -> None:
     path = tmp_path / "trace.pcapng"
     with scsiusb.open("virtual:", trace=str(path)) as disk:

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -29,7 +30,7 @@ from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 from tests.usb.libusb.watched import Scene
 
-OPENING = ["uses", "open", "driver_active", "detach_driver", "claim"]
+OPENING = ["uses", "strings", "open", "driver_active", "detach_driver", "claim"]
 CLOSING = ["release", "attach_driver", "free", "close"]
 
 
@@ -159,7 +160,7 @@ def test_an_interrupt_just_after_any_step_of_opening_gives_everything_back(uas: 
 
 
 @pytest.mark.parametrize("code", [Code.IO, Code.BUSY, Code.ACCESS, Code.OTHER])
-@each_of([step for step in OPENING_STEPS if step[2] != "uses"])
+@each_of([step for step in OPENING_STEPS if step[2] not in ("uses", "strings")])
 def test_a_failure_at_any_step_of_opening_is_a_public_error_and_gives_everything_back(
     uas: bool, number: int, code: Code
 ) -> None:
@@ -221,16 +222,16 @@ def interrupted_at(line: int, scene: Scene) -> Port:
 
 
 def test_a_release_that_fails_is_logged_and_the_rest_goes_on(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    scene.watched.before(6, raising(UsbError(Code.IO)))
+    scene.watched.before(len(OPENING) + 1, raising(UsbError(Code.IO)))
     use(scene)
-    assert scene.watched.names[6:] == CLOSING
+    assert scene.watched.names[len(OPENING) + 1 :] == CLOSING
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert f"releasing {scene.info}" in record.getMessage()
 
 
 def test_a_driver_that_was_bound_again_meanwhile_is_no_news(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    scene.watched.before(7, lambda: scene.bus.open(scene.device).attach_driver(0))
+    scene.watched.before(len(OPENING) + 2, lambda: scene.bus.open(scene.device).attach_driver(0))
     with caplog.at_level(logging.INFO):
         use(scene)
     assert caplog.records == []
@@ -247,6 +248,21 @@ def test_a_mounted_disk_is_refused_by_name_and_the_driver_stays(scene: Scene) ->
     assert caught.value.what == f"{scene.info}: {scene.stick.uses[0]}, {scene.stick.uses[1]}".replace("\x1b", "\ufffd")
     assert "unmount" in caught.value.remedy
     assert scene.watched.names == ["uses"]
+    scene.assert_all_given_back()
+
+
+def test_another_stick_of_the_model_with_the_same_number_is_not_taken(scene: Scene) -> None:
+    """The serial is all that differs where the USB stack reports nothing else about a plugging-in."""
+    other = replace(scene.info, serial="another")
+    with pytest.raises(DeviceGone, match="another device has its number now"):
+        Port(scene.backend, other)
+    assert scene.watched.names == ["uses", "strings"]
+    scene.assert_all_given_back()
+
+
+def test_a_stick_whose_serial_cannot_be_read_now_is_taken(scene: Scene) -> None:
+    scene.stick.has_readable_strings = False
+    Port(scene.backend, replace(scene.info, serial="4C53")).close()
     scene.assert_all_given_back()
 
 

@@ -12,7 +12,7 @@ import click
 from scsiusb.base.dataclass import dataclass
 from scsiusb.cli.ask import confirm, is_interactive
 from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
-from scsiusb.cli.files import read_whole
+from scsiusb.cli.files import read_whole, refuse_own_file
 from scsiusb.cli.options import global_options, number_option, quoted, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_bytes, show_json, show_record, size_text
 from scsiusb.disk.disk import Disk
@@ -91,6 +91,7 @@ def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str 
       scsiusb raw 2-1 2a 00 00000000 00 0001 00 --out block.bin
     """
     device, cdb = _split(words)
+    refuse_own_file(device, path)
     request = Request(cdb, _payload(length, path), length or 0)
     if not yes and is_interactive() and (request.payload or cdb[0] in DESTRUCTIVE):
         amount = counted(len(request.payload), "byte")

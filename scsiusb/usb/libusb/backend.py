@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from scsiusb.base.text import printable
@@ -15,7 +16,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.context import Context, check
 from scsiusb.usb.libusb.memory import MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
 from scsiusb.usb.libusb.transfer import Transfers, declare
-from scsiusb.usb.system import linux
+from scsiusb.usb.system import disk_uses, linux
 from scsiusb.usb.translate import translate
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed
@@ -78,11 +79,24 @@ class LibusbBackend:
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
         """See `Backend.uses`; empty on other platforms than Linux."""
-        return linux.uses(device, interface) if ON_LINUX else []
+        return disk_uses.uses(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`."""
-        return LibusbHandle(self._lib, device, self._memory)
+        handle = LibusbHandle(self._lib, device, self._memory)
+        try:
+            # After the opening: from then on the handle stays with the device that had the number.
+            self._check_identity(device)
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def _check_identity(self, device: Device) -> None:
+        """Raise UsbError (NO_DEVICE) if another device has the device's bus and number by now."""
+        now = _device(self._find(device), 0, ())
+        if now.identity != device.identity:
+            raise UsbError(Code.NO_DEVICE, f"{now.vid:04x}:{now.pid:04x} at {now.address} has its number now")
 
     def after_fork(self, device: Device) -> None:
         """See `Backend.after_fork`."""
@@ -112,7 +126,10 @@ class LibusbBackend:
         for reference, descriptor in self._references():
             if descriptor.bDeviceClass != HUB_CLASS:
                 configuration, settings = self._active_configuration(reference)
-                yield reference, _device(descriptor, configuration, settings)
+                device = _device(descriptor, configuration, settings)
+                # pyusb's context may list a device for some time after the kernel has removed it.
+                if device.connection is not None or not (ON_LINUX and linux.USB_DEVICES.is_dir()):
+                    yield reference, device
 
     def _references(self) -> Iterator[tuple[Any, Any]]:
         """Yield pyusb's reference to each device, and its descriptor. Raises UsbError."""
@@ -137,7 +154,7 @@ class LibusbBackend:
 
 def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) -> Device:
     """Return the device that pyusb's descriptor describes."""
-    return Device(
+    device = Device(
         bus=descriptor.bus,
         ports=tuple(descriptor.port_numbers or ()),
         number=descriptor.address,
@@ -148,6 +165,7 @@ def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) 
         configuration=configuration,
         settings=settings,
     )
+    return replace(device, connection=linux.connection(device)) if ON_LINUX else device
 
 
 def _settings(configuration: Any) -> Iterator[Setting]:
@@ -217,7 +235,7 @@ class LibusbHandle:
     def detach_driver(self, interface: int) -> None:
         """See `Handle.detach_driver`. On Linux, raises UsbError (BUSY) if the system uses the disk."""
         # The disks are held until the driver is gone, so that no file system is mounted in between.
-        with linux.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
+        with disk_uses.exclusive(linux.disks(self._device, interface) if ON_LINUX else []):
             self._call("detach_kernel_driver", interface)
 
     def attach_driver(self, interface: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from scsiusb.usb.backend import Code, Hotplug, UsbError
@@ -30,17 +32,21 @@ class Polling:
 
     def __init__(self, interval: float = POLL_SECONDS) -> None:
         self._interval = interval
-        self._woken = threading.Event()
+        self._woken: SimpleQueue[None] = SimpleQueue()  # not an Event: a signal's handler could wait for its lock
 
     def wait(self, timeout: float) -> bool:
         """See `Hotplug.wait`."""
-        is_woken = self._woken.wait(min(timeout, self._interval))
-        self._woken.clear()
+        is_woken = False
+        with suppress(Empty):
+            self._woken.get(timeout=min(timeout, self._interval))
+            is_woken = True
+            while True:  # wakes before this wait, which all count as one
+                self._woken.get_nowait()
         return not is_woken
 
     def wake(self) -> None:
         """See `Hotplug.wake`."""
-        self._woken.set()
+        self._woken.put(None)
 
     def close(self) -> None:
         """See `Hotplug.close`; there is nothing to release."""

@@ -12,9 +12,10 @@ import math
 import struct
 import threading
 import time
+from collections import deque
 from typing import Any, Final
 
-from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.backend import ABANDONED, Code, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
 # Written into `status` before a transfer is submitted; no libusb_transfer_status has this value. When libusb has
@@ -36,6 +37,7 @@ STATUS: Final = {  # by enum libusb_transfer_status
 # call has returned; a signal ends the call early in the thread that polls, but not in one that waits for that thread.
 SLICE_MS: Final = 100
 ABANDON_SECONDS: Final = 5.0  # how long to wait for the end of a cancelled transfer
+NOT_SUBMITTED_SECONDS: Final = 0.5  # how long to wait for one that libusb does not have in flight
 # Transfers that could not be cancelled, with their buffers. They are kept as long as the process lives: the kernel may
 # still write to them, and freed memory would be overwritten.
 LEAKED: Final[list[object]] = []
@@ -91,6 +93,13 @@ ONE_MILLISECOND: Final = Timeval(0, 1000)
 POLLOUT: Final = 4  # poll(2); usbfs reports the end of a transfer by it
 
 
+def _owner(anchor: Any) -> int:
+    """Return the id of the object whose memory a transfer uses; see `ABANDONED`."""
+    kept = getattr(anchor, "_objects", None)  # ctypes keeps a memoryview of the object here
+    views = kept.values() if isinstance(kept, dict) else [kept]
+    return next((id(view.obj) for view in views if isinstance(view, memoryview)), 0)
+
+
 def declare(lib: Any) -> None:
     """Set the prototypes that pyusb does not set; without them, ctypes would cut pointers to 32 bits."""
     lib.libusb_cancel_transfer.argtypes = [ctypes.c_void_p]
@@ -111,11 +120,9 @@ class _Transfer:
     each transfer; `Transfers` cancels it after the deadline.
     """
 
-    def __init__(self, lib: Any, handle: ctypes.c_void_p, endpoint: int) -> None:
-        self.pointer = lib.libusb_alloc_transfer(0)
-        if not self.pointer:
-            raise MemoryError("libusb_alloc_transfer")
-        self.address = ctypes.addressof(self.pointer.contents)
+    def __init__(self, pointer: Any, handle: ctypes.c_void_p, endpoint: int) -> None:
+        self.is_being_cancelled = False
+        self.address = ctypes.addressof(pointer.contents)
         self.place = ctypes.c_void_p(self.address)
         self.fields = fields = LibusbTransfer.from_address(self.address)
         fields.dev_handle = handle.value
@@ -172,6 +179,7 @@ class Transfers:
         self._idle: dict[int, list[_Transfer]] = {}
         self._abandoned: list[tuple[_Transfer, Any]] = []
         self._all: list[_Transfer] = []
+        self._pointers: list[Any] = []  # what libusb_alloc_transfer returned, for each transfer
         self._refusal: Code | None = None  # the code that new transfers end with: INTERRUPTED, NO_DEVICE when closed
         # Keeps a transfer from being freed while `interrupt` cancels it. Transfers themselves do not take it.
         self._cancel_lock = threading.RLock()
@@ -182,6 +190,7 @@ class Transfers:
             return self._refusal, 0
         deadline = time.monotonic() + timeout_ms / 1000
         anchor = _at(buffer)
+        # If an exception comes before the next line but one, `close` finds the transfer.
         transfer = self._prepare(endpoint, buffer, anchor)
         try:
             refused = self._submit(transfer.place)
@@ -190,7 +199,7 @@ class Transfers:
             # `interrupt` may have come after the check above, but before the submission, where it found nothing to
             # cancel. Checked again, no moment is left in which it would be missed.
             if self._refusal is not None:
-                self._lib.libusb_cancel_transfer(transfer.address)
+                self._begin_cancel(transfer)
             # Usually one call is enough; only if not, the deadline is looked at.
             self._handle_events(self._context, self._slice, transfer.completed)
             status, _, count = _state(transfer.memory, STATE_OFFSET)
@@ -211,6 +220,7 @@ class Transfers:
             transfer = self._idle[endpoint].pop()
         except (KeyError, IndexError):  # a check before the pop would be a race with other threads
             transfer = self._add(endpoint)
+        transfer.is_being_cancelled = False
         _set_buffer(transfer.memory, BUFFER_OFFSET, _address(anchor))
         _set_state(transfer.memory, STATE_OFFSET, PENDING, len(buffer), 0)
         return transfer
@@ -233,7 +243,7 @@ class Transfers:
             transfer.anchor = None
             raise UsbError(self._refused(transfer, refused)[0])
         if self._refusal is not None:  # as in `bulk`: interrupted between the check and the submission
-            self._lib.libusb_cancel_transfer(transfer.address)
+            self._begin_cancel(transfer)
         return transfer
 
     def handle_events(self, transfer: _Transfer | None = None) -> None:
@@ -275,7 +285,7 @@ class Transfers:
             if on:
                 for transfer in self._all.copy():
                     if transfer.is_pending:
-                        self._lib.libusb_cancel_transfer(transfer.address)
+                        self._begin_cancel(transfer)
 
     def close(self) -> bool:
         """Cancel and free all transfers. May be called again; later transfers end with NO_DEVICE.
@@ -290,24 +300,32 @@ class Transfers:
                 # Left by a user of `AsyncTransfers` that an exception ended.
                 if transfer.is_pending and id(transfer) not in given_up:
                     self._cancel(transfer, transfer.anchor)
-            for transfers in self._idle.values():
-                for transfer in transfers:
-                    self._lib.libusb_free_transfer(transfer.pointer)
-                transfers.clear()
+            leaked = [(transfer, anchor) for transfer, anchor in self._abandoned if transfer.is_pending]
+            LEAKED.extend(leaked)
             for transfer, anchor in self._abandoned:
                 if not transfer.is_pending:
-                    self._lib.libusb_free_transfer(transfer.pointer)
-                else:
-                    LEAKED.append((transfer, anchor))
-            is_clean = not any(transfer.is_pending for transfer, _ in self._abandoned)
+                    ABANDONED.discard(_owner(anchor))
+            self._idle.clear()
+            self._all.clear()
             self._abandoned.clear()
-            return is_clean
+            kept = {transfer.address for transfer, _ in leaked}
+            # All others, those included that an exception kept from being used. One call: nothing is freed twice.
+            self._pointers[:] = [each for each in self._pointers if ctypes.addressof(each.contents) not in kept]
+            last = itertools.repeat(-1, len(self._pointers))
+            deque(map(self._lib.libusb_free_transfer, map(self._pointers.pop, last)), maxlen=0)
+            return not leaked
 
     def _add(self, endpoint: int) -> _Transfer:
         """Allocate a transfer for the endpoint."""
         self._idle.setdefault(endpoint, [])
-        transfer = _Transfer(self._lib, self._handle, endpoint)
-        self._all.append(transfer)
+        with self._cancel_lock:
+            # One call, which is implemented in C: Ctrl-C cannot come between the allocation and the list.
+            self._pointers.extend(map(self._lib.libusb_alloc_transfer, (0,)))
+            if not self._pointers[-1]:
+                self._pointers.pop()
+                raise MemoryError("libusb_alloc_transfer")
+            transfer = _Transfer(self._pointers[-1], self._handle, endpoint)
+            self._all.append(transfer)
         return transfer
 
     def _wait_or_cancel(self, transfer: _Transfer, anchor: object, deadline: float) -> tuple[int, int]:
@@ -319,11 +337,12 @@ class Transfers:
         self._wait(transfer, deadline)
         is_late = transfer.is_pending
         if is_late:
-            self._lib.libusb_cancel_transfer(transfer.address)
+            self._begin_cancel(transfer)
             self._wait(transfer, time.monotonic() + ABANDON_SECONDS)
         status, _, count = _state(transfer.memory, STATE_OFFSET)
+        transfer.is_being_cancelled = False
         if status == PENDING:
-            self._abandoned.append((transfer, anchor))
+            self._abandon(transfer, anchor)
             return PENDING, 0
         # A transfer may end by itself just before it is cancelled: then its own status counts, not the timeout.
         return (TIMED_OUT if is_late and status == CANCELLED else status), count
@@ -341,13 +360,29 @@ class Transfers:
     def _cancel(self, transfer: _Transfer, anchor: object) -> None:
         """End a transfer that an exception interrupted; abandon it if it does not end within ABANDON_SECONDS."""
         # Only the status shows that the kernel has given the buffer back. NOT_FOUND from libusb_cancel_transfer does
-        # not: libusb also returns it for a transfer that is already being cancelled, or whose end another thread is
-        # about to write.
+        # not: libusb also returns it for a transfer that is already being cancelled, whose end another thread is about
+        # to write, or that was not submitted.
+        is_in_flight = True
         try:
-            self._lib.libusb_cancel_transfer(transfer.address)
-            self._wait(transfer, time.monotonic() + ABANDON_SECONDS)
+            was_being_cancelled = transfer.is_being_cancelled
+            is_in_flight = self._begin_cancel(transfer) or was_being_cancelled
+            self._wait(transfer, time.monotonic() + (ABANDON_SECONDS if is_in_flight else NOT_SUBMITTED_SECONDS))
+            if not is_in_flight and transfer.is_pending:  # the exception came before it was submitted
+                transfer.fields.status = CANCELLED
         finally:  # also when a second Ctrl-C ends the wait
+            transfer.is_being_cancelled = False
             if not transfer.is_pending:
                 self._idle[transfer.fields.endpoint].append(transfer)
             else:
-                self._abandoned.append((transfer, anchor))
+                self._abandon(transfer, anchor)
+
+    def _begin_cancel(self, transfer: _Transfer) -> bool:
+        """Cancel a transfer, without waiting for its end; False if libusb does not have it in flight."""
+        is_in_flight: bool = self._lib.libusb_cancel_transfer(transfer.address) == Code.OK
+        transfer.is_being_cancelled |= is_in_flight
+        return is_in_flight
+
+    def _abandon(self, transfer: _Transfer, anchor: object) -> None:
+        """Leave a transfer to the kernel, with its buffer, which must not be used for anything else."""
+        self._abandoned.append((transfer, anchor))
+        ABANDONED.add(_owner(anchor))

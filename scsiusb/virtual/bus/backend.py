@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Hashable, Sequence
@@ -25,6 +26,7 @@ class Bus:
         self._lock = threading.RLock()
         self._connections: dict[int, Connection] = {}
         self._last = 1  # the root hub's address
+        self._pluggings = itertools.count(1)
         self._handles: list[VirtualHandle] = []
         self._watches: list[Watch] = []
         for stick in sticks:
@@ -45,7 +47,8 @@ class Bus:
             if not ports or ports in taken:
                 raise ValueError(f"port {ports} is not free; use another port, or None for a free one")
             self._last += 1
-            connection = self._connections[self._last] = Connection(self.number, ports, self._last, stick)
+            number = next(self._pluggings)
+            connection = self._connections[self._last] = Connection(self.number, ports, self._last, stick, number)
             connection.set_on_leave(partial(_unplug, weakref.ref(self), connection.number))
             self._notify()
             return connection.device()
@@ -112,7 +115,7 @@ class Bus:
     def open(self, device: Device) -> VirtualHandle:
         """See `Backend.open`; ACCESS if `Stick.accessible` is False."""
         connection = self._connection(device)
-        if connection is None:
+        if connection is None or connection.device().identity != device.identity:
             raise UsbError(Code.NO_DEVICE)
         if not connection.stick.accessible:
             raise UsbError(Code.ACCESS)

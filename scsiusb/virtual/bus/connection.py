@@ -14,11 +14,12 @@ from scsiusb.virtual.stick import CancelToken, Stick
 class Connection:
     """A stick that is plugged into a bus, from `plug` to `unplug`.
 
-    `lock` guards the drivers and claims; the stick has its own lock.
+    `lock` guards the drivers and claims; the stick has its own lock. `plugging` is `Device.connection`.
     """
 
-    def __init__(self, bus: int, ports: tuple[int, ...], number: int, stick: Stick) -> None:
+    def __init__(self, bus: int, ports: tuple[int, ...], number: int, stick: Stick, plugging: int) -> None:
         self.bus, self.ports, self.number, self.stick = bus, ports, number, stick
+        self.plugging = plugging
         self.token = CancelToken()
         self.lock = threading.RLock()
         self.claims: dict[int, object] = {}  # interface number to the handle that claimed it
@@ -45,6 +46,7 @@ class Connection:
             speed=stick.identity.speed,
             configuration=configuration,
             settings=self.settings if configuration else (),
+            connection=self.plugging,
         )
 
     def strings(self) -> Strings:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import threading
 from abc import ABC, abstractmethod
+
+from scsiusb.base.locks import is_refused
 
 _CHUNK = 1 << 16
 
@@ -99,14 +102,17 @@ class File(Medium):
 
     `read_only` None: read-only if the file cannot be written. Raises OSError if the file cannot be opened, with
     `read_only` False also if it cannot be written; ValueError if its size is not a multiple of the block size.
+    Raises BlockingIOError if the file is the medium of another stick, in any process, unless both are read-only.
     """
 
     def __init__(self, path: str | os.PathLike[str], block_size: int = 512, read_only: bool | None = None) -> None:
         self._lock = threading.Lock()
         self._file, written = _open(path, read_only)
         try:
+            if is_refused(self._file.fileno(), shared=not written):
+                raise BlockingIOError(errno.EBUSY, "another virtual stick has this image open", os.fspath(path))
             super().__init__(self._file.seek(0, os.SEEK_END), block_size, not written)
-        except ValueError:
+        except BaseException:
             self._file.close()
             raise
 

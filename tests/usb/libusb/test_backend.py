@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from scsiusb.usb.libusb import backend as module
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb import transfer as transfer_module
 from scsiusb.usb.libusb.backend import LibusbBackend, LibusbHandle
-from scsiusb.usb.system import linux
+from scsiusb.usb.system import disk_uses, linux
 from tests.usb.libusb.fake_libusb import (
     DEVICE,
     HANDLE,
@@ -220,6 +221,42 @@ def test_only_the_same_plugging_in_of_a_device_is_opened(backend: LibusbBackend,
         backend.open(DEVICE)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"idVendor": 0x0951}, {"idProduct": 0x1666}, {"bcdDevice": 2}, {"port_numbers": (2,)}]
+)
+def test_another_device_with_the_same_number_is_not_opened(
+    backend: LibusbBackend, lib: FakeLibusb, fields: dict[str, Any]
+) -> None:
+    lib.devices = [FakeDevice(1, 7, (4,), **fields)]
+    with pytest.raises(UsbError, match="has its number now") as caught:
+        backend.open(DEVICE)
+    assert caught.value.code is Code.NO_DEVICE
+    assert lib.names().count("open") == lib.names().count("close") == 1
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_an_equal_device_that_was_plugged_in_since_is_not_opened_on_linux(
+    backend: LibusbBackend, lib: FakeLibusb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = iter([11, 11, 12])
+    monkeypatch.setattr(linux, "connection", lambda device: next(connections))
+    (device,) = backend.devices()
+    assert device.connection == 11
+    backend.open(device).close()
+    with pytest.raises(UsbError, match="has its number now"):
+        backend.open(device)
+
+
+@pytest.mark.usefixtures("on_linux")
+def test_a_device_that_the_kernel_has_removed_is_not_listed(
+    backend: LibusbBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(linux, "USB_DEVICES", tmp_path)
+    assert backend.devices() == []
+    monkeypatch.setattr(linux, "USB_DEVICES", tmp_path / "no sysfs here")
+    assert len(backend.devices()) == 1
+
+
 def test_a_device_that_may_not_be_opened_raises_its_code(backend: LibusbBackend, lib: FakeLibusb) -> None:
     lib.libusb_open.results = [Code.ACCESS]
     with fails(Code.ACCESS):
@@ -266,7 +303,7 @@ def test_on_linux_sysfs_is_read_and_nothing_is_opened(
 ) -> None:
     monkeypatch.setattr(linux, "strings", lambda device: Strings(f"of {device.address}"))
     monkeypatch.setattr(linux, "driver", lambda device, interface: f"driver{interface}")
-    monkeypatch.setattr(linux, "uses", lambda device, interface: [f"use of {interface}"])
+    monkeypatch.setattr(disk_uses, "uses", lambda device, interface: [f"use of {interface}"])
     assert backend.strings(DEVICE) == Strings("of 1-4")
     assert backend.driver(DEVICE, 2) == "driver2"
     assert backend.uses(DEVICE, 2) == ["use of 2"]
@@ -349,7 +386,7 @@ def test_on_linux_the_disks_are_held_while_the_driver_is_detached(
 
     log: list[str] = []
     monkeypatch.setattr(linux, "disks", lambda device, interface: [f"{device.address}:{interface}"])
-    monkeypatch.setattr(linux, "exclusive", exclusive)
+    monkeypatch.setattr(disk_uses, "exclusive", exclusive)
     handle.detach_driver(3)
     assert log == ["hold ['1-4:3']", "released after ['detach_kernel_driver']"]
 

@@ -193,7 +193,7 @@ class Kernel:
         self.slept = 0.0
         self._after = after
         monkeypatch.setattr(linux, "driver", self._driver)
-        monkeypatch.setattr(linux, "_text", lambda path: connected)
+        monkeypatch.setattr(linux, "read_text", lambda path: connected)
         monkeypatch.setattr("scsiusb.usb.system.linux.time.sleep", self._sleep)
         monkeypatch.setattr("scsiusb.usb.system.linux.time.monotonic", lambda: self.slept)
 

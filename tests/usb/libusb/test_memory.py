@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -69,7 +72,7 @@ def test_handles_share_the_memory_and_give_it_back(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(libusb_module, "ON_LINUX", True)
     monkeypatch.setattr(libusb_module, "usbfs_limit", lambda: 2 * MIB)
     backend = LibusbBackend()
-    left = backend._memory._left
+    left = backend._memory.left
     handles = [LibusbBackend().open(DEVICE) for _ in range(4)]  # as each call of `scsiusb.open` has its own
     sizes = [handle.limit_transfer_size(MIB) for handle in handles]
     assert sizes == [size * 1024 for size in (192, 192, 128, 128)]
@@ -87,7 +90,7 @@ def test_handles_share_the_memory_and_give_it_back(monkeypatch: pytest.MonkeyPat
         handle.close()
     del buffers, buffer
     assert fake.lib.memory == {}
-    assert backend._memory._left == left
+    assert backend._memory.left == left
 
 
 def test_the_account_is_correct_if_libusb_grants_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +99,48 @@ def test_the_account_is_correct_if_libusb_grants_no_memory(monkeypatch: pytest.M
     monkeypatch.setattr(library, "load", lambda: fake)
     monkeypatch.setattr(libusb_module, "usbfs_limit", lambda: 2 * MIB)
     backend = LibusbBackend()
-    left = backend._memory._left
+    left = backend._memory.left
     handle = backend.open(DEVICE)
     assert isinstance(handle.allocate(4096).obj, bytearray)
-    assert backend._memory._left == left
+    assert backend._memory.left == left
     handle.close()
+
+
+@pytest.mark.parametrize("method", ["reserve", "allocate", "give_back"])
+def test_a_signal_handler_may_give_memory_back_on_any_line(method: str) -> None:
+    """A handler that closes a device runs in the thread that it interrupted."""
+    memory = DeviceMemory(16 * MIB)
+    start, lines = memory.left, 0
+
+    def handler(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename != memory_module.__file__:
+            return None
+        if event == "line":
+            lines += 1
+            sys.settrace(None)
+            memory.allocate(4096)
+            memory.give_back(4096)
+            sys.settrace(handler)
+        return handler
+
+    before = sys.gettrace()
+    sys.settrace(handler)
+    try:
+        granted = getattr(memory, method)(MIB)
+    finally:
+        sys.settrace(before)
+    assert lines > 3
+    memory.give_back(-MIB if method == "give_back" else MIB)
+    assert granted is None or granted
+    assert memory.left == start
+
+
+def test_the_account_stays_short_and_right() -> None:
+    memory = DeviceMemory(16 * MIB)
+    for _ in range(1000):
+        assert memory.allocate(4096)
+        memory.give_back(4096)
+    assert memory.left == 14 * MIB
+    assert memory._changes is not None
+    assert len(memory._changes) <= memory_module.MAX_CHANGES + 1

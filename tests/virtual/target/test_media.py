@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scsiusb.base import locks
 from scsiusb.virtual import File, Medium, Memory, Sparse, Stick
 from scsiusb.virtual.target import fat
 from tests.virtual.host import Host, cdb10
@@ -26,6 +28,31 @@ def roundtrip(medium: Medium, offset: int, data: bytes) -> bytes:
     stored = bytearray(len(data))
     medium.readinto(offset, memoryview(stored))
     return bytes(stored)
+
+
+def test_an_image_is_the_medium_of_one_stick_unless_all_are_read_only(tmp_path: Path) -> None:
+    path = filled(tmp_path / "disk", 1024)
+    first = File(path)
+    for read_only in (None, True):
+        with pytest.raises(BlockingIOError, match="another virtual stick has this image open"):
+            File(path, read_only=read_only)
+    first.close()
+    first, second = File(path, read_only=True), File(path, read_only=True)
+    with pytest.raises(BlockingIOError):
+        File(path)
+    first.close()
+    second.close()
+    File(path).close()
+
+
+def test_a_file_system_without_locks_does_not_keep_an_image_from_being_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, *, shared: bool = False) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "try_lock", refuse)
+    File(filled(tmp_path / "disk", 1024)).close()
 
 
 @pytest.mark.parametrize(("size", "block_size"), [(0, 512), (100, 512), (513, 512), (512, 0)])
