@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
@@ -149,7 +150,7 @@ def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
     return quirks
 
 
-class Manager:
+class Manager(Uncopyable):
     """Lists mass-storage interfaces, reports when they are attached and detached, and opens them. Use it in a `with`.
 
     Every callback and iterator first gets the interfaces attached already, as "attached"; after that it gets each

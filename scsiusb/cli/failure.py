@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import click
 
+from scsiusb.base.copying import PicklableError
 from scsiusb.base.text import printable
 from scsiusb.cli import status
 from scsiusb.errors import ScsiUsbError
@@ -58,7 +59,7 @@ class Terminated(BaseException):
         self.number = number
 
 
-class Refused(Exception):
+class Refused(PicklableError):
     """The command was not executed, because the user declined or an argument does not allow it."""
 
     def __init__(self, what: str, remedy: str) -> None:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
 from scsiusb.manager.process import PROCESS
 from scsiusb.scsi.command import Command
@@ -19,7 +20,7 @@ from scsiusb.transport.base import Transport
 R = TypeVar("R")
 
 
-class AsyncDisk:
+class AsyncDisk(Uncopyable):
     """The methods of `Disk` as coroutines. Any number of tasks may use it; one call runs at a time.
 
     A cancelled call ends its command on the bus, waits until the device is recovered, and then raises CancelledError:

@@ -12,6 +12,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
@@ -50,7 +51,7 @@ ONE_TRY: Final = RetryPolicy(failures=0)
 log = logging.getLogger(__name__)
 
 
-class Disk:
+class Disk(Uncopyable):
     """A logical unit, addressed by blocks. Use it in a `with`; `close` flushes written blocks and releases the device.
 
     Addresses and lengths (`lba`, `blocks`) are in blocks; buffers are bytes, a whole number of blocks.

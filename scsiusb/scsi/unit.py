@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
@@ -68,7 +69,7 @@ class Attentions:
     """How often the unit said that it was reset: what its cache held may be gone."""
 
 
-class LogicalUnit:
+class LogicalUnit(Uncopyable):
     """Executes commands on one LUN of a transport. Holds nothing that must be closed."""
 
     def __init__(

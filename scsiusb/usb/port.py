@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.base.text import printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
@@ -45,7 +46,7 @@ class ResetCounter:
         self.count = 0
 
 
-class Port:
+class Port(Uncopyable):
     """Opens the device, detaches the kernel's driver and claims the interface; `close` undoes all of it.
 
     `before_taking` is called before anything is changed, with whether a kernel driver will be detached.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Setting
 from scsiusb.virtual.device import descriptors, ep0
 from scsiusb.virtual.device.bot import BotOptions
@@ -40,7 +41,7 @@ class CancelToken:
         return self._parent.code if self._parent is not None and self._parent.code is not None else self.own_code
 
 
-class Stick:
+class Stick(Uncopyable):
     """A virtual USB device; any thread may use it.
 
     `units` are the logical units of the mass-storage interface, or a mapping from the number of each such interface to

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Final
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.text import printable
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.libusb import library
@@ -24,7 +25,7 @@ HUB_CLASS: Final = 0x09
 ON_LINUX: Final = sys.platform == "linux"
 
 
-class LibusbBackend:
+class LibusbBackend(Uncopyable):
     """See `Backend`. Devices are listed in pyusb's context, which exists until the interpreter ends.
 
     Each handle has a separate context. Raises UsbError: NOT_SUPPORTED if libusb cannot be loaded, or if the parent

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Hashable, Sequence
 from functools import partial
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.usb.backend import Code, Device, Strings, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.bus.handle import VirtualHandle
@@ -14,7 +15,7 @@ from scsiusb.virtual.bus.watch import Watch
 from scsiusb.virtual.stick import Stick
 
 
-class Bus:
+class Bus(Uncopyable):
     """A backend whose devices are virtual sticks; `plug` and `unplug` do what a user does by hand.
 
     `number` is the number of the bus. Closing the bus closes the sticks that are plugged in.
