@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import os
 import threading
 import warnings
 import weakref
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
+from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
@@ -68,7 +69,7 @@ def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOption
     Raise DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
     DeviceUnsupported, the errors of the first commands, TypeError and ValueError for wrong options.
     """
-    _check_options(options)
+    _check_arguments(device, options)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
             backend: Backend = _virtual(device.removeprefix(VIRTUAL))
@@ -84,7 +85,9 @@ def open_on(backend: Backend, device: str | InterfaceInfo | None = None, **optio
 
     The rest is as for `open`.
     """
-    _check_options(options)
+    if not hasattr(backend, "devices"):
+        raise wrong_type("backend", "a USB backend, such as a virtual.Bus", backend)
+    _check_arguments(device, options)
     with ExitStack() as stack:
         return _open(backend, device, options, stack)
 
@@ -98,18 +101,28 @@ def aopen(
     """
     from scsiusb.disk.aio import AsyncDisk  # loads asyncio, which most programs do not use
 
+    _check_arguments(device, options)
+    if manager is not None and not isinstance(manager, Manager):
+        raise wrong_type("manager", "a Manager or None", manager)
     opener = open if manager is None else manager.open
     return AsyncDisk(lambda: opener(device, **options))
 
 
-def _check_options(options: OpenOptions) -> None:
-    """Raise TypeError for an unknown option, ValueError for a value that is out of range."""
+def _check_arguments(device: object, options: OpenOptions) -> None:
+    """Raise TypeError for an unknown option or a value of the wrong type, ValueError for one that is out of range."""
+    if device is not None and not isinstance(device, (str, InterfaceInfo)):
+        raise wrong_type("device", 'a str such as "2-1", an InterfaceInfo, or None', device)
     for name in options.keys() - OpenOptions.__annotations__.keys():
         raise TypeError(f"unknown option {name!r}; use one of {', '.join(OpenOptions.__annotations__)}")
     timeout, lun = options.get("timeout"), options.get("lun", 0)
+    number_or_none("timeout", timeout)
+    function_or_none("on_gone", options.get("on_gone"))
+    text_or_none("quirks", options.get("quirks"))
+    if not isinstance(options.get("trace"), os.PathLike):
+        text_or_none("trace", options.get("trace"))
     if timeout is not None and not timeout > 0:
         raise ValueError(f"a timeout of {timeout} seconds is not possible; give more than 0, or None")
-    if not 0 <= operator.index(lun) <= MAX_LUN:
+    if not 0 <= integer("lun", lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
 
 
@@ -179,6 +192,10 @@ class Manager(Uncopyable):
             raise
         self._is_closed = False
 
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closing else f"{len(self.devices())} attached, {len(self._disks)} opened"
+        return f"<Manager: {state}>"
+
     def __enter__(self) -> Manager:
         return self
 
@@ -222,7 +239,7 @@ class Manager(Uncopyable):
 
     def open(self, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
         """Open a device of this manager's bus, as `scsiusb.open`; the manager's `close` closes it, too."""
-        _check_options(options)
+        _check_arguments(device, options)
         self._check()
         with ExitStack() as stack:
             disk = _open(self._backend, device, options, stack)

@@ -75,8 +75,6 @@ def test_a_subclass_with_a_constructor_of_its_own() -> None:
     "error",
     [Violation("INQUIRY", "nothing", "36 bytes"), Refused("no", "yes"), UsbError(Code.PIPE, "stalled")],
     ids=repr,
-    [Violation("INQUIRY", "nothing", "36 bytes"), Refused("no", "yes"), UsbError(Code.PIPE, "stalled")],
-    ids=repr,
 )
 def test_other_exceptions_with_several_arguments(error: Exception) -> None:
     again = pickle.loads(pickle.dumps(error))

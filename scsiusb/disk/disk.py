@@ -12,6 +12,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from scsiusb.base.arguments import buffer as buffer_of
+from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
@@ -97,6 +99,9 @@ class Disk(Uncopyable):
         except ScsiUsbError as error:
             log.warning("dropping %s: %s", self, error)
 
+    def __repr__(self) -> str:
+        return f"<Disk {self}{', closed' * self._is_closed}>"
+
     def __str__(self) -> str:
         return f"LUN {self.unit.lun} of {self.unit.transport}"
 
@@ -140,16 +145,24 @@ class Disk(Uncopyable):
         """Return the unit's INQUIRY data (SPC-4 6.6); works without a medium."""
         return self.unit.inquiry()
 
-    def execute(self, command: Command[R]) -> R:
-        """Execute a command, declared here or by the caller (see `Command`). Raises CheckCondition, TransportError."""
+    def execute(self, command: Command[R], *, timeout: float | None = None, retry: RetryPolicy | None = None) -> R:
+        """Execute a command, declared here or by the caller (see `Command`), or a `RawCommand`; return its reply.
+
+        `timeout` is in seconds, and `retry` says how often to send it again; None: as the disk was opened.
+        Raises CheckCondition, TransportError; TypeError if it is no command.
+        """
+        if not isinstance(command, Command):
+            raise wrong_type("command", "a Command, or a RawCommand with a CDB", command)
+        number_or_none("timeout", timeout)
         try:
-            return self.unit.execute(command)
+            return self.unit.execute(command, retry=retry, timeout=timeout)
         except (MediumChanged, NoMedium):
             self._known = None
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
         """Read `blocks` blocks from `lba` on and return their bytes. Raises as `readinto`."""
+        lba, blocks = integer("lba", lba), integer("blocks", blocks)
         medium = self._medium()
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
@@ -164,11 +177,13 @@ class Disk(Uncopyable):
         TransportError if the exchange fails. Then the blocks from the error's `lba` on are unchanged in the buffer,
         unless it is memory from `buffer`.
         """
+        if type(lba) is not int:
+            lba = integer("lba", lba)
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-            with _bytes_of(buffer) as view:
+            with _bytes_of("buffer", buffer) as view:
                 return self.readinto(lba, view)
         if buffer.readonly:
-            raise TypeError("readinto needs a writable buffer")
+            raise TypeError("buffer must be writable")
         return self._move(READ, self._known or self._medium(), lba, buffer)
 
     def reading(self, lba: int, blocks: int) -> Reading:
@@ -204,7 +219,9 @@ class Disk(Uncopyable):
         The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
         write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
         """
-        with _bytes_of(data) as view:
+        if type(lba) is not int:
+            lba = integer("lba", lba)
+        with _bytes_of("data", data) as view:
             return self._write(self._known or self._medium(), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
@@ -230,7 +247,7 @@ class Disk(Uncopyable):
 
     def check_range(self, lba: int, blocks: int) -> None:
         """Raise OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negative numbers."""
-        check_range(self._medium(), lba, blocks)
+        check_range(self._medium(), integer("lba", lba), integer("blocks", blocks))
 
     @property
     def max_blocks(self) -> int:
@@ -376,7 +393,7 @@ class Disk(Uncopyable):
             self._unflushed.take()
 
 
-def _bytes_of(buffer: bytes | bytearray | memoryview) -> memoryview:
+def _bytes_of(name: str, buffer: bytes | bytearray | memoryview) -> memoryview:
     """Return a view of the buffer's bytes, for items of any format and shape."""
-    view = memoryview(buffer)
+    view = buffer_of(name, buffer)
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")

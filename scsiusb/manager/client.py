@@ -103,6 +103,9 @@ class Client(Uncopyable):
             else:
                 self.close()
 
+    def __repr__(self) -> str:
+        return f"<Client of {self}, {self._state.value}>"
+
     def __str__(self) -> str:
         return str(self.info)
 

@@ -83,6 +83,9 @@ class LogicalUnit(Uncopyable):
         self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
         self._port_resets = transport.resets
 
+    def __repr__(self) -> str:
+        return f"<LogicalUnit {self.lun} of {self.transport}>"
+
     @property
     def medium_changes(self) -> int:
         """How often the unit said, to any user of the transport, that its medium may have changed."""

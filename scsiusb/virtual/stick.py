@@ -118,6 +118,11 @@ class Stick(Uncopyable):
         """
         return cls([Unit(File(path, block_size, read_only))], identity, interfaces, bot_options, faults)
 
+    def __repr__(self) -> str:
+        units = ", ".join(unit.product for unit in self.units)
+        who = f"{self.identity.vid:04x}:{self.identity.pid:04x} serial={self.identity.serial}"
+        return f"<Stick {who}: {units or 'no units'}>"
+
     def __enter__(self) -> Stick:
         return self
 

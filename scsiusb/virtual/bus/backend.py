@@ -31,6 +31,11 @@ class Bus(Uncopyable):
         for stick in sticks:
             self.plug(stick)
 
+    def __repr__(self) -> str:
+        with self._lock:
+            sticks = ", ".join(f"{each.device().address}: {each.stick!r}" for each in self._connections.values())
+        return f"<Bus {self.number}: {sticks or 'empty'}>"
+
     def plug(self, stick: Stick, ports: tuple[int, ...] | None = None) -> Device:
         """Plug the stick into a port, and return its device.
 
