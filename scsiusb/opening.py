@@ -61,9 +61,9 @@ class OpenOptions(TypedDict, total=False):
 def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
     """Open a device; close the disk, or use it in a `with`, to give the device back.
 
-    `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "virtual:FILE", "virtual:" alone, or what `devices`
-    returned; None: the only one attached. `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see
-    `OpenOptions`.
+    `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "/dev/sdX", "virtual:FILE" or "virtual:", both also with
+    options such as "virtual:?luns=2&fault=nak@csw", or what `devices` returned; None: the only one attached.
+    `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see `OpenOptions`.
 
     A device that this process has open already is shared: commands take turns.
     Raise DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
@@ -278,10 +278,11 @@ class Manager(Uncopyable):
 
 def _virtual(path: str) -> Bus:
     """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong."""
-    from scsiusb.virtual import Bus, Stick
+    from scsiusb.virtual.address import open_stick
+    from scsiusb.virtual.bus.backend import Bus
 
     try:
-        return Bus(Stick.open_file(path) if path else Stick.formatted())
+        return Bus(open_stick(path))
     except ValueError as error:
         raise ValueError(f"{VIRTUAL}{path}: {error}") from error
 

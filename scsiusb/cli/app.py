@@ -62,9 +62,9 @@ Examples:
   scsiusb inquiry virtual:          (needs no hardware)
 
 \b
-DEVICE is an address (2-1, 1-1.4), VID:PID, serial=TEXT, virtual:FILE or
-virtual: (a small stick in memory). It can be omitted if only one device is
-attached.
+DEVICE is an address (2-1, 1-1.4), VID:PID, serial=TEXT, /dev/sdX, virtual:FILE
+or virtual: (a small stick in memory); virtual:FILE?luns=2&fault=nak@csw has
+options. DEVICE can be omitted if only one device is attached.
 """
 
 

@@ -63,7 +63,18 @@ def sized(device: str | None) -> Iterator[None]:
         if device is None or not device.startswith(VIRTUAL):
             raise
         said = error if str(error).startswith(VIRTUAL) else ValueError(f"{device}: {error}")
-        raise wrong_size(said, device.removeprefix(VIRTUAL)) from error
+        raise wrong_size(said, *_file_of(device)) from error
+
+
+def _file_of(device: str) -> tuple[str, int]:
+    """Return the path and the block size of a virtual stick."""
+    from scsiusb.virtual.address import parse, split
+
+    try:
+        address = parse(device)
+    except ValueError:
+        return split(device)[0], 0
+    return address.path, address.block_size
 
 
 def _warn_unused_quirks(info: InterfaceInfo) -> None:

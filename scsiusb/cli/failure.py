@@ -113,7 +113,8 @@ def wrong_size(error: ValueError, path: str, block_size: int = 512) -> Refused:
         if block_size > 0 and (not size or size % block_size):
             whole = (size // block_size + 1) * block_size
             return Refused(str(error), f"make it {whole} bytes long (`truncate -s {whole} {shlex.quote(path)}`)")
-    return Refused(str(error), "run `scsiusb --help`")
+    what, mark, remedy = str(error).rpartition("; ")
+    return Refused(what, remedy) if mark else Refused(remedy, "run `scsiusb --help`")
 
 
 def _of_click(error: click.ClickException) -> Failure:

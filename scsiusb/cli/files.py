@@ -156,6 +156,8 @@ def refuse_own_file(device: str | None, path: str | None) -> None:
     """Raise UsageError if the file of virtual:FILE is also the input or output."""
     if device is None or path is None or not device.startswith(VIRTUAL):
         return
+    from scsiusb.virtual.address import split
+
     with suppress(OSError):
-        if os.path.samefile(device.removeprefix(VIRTUAL), path):
+        if os.path.samefile(split(device)[0], path):
             raise click.UsageError(f"{path} is the device itself")

@@ -328,3 +328,14 @@ def test_a_reader_that_has_gone_is_not_reported(cli: Cli, attach: Attached, monk
     monkeypatch.setattr(sys, "stdout", Gone())
     ended = cli("inquiry")
     assert (ended.status, ended.err) == (141, "")
+
+
+def test_options_of_a_virtual_stick(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "stick.img"
+    path.write_bytes(bytes(8192))
+    assert cli("capacity", f"virtual:{path}?block-size=4096", "--json").json["blocks"] == 2
+    assert cli("read", f"virtual:{path}?fault=sense=3/11/00,opcode=28,times=always").failed(3, "Unrecovered read error")
+    assert cli("capacity", f"virtual:{path}?block-size=3000").failed(1, "8192 bytes", f"truncate -s 9000 {path}`")
+    assert cli("capacity", "virtual:?lun=2").failed(1, "virtual:?lun=2: unknown option 'lun'; did you mean luns?")
+    assert cli("quirks", "virtual:?vid=0781&pid=5581").status == 0
+    assert cli("read", f"virtual:{path}?luns=2", "-o", path).failed(1, "is the device itself")

@@ -82,10 +82,10 @@ def _of(info: InterfaceInfo) -> tuple[str, int, int, Quirks]:
 
 def _virtual(words: str) -> InterfaceInfo:
     """Return the interface of a virtual stick without opening it, which a quirk may forbid."""
-    from scsiusb.virtual import Bus, Stick
+    from scsiusb.virtual.address import open_stick
+    from scsiusb.virtual.bus.backend import Bus
 
-    path = words.removeprefix(VIRTUAL)
-    with sized(words), closing(Bus(Stick.open_file(path) if path else Stick.formatted())) as bus:
+    with sized(words), closing(Bus(open_stick(words))) as bus:
         return find(bus)[0]
 
 
