@@ -1,4 +1,4 @@
-"""One logical unit: executes commands, asks for the sense when one fails, and retries what is worth it."""
+"""One logical unit: executes commands, fetches the sense of one that fails, and retries where that can help."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERR
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
-NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # who does not stand INQUIRY
+NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Attentions:
-    """The unit attentions that a LUN raised, each told only once, to whichever user came next."""
+    """The unit attentions that a LUN reported; it reports each only once, to the user whose command came next."""
 
     medium_changes: int = 0
     """How often the unit said that its medium may have changed, or that there is none."""
@@ -245,15 +245,19 @@ class LogicalUnit(Uncopyable):
         return sense
 
     def _note(self, sense: Sense) -> None:
-        """Counts what a retry would otherwise hide from whoever relies on the medium and the cache."""
+        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache."""
         self._attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
         self._attentions.resets += sense.is_reset
 
     def inquiry(self) -> InquiryData:
+        """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's where the device cannot take INQUIRY."""
         return NOT_ASKED if Quirk.NO_INQUIRY in self.transport.quirks else self.execute(Inquiry())
 
     def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
-        """A vital product data page. Some sticks hang on any: ask only when told to, or when the version is new."""
+        """Return a vital product data page (SPC-4 7.8). Some sticks hang on any page: check the INQUIRY version first.
+
+        Raise IllegalRequest where the unit does not have the page, MalformedReply for nonsense.
+        """
         data = self.execute(InquiryVpdBytes(page), timeout=timeout)
         needed = min(page_length(data, page), LARGEST_PAGE)
         if needed > len(data) == VPD_LENGTH:
@@ -261,15 +265,19 @@ class LogicalUnit(Uncopyable):
         return parse_page(data, page)
 
     def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
-        """Returns when the unit is ready, else raises NotReady, NoMedium, …"""
+        """Return when the unit is ready; raise NotReady, NoMedium or another CheckCondition if it is not."""
         if Quirk.NO_TEST_UNIT_READY not in self.transport.quirks:
             self.execute(TestUnitReady(), retry=retry)
 
     def request_sense(self) -> Sense:
+        """Return the sense data that is pending (REQUEST SENSE, SPC-4 6.39), which clears it."""
         return self.execute(RequestSense(length=self._sense_length))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
-        """Returns when the device's cache is on the medium (SYNCHRONIZE CACHE, SBC-3 5.20)."""
+        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
+
+        `timeout` in seconds. Raise a CheckCondition or a TransportError.
+        """
         if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks:
             log.debug("LUN %d: a quirk forbids SYNCHRONIZE CACHE", self.lun)
             return
@@ -283,7 +291,7 @@ class LogicalUnit(Uncopyable):
                 return
 
     def make_ready(self) -> None:
-        """As `test_unit_ready`; a unit that waits to be started is started."""
+        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`."""
         try:
             self.test_unit_ready()
         except NotReady as error:
@@ -319,18 +327,22 @@ class LogicalUnit(Uncopyable):
         return capacity
 
     def mode_sense(self) -> ModeParameters:
-        """All mode pages, by MODE SENSE(6)."""
+        """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""
         return self.execute(ModeSense6())
 
     def _processed(self, command: Command[R], completion: Completion, buffer: memoryview) -> int:
-        """Bytes that count. Raises MalformedReply where a good status comes with less than the command must have."""
+        """Return the bytes that count; raise MalformedReply for a good status with less data than there must be."""
         length = len(buffer)
         processed = completion.processed(length)
         if processed == length:
             return processed
         is_whole = completion.status == GOOD and completion.transferred == length
         if is_whole and _is_fixed(command, buffer):
-            log.info("LUN %d: %s: all data came beside a residue; it is ignored from now on", self.lun, command)
+            log.info(
+                "LUN %d: %s: all data came, and a residue beside it; residues are ignored from now on",
+                self.lun,
+                command,
+            )
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
@@ -343,7 +355,7 @@ class LogicalUnit(Uncopyable):
         return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
 
     def _within_quirks(self, command: Command[R]) -> Command[R]:
-        """The command, or as much of it as the device bears."""
+        """Return the command, shortened to what the device supports."""
         if not isinstance(command, RequestSense) or Quirk.BAD_SENSE not in self.transport.quirks:
             return command
         return cast("Command[R]", replace(command, length=min(command.length, SENSE_LENGTH)))
@@ -404,7 +416,7 @@ def _fill(buffer: memoryview, command: Command[R]) -> None:
 
 
 def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
-    """Does the device have exactly this much to say, so that a residue beside all of it must be false?"""
+    """Return whether the reply has exactly this length, so that a residue beside all of it must be false."""
     if isinstance(command, Inquiry):
         return command.length == STANDARD_LENGTH <= buffer[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1
     return isinstance(command, ReadCapacity10)

@@ -44,7 +44,7 @@ class Call:
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[], object]) -> None:
-        """`action` is called by the driver, which sends its result or throws its exception into the story."""
+        """Take the function that the driver calls; its result is sent, or its exception thrown, into the story."""
         self.action = action
 
 

@@ -159,13 +159,13 @@ class Turns:
             self._interrupt(False)
 
     def lose(self) -> None:
-        """The device has gone: end the command that is running, and let none begin."""
+        """End the command that is running, and let none begin: the device has gone."""
         with self.interrupting:
             self.is_lost = True
             self._interrupt(True)
 
     def busy_here(self) -> tuple[str, str]:
-        """What is wrong, and what to do, when a signal handler wants the device in the middle of a command."""
+        """Return what is wrong, and what to do, when a signal handler wants the device in the middle of a command."""
         what = f"{self._name} cannot be used from a signal handler while a command is running in this thread"
         return what, "set a flag in the handler and act on it after the command"
 
