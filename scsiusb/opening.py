@@ -18,7 +18,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
 from scsiusb.finding import VIRTUAL as VIRTUAL
-from scsiusb.finding import real_usb
+from scsiusb.finding import lun_of, real_usb
 from scsiusb.finding import select as select
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.process import PROCESS
@@ -132,6 +132,8 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     if trace is not None:
         backend = below.enter_context(closing(_tracing(backend, trace)))
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
+    if isinstance(device, str):
+        lun = _lun(info, device, options.get("lun"))
     client = PROCESS.join(
         backend,
         info,
@@ -152,6 +154,14 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
         client.close()
         raise
     return disk
+
+
+def _lun(info: InterfaceInfo, device: str, given: int | None) -> int:
+    """Return the LUN to open. Raises ValueError if `device` is the node of another LUN's disk."""
+    of_node = lun_of(info, device)
+    if of_node is not None and given not in (None, of_node):
+        raise ValueError(f"{device} is LUN {of_node} of {info}, not LUN {given}; leave out the LUN")
+    return of_node if of_node is not None else given or 0
 
 
 def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,15 +24,17 @@ MAX_LUN: Final = 15  # as in the transport, which takes too long to import for a
 
 
 def open_disk(
-    device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
+    device: str | None, *, lun: int | None, timeout: float | None, trace: str | None, quirks: str | None = None
 ) -> Disk:
     """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
+    if lun is None:  # which is not LUN 0 if the device is the node of another one
+        return open(device, timeout=timeout, trace=trace, quirks=quirks)
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
-def opened(device: str | None, lun: int) -> Disk:
+def opened(device: str | None, lun: int | None) -> Disk:
     """Return an open disk, to be used in a `with` statement."""
     given = settings()
     if device is None or not device.startswith(VIRTUAL):
@@ -106,6 +108,13 @@ def seen() -> list[InterfaceInfo]:
     return devices()
 
 
+def device_record(disk: Disk) -> dict[str, Any]:
+    """Return the device of a disk as names and values for JSON."""
+    info = disk.unit.transport.info
+    ids = {"address": info.address, "vid": f"{info.vid:04x}", "pid": f"{info.pid:04x}"}
+    return {**ids, "serial": info.serial, "lun": disk.unit.lun}
+
+
 def name_of(device: str | None) -> str:
     """Return the name of the device for a question, also if the command line omits it."""
     if device is not None:
@@ -131,16 +140,16 @@ def complete_device(context: click.Context, parameter: click.Parameter, incomple
     return complete_attached(context, parameter, incomplete) + own
 
 
-def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    lun = number(context, parameter, value) or 0
-    if lun > MAX_LUN:
+def _lun(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    lun = number(context, parameter, value)
+    if lun is not None and lun > MAX_LUN:
         raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
     return lun
 
 
 def lun_option(function: F) -> F:
     """Add --lun."""
-    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="Logical unit (default 0).")
+    option = click.option("--lun", metavar="N", callback=_lun, help="Logical unit (default 0, or that of /dev/sdX).")
     return option(function)
 
 

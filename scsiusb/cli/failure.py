@@ -8,13 +8,14 @@ import os
 import shlex
 import signal
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
 from scsiusb.base.copying import PicklableError
 from scsiusb.base.text import printable
 from scsiusb.cli import status
+from scsiusb.cli.output import jsonable, sense_record
 from scsiusb.errors import ScsiUsbError
 
 LOOK_CLOSER: Final = "run it again with -vv for details"
@@ -98,6 +99,20 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, OSError):
         return _of_system(error)
     return _of_python(error)
+
+
+def error_record(error: BaseException, failure: Failure) -> dict[str, Any]:
+    """Return an error as names and values for JSON."""
+    sense = getattr(error, "sense", None)
+    record = {
+        "type": type(error).__name__,
+        "message": failure.what,
+        "remedy": failure.remedy or None,
+        "status": failure.status,
+        "sense": None if sense is None else jsonable(sense_record(sense)),
+        "lba": getattr(error, "lba", None),
+    }
+    return {"error": record}
 
 
 def wrong_quirks(error: ValueError) -> Refused:

@@ -14,10 +14,12 @@ import click
 from scsiusb.errors import ScsiUsbError
 
 if TYPE_CHECKING:
+    from scsiusb.scsi.sense import Sense
     from scsiusb.usb.interface import InterfaceInfo
 
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
+SHORTEST: Final = 7  # characters of a shortened cell: "ACME F…"
 STDOUT: Final = "stdout"
 
 
@@ -84,15 +86,23 @@ def show_record(record: Mapping[str, Any]) -> None:
     show("\n".join(f"{key:<{width}}  {_words(value)}".rstrip() for key, value in record.items()))
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; on a terminal that is too narrow for it, print each row as a record."""
+def show_table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, elastic: Sequence[str] = (), optional: Sequence[str] = ()
+) -> None:
+    """Print a table; on a terminal that is too narrow for it, print each row as a record.
+
+    Before that, `optional` columns are left out, and cells of `elastic` ones shortened, to SHORTEST at least.
+    """
     cells = [[_words(value) for value in row] for row in rows]
+    if optional and sys.stdout.isatty() and _total(_widths(columns, cells)) > _terminal_size().columns:
+        kept = [at for at, name in enumerate(columns) if name not in optional]
+        columns, cells = [columns[at] for at in kept], [[row[at] for at in kept] for row in cells]
     if not sys.stdout.isatty():
         _show_plain(columns, cells)
-    elif _width(columns, cells) > _terminal_size().columns:
+    elif _least_width(columns, cells, elastic) > _terminal_size().columns:
         _show_records(columns, cells)
     else:
-        _show_rich(columns, cells)
+        _show_rich(columns, cells, elastic)
 
 
 def _terminal_size() -> os.terminal_size:
@@ -101,16 +111,18 @@ def _terminal_size() -> os.terminal_size:
     return get_terminal_size()
 
 
-def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for row in cells:
-        table.add_row(*map(Text, row))
     size = _terminal_size()  # rich assumes 80 columns if TERM is dumb
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, width in zip(columns, _shortened(columns, cells, elastic, size.columns), strict=True):
+        table.add_column(name, no_wrap=True, width=width)
+    for row in cells:
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
     with naming(STDOUT):
         Console(width=size.columns, height=size.lines).print(table)
 
@@ -132,9 +144,24 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]
     return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
-def _width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    """Return the width of the table on the terminal, in characters."""
-    return sum(_widths(columns, cells)) + BETWEEN_COLUMNS * len(columns)
+def _least_width(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str]) -> int:
+    """Return the least width of the table on the terminal, in characters."""
+    return _total(_shortened(columns, cells, elastic, 0))
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + BETWEEN_COLUMNS * len(widths)
+
+
+def _shortened(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str], room: int) -> list[int]:
+    """Return the widths of the columns; the widest elastic one is shortened until all fit into `room`."""
+    widths = _widths(columns, cells)
+    while _total(widths) > room:
+        width, at = max(((widths[at], at) for at, name in enumerate(columns) if name in elastic), default=(0, 0))
+        if width <= SHORTEST:
+            break
+        widths[at] -= 1
+    return widths
 
 
 def _words(value: Any) -> str:
@@ -179,4 +206,18 @@ def identity_of(info: InterfaceInfo) -> dict[str, str | None]:
         "serial": info.serial,
         "manufacturer": info.manufacturer,
         "product": info.product,
+    }
+
+
+def sense_record(sense: Sense) -> dict[str, Any]:
+    """Return sense data as names and values for JSON."""
+    return {
+        "key": sense.key,
+        "key_text": sense.key_text,
+        "asc": sense.asc,
+        "ascq": sense.ascq,
+        "text": sense.text,
+        "information": sense.information,
+        "deferred": sense.deferred,
+        "raw": sense.raw,
     }

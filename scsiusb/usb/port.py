@@ -302,6 +302,8 @@ def _comparable(serial: str) -> str:
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
     into, out = bulk_in(info.setting), bulk_out(info.setting)
+    if info.unsupported is not None:
+        raise DeviceUnsupported(f"{info} is not supported: {info.unsupported}")
     if info.protocol != "bot" or into is None or out is None:
         raise DeviceUnsupported(f"{info} supports only UAS, which scsiusb does not support; nothing was detached")
     return into, out

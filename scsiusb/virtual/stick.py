@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 from scsiusb.base.copying import Uncopyable
-from scsiusb.usb.backend import ENDPOINT_IN, Code, Setting
+from scsiusb.usb.backend import ENDPOINT_IN, BlockDisk, Code, Setting
 from scsiusb.virtual.device import descriptors, ep0
 from scsiusb.virtual.device.bot import BotOptions
 from scsiusb.virtual.device.descriptors import Descriptors, Identity, InterfaceDescriptor
@@ -47,8 +47,9 @@ class Stick(Uncopyable):
     `units` are the logical units of the mass-storage interface, or a mapping from the number of each such interface to
     its units; the mapping is empty for a device without mass storage. `interfaces` defaults to one `bot_interface`.
     `faults` may be given as text (see `Fault.parse`).
-    `uses`, `accessible` and `has_readable_strings` are the operating system's view of the device, for tests: what uses
-    its disks, whether it may be opened, and whether its strings can be read.
+    `uses`, `disks`, `accessible` and `has_readable_strings` are the operating system's view of the device, for tests:
+    what uses its disks, which disks the kernel has made of it, whether it may be opened, and whether its strings can be
+    read.
 
     Raises ValueError if the units, interfaces or faults are invalid.
     """
@@ -68,6 +69,7 @@ class Stick(Uncopyable):
         self.descriptors = Descriptors(self.identity, layout)
         self.settings = descriptors.parse_settings(self.descriptors.configuration())
         self.uses: Sequence[str] = ()  # such as "/dev/sda1 is mounted on /mnt"
+        self.disks: Sequence[BlockDisk] = ()
         self.accessible = True
         self.has_readable_strings = True
         self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, after a fault "disconnect"

@@ -13,7 +13,7 @@ import pytest
 from scsiusb.cli import device as session
 from scsiusb.cli.app import run
 from scsiusb.disk.disk import Disk
-from scsiusb.opening import VIRTUAL, open_on
+from scsiusb.opening import VIRTUAL, OpenOptions, open_on
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.virtual import Stick
@@ -36,9 +36,30 @@ class CliResult:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def record(self) -> Any:
+        """The JSON without the device, which must be named."""
+        record = self.json
+        device = record.pop("device")
+        assert device.keys() == {"address", "vid", "pid", "serial", "lun"}
+        assert device["address"].startswith("1-")
+        return record
+
+    @property
+    def line(self) -> str:
+        """The error line; an error as JSON as the line that it would be."""
+        if not self.err.startswith("{"):
+            return self.err
+        (kind, error), *others = json.loads(self.err).items()
+        assert (kind, others) == ("error", [])
+        assert error.keys() == {"type", "message", "remedy", "status", "sense", "lba"}
+        assert error["status"] == self.status
+        assert self.err.count("\n") == 1
+        return f"scsiusb: error: {error['message']}; {error['remedy']}\n"
+
     def failed(self, status: int, *words: str) -> bool:
-        """Check the status, one error line with all of the words and a remedy, and no output on stdout."""
-        line = self.err
+        """Check the status, one error line (or JSON) with all of the words and a remedy, and no output on stdout."""
+        line = self.line
         assert line.startswith("scsiusb: error: ")
         assert line.count("\n") == 1
         assert line.endswith("\n")
@@ -69,14 +90,18 @@ class Attached:
         self,
         device: str | None,
         *,
-        lun: int,
+        lun: int | None,
         timeout: float | None,
         trace: str | None,
         quirks: str | None = None,
     ) -> Disk:
+        options: OpenOptions = {"timeout": timeout, "quirks": quirks}
+        if lun is not None:
+            options["lun"] = lun
         if device is not None and device.startswith(VIRTUAL):
-            return open_disk(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
-        return open_on(self.bus, device, lun=lun, timeout=timeout, quirks=quirks)
+            options["trace"] = trace
+            return open_disk(device, **options)
+        return open_on(self.bus, device, **options)
 
     def devices(self) -> list[InterfaceInfo]:
         return find(self.bus)
@@ -91,7 +116,7 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
     yield attached
     assert attached.bus.handles == ()
     for info in attached.devices():
-        assert info.driver in ("usb-storage", "uas")
+        assert info.unsupported or info.driver in ("usb-storage", "uas")
     attached.bus.close()
 
 

@@ -121,7 +121,7 @@ def test_read_into_a_file(cli: Cli, attach: Attached, tmp_path: Path) -> None:
     ended = cli("read", "--lba", "1", "-o", path)
     assert (ended.status, ended.out, ended.err) == (0, b"", "")
     assert path.read_bytes() == held(target)[512:1024]
-    record = cli("read", "--lba", "1", "-o", path, "--json").json
+    record = cli("read", "--lba", "1", "-o", path, "--json").record
     assert record.pop("seconds") > 0
     assert record == {
         "lba": 1,
@@ -211,8 +211,8 @@ def test_write_changes_only_the_blocks_of_the_file(cli: Cli, attach: Attached, i
     before = bytes(held(target))
     attach(target)
     ended = cli("write", "1-1", "--lba", "7", "-i", image, "--yes", "--verify", "--json")
-    assert ended.json.pop("seconds") > 0
-    assert {**ended.json, "seconds": 0} == {"lba": 7, "blocks": 2, "bytes": 1024, "verified": True, "seconds": 0}
+    assert ended.record.pop("seconds") > 0
+    assert {**ended.record, "seconds": 0} == {"lba": 7, "blocks": 2, "bytes": 1024, "verified": True, "seconds": 0}
     assert held(target) == before[: 7 * 512] + image.read_bytes() + before[9 * 512 :]
 
 

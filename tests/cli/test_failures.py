@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import signal
 import sys
 from pathlib import Path
@@ -339,3 +340,37 @@ def test_options_of_a_virtual_stick(cli: Cli, tmp_path: Path) -> None:
     assert cli("capacity", "virtual:?lun=2").failed(1, "virtual:?lun=2: unknown option 'lun'; did you mean luns?")
     assert cli("quirks", "virtual:?vid=0781&pid=5581").status == 0
     assert cli("read", f"virtual:{path}?luns=2", "-o", path).failed(1, "is the device itself")
+
+
+def test_an_error_under_json_is_one_object_on_stderr(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    ended = cli("--json", "read", "--lba", "0", "--blocks", "9999")
+    assert json.loads(ended.err) == {
+        "error": {
+            "type": "OutOfRange",
+            "message": "9999 blocks at LBA 0: beyond the medium's 2048 blocks",
+            "remedy": "the last block is 2047",
+            "status": 22,
+            "sense": None,
+            "lba": None,
+        }
+    }
+    assert (ended.status, ended.out) == (22, b"")
+    for words in (["read", "--lba", "x"], ["read", "--lbb", "1"], ["reed"], ["watch", "foo"], ["inquiry", "9-9"]):
+        assert json.loads(cli(*words, "--json").err)["error"]["remedy"], "also where the options cannot be parsed"
+
+
+def test_the_error_of_a_bad_block_has_its_lba_and_sense(cli: Cli) -> None:
+    ended = cli("read", "virtual:?fault=sense=3/11/00,opcode=28,lba=5,times=always", "--blocks", "8", "--json")
+    error = json.loads(ended.err)["error"]
+    assert (error["type"], error["status"], error["sense"]["asc"]) == ("MediumError", 3, 0x11)
+
+
+def test_words_that_are_no_device(cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(stick())
+    (tmp_path / "s.img").write_bytes(bytes(512))
+    monkeypatch.chdir(tmp_path)
+    assert cli("inquiry", "s.img").failed(15, "'s.img': ", "did you mean virtual:s.img?")
+    assert cli("inquiry", "foo").failed(15, "'foo': ", "/dev/sdX or virtual:FILE")
+    for words in ("foo", "s.img", "virtual:", "/dev/sda"):
+        assert cli("watch", words).failed(1, "is not a device that can be attached or detached")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scsiusb import errors
 from scsiusb.cli.commands import control
 from scsiusb.virtual import Memory, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
@@ -46,7 +48,7 @@ def test_raw_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     ended = cli("raw", "1-1", *INQUIRY, "--in", "36", "--json")
     assert (ended.status, ended.err) == (0, "")
     data = "008006021f000000" + b"scsiusb Virtual Stick   1.00".hex()
-    assert ended.json == {"status": 0, "residue": 0, "sense": None, "data": data}
+    assert ended.record == {"status": 0, "residue": 0, "sense": None, "data": data}
 
 
 def test_a_pending_unit_attention_is_cleared_first(cli: Cli, attach: Attached) -> None:
@@ -154,9 +156,10 @@ def test_the_exit_status_depends_on_the_sense_and_the_result_is_printed(
     assert ended.json["data"] == ""
     assert ended.json["sense"].keys() == {"key", "key_text", "asc", "ascq", "text", "information", "deferred", "raw"}
     assert (ended.json["sense"]["key"], ended.json["sense"]["asc"]) == (key, asc)
-    assert ended.err.startswith("scsiusb: error: command 28h failed")
-    assert ended.err.count("\n") == 1
-    assert "; " in ended.err
+    assert ended.line.startswith("scsiusb: error: command 28h failed")
+    error = json.loads(ended.err)["error"]
+    assert error["sense"] == ended.json["sense"]
+    assert error["type"] in vars(errors)
 
 
 def test_a_recovered_error_is_a_success(cli: Cli, attach: Attached) -> None:
@@ -246,7 +249,7 @@ def test_at_a_terminal_it_asks_before_it_erases(screen: Cli, attach: Attached, p
 
 def test_eject(cli: Cli, attach: Attached) -> None:
     attach(stick(), stick())
-    assert cli("eject", "1-1", "--json").json == {"ejected": True}
+    assert cli("eject", "1-1", "--json").record == {"done": True, "ejected": True}
     assert cli("capacity", "1-1").failed(2, "no medium")
     ended = cli("eject", "1-2")
     assert (ended.status, ended.out, ended.err) == (0, b"", "ejected\n")

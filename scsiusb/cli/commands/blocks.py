@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli.ask import confirm_overwriting, require_terminal
-from scsiusb.cli.device import device_argument, opened
+from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
 from scsiusb.cli.options import global_options, number_option, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
@@ -28,7 +28,7 @@ MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 @number_option("--blocks", default="1", help="Number of blocks (default 1).")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE; - is stdout (default).")
 @global_options
-def read_command(device: str | None, lun: int, lba: int, blocks: int, output: str | None) -> None:
+def read_command(device: str | None, lun: int | None, lba: int, blocks: int, output: str | None) -> None:
     """Read blocks: to a file or a pipe as raw bytes, to a terminal as a hex dump.
 
     With --json and without -o, the JSON contains the data as hex digits.
@@ -61,10 +61,11 @@ def read_command(device: str | None, lun: int, lba: int, blocks: int, output: st
 
 def _record(disk: Disk, lba: int, blocks: int) -> dict[str, Any]:
     size = disk.block_size
-    return {"lba": lba, "blocks": blocks, "block_size": size, "bytes": blocks * size}
+    record = {"lba": lba, "blocks": blocks, "block_size": size, "bytes": blocks * size}
+    return {**record, "device": device_record(disk)}
 
 
-def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
+def _read_as_text(device: str | None, lun: int | None, lba: int, blocks: int) -> None:
     with opened(device, lun) as disk:
         disk.check_range(lba, blocks)
         record = _record(disk, lba, blocks)
@@ -86,7 +87,7 @@ def _read_as_text(device: str | None, lun: int, lba: int, blocks: int) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--verify", is_flag=True, help="Flush, read back from the device and compare.")
 @global_options
-def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, verify: bool) -> None:
+def write_command(device: str | None, lun: int | None, lba: int, path: str, yes: bool, verify: bool) -> None:
     """Write a file to blocks; its length must be a multiple of the block size.
 
     Asks for confirmation, unless --yes is given. Nothing is padded, and nothing
@@ -111,7 +112,7 @@ def write_command(device: str | None, lun: int, lba: int, path: str, yes: bool, 
             _verify(disk, lba, blocks, file)
     if settings().json:
         record = {"lba": lba, "blocks": blocks, "bytes": file.length, "verified": verify}
-        show_json({**record, "seconds": round(seconds, 6)})
+        show_json({**record, "seconds": round(seconds, 6), "device": device_record(disk)})
     else:
         say(f"wrote {counted(blocks, 'block')} at LBA {lba}{', read back and compared' if verify else ''}")
 

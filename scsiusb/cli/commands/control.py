@@ -11,10 +11,10 @@ import click
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.cli.ask import confirm, is_interactive
-from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
+from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, number_option, quoted, settings
-from scsiusb.cli.output import counted, hex_dump, say, show, show_bytes, show_json, show_record, size_text
+from scsiusb.cli.output import counted, hex_dump, say, sense_record, show, show_bytes, show_json, show_record, size_text
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
 from scsiusb.quirks.model import Quirk
@@ -77,7 +77,7 @@ class Result:
 @click.option("--out", "path", metavar="FILE", type=click.Path(), help="Send FILE as data-out; - is stdin.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
-def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str | None, yes: bool) -> None:
+def raw_command(words: tuple[str, ...], lun: int | None, length: int | None, path: str | None, yes: bool) -> None:
     """Send a command block (CDB) once, without retry, and show the result.
 
     Pending unit attentions are cleared before. Data-in is written to a pipe as
@@ -97,7 +97,8 @@ def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str 
         confirm(f"Send {cdb.hex(' ')} with {amount} of data-out to {name_of(device)}?")
     with opened(device, lun) as disk:
         result = _send(disk, request)
-    _show(result, request)
+        device_of = device_record(disk)
+    _show(result, request, device_of)
     if result.sense is not None and result.sense.key != RECOVERED_ERROR:
         raise error_for(result.sense, request.name)
     if request.length and not settings().json and not sys.stdout.isatty():
@@ -156,11 +157,12 @@ def _exchange(disk: Disk, request: Request) -> Result:
     return Result(ended.status, ended.residue, sense, data)
 
 
-def _show(result: Result, request: Request) -> None:
+def _show(result: Result, request: Request, device: dict[str, Any]) -> None:
     """Print the result; if stdout is a pipe, print only data-in."""
     if settings().json:
-        record = {"status": result.status, "residue": result.residue, "sense": None, "data": result.data}
-        show_json({**record, "sense": sense_record(result.sense) if result.sense else None})
+        sense = sense_record(result.sense) if result.sense else None
+        record = {"status": result.status, "residue": result.residue, "sense": sense, "data": result.data}
+        show_json({**record, "device": device})
     elif sys.stdout.isatty() or not request.length:
         show(result.words)
         if result.data:
@@ -169,24 +171,10 @@ def _show(result: Result, request: Request) -> None:
         show_bytes(result.data)
 
 
-def sense_record(sense: Sense) -> dict[str, Any]:
-    """Return sense data as names and values for JSON."""
-    return {
-        "key": sense.key,
-        "key_text": sense.key_text,
-        "asc": sense.asc,
-        "ascq": sense.ascq,
-        "text": sense.text,
-        "information": sense.information,
-        "deferred": sense.deferred,
-        "raw": sense.raw,
-    }
-
-
 @click.command("sense", short_help="Show sense data (REQUEST SENSE).")
 @device_argument
 @global_options
-def sense_command(device: str | None, lun: int) -> None:
+def sense_command(device: str | None, lun: int | None) -> None:
     """Show sense data (REQUEST SENSE): an error or unit attention that is pending.
 
     The device reports it only once: this command clears it.
@@ -198,8 +186,9 @@ def sense_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         sense = disk.unit.request_sense()
+        device_of = device_record(disk)
     if settings().json:
-        show_json(sense_record(sense))
+        show_json({**sense_record(sense), "device": device_of})
         return
     record = {
         "key": f"{sense.key:X}h {sense.key_text}",
@@ -214,7 +203,7 @@ def sense_command(device: str | None, lun: int) -> None:
 @click.command("eject", short_help="Flush the cache, then eject the medium.")
 @device_argument
 @global_options
-def eject_command(device: str | None, lun: int) -> None:
+def eject_command(device: str | None, lun: int | None) -> None:
     """Flush the cache, allow removal, and eject the medium (START STOP UNIT).
 
     \b
@@ -223,12 +212,13 @@ def eject_command(device: str | None, lun: int) -> None:
       scsiusb eject 2-1 --lun 1
     """
     with opened(device, lun) as disk:
+        device_of = device_record(disk)
         disk.flush()
         if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
             with suppress(IllegalRequest):  # optional command; a unit without it does not lock the medium
                 disk.execute(PreventAllow())
         disk.execute(StartStopUnit(load_eject=True))
     if settings().json:
-        show_json({"ejected": True})
+        show_json({"done": True, "ejected": True, "device": device_of})
     else:
         say("ejected")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli import labels
-from scsiusb.cli.device import device_argument, opened
+from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
 from scsiusb.errors import CheckCondition, IllegalRequest
@@ -51,7 +51,7 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     help="Show a vital product data page: sv, sn, di, bl, or hex.",
 )
 @global_options
-def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
+def inquiry_command(device: str | None, lun: int | None, page: int | None) -> None:
     """Show INQUIRY data, or a vital product data (VPD) page.
 
     \b
@@ -67,20 +67,21 @@ def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
     with opened(device, lun) as disk:
         if page is None:
             data = disk.inquiry()
-            record, shown = asdict(data), labels.inquiry_words(data)
+            record, shown = {**asdict(data), "device": device_record(disk)}, labels.inquiry_words(data)
         else:
             found = disk.unit.vpd(page)
+        device_of = device_record(disk)
     if page is not None:
-        _show_page(page, found)
+        _show_page(page, found, device_of)
     elif settings().json:
         show_json(record)
     else:
         show_record(shown)
 
 
-def _show_page(number: int, page: AnyPage) -> None:
+def _show_page(number: int, page: AnyPage, device: dict[str, Any]) -> None:
     if settings().json:
-        show_json({"page": number, **asdict(page)})
+        show_json({"page": number, **asdict(page), "device": device})
     elif isinstance(page, SupportedPages):
         show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
     elif isinstance(page, DeviceIdentification):
@@ -96,7 +97,7 @@ def _show_page(number: int, page: AnyPage) -> None:
 @click.command("capacity", short_help="Show the capacity of the medium.")
 @device_argument
 @global_options
-def capacity_command(device: str | None, lun: int) -> None:
+def capacity_command(device: str | None, lun: int | None) -> None:
     """Show the capacity of the medium: number of blocks and block size.
 
     \b
@@ -106,8 +107,9 @@ def capacity_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         record = {"blocks": disk.blocks, "block_size": disk.block_size, "bytes": disk.size}
+        device_of = device_record(disk)
     if settings().json:
-        show_json(record)
+        show_json({**record, "device": device_of})
     else:
         size = f"{record['bytes']} ({size_text(record['bytes'])})"
         show_record({"blocks": record["blocks"], "block size": record["block_size"], "bytes": size})
@@ -116,7 +118,7 @@ def capacity_command(device: str | None, lun: int) -> None:
 @click.command("luns", short_help="List the logical units of a device.")
 @device_argument
 @global_options
-def luns_command(device: str | None, lun: int) -> None:
+def luns_command(device: str | None, lun: int | None) -> None:
     """List the logical units of a device, and whether they are ready.
 
     \b

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 
 from scsiusb.base.copying import Uncopyable
-from scsiusb.usb.backend import Code, Device, Strings, UsbError
+from scsiusb.usb.backend import BlockDisk, Code, Device, Strings, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.bus.handle import VirtualHandle
 from scsiusb.virtual.bus.watch import Watch
@@ -114,6 +114,11 @@ class Bus(Uncopyable):
         """See `Backend.uses`; returns `Stick.uses` while a kernel driver is bound to the disk."""
         connection = self._connection(device)
         return connection.uses(interface) if connection else ()
+
+    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
+        """See `Backend.disks`; returns `Stick.disks` while a kernel driver is bound to the interface."""
+        connection = self._connection(device)
+        return connection.disks(interface) if connection else ()
 
     def open(self, device: Device) -> VirtualHandle:
         """See `Backend.open`; ACCESS if `Stick.accessible` is False."""
