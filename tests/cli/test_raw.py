@@ -181,7 +181,7 @@ def test_data_out_comes_from_a_file(cli: Cli, attach: Attached, tmp_path: Path) 
     target, path = stick(), tmp_path / "block"
     path.write_bytes(b"w" * 512)
     attach(target)
-    assert cli("raw", *WRITE_0, "--out", path).text == "good, status 0, residue 0\n"
+    assert cli("raw", *WRITE_0, "--out", path, "--yes").text == "good, status 0, residue 0\n"
     assert held(target)[:513] == b"w" * 512 + b"\0"
 
 
@@ -190,12 +190,12 @@ def test_invalid_files_and_lengths(cli: Cli, attach: Attached, tmp_path: Path, m
     path = tmp_path / "large"
     path.write_bytes(bytes(2000))
     bus = attach(stick())
-    assert cli("raw", *WRITE_0, "--out", path).failed(1, "limited to 1 KiB")
+    assert cli("raw", *WRITE_0, "--out", path, "--yes").failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "1025").failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "-1").failed(1, "negative")
-    assert cli("raw", *READ_0, "--in", "5", "--out", path).failed(1, "cannot be used together")
-    assert cli("raw", *WRITE_0, "--out", tmp_path / "none").failed(15, "none")
-    assert cli("raw", *WRITE_0, "--out", tmp_path).failed(15, str(tmp_path))
+    assert cli("raw", *READ_0, "--in", "5", "--out", path, "--yes").failed(1, "cannot be used together")
+    assert cli("raw", *WRITE_0, "--out", tmp_path / "none", "--yes").failed(15, "none")
+    assert cli("raw", *WRITE_0, "--out", tmp_path, "--yes").failed(15, str(tmp_path))
     assert bus.wire.log == []
 
 
@@ -245,6 +245,36 @@ def test_at_a_terminal_it_asks_before_it_erases(screen: Cli, attach: Attached, p
     person("\n")
     assert screen("raw", "04 00 00 00 00 00").status == 1
     assert bus.wire.log == []
+
+
+CHANGING = ["04", "15", "2a", "3b", "41", "42", "48", "55", "5f", "85", "8a", "93", "9f", "a1", "ac", "b5"]
+LENGTHS = {"0": 6, "1": 6, "2": 10, "3": 10, "4": 10, "5": 10, "8": 16, "9": 16, "a": 12, "b": 12}
+
+
+@pytest.mark.parametrize("opcode", CHANGING)
+def test_without_a_terminal_a_command_that_may_change_something_needs_yes(
+    cli: Cli, attach: Attached, opcode: str
+) -> None:
+    bus = attach(stick())
+    cdb = opcode + "00" * (LENGTHS[opcode[0]] - 1)
+    for device in ([], ["1-1"], ["virtual:"]):
+        assert cli("raw", *device, cdb).failed(1, "cannot ask to confirm the command", "give --yes")
+    assert bus.wire.log == []
+    assert "cannot ask" not in cli("raw", cdb, "--yes").err
+
+
+def test_data_out_needs_yes_whatever_the_command_and_before_the_file_is_read(
+    cli: Cli, attach: Attached, tmp_path: Path
+) -> None:
+    bus = attach(stick())
+    assert cli("raw", "ff0000000000", "--out", tmp_path / "none").failed(1, "give --yes")
+    assert bus.wire.log == []
+
+
+@pytest.mark.parametrize("cdb", ["85" + "00" * 15, "a1" + "00" * 11])
+def test_a_pass_through_command_that_receives_needs_no_confirmation(cli: Cli, attach: Attached, cdb: str) -> None:
+    attach(stick())
+    assert "cannot ask" not in cli("raw", cdb, "--in", "512").err
 
 
 def test_eject(cli: Cli, attach: Attached) -> None:

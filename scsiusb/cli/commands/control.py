@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.cli.ask import confirm, is_interactive
+from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, number_option, quoted, settings
@@ -21,6 +21,7 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.commands.sbc import StartStopUnit
 from scsiusb.scsi.commands.spc import PreventAllow
+from scsiusb.scsi.effects import is_known_to_change
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import Direction
@@ -31,7 +32,6 @@ HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2
 SHORTEST_CDB: Final = 6
 GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)
 LARGEST_DATA: Final = 64 * 1024 * 1024
-DESTRUCTIVE: Final = frozenset({0x04, 0x19, 0x2C, 0x41, 0x48, 0x93, 0xAC})  # FORMAT, ERASE, WRITE SAME, SANITIZE
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,24 @@ def raw_command(words: tuple[str, ...], lun: int | None, length: int | None, pat
     """Send a command block (CDB) once, without retry, and show the result.
 
     Pending unit attentions are cleared before. Data-in is written to a pipe as
-    raw bytes, to a terminal as a hex dump. On a terminal, raw asks for
-    confirmation before it sends a file, or a command that is known to erase.
+    raw bytes, to a terminal as a hex dump.
+
+    Asks for confirmation, unless --yes is given, before it sends a file, or a
+    command that is known to change the medium or the device.
 
     \b
     Examples:
       scsiusb raw 2-1 12 00 00 00 24 00 --in 36
       scsiusb raw 2-1 000000000000
       scsiusb raw 2-1 2a 00 00000000 00 0001 00 --out block.bin
+      scsiusb raw 2-1 04 00 00 00 00 00 --yes   # FORMAT UNIT
     """
     device, cdb = _split(words)
+    may_change = path is not None or is_known_to_change(cdb[0], receives=bool(length))
+    if may_change and not yes:
+        require_terminal("the command")
     request = Request(cdb, _payload(length, path), length or 0)
-    if not yes and is_interactive() and (request.payload or cdb[0] in DESTRUCTIVE):
+    if may_change and not yes:
         amount = counted(len(request.payload), "byte")
         confirm(f"Send {cdb.hex(' ')} with {amount} of data-out to {name_of(device)}?")
     with opened(device, lun) as disk:
