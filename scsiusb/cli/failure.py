@@ -143,9 +143,12 @@ def _of_click(error: click.ClickException) -> Failure:
 
 def _of_signal(error: KeyboardInterrupt | Terminated) -> Failure:
     remedy = "all devices were released; run the command again to complete it"
+    reached = "".join(f": {text}" for text in error.args if isinstance(text, str))  # see `interruptible`
     if isinstance(error, Terminated):
-        return Failure(status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}", remedy)
-    return Failure(status.INTERRUPTED, "interrupted", remedy)
+        return Failure(
+            status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}{reached}", remedy
+        )
+    return Failure(status.INTERRUPTED, f"interrupted{reached}", remedy)
 
 
 def _of_system(error: OSError) -> Failure:
