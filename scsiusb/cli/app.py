@@ -13,7 +13,7 @@ import click
 from scsiusb.cli import status
 from scsiusb.cli.failure import error_record, failure_of
 from scsiusb.cli.options import COMPLETION_VARIABLE, Settings, global_options
-from scsiusb.cli.output import naming, say
+from scsiusb.cli.output import naming, say, show
 from scsiusb.cli.process import drop_what_cannot_be_written, flush, log_lines, prepare_streams, unwinding_signals
 
 COMMANDS: Final = {  # in the order of --help
@@ -74,11 +74,16 @@ device is attached.
     cls=LazyGroup,
     epilog=EXAMPLES,
     no_args_is_help=False,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @global_options
-def scsiusb() -> None:
+@click.pass_context
+def scsiusb(context: click.Context) -> None:
     """Drive USB mass-storage devices in user space."""
+    if context.invoked_subcommand is None:
+        show(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 from contextlib import suppress
@@ -48,6 +49,8 @@ REMEDIES: Final = {  # for errors of the operating system
     errno.EROFS: "write to a file system that is not read-only",
     errno.ETXTBSY: "stop the program that runs from it",
 }
+
+MISTYPED: Final = re.compile(r"^No such command '([^']*)'")
 
 log = logging.getLogger("scsiusb")
 
@@ -136,9 +139,22 @@ def _of_click(error: click.ClickException) -> Failure:
     what = error.format_message().partition(" Did you mean")[0].partition(" (Possible options")[0].rstrip(".")
     if not isinstance(error, click.UsageError):
         return Failure(status.CANNOT_OPEN, what, OTHER_PATH)
-    near = getattr(error, "possibilities", None) or ()
-    hint = f"did you mean {' or '.join(sorted(near))}? " if near else ""
+    hint = _suggestion(error)
     return Failure(status.USAGE, what, f"{hint}run `{error.ctx.command_path if error.ctx else 'scsiusb'} --help`")
+
+
+def _suggestion(error: click.UsageError) -> str:
+    """Return a hint with the nearest command or option, if there is one that is similar."""
+    name, known = getattr(error, "option_name", None), list(getattr(error, "possibilities", None) or ())
+    mistyped = MISTYPED.search(error.format_message())
+    if mistyped is not None and error.ctx is not None and isinstance(error.ctx.command, click.Group):
+        name, known = mistyped[1], error.ctx.command.list_commands(error.ctx)
+    if not name or not known:
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, 1) or [other for other in known if other.startswith(name)]
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _of_signal(error: KeyboardInterrupt | Terminated) -> Failure:

@@ -107,3 +107,11 @@ def test_bash_completes_by_the_script(cli: Cli, tmp_path: Path) -> None:
     )
     ended = subprocess.run(["bash", "--norc", "-c", asked], capture_output=True, text=True, check=True)
     assert ended.stdout == "capacity\n"
+
+
+def test_without_a_command_it_prints_the_help(cli: Cli) -> None:
+    for words in ([], ["--json"], ["virtual"]):
+        ended = cli(*words)
+        assert (ended.status, ended.err) == (0, "")
+        group = [word for word in words if not word.startswith("-")]
+        assert ended.out == cli(*group, "--help").out

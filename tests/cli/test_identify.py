@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.usb.backend import BlockDisk, Code
-from scsiusb.virtual import Identity, Memory, Stick, Unit, bot_interface, uas_interface
+from scsiusb.virtual import Fault, Identity, Memory, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
 from tests.cli.conftest import Attached, Cli
@@ -271,6 +273,8 @@ def test_luns_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "product": "Virtual Stick",
         "peripheral_device_type": 0,
         "ready": True,
+        "error": None,
+        "address": "1-1",
     }
     assert [(row["lun"], row["peripheral_device_type"], row["ready"]) for row in rows[1:]] == [
         (1, 5, False),
@@ -283,13 +287,53 @@ def test_luns_as_text(cli: Cli, attach: Attached) -> None:
     assert cli("luns").text.splitlines() == [
         "LUN  vendor   product         type    ready",
         "0    scsiusb  Virtual Stick   disk    yes",
-        "1    scsiusb  Virtual CD-ROM  CD/DVD  no",
+        "1    scsiusb  Virtual CD-ROM  CD/DVD  no: not ready: Medium not present (2/3A/00)",
     ]
 
 
 def test_a_failing_unit_does_not_hide_the_others(cli: Cli, attach: Attached) -> None:
     attach(Stick([Refusing(), Unit(Memory(1024))]))
     assert [row["ready"] for row in cli("luns", "--json").json] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "sense",
+    [Sense(0, 0, 0), Sense(4, 0x44, 0), Sense(5, 0x24, 0), Sense(0xB, 0, 0)],
+    ids=lambda sense: f"{sense.key:x}",
+)
+def test_a_unit_that_fails_inquiry_has_a_row_with_the_reason(cli: Cli, attach: Attached, sense: Sense) -> None:
+    odd = Refusing()
+    odd.opcode, odd.refusal = 0x12, sense
+    attach(Stick([Unit(Memory(512)), Unit(Memory(512)), odd, Unit(Memory(512))]))
+    ended = cli("luns", "--json")
+    assert ended.status == 0
+    assert [(row["lun"], row["ready"]) for row in ended.json] == [(0, True), (1, True), (2, False), (3, True)]
+    assert f"({sense.key:X}/{sense.asc:02X}/00)" in ended.json[2]["error"]
+    assert ended.json[2]["vendor"] is None
+    assert cli("luns").text.splitlines()[3].startswith("2    -        -              -     no: ")
+
+
+def test_a_unit_that_does_not_answer_has_a_row_and_costs_one_short_timeout(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Fault.parse("nak@csw,opcode=12,lun=1,times=always")
+    target = Stick([Unit(Memory(512)) for _ in range(3)], faults=[silent])
+    attach(target)
+    rows = cli("luns", "--json", "--timeout", "0.2").json
+    assert [(row["lun"], row["ready"]) for row in rows] == [(0, True), (1, False), (2, True)]
+    assert "did not answer in time" in rows[1]["error"]
+    assert len(target.faults.fired) == 1
+    seen: list[float | None] = []
+    original = LogicalUnit.inquiry
+
+    def inquiry(unit: LogicalUnit) -> InquiryData:
+        seen.append(unit.timeout)
+        return original(unit)
+
+    monkeypatch.setattr(LogicalUnit, "inquiry", inquiry)
+    attach(Stick([Unit(Memory(512)), Unit(Memory(512))]))
+    assert cli("luns", "1-2").status == 0
+    assert seen == [3.0, 3.0]
 
 
 def test_a_lun_without_a_unit_is_left_out(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from scsiusb import errors
 from scsiusb.cli.commands import control
-from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual import Fault, Memory, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
 from tests.cli.conftest import Attached, Cli
@@ -296,3 +296,44 @@ def test_eject_works_without_prevent_allow(cli: Cli, attach: Attached) -> None:
 def test_a_unit_that_cannot_eject(cli: Cli, attach: Attached) -> None:
     attach(stick(removable=False))
     assert cli("eject").failed(5, "START STOP UNIT")
+
+
+def test_eject_sends_no_flush(cli: Cli, attach: Attached) -> None:
+    """Nothing was written, and a device that hangs on SYNCHRONIZE CACHE must not cost its timeout."""
+    bus = attach(stick())
+    assert cli("eject").status == 0
+    assert "cbw 35" not in bus.wire.log
+
+
+@pytest.mark.parametrize("sense", [Sense(0x5, 0x20, 0), Sense(0x5, 0x24, 0), Sense(0x4, 0x44, 0), Sense(0, 0, 0)])
+def test_eject_unlocks_as_best_it_can(cli: Cli, attach: Attached, sense: Sense) -> None:
+    unit = Scripted(0x1E, sense)
+    attach(Stick([unit]))
+    assert cli("eject").err == "ejected\n"
+    assert unit.medium is None
+
+
+def test_eject_of_a_device_that_does_not_answer_the_unlocking(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse("nak@csw,opcode=1e,times=always")]))
+    assert cli("eject", "--timeout", "0.2").err == "ejected\n"
+
+
+def test_eject_opens_an_empty_tray(cli: Cli, attach: Attached) -> None:
+    bus = attach(Stick([Unit.cd_rom()]), Stick([Scripted(0x1B, Sense(0x2, 0x3A, 0))]))
+    ended = cli("eject", "1-1")
+    assert (ended.status, ended.err) == (0, "ejected\n")
+    assert "cbw 1b" in bus.wire.log
+    assert cli("eject", "1-2").err == "there is no medium to eject\n"
+    assert cli("eject", "1-2", "--json").record == {"done": True, "ejected": False}
+
+
+@pytest.mark.parametrize("phase", ["cbw", "csw"])
+def test_a_device_that_leaves_because_of_the_command_was_ejected(cli: Cli, attach: Attached, phase: str) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse(f"disconnect@{phase},opcode=1b")]))
+    ended = cli("eject")
+    assert (ended.status, ended.err) == (0, "ejected; the device has left the bus\n")
+
+
+def test_a_device_that_leaves_before_the_command_was_not_ejected(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse("disconnect@csw,opcode=1e")]))
+    assert cli("eject").failed(35, "gone")

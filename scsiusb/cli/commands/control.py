@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from contextlib import suppress
@@ -16,7 +17,15 @@ from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, number_option, quoted, settings
 from scsiusb.cli.output import counted, hex_dump, say, sense_record, show, show_bytes, show_json, show_record, size_text
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
+from scsiusb.errors import (
+    Cancelled,
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    NoMedium,
+    PhaseError,
+    TransportError,
+)
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.commands.sbc import StartStopUnit
@@ -31,7 +40,11 @@ DEVICE_SIGNS: Final = re.compile(r"[-:=]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
 SHORTEST_CDB: Final = 6
 GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)
+UNLOCK_TIMEOUT: Final = 5.0  # seconds
+EMPTY: Final = "there is no medium to eject"
 LARGEST_DATA: Final = 64 * 1024 * 1024
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -206,11 +219,14 @@ def sense_command(device: str | None, lun: int | None) -> None:
     show_record(record)
 
 
-@click.command("eject", short_help="Flush the cache, then eject the medium.")
+@click.command("eject", short_help="Eject the medium, or open the tray.")
 @device_argument
 @global_options
 def eject_command(device: str | None, lun: int | None) -> None:
-    """Flush the cache, allow removal, and eject the medium (START STOP UNIT).
+    """Allow removal, and eject the medium or open the tray (START STOP UNIT).
+
+    The device writes its cache to the medium before. A device that leaves the bus
+    because of the command was ejected, too.
 
     \b
     Examples:
@@ -219,12 +235,35 @@ def eject_command(device: str | None, lun: int | None) -> None:
     """
     with opened(device, lun) as disk:
         device_of = device_record(disk)
-        disk.flush()
-        if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
-            with suppress(IllegalRequest):  # optional command; a unit without it does not lock the medium
-                disk.execute(PreventAllow())
-        disk.execute(StartStopUnit(load_eject=True))
+        _unlock(disk)
+        ended = _eject(disk)
     if settings().json:
-        show_json({"done": True, "ejected": True, "device": device_of})
+        show_json({"done": True, "ejected": ended != EMPTY, "device": device_of})
     else:
-        say("ejected")
+        say(ended)
+
+
+def _unlock(disk: Disk) -> None:
+    """Allow the removal of the medium, if possible: the command is optional, and EJECT shows whether it was needed."""
+    if Quirk.NOT_LOCKABLE in disk.unit.transport.quirks:
+        return
+    timeout = min(UNLOCK_TIMEOUT, disk.unit.timeout or UNLOCK_TIMEOUT)
+    try:
+        disk.execute(PreventAllow(), timeout=timeout, retry=NO_WAIT)
+    except (DeviceGone, DeviceClosed, Cancelled):
+        raise
+    except (CheckCondition, TransportError) as error:
+        log.info("the medium may be locked: %s", error)
+
+
+def _eject(disk: Disk) -> str:
+    """Eject; return what happened, for the user."""
+    try:
+        disk.execute(StartStopUnit(load_eject=True))
+    except NoMedium as error:
+        log.info("%s", error)
+        return EMPTY
+    except DeviceGone as error:
+        log.info("%s", error)
+        return "ejected; the device has left the bus"
+    return "ejected"
