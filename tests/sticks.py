@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import textwrap
@@ -25,13 +24,14 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
+from tests import forkserver
 
 Answer = tuple[Code, int]
 Intercept = Callable[["Wire", int, memoryview], "Answer | None"]
 
 CBW_LENGTH = 31
 CSW_LENGTH = 13
-PATIENCE = 20.0  # seconds to wait at most for what takes milliseconds
+PATIENCE = 60.0  # seconds to wait at most for what takes milliseconds, unless the machine is busy
 
 
 def csw(tag: int, residue: int = 0, status: int = 0, signature: bytes = b"USBS") -> bytes:
@@ -227,8 +227,12 @@ def frequent_thread_switches() -> Iterator[None]:
 
 @contextmanager
 def garbage_collector_off() -> Iterator[None]:
-    """Disable the garbage collector: objects are freed only when their last reference goes."""
+    """Disable the garbage collector: objects are freed only when their last reference goes.
+
+    It ignores all earlier objects from now on, which makes the next `gc.collect()` quick.
+    """
     gc.collect()
+    gc.freeze()
     gc.disable()
     try:
         yield
@@ -236,27 +240,25 @@ def garbage_collector_off() -> Iterator[None]:
         gc.enable()
 
 
-def python(script: str, *, signal_at: str = "", number: int = 0, **environment: str) -> tuple[int, str, str]:
+def python(script: str, *, signal_at: str = "", number: int = 0, **changes: str) -> tuple[int, str, str]:
     """Run the script in another process; return exit status, stdout and stderr.
 
-    `number` is a signal that it gets when it prints the line `signal_at`, `environment` is added to its environment.
+    `number` is a signal that it gets when it prints the line `signal_at`, `changes` are made to its environment.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-    )
+    script = textwrap.dedent(script)
+    process = forkserver.start(script, env=forkserver.environment(**changes), stderr=subprocess.PIPE)
     with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
+            err = Worker(process.stderr.read)
             first = ""
             if signal_at:
-                assert process.stdout is not None
                 first = process.stdout.readline()
                 assert first.strip() == signal_at
                 process.send_signal(number)
-            out, err = process.communicate(timeout=PATIENCE)
+            out = Worker(process.stdout.read).result()
+            process.wait(PATIENCE)
         finally:
             process.kill()
-    return process.returncode, first + out, err
+        return process.wait(), f"{first}{out}", str(err.result())

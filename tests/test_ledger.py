@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -148,7 +150,9 @@ def test_the_environment_turns_tracing_on() -> None:
 
 def test_the_import_has_no_side_effect() -> None:
     script = "import scsiusb.ledger, signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    assert python(script, SCSIUSB_TRACE="ledger") == (0, "True\n", "")
+    environment = {**os.environ, "SCSIUSB_TRACE": "ledger"}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "True\n", "")
 
 
 @needs_signals

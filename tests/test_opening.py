@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 import scsiusb
-from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, DeviceUnsupported
+from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, DeviceUnsupported, ledger
 from scsiusb.opening import open_on, select
 from scsiusb.usb.backend import BlockDisk, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface
+from tests.sticks import wait_until
 
 
 @pytest.fixture
@@ -99,6 +100,7 @@ def test_an_interface_found_before_a_replug_is_gone(bus: Bus) -> None:
     bus.plug(stick, (1,))
     with pytest.raises(DeviceGone):
         open_on(bus, old)
+    wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
 
 
 def test_a_virtual_stick_in_a_file(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from scsiusb.disk.medium import (
     blocks_in_range,
     check_range,
     find_medium,
+    find_witness,
+    is_distinct,
     pieces,
 )
 from scsiusb.disk.unflushed import Unflushed
@@ -35,11 +37,13 @@ from scsiusb.errors import (
     UnitAttention,
     UnsupportedOpcode,
 )
+from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands.spc import TestUnitReady
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.scsi.unit import LogicalUnit, Witness
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
+MOST_CONTENTS: Final = 4  # of a witness; a reset brings none back that is older
 ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
@@ -66,6 +71,8 @@ class Disk(Uncopyable):
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
+        self._bound: Medium | None = None
+        """The same, after the look for a block to know it by."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -157,7 +164,7 @@ class Disk(Uncopyable):
         try:
             return self.unit.execute(command, retry=retry, timeout=timeout)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
@@ -289,6 +296,8 @@ class Disk(Uncopyable):
         """Read or write the view's blocks and return their number; call `note` after each command."""
         blocks = blocks_in_range(medium, lba, view)
         try:
+            if medium.is_removable and medium is not self._bound and blocks:
+                self._bind(medium)
             if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
                 for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                     with piece:
@@ -321,14 +330,42 @@ class Disk(Uncopyable):
         """Forget what was not flushed: the caller has the DeviceGone, so `close` need not raise it again."""
         self._unflushed.take()
 
-    def reading_story(self, lba: int, view: memoryview) -> Story[None]:
-        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
-        medium: Medium = self._known or (yield Call(self._medium))
+    def medium(self) -> Medium:
+        """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
+        return self._medium()
+
+    def _bind(self, medium: Medium) -> None:
+        """Look, before the first block command, for a block by which the medium will be known again."""
         try:
-            yield from self._story(READ, medium, lba, len(view) // medium.block_size, view)
+            find_witness(self.unit, medium)
+        except (MediumChanged, NoMedium):
+            self._forget_medium()
+            raise
+        self._bound = medium
+
+    def _forget_medium(self) -> None:
+        self._known = self._bound = None
+
+    def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
+        return self._move(READ, medium, lba, view)
+
+    def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        return self._write(medium, lba, view)
+
+    def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
+        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
+        blocks = len(view) // medium.block_size
+        if medium.is_removable and medium is not self._bound:
+            yield Call(partial(self._bind, medium))
+        try:
+            yield from self._story(READ, medium, lba, blocks, view)
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
+        if medium.is_removable:
+            self._keep_witness(READ, medium, lba, blocks, view)
 
     def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         try:
@@ -336,25 +373,29 @@ class Disk(Uncopyable):
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
+        if medium.is_removable and blocks:
+            self._keep_witness(access, medium, lba, blocks, buffer)
 
     def _story(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
         """Tell how to move blocks of `medium`, if that is still the one in the unit."""
         unit = self.unit
         state = partial(self._retry_state, access, medium, lba, blocks, time.monotonic())
         timeout = unit.timeout or access.timeout
-        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes)
+        verify = partial(self._verify, medium) if medium.is_removable else None
+        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium.changes, verify)
 
     def _retry_state(
         self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        confirm = None if access is READ else partial(self._confirm, medium)
+        look = self._verify if medium.is_removable else self._confirm
+        confirm = None if access is READ else partial(look, medium)
         return self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _note(self, error: ScsiUsbError, lba: int) -> None:
         error.lba = lba
         if isinstance(error, (MediumChanged, NoMedium)):
-            self._known = None
+            self._forget_medium()
 
     def _confirm(self, medium: Medium) -> Story[None]:
         """Raise where the device or the medium may be others than those that a failed command was meant for."""
@@ -365,6 +406,44 @@ class Disk(Uncopyable):
         if not is_same or medium.changes != unit.medium_changes:
             raise error_for(MEDIUM_CHANGED, "what was tried again")
 
+    def _verify(self, medium: Medium) -> Story[None]:
+        """Find out whether a removable medium is still the same, after something that may have hidden a change.
+
+        It is if the device says who it was, its unit reports no change, the capacity is the same, and so is a block
+        that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
+        """
+        unit = self.unit
+        yield Call(unit.transport.check_identity)
+        if Quirk.NO_TEST_UNIT_READY not in unit.transport.quirks:
+            yield from unit.story(TestUnitReady())
+        capacity = yield from unit.capacity_story(ONE_TRY)
+        doubts = unit.doubts
+        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
+        is_same = is_same and (yield from self._is_witness_there(medium)) and medium.changes == unit.medium_changes
+        unit.settle(doubts, is_same=is_same)
+        if not is_same:
+            what = "the medium may be another one after a reset or a failed exchange: it was not recognized"
+            raise MediumChanged(what, MEDIUM_CHANGED)
+
+    def _is_witness_there(self, medium: Medium) -> Story[bool]:
+        witness = self.unit.witness
+        if witness is None or witness.changes != medium.changes:
+            return False
+        data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
+        return data in witness.contents
+
+    def _keep_witness(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        """Remember a block by which a removable medium will be known again, or what was written over it."""
+        witness = self.unit.witness
+        older: tuple[bytes, ...] = ()
+        if witness is not None and witness.changes == medium.changes:
+            if access is READ or not lba <= witness.lba < lba + blocks:
+                return
+            view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
+        data = bytes(view[: medium.block_size])
+        contents = (data, *older[: MOST_CONTENTS - 1])
+        self.unit.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
+
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()
         try:
@@ -372,7 +451,7 @@ class Disk(Uncopyable):
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
-            self._known = None
+            self._forget_medium()
             raise
         except DeviceGone:
             raise  # the blocks are lost: nothing is left to flush

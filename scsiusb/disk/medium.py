@@ -12,18 +12,21 @@ from scsiusb.errors import (
     DeviceClosed,
     DeviceGone,
     MalformedReply,
+    NotReady,
     OutOfRange,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import BlockCommand, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
-from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.scsi.unit import LogicalUnit, Witness
 
 MAX_BLOCKS_10: Final = 0xFFFF
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
+WITNESSES: Final = (0, 63, 2048, 8192)  # LBAs: partition table, and where partitions begin
 PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # the unit's `medium_changes` at that time
+    is_removable: bool = False  # it may be exchanged while the unit stays
     last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
@@ -99,20 +103,47 @@ def pieces(
 
 def find_medium(unit: LogicalUnit) -> Medium:
     """Make the unit ready, and ask for its capacity and its limits. Raises NoMedium, NotReady."""
-    version = _version(unit)  # before TEST UNIT READY: some devices need this order
+    version, is_removable = _identity(unit)  # before TEST UNIT READY: some devices need this order
     unit.make_ready()
     transport = unit.transport
-    changes = -1
-    while changes != unit.medium_changes:  # else another user met a change meanwhile, or a retry did
-        changes = unit.medium_changes
+    events = None
+    while events != (events := (unit.medium_changes, unit.doubts)):  # else another user met a change, or a retry did
         capacity = unit.read_capacity()
+    changes, doubts = events
+    unit.settle(doubts, is_same=True)
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_and_ignore(unit, capacity.block_size)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, Quirk.LAST_SECTOR_ALONE in quirks)
+    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
+
+
+def find_witness(unit: LogicalUnit, medium: Medium) -> None:
+    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
+
+    Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
+    """
+    known = unit.witness
+    if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
+        return
+    for lba in (lba for lba in WITNESSES if lba < medium.blocks):
+        try:
+            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
+        except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
+            raise
+        except (CheckCondition, TransportError) as error:
+            log.info("no block to know the medium by: %s", error)
+            return
+        if is_distinct(data):
+            unit.witness = Witness(lba, (data,), medium.changes)
+            return
+
+
+def is_distinct(data: bytes) -> bool:
+    """Return whether a block's content tells its medium from others: one of zeros, or of any other byte, does not."""
+    return data.count(data[:1]) != len(data)
 
 
 def _read_and_ignore(unit: LogicalUnit, block_size: int) -> None:
@@ -125,13 +156,14 @@ def _read_and_ignore(unit: LogicalUnit, block_size: int) -> None:
         log.info("the first read failed, as the device's quirk says: %s", error)
 
 
-def _version(unit: LogicalUnit) -> int:
-    """Return the version of the SCSI standard in the INQUIRY data; 0 if that is malformed."""
+def _identity(unit: LogicalUnit) -> tuple[int, bool]:
+    """Return the version of the SCSI standard in the INQUIRY data, and its RMB bit; 0 and True if it is malformed."""
     try:
-        return unit.inquiry().version
+        data = unit.inquiry()
     except MalformedReply as error:
         log.warning("LUN %d of %s: %s", unit.lun, unit.transport, error.what)
-        return 0
+        return 0, True
+    return data.version, data.removable
 
 
 def _max_transfer_by_vpd(unit: LogicalUnit) -> int:

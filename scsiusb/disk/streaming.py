@@ -36,6 +36,8 @@ class _Stream(Uncopyable, ABC):
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
         disk.check_range(lba, blocks)
         self.disk = disk
+        self._medium = disk.medium()
+        """The medium that the stream began with: it goes on over no other."""
         self.block_size = disk.block_size
         step = min(disk.max_blocks, max(blocks, 1))
         self._step_bytes = step * self.block_size
@@ -44,6 +46,7 @@ class _Stream(Uncopyable, ABC):
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
         self._error: BaseException | None = None
+        self._has_begun = False
         self._is_stopped = False
         self._thread: threading.Thread | None = None
         self._held = ExitStack()
@@ -79,6 +82,9 @@ class _Stream(Uncopyable, ABC):
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
+        # Ctrl-C may have interrupted the start. A thread that starts later sees `_is_stopped` and does nothing.
+        if not self._has_begun and not thread.is_alive():
+            return
         thread.join(PROMPT)
         if thread.is_alive():
             self._cancel()
@@ -89,6 +95,9 @@ class _Stream(Uncopyable, ABC):
         self._error = None
 
     def _run(self) -> None:
+        self._has_begun = True
+        if self._is_stopped:
+            return
         try:
             self._work()
         except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
@@ -148,7 +157,7 @@ class Reading(_Stream):
     def story(self, lba: int, piece: memoryview) -> Story[tuple[int, MediumError | None]]:
         """Tell how to read a piece; its result is how many blocks were read, and the error that ended them, if any."""
         try:
-            yield from self.disk.reading_story(lba, piece)
+            yield from self.disk.reading_story(self._medium, lba, piece)
         except MediumError as error:
             found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
             return found
@@ -164,7 +173,7 @@ class Reading(_Stream):
             piece = self.cut(buffer, at)
             blocks = len(piece) // self.block_size
             try:
-                self.disk.readinto(at, piece)
+                self.disk.read_from(self._medium, at, piece)
             except MediumError as error:
                 good, last = self.read_up_to(error, at, piece)
                 self._deliver(buffer, piece[: good * self.block_size])
@@ -192,7 +201,7 @@ class Reading(_Stream):
             blocks = hint - good if good < hint < bad else 1 if good == hint else (bad - good) // 2
             try:
                 with piece[good * self.block_size : (good + blocks) * self.block_size] as part:
-                    self.disk.readinto(lba + good, part)
+                    self.disk.read_from(self._medium, lba + good, part)
                 good += blocks
             except MediumError as another:
                 error, bad = another, good + blocks
@@ -289,7 +298,7 @@ class Writing(_Stream):
     def _work(self) -> None:
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
-                self.disk.write(self.lba, load.piece)
+                self.disk.write_to(self._medium, self.lba, load.piece)
                 self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
 

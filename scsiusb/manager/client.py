@@ -76,6 +76,7 @@ class Client(Uncopyable):
         # Not methods that would pass each call on: a command goes through all of these.
         self.memory = transport.memory
         self.resets = transport.resets
+        self.losses = transport.losses
         self.exchange = transport.exchange
         self.drive = transport.drive
         self.poll = transport.poll

@@ -47,6 +47,26 @@ NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
 UNIT_ATTENTION: Final = 0x6
 
+# Unit attentions that leave the medium and its addresses as they are: by ASC, or by ASC and ASCQ.
+HARMLESS_PARAMETERS: Final = (0x00, *range(0x02, 0x09), *range(0x0A, 0x16))  # 2Ah: log parameters, reservations, …
+HARMLESS_CHANGES: Final = (0x01, 0x02, *range(0x06, 0x0E), *range(0x0F, 0x15))  # 3Fh: microcode, redundancy, …
+HARMLESS: Final = frozenset(
+    {
+        0x0B,  # warnings: temperature, failed self-test, …
+        0x29,  # power on or reset, which is counted by itself
+        0x2C,  # command sequence
+        0x2F,  # commands cleared by another initiator
+        0x38,  # thin provisioning thresholds
+        0x55,  # system resources
+        0x5D,  # failure prediction thresholds
+        0x5E,  # power conditions
+        *((0x2A, ascq) for ascq in HARMLESS_PARAMETERS),
+        *((0x3F, ascq) for ascq in HARMLESS_CHANGES),
+        (0x5A, 0x02),  # the operator selected write protect
+        (0x5A, 0x03),  # the operator selected write permit
+    }
+)
+
 FIXED_CODES: Final = (0x70, 0x71)
 DESCRIPTOR_CODES: Final = (0x72, 0x73)
 DEFERRED_CODES: Final = (0x71, 0x73)
@@ -155,13 +175,18 @@ class Sense:
 
     @property
     def is_medium_changed(self) -> bool:
-        """The medium may have been changed (unit attention 28h)."""
-        return (self.key, self.asc) == (UNIT_ATTENTION, 0x28)
+        """The medium, or what its addresses mean, may be another: any unit attention that is not known to be harmless.
+
+        28h (medium may have changed), 2Ah/01h (mode parameters), 2Ah/09h (capacity), 30h, 3Ah, 3Fh/03h and 0Eh (inquiry
+        and LUN data), 5Ah/01h (removal requested) and all that are not in `HARMLESS`.
+        """
+        is_harmless = self.asc in HARMLESS or (self.asc, self.ascq) in HARMLESS
+        return self.key == UNIT_ATTENTION and not is_harmless and not self.is_vague
 
     @property
     def is_no_medium(self) -> bool:
         """There is no medium in the unit (3Ah)."""
-        return (self.key, self.asc) == (NOT_READY, 0x3A)
+        return self.key in (NOT_READY, UNIT_ATTENTION) and self.asc == 0x3A
 
     @property
     def is_reset(self) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
@@ -43,7 +43,7 @@ from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, UNIT_ATTENTION, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
@@ -52,6 +52,7 @@ LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 USUAL_BLOCK: Final = 512
 LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
+ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
 
@@ -67,6 +68,24 @@ class Attentions:
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
+    losses_seen: int = 0
+    """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
+    doubts: int = 0
+    """Lost exchanges after which the unit had nothing to say: it may have told of a change, and forgotten it."""
+    settled: int = 0
+    """The unit's count of `doubts` when its medium was last found to be the same."""
+    witness: Witness | None = None
+    """A block by which the medium would be known again."""
+
+
+class Witness(NamedTuple):
+    """A block by which a removable medium is known again."""
+
+    lba: int
+    contents: tuple[bytes, ...]
+    """What it may hold: what was read, and what was written since and may not be flushed."""
+    changes: int
+    """The unit's `medium_changes` then."""
 
 
 class LogicalUnit(Uncopyable):
@@ -82,6 +101,7 @@ class LogicalUnit(Uncopyable):
         """Seconds for every command; None: as the command is declared."""
         self._attentions: Attentions = transport.shared.setdefault(lun, Attentions())
         self._port_resets = transport.resets
+        self._losses = transport.losses
 
     def __repr__(self) -> str:
         return f"<LogicalUnit {self.lun} of {self.transport}>"
@@ -90,6 +110,25 @@ class LogicalUnit(Uncopyable):
     def medium_changes(self) -> int:
         """How often the unit said, to any user of the transport, that its medium may have changed."""
         return self._attentions.medium_changes
+
+    @property
+    def doubts(self) -> int:
+        """How often something happened that may have hidden a change of the medium: a reset, or a lost exchange."""
+        return self._attentions.doubts + self._attentions.resets + self._port_resets.count
+
+    @property
+    def witness(self) -> Witness | None:
+        """A block by which the medium would be known again, if any user of the transport has met one."""
+        return self._attentions.witness
+
+    @witness.setter
+    def witness(self, witness: Witness | None) -> None:
+        self._attentions.witness = witness
+
+    def settle(self, doubts: int, *, is_same: bool) -> None:
+        """Record whether the medium is still the same after so many doubts; if not, that is a change of it."""
+        self._attentions.settled = doubts
+        self._attentions.medium_changes += not is_same
 
     @property
     def resets(self) -> int:
@@ -142,7 +181,7 @@ class LogicalUnit(Uncopyable):
         """
         return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
-    def transfer(
+    def transfer(  # noqa: C901 - a command and its retries, on one page
         self,
         cdb: bytes,
         direction: Direction,
@@ -150,31 +189,43 @@ class LogicalUnit(Uncopyable):
         timeout: float,
         make_state: Callable[[], RetryState[Any]],
         changes: int | None = None,
+        verify: Callable[[], Story[None]] | None = None,
     ) -> Story[int]:
         """Send a command, with its data phase in `buffer`, until it is done; return the bytes processed.
 
         `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `changes`:
-        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). Raise as
-        `execute`.
+        the `medium_changes` that its block addresses mean; with others it is not sent (MediumChanged). `verify` tells
+        how to find out whether the medium is still the same, where it can be another after a reset or a lost exchange;
+        it settles that, or raises. Raise as `execute`.
         """
-        transport, attentions = self.transport, self._attentions
+        transport, attentions, losses, port_resets = self.transport, self._attentions, self._losses, self._port_resets
         state: RetryState[Any] | None = None
         sense: Sense | None
         while True:
+            completion, sense = NOT_SENT, None
             turn = transport.turn()
             try:
                 try:  # one turn for the command and its sense, which another command would clear
                     if not turn.try_enter():
                         yield Call(turn.enter)
+                    if losses.count != attentions.losses_seen:
+                        yield from self._ask_after_loss(timeout)
+                    is_doubtful = (
+                        verify is not None
+                        and attentions.doubts + attentions.resets + port_resets.count != attentions.settled
+                    )
                     if changes is not None and changes != attentions.medium_changes:
                         completion, sense = NOT_SENT, MEDIUM_CHANGED
-                    else:
+                    elif not is_doubtful:
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
                         if completion == (GOOD, 0, len(buffer)):
                             return len(buffer)
                         sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
                 finally:
                     turn.leave()
+                if is_doubtful and sense is None and verify is not None:
+                    yield from verify()
+                    continue
                 state = state or make_state()
                 if sense is None:
                     return self._processed(state.command, completion, buffer)
@@ -225,6 +276,18 @@ class LogicalUnit(Uncopyable):
             return completion, None if completion.status == GOOD else (yield from self._fetch_sense())
         finally:
             turn.leave()
+
+    def _ask_after_loss(self, timeout: float) -> Story[None]:
+        """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
+
+        A change or a reset that the unit still reports is counted as such; if it reports none, a doubt remains.
+        """
+        seen = self._losses.count
+        sense = yield from self._auto_sense(min(timeout, ASK_TIMEOUT))
+        self._attentions.losses_seen = seen
+        self._note(sense)
+        if sense.key != UNIT_ATTENTION:
+            self._attentions.doubts += 1
 
     def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
         """Fetch the sense of a failed command. If it gets lost, it may have told of a change or a reset, only once."""

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.quirks.model import Quirk
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.port import Port, ResetCounter
+from scsiusb.usb.port import EventCounter, Port
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -122,8 +122,12 @@ class Transport(Protocol):
         """What the device needs."""
 
     @property
-    def resets(self) -> ResetCounter:
-        """How often the device was reset at its port, which may have emptied its cache."""
+    def resets(self) -> EventCounter:
+        """Resets of the device at its port, each of which may have emptied its cache."""
+
+    @property
+    def losses(self) -> EventCounter:
+        """Exchanges that did not end with an accepted status: what the device said in them, it may not say again."""
 
     @property
     def memory(self) -> Memory:

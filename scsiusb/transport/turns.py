@@ -40,6 +40,8 @@ class Turn:
     since = 0.0
     """When it began to wait."""
     wake: SimpleQueue[None] | None = None
+    has_left = False
+    """Whether it is over: it must not be given the turn any more. Set under the lock."""
 
     def __init__(self, turns: Turns, user: User | None) -> None:
         self._turns = turns
@@ -65,9 +67,10 @@ class Turn:
     def leave(self) -> None:
         """Give the turn to the next; nothing if it was not taken."""
         turns = self._turns
-        if turns.holder.get(None) is not self:
-            return
         with turns.interrupting:
+            self.has_left = True
+            if turns.holder.get(None) is not self:
+                return
             if turns.is_interrupted:
                 turns.end_interruption()
             del turns.holder[None]
@@ -140,7 +143,9 @@ class Turns:
         except IndexError:
             return
         if time.monotonic() - turn.since > PATIENCE:
-            self.holder.setdefault(None, turn)
+            with self.interrupting:
+                if not turn.has_left:  # it may have taken the turn by itself meanwhile, and left it again
+                    self.holder.setdefault(None, turn)
         if turn.wake is not None:
             turn.wake.put(None)
 

@@ -37,8 +37,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class ResetCounter:
-    """Number of port resets of a device, which may each have emptied its cache. Shared by all users of the device."""
+class EventCounter:
+    """A count of events on a device, shared by all its users: each remembers the count that it has dealt with."""
 
     __slots__ = ("count",)
 
@@ -64,7 +64,7 @@ class Port(Uncopyable):
         quirks: Quirks = NO_QUIRKS,
     ) -> None:
         self.info = info
-        self.resets = ResetCounter()
+        self.resets = EventCounter()
         self.quirks = quirks
         self._before_taking = before_taking
         self.bulk_in, self.bulk_out = _endpoints(info)

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from scsiusb.base.releases import Releases
+from tests.sticks import PATIENCE
 
 
 def test_steps_run_in_reverse_order_even_if_some_fail() -> None:
@@ -62,7 +63,7 @@ def test_two_threads_may_close_at_once() -> None:
             releases.add(int)
 
     def close() -> None:
-        barrier.wait(10)
+        barrier.wait(PATIENCE)
         try:
             for releases in made:
                 releases.close()

@@ -7,6 +7,7 @@ import io
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -225,15 +226,29 @@ def test_a_bug_shows_its_traceback_only_with_vv(cli: Cli, attach: Attached, monk
     assert "scsiusb: debug: traceback\nTraceback" in ended.err
 
 
+@pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """No signal is ignored, as SIGHUP is under nohup; the program leaves such signals ignored."""
+    numbers = [getattr(signal, name) for name in process.ENDING if hasattr(signal, name)]
+    before = {number: signal.signal(number, process.DEFAULT[number == signal.SIGINT]) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("name", [name for name in process.ENDING if hasattr(signal, name)])
 def test_a_signal_releases_the_device(cli: Cli, attach: Attached, tmp_path: Path, name: str) -> None:
     number = getattr(signal, name)
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
-        if wire.opcode == 0x28:
+        """Once: Python reports a second one on stderr if it comes just while the first one's handler ignores it."""
+        if wire.opcode == 0x28 and not struck:
+            struck.append(True)
             signal.raise_signal(number)
         return None
 
+    struck: list[bool] = []
     bus, handler = attach(stick()), signal.getsignal(number)
     bus.wire.intercept = strike
     assert cli("read", "-o", tmp_path / "image").failed(128 + number)
@@ -243,14 +258,17 @@ def test_a_signal_releases_the_device(cli: Cli, attach: Attached, tmp_path: Path
     assert cli("read").status == 0
 
 
+@pytest.mark.usefixtures("not_ignored")
 def test_a_second_ctrl_c_does_not_stop_the_release(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel driver must be bound again, even if the user presses Ctrl-C several times."""
 
     def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
-        if wire.opcode == 0x28:
+        if wire.opcode == 0x28 and not first:
+            first.append(True)
             signal.raise_signal(signal.SIGINT)
         return None
 
+    first: list[bool] = []
     release = VirtualHandle.release
 
     def struck(handle: VirtualHandle, interface: int) -> None:

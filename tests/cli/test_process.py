@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sticks import PATIENCE
+
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
 PROGRAM = [sys.executable, "-m", "scsiusb"]
 
@@ -20,7 +22,7 @@ PROGRAM = [sys.executable, "-m", "scsiusb"]
 def shell(command: str, **places: object) -> subprocess.CompletedProcess[str]:
     """Run a line of sh in which {scsiusb} is the program; return its result."""
     line = command.format(scsiusb=f"'{sys.executable}' -m scsiusb", **places)
-    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def loaded_by(code: str) -> set[str]:
@@ -100,7 +102,7 @@ def test_a_signal_in_a_long_read(tmp_path: Path, number: int, status: int) -> No
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=enable_sigint) as running:
         wait_for(lambda: bytes_read(running.pid) > 1 << 24)
         running.send_signal(number)
-        _, err = running.communicate(timeout=20)
+        _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == status
     assert err.startswith("scsiusb: error: ")
     assert err.count("\n") == 1
@@ -117,10 +119,16 @@ def bytes_read(pid: int) -> int:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def terminal_environment() -> dict[str, str]:
+    """Return the environment without a size of the terminal, which pytest-xdist sets and which would be believed."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return {**inherited, "TERM": "xterm", "NO_COLOR": "1"}
 
 
 class Terminal:
@@ -136,13 +144,11 @@ class Terminal:
         if self.pid == 0:  # pragma: no cover - the process is replaced
             enable_sigint()
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-            # COLUMNS and LINES would hide the size of the terminal; pytest-xdist sets them.
-            environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
-            os.execvpe(PROGRAM[0], [*PROGRAM, *words], {**environment, "TERM": "xterm", "NO_COLOR": "1"})
+            os.execvpe(PROGRAM[0], [*PROGRAM, *words], terminal_environment())
         self.screen = ""
 
     def until(self, text: str) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while text not in self.screen:
             assert time.monotonic() < deadline, self.screen
             assert self._read(), self.screen
@@ -158,7 +164,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(status)
 
     def _read(self) -> bool:
-        ready, _, _ = select.select([self.descriptor], [], [], 20)
+        ready, _, _ = select.select([self.descriptor], [], [], PATIENCE)
         assert ready, self.screen
         try:
             data = os.read(self.descriptor, 65536)
@@ -193,7 +199,7 @@ def test_ctrl_c_under_a_progress_bar_leaves_one_error_line(tmp_path: Path) -> No
     terminal = Terminal("read", f"virtual:{stick}", "--blocks", str(1 << 31), "-o", "/dev/null")
     terminal.until("reading")
     terminal.type("\x03")
-    assert terminal.end() == 130
+    assert terminal.end() == 130, terminal.screen
     assert terminal.screen.count("scsiusb: error: interrupted: read ") == 1
     assert "\x1b[?25h" in terminal.screen, "the cursor is shown again"
 

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.sticks import PATIENCE
+
 HEAVY = {
     "asyncio",
     "concurrent.futures",
@@ -44,7 +46,7 @@ def loaded(*words: str) -> set[str]:
     """Return the modules that are loaded when the program ends, with their packages."""
     code = f"import sys; sys.argv = {['scsiusb', *words]}; import scsiusb.__main__ as program; status = program.main()"
     code += "; print(*sys.modules, file=sys.stderr); sys.exit(status)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=True)
     return set(ended.stderr.decode().split())
 
 

@@ -19,6 +19,7 @@ from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, CliResult
 from tests.cli.test_process import PROGRAM, enable_sigint, on_posix
+from tests.sticks import PATIENCE
 
 Use = Callable[[usbip.Server], object]
 
@@ -51,7 +52,7 @@ def image(tmp_path: Path) -> Path:
 
 def attach(port: int) -> tuple[socket.socket, bytes]:
     """Return the connection and the device record (Linux Documentation/usb/usbip_protocol.rst)."""
-    connection = socket.create_connection(("127.0.0.1", port), 10)
+    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
     connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, b"1-1"))
     with connection.makefile("rb") as file:
         assert file.read(8) == struct.pack(">HHI", 0x0111, 3, 0)
@@ -206,5 +207,5 @@ def test_the_program_logs_clients_and_ends_with_sigterm(image: Path) -> None:
         running.terminate()
         assert connection.recv(1) == b""
         connection.close()
-        out, _ = running.communicate(timeout=20)
+        out, _ = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (0, "")

@@ -28,7 +28,7 @@ from tests.cli import test_process
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record
 from tests.cli.test_process import Terminal, enable_sigint, on_posix, wait_for
-from tests.sticks import InterceptedBus, stick
+from tests.sticks import PATIENCE, InterceptedBus, stick
 
 WHEN = datetime(2026, 11, 22, 16, 11, 0, 123456, timezone.utc)
 
@@ -258,7 +258,7 @@ def test_lines_are_written_at_once_and_signals_end_it(program: list[str], number
         print("unplug", file=running.stdin, flush=True)
         assert json.loads(running.stdout.readline())["event"] == "detached"
         running.send_signal(number)
-        out, err = running.communicate(timeout=20)
+        out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out, err) == (status, "", "")
 
 
@@ -267,7 +267,7 @@ def test_it_ends_with_its_reader_even_without_events(program: list[str], tmp_pat
     """`scsiusb watch | head -1` must not wait for the next event."""
     status = tmp_path / "status"
     line = f"('{program[0]}' '{program[1]}' watch </dev/null; echo $? >{status}) | head -1"
-    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30)
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE)
     assert json.loads(ended.stdout)["event"] == "attached"
     assert ended.stderr == ""
     wait_for(lambda: status.exists() and status.read_text() == "141\n")

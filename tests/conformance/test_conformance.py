@@ -169,7 +169,16 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_injected_fault_is_found(fault: str) -> None:
+def test_an_injected_fault_is_found_by_its_check(fault: str) -> None:
+    meant, _ = FAULTS[fault]
+    report = examine(Stick([disk()], faults=[fault]), meant, area=AREA)
+    assert (report.failed, report.ended) == ([meant], "")
+    assert "expected" in report.results[0].detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_injected_fault_is_found_among_all_checks(fault: str) -> None:
     meant, others = FAULTS[fault]
     report = examine(Stick([disk()], faults=[fault]), area=AREA)
     assert meant in report.failed
@@ -485,7 +494,7 @@ class NoisyBus(Bus):
         return handle
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_noise_never_breaks_a_check(seed: int) -> None:
     """Whatever bytes come, each check ends with a verdict and the run continues."""
     report = examine(NoisyBus(Stick([disk()]), seed), area=AREA)

@@ -15,7 +15,7 @@ from scsiusb.disk.aio import AsyncDisk
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus
-from tests.sticks import InterceptedBus, Wire, stick
+from tests.sticks import PATIENCE, InterceptedBus, Wire, stick
 
 READ_10 = 0x28
 
@@ -48,7 +48,7 @@ class Hang:
 
 
 async def began(hang: Hang) -> None:
-    assert await asyncio.to_thread(hang.began.wait, 10)
+    assert await asyncio.to_thread(hang.began.wait, PATIENCE)
 
 
 def test_several_tasks_get_their_data() -> None:

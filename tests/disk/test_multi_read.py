@@ -39,6 +39,7 @@ class Station:
         self.disks = [open_on(bus) for bus in self.buses]
         for disk in self.disks:
             disk.max_blocks = STEP
+            assert disk.blocks == BLOCKS
         for bus in self.buses:
             bus.wire.log.clear()
 
@@ -139,7 +140,8 @@ def test_a_fault_has_the_same_result_as_in_a_single_read_and_no_byte_is_wrong(
 
 def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
     """Return the error that a fault in the third command caused, and the number of correct bytes before it."""
-    contents = [os.urandom(4 * STEP * 512) for _ in range(2)]
+    step = 64
+    contents = [os.urandom(4 * step * 512) for _ in range(2)]
     sticks = [Stick([Unit(Memory(bytearray(content)))]) for content in contents]
     buses = [PolledBus(stick) for stick in sticks]
     with ExitStack() as stack:
@@ -147,15 +149,15 @@ def outcome(text: str, polled: bool) -> tuple[type[Exception] | None, int]:
         for bus in buses:
             stack.callback(bus.close)
             disks.append(stack.enter_context(open_on(bus, timeout=0.2)))
-            disks[-1].max_blocks = STEP
+            disks[-1].max_blocks = step
             assert disks[-1].blocks
-        sticks[0].faults.add(f"{text},opcode=28,lba={2 * STEP},times=1")
-        readings = [disk.reading(0, 4 * STEP) for disk in disks]
+        sticks[0].faults.add(f"{text},opcode=28,lba={2 * step},times=1")
+        readings = [disk.reading(0, 4 * step) for disk in disks]
         received = Received(readings) if polled else in_threads(readings)
         for reading, content in zip(readings, contents, strict=True):
             data = received.data[reading]
             assert data == content[: len(data)]
-        assert len(received.data[readings[1]]) == 4 * STEP * 512
+        assert len(received.data[readings[1]]) == 4 * step * 512
         return type(received.errors[readings[0]]) if received.errors else None, len(received.data[readings[0]])
 
 

@@ -6,7 +6,6 @@ import io
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from queue import SimpleQueue
@@ -23,6 +22,7 @@ from scsiusb.usb import port as port_module
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import PART
 from scsiusb.virtual import Bus, Memory, Stick, Unit
+from tests.sticks import wait_until
 
 MIB = 1 << 20
 BLOCKS = 10_000 + 7
@@ -74,15 +74,17 @@ def test_a_caller_may_be_faster_than_the_thread(disk: scsiusb.Disk, monkeypatch:
     class Quick(SimpleQueue[Any]):
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
             super().put(item, block, timeout)
+            put.append(item)
             if item is not None:
                 item.piece.release()
 
+    put: list[Any] = []
     pieces = disk.reading(0, BLOCKS)
     monkeypatch.setattr(pieces, "_full", Quick())
     with pieces:
         with pytest.raises(ValueError, match="released"):
             next(pieces)
-        time.sleep(0.05)
+        wait_until(lambda: len(put) == BUFFERS or pieces._error)
         assert pieces._error is None
 
 
@@ -159,14 +161,14 @@ def test_leaving_early_ends_the_stream(disk: scsiusb.Disk) -> None:
     assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
 
 
-@pytest.mark.parametrize("most", [1, 100, 5000])
+@pytest.mark.parametrize("most", [1, 100, 1000])
 def test_the_size_of_commands_can_be_chosen(stick: Stick, disk: scsiusb.Disk, most: int) -> None:
     disk.max_blocks = most
     assert disk.max_blocks == most
-    with disk.reading(0, 5001) as pieces:
+    with disk.reading(0, 1201) as pieces:
         lengths = [len(piece) // 512 for piece in pieces]
-    assert lengths == [most] * (5001 // most) + ([5001 % most] if 5001 % most else [])
-    assert disk.read(3, 5001) == CONTENT[3 * 512 : 5004 * 512]
+    assert lengths == [most] * (1201 // most) + ([1201 % most] if 1201 % most else [])
+    assert disk.read(3, 1201) == CONTENT[3 * 512 : 1204 * 512]
     for wrong in (0, 65536):
         with pytest.raises(ValueError, match="not possible"):
             disk.max_blocks = wrong
@@ -180,10 +182,42 @@ def test_an_exception_in_the_loop_ends_the_stream(disk: scsiusb.Disk) -> None:
 
 def test_leaving_early_does_not_wait_for_a_slow_device(stick: Stick, disk: scsiusb.Disk) -> None:
     stick.faults.add("nak@data,opcode=28,command=+2")
-    began = time.monotonic()
+    disk.unit.timeout = 10**6
     with disk.reading(0, BLOCKS) as pieces:
         next(pieces)
-    assert time.monotonic() - began < 20
+    disk.unit.timeout = None
+    assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
+
+
+@pytest.mark.parametrize("moment", ["before", "after", "late"])
+def test_ctrl_c_while_the_thread_is_started_leaves_nothing(
+    stick: Stick, bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """`late`: the thread comes up only when the stream has been left."""
+    start = threading.Thread.start
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if moment == "after":
+            start(thread)
+        raise KeyboardInterrupt
+
+    medium = stick.units[0].medium
+    assert medium is not None
+    with disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+    before = bus.handles[0].outstanding
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), disk.reading(0, BLOCKS):
+            pytest.fail("the stream began")
+    assert bus.handles[0].outstanding == before
+    if moment == "late":
+        reads = medium.reads
+        start(threads[0])
+        threads[0].join()
+        assert medium.reads == reads
     assert disk.read(7, 1) == CONTENT[7 * 512 : 8 * 512]
 
 
@@ -316,7 +350,7 @@ def test_a_lent_buffer_is_used_without_a_copy(
         moved.append(buffer.obj)
         return bulk(endpoint, buffer, timeout_ms)
 
-    assert disk.blocks == BLOCKS
+    disk.read(0, 1)
     with disk.buffer(8192) as buffer:
         replace_bulk(monkeypatch, bus, disk, watched)
         assert disk.readinto(4, buffer) == 16

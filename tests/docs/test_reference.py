@@ -18,6 +18,8 @@ from scsiusb.cli.app import COMMANDS
 from scsiusb.cli.app import scsiusb as command_line
 from tests.docs.pages import ROOT
 
+pytestmark = pytest.mark.slow  # Sphinx builds everything
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,7 +43,6 @@ def inventory(built: Path) -> set[str]:
     return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
 
 
-@pytest.mark.timeout(300)
 def test_every_public_name_is_in_the_reference(built: Path) -> None:
     """Add a missing name to a page in docs/reference/."""
     names = {f"scsiusb.{name}" for name in scsiusb.__all__}
@@ -56,7 +57,6 @@ def _scsi_modules() -> set[tuple[str, str]]:
     return {(room, path.stem) for room, folder in rooms.items() for path in folder.glob("[a-z]*.py")}
 
 
-@pytest.mark.timeout(300)
 def test_every_command_and_option_is_in_the_reference(built: Path) -> None:
     page = html.unescape(re.sub(r"<[^>]+>", "", (built / "reference" / "cli.html").read_text(encoding="utf-8")))
     context = click.Context(command_line, info_name="scsiusb")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.sticks import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 CORPUS = TOOLS / "fuzz" / "corpus"
@@ -44,7 +46,7 @@ def test_the_runner_prints_its_figures_and_a_verdict() -> None:
         env={**os.environ, "PYTHONPATH": f"{TOOLS}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
     )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "descriptors by random: 50 runs" in found.stdout

@@ -13,7 +13,7 @@ from . import machine
 from .machine import Device, Unit, wait_for
 
 ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KASAN|blocked for more than)\b")
-REBIND = 30.0  # seconds until the kernel must have its driver and nodes back
+REBIND = 60.0  # seconds until the kernel must have its driver and nodes back
 
 
 NEEDS_QEMU = pytest.StashKey[list[str]]()

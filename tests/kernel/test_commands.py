@@ -43,7 +43,7 @@ def test_watch_prints_a_line_for_each_event(pulled: Device) -> None:
         plug(pulled)
         lines.append(json.loads(process.stdout.readline()))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, b"")
     assert [line["event"] for line in lines] == ["attached", "detached", "attached"]
     assert {line["serial"] for line in lines} == {pulled.serial}

@@ -14,6 +14,7 @@ from .conftest import KernelLog
 from .served import served
 
 OLD, NEW = b"\x11" * 512, b"\x22" * 512
+PATIENT = 15.0  # seconds for a command that is answered, in a guest that may be busy
 
 
 def driver_of(interface: Path) -> str | None:
@@ -41,7 +42,7 @@ def test_a_port_reset_keeps_the_interface_claimed_and_no_kernel_driver_is_bound(
 
 
 def test_an_interrupted_write_is_on_the_medium_after_its_retry() -> None:
-    with served() as device, scsiusb.open(device.address, timeout=2) as disk:
+    with served() as device, scsiusb.open(device.address, timeout=PATIENT) as disk:
         disk.unit.retry = RetryPolicy(timeouts=1)
         for fault in ("stall=512@data", "nak@csw", "signature@csw", "extra=512@csw"):
             disk.write(8, OLD * 8)
@@ -54,8 +55,9 @@ def test_an_interrupted_write_is_on_the_medium_after_its_retry() -> None:
 
 def test_a_device_that_never_answers_is_an_error_and_is_released() -> None:
     with served() as device:
-        disk = scsiusb.open(device.address, timeout=2)
+        disk = scsiusb.open(device.address)
         disk.read(0, 1)
+        disk.unit.timeout = 2
         for fault in ("nak@cbw,times=always", "reset-hangs"):
             device.stick.faults.add(fault)
         with pytest.raises(TransportError):

@@ -29,7 +29,12 @@ from .served import Served, served
 MIB = 1 << 20
 WARNING = 4  # log level of the kernel; higher numbers are less serious
 POWERED = "Power-on or device reset occurred"  # logged for UNIT ATTENTION 29h/00h, which every stick reports first
-EXPECTED_WARNINGS = (POWERED, "vhci_hcd: sendmsg failed")  # the latter if a detach interrupts a command
+EXPECTED_WARNINGS = (  # all but the first: what vhci_hcd says if the kernel still uses the device while it is detached
+    POWERED,
+    "vhci_hcd: sendmsg failed",
+    "enqueue for inactive port",
+    "speed not set",
+)
 COMPLAINT = re.compile(r"error(?! recovery)|malformed|truncated|unexpected|fail|too (long|short)", re.IGNORECASE)
 
 
@@ -313,7 +318,7 @@ def test_virtual_serve_works_with_the_usbip_tool(tmp_path: Path, complaints: Com
         tool("usbip", "detach", "-p", port)
         wait_for(lambda: not _node(serial), "the kernel to forget the stick")
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=120)
         assert process.returncode == 0
     assert path.read_bytes()[:MIB] == content
     assert b"127.0.0.1 attached the stick" in said

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-PATIENCE = 30.0  # seconds
+from tests.forkserver import Process, start
+from tests.sticks import PATIENCE
+
 PREAMBLE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -36,23 +35,21 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 
 @contextmanager
-def running(code: str, *arguments: object, **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start a Python that runs PREAMBLE and the code, and kill it at the end."""
-    command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **{**pipes, **options}) as process:
+def running(code: str, *arguments: object, session: bool = False) -> Iterator[Process]:
+    """Run PREAMBLE and the code in another process, which is killed in the end."""
+    with start(PREAMBLE + code, *arguments, session=session) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def line(process: Process) -> str:
     """Read the next line of the process's output."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     process.kill()
     assert process.wait(PATIENCE) == -signal.SIGKILL

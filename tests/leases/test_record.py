@@ -61,15 +61,15 @@ HOSTILE: dict[str, list[object]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in HOSTILE.items() for value in values])
-def test_a_record_with_an_invalid_field_is_refused(name: str, value: object) -> None:
-    assert parse(text(**{name: value})) is None
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_record_with_an_invalid_field_is_refused(name: str) -> None:
+    assert [value for value in HOSTILE[name] if parse(text(**{name: value})) is not None] == []
 
 
-@pytest.mark.parametrize("name", list(asdict(GOOD)))
-def test_a_record_with_a_missing_field_is_refused(name: str) -> None:
-    fields = {key: value for key, value in json.loads(text()).items() if key != name}
-    assert parse(json.dumps(fields).encode() + b"\n") is None
+def test_a_record_with_a_missing_field_is_refused() -> None:
+    whole = json.loads(text())
+    without = {name: {key: value for key, value in whole.items() if key != name} for name in asdict(GOOD)}
+    assert [name for name in without if parse(json.dumps(without[name]).encode() + b"\n") is not None] == []
 
 
 @given(st.binary())

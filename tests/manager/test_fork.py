@@ -69,7 +69,7 @@ def open_another_device() -> None:
     own = InterceptedBus(stick(64))
     with Manager(own) as manager, manager.open() as disk:
         assert first(disk, 9) == 9
-        assert next(manager.events(timeout=5)).kind == "attached"
+        assert next(manager.events(timeout=PATIENCE)).kind == "attached"
     assert ledger.outstanding() == []
 
 
@@ -188,4 +188,4 @@ def test_an_unplug_in_the_child_does_not_call_on_gone_in_the_parent(bus: Interce
         in_child(lambda: bus.unplug(bus.devices()[0]))
         assert not done.is_set()
         bus.unplug(bus.devices()[0])
-        assert done.wait(5)
+        assert done.wait(PATIENCE)

@@ -19,7 +19,7 @@ from scsiusb.manager.events import Event, Events
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus, Stick
-from tests.sticks import Worker, frequent_thread_switches, garbage_collector_off, run_all, stick, wait_until
+from tests.sticks import PATIENCE, Worker, frequent_thread_switches, garbage_collector_off, run_all, stick, wait_until
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_devices_attached_before_are_the_first_events(manager: Manager) -> None:
 
 
 def test_each_attach_and_detach_is_reported_once_with_a_growing_generation(bus: Bus, manager: Manager) -> None:
-    events, seen = manager.events(timeout=5), CallbackLog(manager)
+    events, seen = manager.events(timeout=PATIENCE), CallbackLog(manager)
     other = stick(16)
     for _ in range(3):
         bus.plug(other)
@@ -71,7 +71,7 @@ def test_each_attach_and_detach_is_reported_once_with_a_growing_generation(bus: 
 
 
 def test_the_detach_event_has_the_generation_of_its_attach_event(bus: Bus, manager: Manager) -> None:
-    events = manager.events(timeout=5)
+    events = manager.events(timeout=PATIENCE)
     attached = next(events)
     bus.unplug(bus.devices()[0])
     detached = next(events)
@@ -122,7 +122,7 @@ def test_async_for_returns_the_events_that_for_returns(bus: Bus, manager: Manage
 
 def test_several_tasks_may_read_one_iterator(bus: Bus, manager: Manager) -> None:
     async def read() -> list[str]:
-        events = manager.events(timeout=5)
+        events = manager.events(timeout=PATIENCE)
         assert (await anext(events)).kind == "attached"
         readers = [asyncio.create_task(one(events)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -160,7 +160,7 @@ def test_sixteen_sticks_plugged_and_unplugged_at_once_are_reported_exactly_once_
         mine = stick(1)
         for _ in range(rounds):
             bus.plug(mine, (port,))
-            assert port % 4 == 0 or plugged[port].acquire(timeout=5)  # a quarter: unplugged at once, maybe unseen
+            assert port % 4 == 0 or plugged[port].acquire(timeout=PATIENCE)  # a quarter is unplugged at once
             bus.unplug(mine)
 
     with frequent_thread_switches(), Manager(bus) as manager:
@@ -180,7 +180,7 @@ def test_too_many_unread_events_raise_events_lost_at_the_gap(
     bus: Bus, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events_module, "MOST_PENDING", 2)
-    events, seen = manager.events(timeout=5), CallbackLog(manager)
+    events, seen = manager.events(timeout=PATIENCE), CallbackLog(manager)
     others = [stick(1) for _ in range(3)]
     for other in others[:2]:
         bus.plug(other)
@@ -231,7 +231,7 @@ def test_a_callback_may_use_the_manager_and_close_it(bus: Bus) -> None:
         done.set()
 
     manager.on_attach(use)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     manager.close()
     wait_until(lambda: not ledger.outstanding())
 
@@ -239,7 +239,7 @@ def test_a_callback_may_use_the_manager_and_close_it(bus: Bus) -> None:
 def test_callbacks_in_two_threads_may_each_close_what_the_other_thread_serves(bus: Bus) -> None:
     """`on_gone` closes the manager while `on_detach` closes the last disk: waiting for each other is a deadlock."""
     bus.plug(stick(16))
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     def shut_down() -> None:
         both.wait()
@@ -276,12 +276,12 @@ def test_closing_does_not_wait_forever_for_a_callback_that_waits_for_the_closing
 
     def wait(info: InterfaceInfo) -> None:
         entered.set()
-        go_on.wait(5)
+        go_on.wait(PATIENCE)
 
     entered, go_on = threading.Event(), threading.Event()
     manager = Manager(bus)
     manager.on_attach(wait)
-    assert entered.wait(5)
+    assert entered.wait(PATIENCE)
     manager.close()
     assert "a callback is still running in scsiusb manager" in caplog.text
     go_on.set()

@@ -24,6 +24,7 @@ from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from tests.sticks import (
+    PATIENCE,
     InterceptedBus,
     Worker,
     frequent_thread_switches,
@@ -31,6 +32,7 @@ from tests.sticks import (
     hangs_at,
     run_all,
     stick,
+    wait_until,
 )
 
 READ_10 = 0x28
@@ -59,7 +61,7 @@ def hanging_read(bus: InterceptedBus, disk: Disk) -> Worker:
     disk.read(0, 1)
     bus.wire.intercept = hangs_at(READ_10, reached)
     worker = Worker(lambda: disk.read(0, 1))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 
@@ -321,7 +323,7 @@ def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(
     bus.wire.fail_requests = {"request fe": Code.NO_DEVICE}
     with pytest.raises(DeviceGone):
         open_on(bus)
-    assert ledger.outstanding() == []
+    wait_until(lambda: not ledger.outstanding())  # the watcher's thread may notice it first, and then ends by itself
     bus.wire.fail_requests = {}
     open_on(bus).close()
 

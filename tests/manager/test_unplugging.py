@@ -22,7 +22,7 @@ from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.virtual import Bus
 from scsiusb.virtual.bus.watch import Watch
 from tests.manager.test_sharing import first, hanging_read, unplug
-from tests.sticks import InterceptedBus, Worker, frequent_thread_switches, run_all, stick, wait_until
+from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, run_all, stick, wait_until
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_on_gone_of_each_client_is_called_once_with_the_interface_or_without(bus
     callbacks = [with_interface, lambda: calls.append("nothing"), None, done.set]
     disks = [open_on(bus, on_gone=callback) for callback in callbacks]
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     for disk in disks:
         with pytest.raises(DeviceGone):
             disk.inquiry()
@@ -76,7 +76,7 @@ def test_on_gone_of_a_closed_client_is_not_called(bus: InterceptedBus) -> None:
     with open_on(bus, on_gone=done.set):
         open_on(bus, on_gone=calls.append).close()
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert calls == []
 
 
@@ -92,7 +92,7 @@ def test_on_gone_is_called_when_everything_is_released_and_may_close_its_disk(bu
 
     disk = open_on(bus, on_gone=on_gone)
     unplug(bus)
-    assert done.wait(5)
+    assert done.wait(PATIENCE)
     assert seen == []
 
 
@@ -106,7 +106,7 @@ def test_an_exception_of_on_gone_is_logged_and_the_others_are_called(
 
     with caplog.at_level(logging.ERROR), open_on(bus, on_gone=fail), open_on(bus, on_gone=done.set):
         unplug(bus)
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
     assert "RuntimeError: mine" in caplog.text
 
 
@@ -124,9 +124,9 @@ def test_on_gone_of_every_client_is_called_if_a_release_fails(
         with monkeypatch.context() as broken:
             broken.setattr(Attachment, "_give_back", fail)
             unplug(bus)
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
         unplug(bus)
-        assert other.wait(5)
+        assert other.wait(PATIENCE)
     assert "a bug" in caplog.text
 
 
@@ -157,7 +157,7 @@ def test_the_first_command_that_finds_the_device_gone_ends_it_for_all_clients() 
         assert not done.is_set()
         with pytest.raises(DeviceGone):
             disk.inquiry()
-        assert done.wait(5)
+        assert done.wait(PATIENCE)
         wait_until(lambda: not bus.handles)
 
 
@@ -187,7 +187,7 @@ def test_an_old_client_never_works_again_after_a_replug(bus: InterceptedBus) -> 
         bus.plug(mine.stick, (1,))
         with open_on(bus) as new:
             assert first(new, 5) == 5
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
             with pytest.raises(DeviceGone):
                 old.read(0, 1)
             assert first(new, 6) == 6
@@ -289,7 +289,7 @@ def test_plugging_many_times_does_not_leak() -> None:
         return sum(str(type(each).__module__).startswith("scsiusb.") for each in gc.get_objects())
 
     with Manager(bus) as manager:
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         counts = []
         for _ in range(12):
             bus.plug(thing)
@@ -297,7 +297,7 @@ def test_plugging_many_times_does_not_leak() -> None:
             gone = threading.Event()
             disk = manager.open(on_gone=gone.set)
             bus.unplug(thing)
-            assert gone.wait(10)
+            assert gone.wait(PATIENCE)
             assert next(events).kind == "detached"
             disk.close()
             del disk
@@ -314,10 +314,10 @@ def test_a_callback_that_calls_sys_exit_does_not_end_the_thread(caplog: pytest.L
         manager.on_detach(lambda info: sys.exit(3))
         first = manager.open(places[0], on_gone=lambda: sys.exit("unplugged"))
         second = manager.open(places[1], on_gone=notified.set)
-        events = manager.events(timeout=10)
+        events = manager.events(timeout=PATIENCE)
         for thing in things:
             bus.unplug(thing)
-        assert notified.wait(10)
+        assert notified.wait(PATIENCE)
         assert [next(events).kind for _ in range(4)] == ["attached", "attached", "detached", "detached"]
         wait_until(lambda: len([entry for entry in caplog.records if entry.exc_info]) == 3)
         first.close()

@@ -49,12 +49,14 @@ BLOCK = 512
 SYNCHRONIZE_CACHE = 0x35
 
 
-def device(*faults: str, blocks: int = BLOCKS, speed: str = "high", unit: Unit | None = None) -> Stick:
+def device(
+    *faults: str, blocks: int = BLOCKS, speed: str = "high", unit: Unit | None = None, removable: bool = True
+) -> Stick:
     """Make a stick in which every block begins with its number."""
     source = stick(blocks)
     medium = source.units[0].medium
     assert isinstance(medium, Memory)
-    return Stick([unit or Unit(medium)], Identity(speed=speed), faults=faults)
+    return Stick([unit or Unit(medium, removable=removable)], Identity(speed=speed), faults=faults)
 
 
 @contextmanager
@@ -172,7 +174,7 @@ CASES = (
     Case("h", lambda: device("capacity=+1"), read_all, LbaOutOfRange),
     Case("h", lambda: device("capacity=+1"), count_the_blocks, AssertionError),
     Case("m", lambda: device("nak@data,over=32768,times=always"), read_all, DeviceTimeout),
-    Case("n", lambda: device("sense=5/21/00,opcode=28"), read_a_block, LbaOutOfRange),
+    Case("n", lambda: device("sense=5/21/00,opcode=28", removable=False), read_a_block, LbaOutOfRange),
     Case("r", lambda: device("bogus-residue,opcode=28,times=always"), read_a_block, MalformedReply),
     Case("s", lambda: device("max-lun=3"), look_for_the_last_unit, AssertionError),
     Case("C", lambda: device("nak@csw,opcode=35"), write_and_flush, DeviceTimeout),

@@ -12,7 +12,7 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
-from scsiusb.usb.port import Port, ResetCounter
+from scsiusb.usb.port import EventCounter, Port
 from scsiusb.virtual import Bus, Stick, Unit
 from scsiusb.virtual.target.target import Target
 
@@ -68,7 +68,8 @@ class DirectTransport:
         self.shared: dict[int, Any] = {}
         self.quirks = Quirk.NONE
         self.ignore_residue = False
-        self.resets = ResetCounter()
+        self.resets = EventCounter()
+        self.losses = EventCounter()
         self.memory = PlainMemory()
         self.descriptor: int | None = None
         self.drive = Driver(_no_transfer, _no_transfer).drive

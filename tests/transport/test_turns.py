@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, TransportError
+from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import InterceptedBus, Worker, execute, hangs_at, stick
+from tests.sticks import PATIENCE, InterceptedBus, Worker, execute, hangs_at, stick
 
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
@@ -61,7 +64,7 @@ def transport(bus: InterceptedBus, notes: list[bool]) -> Iterator[BulkOnlyTransp
     transport.close()
 
 
-def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = 5, user: User | None = None) -> int:
+def run(transport: BulkOnlyTransport, cdb: bytes, timeout: float = PATIENCE, user: User | None = None) -> int:
     length = 512 if cdb == READ else 0
     direction = Direction.IN if length else Direction.NONE
     with transport.memory.lend(max(length, 1)) as buffer:
@@ -72,7 +75,7 @@ def hanging(bus: InterceptedBus, transport: BulkOnlyTransport, user: User) -> Wo
     reached = threading.Event()
     bus.wire.intercept = hangs_at(0x28, reached)
     worker = Worker(lambda: run(transport, READ, 60, user))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     return worker
 
 
@@ -205,3 +208,21 @@ def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: Bul
     assert not transport.turns.is_here
     assert run(transport, READ) == 0
     assert Worker(lambda: run(transport, READ)).result() == 0
+
+
+def test_the_turn_is_not_given_to_a_command_that_took_and_left_it_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold the turn forever. A look at the clock stands for the moment in which the other thread runs."""
+    turns = Turns("a device", lambda on: None)
+    first, second = Turn(turns, None), Turn(turns, None)
+    assert first.try_enter()
+    turns.waiting.append(second)
+
+    def meanwhile() -> float:
+        assert second.try_enter()
+        turns.waiting.remove(second)
+        second.leave()
+        return 1e9
+
+    monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=meanwhile))
+    first.leave()
+    assert turns.current is None

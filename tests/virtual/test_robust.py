@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import struct
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import BotOptions, DataIn, DataOut, Fault, Memory, Stick, Unit
 from scsiusb.virtual.device.function import Stall
+from tests.fuzz import profiles
 from tests.virtual.faults.faulty import faults
 from tests.virtual.host import IN, OUT, cbw, cdb10
 
@@ -47,7 +48,7 @@ def ask(stick: Stick, setup: bytes) -> None:
     assert len(answer) <= int.from_bytes(setup[6:8], "little")
 
 
-@settings(max_examples=150, deadline=None)
+@profiles.quick(150)
 @given(BOT_OPTIONS, st.lists(STEPS, max_size=12))
 def test_any_bytes_are_survived(bot_options: BotOptions, steps: list[tuple[int, bytes]]) -> None:
     stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
@@ -67,7 +68,7 @@ def test_any_bytes_are_survived(bot_options: BotOptions, steps: list[tuple[int, 
     assert answer == b"USBS" + struct.pack("<IIB", 7, 0, 0)
 
 
-@settings(max_examples=150, deadline=None)
+@profiles.quick(150)
 @given(CBWS, BOT_OPTIONS)
 def test_a_valid_command_always_ends_with_a_csw_of_its_tag(packet: bytes, bot_options: BotOptions) -> None:
     stick = Stick([Unit(Memory(4096)), Unit()], bot_options=bot_options)
@@ -108,7 +109,7 @@ EXCHANGES = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@profiles.quick(150)
 @given(st.lists(faults(), max_size=6), BOT_OPTIONS, st.lists(EXCHANGES, max_size=8))
 def test_any_script_of_faults_is_survived(
     script: list[Fault], bot_options: BotOptions, exchanges: list[tuple[tuple[bytes, int], int, list[tuple[int, ...]]]]

@@ -109,8 +109,10 @@ class Exchange:
                     completion = self._check_csw(count, length, moved)
                 if has_more:
                     raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
-            except TransportError as error:
-                yield from device.fail(cdb, timeout, error)
+            except BaseException as error:
+                device.losses.count += 1  # whatever the device said in this exchange, it may not say again
+                if isinstance(error, TransportError):
+                    yield from device.fail(cdb, timeout, error)
                 raise
         except TransportError as error:
             self._turns.note(error)

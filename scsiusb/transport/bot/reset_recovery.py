@@ -13,7 +13,7 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
 from scsiusb.transport.turns import Turns
-from scsiusb.usb.port import Port
+from scsiusb.usb.port import EventCounter, Port
 
 CLASS_RESET: Final = "class reset"
 PORT_RESET: Final = "port reset"
@@ -69,6 +69,8 @@ class Synchronizer:
         self.owes_data = False
         """Whether the device, as far as is known, still waits for data-out."""
         self.failures = Failures()
+        self.losses = EventCounter()
+        """Exchanges that did not end with an accepted CSW."""
         self._is_silent = False
 
     def begin(self) -> None:

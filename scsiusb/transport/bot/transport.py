@@ -53,6 +53,7 @@ class BulkOnlyTransport(Uncopyable):
         self.max_transfer = port.limit_transfer_size(_max_transfer(port.info.speed, quirks))
         self.memory = port.memory
         self.resets = port.resets
+        self.losses = self._synchronizer.losses
         self._releases = Releases()
         try:
             if releases is not None:

@@ -15,7 +15,18 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
-from tests.sticks import CSW_LENGTH, Answer, Intercept, InterceptedBus, Wire, csw, execute, stick, transport_on
+from tests.sticks import (
+    CSW_LENGTH,
+    PATIENCE,
+    Answer,
+    Intercept,
+    InterceptedBus,
+    Wire,
+    csw,
+    execute,
+    stick,
+    transport_on,
+)
 
 TEST_UNIT_READY = bytes(6)
 INQUIRY = bytes.fromhex("120000002400")
@@ -476,7 +487,7 @@ def test_closing_waits_for_the_command_of_another_thread(bus: InterceptedBus, tr
     bus.wire.intercept = on(0x28, "data", slow)
     reader = threading.Thread(target=lambda: run(transport, READ, Direction.IN, 512))
     reader.start()
-    started.wait(5)
+    started.wait(PATIENCE)
     closers = [threading.Thread(target=close) for _ in range(2)]
     for thread in closers:
         thread.start()

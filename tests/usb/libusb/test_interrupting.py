@@ -16,7 +16,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.backend import LibusbBackend
 from scsiusb.usb.libusb.transfer import Transfers
 from scsiusb.usb.system import linux
-from tests.sticks import Worker, frequent_thread_switches, run_all, wait_until
+from tests.sticks import PATIENCE, Worker, frequent_thread_switches, run_all, wait_until
 from tests.usb.libusb.fake_libusb import CONTEXT, DEVICE, HANDLE, FakeBackend, FakeDevice, FakeLibusb
 
 IN = 0x81
@@ -231,7 +231,7 @@ def test_a_transfer_that_ends_does_not_wait_for_an_interrupt(lib: FakeLibusb, tr
 
     def cancel(address: int) -> int:
         reached.set()
-        assert go_on.wait(5)
+        assert go_on.wait(PATIENCE)
         return int(take(address))
 
     take = lib.libusb_cancel_transfer.action
@@ -240,7 +240,7 @@ def test_a_transfer_that_ends_does_not_wait_for_an_interrupt(lib: FakeLibusb, tr
     worker = Worker(lambda: read(transfers))
     wait_until(lambda: lib.in_flight)
     interrupter = Worker(lambda: transfers.interrupt(True))
-    assert reached.wait(5)
+    assert reached.wait(PATIENCE)
     lib.outcome = lambda transfer: (0, 512)
     assert worker.result() == (Code.OK, 512)
     go_on.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,9 +11,11 @@ import pytest
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
+from tests.sticks import PATIENCE, Worker
 from tests.virtual.host import IN, OUT, Host, cbw
 
 READ_FIRST_BLOCK = bytes.fromhex("28 00 00000000 00 0001 00")
+FOREVER = 1_000_000  # milliseconds
 
 
 def make(*interfaces: InterfaceDescriptor, identity: Identity | None = None) -> tuple[Bus, Device]:
@@ -309,44 +310,58 @@ def test_after_reset_a_bound_driver_selects_its_alternate_setting_again() -> Non
 # --- unplug -------------------------------------------------------------------------------------
 
 
-def in_background(call: Callable[[], tuple[Code, int]]) -> tuple[threading.Thread, list[tuple[Code, int]]]:
-    results: list[tuple[Code, int]] = []
-    thread = threading.Thread(target=lambda: results.append(call()))
-    thread.start()
-    time.sleep(0.02)
-    return thread, results
+def waiting(host: Host, call: Callable[[], tuple[Code, int]]) -> Worker:
+    """Begin the transfer in another thread; return when the stick has it wait."""
+    begun = first_wait(host)
+    worker = Worker(call)
+    assert begun.wait(PATIENCE)
+    return worker
+
+
+def first_wait(host: Host) -> threading.Event:
+    """Return the event that is set when the stick has a transfer wait."""
+    begun = threading.Event()
+    wait = host.stick._wait
+
+    def note(deadline: float | None) -> bool:
+        begun.set()
+        return wait(deadline)
+
+    host.stick._wait = note  # type: ignore[method-assign]
+    return begun
 
 
 @pytest.mark.parametrize(("endpoint", "length", "moved"), [(IN, 1024, 0), (OUT, 1024, 512)])
-def test_unplug_ends_a_waiting_transfer_at_once(endpoint: int, length: int, moved: int) -> None:
+def test_unplug_ends_a_waiting_transfer(endpoint: int, length: int, moved: int) -> None:
     host = Host(Stick.formatted())
     if endpoint == OUT:
         host.command(bytes.fromhex("2a 00 00000000 00 0001 00"), 512, 0)
     buffer = memoryview(bytearray(length))
-    thread, results = in_background(lambda: host.handle.bulk(endpoint, buffer, 60_000))
-    start = time.monotonic()
+    worker = waiting(host, lambda: host.handle.bulk(endpoint, buffer, FOREVER))
     host.bus.unplug(host.device)
-    thread.join(5)
-    assert results == [(Code.NO_DEVICE, moved)]
-    assert time.monotonic() - start < 1
+    assert worker.result() == (Code.NO_DEVICE, moved)
 
 
 def test_ctrl_c_interrupts_a_waiting_transfer() -> None:
     host = Host(Stick.formatted())
-    timer = threading.Timer(0.05, signal.raise_signal, (signal.SIGINT,))
-    timer.start()
+    begun = first_wait(host)
+
+    def interrupt() -> None:
+        assert begun.wait(PATIENCE)
+        signal.raise_signal(signal.SIGINT)
+
+    worker = Worker(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        host.read(13, timeout_ms=60_000)
-    timer.join()
+        host.read(13, timeout_ms=FOREVER)
+    worker.result()
     host.ok(bytes(6))
 
 
 def test_reset_ends_a_waiting_transfer() -> None:
     host = Host(Stick.formatted())
-    thread, results = in_background(lambda: host.handle.bulk(IN, memoryview(bytearray(13)), 60_000))
+    worker = waiting(host, lambda: host.handle.bulk(IN, memoryview(bytearray(13)), FOREVER))
     host.handle.reset()
-    thread.join(5)
-    assert results == [(Code.IO, 0)]
+    assert worker.result() == (Code.IO, 0)
 
 
 def test_after_unplug_every_call_reports_no_device_also_after_replug() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import KINDS, BotOptions, DataIn, Memory, Stick, Unit
+from tests.sticks import PATIENCE
 from tests.virtual.faults.faulty import (
     BLOCKS,
     INQUIRY_36,
@@ -166,7 +167,7 @@ def test_a_phase_is_delayed_and_then_the_command_continues(phase: str) -> None:
 
 
 def test_a_delay_that_is_longer_than_the_timeout_continues_after_it() -> None:
-    host = make("delay=0.1@data")
+    host = make("delay=0.5@data")
     host.command(READ_2, 1024)
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
     assert host.read(1024, 5000) == (Code.OK, BLOCKS)
@@ -455,12 +456,12 @@ def test_transfers_of_other_threads_end_and_on_leave_is_called_once() -> None:
     host.stick.on_leave.append(lambda: calls.append("left"))
     watch = host.bus.watch()
     results: list[tuple[Code, bytes]] = []
-    thread = threading.Thread(target=lambda: results.append(host.read(13, 20_000)))
+    thread = threading.Thread(target=lambda: results.append(host.read(13, 60_000)))
     thread.start()
-    assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY), 20_000) == (Code.NO_DEVICE, 0)
-    thread.join(20)
+    assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY), 60_000) == (Code.NO_DEVICE, 0)
+    thread.join(PATIENCE)
     assert results == [(Code.NO_DEVICE, b"")]
-    assert watch.wait(20)
+    assert watch.wait(PATIENCE)
     assert calls == ["left"]
 
 

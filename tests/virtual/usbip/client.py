@@ -6,10 +6,10 @@ import socket
 import struct
 
 from scsiusb.virtual.usbip.server import Server
+from tests.sticks import PATIENCE
 from tests.virtual.host import cbw
 
 IN, OUT = 0x81, 0x02
-TIMEOUT = 10.0
 EINVAL, EPIPE, EPROTO, EOVERFLOW, ECONNRESET, ESHUTDOWN, EREMOTEIO = -22, -32, -71, -75, -104, -108, -121
 SHORT_NOT_OK, ZERO_PACKET = 1, 0x40
 SUBMIT, UNLINK = 1, 2
@@ -21,7 +21,7 @@ class Client:
     """A connection to the server, with the role of a host controller."""
 
     def __init__(self, server: Server) -> None:
-        self.socket = socket.create_connection((server.host, server.port), TIMEOUT)
+        self.socket = socket.create_connection((server.host, server.port), PATIENCE)
         self.seqnum = 0
         self.tag = 0
 

@@ -1,0 +1,286 @@
+"""A call, a stream, a read of many disks are bound to the medium they began with, whatever hides a change of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import scsiusb
+from scsiusb import AsyncDisk, DeviceTimeout, MediumChanged, ScsiUsbError, UnitAttention, read_many
+from scsiusb.scsi.sense import Sense
+from scsiusb.virtual import Bus, Memory, Stick, Unit
+from scsiusb.virtual.target.sense import Sense as TargetSense
+from tests.disk.polling import PolledBus
+from tests.sticks import InterceptedBus, hangs_at
+
+BLOCKS = 4096
+ONE_FAULT = (
+    "tag",
+    "signature",
+    "status=255",
+    "phase-error",
+    "empty@csw",
+    "stall@csw",
+    "extra@csw",
+    "stall@cbw",
+    "csw-as-data",
+    "case=8",
+    "case=7",
+    "case=4",
+    "case=2",
+    "case=10",
+    "case=13",
+    "residue=512",
+    "short@data",
+    "stall@data",
+    "empty@data",
+    "long@data",
+    "short@csw",
+    "nak@csw",
+)
+
+
+def card(letter: bytes) -> Memory:
+    """Return a medium whose every block holds its number and the card's letter."""
+    return Memory(bytearray(b"".join(number.to_bytes(4, "big") + letter * 508 for number in range(BLOCKS))))
+
+
+class Cached(Memory):
+    """A medium behind a volatile cache: what was not flushed is lost by `lose`."""
+
+    def __init__(self, data: bytearray) -> None:
+        super().__init__(data)
+        self._stable = bytearray(self.data)
+
+    def flush(self) -> None:
+        super().flush()
+        self._stable[:] = self.data
+
+    def lose(self) -> None:
+        self.data[:] = self._stable
+
+
+@pytest.fixture
+def unit() -> Unit:
+    return Unit(card(b"A"))
+
+
+@pytest.fixture
+def stick(unit: Unit) -> Stick:
+    return Stick([unit])
+
+
+@pytest.fixture
+def disk(stick: Stick) -> Iterator[scsiusb.Disk]:
+    with scsiusb.open_on(Bus(stick), timeout=0.3) as disk:
+        disk.max_blocks = 64
+        yield disk
+        disk._unflushed.take()
+
+
+def attempt(action: Callable[[], object]) -> object:
+    try:
+        return action()
+    except ScsiUsbError as error:
+        return error
+
+
+# --- what is told once is never lost --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ONE_FAULT)
+def test_a_read_never_gives_another_mediums_blocks(stick: Stick, unit: Unit, disk: scsiusb.Disk, fault: str) -> None:
+    disk.read(0, 1)
+    unit.insert(card(b"B"))
+    stick.faults.add(fault)
+    error = attempt(lambda: disk.read(8, 8))
+    assert isinstance(error, ScsiUsbError)
+    stick.faults.clear()
+    if not isinstance(error, MediumChanged):  # of a failed exchange; the next call is told what it may have hidden
+        with pytest.raises(MediumChanged):
+            disk.read(8, 8)
+    assert disk.read(8, 1)[4:] == b"B" * 508, "a new call means the medium that is there now"
+
+
+@pytest.mark.parametrize("fault", ONE_FAULT)
+def test_a_write_never_goes_onto_another_medium(stick: Stick, unit: Unit, disk: scsiusb.Disk, fault: str) -> None:
+    other = card(b"B")
+    disk.read(0, 1)
+    unit.insert(other)
+    stick.faults.add(fault)
+    assert isinstance(attempt(lambda: disk.write(8, b"x" * 4096)), ScsiUsbError)
+    assert b"xxxx" not in other.data
+
+
+@pytest.mark.parametrize("fault", ONE_FAULT)
+def test_a_flush_never_succeeds_if_the_cache_was_lost(fault: str) -> None:
+    medium = Cached(card(b"A").data)
+    unit = Unit(medium)
+    stick = Stick([unit])
+    with scsiusb.open_on(Bus(stick), timeout=0.3) as disk:
+        disk.write(0, b"w" * 512)
+        unit.power_on()
+        medium.lose()
+        stick.faults.add(fault)
+        assert isinstance(attempt(disk.flush), ScsiUsbError)
+        disk._unflushed.take()
+
+
+def test_a_cancelled_call_does_not_hide_a_change(unit: Unit, stick: Stick) -> None:
+    """It needs no bad device: the status of the cancelled command would have told of the change."""
+    bus = InterceptedBus(stick)
+
+    async def run() -> None:
+        async with AsyncDisk(lambda: scsiusb.open_on(bus)) as disk:
+            await disk.read(0, 1)
+            unit.insert(card(b"B"))
+            reached = threading.Event()
+            bus.wire.intercept = hangs_at(0x28, reached)
+            reading = asyncio.create_task(disk.read(8, 8))
+            await asyncio.to_thread(reached.wait)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            bus.wire.intercept = None
+            with pytest.raises(MediumChanged):
+                await disk.read(8, 8)
+
+    asyncio.run(run())
+
+
+def test_a_timeout_leaves_the_same_medium_usable(stick: Stick, disk: scsiusb.Disk) -> None:
+    disk.read(0, 1)
+    stick.faults.add("nak@csw,opcode=28")
+    with pytest.raises(DeviceTimeout):
+        disk.read(8, 8)
+    assert disk.read(8, 1)[4:] == b"A" * 508
+
+
+def test_a_blank_removable_medium_is_not_recognized(stick: Stick) -> None:
+    """Nothing tells it from another blank one, so a command after a lost exchange is not sent to it."""
+    blank = Stick([Unit(Memory(512 * BLOCKS))])
+    with scsiusb.open_on(Bus(blank), timeout=0.3) as disk:
+        disk.read(0, 1)
+        blank.faults.add("tag,opcode=28")
+        with pytest.raises(MediumChanged, match="not recognized"):
+            disk.read(8, 8)
+        assert disk.read(8, 8) == bytes(4096), "the next call looks for the medium anew"
+
+
+def test_a_blank_fixed_disk_is_read_on(stick: Stick) -> None:
+    blank = Stick([Unit(Memory(512 * BLOCKS), removable=False)])
+    with scsiusb.open_on(Bus(blank), timeout=0.3) as disk:
+        disk.read(0, 1)
+        blank.faults.add("tag,opcode=28")
+        assert disk.read(8, 8) == bytes(4096)
+
+
+def test_a_block_that_was_written_over_recognizes_the_medium_before_and_after_the_loss_of_a_cache() -> None:
+    medium = Cached(card(b"A").data)
+    unit = Unit(medium)
+    stick = Stick([unit])
+    with scsiusb.open_on(Bus(stick), timeout=0.3) as disk:
+        disk.read(0, 1)
+        for lost in (False, True):
+            disk.write(0, b"new" + bytes(509))
+            if lost:
+                medium.lose()
+            unit.power_on()
+            assert disk.read(9, 1)[4:] == b"A" * 508
+        disk._unflushed.take()
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def change(disk: scsiusb.Disk, unit: Unit) -> Memory:
+    """Exchange the medium; another use of the same disk hears of it, and goes on with the new one."""
+    other = card(b"B")
+    unit.insert(other)
+    with pytest.raises(MediumChanged):
+        disk.unit.test_unit_ready(retry=scsiusb.RetryPolicy(unit_attentions=0))
+    assert attempt(lambda: disk.read(0, 1)) is not None
+    return other
+
+
+def test_a_stream_does_not_go_on_over_another_medium(unit: Unit, disk: scsiusb.Disk) -> None:
+    seen = bytearray()
+    with pytest.raises(MediumChanged), disk.reading(0, BLOCKS) as pieces:
+        for number, piece in enumerate(pieces):
+            seen += piece
+            if number == 2:
+                change(disk, unit)
+    assert b"BBBB" not in seen
+
+
+def test_a_stream_of_writes_does_not_go_on_over_another_medium(unit: Unit, disk: scsiusb.Disk) -> None:
+    other = None
+    with pytest.raises(MediumChanged), disk.writing(0) as out:
+        for number in range(BLOCKS // 64):
+            out.write(b"N" * 512 * 64)
+            if number == 20:
+                other = change(disk, unit)
+    assert other is not None
+    assert b"NNNN" not in other.data
+
+
+@pytest.mark.parametrize("kind", [PolledBus, InterceptedBus])
+def test_a_read_of_many_disks_does_not_go_on_over_another_medium(
+    stick: Stick, unit: Unit, kind: type[InterceptedBus]
+) -> None:
+    bus = kind(stick)
+    with scsiusb.open_on(bus) as disk:
+        disk.max_blocks = 64
+        seen, error = bytearray(), None
+        with read_many(disk.reading(0, BLOCKS)) as chunks:
+            for number, chunk in enumerate(chunks):
+                seen += chunk.piece
+                error = chunk.error
+                if number == 5:
+                    unit.insert(card(b"B"))
+                    stick.faults.add("tag")
+        assert isinstance(error, MediumChanged)
+        assert b"BBBB" not in seen
+    bus.close()
+
+
+# --- the words for a change -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asc", "ascq"),
+    [(0x28, 0), (0x28, 1), (0x2A, 1), (0x2A, 9), (0x30, 0), (0x3A, 0), (0x3F, 3), (0x3F, 0x0E), (0x5A, 1), (0x81, 2)],
+)
+def test_each_word_for_a_change_counts(unit: Unit, disk: scsiusb.Disk, asc: int, ascq: int) -> None:
+    with disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+        unit._attentions.append(TargetSense(6, asc, ascq))
+        with pytest.raises((UnitAttention, scsiusb.NotReady)):
+            for _ in pieces:
+                pass
+
+
+@pytest.mark.parametrize(("asc", "ascq"), [(0x29, 0), (0x2A, 2), (0x2F, 0), (0x3F, 1), (0x5D, 0), (0x5E, 3), (0x5A, 2)])
+def test_a_harmless_attention_does_not_end_a_stream(unit: Unit, disk: scsiusb.Disk, asc: int, ascq: int) -> None:
+    with disk.reading(0, BLOCKS) as pieces:
+        next(pieces)
+        unit._attentions.append(TargetSense(6, asc, ascq))
+        assert sum(len(piece) for piece in pieces) // 512 + 64 == BLOCKS
+
+
+def test_a_change_of_the_capacity_is_seen_by_new_calls(unit: Unit, disk: scsiusb.Disk) -> None:
+    assert disk.blocks == BLOCKS
+    unit.medium = Memory(512 * 100)
+    unit._attentions.append(TargetSense(6, 0x2A, 9))
+    attempt(lambda: disk.read(0, 1))
+    assert disk.blocks == 100
+
+
+def test_the_sense_says_so_too() -> None:
+    assert Sense(6, 0x2A, 9).is_medium_changed
+    assert not Sense(6, 0x29, 0).is_medium_changed
+    assert Sense(6, 0x3A, 0).is_no_medium
+    assert not Sense(5, 0x2A, 9).is_medium_changed
