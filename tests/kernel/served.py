@@ -141,7 +141,7 @@ def served(
     """
     medium = Memory(size, block_size) if path is None else File(path, block_size, read_only or None)
     if isinstance(medium, Memory):
-        medium.data[510:512] = b"\x55\xaa"  # an empty partition table: a blank medium would not be recognized again
+        medium.data[63 * block_size] = 1  # scsiusb would not recognize a blank medium after a reset
     medium.read_only |= read_only
     identity = Identity(serial=f"{next(_serials):012X}", speed=speed)
     with Stick([Unit(medium)], identity, faults=faults) as stick, serving(stick, driver=driver, wait=wait) as device:

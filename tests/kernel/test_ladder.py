@@ -71,7 +71,7 @@ def test_a_device_that_never_answers_is_an_error_and_is_released() -> None:
 def test_a_reset_between_two_writes_makes_the_flush_fail() -> None:
     with served() as device:
         disk = scsiusb.open(device.address)
-        disk.write(0, NEW)
+        disk.write(8, NEW)
         device.stick.faults.add("stall@cbw,opcode=28")
         device.stick.faults.add("reset-stalls")
         disk.read(0, 1)
