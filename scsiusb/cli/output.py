@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
 SHORTEST: Final = 7  # characters of a shortened cell: "ACME F…"
+LEAST_WRAPPED: Final = 24  # characters in a line of a wrapped cell
 STDOUT: Final = "stdout"
 
 
@@ -87,11 +88,17 @@ def show_record(record: Mapping[str, Any]) -> None:
 
 
 def show_table(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], *, elastic: Sequence[str] = (), optional: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    elastic: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
     """Print a table; on a terminal that is too narrow for it, print each row as a record.
 
-    Before that, `optional` columns are left out, and cells of `elastic` ones shortened, to SHORTEST at least.
+    Before that, `optional` columns are left out, cells of `elastic` ones are shortened, to SHORTEST characters at
+    least, and those of `wrapped` ones are wrapped, at LEAST_WRAPPED characters or more.
     """
     cells = [[_words(value) for value in row] for row in rows]
     if optional and sys.stdout.isatty() and _total(_widths(columns, cells)) > _terminal_size().columns:
@@ -99,10 +106,13 @@ def show_table(
         columns, cells = [columns[at] for at in kept], [[row[at] for at in kept] for row in cells]
     if not sys.stdout.isatty():
         _show_plain(columns, cells)
-    elif _least_width(columns, cells, elastic) > _terminal_size().columns:
+        return
+    least = dict.fromkeys(elastic, SHORTEST) | dict.fromkeys(wrapped, LEAST_WRAPPED)
+    widths = _shortened(columns, cells, least, _terminal_size().columns)
+    if _total(widths) > _terminal_size().columns:
         _show_records(columns, cells)
     else:
-        _show_rich(columns, cells, elastic)
+        _show_rich(columns, cells, widths, wrapped)
 
 
 def _terminal_size() -> os.terminal_size:
@@ -111,7 +121,9 @@ def _terminal_size() -> os.terminal_size:
     return get_terminal_size()
 
 
-def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str]) -> None:
+def _show_rich(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], wrapped: Sequence[str]
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -119,10 +131,12 @@ def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: 
 
     size = _terminal_size()  # rich assumes 80 columns if TERM is dumb
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, width in zip(columns, _shortened(columns, cells, elastic, size.columns), strict=True):
-        table.add_column(name, no_wrap=True, width=width)
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(
+            name, no_wrap=name not in wrapped, overflow="fold" if name in wrapped else "ellipsis", width=width
+        )
     for row in cells:
-        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+        table.add_row(*map(Text, row))
     with naming(STDOUT):
         Console(width=size.columns, height=size.lines).print(table)
 
@@ -144,23 +158,20 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]
     return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
-def _least_width(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str]) -> int:
-    """Return the least width of the table on the terminal, in characters."""
-    return _total(_shortened(columns, cells, elastic, 0))
-
-
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + BETWEEN_COLUMNS * len(widths)
 
 
-def _shortened(columns: Sequence[str], cells: Sequence[Sequence[str]], elastic: Sequence[str], room: int) -> list[int]:
-    """Return the widths of the columns; the widest elastic one is shortened until all fit into `room`."""
+def _shortened(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], least: Mapping[str, int], room: int
+) -> list[int]:
+    """Return the widths of the columns; the widest of those in `least` is shortened until all fit into `room`."""
     widths = _widths(columns, cells)
     while _total(widths) > room:
-        width, at = max(((widths[at], at) for at, name in enumerate(columns) if name in elastic), default=(0, 0))
-        if width <= SHORTEST:
+        spare = [(widths[at], at) for at, name in enumerate(columns) if widths[at] > least.get(name, widths[at])]
+        if not spare:
             break
-        widths[at] -= 1
+        widths[max(spare)[1]] -= 1
     return widths
 
 

@@ -115,3 +115,11 @@ def test_without_a_command_it_prints_the_help(cli: Cli) -> None:
         assert (ended.status, ended.err) == (0, "")
         group = [word for word in words if not word.startswith("-")]
         assert ended.out == cli(*group, "--help").out
+
+
+@pytest.mark.parametrize("words", [("check", "--list"), ("quirks", "--list")], ids=" ".join)
+def test_long_lists_are_tables_of_80_columns_with_wrapped_texts(screen: Cli, words: tuple[str, str]) -> None:
+    lines = screen(*words).text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("─") for line in lines), "it is a table"
+    assert "…" not in "".join(lines), "no text is shortened"

@@ -129,7 +129,7 @@ def _list(checks: Sequence[Check]) -> None:
     if settings().json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        show_table(columns, rows)
+        show_table(columns, rows, wrapped=("demand",), optional=("section", "severity", "destructive"))
 
 
 def _area(destructive: bool, lba: int | None, blocks: int | None) -> Area | None:

@@ -30,7 +30,6 @@ PAGE_NAMES: Final = {  # the abbreviations of sg_vpd, and words
 }
 LUN_TIMEOUT: Final = 3.0  # seconds for INQUIRY and TEST UNIT READY; given, so that a timeout is not tried again
 NOT_SUPPORTED: Final = 0x25  # additional sense code: there is no unit at this LUN
-ELASTIC: Final = ("vendor", "product", "ready")
 PAGE_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})[hH]?")
 
 
@@ -141,7 +140,7 @@ def luns_command(device: str | None, lun: int | None) -> None:
     if settings().json:
         show_json(rows)
     else:
-        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows], elastic=ELASTIC)
+        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows], wrapped=("ready",))
 
 
 def _in_words(row: dict[str, Any]) -> list[Any]:

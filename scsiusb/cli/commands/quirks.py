@@ -114,4 +114,8 @@ def _show_letters() -> None:
         show_json([{**row, "linux": each.is_linux} for row, each in zip(rows, MEANINGS, strict=True)])
         return
     columns = ("letter", "quirk", "origin", "effect")
-    show_table(columns, [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS])
+    show_table(
+        columns,
+        [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS],
+        wrapped=("effect",),
+    )
