@@ -11,6 +11,7 @@ import pytest
 
 from scsiusb import errors
 from scsiusb.cli.commands import control
+from scsiusb.usb.backend import BlockDisk
 from scsiusb.virtual import Fault, Memory, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
@@ -337,3 +338,15 @@ def test_a_device_that_leaves_because_of_the_command_was_ejected(cli: Cli, attac
 def test_a_device_that_leaves_before_the_command_was_not_ejected(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512))], faults=[Fault.parse("disconnect@csw,opcode=1e")]))
     assert cli("eject").failed(35, "gone")
+
+
+def test_raw_takes_a_disk_node_and_explains_a_file(
+    cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Stick([Unit(Memory(512)), Unit(Memory(512), product="Second")])
+    target.disks = (BlockDisk("/dev/sdz", 1),)
+    attach(target)
+    assert b"Second" in cli("raw", "/dev/sdz", *INQUIRY, "--in", "36").out
+    (tmp_path / "s.img").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli("raw", "s.img", *INQUIRY, "--in", "36").failed(15, "did you mean virtual:s.img?")

@@ -36,7 +36,7 @@ from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.formats import MAX_CDB
 
-DEVICE_SIGNS: Final = re.compile(r"[-:=]")
+DEVICE_SIGNS: Final = re.compile(r"[-:=/.]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
 SHORTEST_CDB: Final = 6
 GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)

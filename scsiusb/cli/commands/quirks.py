@@ -13,7 +13,7 @@ from scsiusb.cli.device import attached, check_quirks, complete_device, sized
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import say, show_json, show_table
-from scsiusb.finding import VIRTUAL, select
+from scsiusb.finding import VIRTUAL, resolve, select
 from scsiusb.quirks.lookup import quirks_for
 from scsiusb.quirks.model import BY_QUIRK, MEANINGS, Meaning, Quirks
 from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
@@ -62,7 +62,8 @@ def _matching(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]
         yield _of(_virtual(words))
         return
     found = attached()
-    meant = [info for info in found if words is None or matches(info, words)]
+    wanted = resolve(words)
+    meant = [info for info in found if wanted is None or matches(info, wanted)]
     identity = None if words is None else VID_PID.fullmatch(words)
     if not meant and identity is not None:
         vid, pid = (int(number, 16) for number in identity.groups())
