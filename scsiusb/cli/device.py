@@ -24,13 +24,11 @@ MAX_LUN: Final = 15  # as in the transport, which takes too long to import for a
 
 
 def open_disk(
-    device: str | None, *, lun: int | None, timeout: float | None, trace: str | None, quirks: str | None = None
+    device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
 ) -> Disk:
     """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
-    if lun is None:  # which is not LUN 0 if the device is the node of another one
-        return open(device, timeout=timeout, trace=trace, quirks=quirks)
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
@@ -41,9 +39,19 @@ def opened(device: str | None, lun: int | None) -> Disk:
         _recover()  # even if no device matches
     check_quirks()
     with sized(device):
-        disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
+        unit = _default_lun(device) if lun is None else lun
+        disk = open_disk(device, lun=unit, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
     _warn_unused_quirks(disk.unit.transport.info)
     return disk
+
+
+def _default_lun(device: str | None) -> int:
+    """Return the LUN of a disk's node; 0 for every other DEVICE."""
+    if device is None or not device.startswith("/"):
+        return 0
+    from scsiusb.finding import lun_of
+
+    return next((lun for info in seen() if (lun := lun_of(info, device)) is not None), 0)
 
 
 def check_quirks() -> None:

@@ -13,7 +13,7 @@ import pytest
 from scsiusb.cli import device as session
 from scsiusb.cli.app import run
 from scsiusb.disk.disk import Disk
-from scsiusb.opening import VIRTUAL, OpenOptions, open_on
+from scsiusb.opening import VIRTUAL, open_on
 from scsiusb.opening import open as open_disk
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.virtual import Stick
@@ -90,18 +90,14 @@ class Attached:
         self,
         device: str | None,
         *,
-        lun: int | None,
+        lun: int,
         timeout: float | None,
         trace: str | None,
         quirks: str | None = None,
     ) -> Disk:
-        options: OpenOptions = {"timeout": timeout, "quirks": quirks}
-        if lun is not None:
-            options["lun"] = lun
         if device is not None and device.startswith(VIRTUAL):
-            options["trace"] = trace
-            return open_disk(device, **options)
-        return open_on(self.bus, device, **options)
+            return open_disk(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
+        return open_on(self.bus, device, lun=lun, timeout=timeout, quirks=quirks)
 
     def devices(self) -> list[InterfaceInfo]:
         return find(self.bus)
