@@ -191,7 +191,7 @@ class NotReady(CheckCondition):
 
 
 class NoMedium(NotReady):
-    """Raised for NOT READY, MEDIUM NOT PRESENT (2h, 3Ah). Insert a medium."""
+    """Raised for NOT READY or UNIT ATTENTION, MEDIUM NOT PRESENT (2h or 6h, 3Ah). Insert a medium."""
 
     default_remedy = "insert a medium"
 

@@ -23,7 +23,9 @@ from scsiusb.transport.turns import User
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import Bus, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual import Bus, Medium, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual.target.sense import Sense
+from scsiusb.virtual.target.task import Task
 from tests import forkserver
 
 Answer = tuple[Code, int]
@@ -114,6 +116,30 @@ class InterceptedBus(Bus):
         assert isinstance(handle, InterceptedHandle)
         handle.wire = self.wire
         return handle
+
+
+class OddUnit(Unit):
+    """A unit whose commands `answer` may answer instead, with a task; None leaves the command to the correct unit."""
+
+    answer: Callable[[bytes], Task | None]
+
+    def __init__(self, medium: Medium | None = None, **attributes: Any) -> None:
+        super().__init__(Memory(1 << 20) if medium is None else medium, **attributes)
+        self.answer = lambda cdb: None
+        self.cdbs: list[bytes] = []
+
+    def execute(self, cdb: bytes) -> Task:
+        self.cdbs.append(bytes(cdb))
+        return self.answer(cdb) or super().execute(cdb)
+
+    def fail(self, key: int, asc: int = 0, ascq: int = 0) -> Task:
+        """Return a task that has failed, with this sense data."""
+        self.keep_sense(Sense(key, asc, ascq))
+        return Task(failed=True)
+
+    def count(self, opcode: int) -> int:
+        """Return how many commands with this operation code have come."""
+        return sum(cdb[0] == opcode for cdb in self.cdbs)
 
 
 def stick(blocks: int = 2048, block_size: int = 512, **attributes: Any) -> Stick:

@@ -143,10 +143,9 @@ class DeviceUnderTest:
         """Send REQUEST SENSE and return the sense data; note a medium change."""
         reply = self.run(RequestSense())
         reply.require(reply.is_good, "status 0: REQUEST SENSE must not fail (SPC-4 6.39)")
-        try:
-            sense = Sense.parse(reply.data)
-        except MalformedReply as error:
-            raise Violation(reply.asked, error.what, "sense data in fixed format (SPC-4 4.5.3)") from error
+        sense = Sense.parse(reply.data)
+        if sense.is_unreadable:
+            raise Violation(reply.asked, str(sense), "sense data in fixed format (SPC-4 4.5.3)")
         if (sense.key, sense.asc) == (UNIT_ATTENTION, MEDIUM_CHANGED) and not self._is_reset:
             self.medium_changed = True
         return sense

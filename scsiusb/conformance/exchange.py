@@ -21,6 +21,7 @@ from scsiusb.transport.bot.formats import (
     MASS_STORAGE_RESET,
     MAX_CDB,
     STATUS_PHASE_ERROR,
+    least_cdb,
 )
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import Port, milliseconds
@@ -301,7 +302,8 @@ class Exchange:
         if flags is None:
             flags = FLAG_DATA_IN if direction is Direction.IN else 0
         packet = bytearray(CBW_CODEC.length)
-        row = (tag, length, flags, self.lun if lun is None else lun, cdb_length or len(cdb), cdb[:MAX_CDB])
+        size = max(len(cdb), least_cdb(self.port.info.setting.subclass))
+        row = (tag, length, flags, self.lun if lun is None else lun, cdb_length or size, cdb[:MAX_CDB])
         with memoryview(packet) as view:
             CBW_CODEC.pack_into(view, *row)
         return bytes(packet)

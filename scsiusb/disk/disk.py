@@ -37,9 +37,7 @@ from scsiusb.errors import (
     UnitAttention,
     UnsupportedOpcode,
 )
-from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.commands.spc import TestUnitReady
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
@@ -414,8 +412,7 @@ class Disk(Uncopyable):
         """
         unit = self.unit
         yield Call(unit.transport.check_identity)
-        if Quirk.NO_TEST_UNIT_READY not in unit.transport.quirks:
-            yield from unit.story(TestUnitReady())
+        yield from unit.ready_story()
         capacity = yield from unit.capacity_story(ONE_TRY)
         doubts = unit.doubts
         is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)

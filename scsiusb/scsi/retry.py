@@ -14,12 +14,12 @@ from scsiusb.errors import (
     DeviceTimeout,
     HardwareError,
     MediumChanged,
+    NoMedium,
     TransportError,
-    UnitAttention,
 )
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.commands.sbc import SynchronizeCache10
-from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, Sense
+from scsiusb.scsi.commands.sbc import ReadCapacity10, ReadCapacity16, SynchronizeCache10
+from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import Direction, Story
 
 R = TypeVar("R")
@@ -37,9 +37,9 @@ class RetryPolicy:
     unit_attentions: int = 4
     """Retries after unit attentions, of which a unit may queue several: power on, reset, medium changed."""
     becoming_ready: float = 30.0
-    """Seconds to wait for a unit that reports that it is becoming ready."""
+    """Seconds to wait for a unit that is becoming ready, or is busy; with 0, no unit that has stopped is started."""
     interval: float = 0.25
-    """Seconds between two attempts while the unit is becoming ready."""
+    """Seconds between two attempts while the unit is becoming ready or busy."""
     failures: int = 3
     """Retries after a failed exchange, an aborted command, a hardware error, or an error without a sense key."""
     timeouts: int | None = None
@@ -79,7 +79,9 @@ class RetryState(Generic[R]):
         self._attentions = self._failures = self._timeouts = 0
         is_bound = timeout is not None and policy.timeouts is None
         self._most_timeouts = int(not is_bound) if policy.timeouts is None else policy.timeouts
-        self._deadline = began + min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._patience = min(policy.becoming_ready, timeout or policy.becoming_ready)
+        self._deadline = began + self._patience
+        self._has_started = False
         self._end = began + (min(policy.failing, timeout) if timeout and is_bound else policy.failing)
 
     @property
@@ -90,12 +92,23 @@ class RetryState(Generic[R]):
         """
         return self._attentions > 0 or not self._policy.unit_attentions
 
+    def may_start(self, sense: Sense) -> bool:
+        """Return whether to start the unit and send the command again: once, where the command needs the medium."""
+        needs_medium = self.command.accesses_medium or isinstance(self.command, (ReadCapacity10, ReadCapacity16))
+        return sense.needs_start and needs_medium and self._patience > 0 and not self._has_started
+
+    def note_start(self) -> None:
+        """Take note that the unit was started: from now on it may become ready."""
+        self._has_started = True
+        self._deadline = time.monotonic() + self._patience
+
     def pause_before_retry(self, error: CheckCondition) -> float | None:
         """Return the seconds to wait before the command may be sent again, or None if it must not be."""
         command = self.command
-        if isinstance(error, MediumChanged) and (command.accesses_medium or command.direction is Direction.OUT):
+        is_change = isinstance(error, (MediumChanged, NoMedium))
+        if is_change and (command.accesses_medium or command.direction is Direction.OUT):
             return None
-        if isinstance(error, UnitAttention) or self._may_hide_one(error.sense):
+        if error.sense.key == UNIT_ATTENTION or self._may_hide_one(error.sense):
             self._attentions += 1
             allowed = self._attentions <= self._policy.unit_attentions and time.monotonic() < self._end
             return 0.0 if allowed else None

@@ -21,7 +21,6 @@ from construct import (
 from scsiusb import errors
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import CheckCondition
-from scsiusb.scsi.reply import parse
 
 KEYS: Final = (  # SPC-4 table 53
     "No sense",
@@ -46,6 +45,14 @@ RECOVERED_ERROR: Final = 0x1
 NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
 UNIT_ATTENTION: Final = 0x6
+
+IN_PROGRESS: Final = frozenset(  # additional sense of a unit that will be ready by itself
+    (
+        *((0x04, ascq) for ascq in (0x01, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0E)),
+        *((0x04, ascq) for ascq in (0x13, 0x14, 0x1A, 0x1B, 0x1D, 0x24, 0x25)),
+        (0x3E, 0x00),  # not self-configured yet
+    )
+)
 
 # Unit attentions that leave the medium and its addresses as they are: by ASC, or by ASC and ASCQ.
 HARMLESS_PARAMETERS: Final = (0x00, *range(0x02, 0x09), *range(0x0A, 0x16))  # 2Ah: log parameters, reservations, …
@@ -83,7 +90,6 @@ FIXED: Final = Struct(  # SPC-4 table 51
     "asc" / Int8ub,
     "ascq" / Int8ub,
 )
-LEAST_FIXED: Final = 3  # bytes up to the sense key; later bytes that a device does not send count as 0
 DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     "response_code" / Int8ub,
     "key" / BitStruct(Padding(4), "key" / BitsInteger(4)),
@@ -92,6 +98,9 @@ DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     Padding(4),
     "descriptors" / GreedyRange(Struct("kind" / Int8ub, "body" / Prefixed(Int8ub, GreedyBytes))),
 )
+LEAST_FIXED: Final = 3  # bytes up to the sense key; later bytes that a device does not send count as 0
+LEAST_DESCRIPTOR: Final = 2
+DESCRIPTOR_HEADER: Final = 8  # bytes before the descriptors
 INFORMATION: Final = Struct("flags" / BitStruct("valid" / Flag, Padding(7)), Padding(1), "value" / Int64ub)
 BLOCK: Final = Struct(Padding(1), "flags" / BitStruct(Padding(2), "ili" / Flag, Padding(5)))
 
@@ -117,16 +126,18 @@ class Sense:
 
     @classmethod
     def parse(cls, data: bytes) -> Sense:
-        """Parse fixed or descriptor format; no bytes, or only zeros, are NO SENSE. Raises MalformedReply."""
-        code = data[0] & RESPONSE_CODE if data else 0
-        if code in FIXED_CODES:
-            whole = data.ljust(FIXED.sizeof(), b"\0") if len(data) >= LEAST_FIXED else data
-            return cls._fixed(data, parse(FIXED, whole, "sense data"), code in DEFERRED_CODES)
-        if code in DESCRIPTOR_CODES:
-            return cls._descriptor(data, parse(DESCRIPTOR, data, "sense data"), code in DEFERRED_CODES)
-        if not any(data):
+        """Parse fixed or descriptor format, cut anywhere after the sense key; bytes of no format are NO SENSE.
+
+        `raw` has the bytes in each case. There is no error: a command that failed has failed, with or without a reason.
+        """
+        code = _response_code(data)
+        if not _has_key(data):
             return cls(NO_SENSE, 0, 0, raw=data)
-        raise errors.MalformedReply(f"sense data: unknown response code {code:02X}h")
+        if code in FIXED_CODES:
+            fields = FIXED.parse(data.ljust(FIXED.sizeof(), b"\0"))
+            return cls._fixed(data, fields, code in DEFERRED_CODES)
+        fields = DESCRIPTOR.parse(data.ljust(DESCRIPTOR_HEADER, b"\0"))
+        return cls._descriptor(data, fields, code in DEFERRED_CODES)
 
     @classmethod
     def _fixed(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
@@ -169,9 +180,14 @@ class Sense:
         return (self.key, self.asc, self.ascq) == (NO_SENSE, 0, 0)
 
     @property
+    def is_refusal(self) -> bool:
+        """The unit does not support the command, or does not say why it failed (ILLEGAL REQUEST, no sense)."""
+        return (self.key == ILLEGAL_REQUEST or self.is_empty) and not self.deferred
+
+    @property
     def is_becoming_ready(self) -> bool:
-        """The unit is starting up: try again later."""
-        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x01)
+        """The unit is starting up, or busy with something that ends by itself: try again later."""
+        return self.key == NOT_READY and (self.asc, self.ascq) in IN_PROGRESS and not self.deferred
 
     @property
     def is_medium_changed(self) -> bool:
@@ -185,7 +201,7 @@ class Sense:
 
     @property
     def is_no_medium(self) -> bool:
-        """There is no medium in the unit (3Ah)."""
+        """There is no medium in the unit (3Ah), a state, or an event of which some readers remind for seconds."""
         return self.key in (NOT_READY, UNIT_ATTENTION) and self.asc == 0x3A
 
     @property
@@ -199,15 +215,20 @@ class Sense:
         return self.key in (NO_SENSE, UNIT_ATTENTION) and not (self.asc or self.ascq)
 
     @property
+    def is_unreadable(self) -> bool:
+        """The device sent bytes of no format of sense data (SPC-4 4.5.1), or too few to include the sense key."""
+        return any(self.raw) and not _has_key(self.raw)
+
+    @property
     def is_cut(self) -> bool:
-        """The device sent too few bytes to include ASC and ASCQ."""
-        is_descriptor = bool(self.raw) and self.raw[0] & RESPONSE_CODE in DESCRIPTOR_CODES
-        return len(self.raw) < (4 if is_descriptor else 14)
+        """The device sent no bytes that include ASC and ASCQ."""
+        is_descriptor = _response_code(self.raw) in DESCRIPTOR_CODES
+        return self.is_unreadable or len(self.raw) < (4 if is_descriptor else 14)
 
     @property
     def needs_start(self) -> bool:
         """The unit waits for START STOP UNIT (04h/02h)."""
-        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02)
+        return (self.key, self.asc, self.ascq) == (NOT_READY, 0x04, 0x02) and not self.deferred
 
     @property
     def is_unit_not_supported(self) -> bool:
@@ -220,7 +241,21 @@ class Sense:
         return f"{self.key:X}/{self.asc:02X}/{self.ascq:02X}"
 
     def __str__(self) -> str:
+        if self.is_unreadable:
+            return f"sense data that cannot be read ({self.raw.hex(' ')})"
         return f"{self.key_text.lower()}: {self.text} ({self.codes})"
+
+
+def _response_code(data: bytes) -> int:
+    return data[0] & RESPONSE_CODE if data else 0
+
+
+def _has_key(data: bytes) -> bool:
+    """Return whether the bytes are sense data of a known format, with the sense key at least."""
+    code = _response_code(data)
+    return (code in FIXED_CODES and len(data) >= LEAST_FIXED) or (
+        code in DESCRIPTOR_CODES and len(data) >= LEAST_DESCRIPTOR
+    )
 
 
 MEDIUM_CHANGED: Final = Sense(UNIT_ATTENTION, 0x28, 0x00)
@@ -233,6 +268,7 @@ ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckConditio
     ((0x2, 0x3A, ANY), errors.NoMedium),
     ((0x5, 0x20, 0x00), errors.UnsupportedOpcode),
     ((0x5, 0x21, 0x00), errors.LbaOutOfRange),
+    ((0x6, 0x3A, ANY), errors.NoMedium),
     ((0x6, 0x28, ANY), errors.MediumChanged),
     ((0x2, ANY, ANY), errors.NotReady),
     ((0x3, ANY, ANY), errors.MediumError),
@@ -253,6 +289,8 @@ def error_for(sense: Sense, doing: str) -> CheckCondition:
     """
     if sense.deferred:
         doing = f"{doing} was not started because an earlier command"
+    if sense.is_unreadable:
+        return CheckCondition(f"{doing} failed with {sense}", sense, "try again")
     if sense.is_empty:
         return CheckCondition(f"{doing} failed, but the device gave no reason", sense, "try again")
     seen = (sense.key, sense.asc, sense.ascq)

@@ -12,23 +12,20 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
-    AbortedCommand,
     CheckCondition,
-    HardwareError,
+    IllegalRequest,
     MalformedReply,
-    MediumError,
     NotReady,
     TransportError,
+    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
-    TOO_LARGE_FOR_10,
     Capacity,
     ReadCapacity10,
-    ReadCapacity16,
     StartStopUnit,
-    SynchronizeCache10,
 )
 from scsiusb.scsi.commands.spc import (
     SENSE_LENGTH,
@@ -39,6 +36,7 @@ from scsiusb.scsi.commands.spc import (
     RequestSense,
     TestUnitReady,
 )
+from scsiusb.scsi.flushing import synchronize_cache
 from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
@@ -49,8 +47,6 @@ from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, St
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
-USUAL_BLOCK: Final = 512
-LARGEST_BLOCK: Final = 0x10000  # bytes; no medium has larger blocks, and a buffer is made of this
 
 ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 NOT_SENT: Final = Completion(FAILED, 0, 0)
@@ -68,6 +64,12 @@ class Attentions:
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
+    has_flushed: bool = False
+    """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
+    cannot_flush: bool = False
+    """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    no_read_capacity_16: bool = False
+    """Whether the unit has refused READ CAPACITY(16)."""
     losses_seen: int = 0
     """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
     doubts: int = 0
@@ -242,6 +244,9 @@ class LogicalUnit(Uncopyable):
 
     def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
+        if state.may_start(sense):
+            yield from self._start(state, sense)
+            return
         try:
             raise error_for(sense, str(state.command))
         except CheckCondition as error:
@@ -251,7 +256,17 @@ class LogicalUnit(Uncopyable):
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
             yield Call(partial(time.sleep, pause))
-        yield from self._confirm(state)
+        if not sense.is_becoming_ready:  # then the command was not begun, and nothing was lost
+            yield from self._confirm(state)
+
+    def _start(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+        """Start a unit that has stopped, and did not begin the command. Raise the command's error if it refuses."""
+        log.info("LUN %d: %s: %s; starting the unit", self.lun, state.command, sense)
+        try:
+            yield from self.story(StartStopUnit(start=True), timeout=state.timeout)
+        except IllegalRequest as refusal:
+            raise error_for(sense, str(state.command)) from refusal
+        state.note_start()
 
     def _confirm(self, state: RetryState[Any]) -> Story[None]:
         """Raise where the command must not be sent again; a failed exchange is one of its failures, too."""
@@ -337,57 +352,49 @@ class LogicalUnit(Uncopyable):
         return self.execute(RequestSense(length=self._sense_length))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
-        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
+        """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26), or if it has none.
 
-        `timeout` in seconds. Raise a CheckCondition or a TransportError.
+        A unit that refuses the command, or fails it twice without a reason, has no cache to flush. It is not asked
+        again, nor is a unit that has never answered the command. `timeout` in seconds; 30 for a unit that has not
+        answered the command before. Raise a CheckCondition or a TransportError.
         """
-        if Quirk.NO_SYNCHRONIZE_CACHE in self.transport.quirks:
-            log.debug("LUN %d: a quirk forbids SYNCHRONIZE CACHE", self.lun)
-            return
-        self.execute(SynchronizeCache10(), timeout=timeout)
-        if Quirk.SENSE_AFTER_SYNC in self.transport.quirks:
-            try:
-                raise error_for(self.request_sense(), "SYNCHRONIZE CACHE(10)")
-            except (MediumError, HardwareError, AbortedCommand):
-                raise
-            except CheckCondition:
-                return
+        synchronize_cache(self, self._attentions, timeout)
 
     def make_ready(self) -> None:
-        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`."""
+        """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
+
+        Return also where TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
+        end, as with some card readers: the next command shows what the unit can do.
+        """
+        self.transport.drive(self.ready_story())
+
+    def ready_story(self) -> Story[None]:
+        """Tell how `make_ready` does it."""
+        if Quirk.NO_TEST_UNIT_READY in self.transport.quirks:
+            return
         try:
-            self.test_unit_ready()
+            yield from self.story(TestUnitReady())
         except NotReady as error:
             if not error.sense.needs_start:
                 raise
-            self.execute(StartStopUnit(start=True))
-            self.test_unit_ready()
+            yield from self.story(StartStopUnit(start=True))
+            yield from self.story(TestUnitReady())
+        except CheckCondition as error:
+            if not (error.sense.is_refusal or isinstance(error, UnitAttention)):
+                raise
+            log.info("LUN %d: %s; going on", self.lun, error.what)
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
         """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
 
-        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it.
+        A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it. Of an
+        optical unit 0, 2340 and 2352 are taken for 2048, the part of a sector that READ(10) reads.
         """
         return self.transport.drive(self.capacity_story(retry))
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
         """Tell how `read_capacity` asks."""
-        capacity = yield from self._claimed_capacity(retry)
-        if capacity.block_size == 0:
-            log.warning("LUN %d: READ CAPACITY: the block size is 0; taken for %d", self.lun, USUAL_BLOCK)
-            capacity = replace(capacity, block_size=USUAL_BLOCK)
-        if capacity.block_size > LARGEST_BLOCK or capacity.block_size % 4:
-            raise MalformedReply(f"READ CAPACITY: the block size is {capacity.block_size}")
-        return _corrected_capacity(capacity, self.transport.quirks)
-
-    def _claimed_capacity(self, retry: RetryPolicy | None) -> Story[Capacity]:
-        quirks = self.transport.quirks
-        if Quirk.ONLY_READ_CAPACITY_16 in quirks:
-            return (yield from self.story(ReadCapacity16(), retry=retry))
-        capacity: Capacity = yield from self.story(ReadCapacity10(), retry=retry)
-        if capacity.last_lba == TOO_LARGE_FOR_10 and Quirk.NO_READ_CAPACITY_16 not in quirks:
-            capacity = yield from self.story(ReadCapacity16(), retry=retry)
-        return capacity
+        return capacity_story(self, self._attentions, retry)
 
     def mode_sense(self) -> ModeParameters:
         """Return all mode pages (MODE SENSE(6), SPC-4 6.13)."""
@@ -461,14 +468,6 @@ class LogicalUnit(Uncopyable):
 def _repeatable(error: TransportError) -> TransportError:
     error.may_repeat = True
     return error
-
-
-def _corrected_capacity(capacity: Capacity, quirks: Quirk) -> Capacity:
-    """Without the block that some devices count too many, in place of the last block's address."""
-    is_guess = Quirk.CAPACITY_HEURISTICS in quirks and Quirk.CAPACITY_OK not in quirks
-    if capacity.last_lba and (Quirk.FIX_CAPACITY in quirks or (is_guess and capacity.blocks % 2)):
-        return replace(capacity, last_lba=capacity.last_lba - 1)
-    return capacity
 
 
 def _fill(buffer: memoryview, command: Command[R]) -> None:

@@ -13,9 +13,9 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.usb.backend import BlockDisk, Code
 from scsiusb.virtual import Fault, Identity, Memory, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.sense import Sense
-from scsiusb.virtual.target.task import Task
+from scsiusb.virtual.target.task import Parameters, Task
 from tests.cli.conftest import Attached, Cli
-from tests.sticks import Answer, Wire, stick
+from tests.sticks import Answer, OddUnit, Wire, stick
 
 
 class Refusing(Unit):
@@ -367,6 +367,17 @@ def test_sense_as_text(cli: Cli, attach: Attached) -> None:
         "asc/ascq     29h/00h Power on, reset, or bus device reset occurred",
     ]
     assert lines[4] == "raw          70 00 06 00 00 00 00 0a 00 00 00 00 29 00 00 00 00 00"
+
+
+def test_sense_shows_the_bytes_of_sense_data_that_cannot_be_read(cli: Cli, attach: Attached) -> None:
+    unit = OddUnit()
+    unit.answer = lambda cdb: Parameters(b"\0\0\2", cdb[4]) if cdb[0] == 0x03 else None
+    attach(Stick([unit]))
+    assert cli("sense").text.splitlines() == [
+        "key  none: the bytes are not sense data (SPC-4 4.5.1)",
+        "raw  00 00 02",
+    ]
+    assert cli("sense", "--json").json["raw"] == "000002"
 
 
 def test_verbose_logs_retries_before_and_after_the_command(cli: Cli, attach: Attached) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from scsiusb.conformance.outcome import Check, NotApplicable, Result, Severity, 
 from scsiusb.conformance.table import CHECKS, GROUPS
 from scsiusb.opening import open_on
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
-from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle
+from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, VirtualHandle, bot_interface
 from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
 from scsiusb.virtual.target.task import Task
-from tests.sticks import Answer, InterceptedBus, Wire
+from tests.sticks import Answer, InterceptedBus, OddUnit, Wire
 
 TIMEOUT = 0.05
 AREA = Area(1, 4)
@@ -57,6 +58,15 @@ def test_what_could_write_is_marked() -> None:
 
 
 # --- no false alarm -----------------------------------------------------------------------------
+
+
+def test_a_unit_that_wants_command_blocks_of_12_bytes_passes() -> None:
+    unit = OddUnit()
+    unit.answer = lambda cdb: None if len(cdb) >= 12 else unit.fail(5, 0x24)
+    report = examine(
+        Stick([unit], interfaces=[replace(bot_interface(), subclass=0x05)]), "invalid-opcode", "inquiry-steady"
+    )
+    assert {result.verdict for result in report.results} == {Verdict.PASS}
 
 
 @pytest.mark.parametrize("data_in", DataIn)

@@ -17,6 +17,7 @@ from scsiusb import (
     Disk,
     LbaOutOfRange,
     MediumChanged,
+    MediumError,
     NoMedium,
     OutOfRange,
     TransportError,
@@ -331,16 +332,12 @@ def test_a_reset_before_the_flush_is_an_error() -> None:
         disk.flush()
 
 
-def test_a_flush_that_the_device_refuses_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with disk_on(stick(64)) as (disk, _):
+def test_a_flush_that_fails_is_an_error() -> None:
+    failing = Stick([Unit(Memory(64 * 512))], faults=["sense=3/0C/00,opcode=35"])
+    with disk_on(failing) as (disk, _):
         disk.write(0, bytes(512))
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                "scsiusb.scsi.commands.sbc.SynchronizeCache10.cdb",
-                lambda self: bytes.fromhex("28 00 ffffffff 00 0001 00"),
-            )
-            with pytest.raises(LbaOutOfRange):
-                disk.flush()
+        with pytest.raises(MediumError):
+            disk.flush()
         disk.flush()
 
 

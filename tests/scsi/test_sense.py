@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import scsiusb
-from scsiusb import CheckCondition, MalformedReply, Sense
+from scsiusb import CheckCondition, Sense
 from scsiusb.scsi.sense import error_for
 
 FIXED = bytes.fromhex("f0 00 03 12345678 0a 00000000 11 00 00 000000")
@@ -46,10 +46,31 @@ def test_no_bytes_or_only_zeros_are_no_sense(data: bytes) -> None:
     assert Sense.parse(data).is_empty
 
 
-@pytest.mark.parametrize("data", [b"\x01", b"\x7f" + bytes(17), b"\x70", b"\x72\x05"])
-def test_an_unknown_or_incomplete_format_is_malformed(data: bytes) -> None:
-    with pytest.raises(MalformedReply):
-        Sense.parse(data)
+@pytest.mark.parametrize("data", [b"\x01", b"\x7f" + bytes(17), b"\x70", b"\xf1\0", b"\x72", b"\0\0\2" + bytes(15)])
+def test_bytes_of_no_format_are_no_sense_and_are_kept(data: bytes) -> None:
+    sense = Sense.parse(data)
+    assert sense.is_empty
+    assert sense.is_unreadable
+    assert sense.is_cut  # a change of medium may have been lost
+    assert sense.raw == data
+    assert data.hex(" ") in str(error_for(sense, "READ(10)"))
+
+
+@pytest.mark.parametrize("sense", [Sense(0, 0, 0), Sense.parse(b""), Sense.parse(bytes(18)), Sense.parse(FIXED)])
+def test_other_sense_is_readable(sense: Sense) -> None:
+    assert not sense.is_unreadable
+
+
+@pytest.mark.parametrize("length", [4, 5, 6, 7])
+def test_descriptor_sense_may_end_after_ascq(length: int) -> None:
+    sense = Sense.parse(bytes.fromhex("72 02 3a 01 00 00 00 00")[:length])
+    assert (sense.key, sense.asc, sense.ascq) == (2, 0x3A, 1)
+    assert not sense.is_cut
+
+
+def test_descriptor_sense_may_end_after_the_key() -> None:
+    sense = Sense.parse(b"\x73\x05")
+    assert (sense.key, sense.asc, sense.deferred, sense.is_cut) == (5, 0, True, True)
 
 
 def test_fixed_sense_may_end_after_the_key() -> None:
@@ -68,11 +89,9 @@ def test_an_invalid_descriptor_does_not_hide_the_other_fields() -> None:
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_are_a_sense_or_malformed(data: bytes) -> None:
-    try:
-        sense = Sense.parse(data)
-    except MalformedReply:
-        return
+def test_any_bytes_are_a_sense(data: bytes) -> None:
+    sense = Sense.parse(data)
+    assert sense.raw == data
     assert str(sense)
     assert isinstance(error_for(sense, "a command"), CheckCondition)
 
@@ -102,6 +121,7 @@ def test_the_text_is_from_the_t10_list_or_has_the_numbers(asc: int, ascq: int, t
         (0x5, 0x24, 0x00, "IllegalRequest"),
         (0x6, 0x28, 0x00, "MediumChanged"),
         (0x6, 0x29, 0x00, "UnitAttention"),
+        (0x6, 0x3A, 0x00, "NoMedium"),
         (0x7, 0x27, 0x00, "DataProtect"),
         (0x8, 0x00, 0x00, "BlankCheck"),
         (0x9, 0x80, 0x00, "CheckCondition"),

@@ -216,6 +216,8 @@ def sense_command(device: str | None, lun: int | None) -> None:
         "deferred": sense.deferred,
         "raw": sense.raw,
     }
+    if sense.is_unreadable:
+        record = {"key": "none: the bytes are not sense data (SPC-4 4.5.1)", "raw": sense.raw}
     show_record(record)
 
 

@@ -55,7 +55,7 @@ class RequestSense(Command[Sense]):
     """Allocation length in bytes."""
 
     def reply(self, data: bytes) -> Sense:
-        """Return the sense data. Raises MalformedReply."""
+        """Return the sense data; see `Sense.parse` for data that cannot be read."""
         return Sense.parse(data)
 
 

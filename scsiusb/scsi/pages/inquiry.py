@@ -15,6 +15,7 @@ ADDITIONAL_LENGTH: Final = 4  # offset of the ADDITIONAL LENGTH field, which cou
 LEAST_LENGTH: Final = 5  # bytes up to ADDITIONAL LENGTH; some devices send no more
 DISK: Final = 0x00
 CD_ROM: Final = 0x05
+OPTICAL: Final = (0x04, CD_ROM)  # write-once, CD/DVD: blocks of 2048 bytes
 NO_UNIT: Final = 0x03  # peripheral qualifier: the target has no logical unit at this LUN
 
 PERIPHERAL_DEVICE_TYPES: Final = {  # SPC-4 table 138

@@ -14,7 +14,14 @@ from scsiusb.base.releases import Releases
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
-from scsiusb.transport.bot.formats import CBW_CODEC, CSW_CODEC, CSW_SIGNATURE, FLAG_DATA_IN, STATUS_PHASE_ERROR
+from scsiusb.transport.bot.formats import (
+    CBW_CODEC,
+    CSW_CODEC,
+    CSW_SIGNATURE,
+    FLAG_DATA_IN,
+    STATUS_PHASE_ERROR,
+    least_cdb,
+)
 from scsiusb.transport.bot.reset_recovery import Synchronizer, note_step
 from scsiusb.transport.turns import Turns
 from scsiusb.usb.backend import Code
@@ -44,6 +51,7 @@ class Exchange:
         self._synchronizer = synchronizer
         self._turns = turns
         self._tag = 0
+        self._least_cdb = least_cdb(port.info.setting.subclass)
         self._bulk_in, self._bulk_out = port.bulk_in.address, port.bulk_out.address
         self.ignore_residue = Quirk.IGNORE_RESIDUE in quirks.flags
         self._signature = quirks.signature or CSW_SIGNATURE
@@ -55,7 +63,7 @@ class Exchange:
         releases.add(self._cbw.release)
         CBW_CODEC.put_constants(self._cbw)
         # Whole packets: a CSW with bytes after it is then seen as such, not as an overflow.
-        packet = port.bulk_in.max_packet_size
+        self._packet = packet = port.bulk_in.max_packet_size
         room = -(-CSW_LENGTH // packet) * packet
         self._csw = port.memory.allocate(room)[:room]
         releases.add(self._csw.release)
@@ -81,22 +89,31 @@ class Exchange:
                 device.owes_data = length > 0 and not is_in
                 deadline = monotonic() + timeout
                 self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
-                patch_cbw(self._cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if is_in else 0, lun, len(cdb), cdb)
+                size = len(cdb) if len(cdb) > self._least_cdb else self._least_cdb  # the rest of the CBW is zeros
+                patch_cbw(self._cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if is_in else 0, lun, size, cdb)
                 code, count = yield self._bulk_out, self._cbw, deadline
                 if code is not OK or count != CBW_LENGTH:
                     self._fail_cbw(code, count)
                 if self._pause is not None:
                     yield self._pause
 
-                moved, has_more, is_csw = 0, False, False
+                moved, has_more, is_csw, room = 0, False, False, data
                 if length:
-                    code, moved = yield self._bulk_in if is_in else self._bulk_out, data, deadline
+                    # A CSW in the place of data that is shorter needs room, or it would be lost as a babble. Whole
+                    # packets of data go where they belong: more room would only wait for the packet after them.
+                    is_tiny = is_in and length < CSW_LENGTH and length % self._packet
+                    room = self._csw if is_tiny else data
+                    code, moved = yield self._bulk_in if is_in else self._bulk_out, room, deadline
                     if code is not OK:
                         has_more = yield from self._cut_short(code, moved, length, is_in)
-                    is_csw = is_in and moved == CSW_LENGTH < length and self._is_csw(data)
+                    is_csw = is_in and moved == CSW_LENGTH and self._is_csw(room)
+                    if is_tiny and not is_csw:
+                        has_more, moved = has_more or moved > length, min(moved, length)
+                        data[:moved] = room[:moved]
 
                 if is_csw:  # the device skipped the data phase, without a STALL
-                    self._csw[:CSW_LENGTH] = data[:moved]
+                    if room is data:
+                        self._csw[:CSW_LENGTH] = data[:moved]
                     count, moved = moved, 0
                 else:
                     code, count = yield self._bulk_in, self._csw, deadline

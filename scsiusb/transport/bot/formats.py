@@ -11,6 +11,8 @@ from scsiusb.base.packing import ByteCodec
 CBW_SIGNATURE: Final = b"USBC"
 CSW_SIGNATURE: Final = b"USBS"
 MAX_CDB: Final = 16
+LONG_CDB_SUBCLASSES: Final = (0x02, 0x04, 0x05)  # MMC (SFF-8020i), UFI, SFF-8070i
+LONG_CDB: Final = 12  # bytes of each of their command blocks, shorter ones filled up with zeros
 MAX_LUN: Final = 15  # bCBWLUN has four bits
 
 CBW: Final = Struct(  # BOT 5.1
@@ -38,3 +40,8 @@ CLASS_INTERFACE_OUT: Final = 0x21
 CLASS_INTERFACE_IN: Final = 0xA1
 MASS_STORAGE_RESET: Final = 0xFF  # BOT 3.1
 GET_MAX_LUN: Final = 0xFE  # BOT 3.2
+
+
+def least_cdb(subclass: int) -> int:
+    """Return the least bCBWCBLength that devices of an interface subclass (bInterfaceSubClass) expect."""
+    return LONG_CDB if subclass in LONG_CDB_SUBCLASSES else 1

@@ -9,18 +9,20 @@ from dataclasses import replace
 import pytest
 
 from scsiusb import DeviceBusy, DeviceGone, DeviceTimeout, MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.opening import open_on
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import BotOptions, DataIn, Identity, Memory, Stick, Unit, VirtualHandle
+from scsiusb.virtual import BotOptions, Bus, DataIn, Identity, Memory, Sparse, Stick, Unit, VirtualHandle, bot_interface
 from tests.sticks import (
     CSW_LENGTH,
     PATIENCE,
     Answer,
     Intercept,
     InterceptedBus,
+    OddUnit,
     Wire,
     csw,
     execute,
@@ -218,6 +220,50 @@ def test_data_that_looks_like_a_csw_with_another_tag_is_data(bus: InterceptedBus
     assert bus.wire.log == ["cbw 28", "in", "in"]
 
 
+@pytest.mark.parametrize("length", range(1, 15))
+def test_a_csw_in_the_place_of_little_data_counts_as_no_data(length: int) -> None:
+    """The CSW is as long as the data, or longer."""
+    with TransportTo(Stick([Unit(Memory(1 << 20))], faults=["csw-as-data,opcode=12"])) as transport:
+        inquiry = INQUIRY[:4] + bytes([length, 0])
+        assert run(transport, inquiry, Direction.IN, length)[:3] == (0, length, 0)
+        status, residue, count, data = run(transport, inquiry, Direction.IN, length)
+        assert (status, residue, count) == (0, 0, length)
+        assert data[1:2] in (b"", b"\x80")
+
+
+def test_13_bytes_of_data_that_look_like_a_csw_with_another_tag_are_data(
+    bus: InterceptedBus, transport: BulkOnlyTransport
+) -> None:
+    def look_alike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
+        discard_data(bus, endpoint, CSW_LENGTH)
+        return wire.put(buffer, csw(wire.tag + 1))
+
+    bus.wire.intercept = on(0x12, "data", look_alike)
+    status, residue, count, data = run(transport, bytes.fromhex("120000000d00"), Direction.IN, CSW_LENGTH)
+    assert (status, residue, count) == (0, 0, CSW_LENGTH)
+    assert data[:4] == b"USBS"
+
+
+@pytest.mark.parametrize("surplus", [5, 64, 503])
+def test_more_than_a_little_data_is_an_error(surplus: int) -> None:
+    """With a surplus of 5 bytes, a reply of 8 is as long as a CSW."""
+    with TransportTo(Stick([Unit(Memory(1 << 20))], faults=[f"long={surplus}@data,opcode=12"])) as transport:
+        with pytest.raises(PhaseError, match="more than the 8 bytes"):
+            run(transport, bytes.fromhex("120000000800"), Direction.IN, 8)
+        clear_attention(transport)
+        assert is_usable(transport)
+
+
+@pytest.mark.parametrize("length", [4, 8, 12])
+def test_little_data_in_packets_of_8_bytes(length: int) -> None:
+    """A reply of whole packets ends without a short one: the host must not wait for more."""
+    interface = bot_interface()
+    small = replace(interface, endpoints=tuple(replace(each, max_packet_size=8) for each in interface.endpoints))
+    with TransportTo(Stick([Unit(Memory(1 << 20))], Identity(speed="full"), [small])) as transport:
+        inquiry = INQUIRY[:4] + bytes([length, 0])
+        assert run(transport, inquiry, Direction.IN, length)[:3] == (0, 0, length)
+
+
 def test_a_babble_is_an_error_but_the_csw_is_read(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
     def babble(wire: Wire, endpoint: int, buffer: memoryview) -> Answer:
         discard_data(bus, endpoint, 512)
@@ -391,6 +437,20 @@ def test_a_lun_or_cdb_that_does_not_fit_a_cbw_is_refused(
     with pytest.raises(ValueError, match="do not fit a CBW"):
         execute(transport, lun, cdb, Direction.NONE, memoryview(b""), 1)
     assert bus.wire.log == []
+
+
+@pytest.mark.parametrize(("subclass", "shortest"), [(0x01, 6), (0x02, 12), (0x04, 12), (0x05, 12), (0x06, 6)])
+def test_command_blocks_have_at_least_12_bytes_where_the_subclass_wants_them(subclass: int, shortest: int) -> None:
+    unit = OddUnit(Sparse((1 << 32) + 8))
+    setting = replace(bot_interface(), subclass=subclass)
+    bus = Bus(Stick([unit], interfaces=[setting]))
+    with open_on(bus) as disk:
+        disk.read(0, 1)
+        disk.read(1 << 32, 1)
+    bus.close()
+    lengths = {cdb[0]: len(cdb) for cdb in unit.cdbs}
+    assert [lengths[opcode] for opcode in (0x00, 0x28, 0x88)] == [shortest, max(shortest, 10), 16]
+    assert all(not any(cdb[6:]) for cdb in unit.cdbs if cdb[0] < 0x20)
 
 
 def test_a_residue_above_the_length_means_that_no_data_was_processed(

@@ -1,0 +1,90 @@
+"""SYNCHRONIZE CACHE, which devices without a cache refuse in several ways, and some never answer."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from scsiusb.errors import AbortedCommand, CheckCondition, DeviceTimeout, HardwareError, MediumError
+from scsiusb.quirks.model import Quirk, letters
+from scsiusb.scsi.commands.sbc import SynchronizeCache10
+from scsiusb.scsi.sense import Sense, error_for
+
+if TYPE_CHECKING:
+    from scsiusb.scsi.unit import Attentions, LogicalUnit
+
+FIRST_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
+LEAST_TIMEOUT: Final = 10.0  # seconds; a unit that did not answer in less may only be slow
+MOST_FAILURES: Final = 2  # without a reason
+
+log = logging.getLogger(__name__)
+
+
+def synchronize_cache(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> None:
+    """See `LogicalUnit.synchronize_cache`; `attentions` are the unit's."""
+    quirks = unit.transport.quirks
+    if Quirk.NO_SYNCHRONIZE_CACHE in quirks or attentions.cannot_flush:
+        log.debug("LUN %d: no SYNCHRONIZE CACHE", unit.lun)
+        return
+    limit = timeout or unit.timeout or (None if attentions.has_flushed else FIRST_TIMEOUT)
+    try:
+        is_supported = _send(unit, attentions, limit)
+    except DeviceTimeout as error:
+        if not attentions.has_flushed:
+            error.remedy = f"if the device never answers this command, use {_quirk_option(unit)}"
+            if limit is None or limit >= LEAST_TIMEOUT:
+                _note_unsupported(unit, attentions)
+        raise
+    if not is_supported:
+        _note_unsupported(unit, attentions)
+        return
+    attentions.has_flushed = True
+    if Quirk.SENSE_AFTER_SYNC in quirks:
+        _check_sense(unit)
+
+
+def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> bool:
+    """Send SYNCHRONIZE CACHE(10); return whether the unit supports it.
+
+    A failure without a reason may hide a reset. If the unit then accepts the command, or fails it with another sense,
+    the reset counts. If it fails again without a reason, it does so always, and nothing was hidden.
+    """
+    without_reason: list[Sense] = []
+    while len(without_reason) < MOST_FAILURES:
+        try:
+            unit.execute(SynchronizeCache10(), timeout=timeout)
+            return True
+        except CheckCondition as error:
+            if not error.sense.is_refusal:
+                raise
+            if not error.sense.is_empty:
+                return False
+            without_reason.append(error.sense)
+    for sense in without_reason:  # take back what was counted when it was fetched
+        attentions.resets -= 1
+        attentions.medium_changes -= sense.is_cut
+    return False
+
+
+def _check_sense(unit: LogicalUnit) -> None:
+    """Raise the error that a unit reports only after a flush with good status."""
+    try:
+        raise error_for(unit.request_sense(), SynchronizeCache10.NAME)
+    except (MediumError, HardwareError, AbortedCommand):
+        raise
+    except CheckCondition:
+        return
+
+
+def _note_unsupported(unit: LogicalUnit, attentions: Attentions) -> None:
+    attentions.cannot_flush = True
+    log.warning(
+        "LUN %d: the device does not support SYNCHRONIZE CACHE; it is not sent again. To never send it, use %s",
+        unit.lun,
+        _quirk_option(unit),
+    )
+
+
+def _quirk_option(unit: LogicalUnit) -> str:
+    info = unit.transport.info
+    return f"--quirks {info.vid:04x}:{info.pid:04x}:{letters(Quirk.NO_SYNCHRONIZE_CACHE)}"
