@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from scsiusb.opening import open as open
     from scsiusb.opening import open_on as open_on
     from scsiusb.scsi.command import Command as Command
+    from scsiusb.scsi.command import RawCommand as RawCommand
     from scsiusb.scsi.command import opcode as opcode
     from scsiusb.scsi.pages.inquiry import InquiryData as InquiryData
     from scsiusb.scsi.retry import RetryPolicy as RetryPolicy
@@ -106,7 +107,7 @@ _EXPORTS = {
         "UnitAttention",
         "UnsupportedOpcode",
     ),
-    "scsiusb.scsi.command": ("Command", "opcode"),
+    "scsiusb.scsi.command": ("Command", "RawCommand", "opcode"),
     "scsiusb.scsi.pages.inquiry": ("InquiryData",),
     "scsiusb.scsi.sense": ("Sense",),
     "scsiusb.scsi.retry": ("RetryPolicy",),

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from scsiusb.base.copying import PicklableError
+
 if TYPE_CHECKING:
     from scsiusb.scsi.sense import Sense
 
 
-class ScsiUsbError(Exception):
+class ScsiUsbError(PicklableError):
     """The base class of all errors of scsiusb; catch it to handle any of them.
 
     `what` says what happened to what; `remedy` says what to do, or is empty. `str` joins the two.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import os
 import threading
 import warnings
 import weakref
@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
+from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
 from scsiusb.finding import VIRTUAL as VIRTUAL
-from scsiusb.finding import real_usb
+from scsiusb.finding import lun_of, real_usb
 from scsiusb.finding import select as select
 from scsiusb.manager.client import OnGone
 from scsiusb.manager.process import PROCESS
@@ -59,15 +61,15 @@ class OpenOptions(TypedDict, total=False):
 def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
     """Open a device; close the disk, or use it in a `with`, to give the device back.
 
-    `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "virtual:FILE", "virtual:" alone, or what `devices`
-    returned; None: the only one attached. `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see
-    `OpenOptions`.
+    `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "/dev/sdX", "virtual:FILE" or "virtual:", both also with
+    options such as "virtual:?luns=2&fault=nak@csw", or what `devices` returned; None: the only one attached.
+    `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see `OpenOptions`.
 
     A device that this process has open already is shared: commands take turns.
     Raise DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
     DeviceUnsupported, the errors of the first commands, TypeError and ValueError for wrong options.
     """
-    _check_options(options)
+    _check_arguments(device, options)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
             backend: Backend = _virtual(device.removeprefix(VIRTUAL))
@@ -83,7 +85,9 @@ def open_on(backend: Backend, device: str | InterfaceInfo | None = None, **optio
 
     The rest is as for `open`.
     """
-    _check_options(options)
+    if not hasattr(backend, "devices"):
+        raise wrong_type("backend", "a USB backend, such as a virtual.Bus", backend)
+    _check_arguments(device, options)
     with ExitStack() as stack:
         return _open(backend, device, options, stack)
 
@@ -97,18 +101,28 @@ def aopen(
     """
     from scsiusb.disk.aio import AsyncDisk  # loads asyncio, which most programs do not use
 
+    _check_arguments(device, options)
+    if manager is not None and not isinstance(manager, Manager):
+        raise wrong_type("manager", "a Manager or None", manager)
     opener = open if manager is None else manager.open
     return AsyncDisk(lambda: opener(device, **options))
 
 
-def _check_options(options: OpenOptions) -> None:
-    """Raise TypeError for an unknown option, ValueError for a value that is out of range."""
+def _check_arguments(device: object, options: OpenOptions) -> None:
+    """Raise TypeError for an unknown option or a value of the wrong type, ValueError for one that is out of range."""
+    if device is not None and not isinstance(device, (str, InterfaceInfo)):
+        raise wrong_type("device", 'a str such as "2-1", an InterfaceInfo, or None', device)
     for name in options.keys() - OpenOptions.__annotations__.keys():
         raise TypeError(f"unknown option {name!r}; use one of {', '.join(OpenOptions.__annotations__)}")
     timeout, lun = options.get("timeout"), options.get("lun", 0)
+    number_or_none("timeout", timeout)
+    function_or_none("on_gone", options.get("on_gone"))
+    text_or_none("quirks", options.get("quirks"))
+    if not isinstance(options.get("trace"), os.PathLike):
+        text_or_none("trace", options.get("trace"))
     if timeout is not None and not timeout > 0:
         raise ValueError(f"a timeout of {timeout} seconds is not possible; give more than 0, or None")
-    if not 0 <= operator.index(lun) <= MAX_LUN:
+    if not 0 <= integer("lun", lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
 
 
@@ -118,6 +132,8 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     if trace is not None:
         backend = below.enter_context(closing(_tracing(backend, trace)))
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
+    if isinstance(device, str):
+        lun = _lun(info, device, options.get("lun"))
     client = PROCESS.join(
         backend,
         info,
@@ -140,6 +156,14 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     return disk
 
 
+def _lun(info: InterfaceInfo, device: str, given: int | None) -> int:
+    """Return the LUN to open. Raises ValueError if `device` is the node of another LUN's disk."""
+    of_node = lun_of(info, device)
+    if of_node is not None and given not in (None, of_node):
+        raise ValueError(f"{device} is LUN {of_node} of {info}, not LUN {given}; leave out the LUN")
+    return of_node if of_node is not None else given or 0
+
+
 def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
     """Return the quirks that apply. Raises DeviceUnsupported if they say not to open the device."""
     quirks = quirks_for(info.vid, info.pid, info.device.release, given)
@@ -149,7 +173,7 @@ def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
     return quirks
 
 
-class Manager:
+class Manager(Uncopyable):
     """Lists mass-storage interfaces, reports when they are attached and detached, and opens them. Use it in a `with`.
 
     Every callback and iterator first gets the interfaces attached already, as "attached"; after that it gets each
@@ -177,6 +201,10 @@ class Manager:
             self._releases.close()
             raise
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closing else f"{len(self.devices())} attached, {len(self._disks)} opened"
+        return f"<Manager: {state}>"
 
     def __enter__(self) -> Manager:
         return self
@@ -221,7 +249,7 @@ class Manager:
 
     def open(self, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
         """Open a device of this manager's bus, as `scsiusb.open`; the manager's `close` closes it, too."""
-        _check_options(options)
+        _check_arguments(device, options)
         self._check()
         with ExitStack() as stack:
             disk = _open(self._backend, device, options, stack)
@@ -260,10 +288,11 @@ class Manager:
 
 def _virtual(path: str) -> Bus:
     """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong."""
-    from scsiusb.virtual import Bus, Stick
+    from scsiusb.virtual.address import open_stick
+    from scsiusb.virtual.bus.backend import Bus
 
     try:
-        return Bus(Stick.open_file(path) if path else Stick.formatted())
+        return Bus(open_stick(path))
     except ValueError as error:
         raise ValueError(f"{VIRTUAL}{path}: {error}") from error
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import scsiusb
-from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, ledger
+from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, DeviceNotFound, DeviceNotUnique, DeviceUnsupported, ledger
 from scsiusb.opening import open_on, select
-from scsiusb.usb.backend import Code, UsbError
+from scsiusb.usb.backend import BlockDisk, Code, UsbError
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
-from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit
+from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface
 from tests.sticks import wait_until
 
 
@@ -184,3 +186,66 @@ def test_names_are_exported_lazily() -> None:
     assert all(getattr(scsiusb, name) for name in scsiusb.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         scsiusb.nothing  # noqa: B018
+
+
+# --- the forms of a DEVICE ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reader() -> Bus:
+    """A card reader of which the kernel has made two disks."""
+    stick = Stick([Unit(Memory(512)), Unit(Memory(1024))])
+    stick.disks = (BlockDisk("/dev/sdy", 0, 512), BlockDisk("/dev/sdz", 1, 1024, ("/mnt",)))
+    return Bus(stick)
+
+
+def test_a_node_selects_the_device_and_the_logical_unit(reader: Bus) -> None:
+    with open_on(reader, "/dev/sdz") as disk:
+        assert (disk.unit.lun, disk.blocks) == (1, 2)
+    with open_on(reader, "/dev/sdy", lun=0) as disk:
+        assert (disk.unit.lun, disk.blocks) == (0, 1)
+
+
+def test_a_node_with_another_lun_is_refused(reader: Bus) -> None:
+    with pytest.raises(ValueError, match=r"/dev/sdz is LUN 1 of .*, not LUN 0; leave out the LUN"):
+        open_on(reader, "/dev/sdz", lun=0)
+
+
+def test_a_link_to_a_node_is_followed(reader: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "realpath", {"/dev/disk/by-id/usb-x": "/dev/sdz"}.__getitem__)
+    with open_on(reader, "/dev/disk/by-id/usb-x") as disk:
+        assert disk.unit.lun == 1
+
+
+@pytest.mark.parametrize("words", ["/dev/sdz1", "/dev/sd", "/dev/null"])
+def test_another_node_is_not_found(reader: Bus, words: str) -> None:
+    with pytest.raises(DeviceNotFound, match="no attached device matches"):
+        open_on(reader, words)
+
+
+@pytest.mark.parametrize("words", ["foo", "virtual", "2_1", "2-1.", "sda", "1:2:3", " 1-1"])
+def test_words_that_are_no_device_say_what_one_is(reader: Bus, words: str) -> None:
+    with pytest.raises(DeviceNotFound, match=r"it is not a DEVICE; give an address such as 2-1, VID:PID, .* /dev/sdX"):
+        open_on(reader, words)
+
+
+def test_a_file_is_suggested_as_a_virtual_stick(reader: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.img").write_bytes(bytes(512))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeviceNotFound, match=r"it is not a DEVICE; did you mean virtual:s\.img\?"):
+        open_on(reader, "s.img")
+
+
+def test_short_ids_are_explained(reader: Bus) -> None:
+    with pytest.raises(DeviceNotFound, match="four hex digits each"):
+        open_on(reader, "123:45")
+
+
+def test_an_interface_that_cannot_be_driven_is_found_and_refused() -> None:
+    floppy = replace(bot_interface(1, address=3), protocol=0x00)
+    with pytest.raises(DeviceUnsupported, match="is not supported: it speaks CBI"):
+        open_on(Bus(Stick({1: [Unit(Memory(512))]}, interfaces=[hid_interface(0), floppy])))
+    both = Bus(Stick({0: [Unit(Memory(512))], 1: [Unit(Memory(512))]}, interfaces=[bot_interface(0), floppy]))
+    with open_on(both) as disk, open_on(both, "1-1") as same:
+        assert disk.unit.transport.info == same.unit.transport.info
+        assert disk.unit.transport.info.unsupported is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,9 +11,9 @@ from typing import Final
 import click
 
 from scsiusb.cli import status
-from scsiusb.cli.failure import failure_of
+from scsiusb.cli.failure import error_record, failure_of
 from scsiusb.cli.options import COMPLETION_VARIABLE, Settings, global_options
-from scsiusb.cli.output import naming, say
+from scsiusb.cli.output import naming, say, show
 from scsiusb.cli.process import drop_what_cannot_be_written, flush, log_lines, prepare_streams, unwinding_signals
 
 COMMANDS: Final = {  # in the order of --help
@@ -62,9 +63,10 @@ Examples:
   scsiusb inquiry virtual:          (needs no hardware)
 
 \b
-DEVICE is an address (2-1, 1-1.4), VID:PID, serial=TEXT, virtual:FILE or
-virtual: (a small stick in memory). It can be omitted if only one device is
-attached.
+DEVICE is an address (2-1, 1-1.4), VID:PID, serial=TEXT, /dev/sdX,
+virtual:FILE, or virtual: (a small stick in memory); the latter two can have
+options: virtual:FILE?luns=2&fault=nak@csw. DEVICE can be omitted if only one
+device is attached.
 """
 
 
@@ -72,11 +74,16 @@ attached.
     cls=LazyGroup,
     epilog=EXAMPLES,
     no_args_is_help=False,
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @global_options
-def scsiusb() -> None:
+@click.pass_context
+def scsiusb(context: click.Context) -> None:
     """Drive USB mass-storage devices in user space."""
+    if context.invoked_subcommand is None:
+        show(context.get_help())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
             result = _call(list(arguments), settings)
             flush()
         except BaseException as error:  # noqa: BLE001 - a user must never see a traceback
-            return _fail(error)
+            return _fail(error, settings.json or "--json" in arguments)
     return result if isinstance(result, int) else status.GOOD
 
 
@@ -102,9 +109,9 @@ def _call(arguments: list[str], settings: Settings) -> object:
         return scsiusb.invoke(context)
 
 
-def _fail(error: BaseException) -> int:
+def _fail(error: BaseException, as_json: bool) -> int:
     failure = failure_of(error)
     drop_what_cannot_be_written()
     if failure.what:
-        say(failure.line)
+        say(json.dumps(error_record(error, failure)) if as_json else failure.line)
     return failure.status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -33,7 +33,7 @@ def open_disk(
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 
-def opened(device: str | None, lun: int) -> Disk:
+def opened(device: str | None, lun: int | None) -> Disk:
     """Return an open disk, to be used in a `with` statement."""
     given = settings()
     refuse_own_file(device, None)
@@ -41,9 +41,19 @@ def opened(device: str | None, lun: int) -> Disk:
         _recover()  # even if no device matches
     check_quirks()
     with sized(device):
-        disk = open_disk(device, lun=lun, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
+        unit = _default_lun(device) if lun is None else lun
+        disk = open_disk(device, lun=unit, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
     _warn_unused_quirks(disk.unit.transport.info)
     return disk
+
+
+def _default_lun(device: str | None) -> int:
+    """Return the LUN of a disk's node; 0 for every other DEVICE."""
+    if device is None or not device.startswith("/"):
+        return 0
+    from scsiusb.finding import lun_of
+
+    return next((lun for info in seen() if (lun := lun_of(info, device)) is not None), 0)
 
 
 def check_quirks() -> None:
@@ -65,7 +75,18 @@ def sized(device: str | None) -> Iterator[None]:
         if device is None or not device.startswith(VIRTUAL):
             raise
         said = error if str(error).startswith(VIRTUAL) else ValueError(f"{device}: {error}")
-        raise wrong_size(said, device.removeprefix(VIRTUAL)) from error
+        raise wrong_size(said, *_file_of(device)) from error
+
+
+def _file_of(device: str) -> tuple[str, int]:
+    """Return the path and the block size of a virtual stick."""
+    from scsiusb.virtual.address import parse, split
+
+    try:
+        address = parse(device)
+    except ValueError:
+        return split(device)[0], 0
+    return address.path, address.block_size
 
 
 def _warn_unused_quirks(info: InterfaceInfo) -> None:
@@ -97,6 +118,13 @@ def seen() -> list[InterfaceInfo]:
     return devices()
 
 
+def device_record(disk: Disk) -> dict[str, Any]:
+    """Return the device of a disk as names and values for JSON."""
+    info = disk.unit.transport.info
+    ids = {"address": info.address, "vid": f"{info.vid:04x}", "pid": f"{info.pid:04x}"}
+    return {**ids, "serial": info.serial, "lun": disk.unit.lun}
+
+
 def name_of(device: str | None) -> str:
     """Return the name of the device for a question, also if the command line omits it."""
     if device is not None:
@@ -122,16 +150,16 @@ def complete_device(context: click.Context, parameter: click.Parameter, incomple
     return complete_attached(context, parameter, incomplete) + own
 
 
-def _lun(context: click.Context, parameter: click.Parameter, value: str) -> int:
-    lun = number(context, parameter, value) or 0
-    if lun > MAX_LUN:
+def _lun(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    lun = number(context, parameter, value)
+    if lun is not None and lun > MAX_LUN:
         raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
     return lun
 
 
 def lun_option(function: F) -> F:
     """Add --lun."""
-    option = click.option("--lun", metavar="N", default="0", callback=_lun, help="Logical unit (default 0).")
+    option = click.option("--lun", metavar="N", callback=_lun, help="Logical unit (default 0, or that of /dev/sdX).")
     return option(function)
 
 

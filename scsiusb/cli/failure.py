@@ -5,15 +5,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import signal
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
+from scsiusb.base.copying import PicklableError
 from scsiusb.base.text import printable
 from scsiusb.cli import status
+from scsiusb.cli.output import jsonable, sense_record
 from scsiusb.errors import ScsiUsbError
 
 LOOK_CLOSER: Final = "run it again with -vv for details"
@@ -47,6 +50,8 @@ REMEDIES: Final = {  # for errors of the operating system
     errno.ETXTBSY: "stop the program that runs from it",
 }
 
+MISTYPED: Final = re.compile(r"^No such command '([^']*)'")
+
 log = logging.getLogger("scsiusb")
 
 
@@ -58,7 +63,7 @@ class Terminated(BaseException):
         self.number = number
 
 
-class Refused(Exception):
+class Refused(PicklableError):
     """The command was not executed, because the user declined or an argument does not allow it."""
 
     def __init__(self, what: str, remedy: str) -> None:
@@ -99,6 +104,20 @@ def failure_of(error: BaseException) -> Failure:
     return _of_python(error)
 
 
+def error_record(error: BaseException, failure: Failure) -> dict[str, Any]:
+    """Return an error as names and values for JSON."""
+    sense = getattr(error, "sense", None)
+    record = {
+        "type": type(error).__name__,
+        "message": failure.what,
+        "remedy": failure.remedy or None,
+        "status": failure.status,
+        "sense": None if sense is None else jsonable(sense_record(sense)),
+        "lba": getattr(error, "lba", None),
+    }
+    return {"error": record}
+
+
 def wrong_quirks(error: ValueError) -> Refused:
     """Return the error for quirks that cannot be parsed, from the option, the variable or the user's file."""
     what = str(error)
@@ -112,23 +131,40 @@ def wrong_size(error: ValueError, path: str, block_size: int = 512) -> Refused:
         if block_size > 0 and (not size or size % block_size):
             whole = (size // block_size + 1) * block_size
             return Refused(str(error), f"make it {whole} bytes long (`truncate -s {whole} {shlex.quote(path)}`)")
-    return Refused(str(error), "run `scsiusb --help`")
+    what, mark, remedy = str(error).rpartition("; ")
+    return Refused(what, remedy) if mark else Refused(remedy, "run `scsiusb --help`")
 
 
 def _of_click(error: click.ClickException) -> Failure:
     what = error.format_message().partition(" Did you mean")[0].partition(" (Possible options")[0].rstrip(".")
     if not isinstance(error, click.UsageError):
         return Failure(status.CANNOT_OPEN, what, OTHER_PATH)
-    near = getattr(error, "possibilities", None) or ()
-    hint = f"did you mean {' or '.join(sorted(near))}? " if near else ""
+    hint = _suggestion(error)
     return Failure(status.USAGE, what, f"{hint}run `{error.ctx.command_path if error.ctx else 'scsiusb'} --help`")
+
+
+def _suggestion(error: click.UsageError) -> str:
+    """Return a hint with the nearest command or option, if there is one that is similar."""
+    name, known = getattr(error, "option_name", None), list(getattr(error, "possibilities", None) or ())
+    mistyped = MISTYPED.search(error.format_message())
+    if mistyped is not None and error.ctx is not None and isinstance(error.ctx.command, click.Group):
+        name, known = mistyped[1], error.ctx.command.list_commands(error.ctx)
+    if not name or not known:
+        return ""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, known, 1) or [other for other in known if other.startswith(name)]
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _of_signal(error: KeyboardInterrupt | Terminated) -> Failure:
     remedy = "all devices were released; run the command again to complete it"
+    reached = "".join(f": {text}" for text in error.args if isinstance(text, str))  # see `interruptible`
     if isinstance(error, Terminated):
-        return Failure(status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}", remedy)
-    return Failure(status.INTERRUPTED, "interrupted", remedy)
+        return Failure(
+            status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}{reached}", remedy
+        )
+    return Failure(status.INTERRUPTED, f"interrupted{reached}", remedy)
 
 
 def _of_system(error: OSError) -> Failure:

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import BinaryIO, Final, cast
 
 import click
@@ -70,63 +70,66 @@ def _open_for_writing(path: str) -> tuple[int, bool]:
 
 
 class Source:
-    """A file whose length must be known. A pipe is copied to a temporary file first."""
+    """A file to read. The length of a pipe, and of a device such as /dev/zero, is not known before its end."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
         self.name = name
-        self.length = 0
+        self.length: int | None = None
         self._start = 0
-        self._copies = ExitStack()
 
-    def measure(self, at_most: int) -> None:
-        """Set `length`; read at most `at_most` bytes of a pipe."""
+    def measure(self) -> None:
+        """Set `length`, if it can be known."""
         if not _has_length(self._file, self.name):
-            self._file = self._copies.enter_context(_copied(self._file, self.name, at_most))
+            return
         with naming(self.name):
             self._start = self._file.tell()  # of stdin, the parent process may have read a part
             self.length = max(self._file.seek(0, os.SEEK_END) - self._start, 0)
-
-    def close(self) -> None:
-        """Remove the temporary copy, if any; the file itself is closed by the function that opened it."""
-        self._copies.close()
+            self._file.seek(self._start)
 
     def rewind(self) -> None:
-        """Go back to the start of the data."""
+        """Go back to the start of the data, of a file whose length is known."""
         with naming(self.name):
             self._file.seek(self._start)
 
-    def fill(self, piece: memoryview) -> None:
-        """Read until `piece` is full. Raises click.FileError if the file has become shorter."""
+    def read_into(self, piece: memoryview) -> int:
+        """Read until `piece` is full or the data end; return the number of bytes."""
         done = 0
         while done < len(piece):
             with naming(self.name), piece[done:] as rest:
                 count = cast(io.RawIOBase, self._file).readinto(rest)
             if not count:
-                raise click.FileError(self.name, "it became shorter while it was read")
+                break
             done += count
+        return done
+
+    def fill(self, piece: memoryview) -> None:
+        """Read until `piece` is full. Raises click.FileError if the file has become shorter."""
+        if self.read_into(piece) < len(piece):
+            raise click.FileError(self.name, "it became shorter while it was read")
 
 
 @contextmanager
 def source(path: str) -> Iterator[Source]:
     """Open the file at `path` for reading; - is stdin."""
     if path == STANDARD:
-        with closing(Source(sys.stdin.buffer, STDIN)) as opened:
-            yield opened
+        yield Source(sys.stdin.buffer, STDIN)
         return
-    with open(path, "rb") as file, closing(Source(file, path)) as opened:
-        yield opened
+    with open(path, "rb") as file:
+        yield Source(file, path)
 
 
 def read_whole(path: str, at_most: int) -> bytes:
     """Return the content of the file; one byte more than `at_most` if it is longer."""
-    with source(path) as opened:
-        opened.measure(at_most + 1)
-        data = bytearray(min(opened.length, at_most + 1))
-        opened.rewind()
-        with memoryview(data) as whole:
-            opened.fill(whole)
-        return bytes(data)
+    data = bytearray()
+    with source(path) as opened, memoryview(bytearray(PIECE)) as piece:
+        while len(data) <= at_most:
+            with piece[: at_most + 1 - len(data)] as room:
+                count = opened.read_into(room)
+                data += room[:count]
+            if not count:
+                break
+    return bytes(data)
 
 
 def _has_length(file: BinaryIO, name: str) -> bool:
@@ -135,30 +138,14 @@ def _has_length(file: BinaryIO, name: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
-@contextmanager
-def _copied(file: BinaryIO, name: str, at_most: int) -> Iterator[BinaryIO]:
-    from tempfile import TemporaryFile
-
-    with TemporaryFile() as copy:
-        left = at_most
-        while left:
-            with naming(name):
-                data = file.read(min(PIECE, left))
-            if not data:
-                break
-            with naming("a temporary file"):
-                copy.write(data)
-            left -= len(data)
-        copy.seek(0)
-        yield cast(BinaryIO, copy)
-
-
 def refuse_own_file(device: str | None, path: str | None) -> None:
     """Raise UsageError if the file of virtual:FILE, the input or output, and the trace are not different files."""
     trace = settings().trace
     if device is not None and device.startswith(VIRTUAL):
+        from scsiusb.virtual.address import split
+
         for each in (path, trace):
-            if each is not None and _is_same(device.removeprefix(VIRTUAL), each):
+            if each is not None and _is_same(split(device)[0], each):
                 raise click.UsageError(f"{each} is the device itself")
     if trace is None:
         return

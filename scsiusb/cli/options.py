@@ -19,6 +19,8 @@ COMPLETION_VARIABLE: Final = "_SCSIUSB_COMPLETE"
 F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
+MULTIPLE: Final = re.compile(r"([0-9]{1,32})([kKmMgGtT])")
+POWERS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 LONGEST_TIMEOUT: Final = 1_000_000.0  # seconds; libusb has milliseconds in 32 bits
 SHOWN: Final = 40  # characters of an invalid value in an error message
 
@@ -54,6 +56,19 @@ def number(context: click.Context, parameter: click.Parameter, value: str | None
 def number_option(*names: str, **attributes: Any) -> Callable[[F], F]:
     """Return a decorator that adds an option with a non-negative integer."""
     return click.option(*names, metavar="N", callback=number, **attributes)
+
+
+def block_number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Parse a number of blocks, also with K, M, G or T for 2^10, 2^20, … of them. Raises BadParameter."""
+    match = None if value is None else MULTIPLE.fullmatch(value)
+    if match is None:
+        return number(context, parameter, value)
+    return int(match[1]) << POWERS[match[2].upper()]
+
+
+def block_number_option(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a decorator that adds an option with a number of blocks."""
+    return click.option(*names, metavar="N", callback=block_number, **attributes)
 
 
 def _seconds(value: str) -> float:

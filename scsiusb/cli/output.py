@@ -14,10 +14,13 @@ import click
 from scsiusb.errors import ScsiUsbError
 
 if TYPE_CHECKING:
+    from scsiusb.scsi.sense import Sense
     from scsiusb.usb.interface import InterfaceInfo
 
 UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
+SHORTEST: Final = 7  # characters of a shortened cell: "ACME F…"
+LEAST_WRAPPED: Final = 24  # characters in a line of a wrapped cell
 STDOUT: Final = "stdout"
 
 
@@ -84,15 +87,32 @@ def show_record(record: Mapping[str, Any]) -> None:
     show("\n".join(f"{key:<{width}}  {_words(value)}".rstrip() for key, value in record.items()))
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; on a terminal that is too narrow for it, print each row as a record."""
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    elastic: Sequence[str] = (),
+    wrapped: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
+    """Print a table; on a terminal that is too narrow for it, print each row as a record.
+
+    Before that, `optional` columns are left out, cells of `elastic` ones are shortened, to SHORTEST characters at
+    least, and those of `wrapped` ones are wrapped, at LEAST_WRAPPED characters or more.
+    """
     cells = [[_words(value) for value in row] for row in rows]
+    if optional and sys.stdout.isatty() and _total(_widths(columns, cells)) > _terminal_size().columns:
+        kept = [at for at, name in enumerate(columns) if name not in optional]
+        columns, cells = [columns[at] for at in kept], [[row[at] for at in kept] for row in cells]
     if not sys.stdout.isatty():
         _show_plain(columns, cells)
-    elif _width(columns, cells) > _terminal_size().columns:
+        return
+    least = dict.fromkeys(elastic, SHORTEST) | dict.fromkeys(wrapped, LEAST_WRAPPED)
+    widths = _shortened(columns, cells, least, _terminal_size().columns)
+    if _total(widths) > _terminal_size().columns:
         _show_records(columns, cells)
     else:
-        _show_rich(columns, cells)
+        _show_rich(columns, cells, widths, wrapped)
 
 
 def _terminal_size() -> os.terminal_size:
@@ -101,16 +121,22 @@ def _terminal_size() -> os.terminal_size:
     return get_terminal_size()
 
 
-def _show_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+def _show_rich(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int], wrapped: Sequence[str]
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    size = _terminal_size()  # rich assumes 80 columns if TERM is dumb
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(
+            name, no_wrap=name not in wrapped, overflow="fold" if name in wrapped else "ellipsis", width=width
+        )
     for row in cells:
         table.add_row(*map(Text, row))
-    size = _terminal_size()  # rich assumes 80 columns if TERM is dumb
     with naming(STDOUT):
         Console(width=size.columns, height=size.lines).print(table)
 
@@ -132,9 +158,21 @@ def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]
     return [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
 
 
-def _width(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    """Return the width of the table on the terminal, in characters."""
-    return sum(_widths(columns, cells)) + BETWEEN_COLUMNS * len(columns)
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + BETWEEN_COLUMNS * len(widths)
+
+
+def _shortened(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], least: Mapping[str, int], room: int
+) -> list[int]:
+    """Return the widths of the columns; the widest of those in `least` is shortened until all fit into `room`."""
+    widths = _widths(columns, cells)
+    while _total(widths) > room:
+        spare = [(widths[at], at) for at, name in enumerate(columns) if widths[at] > least.get(name, widths[at])]
+        if not spare:
+            break
+        widths[max(spare)[1]] -= 1
+    return widths
 
 
 def _words(value: Any) -> str:
@@ -179,4 +217,18 @@ def identity_of(info: InterfaceInfo) -> dict[str, str | None]:
         "serial": info.serial,
         "manufacturer": info.manufacturer,
         "product": info.product,
+    }
+
+
+def sense_record(sense: Sense) -> dict[str, Any]:
+    """Return sense data as names and values for JSON."""
+    return {
+        "key": sense.key,
+        "key_text": sense.key_text,
+        "asc": sense.asc,
+        "ascq": sense.ascq,
+        "text": sense.text,
+        "information": sense.information,
+        "deferred": sense.deferred,
+        "raw": sense.raw,
     }

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, only on a terminal and only for transfers that take some time."""
+"""A progress bar on stderr, only on a terminal and only for transfers that take some time; how far a transfer came."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from scsiusb.cli.failure import Terminated
+
 WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
 
 @contextmanager
-def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of bytes transferred since the last call."""
-    if total <= WORTH_SHOWING or not sys.stderr.isatty():
+def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yield a function to call with the number of bytes transferred since the last call; None: total not known."""
+    if (total is not None and total <= WORTH_SHOWING) or not sys.stderr.isatty():
         yield lambda count: None
         return
     from rich.console import Console
@@ -23,3 +25,13 @@ def progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def interruptible(reached: Callable[[], str]) -> Iterator[None]:
+    """Add to Ctrl-C, and to other signals that end the process, how far the command came; `failure_of` shows it."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        error.args = (reached(),)
+        raise

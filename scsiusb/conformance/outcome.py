@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from scsiusb.base.copying import PicklableError
 from scsiusb.base.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Verdict(Enum):
     SKIP = "skip"  # cannot be checked on this device
 
 
-class Violation(Exception):
+class Violation(PicklableError):
     """The device does not meet the demand: what was requested, what came, and what was expected."""
 
     def __init__(self, asked: str, came: str, expected: str) -> None:

@@ -6,20 +6,23 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
 from scsiusb.manager.process import PROCESS
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.transport.base import Transport
 
 R = TypeVar("R")
 
 
-class AsyncDisk:
+class AsyncDisk(Uncopyable):
     """The methods of `Disk` as coroutines. Any number of tasks may use it; one call runs at a time.
 
     A cancelled call ends its command on the bus, waits until the device is recovered, and then raises CancelledError:
@@ -30,6 +33,9 @@ class AsyncDisk:
         self._opener = opener
         self._disk: Disk | None = None
         self._executor: ThreadPoolExecutor | None = None
+
+    def __repr__(self) -> str:
+        return "<AsyncDisk, not open>" if self._disk is None else f"<AsyncDisk {self._disk!r}>"
 
     async def __aenter__(self) -> AsyncDisk:
         if self._executor is not None:
@@ -92,9 +98,11 @@ class AsyncDisk:
         """See `Disk.flush`."""
         await self._do(self.disk.flush)
 
-    async def execute(self, command: Command[R]) -> R:
+    async def execute(
+        self, command: Command[R], *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> R:
         """See `Disk.execute`."""
-        return await self._do(self.disk.execute, command)
+        return await self._do(partial(self.disk.execute, command, timeout=timeout, retry=retry))
 
     def __del__(self) -> None:
         """End the thread. The disk itself warns that it was not closed, with the place, and closes."""

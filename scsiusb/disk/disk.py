@@ -12,6 +12,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from scsiusb.base.arguments import buffer as buffer_of
+from scsiusb.base.arguments import integer, number_or_none, wrong_type
+from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
@@ -53,7 +56,7 @@ ONE_TRY: Final = RetryPolicy(failures=0)
 log = logging.getLogger(__name__)
 
 
-class Disk:
+class Disk(Uncopyable):
     """A logical unit, addressed by blocks. Use it in a `with`; `close` flushes written blocks and releases the device.
 
     Addresses and lengths (`lba`, `blocks`) are in blocks; buffers are bytes, a whole number of blocks.
@@ -102,6 +105,9 @@ class Disk:
         except ScsiUsbError as error:
             log.warning("dropping %s: %s", self, error)
 
+    def __repr__(self) -> str:
+        return f"<Disk {self}{', closed' * self._is_closed}>"
+
     def __str__(self) -> str:
         return f"LUN {self.unit.lun} of {self.unit.transport}"
 
@@ -145,16 +151,24 @@ class Disk:
         """Return the unit's INQUIRY data (SPC-4 6.6); works without a medium."""
         return self.unit.inquiry()
 
-    def execute(self, command: Command[R]) -> R:
-        """Execute a command, declared here or by the caller (see `Command`). Raises CheckCondition, TransportError."""
+    def execute(self, command: Command[R], *, timeout: float | None = None, retry: RetryPolicy | None = None) -> R:
+        """Execute a command, declared here or by the caller (see `Command`), or a `RawCommand`; return its reply.
+
+        `timeout` is in seconds, and `retry` says how often to send it again; None: as the disk was opened.
+        Raises CheckCondition, TransportError; TypeError if it is no command.
+        """
+        if not isinstance(command, Command):
+            raise wrong_type("command", "a Command, or a RawCommand with a CDB", command)
+        number_or_none("timeout", timeout)
         try:
-            return self.unit.execute(command)
+            return self.unit.execute(command, retry=retry, timeout=timeout)
         except (MediumChanged, NoMedium):
             self._forget_medium()
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
         """Read `blocks` blocks from `lba` on and return their bytes. Raises as `readinto`."""
+        lba, blocks = integer("lba", lba), integer("blocks", blocks)
         medium = self._medium()
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
@@ -169,11 +183,13 @@ class Disk:
         TransportError if the exchange fails. Then the blocks from the error's `lba` on are unchanged in the buffer,
         unless it is memory from `buffer`.
         """
+        if type(lba) is not int:
+            lba = integer("lba", lba)
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-            with _bytes_of(buffer) as view:
+            with _bytes_of("buffer", buffer) as view:
                 return self.readinto(lba, view)
         if buffer.readonly:
-            raise TypeError("readinto needs a writable buffer")
+            raise TypeError("buffer must be writable")
         return self._move(READ, self._known or self._medium(), lba, buffer)
 
     def reading(self, lba: int, blocks: int) -> Reading:
@@ -209,7 +225,9 @@ class Disk:
         The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
         write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
         """
-        with _bytes_of(data) as view:
+        if type(lba) is not int:
+            lba = integer("lba", lba)
+        with _bytes_of("data", data) as view:
             return self._write(self._known or self._medium(), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
@@ -235,7 +253,7 @@ class Disk:
 
     def check_range(self, lba: int, blocks: int) -> None:
         """Raise OutOfRange (a ValueError) for blocks that the medium does not have, ValueError for negative numbers."""
-        check_range(self._medium(), lba, blocks)
+        check_range(self._medium(), integer("lba", lba), integer("blocks", blocks))
 
     @property
     def max_blocks(self) -> int:
@@ -456,7 +474,7 @@ class Disk:
             self._unflushed.take()
 
 
-def _bytes_of(buffer: bytes | bytearray | memoryview) -> memoryview:
+def _bytes_of(name: str, buffer: bytes | bytearray | memoryview) -> memoryview:
     """Return a view of the buffer's bytes, for items of any format and shape."""
-    view = memoryview(buffer)
+    view = buffer_of(name, buffer)
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")

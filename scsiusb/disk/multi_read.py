@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.streaming import PROMPT, Reading
 from scsiusb.errors import MediumError, ScsiUsbError
 from scsiusb.transport.base import Polled
@@ -41,7 +42,7 @@ def read_many(*readings: Reading) -> ManyReader:
     return ManyReader(*readings)
 
 
-class ManyReader:
+class ManyReader(Uncopyable):
     """Iterates over what several `disk.reading(…)` read at once; use it in a `with`, in one thread.
 
     Each device's pieces come in order; a piece is valid until the next chunk, of any device, is taken. A stream that

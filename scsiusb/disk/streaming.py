@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.errors import MediumError
 from scsiusb.transport.base import Call, Story
 
@@ -29,7 +30,7 @@ class _Load(NamedTuple):
     piece: memoryview
 
 
-class _Stream(ABC):
+class _Stream(Uncopyable, ABC):
     """A thread, and a few buffers that circulate between it and the caller; they are released with the `with`."""
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.bot.transport import BulkOnlyTransport
@@ -55,7 +56,7 @@ class Holder(Protocol):
         """Record that a command found the device gone."""
 
 
-class Client:
+class Client(Uncopyable):
     """A `Transport` for one user of an attachment. `close` it, or use it in a `with`.
 
     `on_gone` is called once, from a thread of scsiusb, after the device was unplugged and everything is released:
@@ -103,6 +104,9 @@ class Client:
                 self._entry.release()
             else:
                 self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self}, {self._state.value}>"
 
     def __str__(self) -> str:
         return str(self.info)

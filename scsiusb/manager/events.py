@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import EventsLost
 from scsiusb.usb.interface import InterfaceInfo, matches
@@ -47,7 +48,7 @@ def is_selected(match: Match, info: InterfaceInfo) -> bool:
     return matches(info, match) if isinstance(match, str) else bool(match(info))
 
 
-class Events:
+class Events(Uncopyable):
     """Iterator and asynchronous iterator over events.
 
     It ends after `timeout` seconds without an event, or when the manager is closed. Raises EventsLost at the place of

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Final, TypeAlias
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceClosed
 from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_selected
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Subscription:
+class Subscription(Uncopyable):
     """A callback for one kind of event, called with the InterfaceInfo until `cancel`."""
 
     kind: str

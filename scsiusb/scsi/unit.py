@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     CheckCondition,
@@ -95,7 +96,7 @@ class Witness(NamedTuple):
     """The unit's `medium_changes` then."""
 
 
-class LogicalUnit:
+class LogicalUnit(Uncopyable):
     """Executes commands on one LUN of a transport. Holds nothing that must be closed."""
 
     def __init__(
@@ -111,6 +112,9 @@ class LogicalUnit:
         self._port_resets = transport.resets
         self._losses = transport.losses
         self._doubts = transport.doubts
+
+    def __repr__(self) -> str:
+        return f"<LogicalUnit {self.lun} of {self.transport}>"
 
     @property
     def medium_changes(self) -> int:

@@ -16,7 +16,7 @@ from typing import Final
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
 from scsiusb.base.locks import is_refused
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, Hotplug, Strings, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, BlockDisk, Code, Device, Handle, Hotplug, Strings, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
 SNAPLEN: Final = 0x10000  # bytes of a transfer's data that are recorded; the rest is dropped
@@ -150,6 +150,10 @@ class Tracing:
     def uses(self, device: Device, interface: int) -> Sequence[str]:
         """See `Backend.uses`."""
         return self._backend.uses(device, interface)
+
+    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
+        """See `Backend.disks`."""
+        return self._backend.disks(device, interface)
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`; the handle's transfers are recorded, after those of its descriptors."""

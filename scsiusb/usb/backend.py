@@ -99,7 +99,7 @@ class Device:
     release: int  # bcdDevice
     speed: str  # "low", "full", "high", "super", "super-plus", "unknown"
     configuration: int  # bConfigurationValue of the active configuration; 0 if there is none
-    settings: tuple[Setting, ...]  # every alternate setting of the active configuration
+    settings: tuple[Setting, ...]  # every alternate setting of the active configuration, else of the first one
     connection: int | None = None  # another one each time a device is plugged in, on any port; None: not known
 
     @property
@@ -128,6 +128,16 @@ class Strings:
     serial: str | None = None
     manufacturer: str | None = None
     product: str | None = None
+
+
+@dataclass(frozen=True)
+class BlockDisk:
+    """A disk that the system has made of a logical unit, as it was when it was looked for."""
+
+    node: str  # "/dev/sda"
+    lun: int = 0
+    size: int | None = None  # bytes; None if it is not known
+    mounts: tuple[str, ...] = ()  # mount points of the disk, its partitions and what is stacked on them
 
 
 class AsyncTransfers(Protocol):
@@ -261,6 +271,9 @@ class Backend(Protocol):
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
         """Describe what on this machine uses the interface's disks: "/dev/sda1 is mounted on /mnt", …"""
+
+    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
+        """Return the system's disks of the interface, as far as they are known without opening anything."""
 
     def open(self, device: Device) -> Handle:
         """Open the device. Raises `UsbError`: ACCESS, …

@@ -10,7 +10,7 @@ from typing import Final
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.base.text import printable
-from scsiusb.usb.backend import Backend, Device, Endpoint, Setting, Strings, UsbError
+from scsiusb.usb.backend import Backend, BlockDisk, Device, Endpoint, Setting, Strings, UsbError
 from scsiusb.usb.translate import translate
 
 MASS_STORAGE: Final = 0x08  # bInterfaceClass
@@ -22,6 +22,8 @@ SUBCLASSES: Final = {  # bInterfaceSubClass (USB MSC overview 2)
     0x05: "SFF-8070i",
     0x06: "SCSI",
 }
+CONTROL_BULK_INTERRUPT: Final = (0x00, 0x01)  # bInterfaceProtocol; with and without command completion interrupt
+NODE: Final = "/dev/"
 SERIAL: Final = "serial="
 VID_PID: Final = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
 PROTOCOLS: Final = {0x50: "bot", 0x62: "uas"}  # bInterfaceProtocol, the preferred one first
@@ -41,7 +43,7 @@ class InterfaceInfo:
     manufacturer: str | None
     product: str | None
     protocol: str
-    """"bot"; "uas" only if the interface has no BOT setting."""
+    """"bot"; "uas" only if the interface has no BOT setting; "cbi" or "other" if it is not supported."""
     speed: str
     """"low", "full", "high", "super", "super-plus", "unknown"."""
     driver: str | None
@@ -52,6 +54,10 @@ class InterfaceInfo:
     """bAlternateSetting of the setting that speaks `protocol`."""
     device: Device = field(repr=False)
     setting: Setting = field(repr=False)
+    unsupported: str | None = None
+    """Why the interface cannot be opened; None if it can."""
+    disks: tuple[BlockDisk, ...] = field(default=(), compare=False, repr=False)
+    """The disks that the kernel has made of the logical units, as it was when the interface was found (Linux)."""
 
     @property
     def name(self) -> str:
@@ -70,7 +76,9 @@ def is_same(info: InterfaceInfo, other: InterfaceInfo) -> bool:
 
 
 def matches(info: InterfaceInfo, words: str) -> bool:
-    """Return whether a user's text names this interface: an address, "VID:PID" in hex, or "serial=TEXT"."""
+    """Return whether a user's text names this interface: an address, "VID:PID" in hex, "serial=TEXT", or "/dev/sdX"."""
+    if words.startswith(NODE):
+        return any(words == disk.node for disk in info.disks)
     if words.startswith(SERIAL):
         return info.serial == words.removeprefix(SERIAL)
     identity = VID_PID.fullmatch(words)
@@ -97,31 +105,43 @@ def interfaces_of(backend: Backend, device: Device) -> list[InterfaceInfo]:
     if not settings:
         return []
     strings = _printable(backend.strings(device))
-    return [_info(backend, device, setting, strings, alone=len(settings) == 1) for setting in settings]
+    usable = [setting for setting in settings if _problem(device, setting) is None]
+    return [_info(backend, device, each, strings, alone=(usable or settings) == [each]) for each in settings]
 
 
 def _mass_storage_settings(device: Device) -> list[Setting]:
-    """Return, for each mass-storage interface, the setting with the preferred protocol."""
+    """Return, for each mass-storage interface, the setting with the preferred protocol; one that is usable, if any."""
     # UAS is an alternate setting of the same interface, usually 1, with BOT in setting 0.
-    usable = sorted((s for s in device.settings if _is_usable(s)), key=_preference)
-    by_interface = groupby(usable, key=lambda setting: setting.interface)
+    storage = [setting for setting in device.settings if setting.interface_class == MASS_STORAGE]
+    ordered = sorted(storage, key=lambda setting: _preference(device, setting))
+    by_interface = groupby(ordered, key=lambda setting: setting.interface)
     return [next(group) for _, group in by_interface]
 
 
-def _preference(setting: Setting) -> tuple[int, int, int]:
+def _preference(device: Device, setting: Setting) -> tuple[int, bool, int, int]:
     """Return a sort key: by interface, then by preference."""
-    return setting.interface, list(PROTOCOLS).index(setting.protocol), setting.alternate
+    protocols = list(PROTOCOLS)
+    rank = protocols.index(setting.protocol) if setting.protocol in protocols else len(protocols)
+    return setting.interface, _problem(device, setting) is not None, rank, setting.alternate
 
 
-def _is_usable(setting: Setting) -> bool:
-    """Return whether the setting is a mass-storage one with a known protocol and both bulk endpoints."""
-    return (
-        setting.interface_class == MASS_STORAGE
-        and setting.subclass in SUBCLASSES
-        and setting.protocol in PROTOCOLS
-        and bulk_in(setting) is not None
-        and bulk_out(setting) is not None
-    )
+def _problem(device: Device, setting: Setting) -> str | None:
+    """Return why a mass-storage setting cannot be used; None if it has a known protocol and both bulk endpoints."""
+    if not device.configuration:
+        return "the device is not configured; unplug it and plug it in again"
+    if setting.protocol in CONTROL_BULK_INTERRUPT:
+        return "it speaks CBI (Control/Bulk/Interrupt), the protocol of floppy drives"
+    if setting.protocol not in PROTOCOLS:
+        return f"its protocol {setting.protocol:02X}h is neither Bulk-Only Transport nor UAS"
+    if setting.subclass not in SUBCLASSES:
+        return f"its subclass {setting.subclass:02X}h has no SCSI commands"
+    if bulk_in(setting) is None or bulk_out(setting) is None:
+        return "its descriptors have no usable pair of bulk endpoints"
+    return None
+
+
+def _protocol(setting: Setting) -> str:
+    return "cbi" if setting.protocol in CONTROL_BULK_INTERRUPT else PROTOCOLS.get(setting.protocol, "other")
 
 
 def bulk_in(setting: Setting) -> Endpoint | None:
@@ -140,7 +160,7 @@ def _first(endpoints: Sequence[Endpoint]) -> Endpoint | None:
 
 
 def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, *, alone: bool) -> InterfaceInfo:
-    """Describe the setting's interface; `alone`: it is the device's only mass-storage interface."""
+    """Describe the setting's interface; `alone`: it is the device's only mass-storage interface, or only usable one."""
     return InterfaceInfo(
         address=device.address if alone else device.interface_name(setting.interface),
         vid=device.vid,
@@ -148,13 +168,15 @@ def _info(backend: Backend, device: Device, setting: Setting, strings: Strings, 
         serial=strings.serial,
         manufacturer=strings.manufacturer,
         product=strings.product,
-        protocol=PROTOCOLS[setting.protocol],
+        protocol=_protocol(setting),
         speed=device.speed,
         driver=backend.driver(device, setting.interface),
         interface=setting.interface,
         alternate=setting.alternate,
         device=device,
         setting=setting,
+        unsupported=_problem(device, setting),
+        disks=tuple(backend.disks(device, setting.interface)),
     )
 
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.base.text import comparable, printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
@@ -46,7 +47,7 @@ class EventCounter:
         self.count = 0
 
 
-class Port:
+class Port(Uncopyable):
     """Opens the device, detaches the kernel's driver and claims the interface; `close` undoes all of it.
 
     `before_taking` is called before anything is changed, with whether a kernel driver will be detached.
@@ -302,6 +303,8 @@ class Port:
 
 def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
     into, out = bulk_in(info.setting), bulk_out(info.setting)
+    if info.unsupported is not None:
+        raise DeviceUnsupported(f"{info} is not supported: {info.unsupported}")
     if info.protocol != "bot" or into is None or out is None:
         raise DeviceUnsupported(f"{info} supports only UAS, which scsiusb does not support; nothing was detached")
     return into, out

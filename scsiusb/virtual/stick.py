@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
-from scsiusb.usb.backend import ENDPOINT_IN, Code, Setting
+from scsiusb.base.copying import Uncopyable
+from scsiusb.usb.backend import ENDPOINT_IN, BlockDisk, Code, Setting
 from scsiusb.virtual.device import descriptors, ep0
 from scsiusb.virtual.device.bot import BotOptions
 from scsiusb.virtual.device.descriptors import Descriptors, Identity, InterfaceDescriptor
@@ -40,14 +41,15 @@ class CancelToken:
         return self._parent.code if self._parent is not None and self._parent.code is not None else self.own_code
 
 
-class Stick:
+class Stick(Uncopyable):
     """A virtual USB device; any thread may use it.
 
     `units` are the logical units of the mass-storage interface, or a mapping from the number of each such interface to
     its units; the mapping is empty for a device without mass storage. `interfaces` defaults to one `bot_interface`.
     `faults` may be given as text (see `Fault.parse`).
-    `uses`, `accessible` and `has_readable_strings` are the operating system's view of the device, for tests: what uses
-    its disks, whether it may be opened, and whether its strings can be read.
+    `uses`, `disks`, `accessible` and `has_readable_strings` are the operating system's view of the device, for tests:
+    what uses its disks, which disks the kernel has made of it, whether it may be opened, and whether its strings can be
+    read.
 
     Raises ValueError if the units, interfaces or faults are invalid.
     """
@@ -67,6 +69,7 @@ class Stick:
         self.descriptors = Descriptors(self.identity, layout)
         self.settings = descriptors.parse_settings(self.descriptors.configuration())
         self.uses: Sequence[str] = ()  # such as "/dev/sda1 is mounted on /mnt"
+        self.disks: Sequence[BlockDisk] = ()
         self.accessible = True
         self.has_readable_strings = True
         self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, after a fault "disconnect"
@@ -116,6 +119,11 @@ class Stick:
         Raises OSError if the file cannot be opened, and ValueError if its size is not a multiple of the block size.
         """
         return cls([Unit(File(path, block_size, read_only))], identity, interfaces, bot_options, faults)
+
+    def __repr__(self) -> str:
+        units = ", ".join(unit.product for unit in self.units)
+        who = f"{self.identity.vid:04x}:{self.identity.pid:04x} serial={self.identity.serial}"
+        return f"<Stick {who}: {units or 'no units'}>"
 
     def __enter__(self) -> Stick:
         return self

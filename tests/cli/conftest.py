@@ -36,9 +36,30 @@ class CliResult:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def record(self) -> Any:
+        """The JSON without the device, which must be named."""
+        record = self.json
+        device = record.pop("device")
+        assert device.keys() == {"address", "vid", "pid", "serial", "lun"}
+        assert device["address"].startswith("1-")
+        return record
+
+    @property
+    def line(self) -> str:
+        """The error line; an error as JSON as the line that it would be."""
+        if not self.err.startswith("{"):
+            return self.err
+        (kind, error), *others = json.loads(self.err).items()
+        assert (kind, others) == ("error", [])
+        assert error.keys() == {"type", "message", "remedy", "status", "sense", "lba"}
+        assert error["status"] == self.status
+        assert self.err.count("\n") == 1
+        return f"scsiusb: error: {error['message']}; {error['remedy']}\n"
+
     def failed(self, status: int, *words: str) -> bool:
-        """Check the status, one error line with all of the words and a remedy, and no output on stdout."""
-        line = self.err
+        """Check the status, one error line (or JSON) with all of the words and a remedy, and no output on stdout."""
+        line = self.line
         assert line.startswith("scsiusb: error: ")
         assert line.count("\n") == 1
         assert line.endswith("\n")
@@ -91,7 +112,7 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Iterator[Attached]:
     yield attached
     assert attached.bus.handles == ()
     for info in attached.devices():
-        assert info.driver in ("usb-storage", "uas")
+        assert info.unsupported or info.driver in ("usb-storage", "uas")
     attached.bus.close()
 
 

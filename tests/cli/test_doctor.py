@@ -424,7 +424,7 @@ def test_json_has_the_contracts_keys_and_the_status_is_99(cli: Cli, rows: Callab
         {"check": "a", "ok": True, "detail": "fine", "remedy": None},
         {"check": "b", "ok": False, "detail": "broken", "remedy": "repair it"},
     ]
-    assert ended.err.startswith("scsiusb: error: 1 of 2 checks ")
+    assert ended.line.startswith("scsiusb: error: 1 of 2 checks ")
     assert ended.err.count("\n") == 1
 
 

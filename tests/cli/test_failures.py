@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -158,9 +159,10 @@ def test_a_stall_that_is_not_allowed(cli: Cli, attach: Attached) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Missing command"),
-        (["--json"], "Missing command"),
         (["nosuch"], "nosuch"),
+        (["reed"], "No such command 'reed'; did you mean read? run `scsiusb --help`"),
+        (["virtual", "serv"], "No such command 'serv'; did you mean serve? run `scsiusb virtual --help`"),
+        (["read", "--block", "x"], "did you mean --blocks?"),
         (["--nosuch"], "--nosuch"),
         (["capacity", "--lbn", "1"], "did you mean --lun"),
         (["inquiry", "1-1", "extra"], "extra"),
@@ -171,7 +173,9 @@ def test_a_stall_that_is_not_allowed(cli: Cli, attach: Attached) -> None:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_usage(cli: Cli, words: list[str], said: str) -> None:
-    assert cli(*words).failed(1, said, "--help`")
+    ended = cli(*words)
+    assert ended.failed(1, said, "--help`")
+    assert ended.err.count("did you mean") <= 1
 
 
 @pytest.mark.parametrize("number", sorted(failure.REMEDIES))
@@ -346,3 +350,48 @@ def test_a_reader_that_has_gone_is_not_reported(cli: Cli, attach: Attached, monk
     monkeypatch.setattr(sys, "stdout", Gone())
     ended = cli("inquiry")
     assert (ended.status, ended.err) == (141, "")
+
+
+def test_options_of_a_virtual_stick(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "stick.img"
+    path.write_bytes(bytes(8192))
+    assert cli("capacity", f"virtual:{path}?block-size=4096", "--json").json["blocks"] == 2
+    assert cli("read", f"virtual:{path}?fault=sense=3/11/00,opcode=28,times=always").failed(3, "Unrecovered read error")
+    assert cli("capacity", f"virtual:{path}?block-size=3000").failed(1, "8192 bytes", f"truncate -s 9000 {path}`")
+    assert cli("capacity", "virtual:?lun=2").failed(1, "virtual:?lun=2: unknown option 'lun'; did you mean luns?")
+    assert cli("quirks", "virtual:?vid=0781&pid=5581").status == 0
+    assert cli("read", f"virtual:{path}?luns=2", "-o", path).failed(1, "is the device itself")
+
+
+def test_an_error_under_json_is_one_object_on_stderr(cli: Cli, attach: Attached) -> None:
+    attach(stick())
+    ended = cli("--json", "read", "--lba", "0", "--blocks", "9999")
+    assert json.loads(ended.err) == {
+        "error": {
+            "type": "OutOfRange",
+            "message": "9999 blocks at LBA 0: beyond the medium's 2048 blocks",
+            "remedy": "the last block is 2047",
+            "status": 22,
+            "sense": None,
+            "lba": None,
+        }
+    }
+    assert (ended.status, ended.out) == (22, b"")
+    for words in (["read", "--lba", "x"], ["read", "--lbb", "1"], ["reed"], ["watch", "foo"], ["inquiry", "9-9"]):
+        assert json.loads(cli(*words, "--json").err)["error"]["remedy"], "also where the options cannot be parsed"
+
+
+def test_the_error_of_a_bad_block_has_its_lba_and_sense(cli: Cli) -> None:
+    ended = cli("read", "virtual:?fault=sense=3/11/00,opcode=28,lba=5,times=always", "--blocks", "8", "--json")
+    error = json.loads(ended.err)["error"]
+    assert (error["type"], error["status"], error["sense"]["asc"]) == ("MediumError", 3, 0x11)
+
+
+def test_words_that_are_no_device(cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(stick())
+    (tmp_path / "s.img").write_bytes(bytes(512))
+    monkeypatch.chdir(tmp_path)
+    assert cli("inquiry", "s.img").failed(15, "'s.img': ", "did you mean virtual:s.img?")
+    assert cli("inquiry", "foo").failed(15, "'foo': ", "/dev/sdX or virtual:FILE")
+    for words in ("foo", "s.img", "virtual:", "/dev/sda"):
+        assert cli("watch", words).failed(1, "is not a device that can be attached or detached")

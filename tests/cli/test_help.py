@@ -107,3 +107,19 @@ def test_bash_completes_by_the_script(cli: Cli, tmp_path: Path) -> None:
     )
     ended = subprocess.run(["bash", "--norc", "-c", asked], capture_output=True, text=True, check=True)
     assert ended.stdout == "capacity\n"
+
+
+def test_without_a_command_it_prints_the_help(cli: Cli) -> None:
+    for words in ([], ["--json"], ["virtual"]):
+        ended = cli(*words)
+        assert (ended.status, ended.err) == (0, "")
+        group = [word for word in words if not word.startswith("-")]
+        assert ended.out == cli(*group, "--help").out
+
+
+@pytest.mark.parametrize("words", [("check", "--list"), ("quirks", "--list")], ids=" ".join)
+def test_long_lists_are_tables_of_80_columns_with_wrapped_texts(screen: Cli, words: tuple[str, str]) -> None:
+    lines = screen(*words).text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("─") for line in lines), "it is a table"
+    assert "…" not in "".join(lines), "no text is shortened"

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from scsiusb.usb.backend import Code
-from scsiusb.virtual import Identity, Memory, Stick, Unit, bot_interface, uas_interface
+from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.usb.backend import BlockDisk, Code
+from scsiusb.virtual import Fault, Identity, Memory, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.cli.conftest import Attached, Cli
@@ -45,6 +47,11 @@ def test_list_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "speed": "high",
         "driver": "usb-storage",
         "lease": None,
+        "disk": None,
+        "bytes": None,
+        "mounts": [],
+        "disks": [],
+        "unsupported": None,
     }
     assert ended.json[1]["driver"] == "uas"
 
@@ -77,23 +84,68 @@ def test_a_device_without_permission_is_listed(cli: Cli, attach: Attached) -> No
 def test_list_in_a_pipe_is_aligned_columns(cli: Cli, attach: Attached) -> None:
     attach(stick(), Stick.formatted(identity=Identity(serial=None)))
     lines = cli("list").text.splitlines()
-    assert lines[0].split()[:4] == ["address", "vid:pid", "serial", "manufacturer"]
-    assert lines[0].split()[4:] == ["product", "protocol", "speed", "driver"]
+    assert lines[0].split() == ["address", "vid:pid", "serial", "device", "disk", "size", "used", "by"]
     assert lines[2].split()[:4] == ["1-2", "1209:0001", "-", "scsiusb"]
     assert len({line.index("scsiusb") for line in lines[1:]}) == 1
 
 
-def test_list_on_a_terminal_is_a_table_and_on_a_narrow_one_records(
+def reader() -> Stick:
+    """A card reader with two disks, one of them mounted."""
+    target = Stick([Unit(Memory(512)), Unit(Memory(1024))])
+    mounted = BlockDisk("/dev/sdz", 1, 31_914_983_424, ("/media/user/A long name of a stick", "/mnt"))
+    target.disks = (BlockDisk("/dev/sdy", 0, None), mounted)
+    return target
+
+
+def test_list_has_disks_sizes_and_mount_points(cli: Cli, attach: Attached) -> None:
+    attach(reader())
+    (row,) = cli("list", "--json").json
+    assert (row["disk"], row["bytes"]) == ("/dev/sdy", None)
+    assert row["mounts"] == ["/media/user/A long name of a stick", "/mnt"]
+    assert row["disks"] == [
+        {"lun": 0, "disk": "/dev/sdy", "bytes": None, "mounts": []},
+        {"lun": 1, "disk": "/dev/sdz", "bytes": 31_914_983_424, "mounts": row["mounts"]},
+    ]
+    lines = cli("list").text.splitlines()
+    assert lines[1].endswith("/dev/sdy  -          usb-storage")
+    assert lines[2].strip() == "/dev/sdz  29.72 GiB  /media/user/A long name of a stick, /mnt"
+
+
+def test_list_fits_80_columns_and_is_records_on_a_narrower_terminal(
     screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attach(stick(), stick())
-    monkeypatch.setenv("COLUMNS", "120")
-    assert len(screen("list").text.splitlines()) == 4
-    monkeypatch.setenv("COLUMNS", "60")
+    attach(reader(), stick(), Stick.formatted(identity=Identity(serial="X" * 60, product="Y" * 60)))
+    lines = screen("list").text.splitlines()
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 80
+    for words in ("1-1", "0123456789AB", "/dev/sdy", "29.72 GiB", "/dev/sdz", "usb-storage"):
+        assert words in "\n".join(lines)
+    monkeypatch.setenv("COLUMNS", "240")
+    assert "X" * 60 in screen("list").text
+    monkeypatch.setenv("COLUMNS", "50")
     text = screen("list").text
-    assert "address       1-1\n" in text
-    assert "\n\naddress       1-2\n" in text
+    assert "address  1-1\n" in text
+    assert "\n\naddress  1-2\n" in text
     assert "…" not in text
+
+
+def test_an_interface_that_cannot_be_opened_is_listed_and_says_why(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512))], interfaces=[replace(bot_interface(), protocol=0x00)]), stick())
+    ended = cli("list")
+    assert "not supported" in ended.text
+    assert ended.err == "1-1 cannot be opened: it speaks CBI (Control/Bulk/Interrupt), the protocol of floppy drives\n"
+    row = cli("list", "--json").json[0]
+    assert (row["protocol"], row["unsupported"][:13]) == ("cbi", "it speaks CBI")
+    assert cli("inquiry", "1-1").failed(15, "is not supported: it speaks CBI")
+    assert cli("inquiry", "--json").record["vendor"] == "scsiusb", "the other one is the only device that can be opened"
+
+
+def test_a_disk_node_selects_the_logical_unit(cli: Cli, attach: Attached) -> None:
+    attach(reader(), stick())
+    assert cli("capacity", "/dev/sdz", "--json").json["blocks"] == 2
+    assert cli("capacity", "/dev/sdz", "--json").json["device"]["lun"] == 1
+    assert cli("capacity", "/dev/sdz", "--lun", "0").failed(1, "/dev/sdz is LUN 1")
+    assert cli("capacity", "/dev/sdx").failed(15, "no attached device matches")
 
 
 def test_control_characters_in_device_names_do_not_reach_the_terminal(screen: Cli, attach: Attached) -> None:
@@ -103,7 +155,7 @@ def test_control_characters_in_device_names_do_not_reach_the_terminal(screen: Cl
 
 def test_inquiry_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     attach(stick())
-    assert cli("inquiry", "1-1", "--json").json == {
+    assert cli("inquiry", "1-1", "--json").record == {
         "peripheral_qualifier": 0,
         "peripheral_device_type": 0,
         "removable": True,
@@ -147,7 +199,7 @@ def test_supported_pages_are_hex_with_names(cli: Cli, attach: Attached, name: st
         "83h   device identification",
         "B0h   block limits",
     ]
-    assert cli("inquiry", "--page", name, "--json").json == {"page": 0, "pages": [0, 0x80, 0x83, 0xB0]}
+    assert cli("inquiry", "--page", name, "--json").record == {"page": 0, "pages": [0, 0x80, 0x83, 0xB0]}
 
 
 def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
@@ -157,7 +209,7 @@ def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
         "of            kind           value",
         f"logical unit  T10 vendor ID  {name}",
     ]
-    assert cli("inquiry", "--page", "83", "--json").json == {
+    assert cli("inquiry", "--page", "83", "--json").record == {
         "page": 0x83,
         "designators": [{"association": 0, "kind": 1, "value": name.encode().hex(), "text": name}],
     }
@@ -174,7 +226,7 @@ def test_block_limits_have_units(cli: Cli, attach: Attached) -> None:
 def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:
     attach(stick(serial="S1"))
     assert cli("inquiry", "--page", "sn").text == "serial  S1\n"
-    assert cli("inquiry", "--page", "80", "--json").json == {"page": 0x80, "serial": "S1"}
+    assert cli("inquiry", "--page", "80", "--json").record == {"page": 0x80, "serial": "S1"}
 
 
 @pytest.mark.parametrize(
@@ -190,7 +242,7 @@ def test_an_unknown_page_is_a_hex_dump(
     attach(stick())
     assert cli("inquiry", "--page", "b1").text == f"page B1h block device characteristics{dump}\n"
     assert cli("inquiry", "--page", "c5").text == f"page C5h vendor specific{dump}\n"
-    assert cli("inquiry", "--page", "0x9a", "--json").json == {"page": 0x9A, "body": body.hex()}
+    assert cli("inquiry", "--page", "0x9a", "--json").record == {"page": 0x9A, "body": body.hex()}
 
 
 def test_a_page_that_the_device_does_not_have(cli: Cli, attach: Attached) -> None:
@@ -207,8 +259,8 @@ def test_an_invalid_page(cli: Cli, attach: Attached, page: str) -> None:
 
 def test_capacity_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     attach(stick(blocks=2048), stick(blocks=3, block_size=4096))
-    assert cli("capacity", "1-1", "--json").json == {"blocks": 2048, "block_size": 512, "bytes": 1048576}
-    assert cli("capacity", "1-2", "--json").json == {"blocks": 3, "block_size": 4096, "bytes": 12288}
+    assert cli("capacity", "1-1", "--json").record == {"blocks": 2048, "block_size": 512, "bytes": 1048576}
+    assert cli("capacity", "1-2", "--json").record == {"blocks": 3, "block_size": 4096, "bytes": 12288}
     assert cli("capacity", "1-1").text == "blocks      2048\nblock size  512\nbytes       1048576 (1 MiB)\n"
 
 
@@ -221,6 +273,8 @@ def test_luns_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "product": "Virtual Stick",
         "peripheral_device_type": 0,
         "ready": True,
+        "error": None,
+        "address": "1-1",
     }
     assert [(row["lun"], row["peripheral_device_type"], row["ready"]) for row in rows[1:]] == [
         (1, 5, False),
@@ -233,13 +287,53 @@ def test_luns_as_text(cli: Cli, attach: Attached) -> None:
     assert cli("luns").text.splitlines() == [
         "LUN  vendor   product         type    ready",
         "0    scsiusb  Virtual Stick   disk    yes",
-        "1    scsiusb  Virtual CD-ROM  CD/DVD  no",
+        "1    scsiusb  Virtual CD-ROM  CD/DVD  no: not ready: Medium not present (2/3A/00)",
     ]
 
 
 def test_a_failing_unit_does_not_hide_the_others(cli: Cli, attach: Attached) -> None:
     attach(Stick([Refusing(), Unit(Memory(1024))]))
     assert [row["ready"] for row in cli("luns", "--json").json] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "sense",
+    [Sense(0, 0, 0), Sense(4, 0x44, 0), Sense(5, 0x24, 0), Sense(0xB, 0, 0)],
+    ids=lambda sense: f"{sense.key:x}",
+)
+def test_a_unit_that_fails_inquiry_has_a_row_with_the_reason(cli: Cli, attach: Attached, sense: Sense) -> None:
+    odd = Refusing()
+    odd.opcode, odd.refusal = 0x12, sense
+    attach(Stick([Unit(Memory(512)), Unit(Memory(512)), odd, Unit(Memory(512))]))
+    ended = cli("luns", "--json")
+    assert ended.status == 0
+    assert [(row["lun"], row["ready"]) for row in ended.json] == [(0, True), (1, True), (2, False), (3, True)]
+    assert f"({sense.key:X}/{sense.asc:02X}/00)" in ended.json[2]["error"]
+    assert ended.json[2]["vendor"] is None
+    assert cli("luns").text.splitlines()[3].startswith("2    -        -              -     no: ")
+
+
+def test_a_unit_that_does_not_answer_has_a_row_and_costs_one_short_timeout(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Fault.parse("nak@csw,opcode=12,lun=1,times=always")
+    target = Stick([Unit(Memory(512)) for _ in range(3)], faults=[silent])
+    attach(target)
+    rows = cli("luns", "--json", "--timeout", "0.2").json
+    assert [(row["lun"], row["ready"]) for row in rows] == [(0, True), (1, False), (2, True)]
+    assert "did not answer in time" in rows[1]["error"]
+    assert len(target.faults.fired) == 1
+    seen: list[float | None] = []
+    original = LogicalUnit.inquiry
+
+    def inquiry(unit: LogicalUnit) -> InquiryData:
+        seen.append(unit.timeout)
+        return original(unit)
+
+    monkeypatch.setattr(LogicalUnit, "inquiry", inquiry)
+    attach(Stick([Unit(Memory(512)), Unit(Memory(512))]))
+    assert cli("luns", "1-2").status == 0
+    assert seen == [3.0, 3.0]
 
 
 def test_a_lun_without_a_unit_is_left_out(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +346,7 @@ def test_a_lun_without_a_unit_is_left_out(cli: Cli, attach: Attached, monkeypatc
 
 def test_sense_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     attach(stick())
-    assert cli("sense", "--json").json == {
+    assert cli("sense", "--json").record == {
         "key": 6,
         "key_text": "Unit attention",
         "asc": 0x29,

@@ -173,7 +173,7 @@ def test_no_permission_is_status_15_and_the_result_is_shown(
     ended = cli("recover", "--json")
     assert ended.status == 15
     assert ended.json[0]["ok"] is False
-    assert ended.err.startswith("scsiusb: error: 2-1 could not be given back: permission denied; ")
+    assert ended.line.startswith("scsiusb: error: 2-1 could not be given back: permission denied; ")
     assert "sudo scsiusb recover" in ended.err
 
 

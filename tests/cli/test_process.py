@@ -200,7 +200,7 @@ def test_ctrl_c_under_a_progress_bar_leaves_one_error_line(tmp_path: Path) -> No
     terminal.until("reading")
     terminal.type("\x03")
     assert terminal.end() == 130, terminal.screen
-    assert terminal.screen.count("scsiusb: error: interrupted; ") == 1
+    assert terminal.screen.count("scsiusb: error: interrupted: read ") == 1
     assert "\x1b[?25h" in terminal.screen, "the cursor is shown again"
 
 

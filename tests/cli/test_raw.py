@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scsiusb import errors
 from scsiusb.cli.commands import control
-from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.usb.backend import BlockDisk
+from scsiusb.virtual import Fault, Memory, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
 from tests.cli.conftest import Attached, Cli
@@ -46,7 +49,7 @@ def test_raw_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
     ended = cli("raw", "1-1", *INQUIRY, "--in", "36", "--json")
     assert (ended.status, ended.err) == (0, "")
     data = "008006021f000000" + b"scsiusb Virtual Stick   1.00".hex()
-    assert ended.json == {"status": 0, "residue": 0, "sense": None, "data": data}
+    assert ended.record == {"status": 0, "residue": 0, "sense": None, "data": data}
 
 
 def test_a_pending_unit_attention_is_cleared_first(cli: Cli, attach: Attached) -> None:
@@ -154,9 +157,10 @@ def test_the_exit_status_depends_on_the_sense_and_the_result_is_printed(
     assert ended.json["data"] == ""
     assert ended.json["sense"].keys() == {"key", "key_text", "asc", "ascq", "text", "information", "deferred", "raw"}
     assert (ended.json["sense"]["key"], ended.json["sense"]["asc"]) == (key, asc)
-    assert ended.err.startswith("scsiusb: error: command 28h failed")
-    assert ended.err.count("\n") == 1
-    assert "; " in ended.err
+    assert ended.line.startswith("scsiusb: error: command 28h failed")
+    error = json.loads(ended.err)["error"]
+    assert error["sense"] == ended.json["sense"]
+    assert error["type"] in vars(errors)
 
 
 def test_a_recovered_error_is_a_success(cli: Cli, attach: Attached) -> None:
@@ -178,7 +182,7 @@ def test_data_out_comes_from_a_file(cli: Cli, attach: Attached, tmp_path: Path) 
     target, path = stick(), tmp_path / "block"
     path.write_bytes(b"w" * 512)
     attach(target)
-    assert cli("raw", *WRITE_0, "--out", path).text == "good, status 0, residue 0\n"
+    assert cli("raw", *WRITE_0, "--out", path, "--yes").text == "good, status 0, residue 0\n"
     assert held(target)[:513] == b"w" * 512 + b"\0"
 
 
@@ -187,12 +191,12 @@ def test_invalid_files_and_lengths(cli: Cli, attach: Attached, tmp_path: Path, m
     path = tmp_path / "large"
     path.write_bytes(bytes(2000))
     bus = attach(stick())
-    assert cli("raw", *WRITE_0, "--out", path).failed(1, "limited to 1 KiB")
+    assert cli("raw", *WRITE_0, "--out", path, "--yes").failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "1025").failed(1, "limited to 1 KiB")
     assert cli("raw", *READ_0, "--in", "-1").failed(1, "negative")
-    assert cli("raw", *READ_0, "--in", "5", "--out", path).failed(1, "cannot be used together")
-    assert cli("raw", *WRITE_0, "--out", tmp_path / "none").failed(15, "none")
-    assert cli("raw", *WRITE_0, "--out", tmp_path).failed(15, str(tmp_path))
+    assert cli("raw", *READ_0, "--in", "5", "--out", path, "--yes").failed(1, "cannot be used together")
+    assert cli("raw", *WRITE_0, "--out", tmp_path / "none", "--yes").failed(15, "none")
+    assert cli("raw", *WRITE_0, "--out", tmp_path, "--yes").failed(15, str(tmp_path))
     assert bus.wire.log == []
 
 
@@ -244,9 +248,39 @@ def test_at_a_terminal_it_asks_before_it_erases(screen: Cli, attach: Attached, p
     assert bus.wire.log == []
 
 
+CHANGING = ["04", "15", "2a", "3b", "41", "42", "48", "55", "5f", "85", "8a", "93", "9f", "a1", "ac", "b5"]
+LENGTHS = {"0": 6, "1": 6, "2": 10, "3": 10, "4": 10, "5": 10, "8": 16, "9": 16, "a": 12, "b": 12}
+
+
+@pytest.mark.parametrize("opcode", CHANGING)
+def test_without_a_terminal_a_command_that_may_change_something_needs_yes(
+    cli: Cli, attach: Attached, opcode: str
+) -> None:
+    bus = attach(stick())
+    cdb = opcode + "00" * (LENGTHS[opcode[0]] - 1)
+    for device in ([], ["1-1"], ["virtual:"]):
+        assert cli("raw", *device, cdb).failed(1, "cannot ask to confirm the command", "give --yes")
+    assert bus.wire.log == []
+    assert "cannot ask" not in cli("raw", cdb, "--yes").err
+
+
+def test_data_out_needs_yes_whatever_the_command_and_before_the_file_is_read(
+    cli: Cli, attach: Attached, tmp_path: Path
+) -> None:
+    bus = attach(stick())
+    assert cli("raw", "ff0000000000", "--out", tmp_path / "none").failed(1, "give --yes")
+    assert bus.wire.log == []
+
+
+@pytest.mark.parametrize("cdb", ["85" + "00" * 15, "a1" + "00" * 11])
+def test_a_pass_through_command_that_receives_needs_no_confirmation(cli: Cli, attach: Attached, cdb: str) -> None:
+    attach(stick())
+    assert "cannot ask" not in cli("raw", cdb, "--in", "512").err
+
+
 def test_eject(cli: Cli, attach: Attached) -> None:
     attach(stick(), stick())
-    assert cli("eject", "1-1", "--json").json == {"ejected": True}
+    assert cli("eject", "1-1", "--json").record == {"done": True, "ejected": True}
     assert cli("capacity", "1-1").failed(2, "no medium")
     ended = cli("eject", "1-2")
     assert (ended.status, ended.out, ended.err) == (0, b"", "ejected\n")
@@ -263,3 +297,56 @@ def test_eject_works_without_prevent_allow(cli: Cli, attach: Attached) -> None:
 def test_a_unit_that_cannot_eject(cli: Cli, attach: Attached) -> None:
     attach(stick(removable=False))
     assert cli("eject").failed(5, "START STOP UNIT")
+
+
+def test_eject_sends_no_flush(cli: Cli, attach: Attached) -> None:
+    """Nothing was written, and a device that hangs on SYNCHRONIZE CACHE must not cost its timeout."""
+    bus = attach(stick())
+    assert cli("eject").status == 0
+    assert "cbw 35" not in bus.wire.log
+
+
+@pytest.mark.parametrize("sense", [Sense(0x5, 0x20, 0), Sense(0x5, 0x24, 0), Sense(0x4, 0x44, 0), Sense(0, 0, 0)])
+def test_eject_unlocks_as_best_it_can(cli: Cli, attach: Attached, sense: Sense) -> None:
+    unit = Scripted(0x1E, sense)
+    attach(Stick([unit]))
+    assert cli("eject").err == "ejected\n"
+    assert unit.medium is None
+
+
+def test_eject_of_a_device_that_does_not_answer_the_unlocking(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse("nak@csw,opcode=1e,times=always")]))
+    assert cli("eject", "--timeout", "0.2").err == "ejected\n"
+
+
+def test_eject_opens_an_empty_tray(cli: Cli, attach: Attached) -> None:
+    bus = attach(Stick([Unit.cd_rom()]), Stick([Scripted(0x1B, Sense(0x2, 0x3A, 0))]))
+    ended = cli("eject", "1-1")
+    assert (ended.status, ended.err) == (0, "ejected\n")
+    assert "cbw 1b" in bus.wire.log
+    assert cli("eject", "1-2").err == "there is no medium to eject\n"
+    assert cli("eject", "1-2", "--json").record == {"done": True, "ejected": False}
+
+
+@pytest.mark.parametrize("phase", ["cbw", "csw"])
+def test_a_device_that_leaves_because_of_the_command_was_ejected(cli: Cli, attach: Attached, phase: str) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse(f"disconnect@{phase},opcode=1b")]))
+    ended = cli("eject")
+    assert (ended.status, ended.err) == (0, "ejected; the device has left the bus\n")
+
+
+def test_a_device_that_leaves_before_the_command_was_not_ejected(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512))], faults=[Fault.parse("disconnect@csw,opcode=1e")]))
+    assert cli("eject").failed(35, "gone")
+
+
+def test_raw_takes_a_disk_node_and_explains_a_file(
+    cli: Cli, attach: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Stick([Unit(Memory(512)), Unit(Memory(512), product="Second")])
+    target.disks = (BlockDisk("/dev/sdz", 1),)
+    attach(target)
+    assert b"Second" in cli("raw", "/dev/sdz", *INQUIRY, "--in", "36").out
+    (tmp_path / "s.img").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli("raw", "s.img", *INQUIRY, "--in", "36").failed(15, "did you mean virtual:s.img?")

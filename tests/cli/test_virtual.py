@@ -145,7 +145,7 @@ def test_invalid_arguments_are_refused(cli: Cli, image: Path, tmp_path: Path) ->
     assert refused(1, image, "--fault", "stal")("'stal'", "did you mean stall?")
     assert refused(1, image, "--fault", "stall=x")("'stall=x': stall takes a number of bytes, not 'x'")
     assert refused(1)("FILE")
-    assert cli("virtual").failed(1, "Missing command", "scsiusb virtual --help")
+    assert cli("virtual", "--nosuch").failed(1, "--nosuch", "scsiusb virtual --help")
 
 
 def test_an_address_that_other_hosts_reach_gives_a_warning(serve: Callable[..., CliResult], image: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import pytest
+from construct import BitStruct, Int8ub, Padding, Struct
 
 from scsiusb import MalformedReply
-from scsiusb.scsi.command import Command
+from scsiusb.scsi.command import Command, opcode
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
@@ -216,3 +218,43 @@ def test_a_media_event_reports_whether_a_disc_is_present(data: str, is_valid: bo
 def test_a_media_event_cut_short_is_malformed() -> None:
     with pytest.raises(MalformedReply):
         multimedia.GetMediaEvent().reply(bytes(5))
+
+
+class Declared:
+    """The parts of a sound declaration."""
+
+    NAME = "VENDOR"
+    CDB = BitStruct(opcode(0xC0), Padding(40))
+    direction = Direction.IN
+    length = 2
+
+    def reply(self, data: bytes) -> int:
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [("CDB", "has no CDB: such as"), ("reply", "has no reply: a method"), ("NAME", "has no NAME: the text")],
+)
+def test_an_incomplete_command_is_refused_when_it_is_declared(left_out: str, message: str) -> None:
+    parts = {name: value for name, value in vars(Declared).items() if name != left_out and not name.startswith("__")}
+    with pytest.raises(TypeError, match=f"the command Vendor {message}"):
+        type("Vendor", (Command,), parts)
+
+
+def test_a_cdb_that_is_no_bit_struct_is_refused_when_it_is_declared() -> None:
+    for wrong in (b"\xc0", Struct("opcode" / Int8ub)):
+        with pytest.raises(TypeError, match=r"Vendor\.CDB: .*BitStruct"):
+            type("Vendor", (Command,), {"NAME": "VENDOR", "CDB": wrong})
+
+
+def _add_reply(parts: dict[str, Any]) -> None:
+    parts["reply"] = Declared.reply
+
+
+def test_a_base_of_commands_may_be_incomplete_and_what_it_has_is_inherited() -> None:
+    base: Any = types.new_class("Base", (Command,), {"abstract": True}, _add_reply)
+    whole = type("Whole", (base,), {"NAME": "VENDOR", "CDB": Declared.CDB, "direction": Direction.IN, "length": 2})
+    assert whole().cdb() == b"\xc0" + bytes(5)
+    with pytest.raises(TypeError, match="has no CDB"):
+        type("Vendor", (base,), {"NAME": "VENDOR"})

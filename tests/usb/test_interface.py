@@ -151,27 +151,47 @@ def test_every_subclass_that_carries_scsi_commands_is_taken(subclass: int) -> No
 
 
 @pytest.mark.parametrize(
-    "setting",
+    ("setting", "protocol", "reason"),
     [
-        replace(BOT, interface_class=0x03),
-        replace(BOT, interface_class=0xFF),
-        replace(BOT, subclass=0x03),
-        replace(BOT, subclass=0xFF),
-        replace(BOT, protocol=0x00),  # control/bulk/interrupt
-        replace(BOT, protocol=0x01),
-        replace(BOT, endpoints=()),
-        replace(BOT, endpoints=(IN,)),
-        replace(BOT, endpoints=(OUT,)),
-        replace(BOT, endpoints=(Endpoint(0x81, 3, 64), OUT)),  # interrupt
-        replace(BOT, endpoints=(replace(IN, max_packet_size=0), OUT)),
-        replace(BOT, endpoints=(IN, replace(OUT, max_packet_size=0))),
+        (replace(BOT, subclass=0x03), "bot", "its subclass 03h has no SCSI commands"),
+        (replace(BOT, subclass=0xFF), "bot", "its subclass FFh"),
+        (replace(BOT, protocol=0x00), "cbi", "it speaks CBI"),
+        (replace(BOT, protocol=0x01), "cbi", "it speaks CBI"),
+        (replace(BOT, protocol=0xFE), "other", "its protocol FEh is neither"),
+        (replace(BOT, endpoints=()), "bot", "no usable pair of bulk endpoints"),
+        (replace(BOT, endpoints=(IN,)), "bot", "no usable pair of bulk endpoints"),
+        (replace(BOT, endpoints=(OUT,)), "bot", "no usable pair of bulk endpoints"),
+        (replace(BOT, endpoints=(Endpoint(0x81, 3, 64), OUT)), "bot", "no usable pair"),  # interrupt
+        (replace(BOT, endpoints=(replace(IN, max_packet_size=0), OUT)), "bot", "no usable pair"),
+        (replace(BOT, endpoints=(IN, replace(OUT, max_packet_size=0))), "bot", "no usable pair"),
     ],
-    ids=lambda setting: f"{setting.interface_class:02x}-{setting.subclass:02x}-{setting.protocol:02x}",
+    ids=str,
 )
-def test_a_setting_that_we_cannot_drive_is_no_mass_storage(setting: Setting) -> None:
-    bus = Shown(device(setting))
+def test_an_interface_that_cannot_be_driven_is_listed_with_the_reason(
+    setting: Setting, protocol: str, reason: str
+) -> None:
+    (info,) = find(Shown(device(setting)))
+    assert (info.address, info.protocol) == ("1-1", protocol)
+    assert info.unsupported is not None
+    assert reason in info.unsupported
+
+
+def test_an_interface_of_another_class_is_not_listed_and_not_asked_for_its_strings() -> None:
+    bus = Shown(device(replace(BOT, interface_class=0x03)))
     assert find(bus) == []
-    assert bus.asked == [], "a device that is none of ours is not asked for its strings"
+    assert bus.asked == []
+
+
+def test_a_usable_setting_is_preferred_and_a_usable_interface_keeps_the_address() -> None:
+    assert found(replace(BOT, protocol=0x00), replace(BOT, alternate=1)) == [("1-1", "bot", 1)]
+    floppy = replace(BOT, interface=1, protocol=0x01)
+    assert found(BOT, floppy) == [("1-1", "bot", 0), ("1-1:1.1", "cbi", 0)]
+
+
+def test_a_device_that_is_not_configured_is_listed_with_the_reason() -> None:
+    (info,) = find(Shown(device(BOT, configuration=0)))
+    assert info.unsupported is not None
+    assert info.unsupported.startswith("the device is not configured")
 
 
 def test_a_device_without_an_active_configuration_has_no_interfaces() -> None:

@@ -75,7 +75,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 @global_options
 def bench_command(
     device: str | None,
-    lun: int,
+    lun: int | None,
     writes: bool,
     lba: int | None,
     blocks: int | None,

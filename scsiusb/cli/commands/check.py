@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 
 from scsiusb.base.text import printable
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.device import device_argument, name_of, opened
+from scsiusb.cli.device import device_argument, device_record, name_of, opened
 from scsiusb.cli.options import completions, global_options, number_option, settings
 from scsiusb.cli.output import counted, show, show_json, show_table
 from scsiusb.conformance.device_under_test import Area
@@ -57,7 +57,7 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 @global_options
 def check_command(
     device: str | None,
-    lun: int,
+    lun: int | None,
     only: tuple[str, ...],
     skip: tuple[str, ...],
     listing: bool,
@@ -100,11 +100,12 @@ def check_command(
             if not yes:
                 _ask(device, area)
         transport = disk.unit.transport
-        report = _run(transport, lun, chosen, area)
+        report = _run(transport, disk.unit.lun, chosen, area)
         if area is None:
             report.results[:] = map(_with_hint, report.results)
     if settings().json:
-        show_json({"address": transport.info.address, "lun": lun, **_record(report)})
+        device_of = device_record(disk)
+        show_json({"device": device_of, "address": device_of["address"], "lun": device_of["lun"], **_record(report)})
     else:
         show(_summary(report))
     _judge(report)
@@ -128,7 +129,7 @@ def _list(checks: Sequence[Check]) -> None:
     if settings().json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        show_table(columns, rows)
+        show_table(columns, rows, wrapped=("demand",), optional=("section", "severity", "destructive"))
 
 
 def _area(destructive: bool, lba: int | None, blocks: int | None) -> Area | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from contextlib import suppress
@@ -10,28 +11,40 @@ from typing import Any, Final
 import click
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.cli.ask import confirm, is_interactive
-from scsiusb.cli.device import complete_device, device_argument, lun_option, name_of, opened
+from scsiusb.cli.ask import confirm, require_terminal
+from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole, refuse_own_file
 from scsiusb.cli.options import global_options, number_option, quoted, settings
-from scsiusb.cli.output import counted, hex_dump, say, show, show_bytes, show_json, show_record, size_text
+from scsiusb.cli.output import counted, hex_dump, say, sense_record, show, show_bytes, show_json, show_record, size_text
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import CheckCondition, IllegalRequest, PhaseError
+from scsiusb.errors import (
+    Cancelled,
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    NoMedium,
+    PhaseError,
+    TransportError,
+)
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
 from scsiusb.scsi.commands.sbc import StartStopUnit
 from scsiusb.scsi.commands.spc import PreventAllow
+from scsiusb.scsi.effects import is_known_to_change
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.sense import RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import Direction
 from scsiusb.transport.bot.formats import MAX_CDB
 
-DEVICE_SIGNS: Final = re.compile(r"[-:=]")
+DEVICE_SIGNS: Final = re.compile(r"[-:=/.]")
 HEX_BYTES: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2}){2,})")
 SHORTEST_CDB: Final = 6
 GROUP_LENGTHS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by the opcode's upper three bits (SPC-4 4.2.5.1)
+UNLOCK_TIMEOUT: Final = 5.0  # seconds
+EMPTY: Final = "there is no medium to eject"
 LARGEST_DATA: Final = 64 * 1024 * 1024
-DESTRUCTIVE: Final = frozenset({0x04, 0x19, 0x2C, 0x41, 0x48, 0x93, 0xAC})  # FORMAT, ERASE, WRITE SAME, SANITIZE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,28 +90,35 @@ class Result:
 @click.option("--out", "path", metavar="FILE", type=click.Path(), help="Send FILE as data-out; - is stdin.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
-def raw_command(words: tuple[str, ...], lun: int, length: int | None, path: str | None, yes: bool) -> None:
+def raw_command(words: tuple[str, ...], lun: int | None, length: int | None, path: str | None, yes: bool) -> None:
     """Send a command block (CDB) once, without retry, and show the result.
 
     Pending unit attentions are cleared before. Data-in is written to a pipe as
-    raw bytes, to a terminal as a hex dump. On a terminal, raw asks for
-    confirmation before it sends a file, or a command that is known to erase.
+    raw bytes, to a terminal as a hex dump.
+
+    Asks for confirmation, unless --yes is given, before it sends a file, or a
+    command that is known to change the medium or the device.
 
     \b
     Examples:
       scsiusb raw 2-1 12 00 00 00 24 00 --in 36
       scsiusb raw 2-1 000000000000
       scsiusb raw 2-1 2a 00 00000000 00 0001 00 --out block.bin
+      scsiusb raw 2-1 04 00 00 00 00 00 --yes   # FORMAT UNIT
     """
     device, cdb = _split(words)
     refuse_own_file(device, path)
+    may_change = path is not None or is_known_to_change(cdb[0], receives=bool(length))
+    if may_change and not yes:
+        require_terminal("the command")
     request = Request(cdb, _payload(length, path), length or 0)
-    if not yes and is_interactive() and (request.payload or cdb[0] in DESTRUCTIVE):
+    if may_change and not yes:
         amount = counted(len(request.payload), "byte")
         confirm(f"Send {cdb.hex(' ')} with {amount} of data-out to {name_of(device)}?")
     with opened(device, lun) as disk:
         result = _send(disk, request)
-    _show(result, request)
+        device_of = device_record(disk)
+    _show(result, request, device_of)
     if result.sense is not None and result.sense.key != RECOVERED_ERROR:
         raise error_for(result.sense, request.name)
     if request.length and not settings().json and not sys.stdout.isatty():
@@ -157,11 +177,12 @@ def _exchange(disk: Disk, request: Request) -> Result:
     return Result(ended.status, ended.residue, sense, data)
 
 
-def _show(result: Result, request: Request) -> None:
+def _show(result: Result, request: Request, device: dict[str, Any]) -> None:
     """Print the result; if stdout is a pipe, print only data-in."""
     if settings().json:
-        record = {"status": result.status, "residue": result.residue, "sense": None, "data": result.data}
-        show_json({**record, "sense": sense_record(result.sense) if result.sense else None})
+        sense = sense_record(result.sense) if result.sense else None
+        record = {"status": result.status, "residue": result.residue, "sense": sense, "data": result.data}
+        show_json({**record, "device": device})
     elif sys.stdout.isatty() or not request.length:
         show(result.words)
         if result.data:
@@ -170,24 +191,10 @@ def _show(result: Result, request: Request) -> None:
         show_bytes(result.data)
 
 
-def sense_record(sense: Sense) -> dict[str, Any]:
-    """Return sense data as names and values for JSON."""
-    return {
-        "key": sense.key,
-        "key_text": sense.key_text,
-        "asc": sense.asc,
-        "ascq": sense.ascq,
-        "text": sense.text,
-        "information": sense.information,
-        "deferred": sense.deferred,
-        "raw": sense.raw,
-    }
-
-
 @click.command("sense", short_help="Show sense data (REQUEST SENSE).")
 @device_argument
 @global_options
-def sense_command(device: str | None, lun: int) -> None:
+def sense_command(device: str | None, lun: int | None) -> None:
     """Show sense data (REQUEST SENSE): an error or unit attention that is pending.
 
     The device reports it only once: this command clears it.
@@ -199,8 +206,9 @@ def sense_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         sense = disk.unit.request_sense()
+        device_of = device_record(disk)
     if settings().json:
-        show_json(sense_record(sense))
+        show_json({**sense_record(sense), "device": device_of})
         return
     record = {
         "key": f"{sense.key:X}h {sense.key_text}",
@@ -214,11 +222,14 @@ def sense_command(device: str | None, lun: int) -> None:
     show_record(record)
 
 
-@click.command("eject", short_help="Flush the cache, then eject the medium.")
+@click.command("eject", short_help="Eject the medium, or open the tray.")
 @device_argument
 @global_options
-def eject_command(device: str | None, lun: int) -> None:
-    """Flush the cache, allow removal, and eject the medium (START STOP UNIT).
+def eject_command(device: str | None, lun: int | None) -> None:
+    """Allow removal, and eject the medium or open the tray (START STOP UNIT).
+
+    The device writes its cache to the medium before. A device that leaves the bus
+    because of the command was ejected, too.
 
     \b
     Examples:
@@ -226,12 +237,36 @@ def eject_command(device: str | None, lun: int) -> None:
       scsiusb eject 2-1 --lun 1
     """
     with opened(device, lun) as disk:
-        disk.flush()
-        if Quirk.NOT_LOCKABLE not in disk.unit.transport.quirks:
-            with suppress(IllegalRequest):  # optional command; a unit without it does not lock the medium
-                disk.execute(PreventAllow())
-        disk.execute(StartStopUnit(load_eject=True))
+        device_of = device_record(disk)
+        _unlock(disk)
+        ended = _eject(disk)
     if settings().json:
-        show_json({"ejected": True})
+        show_json({"done": True, "ejected": ended != EMPTY, "device": device_of})
     else:
-        say("ejected")
+        say(ended)
+
+
+def _unlock(disk: Disk) -> None:
+    """Allow the removal of the medium, if possible: the command is optional, and EJECT shows whether it was needed."""
+    if Quirk.NOT_LOCKABLE in disk.unit.transport.quirks:
+        return
+    timeout = min(UNLOCK_TIMEOUT, disk.unit.timeout or UNLOCK_TIMEOUT)
+    try:
+        disk.execute(PreventAllow(), timeout=timeout, retry=NO_WAIT)
+    except (DeviceGone, DeviceClosed, Cancelled):
+        raise
+    except (CheckCondition, TransportError) as error:
+        log.info("the medium may be locked: %s", error)
+
+
+def _eject(disk: Disk) -> str:
+    """Eject; return what happened, for the user."""
+    try:
+        disk.execute(StartStopUnit(load_eject=True))
+    except NoMedium as error:
+        log.info("%s", error)
+        return EMPTY
+    except DeviceGone as error:
+        log.info("%s", error)
+        return "ejected; the device has left the bus"
+    return "ejected"

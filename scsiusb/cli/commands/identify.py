@@ -9,10 +9,10 @@ from typing import Any, Final
 import click
 
 from scsiusb.cli import labels
-from scsiusb.cli.device import device_argument, opened
+from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
-from scsiusb.errors import CheckCondition, IllegalRequest
+from scsiusb.errors import Cancelled, CheckCondition, DeviceClosed, DeviceGone, IllegalRequest, TransportError
 from scsiusb.scsi.pages.inquiry import device_type_text
 from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber, VpdPage
 from scsiusb.scsi.retry import NO_WAIT
@@ -28,6 +28,8 @@ PAGE_NAMES: Final = {  # the abbreviations of sg_vpd, and words
     "bl": BlockLimits.PAGE,
     "limits": BlockLimits.PAGE,
 }
+LUN_TIMEOUT: Final = 3.0  # seconds for INQUIRY and TEST UNIT READY; given, so that a timeout is not tried again
+NOT_SUPPORTED: Final = 0x25  # additional sense code: there is no unit at this LUN
 PAGE_HEX: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2})[hH]?")
 
 
@@ -51,7 +53,7 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     help="Show a vital product data page: sv, sn, di, bl, or hex.",
 )
 @global_options
-def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
+def inquiry_command(device: str | None, lun: int | None, page: int | None) -> None:
     """Show INQUIRY data, or a vital product data (VPD) page.
 
     \b
@@ -67,20 +69,21 @@ def inquiry_command(device: str | None, lun: int, page: int | None) -> None:
     with opened(device, lun) as disk:
         if page is None:
             data = disk.inquiry()
-            record, shown = asdict(data), labels.inquiry_words(data)
+            record, shown = {**asdict(data), "device": device_record(disk)}, labels.inquiry_words(data)
         else:
             found = disk.unit.vpd(page)
+        device_of = device_record(disk)
     if page is not None:
-        _show_page(page, found)
+        _show_page(page, found, device_of)
     elif settings().json:
         show_json(record)
     else:
         show_record(shown)
 
 
-def _show_page(number: int, page: AnyPage) -> None:
+def _show_page(number: int, page: AnyPage, device: dict[str, Any]) -> None:
     if settings().json:
-        show_json({"page": number, **asdict(page)})
+        show_json({"page": number, **asdict(page), "device": device})
     elif isinstance(page, SupportedPages):
         show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
     elif isinstance(page, DeviceIdentification):
@@ -96,7 +99,7 @@ def _show_page(number: int, page: AnyPage) -> None:
 @click.command("capacity", short_help="Show the capacity of the medium.")
 @device_argument
 @global_options
-def capacity_command(device: str | None, lun: int) -> None:
+def capacity_command(device: str | None, lun: int | None) -> None:
     """Show the capacity of the medium: number of blocks and block size.
 
     \b
@@ -106,8 +109,9 @@ def capacity_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         record = {"blocks": disk.blocks, "block_size": disk.block_size, "bytes": disk.size}
+        device_of = device_record(disk)
     if settings().json:
-        show_json(record)
+        show_json({**record, "device": device_of})
     else:
         size = f"{record['bytes']} ({size_text(record['bytes'])})"
         show_record({"blocks": record["blocks"], "block size": record["block_size"], "bytes": size})
@@ -116,8 +120,11 @@ def capacity_command(device: str | None, lun: int) -> None:
 @click.command("luns", short_help="List the logical units of a device.")
 @device_argument
 @global_options
-def luns_command(device: str | None, lun: int) -> None:
+def luns_command(device: str | None, lun: int | None) -> None:
     """List the logical units of a device, and whether they are ready.
+
+    A unit that reports an error has the reason. A unit that does not answer costs
+    a few seconds.
 
     \b
     Examples:
@@ -126,38 +133,41 @@ def luns_command(device: str | None, lun: int) -> None:
     """
     with opened(device, lun) as disk:
         unit = disk.unit
-        units = [LogicalUnit(unit.transport, n, timeout=unit.timeout) for n in range(unit.transport.max_lun + 1)]
-        rows = [row for each in units if (row := _unit_row(each))]
+        timeout = min(LUN_TIMEOUT, unit.timeout or LUN_TIMEOUT)
+        units = [LogicalUnit(unit.transport, n, timeout=timeout) for n in range(unit.transport.max_lun + 1)]
+        address = unit.transport.info.address
+        rows = [{**row, "address": address} for each in units if (row := _unit_row(each))]
     if settings().json:
         show_json(rows)
     else:
-        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows])
+        show_table(("LUN", "vendor", "product", "type", "ready"), [_in_words(row) for row in rows], wrapped=("ready",))
 
 
 def _in_words(row: dict[str, Any]) -> list[Any]:
-    return list({**row, "peripheral_device_type": device_type_text(row["peripheral_device_type"])}.values())
+    kind = row["peripheral_device_type"]
+    ready = f"no: {row['error']}" if row["error"] else row["ready"]
+    return [row["lun"], row["vendor"], row["product"], None if kind is None else device_type_text(kind), ready]
 
 
 def _unit_row(unit: LogicalUnit) -> dict[str, Any] | None:
-    """Return a row, or None if the device reports that there is no unit at this LUN."""
+    """Return a row, with the reason if the unit fails; None if the device reports that there is no unit at this LUN."""
+    row: dict[str, Any] = dict.fromkeys(("lun", "vendor", "product", "peripheral_device_type"))
+    row |= {"lun": unit.lun, "ready": False, "error": None}
     try:
         data = unit.inquiry()
-    except IllegalRequest:
-        return None
-    if not data.is_present:
-        return None
-    return {
-        "lun": unit.lun,
-        "vendor": data.vendor,
-        "product": data.product,
-        "peripheral_device_type": data.peripheral_device_type,
-        "ready": _is_ready(unit),
-    }
-
-
-def _is_ready(unit: LogicalUnit) -> bool:
-    try:
+        if not data.is_present:
+            return None
+        row |= {"vendor": data.vendor, "product": data.product, "peripheral_device_type": data.peripheral_device_type}
         unit.test_unit_ready(retry=NO_WAIT)
-    except CheckCondition:
-        return False
-    return True
+        row["ready"] = True
+    except (DeviceGone, DeviceClosed, Cancelled):
+        raise
+    except (CheckCondition, TransportError) as error:
+        if isinstance(error, IllegalRequest) and error.sense.asc == NOT_SUPPORTED:
+            return None
+        row["error"] = _reason(error)
+    return row
+
+
+def _reason(error: CheckCondition | TransportError) -> str:
+    return str(error.sense) if isinstance(error, CheckCondition) else error.what

@@ -12,7 +12,7 @@ from scsiusb.cli.device import complete_attached
 from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import counted, say, show_json, show_table
 from scsiusb.errors import AccessDenied, DeviceNotFound, ScsiUsbError, TransportError
-from scsiusb.finding import select
+from scsiusb.finding import is_selector, select
 from scsiusb.leases import lease
 from scsiusb.leases import orphans as recovery
 from scsiusb.leases.folders import is_root
@@ -156,6 +156,8 @@ def _attached(backend: Backend, name: str) -> InterfaceInfo:
     try:
         return select(find(backend), name)
     except DeviceNotFound as error:
+        if name.strip() and not is_selector(name):
+            raise
         what = f"{error.what}, and there is no orphaned device of that name"
         raise DeviceNotFound(what, "run `scsiusb list` and `scsiusb leases`") from error
 

@@ -13,7 +13,7 @@ from scsiusb.cli.device import attached, check_quirks, complete_device, sized
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import say, show_json, show_table
-from scsiusb.finding import VIRTUAL, select
+from scsiusb.finding import VIRTUAL, resolve, select
 from scsiusb.quirks.lookup import quirks_for
 from scsiusb.quirks.model import BY_QUIRK, MEANINGS, Meaning, Quirks
 from scsiusb.usb.interface import VID_PID, InterfaceInfo, find, matches
@@ -62,7 +62,8 @@ def _matching(words: str | None) -> Iterator[tuple[str | None, int, int, Quirks]
         yield _of(_virtual(words))
         return
     found = attached()
-    meant = [info for info in found if words is None or matches(info, words)]
+    wanted = resolve(words)
+    meant = [info for info in found if wanted is None or matches(info, wanted)]
     identity = None if words is None else VID_PID.fullmatch(words)
     if not meant and identity is not None:
         vid, pid = (int(number, 16) for number in identity.groups())
@@ -82,10 +83,10 @@ def _of(info: InterfaceInfo) -> tuple[str, int, int, Quirks]:
 
 def _virtual(words: str) -> InterfaceInfo:
     """Return the interface of a virtual stick without opening it, which a quirk may forbid."""
-    from scsiusb.virtual import Bus, Stick
+    from scsiusb.virtual.address import open_stick
+    from scsiusb.virtual.bus.backend import Bus
 
-    path = words.removeprefix(VIRTUAL)
-    with sized(words), closing(Bus(Stick.open_file(path) if path else Stick.formatted())) as bus:
+    with sized(words), closing(Bus(open_stick(words))) as bus:
         return find(bus)[0]
 
 
@@ -114,4 +115,8 @@ def _show_letters() -> None:
         show_json([{**row, "linux": each.is_linux} for row, each in zip(rows, MEANINGS, strict=True)])
         return
     columns = ("letter", "quirk", "origin", "effect")
-    show_table(columns, [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS])
+    show_table(
+        columns,
+        [[e.letter, e.quirk.title, "Linux" if e.is_linux else "scsiusb", _effect(e)] for e in MEANINGS],
+        wrapped=("effect",),
+    )

@@ -68,9 +68,15 @@ def _complete_fault(context: click.Context, parameter: click.Parameter, incomple
     return completions([(kind.name, kind.about) for kind in KINDS.values()], incomplete)
 
 
-@click.group("virtual", no_args_is_help=False, short_help="Serve a virtual USB stick.")
+@click.group(
+    "virtual",
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    short_help="Serve a virtual USB stick.",
+)
 @global_options
-def virtual_command() -> None:
+@click.pass_context
+def virtual_command(context: click.Context) -> None:
     """Serve a virtual USB stick, to develop and test drivers.
 
     \b
@@ -78,6 +84,8 @@ def virtual_command() -> None:
       scsiusb virtual serve stick.img
       scsiusb virtual serve --help
     """
+    if context.invoked_subcommand is None:
+        show(context.get_help())
 
 
 class WithFaults(click.Command):

@@ -14,14 +14,15 @@ import click
 
 from scsiusb.cli import status
 from scsiusb.cli.device import complete_attached
-from scsiusb.cli.failure import Terminated
+from scsiusb.cli.failure import Refused, Terminated
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import show
-from scsiusb.finding import VIRTUAL
+from scsiusb.finding import VIRTUAL, is_selector
 from scsiusb.leases.lease import holder
 from scsiusb.leases.orphans import recover
 from scsiusb.manager.events import ATTACHED, Event
 from scsiusb.opening import Manager
+from scsiusb.usb.interface import NODE
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -63,8 +64,9 @@ def watch_command(device: str | None) -> int:
       scsiusb watch --json serial=0123456789AB
       scsiusb watch | jq -r 'select(.event == "attached").address'
     """
-    if device is not None and (not device.strip() or device.startswith(VIRTUAL)):
-        raise click.UsageError(f"{quoted(device)} is not a device that can be attached or detached")
+    if device is not None and (not is_selector(device) or device.startswith((VIRTUAL, NODE))):
+        remedy = "give an address such as 2-1, VID:PID or serial=TEXT"
+        raise Refused(f"{quoted(device)} is not a device that can be attached or detached", remedy)
     recover()
     try:
         with Manager() as manager, _view() as view:

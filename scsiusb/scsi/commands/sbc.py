@@ -103,7 +103,7 @@ RW_16 = (  # the same in READ(16) and WRITE(16); SBC-3 tables 50 and 107
 
 
 @dataclass(frozen=True)
-class BlockCommand(Command[bytes]):
+class BlockCommand(Command[bytes], abstract=True):
     """Base of the commands that read or write blocks."""
 
     accesses_medium = True
@@ -153,7 +153,7 @@ class Read16(BlockCommand):
 
 
 @dataclass(frozen=True)
-class WriteCommand(BlockCommand):
+class WriteCommand(BlockCommand, abstract=True):
     """Base of the commands that write blocks."""
 
     direction = Direction.OUT

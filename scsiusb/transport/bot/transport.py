@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
@@ -32,7 +33,7 @@ R = TypeVar("R")
 log = logging.getLogger(__name__)
 
 
-class BulkOnlyTransport:
+class BulkOnlyTransport(Uncopyable):
     """Owns its port: closing the transport closes it. Safe to use from several threads.
 
     `note_exchange` is called when a command goes onto the wire (True) and when the device is in step again (False).

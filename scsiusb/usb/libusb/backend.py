@@ -10,13 +10,14 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.base.text import printable
-from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
+from scsiusb.usb.backend import Backend, BlockDisk, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.context import Context, check
 from scsiusb.usb.libusb.memory import MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
 from scsiusb.usb.libusb.transfer import Transfers, declare
-from scsiusb.usb.system import disk_uses, linux
+from scsiusb.usb.system import block_nodes, disk_uses, linux
 from scsiusb.usb.translate import translate
 
 SPEEDS: Final = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super-plus", 6: "super-plus"}  # enum libusb_speed
@@ -25,7 +26,7 @@ HUB_CLASS: Final = 0x09
 ON_LINUX: Final = sys.platform == "linux"
 
 
-class LibusbBackend:
+class LibusbBackend(Uncopyable):
     """See `Backend`. Devices are listed in pyusb's context, which exists until the interpreter ends.
 
     Each handle has a separate context. Raises UsbError: NOT_SUPPORTED if libusb cannot be loaded, or if the parent
@@ -80,6 +81,10 @@ class LibusbBackend:
     def uses(self, device: Device, interface: int) -> Sequence[str]:
         """See `Backend.uses`; empty on other platforms than Linux."""
         return disk_uses.uses(device, interface) if ON_LINUX else []
+
+    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
+        """See `Backend.disks`; empty on other platforms than Linux."""
+        return block_nodes.disks(device, interface) if ON_LINUX else []
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`."""
@@ -142,12 +147,17 @@ class LibusbBackend:
             raise UsbError(Code.NOT_SUPPORTED) from error
 
     def _active_configuration(self, reference: Any) -> tuple[int, tuple[Setting, ...]]:
-        """Read the number and the settings of the active configuration; (0, ()) if there is none."""
+        """Read the number and the settings of the active configuration.
+
+        If there is none, the number is 0, and the settings are those of the first one, if that can be read.
+        """
         pointer = ctypes.POINTER(self._pyusb._libusb_config_descriptor)()
-        if self._lib.libusb_get_active_config_descriptor(reference.devid, ctypes.byref(pointer)) < 0:
+        is_active = self._lib.libusb_get_active_config_descriptor(reference.devid, ctypes.byref(pointer)) >= 0
+        if not is_active and self._lib.libusb_get_config_descriptor(reference.devid, 0, ctypes.byref(pointer)) < 0:
             return 0, ()
         try:
-            return pointer.contents.bConfigurationValue, tuple(_settings(pointer.contents))
+            number = pointer.contents.bConfigurationValue if is_active else 0
+            return number, tuple(_settings(pointer.contents))
         finally:
             self._lib.libusb_free_config_descriptor(pointer)
 

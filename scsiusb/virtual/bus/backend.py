@@ -8,14 +8,15 @@ import weakref
 from collections.abc import Hashable, Sequence
 from functools import partial
 
-from scsiusb.usb.backend import Code, Device, Strings, UsbError
+from scsiusb.base.copying import Uncopyable
+from scsiusb.usb.backend import BlockDisk, Code, Device, Strings, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.bus.handle import VirtualHandle
 from scsiusb.virtual.bus.watch import Watch
 from scsiusb.virtual.stick import Stick
 
 
-class Bus:
+class Bus(Uncopyable):
     """A backend whose devices are virtual sticks; `plug` and `unplug` do what a user does by hand.
 
     `number` is the number of the bus. Closing the bus closes the sticks that are plugged in.
@@ -31,6 +32,11 @@ class Bus:
         self._watches: list[Watch] = []
         for stick in sticks:
             self.plug(stick)
+
+    def __repr__(self) -> str:
+        with self._lock:
+            sticks = ", ".join(f"{each.device().address}: {each.stick!r}" for each in self._connections.values())
+        return f"<Bus {self.number}: {sticks or 'empty'}>"
 
     def plug(self, stick: Stick, ports: tuple[int, ...] | None = None) -> Device:
         """Plug the stick into a port, and return its device.
@@ -111,6 +117,11 @@ class Bus:
         """See `Backend.uses`; returns `Stick.uses` while a kernel driver is bound to the disk."""
         connection = self._connection(device)
         return connection.uses(interface) if connection else ()
+
+    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
+        """See `Backend.disks`; returns `Stick.disks` while a kernel driver is bound to the interface."""
+        connection = self._connection(device)
+        return connection.disks(interface) if connection else ()
 
     def open(self, device: Device) -> VirtualHandle:
         """See `Backend.open`; ACCESS if `Stick.accessible` is False."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from scsiusb.usb.backend import Code, Device, Setting, Strings, UsbError
+from scsiusb.usb.backend import BlockDisk, Code, Device, Setting, Strings, UsbError
 from scsiusb.virtual.device import descriptors
 from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual.stick import CancelToken, Stick
@@ -104,6 +104,11 @@ class Connection:
         """Return what uses the interface's disks; nothing unless a storage driver, which makes the disks, is bound."""
         with self.lock:
             return tuple(self.stick.uses) if self.driver(interface) in ("usb-storage", "uas") else ()
+
+    def disks(self, interface: int) -> Sequence[BlockDisk]:
+        """Return the system's disks of the interface; nothing unless a storage driver, which makes them, is bound."""
+        with self.lock:
+            return tuple(self.stick.disks) if self.driver(interface) in ("usb-storage", "uas") else ()
 
     def bind(self, interface: int) -> bool:
         """Bind a kernel driver if one matches, and return whether it did; `uas` selects its own alternate setting."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.bus.connection import Connection
 from scsiusb.virtual.device.function import Hang, Stall
@@ -17,7 +18,7 @@ _CLEAR_FEATURE = (0x02, 1)
 _GET_DESCRIPTOR = 6
 
 
-class VirtualHandle:
+class VirtualHandle(Uncopyable):
     """An open virtual device; see `Handle`. Closing releases its claims but binds no kernel driver, like usbfs."""
 
     async_transfers = None

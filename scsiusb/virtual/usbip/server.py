@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
+from scsiusb.base.copying import Uncopyable
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire
 from scsiusb.virtual.usbip.urbs import Urbs
@@ -34,7 +35,7 @@ log = logging.getLogger("scsiusb.virtual.usbip.server")
 _Protocol = Generator[int, bytearray, None]  # yields the length of the message that it needs, and is sent the message
 
 
-class Server:
+class Server(Uncopyable):
     """A server of one stick, which one client at a time can attach.
 
     It serves in a thread from `start`, or the beginning of a `with`, to `close`. `port` 0 uses a free port; the

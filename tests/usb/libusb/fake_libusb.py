@@ -208,13 +208,22 @@ class FakeLibusb:
         pointer._obj.contents = configuration
         return 0
 
+    def _libusb_get_config_descriptor(self, number: int, index: int, pointer: Any) -> int:
+        assert index == 0
+        configuration = next(each.inactive for each in self.devices if each.reference.devid == number)
+        if configuration is None:
+            return Code.NOT_FOUND
+        pointer._obj.contents = configuration
+        return 0
+
 
 class FakeDevice:
-    """A device as pyusb lists it; `configuration` is a real structure, as libusb parses it."""
+    """A device as pyusb lists it; `configuration` and `inactive` are real structures, as libusb parses them."""
 
     def __init__(self, bus: int, number: int, ports: tuple[int, ...] | None, speed: int = 3, **fields: Any) -> None:
         self.reference = SimpleNamespace(devid=bus << 8 | number)
         self.configuration: Any = None
+        self.inactive: Any = None
         self.descriptor = SimpleNamespace(
             bus=bus, address=number, port_numbers=ports, speed=speed, bDeviceClass=0, idVendor=0x0781, idProduct=0x5581
         )

@@ -543,3 +543,14 @@ def test_a_forked_child_unmaps_nothing(handle: LibusbHandle, lib: FakeLibusb, mo
         child.setattr("os.getpid", lambda: -1)
         handle.free(buffer)
     assert "dev_mem_free" not in lib.names()
+
+
+def test_without_an_active_configuration_the_settings_are_those_of_the_first_one(
+    backend: LibusbBackend, lib: FakeLibusb
+) -> None:
+    idle = FakeDevice(2, 3, (1,))
+    idle.inactive = configuration(2, [((0, 0, 8, 6, 0x50), [(0x81, 2, 512)])])
+    lib.devices = [idle]
+    (device,) = backend.devices()
+    assert (device.configuration, device.settings) == (0, (Setting(0, 0, 8, 6, 0x50, (Endpoint(0x81, 2, 512),)),))
+    assert lib.names().count("free_config_descriptor") == 1

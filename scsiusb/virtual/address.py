@@ -1,0 +1,133 @@
+"""Names of virtual sticks: `virtual:FILE`, or `virtual:` for one in memory, with options: `?luns=2&fault=nak`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from scsiusb.virtual.device.descriptors import Identity
+from scsiusb.virtual.faults.faults import Fault
+from scsiusb.virtual.stick import Stick
+from scsiusb.virtual.target.fat import Formatted
+from scsiusb.virtual.target.media import File
+from scsiusb.virtual.target.unit import Unit
+
+PREFIX = "virtual:"
+MOST_LUNS = 16  # GET MAX LUN reports 15 at most (BOT 3.2)
+BLOCK_SIZE = 512
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ValueError(f"{text!r} is not a whole number; write one such as 512")
+    return int(text)
+
+
+def _luns(text: str) -> int:
+    count = _whole(text)
+    if not 1 <= count <= MOST_LUNS:
+        raise ValueError(f"{count} logical units are not possible; write 1 to {MOST_LUNS}")
+    return count
+
+
+def _hex_16(text: str) -> int:
+    if not re.fullmatch(r"(0[xX])?[0-9a-fA-F]{1,4}", text):
+        raise ValueError(f"{text!r} is not a number of four hex digits; write one such as 1209")
+    return int(text, 16)
+
+
+def _yes(text: str) -> bool:
+    if text not in ("", "yes", "no"):
+        raise ValueError(f"{text!r} is neither yes nor no; write one of them")
+    return text != "no"
+
+
+OPTIONS: Mapping[str, Callable[[str], object]] = {
+    "fault": Fault.parse,
+    "block-size": _whole,
+    "luns": _luns,
+    "read-only": _yes,
+    "removable": _yes,
+    "vid": _hex_16,
+    "pid": _hex_16,
+    "serial": str,
+    "speed": str,
+}
+
+
+class Address(NamedTuple):
+    """The parts of the name: the path of the file, "" for a stick in memory, and the options that were given."""
+
+    path: str
+    values: dict[str, Any]
+    faults: tuple[Fault, ...]
+
+    @property
+    def block_size(self) -> int:
+        """Return the bytes in a block."""
+        return int(self.values.get("block-size", BLOCK_SIZE))
+
+
+def split(name: str) -> tuple[str, str]:
+    """Return the path and the options of a name, with or without "virtual:"; a file of the whole name has none."""
+    name = name.removeprefix(PREFIX)
+    path, mark, options = name.rpartition("?")
+    return (path, options) if mark and not os.path.exists(name) else (name, "")
+
+
+def parse(name: str) -> Address:
+    """Return the parts of a name. Raises ValueError, with a message for users, for unknown and wrong options.
+
+    Options are separated by "&"; %26 stands for an "&" in a value. Only `fault` may be repeated.
+    """
+    path, options = split(name)
+    values: dict[str, Any] = {}
+    faults = []
+    for each in filter(None, options.split("&")):
+        option, _, text = each.partition("=")
+        value = _value(option, unquote(text))
+        if isinstance(value, Fault):
+            faults.append(value)
+        elif option in values:
+            raise ValueError(f"the option {option!r} is given twice; give it once")
+        else:
+            values[option] = value
+    return Address(path, values, tuple(faults))
+
+
+def _value(option: str, text: str) -> object:
+    if option not in OPTIONS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(option, OPTIONS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"use {', '.join(OPTIONS)}"
+        raise ValueError(f"unknown option {option!r}; {hint}")
+    try:
+        return OPTIONS[option](text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
+def open_stick(name: str) -> Stick:
+    """Return the stick of that name. LUN 0 has the file; the other LUNs have a small formatted medium in memory.
+
+    Raises OSError if the file cannot be opened; ValueError for wrong options, or if its size is not a multiple of the
+    block size.
+    """
+    address = parse(name)
+    values, size = address.values, address.block_size
+    names = ("vid", "pid", "serial", "speed")
+    identity = Identity(**{each: values[each] for each in names if each in values})
+    more = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
+    first = File(address.path, size, values.get("read-only") or None) if address.path else Formatted(size)
+    units = [Unit(first, write_protected=bool(values.get("read-only"))), *more]
+    for unit in units:
+        unit.removable = values.get("removable", True)
+    try:
+        return Stick(units, identity, faults=address.faults)
+    except BaseException:
+        first.close()
+        raise
