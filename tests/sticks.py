@@ -66,7 +66,7 @@ class InterceptedHandle(VirtualHandle):
 
     wire: Wire
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> Answer:
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> Answer:
         wire = self.wire
         if not endpoint & ENDPOINT_IN and len(buffer) == CBW_LENGTH and bytes(buffer[:4]) == b"USBC":
             wire.tag = int.from_bytes(buffer[4:8], "little")
@@ -75,7 +75,7 @@ class InterceptedHandle(VirtualHandle):
         else:
             wire.log.append("in" if endpoint & ENDPOINT_IN else "out")
         answer = wire.intercept(wire, endpoint, buffer) if wire.intercept else None
-        return super().bulk(endpoint, buffer, timeout_ms) if answer is None else answer
+        return super().bulk(endpoint, buffer, deadline) if answer is None else answer
 
     def clear_halt(self, endpoint: int) -> None:
         self._note("clear in" if endpoint & ENDPOINT_IN else "clear out")

@@ -24,7 +24,7 @@ from scsiusb.transport.bot.formats import (
     least_cdb,
 )
 from scsiusb.usb.backend import Code
-from scsiusb.usb.port import Port, milliseconds
+from scsiusb.usb.port import Port
 
 CONTROL_TIMEOUT: Final = 5.0  # seconds (USB 2.0 9.2.6.1)
 MAX_SHOWN: Final = 64  # bytes of one transfer in the evidence
@@ -206,14 +206,14 @@ class Exchange:
             self.last = None
         with self._buffer(len(data)) as buffer:
             buffer[:] = data
-            code, count = self._checked(self.port.write(buffer, milliseconds(self.timeout)))
+            code, count = self._checked(self.port.write(buffer, self.timeout))
         self._note(phase=phase, sent=count, hex=data[:MAX_SHOWN].hex(), result=code.name)
         return code, count
 
     def receive(self, size: int, phase: str = "data-in") -> tuple[Code, bytes]:
         """Read at most `size` bytes from the bulk-in endpoint; return the result and the data."""
         with self._buffer(size) as buffer:
-            code, count = self._checked(self.port.read(buffer, milliseconds(self.timeout)))
+            code, count = self._checked(self.port.read(buffer, self.timeout))
             data = bytes(buffer[:count])
         self._note(phase=phase, asked=size, came=count, hex=data[:MAX_SHOWN].hex(), result=code.name)
         return code, data

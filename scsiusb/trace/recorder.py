@@ -285,12 +285,12 @@ class _TracingHandle:
             raise
         self._complete(number, CONTROL, 0, Code.OK, len(data), b"")
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """See `Handle.bulk`; a transfer that an exception interrupts is recorded as cancelled, with no data."""
         is_in = bool(endpoint & ENDPOINT_IN)
         number = self._submit(BULK, endpoint, len(buffer), b"" if is_in else bytes(buffer))
         try:
-            code, count = self._handle.bulk(endpoint, buffer, timeout_ms)
+            code, count = self._handle.bulk(endpoint, buffer, deadline)
         except BaseException:
             self._complete(number, BULK, endpoint, Code.INTERRUPTED, 0, b"")
             raise

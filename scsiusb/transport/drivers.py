@@ -14,10 +14,9 @@ from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
 R = TypeVar("R")
 Answer = tuple[Code, int]
-Bulk = Callable[[int, memoryview, int], Answer]
+Bulk = Callable[[int, memoryview, float], Answer]
 
 NO_MEM: Final = Code.NO_MEM
-monotonic: Final = time.monotonic
 SHORT: Final = 1024  # bytes; a transfer of no more comes at once, or nearly so: a wrapper, or a single block
 
 
@@ -41,14 +40,12 @@ class Driver:
                 step = send(None)
             while True:
                 try:
-                    if type(step) is Call:
-                        answer = step.action()
-                    else:
-                        endpoint, buffer, deadline = step  # type: ignore[misc]
-                        left = int((deadline - monotonic()) * 1000)
-                        answer = bulk(endpoint, buffer, left if left > 0 else 1)
+                    if type(step) is tuple:
+                        answer = bulk(*step)
                         if answer[0] is NO_MEM:
-                            answer = self._in_parts(endpoint, buffer, left if left > 0 else 1)
+                            answer = self._in_parts(*step)
+                    else:
+                        answer = cast("Call", step).action()
                 except BaseException as error:  # noqa: BLE001 - the story decides
                     step = story.throw(error)
                 else:

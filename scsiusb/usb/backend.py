@@ -166,7 +166,7 @@ class Handle(Protocol):
     """An open device.
 
     Every method raises `UsbError`, except `bulk`, which returns a code, and `close`. Interfaces are
-    bInterfaceNumber, endpoints bEndpointAddress. Timeouts are in milliseconds, at least 1.
+    bInterfaceNumber, endpoints bEndpointAddress. Timeouts are in milliseconds, at least 1; `bulk` has a deadline.
     """
 
     @property
@@ -210,9 +210,10 @@ class Handle(Protocol):
     ) -> None:
         """Send a control request with data-out, or without data."""
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """Move bytes between `buffer` (writable, contiguous bytes) and the endpoint, in the endpoint's direction.
 
+        `deadline` by `time.monotonic`: one for all transfers of a command, so that none needs the time to be computed.
         Returns the result and the number of bytes moved, which is true whatever the code is. If an exception such as
         KeyboardInterrupt comes, the transfer is cancelled before the exception is raised.
         """

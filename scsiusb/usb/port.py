@@ -110,27 +110,34 @@ class Port(Uncopyable):
         """If `on`, end all bulk transfers, running or begun later, with INTERRUPTED; otherwise stop doing so."""
         self._handle.interrupt(on)
 
-    def read(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """Fill `buffer` from the bulk-in endpoint; return the code, and the bytes received whatever the code is."""
-        done = self._handle.bulk(self._in, buffer, timeout_ms)
-        return done if done[0] is not NO_MEM else self.in_parts(self._in, buffer, timeout_ms)
+    def read(self, buffer: memoryview, timeout: float) -> tuple[Code, int]:
+        """Fill `buffer` from the bulk-in endpoint; return the code, and the bytes received whatever the code is.
 
-    def write(self, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        """Send `buffer`, which must be writable, to the bulk-out endpoint; return the code and the bytes sent."""
-        done = self._handle.bulk(self._out, buffer, timeout_ms)
-        return done if done[0] is not NO_MEM else self.in_parts(self._out, buffer, timeout_ms)
+        `timeout` in seconds.
+        """
+        return self._transfer(self._in, buffer, time.monotonic() + timeout)
 
-    def in_parts(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def write(self, buffer: memoryview, timeout: float) -> tuple[Code, int]:
+        """Send `buffer`, which must be writable, to the bulk-out endpoint; return the code and the bytes sent.
+
+        `timeout` in seconds.
+        """
+        return self._transfer(self._out, buffer, time.monotonic() + timeout)
+
+    def _transfer(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+        done = self._handle.bulk(endpoint, buffer, deadline)
+        return done if done[0] is not NO_MEM else self.in_parts(endpoint, buffer, deadline)
+
+    def in_parts(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """Transfer as `read` or `write`, in parts: the kernel had no memory for all of it at once (NO_MEM).
 
         NO_MEM for a part is retried for `MEMORY_PATIENCE` seconds, as other transfers free memory when they end.
         """
-        now = time.monotonic()
-        end, done = now + timeout_ms / 1000, 0
-        enough = min(end, now + MEMORY_PATIENCE)
+        done = 0
+        enough = min(deadline, time.monotonic() + MEMORY_PATIENCE)
         while done < len(buffer):
             with buffer[done : done + PART] as part:
-                code, count = self._handle.bulk(endpoint, part, max(1, int((end - now) * 1000)))
+                code, count = self._handle.bulk(endpoint, part, deadline)
                 done += count
                 now = time.monotonic()
                 if code is NO_MEM and now < enough:
@@ -138,7 +145,7 @@ class Port(Uncopyable):
                 elif code is not Code.OK or count < len(part):
                     return code, done
                 else:
-                    enough = min(end, now + MEMORY_PATIENCE)
+                    enough = min(deadline, now + MEMORY_PATIENCE)
         return Code.OK, done
 
     def check(self, code: Code, doing: str) -> None:

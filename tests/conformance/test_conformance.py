@@ -470,8 +470,8 @@ class NoisyHandle(VirtualHandle):
 
     noise: random.Random
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> Answer:
-        code, count = super().bulk(endpoint, buffer, timeout_ms)
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> Answer:
+        code, count = super().bulk(endpoint, buffer, deadline)
         if endpoint & ENDPOINT_IN and count and self.noise.random() < 0.2:
             self._spoil(buffer, count)
             count = self.noise.choice((count, count, self.noise.randrange(count + 1)))

@@ -7,6 +7,7 @@ from typing import Any
 
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.virtual import VirtualHandle
+from tests.deadlines import within
 from tests.sticks import Answer, InterceptedBus, InterceptedHandle
 
 LONG = 1000  # milliseconds: timeout of a transfer to a virtual stick that does not answer
@@ -36,7 +37,7 @@ class FakeAsyncTransfers:
             raise UsbError(Code.NO_MEM)
         if self._bus.hangs:
             return Pending(None)
-        return Pending(self._handle.bulk(endpoint, buffer, LONG))
+        return Pending(self._handle.bulk(endpoint, buffer, within(LONG)))
 
     def handle_events(self, transfer: Pending | None = None) -> None:
         """Do nothing: the result of every transfer is already known."""

@@ -327,7 +327,7 @@ def test_a_write_protected_medium_is_an_error() -> None:
 
 
 def replace_bulk(
-    monkeypatch: pytest.MonkeyPatch, bus: Bus, disk: scsiusb.Disk, bulk: Callable[[int, memoryview, int], object]
+    monkeypatch: pytest.MonkeyPatch, bus: Bus, disk: scsiusb.Disk, bulk: Callable[[int, memoryview, float], object]
 ) -> None:
     """Replace the transfers of the one handle of an open disk, which its driver looked up when it was opened."""
     transport = disk.unit.transport
@@ -346,9 +346,9 @@ def test_a_lent_buffer_is_used_without_a_copy(
     handle = bus.handles[0]
     bulk = handle.bulk
 
-    def watched(endpoint: int, buffer: memoryview, timeout_ms: int) -> object:
+    def watched(endpoint: int, buffer: memoryview, deadline: float) -> object:
         moved.append(buffer.obj)
-        return bulk(endpoint, buffer, timeout_ms)
+        return bulk(endpoint, buffer, deadline)
 
     disk.read(0, 1)
     with disk.buffer(8192) as buffer:
@@ -382,9 +382,9 @@ def scarce(bus: Bus, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, most: 
     handle = bus.handles[0]
     bulk = handle.bulk
 
-    def little(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def little(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         asked.append(len(buffer))
-        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, timeout_ms)
+        return (Code.NO_MEM, 0) if len(buffer) > most or len(asked) % 7 == 0 else bulk(endpoint, buffer, deadline)
 
     replace_bulk(monkeypatch, bus, disk, little)
     return asked

@@ -45,9 +45,9 @@ cbw = struct.pack("<4sIIBBB", b"USBC", 77, size, into, 0, 10)
 cbw += struct.pack(">BBIBHB6x", opcode, 0, 0, 0, {blocks}, 0)
 if moment != "idle":
     lease.note_command(True)
-    assert port.write(memoryview(bytearray(cbw)), 1000) == (0, 31)
+    assert port.write(memoryview(bytearray(cbw)), 1) == (0, 31)
 if moment == "data-in":
-    assert port.read(memoryview(bytearray(4096)), 1000) == (0, 4096)
+    assert port.read(memoryview(bytearray(4096)), 1) == (0, 4096)
 if moment == "data-out":
     assert port.write(memoryview(bytearray(b"cut off " * 512)), 1000) == (0, 4096)
 print(warden.pid, flush=True)

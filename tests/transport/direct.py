@@ -19,7 +19,7 @@ from scsiusb.virtual.target.target import Target
 R = TypeVar("R")
 
 
-def _no_transfer(endpoint: int, buffer: memoryview, timeout_ms: int) -> NoReturn:
+def _no_transfer(endpoint: int, buffer: memoryview, deadline: float) -> NoReturn:
     raise AssertionError("there is no bus here")
 
 

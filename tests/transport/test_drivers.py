@@ -21,17 +21,17 @@ class Bus:
 
     def __init__(self) -> None:
         self.answers: list[BaseException | tuple[Code, int]] = []
-        self.moved: list[tuple[int, int, int]] = []
+        self.moved: list[tuple[int, int, float]] = []
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        self.moved.append((endpoint, len(buffer), timeout_ms))
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+        self.moved.append((endpoint, len(buffer), deadline))
         answer = self.answers.pop(0) if self.answers else (Code.OK, len(buffer))
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    def in_parts(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-        self.moved.append((-endpoint, len(buffer), timeout_ms))
+    def in_parts(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+        self.moved.append((-endpoint, len(buffer), deadline))
         return Code.OK, len(buffer)
 
 
@@ -48,7 +48,7 @@ def turns() -> Turns:
 def transfers(*lengths: int) -> Story[list[tuple[Code, int]]]:
     answers = []
     for length in lengths:
-        answers.append((yield ENDPOINT, memoryview(bytes(length)), 0.0))  # noqa: PERF401 - a comprehension cannot yield
+        answers.append((yield ENDPOINT, memoryview(bytes(length)), 7.0))  # noqa: PERF401 - a comprehension cannot yield
     return answers
 
 
@@ -65,7 +65,7 @@ def test_steps_are_performed_in_order_and_their_answers_sent(bus: Bus) -> None:
     bus.answers = [(Code.OK, 3), (Code.PIPE, 1)]
     assert Driver(bus.bulk, bus.in_parts).drive(transfers(3, 4)) == [(Code.OK, 3), (Code.PIPE, 1)]
     assert [(endpoint, length) for endpoint, length, _ in bus.moved] == [(ENDPOINT, 3), (ENDPOINT, 4)]
-    assert all(timeout_ms == 1 for *_, timeout_ms in bus.moved), "a deadline in the past leaves the least there is"
+    assert all(deadline == 7.0 for *_, deadline in bus.moved)
 
 
 def test_a_transfer_that_the_kernel_has_no_memory_for_is_made_in_parts(bus: Bus) -> None:

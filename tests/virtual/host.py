@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scsiusb.usb.backend import Code, Device
 from scsiusb.virtual import Bus, Stick, VirtualHandle
+from tests.deadlines import within
 
 IN, OUT = 0x81, 0x02
 TIMEOUT = 50
@@ -50,11 +51,11 @@ class Host:
                 self.sense(lun)
 
     def write(self, data: bytes, timeout_ms: int = TIMEOUT) -> tuple[Code, int]:
-        return self.handle.bulk(OUT, memoryview(bytearray(data)), timeout_ms)
+        return self.handle.bulk(OUT, memoryview(bytearray(data)), within(timeout_ms))
 
     def read(self, length: int, timeout_ms: int = TIMEOUT) -> tuple[Code, bytes]:
         buffer = bytearray(length)
-        code, count = self.handle.bulk(IN, memoryview(buffer), timeout_ms)
+        code, count = self.handle.bulk(IN, memoryview(buffer), within(timeout_ms))
         return code, bytes(buffer[:count])
 
     def command(self, cdb: bytes, length: int = 0, flags: int = 0x80, lun: int = 0) -> None:

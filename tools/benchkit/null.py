@@ -37,10 +37,10 @@ def idle_disk() -> Iterator[scsiusb.Disk]:
     """Open a virtual stick as usual; from then on it answers each command at once with success."""
     bulk, is_idle, tag = VirtualHandle.bulk, False, b""
 
-    def answer(self: VirtualHandle, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def answer(self: VirtualHandle, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         nonlocal tag
         if not is_idle:
-            return bulk(self, endpoint, buffer, timeout_ms)
+            return bulk(self, endpoint, buffer, deadline)
         size = len(buffer)
         if size == CBW_LENGTH:
             tag = bytes(buffer[4:8])
@@ -69,7 +69,7 @@ def actions(disk: scsiusb.Disk) -> dict[str, Callable[[], object]]:
 
     def phases_alone() -> None:
         for endpoint, view in steps:
-            bulk(None, endpoint, view, 0)
+            bulk(None, endpoint, view, 0.0)
 
     return {
         READ: lambda: disk.readinto(0, buffer),

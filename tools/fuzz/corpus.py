@@ -79,8 +79,8 @@ class RecordingBus(Bus):
         handle = super().open(device)
         bulk = handle.bulk
 
-        def record(endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
-            code, count = bulk(endpoint, buffer, timeout_ms)
+        def record(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+            code, count = bulk(endpoint, buffer, deadline)
             if endpoint & ENDPOINT_IN:
                 RECEIVED.append(bytes(buffer[:count]))
             return code, count

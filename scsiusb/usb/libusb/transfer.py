@@ -184,11 +184,10 @@ class Transfers:
         # Keeps a transfer from being freed while `interrupt` cancels it. Transfers themselves do not take it.
         self._cancel_lock = threading.RLock()
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """See `Handle.bulk`."""
         if self._refusal is not None:
             return self._refusal, 0
-        deadline = time.monotonic() + timeout_ms / 1000
         anchor = _at(buffer)
         # If an exception comes before the next line but one, `close` finds the transfer.
         transfer = self._prepare(endpoint, buffer, anchor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.usb.backend import Code, UsbError
@@ -141,7 +142,7 @@ class VirtualHandle(Uncopyable):
     ) -> bytes:
         return self._check().stick.control(_SETUP.pack(request_type, request, value, index, length), data)
 
-    def bulk(self, endpoint: int, buffer: memoryview, timeout_ms: int) -> tuple[Code, int]:
+    def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """See `Handle.bulk`; NOT_FOUND unless the endpoint's interface is claimed."""
         connection = self._connection
         if connection.is_disconnected or not self.is_open:
@@ -149,7 +150,8 @@ class VirtualHandle(Uncopyable):
         interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
             return Code.NOT_FOUND, 0
-        return connection.stick.transfer(endpoint, buffer.cast("B"), max(timeout_ms, 1) / 1000, self._token)
+        timeout = max(deadline - time.monotonic(), 0.001)
+        return connection.stick.transfer(endpoint, buffer.cast("B"), timeout, self._token)
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""

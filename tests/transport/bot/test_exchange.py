@@ -16,6 +16,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import BotOptions, Bus, DataIn, Identity, Memory, Sparse, Stick, Unit, VirtualHandle, bot_interface
+from tests.deadlines import within
 from tests.sticks import (
     CSW_LENGTH,
     PATIENCE,
@@ -205,7 +206,7 @@ def test_a_csw_in_the_place_of_the_data_counts_as_no_data(bus: InterceptedBus, t
 def discard_data(bus: InterceptedBus, endpoint: int, size: int) -> None:
     """Read and discard the device's data, so that its CSW is next."""
     with memoryview(bytearray(size)) as discarded:
-        VirtualHandle.bulk(bus.handles[0], endpoint, discarded, 1000)
+        VirtualHandle.bulk(bus.handles[0], endpoint, discarded, within(1000))
 
 
 def test_data_that_looks_like_a_csw_with_another_tag_is_data(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:

@@ -19,6 +19,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb import transfer as transfer_module
 from scsiusb.usb.libusb.backend import LibusbBackend, LibusbHandle
 from scsiusb.usb.system import disk_uses, linux
+from tests.deadlines import within
 from tests.usb.libusb.fake_libusb import (
     DEVICE,
     HANDLE,
@@ -188,7 +189,7 @@ def test_a_context_or_list_that_cannot_be_made_raises_its_code(
 def test_each_handle_has_a_separate_context_and_frees_it_last(backend: LibusbBackend, lib: FakeLibusb) -> None:
     handle = backend.open(DEVICE)
     lib.outcome = lambda transfer: (0, b"")
-    handle.bulk(0x81, handle.allocate(512), 100)
+    handle.bulk(0x81, handle.allocate(512), within(100))
     assert lib.of("handle_events_timeout_completed")[0][0] == OWN_CONTEXT
     assert lib.names().count("free_device_list") == 1
     handle.close()
@@ -205,7 +206,7 @@ def test_a_context_stays_while_the_kernel_has_a_transfer_of_it(
     handle = backend.open(DEVICE)
     lib.outcome = lambda transfer: None
     lib.ignores_cancel = True
-    assert handle.bulk(0x81, handle.allocate(512), 1) == (Code.TIMEOUT, 0)
+    assert handle.bulk(0x81, handle.allocate(512), within(1)) == (Code.TIMEOUT, 0)
     handle.close()
     assert "exit" not in lib.names()
     assert len(leaked) == 1
@@ -424,7 +425,7 @@ def test_a_control_request_that_fails_raises_its_code(handle: LibusbHandle, lib:
 def test_bulk_transfers_keep_the_true_count(handle: LibusbHandle, lib: FakeLibusb) -> None:
     lib.outcome = lambda transfer: (STALL, b"some")
     buffer = handle.allocate(512)
-    assert handle.bulk(0x81, buffer, 100) == (Code.PIPE, 4)
+    assert handle.bulk(0x81, buffer, within(100)) == (Code.PIPE, 4)
     assert bytes(buffer[:5]) == b"some\0"
 
 
@@ -432,7 +433,7 @@ def test_bulk_transfers_keep_the_true_count(handle: LibusbHandle, lib: FakeLibus
 
 
 def test_a_handle_is_closed_once_after_its_transfers_were_freed(handle: LibusbHandle, lib: FakeLibusb) -> None:
-    handle.bulk(0x81, handle.allocate(512), 100)
+    handle.bulk(0x81, handle.allocate(512), within(100))
     handle.close()
     handle.close()
     assert lib.names()[-3:] == ["free_transfer", "close", "exit"]
@@ -442,7 +443,7 @@ def test_a_handle_is_closed_once_after_its_transfers_were_freed(handle: LibusbHa
 def test_a_handle_is_closed_even_if_ctrl_c_interrupts_the_freeing_of_its_transfers(
     handle: LibusbHandle, lib: FakeLibusb
 ) -> None:
-    handle.bulk(0x81, handle.allocate(512), 100)
+    handle.bulk(0x81, handle.allocate(512), within(100))
     lib.libusb_free_transfer.results = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         handle.close()
@@ -452,7 +453,7 @@ def test_a_handle_is_closed_even_if_ctrl_c_interrupts_the_freeing_of_its_transfe
 def test_a_transfer_on_a_closed_handle_ends_at_once(handle: LibusbHandle, lib: FakeLibusb) -> None:
     handle.close()
     lib.calls.clear()
-    assert handle.bulk(0x81, memoryview(bytearray(13)), 100) == (Code.NO_DEVICE, 0)
+    assert handle.bulk(0x81, memoryview(bytearray(13)), within(100)) == (Code.NO_DEVICE, 0)
     assert len(handle.allocate(512)) == 512
     assert lib.calls == []
 
@@ -526,7 +527,7 @@ def test_device_memory_outlives_a_transfer_on_it(handle: LibusbHandle, lib: Fake
     buffer = handle.allocate(4096)
     lib.outcome = lambda transfer: (0, b"data")
     lib.events = [free]
-    assert handle.bulk(0x81, buffer, 100) == (Code.OK, 4)
+    assert handle.bulk(0x81, buffer, within(100)) == (Code.OK, 4)
     assert lib.names().count("dev_mem_free") == 1
 
 

@@ -15,6 +15,7 @@ from scsiusb.usb.backend import ABANDONED, Code
 from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.libusb import transfer as module
 from scsiusb.usb.libusb.transfer import LibusbTransfer, Transfers
+from tests.deadlines import within
 from tests.usb.libusb.fake_libusb import COMPLETED, CONTEXT, HANDLE, Ending, FakeLibusb
 
 
@@ -29,7 +30,7 @@ def no_other_tests_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def blocking(transfers: Transfers, buffer: memoryview) -> None:
-    transfers.bulk(0x81, buffer, 1000)
+    transfers.bulk(0x81, buffer, within(1000))
 
 
 def polled(transfers: Transfers, buffer: memoryview) -> None:
@@ -39,7 +40,7 @@ def polled(transfers: Transfers, buffer: memoryview) -> None:
 
 
 def closing(transfers: Transfers, buffer: memoryview) -> None:
-    transfers.bulk(0x02, buffer, 1000)
+    transfers.bulk(0x02, buffer, within(1000))
     transfers.close()
 
 
@@ -82,7 +83,7 @@ def test_ctrl_c_at_any_bytecode_of_a_transfer_leaves_nothing(
         transfers = Transfers(lib, ctypes.c_void_p(CONTEXT), ctypes.c_void_p(HANDLE))
         buffer = memoryview(bytearray(512))
         if not is_first:
-            transfers.bulk(0x81, buffer, 1000)
+            transfers.bulk(0x81, buffer, within(1000))
         goes_on = interrupted_at(number, partial(use, transfers, buffer))
         assert transfers.close(), f"a transfer was taken for one in flight after bytecode {number}"
         assert sorted(lib.freed) == sorted(lib.allocated), f"a transfer was not freed after bytecode {number}"
@@ -100,7 +101,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeLibusb, Transfers, Buffe
     buffers = Buffers(lambda size: memoryview(bytearray(size)), "test")
     lib.ignores_cancel, lib.outcome = True, lambda transfer: None
     with buffers.lend(65536) as buffer:
-        assert transfers.bulk(0x81, buffer, 1) == (Code.TIMEOUT, 0)
+        assert transfers.bulk(0x81, buffer, within(1)) == (Code.TIMEOUT, 0)
     lib.ignores_cancel = False
     (address,) = lib.in_flight
     return lib, transfers, buffers, address
@@ -116,7 +117,7 @@ def test_the_buffer_of_an_abandoned_transfer_is_not_lent_again(
 
     lib.outcome = outcome
     with buffers.lend(65536) as buffer:
-        assert transfers.bulk(0x81, buffer, 1000) == (Code.OK, 65536)
+        assert transfers.bulk(0x81, buffer, within(1000)) == (Code.OK, 65536)
         lib.end(old, (COMPLETED, b"A" * 32768))  # the kernel gives the old one back at last
         assert bytes(buffer) == b"B" * 65536
     buffers.drain(lambda view: None)

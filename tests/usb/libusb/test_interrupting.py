@@ -16,6 +16,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.backend import LibusbBackend
 from scsiusb.usb.libusb.transfer import Transfers
 from scsiusb.usb.system import linux
+from tests.deadlines import within
 from tests.sticks import PATIENCE, Worker, frequent_thread_switches, run_all, wait_until
 from tests.usb.libusb.fake_libusb import CONTEXT, DEVICE, HANDLE, FakeBackend, FakeDevice, FakeLibusb
 
@@ -33,7 +34,7 @@ def transfers(lib: FakeLibusb) -> Transfers:
 
 
 def read(transfers: Transfers) -> tuple[Code, int]:
-    return transfers.bulk(IN, memoryview(bytearray(512)), 1000)
+    return transfers.bulk(IN, memoryview(bytearray(512)), within(1000))
 
 
 # --- transfers ------------------------------------------------------------------------------------
@@ -119,9 +120,9 @@ def test_a_handle_interrupts_its_transfers(fake: FakeBackend) -> None:
     handle = LibusbBackend().open(DEVICE)
     buffer = handle.allocate(512)
     handle.interrupt(True)
-    assert handle.bulk(IN, buffer, 100) == (Code.INTERRUPTED, 0)
+    assert handle.bulk(IN, buffer, within(100)) == (Code.INTERRUPTED, 0)
     handle.interrupt(False)
-    assert handle.bulk(IN, buffer, 100) == (Code.OK, 512)
+    assert handle.bulk(IN, buffer, within(100)) == (Code.OK, 512)
 
 
 def test_a_handle_that_is_dropped_is_closed(fake: FakeBackend) -> None:

@@ -15,6 +15,7 @@ import pytest
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.libusb import transfer as transfer_module
 from scsiusb.usb.libusb.transfer import LibusbTransfer, Timeval, Transfers, declare
+from tests.deadlines import within
 from tests.usb.libusb.fake_libusb import (
     CANCELLED,
     COMPLETED,
@@ -62,7 +63,7 @@ def give_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(transfers: Transfers, length: int = 512, timeout_ms: int = 1000) -> tuple[Code, int, bytes]:
     buffer = bytearray(length)
-    code, count = transfers.bulk(IN, memoryview(buffer), timeout_ms)
+    code, count = transfers.bulk(IN, memoryview(buffer), within(timeout_ms))
     return code, count, bytes(buffer[:count])
 
 
@@ -87,7 +88,7 @@ def test_a_write_sends_the_callers_buffer(lib: FakeLibusb, transfers: Transfers)
 
     lib.outcome = device
     whole = memoryview(bytearray(b"0123456789"))
-    assert transfers.bulk(OUT, whole[2:6], 1000) == (Code.OK, 4)
+    assert transfers.bulk(OUT, whole[2:6], within(1000)) == (Code.OK, 4)
     assert sent == [b"2345"]
 
 
@@ -172,7 +173,7 @@ def test_a_buffer_that_cannot_be_written_to_is_refused_and_leaks_no_transfer(
 ) -> None:
     read(transfers)
     with pytest.raises((TypeError, ValueError)):
-        transfers.bulk(IN, memoryview(wrong), 1000)
+        transfers.bulk(IN, memoryview(wrong), within(1000))
     read(transfers)
     assert lib.names().count("alloc_transfer") == 1
 
@@ -199,7 +200,7 @@ def test_the_buffer_is_exported_only_while_the_kernel_has_it(lib: FakeLibusb, tr
 
     view = memoryview(buffer)
     lib.events = [view.release, resize]
-    transfers.bulk(IN, view, 1000)
+    transfers.bulk(IN, view, within(1000))
     assert lib.events == []
     buffer.append(0)
 
@@ -341,7 +342,7 @@ def test_a_transfer_that_never_ends_is_not_reused_and_its_buffer_is_not_freed(
     buffer = Bytes(512)
     watch = weakref.ref(buffer)
     with pytest.raises(KeyboardInterrupt):
-        transfers.bulk(IN, memoryview(buffer), 1000)
+        transfers.bulk(IN, memoryview(buffer), within(1000))
     with pytest.raises(BufferError):
         buffer.append(0)
     (address,) = lib.in_flight
@@ -366,7 +367,7 @@ def test_an_abandoned_transfer_that_ends_late_is_freed_at_close(lib: FakeLibusb,
     lib.events = [interrupt]
     buffer = bytearray(512)
     with pytest.raises(KeyboardInterrupt):
-        transfers.bulk(IN, memoryview(buffer), 1000)
+        transfers.bulk(IN, memoryview(buffer), within(1000))
     (address,) = lib.in_flight
     lib.end(address, (COMPLETED, b""))
     transfers.close()
@@ -442,7 +443,7 @@ def test_a_transfer_that_cannot_be_cancelled_is_abandoned_with_its_buffer(
     lib.outcome = lambda transfer: None
     lib.ignores_cancel = True
     buffer = bytearray(512)
-    assert transfers.bulk(IN, memoryview(buffer), 1) == (Code.TIMEOUT, 0)
+    assert transfers.bulk(IN, memoryview(buffer), within(1)) == (Code.TIMEOUT, 0)
     with pytest.raises(BufferError):
         buffer.append(0)
     lib.outcome = always(COMPLETED, b"next")

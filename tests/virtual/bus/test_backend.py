@@ -11,6 +11,7 @@ import pytest
 from scsiusb.usb.backend import Backend, Code, Device, Endpoint, Handle, Setting, Strings, UsbError
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, hid_interface, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
+from tests.deadlines import within
 from tests.sticks import PATIENCE, Worker
 from tests.virtual.host import IN, OUT, Host, cbw
 
@@ -210,7 +211,7 @@ def test_transfers_without_a_claim_fail() -> None:
     bus, device = make()
     handle = bus.open(device)
     handle.detach_driver(0)
-    assert handle.bulk(IN, memoryview(bytearray(13)), 10) == (Code.NOT_FOUND, 0)
+    assert handle.bulk(IN, memoryview(bytearray(13)), within(10)) == (Code.NOT_FOUND, 0)
     refused(Code.NOT_FOUND, handle.set_alternate, 0, 0)
     refused(Code.NOT_FOUND, handle.clear_halt, IN)
     refused(Code.NOT_FOUND, handle.control_in, 0xA1, 0xFE, 0, 0, 1, 100)
@@ -220,7 +221,7 @@ def test_transfers_without_a_claim_fail() -> None:
 
 def test_transfers_to_an_endpoint_that_does_not_exist_fail() -> None:
     host = Host(Stick.formatted())
-    assert host.handle.bulk(0x85, memoryview(bytearray(13)), 10) == (Code.NOT_FOUND, 0)
+    assert host.handle.bulk(0x85, memoryview(bytearray(13)), within(10)) == (Code.NOT_FOUND, 0)
     refused(Code.NOT_FOUND, host.handle.clear_halt, 0x85)
 
 
@@ -245,11 +246,11 @@ def test_the_alternate_setting_of_uas_remains_after_detaching_and_bot_needs_the_
     ]
     handle = claimed(bus, device)
     assert handle.control_in(0x81, 10, 0, 0, 1, 100) == b"\x01"
-    assert handle.bulk(0x83, memoryview(bytearray(16)), 10) == (Code.TIMEOUT, 0)
-    assert handle.bulk(OUT, memoryview(bytearray(31)), 10) == (Code.TIMEOUT, 0)
+    assert handle.bulk(0x83, memoryview(bytearray(16)), within(10)) == (Code.TIMEOUT, 0)
+    assert handle.bulk(OUT, memoryview(bytearray(31)), within(10)) == (Code.TIMEOUT, 0)
     refused(Code.PIPE, handle.control_out, 0x21, 0xFF, 0, 0, b"", 100)
     handle.set_alternate(0, 0)
-    assert handle.bulk(0x83, memoryview(bytearray(16)), 10) == (Code.NOT_FOUND, 0)
+    assert handle.bulk(0x83, memoryview(bytearray(16)), within(10)) == (Code.NOT_FOUND, 0)
     refused(Code.NOT_FOUND, handle.set_alternate, 0, 2)
     assert handle.bulk(OUT, memoryview(bytearray(cbw(1, 0, 0, 0, bytes(6)))), 100) == (Code.OK, 31)
     handle.release(0)
@@ -262,10 +263,10 @@ def test_an_endpoint_of_uas_can_be_halted_and_cleared() -> None:
     bus, device = make(uas_interface(0, 0))
     handle = claimed(bus, device)
     handle.control_out(0x02, 3, 0, 0x83, b"", 100)
-    assert handle.bulk(0x83, memoryview(bytearray(16)), 10) == (Code.PIPE, 0)
+    assert handle.bulk(0x83, memoryview(bytearray(16)), within(10)) == (Code.PIPE, 0)
     assert handle.control_in(0x82, 0, 0, 0x83, 2, 100) == b"\x01\x00"
     handle.clear_halt(0x83)
-    assert handle.bulk(0x83, memoryview(bytearray(16)), 10) == (Code.TIMEOUT, 0)
+    assert handle.bulk(0x83, memoryview(bytearray(16)), within(10)) == (Code.TIMEOUT, 0)
 
 
 def test_two_mass_storage_interfaces_have_separate_units() -> None:
@@ -289,12 +290,12 @@ def test_reset_keeps_the_claims_and_resets_the_device() -> None:
     handle = claimed(bus, device)
     handle.reset()
     assert handle.control_in(0x81, 10, 0, 0, 1, 100) == b"\x00"
-    assert handle.bulk(OUT, memoryview(bytearray(5)), 100) == (Code.OK, 5)
-    assert handle.bulk(OUT, memoryview(bytearray(5)), 100) == (Code.PIPE, 0)
+    assert handle.bulk(OUT, memoryview(bytearray(5)), within(100)) == (Code.OK, 5)
+    assert handle.bulk(OUT, memoryview(bytearray(5)), within(100)) == (Code.PIPE, 0)
     handle.reset()
     assert handle.bulk(OUT, memoryview(bytearray(cbw(1, 0, 0, 0, bytes(6)))), 100) == (Code.OK, 31)
     answer = memoryview(bytearray(13))
-    assert handle.bulk(IN, answer, 100) == (Code.OK, 13)
+    assert handle.bulk(IN, answer, within(100)) == (Code.OK, 13)
     assert answer[12] == 1
 
 
@@ -337,7 +338,7 @@ def test_unplug_ends_a_waiting_transfer(endpoint: int, length: int, moved: int) 
     if endpoint == OUT:
         host.command(bytes.fromhex("2a 00 00000000 00 0001 00"), 512, 0)
     buffer = memoryview(bytearray(length))
-    worker = waiting(host, lambda: host.handle.bulk(endpoint, buffer, FOREVER))
+    worker = waiting(host, lambda: host.handle.bulk(endpoint, buffer, within(FOREVER)))
     host.bus.unplug(host.device)
     assert worker.result() == (Code.NO_DEVICE, moved)
 
@@ -359,7 +360,7 @@ def test_ctrl_c_interrupts_a_waiting_transfer() -> None:
 
 def test_reset_ends_a_waiting_transfer() -> None:
     host = Host(Stick.formatted())
-    worker = waiting(host, lambda: host.handle.bulk(IN, memoryview(bytearray(13)), FOREVER))
+    worker = waiting(host, lambda: host.handle.bulk(IN, memoryview(bytearray(13)), within(FOREVER)))
     host.handle.reset()
     assert worker.result() == (Code.IO, 0)
 
@@ -382,7 +383,7 @@ def test_after_unplug_every_call_reports_no_device_also_after_replug() -> None:
     refused(Code.NO_DEVICE, handle.reset)
     refused(Code.NO_DEVICE, handle.control_in, 0x80, 6, 0x0100, 0, 18, 100)
     refused(Code.NO_DEVICE, handle.control_out, 0x21, 0xFF, 0, 0, b"", 100)
-    assert handle.bulk(IN, memoryview(bytearray(13)), 100) == (Code.NO_DEVICE, 0)
+    assert handle.bulk(IN, memoryview(bytearray(13)), within(100)) == (Code.NO_DEVICE, 0)
     handle.close()
 
 

@@ -13,6 +13,7 @@ from scsiusb.usb.backend import Code, Device, Endpoint, Setting, UsbError
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit, bot_interface, hid_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor, parse_settings
 from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS, find
+from tests.deadlines import within
 from tests.virtual.faults.faulty import (
     SOON,
     covers,
@@ -76,7 +77,7 @@ def test_a_bus_survives_a_configuration_of_random_bytes(seed: int) -> None:
             handle.detach_driver(setting.interface)
         handle.claim(setting.interface)
         for endpoint in setting.endpoints:
-            code, _ = handle.bulk(endpoint.address, memoryview(bytearray(16)), 1)
+            code, _ = handle.bulk(endpoint.address, memoryview(bytearray(16)), within(1))
             assert code is not Code.OK
     bus.close()
 
