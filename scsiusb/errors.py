@@ -126,7 +126,7 @@ class DeviceBusy(TransportError):
     Close what uses it; the message names it, if it is known.
     """
 
-    default_remedy = "close whatever uses it and try again"
+    default_remedy = "close the program that uses it and try again"
 
 
 class DeviceTimeout(TransportError, TimeoutError):

@@ -51,7 +51,7 @@ def is_selector(words: str) -> bool:
 
 
 def not_a_device(words: str) -> str:
-    """Return the remedy for words that have none of the forms of a DEVICE."""
+    """Return the remedy to show if `words` has none of the forms of a DEVICE."""
     if words.strip() and os.path.exists(words):
         return f"did you mean {VIRTUAL}{words}?"
     if PAIR.fullmatch(words):

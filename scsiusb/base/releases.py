@@ -1,4 +1,4 @@
-"""A stack of release steps, of which Ctrl-C at any moment loses none."""
+"""A stack of release steps; Ctrl-C at any moment does not lose a step."""
 
 from __future__ import annotations
 

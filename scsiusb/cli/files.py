@@ -111,7 +111,7 @@ class Source:
 
 @contextmanager
 def source(path: str) -> Iterator[Source]:
-    """Open the file at `path` for reading; - is stdin."""
+    """Open the file at `path` for reading. `-` means stdin."""
     if path == STANDARD:
         yield Source(sys.stdin.buffer, STDIN)
         return

@@ -95,10 +95,11 @@ def show_table(
     wrapped: Sequence[str] = (),
     optional: Sequence[str] = (),
 ) -> None:
-    """Print a table; on a terminal that is too narrow for it, print each row as a record.
+    """Print a table.
 
-    Before that, `optional` columns are left out, cells of `elastic` ones are shortened, to SHORTEST characters at
-    least, and those of `wrapped` ones are wrapped, at LEAST_WRAPPED characters or more.
+    If the terminal is too narrow: leave out the `optional` columns; then shorten the `elastic` columns (to SHORTEST
+    characters or more) and wrap the `wrapped` columns (at LEAST_WRAPPED or more); if that is not enough, print each row
+    as a record.
     """
     cells = [[_words(value) for value in row] for row in rows]
     if optional and sys.stdout.isatty() and _total(_widths(columns, cells)) > _terminal_size().columns:

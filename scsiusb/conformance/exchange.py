@@ -295,7 +295,11 @@ class Exchange:
         flags: int | None = None,
         cdb_length: int | None = None,
     ) -> bytes:
-        """Return the bytes of a CBW; fields that are not given are set as the request needs them."""
+        """Return the bytes of a CBW.
+
+        Fields that are None get their correct values: the next tag, and the rest from `request`, `direction` and the
+        device.
+        """
         if tag is None:
             tag = self._tag = (self._tag + 1) & 0xFFFFFFFF
         cdb = request.cdb()

@@ -286,7 +286,7 @@ class Disk(Uncopyable):
 
     def _move(
         self,
-        access: BlockTransfer,
+        transfer: BlockTransfer,
         medium: Medium,
         lba: int,
         view: memoryview,
@@ -300,11 +300,11 @@ class Disk(Uncopyable):
             if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
                 for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                     with piece:
-                        self._move_piece(access, medium, at, count, piece)
+                        self._move_piece(transfer, medium, at, count, piece)
                     if note is not None:
                         note()
             else:  # one command, as for most calls
-                self._move_piece(access, medium, lba, blocks, view)
+                self._move_piece(transfer, medium, lba, blocks, view)
                 if note is not None:
                     note()
             return blocks
@@ -312,17 +312,20 @@ class Disk(Uncopyable):
             self._forget_unflushed()
             raise
 
-    def _move_piece(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        """Move one command's blocks, through a buffer of the transport if the view is other memory."""
+    def _move_piece(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+        """Move the blocks of one command.
+
+        If `view` is not the transport's own memory, copy through one of its buffers.
+        """
         memory = self.unit.transport.memory
         if memory.owns(view):
-            self._send(access, medium, lba, blocks, view)
+            self._send(transfer, medium, lba, blocks, view)
             return
         with memory.lend(len(view)) as buffer:
-            if access is WRITE:
+            if transfer is WRITE:
                 buffer[:] = view
-            self._send(access, medium, lba, blocks, buffer)
-            if access is READ:
+            self._send(transfer, medium, lba, blocks, buffer)
+            if transfer is READ:
                 view[:] = buffer
 
     def _forget_unflushed(self) -> None:
@@ -354,7 +357,7 @@ class Disk(Uncopyable):
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
-        """Tell how to read blocks, of one command at most, into memory that `buffer` lent; raise as `readinto`."""
+        """Story that reads blocks, of one command at most, into memory that `buffer` lent; raises as `readinto`."""
         blocks = len(view) // medium.block_size
         if medium.is_removable and medium is not self._bound:
             yield Call(partial(self._bind, medium))
@@ -366,32 +369,32 @@ class Disk(Uncopyable):
         if medium.is_removable:
             self._keep_witness(READ, medium, lba, blocks, view)
 
-    def _send(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+    def _send(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         try:
-            self.unit.transport.drive(self._story(access, medium, lba, blocks, buffer))
+            self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
             self._note(error, lba)
             raise
         if medium.is_removable:
             witness = self._attentions.witness
-            if access is WRITE or witness is None or witness.changes != medium.changes:
-                self._keep_witness(access, medium, lba, blocks, buffer)
+            if transfer is WRITE or witness is None or witness.changes != medium.changes:
+                self._keep_witness(transfer, medium, lba, blocks, buffer)
 
-    def _story(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
-        """Tell how to move blocks of `medium`, if that is still the one in the unit."""
+    def _story(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
+        """Story that moves blocks of `medium`, if that is still the one in the unit."""
         unit = self.unit
-        state = partial(self._retry_state, access, medium, lba, blocks, time.monotonic())
-        timeout = unit.timeout or access.timeout
+        state = partial(self._retry_state, transfer, medium, lba, blocks, time.monotonic())
+        timeout = unit.timeout or transfer.timeout
         verify = self._verify if medium.is_removable else None
-        return unit.transfer(access.cdb(lba, blocks), access.direction, buffer, timeout, state, medium, verify)
+        return unit.transfer(transfer.cdb(lba, blocks), transfer.direction, buffer, timeout, state, medium, verify)
 
     def _retry_state(
-        self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
+        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
         look = self._verify if medium.is_removable else self._confirm
-        confirm = None if access is READ else partial(look, medium)
-        return self.unit.retry_state(access.command(medium, lba, blocks), confirm=confirm, began=began)
+        confirm = None if transfer is READ else partial(look, medium)
+        return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=confirm, began=began)
 
     def _note(self, error: ScsiUsbError, lba: int) -> None:
         error.lba = lba
@@ -432,12 +435,12 @@ class Disk(Uncopyable):
         data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
         return data in witness.contents
 
-    def _keep_witness(self, access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+    def _keep_witness(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """Remember a block by which a removable medium will be known again, or what was written over it."""
         witness = self._attentions.witness
         older: tuple[bytes, ...] = ()
         if witness is not None and witness.changes == medium.changes:
-            if access is READ or not lba <= witness.lba < lba + blocks:
+            if transfer is READ or not lba <= witness.lba < lba + blocks:
                 return
             view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
         data = bytes(view[: medium.block_size])

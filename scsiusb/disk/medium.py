@@ -142,7 +142,7 @@ def find_witness(unit: LogicalUnit, medium: Medium) -> None:
 
 
 def is_distinct(data: bytes) -> bool:
-    """Return whether a block's content tells its medium from others: one of zeros, or of any other byte, does not."""
+    """Return whether a block's content distinguishes its medium from others: a block of equal bytes does not."""
     return data.count(data[:1]) != len(data)
 
 

@@ -35,18 +35,19 @@ class Chunk(NamedTuple):
 
 
 def read_many(*readings: Reading) -> ManyReader:
-    """Read several `disk.reading(…)` of different disks at once, for a `with`, in one thread.
+    """Return a context manager that reads several `disk.reading(…)` streams of different disks at the same time.
 
-    Iterate over what the `with` gives: a `Chunk` for each piece, as they come.
+    Use it from one thread only. Each step of an iteration over it yields a `Chunk`: the next piece of a stream that has
+    one ready, or the error that ends a stream.
     """
     return ManyReader(*readings)
 
 
 class ManyReader(Uncopyable):
-    """Iterates over what several `disk.reading(…)` read at once; use it in a `with`, in one thread.
+    """Iterates over the pieces of several `disk.reading(…)` streams; use it in a `with`, and from one thread only.
 
     Each device's pieces come in order; a piece is valid until the next chunk, of any device, is taken. A stream that
-    fails ends with a chunk that has the error, and the others go on. A device in trouble does not hold up the others.
+    fails ends with a chunk that has the error, and the others go on. A device that fails or hangs does not delay them.
 
     Where libusb's descriptors can be polled, one thread, the caller's, moves the transfers of all devices: with many
     of them that is several times as fast as a thread for each. Elsewhere each stream has its thread.
@@ -289,7 +290,11 @@ class _Loop:
             self._poll.unregister(lane.descriptor)
 
     def end(self, lanes: Sequence[_Lane]) -> None:
-        """End what is under way: by itself, for a moment, then by cancelling it."""
+        """Stop all lanes.
+
+        Begin nothing more, wait up to PROMPT seconds for running commands to end, then cancel the rest. Pieces that
+        were not taken are dropped.
+        """
         until = time.monotonic() + PROMPT
         with ExitStack() as stack:
             for lane in lanes:

@@ -155,7 +155,7 @@ class Reading(_Stream):
         return self._load.piece
 
     def story(self, lba: int, piece: memoryview) -> Story[tuple[int, MediumError | None]]:
-        """Tell how to read a piece; its result is how many blocks were read, and the error that ended them, if any."""
+        """Story that reads a piece; its result is the number of blocks read, and the error that ended them, if any."""
         try:
             yield from self.disk.reading_story(self._medium, lba, piece)
         except MediumError as error:
@@ -252,7 +252,10 @@ class Writing(_Stream):
             return done
 
     def room(self) -> memoryview:
-        """Return the memory for the next bytes, for `file.readinto` or the like; call `advance` when they are there."""
+        """Return the free memory for the next bytes, for example for `file.readinto`.
+
+        After filling it, or a part of it, call `advance(count)`.
+        """
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
         if self._buffer is None:

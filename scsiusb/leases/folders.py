@@ -1,4 +1,7 @@
-"""The folders that hold leases, opened safely against other users' files and links, and locks on files."""
+"""Locks on files, and the folders that hold leases.
+
+Opening them is safe against files and links that other users planted.
+"""
 
 from __future__ import annotations
 

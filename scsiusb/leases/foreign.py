@@ -41,7 +41,7 @@ def names(kernel: Kernel) -> Iterator[str]:
             yield file_name(int(place[0]), int(place[1]), int(interface, 16))
 
 
-def is_believed(record: Record, owner: int, kernel: Kernel) -> bool:
+def is_trusted(record: Record, owner: int, kernel: Kernel) -> bool:
     """Return whether root may recover the device of a lease that the user `owner` wrote."""
     if not is_surely_of_this_boot(record) or not kernel.has(holding_of(record, None)):
         return False

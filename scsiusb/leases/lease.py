@@ -171,7 +171,10 @@ class Lease:
 
     @property
     def in_command(self) -> bool:
-        """Return whether a command is in progress: if the process dies now, the device needs a port reset."""
+        """Return whether a command is in progress, or failed and was not recovered from.
+
+        If so, and if the process dies now, the device needs a port reset.
+        """
         view = self._map
         return view is not None and view[IN_COMMAND] != NO
 

@@ -44,20 +44,20 @@ def recover(address: str | None = None) -> list[Recovered]:
 def _recover(address: str | None, kernel: Kernel | None) -> Iterator[Recovered]:
     for folder in folders.visible():
         is_foreign = folder.owner not in (folders.ROOT_UID, folders.user())
-        for seen in _believed(folder, kernel) if is_foreign else in_folder(folder):
+        for seen in _trusted(folder, kernel) if is_foreign else in_folder(folder):
             if seen.state == "orphaned" and _is_meant(seen.record, address):
                 recovered = _recover_one(folder, seen, kernel, is_foreign=is_foreign)
                 if recovered is not None:
                     yield recovered
 
 
-def _believed(folder: Folder, kernel: Kernel | None) -> Iterator[Seen]:
+def _trusted(folder: Folder, kernel: Kernel | None) -> Iterator[Seen]:
     """Read those leases of another user that root may act on."""
     if kernel is None:
         return
     for name in foreign.names(kernel):
         seen = read_lease(folder, name)
-        if seen is not None and foreign.is_believed(seen.record, folder.owner, kernel):
+        if seen is not None and foreign.is_trusted(seen.record, folder.owner, kernel):
             yield seen
 
 

@@ -1,4 +1,7 @@
-"""One user of an attachment: a transport that ends on its own, and says why if it is used after its end."""
+"""One user of an attachment: a transport that is closed independently of the other users.
+
+A command after that raises an error that says why it is closed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class State(Enum):
-    """What became of a client."""
+    """The state of a client."""
 
     OPEN = "open"
     CLOSED = "closed"

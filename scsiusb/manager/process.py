@@ -191,9 +191,10 @@ class Process:
     # --- the end of the process, or the beginning of another ------------------------------------
 
     def prepare(self) -> None:
-        """Register for exit and fork, once, and not at import.
+        """Register the exit and fork handlers, on the first call only; nothing is registered at import.
 
-        Before the ledger's first entry: exit functions run in reverse order, so the ledger reports leaks first.
+        Call this before the ledger's first entry: exit functions run in reverse order, so the ledger reports leaks
+        before `_close` releases them.
         """
         with self._lock:
             if self._is_prepared:

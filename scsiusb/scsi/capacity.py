@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def capacity_story(unit: LogicalUnit, attentions: Attentions, retry: RetryPolicy | None) -> Story[Capacity]:
-    """Tell how `LogicalUnit.read_capacity` asks; `attentions` are the unit's."""
+    """Story of `LogicalUnit.read_capacity`; `attentions` are the unit's."""
     capacity = yield from _claimed_capacity(unit, attentions, retry)
     claimed = capacity.block_size
     if claimed in ODD_SECTORS:

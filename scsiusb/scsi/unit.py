@@ -1,4 +1,4 @@
-"""One logical unit: executes commands, fetches the sense of one that fails, and retries where that can help."""
+"""One logical unit: executes commands, fetches the sense of one that fails, and retries if that can help."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 
 ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 NOT_SENT: Final = Completion(FAILED, 0, 0)
-CommandResult = tuple[Completion, Sense | None]  # what a command came to; the sense, unless its status was GOOD
+CommandResult = tuple[Completion, Sense | None]  # the result of a command; the sense, unless its status was GOOD
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -139,12 +139,12 @@ class LogicalUnit(Uncopyable):
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
 
-        Raise a CheckCondition by sense key where the unit refuses, TransportError where the exchange fails.
+        Raise a CheckCondition by sense key if the unit refuses, TransportError if the exchange fails.
         """
         return self.transport.drive(self.story(command, retry=retry, timeout=timeout))
 
     def story(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> Story[R]:
-        """Tell how `execute` runs the command."""
+        """Story of `execute`."""
         command = self._within_quirks(command)
         limit = timeout or self.timeout or command.timeout
         with self.transport.memory.lend(max(command.length, 1)) as whole, whole[: command.length] as buffer:
@@ -178,7 +178,7 @@ class LogicalUnit(Uncopyable):
         """Return the bookkeeping of a command's retries; it was first sent at `began`, or is now.
 
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent again:
-        its story runs before, and raises where the device may be another one.
+        its story runs before, and raises if the device may be another one.
         """
         return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
@@ -195,9 +195,9 @@ class LogicalUnit(Uncopyable):
         """Send a command, with its data phase in `buffer`, until it is done; return the bytes processed.
 
         `make_state` gives the retries' bookkeeping, which a command that succeeds at once does not need. `medium`: what
-        its block addresses mean; after a change of it, the command is not sent (MediumChanged). `verify` tells how to
-        find out whether it is still the same, where it can be another after a reset or a lost exchange; it settles
-        that, or raises. Raise as `execute`.
+        its block addresses mean; after a change of it, the command is not sent (MediumChanged). `verify` is given if
+        the medium can be another one after a reset or a lost exchange: its story finds out whether it is still the
+        same, and records that (`settle`), or raises. Raise as `execute`.
         """
         transport, attentions = self.transport, self.attentions
         state: RetryState[Any] | None = None
@@ -265,7 +265,7 @@ class LogicalUnit(Uncopyable):
         state.note_start()
 
     def _confirm(self, state: RetryState[Any]) -> Story[None]:
-        """Raise where the command must not be sent again; a failed exchange is one of its failures, too."""
+        """Raise if the command must not be sent again; a failed exchange is one of its failures, too."""
         while state.confirm is not None:
             try:
                 yield from state.confirm()
@@ -299,7 +299,11 @@ class LogicalUnit(Uncopyable):
         self._note(sense)
 
     def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
-        """Fetch the sense of a failed command. If it gets lost, it may have told of a change or a reset, only once."""
+        """Fetch the sense of a failed command.
+
+        If the sense is lost, count a medium change and a reset: the unit may have reported one in it, and reports each
+        only once.
+        """
         timeout = self.timeout if state is None else state.timeout
         is_worn = not self.retry.unit_attentions if state is None else state.is_worn
         try:
@@ -327,13 +331,13 @@ class LogicalUnit(Uncopyable):
             self._count_reset()
 
     def inquiry(self) -> InquiryData:
-        """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's where the device cannot take INQUIRY."""
+        """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's if the device cannot take INQUIRY."""
         return NOT_ASKED if Quirk.NO_INQUIRY in self.transport.quirks else self.execute(Inquiry())
 
     def vpd(self, page: int, *, timeout: float | None = None) -> AnyPage:
         """Return a vital product data page (SPC-4 7.8). Some sticks hang on any page: check the INQUIRY version first.
 
-        Raise IllegalRequest where the unit does not have the page, MalformedReply for nonsense.
+        Raise IllegalRequest if the unit does not have the page, MalformedReply for nonsense.
         """
         data = self.execute(InquiryVpdBytes(page), timeout=timeout)
         needed = min(page_length(data, page), LARGEST_PAGE)
@@ -362,13 +366,13 @@ class LogicalUnit(Uncopyable):
     def make_ready(self) -> None:
         """Return when the unit is ready; start a unit that waits for that. Raise as `test_unit_ready`.
 
-        Return also where TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
+        Return also if TEST UNIT READY is refused, or fails without a reason or with unit attentions without an
         end, as with some card readers: the next command shows what the unit can do.
         """
         self.transport.drive(self.ready_story())
 
     def ready_story(self) -> Story[None]:
-        """Tell how `make_ready` does it."""
+        """Story of `make_ready`."""
         if Quirk.NO_TEST_UNIT_READY in self.transport.quirks:
             return
         try:
@@ -384,7 +388,7 @@ class LogicalUnit(Uncopyable):
             log.info("LUN %d: %s; going on", self.lun, error.what)
 
     def read_capacity(self, *, retry: RetryPolicy | None = None) -> Capacity:
-        """Send READ CAPACITY(10), and (16) where the medium is too large for it. Raise MalformedReply for nonsense.
+        """Send READ CAPACITY(10), and (16) if the medium is too large for it. Raise MalformedReply for nonsense.
 
         A block size of 0 is taken for 512, as other systems do: the device then has what they have written on it. Of an
         optical unit 0, 2340 and 2352 are taken for 2048, the part of a sector that READ(10) reads.
@@ -392,7 +396,7 @@ class LogicalUnit(Uncopyable):
         return self.transport.drive(self.capacity_story(retry))
 
     def capacity_story(self, retry: RetryPolicy | None = None) -> Story[Capacity]:
-        """Tell how `read_capacity` asks."""
+        """Story of `read_capacity`."""
         return capacity_story(self, self.attentions, retry)
 
     def mode_sense(self) -> ModeParameters:
@@ -477,7 +481,10 @@ def _fill(buffer: memoryview, command: Command[R]) -> None:
 
 
 def _is_fixed(command: Command[R], buffer: memoryview) -> bool:
-    """Return whether the reply has exactly this length, so that a residue beside all of it must be false."""
+    """Return whether the command's reply always fills the requested length.
+
+    If so, a nonzero residue is wrong when all the data was received.
+    """
     if isinstance(command, Inquiry):
         return command.length == STANDARD_LENGTH <= buffer[ADDITIONAL_LENGTH] + ADDITIONAL_LENGTH + 1
     return isinstance(command, ReadCapacity10)

@@ -157,7 +157,7 @@ class Transport(Protocol):
         """
 
     def check_identity(self) -> None:
-        """Raise DeviceGone where the device that answers now is not the one that was opened; it blocks."""
+        """Raise DeviceGone if the device that answers now is not the one that was opened. Blocks."""
 
     # --- drivers --------------------------------------------------------------------------------
 
@@ -166,10 +166,10 @@ class Transport(Protocol):
 
     @property
     def descriptor(self) -> int | None:
-        """The file descriptor to poll for writing while a story is polled; None where none can be."""
+        """The file descriptor to poll for writing while a story is polled; None if none can be polled."""
 
     def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
-        """Begin to poll a story; only where there is a `descriptor`.
+        """Begin to poll a story; only if there is a `descriptor`.
 
         `wake` is called from another thread when something other than a transfer moved the story on.
         """
@@ -182,7 +182,7 @@ class Transport(Protocol):
     def probing(self) -> AbstractContextManager[Port]:
         """Lend the port for exchanges that break the protocol's rules; the device is recovered after them.
 
-        Raise DeviceUnsupported where there is no port to lend.
+        Raise DeviceUnsupported if there is no port to lend.
         """
 
     def close(self) -> None:

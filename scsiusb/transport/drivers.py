@@ -29,7 +29,7 @@ class Driver:
         self._in_parts = in_parts
 
     def drive(self, story: Story[R], step: Step | None = None) -> R:
-        """Perform a story to its end and return its result; `step`: the one that it has come to, if it was begun.
+        """Perform a story to its end and return its result; `step` is its current step, if it was begun.
 
         An exception that a step raises goes into the story, which cleans up, and may go on.
         """
@@ -60,7 +60,7 @@ class PolledStory(Generic[R]):
     """One story that a poll loop moves on; another thread that wants the turn may move it on, too.
 
     Bulk transfers go by libusb's asynchronous interface. At the first step that blocks, a thread takes the story over
-    and performs the rest: a device in trouble keeps no other waiting.
+    and performs the rest: a device that fails or hangs does not delay the others.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class PolledStory(Generic[R]):
             self._resume(partial(self._story.send, answer))
 
     def _answer(self, step: Transfer) -> Answer | None:
-        """Make the transfer: what it came to, or None while it is under way."""
+        """Make the transfer. Return its result, or None while it is under way."""
         transfers, transfer = self._transfers, self._transfer
         if transfer is None:
             try:
@@ -212,5 +212,8 @@ def _give(value: R) -> R:
 
 
 def _raise(errors: list[BaseException]) -> Any:
-    """Raise the error, and keep it no longer: a cycle would keep all of its traceback's frames."""
+    """Remove the error from the list and raise it.
+
+    A reference kept here would form a cycle (error, traceback, frame) that keeps all frames alive.
+    """
     raise errors.pop()

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from scsiusb.errors import DeviceBusy, DeviceClosed, TransportError
 
-PATIENCE: Final = 0.01  # seconds; who has waited longer is next, so that a busy thread starves no other
+PATIENCE: Final = 0.01  # seconds; a waiter that has waited longer gets the turn next: a busy thread starves no other
 SLICE: Final = 0.1  # seconds of one wait: on Windows, a longer one would hold back Ctrl-C
 get_ident: Final = threading.get_ident
 
@@ -53,7 +53,7 @@ class Turn:
         return self._turns.holder.setdefault(None, self) is self
 
     def enter(self) -> None:
-        """Wait for the turn and take it. Raise DeviceBusy where this thread has it: in a signal handler."""
+        """Wait for the turn and take it. Raise DeviceBusy if this thread has it: in a signal handler."""
         self.since = time.monotonic()
         self.wake = SimpleQueue()  # reentrant: a signal handler may come at any point
         waiting = self._turns.waiting
@@ -137,7 +137,10 @@ class Turns:
             return
 
     def call_next(self) -> None:
-        """Wake the one who has waited longest, and give it the turn at once if that was long."""
+        """Wake the waiter that has waited longest.
+
+        If it has waited more than PATIENCE seconds, assign the turn to it now, if the turn is free.
+        """
         try:
             turn = self.waiting[0]
         except IndexError:
@@ -175,7 +178,10 @@ class Turns:
         return what, "set a flag in the handler and act on it after the command"
 
     def after_fork(self) -> None:
-        """In a fork's child: nothing of it is ours, and its locks may be held by threads that are not here."""
+        """Reset the state in the child after a fork.
+
+        Close the turns, forget their holder and waiters, and replace the lock, which a thread of the parent may hold.
+        """
         self.is_closed = True
         self.interrupting = threading.RLock()
         self.holder.clear()

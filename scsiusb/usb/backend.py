@@ -214,7 +214,7 @@ class Handle(Protocol):
         """Move bytes between `buffer` (writable, contiguous bytes) and the endpoint, in the endpoint's direction.
 
         `deadline` by `time.monotonic`: one for all transfers of a command, so that none needs the time to be computed.
-        Returns the result and the number of bytes moved, which is true whatever the code is. If an exception such as
+        Returns the result and the number of bytes moved, which is true for any code. If an exception such as
         KeyboardInterrupt comes, the transfer is cancelled before the exception is raised.
         """
 
@@ -244,7 +244,7 @@ class Hotplug(Protocol):
         """Wait for a change, `timeout` seconds at most, or until `wake`; return True if something may have changed."""
 
     def wake(self) -> None:
-        """End the wait in progress, or else the next one."""
+        """End the wait in progress; if there is none, the next wait ends at once."""
 
     def close(self) -> None:
         """Stop watching. Must not be called while a thread waits."""

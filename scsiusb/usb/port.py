@@ -97,7 +97,7 @@ class Port(Uncopyable):
         self._releases.close()
 
     def after_fork(self) -> None:
-        """Forget everything, in the child of a fork, instead of `close`."""
+        """Forget everything without releasing it; called in the child after a fork, instead of `close`."""
         self._releases.forget()
 
     def learn(self, quirk: Quirk, why: str, signature: bytes | None = None) -> None:
@@ -111,16 +111,16 @@ class Port(Uncopyable):
         self._handle.interrupt(on)
 
     def read(self, buffer: memoryview, timeout: float) -> tuple[Code, int]:
-        """Fill `buffer` from the bulk-in endpoint; return the code, and the bytes received whatever the code is.
+        """Fill `buffer` from the bulk-in endpoint; return the code, and the bytes received, for any code.
 
-        `timeout` in seconds.
+        `timeout` is in seconds.
         """
         return self._transfer(self._in, buffer, time.monotonic() + timeout)
 
     def write(self, buffer: memoryview, timeout: float) -> tuple[Code, int]:
-        """Send `buffer`, which must be writable, to the bulk-out endpoint; return the code and the bytes sent.
+        """Send `buffer` to the bulk-out endpoint; return the code and the bytes sent.
 
-        `timeout` in seconds.
+        `buffer` must be writable, as ctypes takes its address only then. `timeout` is in seconds.
         """
         return self._transfer(self._out, buffer, time.monotonic() + timeout)
 

@@ -222,7 +222,7 @@ class Stick(Uncopyable):
         return self.function_of_interface(interface)
 
     def descriptor(self, kind: int, index: int = 0) -> bytes | None:
-        """Return the answer to GET_DESCRIPTOR, with the faults "descriptor"; None if there is no such descriptor."""
+        """Return the answer to GET_DESCRIPTOR, with the "descriptor" faults applied; None if there is no such one."""
         if kind == descriptors.STRING:
             found = self.descriptors.string(index)
         else:

@@ -49,7 +49,7 @@ def card(letter: bytes) -> Memory:
 
 
 class Cached(Memory):
-    """A medium behind a volatile cache: what was not flushed is lost by `lose`."""
+    """A medium with a volatile write cache: what was not flushed is lost by `lose`."""
 
     def __init__(self, data: bytearray) -> None:
         super().__init__(data)
@@ -160,7 +160,7 @@ def test_a_timeout_leaves_the_same_medium_usable(stick: Stick, disk: scsiusb.Dis
 
 
 def test_a_blank_removable_medium_is_not_recognized(stick: Stick) -> None:
-    """Nothing tells it from another blank one, so a command after a lost exchange is not sent to it."""
+    """Nothing distinguishes it from another blank one, so a command after a lost exchange is not sent to it."""
     blank = Stick([Unit(Memory(512 * BLOCKS))])
     with scsiusb.open_on(Bus(blank), timeout=0.3) as disk:
         disk.read(0, 1)

@@ -316,7 +316,7 @@ def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Stati
     assert "port reset" in bus.wire.log or "request ff" in bus.wire.log
 
 
-# --- one device in trouble, and other users ---------------------------------------------------------
+# --- one device that fails or hangs, and other users ------------------------------------------------
 
 
 def test_a_device_in_trouble_does_not_hold_up_the_others(station: Station) -> None:

@@ -120,8 +120,8 @@ def test_a_wrong_descriptor_is_survived(name: str) -> None:
 @pytest.mark.parametrize("seed", SPOILED)
 def test_a_spoiled_configuration_is_survived(seed: int) -> None:
     stick = Stick([Unit(Memory(BLOCK * 64))], identity(200 + seed))
-    right = stick.descriptors
-    stick.descriptors = Spoiled(right.identity, right.interfaces, seed)
+    expected = stick.descriptors
+    stick.descriptors = Spoiled(expected.identity, expected.interfaces, seed)
     with attached(stick) as device:
         survives(device)
 

@@ -163,7 +163,7 @@ class Guest:
 
 
 def is_over(sinks: list[Gate | Log]) -> bool:
-    """Tell from the sinks of the streams that are still open whether all has been said."""
+    """Return whether all output has ended, by the sinks of the streams that are still open."""
     gates = [sink for sink in sinks if isinstance(sink, Gate)]
     return all(gate.ended for gate in gates) if gates else not sinks
 

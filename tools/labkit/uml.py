@@ -39,7 +39,7 @@ def prepare() -> None:
 
 
 def recipe() -> str:
-    """Tell what the kernel is made of, and how."""
+    """Return the source, format and configuration hash of the kernel build."""
     return f"{SOURCE}, {FORMAT}, {sha256(FRAGMENT.read_bytes()).hexdigest()}\n"
 
 

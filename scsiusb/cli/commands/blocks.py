@@ -327,7 +327,7 @@ class _Digests:
                 self._begin()
 
     def end(self) -> list[bytes]:
-        """Return the digests, that of the last piece included."""
+        """Return the digests of all pieces, including an incomplete last piece."""
         return self._done if self._left == self._size else [*self._done, self._digest.digest()]
 
 

@@ -126,7 +126,10 @@ def raw_command(words: tuple[str, ...], lun: int | None, length: int | None, pat
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, bytes]:
-    """Return DEVICE, if the first word can be one, and the CDB. An empty word is an invalid DEVICE."""
+    """Split the words into DEVICE (None if the first word does not look like one) and the CDB.
+
+    An empty first word counts as a DEVICE, so that it is rejected later as an invalid one.
+    """
     is_device = not words[0].strip() or DEVICE_SIGNS.search(words[0]) is not None
     return (words[0] if is_device else None), _cdb(words[1:] if is_device else words)
 

@@ -29,7 +29,10 @@ def invalid_field(device: DeviceUnderTest) -> str:
 
 
 def kept(device: DeviceUnderTest) -> str:
-    """Let a command fail, clear a halt (as a slow host may), then send REQUEST SENSE."""
+    """Check that the sense data of a failure is kept.
+
+    Run a command that fails, clear the halt of the bulk-in endpoint (as a slow host may), then send REQUEST SENSE.
+    """
     result = device.run(NO_SUCH_COMMAND)
     result.require(result.is_failed, "status 1")
     device.exchange.clear_halt_in()

@@ -1,6 +1,6 @@
 """One exchange: CBW, data and CSW in turn, each checked before the next (BOT 5 and 6).
 
-`Exchange.run` is the whole story of a command. It does no I/O: it yields each step, and is sent what that came to.
+`Exchange.run` is the whole story of a command. It does no I/O: it yields each step, and receives its result.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Exchange:
                 if has_more:
                     raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
             except BaseException as error:
-                device.losses.count += 1  # whatever the device said in this exchange, it may not say again
+                device.losses.count += 1  # what the device reported in this exchange may not be reported again
                 device.doubts.count += 1
                 if isinstance(error, TransportError):
                     yield from device.fail(cdb, timeout, error)
@@ -163,7 +163,7 @@ class Exchange:
         yield Call(self._port.clear_halt_in if is_in else self._port.clear_halt_out)
 
     def _is_csw(self, data: memoryview) -> bool:
-        """Return whether the data is this command's CSW: its tag tells it from data that looks like one."""
+        """Return whether the data is this command's CSW: its tag distinguishes it from data that looks like one."""
         signature, tag, _, _ = unpack_csw(data)
         return bool(signature == self._signature and tag == self._tag)
 

@@ -31,9 +31,10 @@ class Recovery(NamedTuple):
 
 
 class Failures:
-    """Count of consecutive exchanges that failed.
+    """Count of exchanges that failed.
 
-    A success of the command that failed resets the count; so does a failure of another command after any success.
+    It returns to 0 when the opcode that failed last succeeds. It restarts at 1 when a different opcode fails, if an
+    opcode other than the one that failed last has succeeded since.
     """
 
     def __init__(self) -> None:

@@ -121,7 +121,7 @@ class BulkOnlyTransport(Uncopyable):
         self._exchange.ignore_residue = ignored
 
     def after_fork(self) -> None:
-        """In a fork's child, instead of `close`."""
+        """Forget everything without releasing it; called in the child after a fork, instead of `close`."""
         self.turns.after_fork()
         self._releases.forget()
         self._port.after_fork()

@@ -30,7 +30,7 @@ class LibusbBackend(Uncopyable):
     """See `Backend`. Devices are listed in pyusb's context, which exists until the interpreter ends.
 
     Each handle has a separate context. Raises UsbError: NOT_SUPPORTED if libusb cannot be loaded, or if the parent
-    process used it before it forked this one.
+    process had used libusb before it forked this process.
     """
 
     identity: Hashable = "libusb"
@@ -362,7 +362,7 @@ class LibusbHandle:
             self.close()
 
     def _call(self, name: str, *arguments: object) -> int:
-        """Call libusb's function of that name on the handle. Raises UsbError; NO_DEVICE after `close`."""
+        """Call `libusb_<name>` on the handle. Raises UsbError, with NO_DEVICE after `close`."""
         # libusb would use the freed handle, and crash.
         if not self._handle:
             raise UsbError(Code.NO_DEVICE, "the handle is closed")
@@ -378,7 +378,7 @@ def libusb() -> Backend:
 
 
 def _check_process(backend: Any) -> None:
-    """Raise UsbError if the parent process used libusb before it forked this one.
+    """Raise UsbError if the parent process had used libusb before it forked this process.
 
     libusb does not survive a fork: its event thread does not exist in the child, and its locks may be held for ever.
     """

@@ -1,7 +1,7 @@
 """Bulk transfers through libusb's asynchronous interface.
 
 pyusb's synchronous transfers lose the count of bytes moved if the transfer ends with a STALL, and cannot be interrupted
-by Ctrl-C or by another thread. These report the count whatever the result is, and can be interrupted at once.
+by Ctrl-C or by another thread. These report the count for any result, and can be interrupted at once.
 """
 
 from __future__ import annotations

@@ -114,12 +114,12 @@ class Bus(Uncopyable):
         return connection.driver(interface) if connection else None
 
     def uses(self, device: Device, interface: int) -> Sequence[str]:
-        """See `Backend.uses`; returns `Stick.uses` while a kernel driver is bound to the disk."""
+        """See `Backend.uses`; returns `Stick.uses` while a storage driver is bound to the interface."""
         connection = self._connection(device)
         return connection.uses(interface) if connection else ()
 
     def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
-        """See `Backend.disks`; returns `Stick.disks` while a kernel driver is bound to the interface."""
+        """See `Backend.disks`; returns `Stick.disks` while a storage driver is bound to the interface."""
         connection = self._connection(device)
         return connection.disks(interface) if connection else ()
 

@@ -87,7 +87,7 @@ class Script:
             return next((self._fire(entry) for entry in self.entries if entry.fault.name in names), None)
 
     def change_descriptor(self, kind: int, descriptor: bytes) -> bytes:
-        """Apply the faults "descriptor" to a descriptor of type `kind` (bDescriptorType), and return the result."""
+        """Apply the "descriptor" faults to a descriptor of type `kind` (bDescriptorType), and return the result."""
         with self._lock:
             for entry in self.entries:
                 if entry.fault.kind.scope is Scope.DESCRIPTOR:

@@ -1,4 +1,4 @@
-"""Ctrl-C at any bytecode of a transfer leaves nothing behind; a buffer that the kernel keeps is not used again."""
+"""Ctrl-C at any bytecode of a transfer leaks nothing; a buffer that the kernel keeps is not used again."""
 
 from __future__ import annotations
 
