@@ -296,6 +296,9 @@ def _writers(names: list[str]) -> Iterator[str]:
             continue
         for descriptor in descriptors:
             file = read_link(process / "fd" / descriptor)
+            # A node that was opened while the partition table was being read again is shown as deleted, yet the
+            # descriptor is the new partition's.
+            file = (file or "").removesuffix(" (deleted)")
             if file in wanted and _is_for_writing(process / "fdinfo" / descriptor):
                 yield f"{file} is open for writing in pid {process.name} ({read_text(process / 'comm')})"
 

@@ -251,6 +251,13 @@ def test_a_program_that_writes_to_the_disk_is_reported(machine: Machine, partiti
     assert uses() == ["/dev/sda1 is open for writing in pid 12 (qemu)"]
 
 
+def test_a_program_that_opened_the_node_while_the_partitions_were_read_again_is_reported(
+    machine: Machine, partition: Path
+) -> None:
+    machine.writes(12, "dd", "/dev/sda1 (deleted)")
+    assert uses() == ["/dev/sda1 is open for writing in pid 12 (dd)"]
+
+
 def test_a_program_that_writes_through_the_generic_node_is_reported(machine: Machine, partition: Path) -> None:
     (machine.interface / "host6/target6:0:0/6:0:0:0/scsi_generic/sg2").mkdir(parents=True)
     machine.writes(12, "sg_write", "/dev/sg2", os.O_WRONLY)
