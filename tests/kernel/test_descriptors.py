@@ -130,7 +130,10 @@ def test_a_device_whose_descriptors_are_right_again_works() -> None:
     with Stick([Unit(Memory(BLOCK * 64))], identity(300), faults=["descriptor=no-endpoints"]) as stick:
         with serving(stick, wait=False) as device:
             wait_for((device.folder / "bConfigurationValue").exists, f"the kernel to configure {device.address}")
-            assert not [info for info in scsiusb.devices() if info.device.address == device.address]
+            (info,) = (info for info in scsiusb.devices() if info.device.address == device.address)
+            assert info.unsupported is not None
+            with pytest.raises(scsiusb.DeviceUnsupported, match="bulk endpoints"):
+                scsiusb.open(device.address)
         stick.faults.clear()
         with serving(stick) as device, scsiusb.open(device.address, timeout=20) as disk:
             assert disk.read(1, 1) == BLOCK

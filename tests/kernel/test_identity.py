@@ -137,4 +137,5 @@ def test_a_uas_device_is_refused_plainly_and_keeps_its_driver(uas: Device) -> No
 def test_raw_inquiry_equals_that_of_sg_inq(stick: Device) -> None:
     wanted = oracles.inquiry(stick.units[0].sg).raw
     reply = cli("raw", stick.address, "12 00 00 00 24 00", "--in", "36", "--json").json()
+    assert reply.pop("device")["address"] == stick.address
     assert reply == {"status": 0, "residue": 0, "sense": None, "data": wanted.hex()}
