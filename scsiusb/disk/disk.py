@@ -370,6 +370,8 @@ class Disk(Uncopyable):
             self._keep_witness(READ, medium, lba, blocks, view)
 
     def _send(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+        if transfer is WRITE and medium.is_removable:
+            self._keep_witness(WRITE, medium, lba, blocks, buffer, is_done=False)
         try:
             self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
@@ -417,6 +419,8 @@ class Disk(Uncopyable):
         that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
         """
         unit = self.unit
+        if medium.changes != unit.medium_changes:  # outdated: others may have found the new one, which stays
+            raise error_for(MEDIUM_CHANGED, "the check of the medium")
         yield Call(unit.transport.check_identity)
         yield from unit.ready_story()
         capacity = yield from unit.capacity_story(ONE_TRY)
@@ -435,19 +439,27 @@ class Disk(Uncopyable):
         data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
         return data in witness.contents
 
-    def _keep_witness(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
-        """Remember a block by which a removable medium will be known again, or what was written over it."""
+    def _keep_witness(
+        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview, *, is_done: bool = True
+    ) -> None:
+        """Remember a block by which a removable medium will be known again, or what is written over it.
+
+        Before the write is done, the block may hold the old content or the new one.
+        """
         witness = self._attentions.witness
         older: tuple[bytes, ...] = ()
         if witness is not None and witness.changes == medium.changes:
             if transfer is READ or not lba <= witness.lba < lba + blocks:
                 return
             view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
-        data = bytes(view[: medium.block_size])
-        if not data:
+        elif not is_done:
             return
-        contents = (data, *older[: MOST_CONTENTS - 1])
-        self._attentions.witness = Witness(lba, contents, medium.changes) if is_distinct(data) else None
+        data = bytes(view[: medium.block_size])
+        if is_distinct(data):
+            others = [content for content in older if content != data]
+            self._attentions.witness = Witness(lba, (data, *others[: MOST_CONTENTS - 1]), medium.changes)
+        elif data and is_done:
+            self._attentions.witness = None
 
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()

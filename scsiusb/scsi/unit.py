@@ -15,6 +15,7 @@ from scsiusb.errors import (
     CheckCondition,
     IllegalRequest,
     MalformedReply,
+    MediumChanged,
     NotReady,
     TransportError,
     UnitAttention,
@@ -41,7 +42,7 @@ from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, NO_SENSE, RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
@@ -49,6 +50,8 @@ NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device 
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 
 ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
+MOST_VERIFIED: Final = 5  # looks at the medium before one command
+NEVER_STILL: Final = "the unit was reset, or lost what it said, again and again: its medium may be another one"
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # the result of a command; the sense, unless its status was GOOD
 
@@ -74,6 +77,8 @@ class Attentions:
     """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
     settled: int = 0
     """The transport's count of doubts when the medium was last found to be the same."""
+    used: int = -1
+    """The count of medium changes of the medium that was last read or written."""
     witness: Witness | None = None
     """A block by which the medium would be known again."""
 
@@ -128,8 +133,9 @@ class LogicalUnit(Uncopyable):
 
     def settle(self, doubts: int, *, is_same: bool) -> None:
         """Record whether the medium is still the same after so many doubts; if not, that is a change of it."""
+        if not is_same:  # first, so that no doubt is settled whose change is not counted yet
+            self.attentions.medium_changes += 1
         self.attentions.settled = doubts
-        self.attentions.medium_changes += not is_same
 
     @property
     def resets(self) -> int:
@@ -202,6 +208,7 @@ class LogicalUnit(Uncopyable):
         transport, attentions = self.transport, self.attentions
         state: RetryState[Any] | None = None
         sense: Sense | None
+        verified = 0
         while True:
             completion, sense = NOT_SENT, None
             turn = transport.turn()
@@ -219,9 +226,16 @@ class LogicalUnit(Uncopyable):
                         if completion == (GOOD, 0, len(buffer)):
                             return len(buffer)
                         sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
+                except BaseException:
+                    if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
+                        self._count_loss()  # interrupted before all that the unit said was counted
+                    raise
                 finally:
                     turn.leave()
                 if is_doubtful and sense is None and verify is not None:
+                    verified += 1
+                    if verified > MOST_VERIFIED:
+                        raise MediumChanged(NEVER_STILL, MEDIUM_CHANGED)
                     yield from verify(medium)
                     continue
                 state = state or make_state()
@@ -295,8 +309,8 @@ class LogicalUnit(Uncopyable):
         """
         seen = self._losses.count
         sense = yield from self._auto_sense(min(timeout, ASK_TIMEOUT))
-        self.attentions.losses_seen = seen
         self._note(sense)
+        self.attentions.losses_seen = seen
 
     def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
         """Fetch the sense of a failed command.
@@ -310,24 +324,33 @@ class LogicalUnit(Uncopyable):
             sense = yield from self._auto_sense(timeout)
             if sense.is_unit_not_supported and is_worn:
                 sense = yield from self._without_sense(sense, timeout)
+            self._note(sense)
+            if sense.is_vague:
+                self._count_reset()
+                if sense.is_cut:
+                    self.attentions.medium_changes += 1
         except BaseException:
             self.attentions.medium_changes += 1
             self._count_reset()
             raise
-        self._note(sense)
-        if sense.is_vague:
-            self._count_reset()
-            self.attentions.medium_changes += sense.is_cut
         return sense
 
     def _count_reset(self) -> None:
         self.attentions.resets += 1
         self._doubts.count += 1
 
+    def _count_loss(self) -> None:
+        self._losses.count += 1
+        self._doubts.count += 1
+
     def _note(self, sense: Sense) -> None:
-        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache."""
-        self.attentions.medium_changes += sense.is_medium_changed or sense.is_no_medium
-        if sense.is_reset:
+        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache.
+
+        A deferred error counts as a reset: data that was accepted is lost, and any user's flush must say so.
+        """
+        if sense.is_medium_changed or sense.is_no_medium:
+            self.attentions.medium_changes += 1
+        if sense.is_reset or (sense.deferred and sense.key not in (NO_SENSE, RECOVERED_ERROR)):
             self._count_reset()
 
     def inquiry(self) -> InquiryData:

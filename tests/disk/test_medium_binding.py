@@ -10,7 +10,12 @@ import pytest
 
 import scsiusb
 from scsiusb import AsyncDisk, DeviceTimeout, MediumChanged, ScsiUsbError, UnitAttention, read_many
+from scsiusb.disk.medium import Medium
+from scsiusb.scsi.commands import spc
+from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.transport.base import Story
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from scsiusb.virtual.target.sense import Sense as TargetSense
 from tests.disk.polling import PolledBus
@@ -284,3 +289,105 @@ def test_the_sense_says_so_too() -> None:
     assert not Sense(6, 0x29, 0).is_medium_changed
     assert Sense(6, 0x3A, 0).is_no_medium
     assert not Sense(5, 0x2A, 9).is_medium_changed
+
+
+# --- several users of one unit --------------------------------------------------------------------
+
+
+def lose_an_exchange(stick: Stick, disk: scsiusb.Disk) -> None:
+    """Lose the status of a command that is not repeated, and with it what the unit reports only once."""
+    stick.faults.add("nak@csw")
+    with pytest.raises(DeviceTimeout):
+        disk.execute(spc.TestUnitReady(), retry=NO_RETRY)
+    stick.faults.clear()
+
+
+@pytest.mark.parametrize("first", ["blocks", "read"])
+def test_a_user_who_comes_later_does_not_settle_what_an_earlier_one_must_check(
+    unit: Unit, stick: Stick, first: str
+) -> None:
+    bus, other = Bus(stick), card(b"B")
+    with scsiusb.open_on(bus, timeout=0.3) as disk:
+        disk.read(0, 1)
+        unit.insert(other)
+        lose_an_exchange(stick, disk)
+        with scsiusb.open_on(bus, timeout=0.3) as later:
+            attempt((lambda: later.blocks) if first == "blocks" else (lambda: later.read(0, 1)))
+            with pytest.raises(MediumChanged):
+                disk.write(8, b"x" * 512)
+    assert b"xxxx" not in other.data
+
+
+def test_a_user_who_comes_later_disturbs_nobody_if_the_medium_is_the_same(stick: Stick) -> None:
+    bus = Bus(stick)
+    with scsiusb.open_on(bus, timeout=0.3) as disk:
+        disk.read(0, 1)
+        lose_an_exchange(stick, disk)
+        with scsiusb.open_on(bus, timeout=0.3) as later:
+            assert later.blocks == BLOCKS
+        assert disk.read(8, 1)[4:] == b"A" * 508
+
+
+def test_the_block_of_another_medium_is_not_taken_for_the_first_ones(unit: Unit, stick: Stick) -> None:
+    """The first user wiped the block by which the medium was known."""
+    bus, other = Bus(stick), card(b"B")
+    with scsiusb.open_on(bus, timeout=0.3) as disk, scsiusb.open_on(bus, timeout=0.3) as later:
+        disk.read(0, 1)
+        assert later.blocks == BLOCKS
+        disk.write(0, bytes(512))
+        unit.insert(other)
+        lose_an_exchange(stick, disk)
+        with pytest.raises(MediumChanged):
+            later.read(5, 1)
+        with pytest.raises(MediumChanged):
+            disk.write(8, b"x" * 512)
+        disk._unflushed.take()
+    assert b"xxxx" not in other.data
+
+
+def test_a_write_over_the_known_block_is_repeated_like_any_other(stick: Stick, unit: Unit, disk: scsiusb.Disk) -> None:
+    disk.read(0, 1)
+    stick.faults.add("tag,opcode=2a")
+    assert disk.write(0, b"new!" * 128) == 1
+    assert isinstance(unit.medium, Memory)
+    assert bytes(unit.medium.data[:512]) == b"new!" * 128
+
+
+def test_a_deferred_error_reported_after_a_lost_exchange_fails_the_flush(stick: Stick, disk: scsiusb.Disk) -> None:
+    disk.write(8, b"w" * 512)
+    disk.unit._note(Sense(3, 0x0C, 0, deferred=True))
+    with pytest.raises(UnitAttention):
+        disk.flush()
+
+
+# --- a unit that never comes to rest --------------------------------------------------------------
+
+
+def test_a_unit_reset_at_each_look_at_its_capacity_is_given_up(
+    unit: Unit, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = LogicalUnit.read_capacity
+
+    def read_capacity(self: LogicalUnit) -> object:
+        unit.power_on()
+        return original(self)
+
+    monkeypatch.setattr(LogicalUnit, "read_capacity", read_capacity)
+    with pytest.raises(MediumChanged, match="again and again"):
+        _ = disk.blocks
+
+
+def test_a_unit_reset_at_each_look_at_the_known_block_is_given_up(
+    unit: Unit, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.read(0, 1)
+    original = scsiusb.Disk._is_witness_there
+
+    def look(self: scsiusb.Disk, medium: Medium) -> Story[bool]:
+        unit.power_on()
+        return original(self, medium)
+
+    monkeypatch.setattr(scsiusb.Disk, "_is_witness_there", look)
+    unit.power_on()
+    with pytest.raises(ScsiUsbError):
+        disk.read(1, 1)

@@ -145,6 +145,8 @@ class BulkOnlyTransport(Uncopyable):
             try:
                 yield self._port
             finally:
+                self.losses.count += 1  # what the device said in exchanges of the caller's own is not known here
+                self.doubts.count += 1
                 self._synchronizer.recover(CONTROL_TIMEOUT)
 
     def check_identity(self, user: User | None = None) -> None:
