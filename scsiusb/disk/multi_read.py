@@ -57,6 +57,7 @@ class ManyReader(Uncopyable):
         self._readings = readings
         self._held = ExitStack()
         self._chunks: Iterator[Chunk] | None = None
+        self._is_broken = False
 
     def __enter__(self) -> ManyReader:
         with ExitStack() as held:
@@ -78,10 +79,22 @@ class ManyReader(Uncopyable):
         return self
 
     def __next__(self) -> Chunk:
-        """Return the next chunk. Raise BufferError where the piece before is still in use: copy it to keep it."""
+        """Return the next chunk.
+
+        Raise BufferError if the piece before is still in use: copy it to keep it. After that or another error, raise
+        RuntimeError: it must not look as if the streams had come to their ends.
+        """
         if self._chunks is None:
             raise RuntimeError("use it in a `with`, which ends what is under way")
-        return next(self._chunks)
+        if self._is_broken:
+            raise RuntimeError("an error ended this iteration; not everything was read")
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._is_broken = True
+            raise
 
 
 # --- a thread for each stream ---------------------------------------------------------------------

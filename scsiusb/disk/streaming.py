@@ -159,6 +159,8 @@ class Reading(_Stream):
         try:
             yield from self.disk.reading_story(self._medium, lba, piece)
         except MediumError as error:
+            if error.sense.deferred:  # of an earlier command: no block of this piece is bad
+                raise
             found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
             return found
         return len(piece) // self.block_size, None
@@ -175,6 +177,8 @@ class Reading(_Stream):
             try:
                 self.disk.read_from(self._medium, at, piece)
             except MediumError as error:
+                if error.sense.deferred:
+                    raise
                 good, last = self.read_up_to(error, at, piece)
                 self._deliver(buffer, piece[: good * self.block_size])
                 try:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import scsiusb
-from scsiusb import AsyncDisk, DeviceTimeout, MediumChanged, ScsiUsbError, UnitAttention, read_many
+from scsiusb import AsyncDisk, DeviceTimeout, MediumChanged, MediumError, ScsiUsbError, UnitAttention, read_many
 from scsiusb.disk.medium import Medium
 from scsiusb.scsi.commands import spc
 from scsiusb.scsi.retry import NO_RETRY
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import Sense, error_for
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Story
 from scsiusb.virtual import Bus, Memory, Stick, Unit
@@ -358,6 +358,22 @@ def test_a_deferred_error_reported_after_a_lost_exchange_fails_the_flush(stick: 
     disk.unit._note(Sense(3, 0x0C, 0, deferred=True))
     with pytest.raises(UnitAttention):
         disk.flush()
+
+
+def test_a_stream_does_not_look_for_the_bad_block_of_an_earlier_command(
+    disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[int] = []
+
+    def refuse(self: scsiusb.Disk, medium: Medium, lba: int, view: memoryview) -> int:
+        commands.append(lba)
+        raise error_for(Sense(3, 0x0C, 0, deferred=True), "READ(10)")
+
+    monkeypatch.setattr(scsiusb.Disk, "read_from", refuse)
+    with disk.reading(0, 128) as reading, pytest.raises(MediumError) as caught:
+        next(reading)
+    assert caught.value.sense.deferred
+    assert commands == [0]
 
 
 # --- a unit that never comes to rest --------------------------------------------------------------

@@ -281,6 +281,8 @@ def test_a_piece_that_is_still_exported_is_an_error(polled: Station) -> None:
         with pytest.raises(BufferError):
             next(parts)
         kept.release()
+        with pytest.raises(RuntimeError, match="not everything was read"):
+            next(parts)
 
 
 def test_it_must_be_used_in_a_with_statement(station: Station) -> None:
