@@ -66,6 +66,14 @@ class Turn:
 
     def leave(self) -> None:
         """Give the turn to the next; nothing if it was not taken."""
+        try:
+            self._leave()
+        except BaseException:  # Ctrl-C came in the middle: nobody else can give this turn back
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Do what `leave` does; may be called again after it was interrupted at any point."""
         turns = self._turns
         with turns.interrupting:
             self.has_left = True
@@ -163,8 +171,8 @@ class Turns:
     def end_interruption(self) -> None:
         """Let bulk transfers begin again, unless the device has gone; under the lock."""
         if not self.is_lost:
-            self.is_interrupted = False
             self._interrupt(False)
+            self.is_interrupted = False  # after it: `leave` repeats both if Ctrl-C comes in between
 
     def lose(self) -> None:
         """End the command that is running, and let none begin: the device has gone."""
