@@ -54,6 +54,7 @@ class Driver:
             return cast("R", end.value)
         finally:
             answer = None  # it may have an error that is on its way through this frame: a cycle
+            story.close()  # Ctrl-C may have come between two steps: the story would keep the turn
 
 
 class PolledStory(Generic[R]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import CodeType, FrameType
 from typing import Any
 
@@ -86,3 +88,16 @@ def test_ctrl_c_while_the_turn_is_left_leaves_it() -> None:
         assert turns.current is None, ctrl_c.at
         assert not turns.is_interrupted
         assert notes[-1] is False
+
+
+def test_ctrl_c_between_two_steps_leaves_the_turn() -> None:
+    turns = Turns("a device", lambda on: None)
+    held = []
+    for ctrl_c in everywhere(Driver.drive):
+        story = command(turns)
+        ctrl_c.run(partial(driver().drive, story))
+        if turns.current is not None:
+            held.append(ctrl_c.at)
+            story.close()
+    names = {place.offset: place.opname for place in dis.get_instructions(Driver.drive)}
+    assert not {names[at] for at in held} & {"JUMP_BACKWARD", "STORE_FAST"}  # where Python looks for signals
