@@ -98,17 +98,20 @@ class PolledStory(Generic[R]):
 
     def cancel(self) -> None:
         """See `Polled.cancel`."""
-        if self._thread is not None:  # its command ends by itself: nothing there waits longer than its timeout
-            self._thread.join()
-        with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-            self._claim()
-            try:
-                self._cancel_transfer()
-            finally:
-                self._story.close()
+        while True:
+            with self._lock:  # another thread may hand over up to this moment
+                thread = self._thread
+                if self._is_over:
+                    return
+                if thread is None:
+                    self._is_over = True
+                    self._claim()
+                    try:
+                        self._cancel_transfer()
+                    finally:
+                        self._story.close()
+                    return
+            thread.join()  # its command ends by itself: nothing there waits longer than its timeout
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""

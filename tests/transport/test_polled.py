@@ -1,0 +1,143 @@
+"""A polled story and the other threads: who moves it on, who ends it, and whose turn it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scsiusb.transport import turns as turns_module
+from scsiusb.transport.base import Call, Story
+from scsiusb.transport.drivers import Driver, PolledStory
+from scsiusb.transport.turns import Turn, Turns
+from scsiusb.usb.backend import Code
+from tests.sticks import PATIENCE, Worker
+
+ENDPOINT = 0x81
+LATE = 1e12
+
+
+class Transfers:
+    """Transfers that stay under way until a test sets `answer`."""
+
+    def __init__(self) -> None:
+        self.answer: tuple[Code, int] | None = None
+        self.submitted = 0
+        self.on_submit: Callable[[], object] = lambda: None
+        self.on_wait: Callable[[], object] = lambda: None
+
+    def fileno(self) -> int:
+        return -1
+
+    def submit(self, endpoint: int, buffer: memoryview) -> object:
+        self.submitted += 1
+        self.on_submit()
+        return object()
+
+    def handle_events(self, transfer: Any = None) -> None:
+        self.on_wait()
+
+    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
+        return self.answer
+
+    def cancel(self, transfer: Any) -> tuple[Code, int]:
+        return Code.TIMEOUT, 0
+
+
+@pytest.fixture
+def transfers() -> Transfers:
+    return Transfers()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns("a device", lambda on: None)
+
+
+def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+    return Code.OK, len(buffer)
+
+
+def polled(story: Story[Any], transfers: Transfers, turns: Turns) -> PolledStory[Any]:
+    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None)
+
+
+def command(turns: Turns, *actions: Callable[[], object]) -> Story[list[Code]]:
+    """Make one large transfer, then perform the actions, all within a turn."""
+    turn = Turn(turns, None)
+    try:
+        if not turn.try_enter():
+            yield Call(turn.enter)
+        code, _ = yield ENDPOINT, memoryview(bytes(4096)), LATE
+        for action in actions:
+            yield Call(action)
+        return [code]
+    finally:
+        turn.leave()
+
+
+def test_cancel_waits_for_the_recovery_that_another_thread_hands_over(transfers: Transfers, turns: Turns) -> None:
+    waits, recovering, cancelling, wanted = (threading.Event() for _ in range(4))
+    log: list[str] = []
+
+    def wait() -> None:
+        waits.set()
+        assert cancelling.wait(PATIENCE)
+        transfers.answer = Code.INTERRUPTED, 0
+
+    def recover() -> None:
+        recovering.set()
+        assert wanted.wait(PATIENCE)
+        log.append("recovered")
+
+    story = polled(command(turns, recover), transfers, turns)
+    assert not story.proceed()
+    transfers.on_wait = wait
+
+    class Lock:
+        """Lets the other thread hand over before the one that cancels gets the lock."""
+
+        def __init__(self, lock: Any) -> None:
+            self._lock = lock
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                cancelling.set()
+                assert recovering.wait(PATIENCE)
+                wanted.set()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    story._lock = Lock(story._lock)  # type: ignore[assignment]
+    other = Worker(lambda: Driver(bulk, bulk).drive(command(turns)))
+    assert waits.wait(PATIENCE)
+    story.cancel()
+    assert log == ["recovered"]
+    assert other.result() == [Code.OK]
+    assert turns.current is None
+
+
+def test_a_story_that_another_thread_moves_on_does_not_take_the_turn_of_that_thread(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn is given to the thread that waits for it, which is the one in whose frames the story leaves."""
+    monkeypatch.setattr(turns_module, "PATIENCE", -1.0)
+
+    def two_commands() -> Story[None]:
+        yield from command(turns)
+        yield ENDPOINT, memoryview(bytes(4096)), LATE
+
+    story = polled(two_commands(), transfers, turns)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    turn.enter()
+    assert turns.current is turn
+    assert turns.is_here
+    assert turn.finish is None
+    turn.leave()
+    story.cancel()
