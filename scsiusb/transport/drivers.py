@@ -179,7 +179,8 @@ class PolledStory(Generic[R]):
 
     def _let_go(self) -> None:
         turn = self._turns.current
-        if turn is not None and turn.thread == get_ident():
+        # A turn that was waited for is not the story's, but that of the thread that moved the story on.
+        if turn is not None and turn.thread == get_ident() and turn.wake is None:
             self._turn = turn
             turn.finish = self.finish
             turn.thread = 0
