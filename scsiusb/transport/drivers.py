@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -197,13 +198,23 @@ class PolledStory(Generic[R]):
     # --- the thread that takes over -----------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        thread = threading.Thread(target=self._take_over, name="scsiusb recovery", daemon=True)
+        ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
+        thread = threading.Thread(target=self._take_over, args=(ticket,), name="scsiusb recovery", daemon=True)
         self._thread = thread
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # no thread can be had now; or Ctrl-C, and then it may be running
+            with suppress(IndexError):
+                ticket.pop()
+                self._thread = None
+            raise
 
-    def _take_over(self) -> None:
+    def _take_over(self, ticket: list[Step | None]) -> None:
+        try:
+            step = ticket.pop()
+        except IndexError:
+            return
         self._claim()
-        step = self._step
         try:
             end: Callable[[], R] = partial(_give, self._driver.drive(self._story, step))
         except BaseException as error:  # noqa: BLE001 - raised by `result`

@@ -138,7 +138,8 @@ class Turns:
             raise DeviceBusy(*self.busy_here())
         if turn.finish is not None and not turn.thread:
             turn.finish()
-            return
+            if self.current is not turn:
+                return
         try:
             wake.get(timeout=SLICE)
         except Empty:

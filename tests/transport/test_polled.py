@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -141,3 +142,51 @@ def test_a_story_that_another_thread_moves_on_does_not_take_the_turn_of_that_thr
     assert turn.finish is None
     turn.leave()
     story.cancel()
+
+
+def test_a_story_that_no_thread_can_take_over_can_go_on_later(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = polled(command(turns, lambda: None), transfers, turns)
+    transfers.answer = Code.OK, 4096
+    with no_threads(monkeypatch), pytest.raises(RuntimeError, match="new thread"):
+        story.proceed()
+    story.proceed()
+    assert story.result() == [Code.OK]
+    assert turns.current is None
+
+
+def test_a_story_that_no_thread_can_take_over_can_be_cancelled(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = polled(command(turns, lambda: None), transfers, turns)
+    transfers.answer = Code.OK, 4096
+    with no_threads(monkeypatch), pytest.raises(RuntimeError, match="new thread"):
+        story.proceed()
+    story.cancel()
+    assert turns.current is None
+
+
+def test_a_waiter_that_cannot_move_a_story_on_waits(turns: Turns) -> None:
+    class Wake:
+        def get(self, timeout: float) -> None:
+            waits.append(timeout)
+
+    waits: list[float] = []
+    turn = Turn(turns, None)
+    assert turn.try_enter()
+    turn.thread = 0
+    turn.finish = lambda: None
+    turns.wait(Wake())  # type: ignore[arg-type]
+    assert len(waits) == 1
+    turn.leave()
+
+
+@contextmanager
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        yield
