@@ -19,6 +19,7 @@ Bulk = Callable[[int, memoryview, float], Answer]
 
 NO_MEM: Final = Code.NO_MEM
 SHORT: Final = 1024  # bytes; a transfer of no more comes at once, or nearly so: a wrapper, or a single block
+AT_ONCE: Final = (False,)  # the arguments of `acquire` that do not wait
 
 
 class Driver:
@@ -84,11 +85,15 @@ class PolledStory(Generic[R]):
 
     def proceed(self) -> bool:
         """See `Polled.proceed`."""
-        if not self._is_over and self._thread is None and self._lock.acquire(blocking=False):
+        if not self._is_over and self._thread is None:
+            has_lock: list[bool] = []
             try:
-                self._advance()
+                has_lock.extend(map(self._lock.acquire, AT_ONCE))  # one call: Ctrl-C cannot come before it is noted
+                if True in has_lock:
+                    self._advance()
             finally:
-                self._lock.release()
+                if True in has_lock:
+                    self._lock.release()
         return self._is_over
 
     def result(self) -> R:
@@ -171,6 +176,7 @@ class PolledStory(Generic[R]):
         except StopIteration as end:
             self._finish_with(partial(_give, end.value))
         except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._story.close()  # Ctrl-C may have come when it had reached its next step
             self._finish_with(partial(_raise, [error]))
         self._let_go()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
 from tests.sticks import PATIENCE, Worker
+from tests.transport.test_interrupted import everywhere
 
 ENDPOINT = 0x81
 LATE = 1e12
@@ -190,3 +193,40 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         yield
+
+
+@pytest.mark.parametrize("function", [PolledStory._resume, PolledStory.proceed])
+def test_ctrl_c_while_a_story_is_moved_on_leaves_the_turn(
+    transfers: Transfers, turns: Turns, function: Callable[..., object]
+) -> None:
+    transfers.answer = Code.OK, 4096
+    for ctrl_c in everywhere(function):
+        story = polled(command(turns), transfers, turns)
+
+        def move_on(story: PolledStory[Any] = story) -> None:
+            while not story.proceed():
+                pass
+
+        ctrl_c.run(move_on)
+        story.cancel()
+        assert turns.current is None, ctrl_c.at
+
+
+def test_ctrl_c_just_after_the_lock_was_taken_releases_it(transfers: Transfers, turns: Turns) -> None:
+    transfers.answer = Code.OK, 4096
+    line, kept = 0, set()
+    for ctrl_c in everywhere(PolledStory.proceed):
+        story = polled(command(turns), transfers, turns)
+        ctrl_c.run(story.proceed)
+
+        def try_lock(lock: Any = story._lock) -> bool:
+            return bool(lock.acquire(blocking=False)) and lock.release() is None
+
+        if not Worker(try_lock).result():
+            kept.add(ctrl_c.at)
+        story.cancel()
+    source, first = inspect.getsourcelines(PolledStory.proceed)
+    for place in dis.get_instructions(PolledStory.proceed):
+        line = place.starts_line or line
+        if place.offset in kept:  # Python looks for signals nowhere between these two lines
+            assert source[line - first].strip() in {"if True in has_lock:", "self._lock.release()"}
