@@ -108,6 +108,7 @@ class PolledStory(Generic[R]):
             with self._lock:  # another thread may hand over up to this moment
                 thread = self._thread
                 if self._is_over:
+                    self._end.clear()  # an error there has a traceback with this object: a cycle
                     return
                 if thread is None:
                     self._is_over = True
@@ -116,6 +117,7 @@ class PolledStory(Generic[R]):
                         self._cancel_transfer()
                     finally:
                         self._story.close()
+                        self._forget()
                     return
             thread.join()  # its command ends by itself: nothing there waits longer than its timeout
 
@@ -178,7 +180,8 @@ class PolledStory(Generic[R]):
         except BaseException as error:  # noqa: BLE001 - raised by `result`
             self._story.close()  # Ctrl-C may have come when it had reached its next step
             self._finish_with(partial(_raise, [error]))
-        self._let_go()
+        if not self._is_over:
+            self._let_go()
 
     def _claim(self) -> None:
         if self._turn is not None:
@@ -195,6 +198,11 @@ class PolledStory(Generic[R]):
     def _finish_with(self, end: Callable[[], R]) -> None:
         self._end.append(end)
         self._is_over = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what an ended story needs no more: the turn refers to its user."""
+        self._turn = self._step = None
 
     def _cancel_transfer(self) -> None:
         transfer, self._transfer = self._transfer, None

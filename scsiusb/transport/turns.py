@@ -77,6 +77,7 @@ class Turn:
         turns = self._turns
         with turns.interrupting:
             self.has_left = True
+            self.finish = None  # it refers to the polled story, which refers to this turn
             if turns.holder.get(None) is not self:
                 return
             if turns.is_interrupted:
@@ -136,8 +137,9 @@ class Turns:
             return
         if turn.thread == get_ident():
             raise DeviceBusy(*self.busy_here())
-        if turn.finish is not None and not turn.thread:
-            turn.finish()
+        finish = turn.finish
+        if finish is not None and not turn.thread:
+            finish()
             if self.current is not turn:
                 return
         try:

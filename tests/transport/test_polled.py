@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dis
+import gc
 import inspect
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from scsiusb.errors import TransportError
 from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.drivers import Driver, PolledStory
@@ -68,9 +71,9 @@ def polled(story: Story[Any], transfers: Transfers, turns: Turns) -> PolledStory
     return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None)
 
 
-def command(turns: Turns, *actions: Callable[[], object]) -> Story[list[Code]]:
+def command(turns: Turns, *actions: Callable[[], object], user: User | None = None) -> Story[list[Code]]:
     """Make one large transfer, then perform the actions, all within a turn."""
-    turn = Turn(turns, None)
+    turn = Turn(turns, user)
     try:
         if not turn.try_enter():
             yield Call(turn.enter)
@@ -230,3 +233,56 @@ def test_ctrl_c_just_after_the_lock_was_taken_releases_it(transfers: Transfers, 
         line = place.starts_line or line
         if place.offset in kept:  # Python looks for signals nowhere between these two lines
             assert source[line - first].strip() in {"if True in has_lock:", "self._lock.release()"}
+
+
+class User:
+    """A user that is never over."""
+
+    is_over = False
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Have nothing to raise."""
+
+    def note(self, error: TransportError) -> None:
+        """Take no note."""
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_ended_story_keeps_nothing_of_its_user(transfers: Transfers, turns: Turns, *, is_cancelled: bool) -> None:
+    user = User()
+    kept = weakref.ref(user)
+    story = polled(command(turns, user=user), transfers, turns)
+    del user
+    gc.collect()
+    gc.disable()
+    try:
+        assert not story.proceed()
+        if is_cancelled:
+            story.cancel()
+        else:
+            transfers.answer = Code.OK, 4096
+            assert story.proceed()
+            assert story.result() == [Code.OK]
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_nobody_takes_is_dropped_by_cancel(transfers: Transfers, turns: Turns) -> None:
+    def fail() -> Story[None]:
+        yield ENDPOINT, memoryview(bytes(4096)), LATE
+        raise LookupError
+
+    story = polled(fail(), transfers, turns)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    assert story.proceed()
+    kept = weakref.ref(story)
+    gc.collect()
+    gc.disable()
+    try:
+        story.cancel()
+        del story
+        assert kept() is None
+    finally:
+        gc.enable()
