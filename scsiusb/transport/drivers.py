@@ -76,12 +76,11 @@ class PolledStory(Generic[R]):
         self._wake = wake
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
-        self._step: Step | None = None
+        self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
         self._transfer: Any = None
         self._thread: threading.Thread | None = None
         self._end: list[Callable[[], R]] = []
         self._is_over = False
-        self._resume(partial(next, story))
 
     def proceed(self) -> bool:
         """See `Polled.proceed`."""
@@ -135,10 +134,14 @@ class PolledStory(Generic[R]):
     def _advance(self) -> None:
         """Move on as far as is possible without waiting."""
         while not self._is_over:
-            if type(self._step) is Call:
+            step = self._step
+            if step is None:
+                self._resume(partial(next, self._story))
+                continue
+            if type(step) is Call:
                 self._hand_over()
                 return
-            answer = self._answer(cast("Transfer", self._step))
+            answer = self._answer(cast("Transfer", step))
             if answer is None:
                 return
             self._resume(partial(self._story.send, answer))

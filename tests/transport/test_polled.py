@@ -286,3 +286,21 @@ def test_an_error_that_nobody_takes_is_dropped_by_cancel(transfers: Transfers, t
         assert kept() is None
     finally:
         gc.enable()
+
+
+def test_a_story_takes_no_turn_before_it_is_first_moved_on(transfers: Transfers, turns: Turns) -> None:
+    """Ctrl-C may come before the caller has noted that there is one to cancel."""
+    story = polled(command(turns), transfers, turns)
+    assert turns.current is None
+    assert not story.proceed()
+    assert turns.current is not None
+    story.cancel()
+    assert turns.current is None
+
+
+def test_a_story_that_was_not_begun_can_be_cancelled(transfers: Transfers, turns: Turns) -> None:
+    story = polled(command(turns), transfers, turns)
+    story.cancel()
+    assert story.proceed()
+    assert turns.current is None
+    assert not transfers.submitted
