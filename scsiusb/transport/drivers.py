@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
+from scsiusb.errors import Cancelled
 from scsiusb.transport.base import Call, Step, Story, Transfer
 from scsiusb.transport.turns import Turn, Turns, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
@@ -122,12 +123,14 @@ class PolledStory(Generic[R]):
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""
-        with self._lock:
-            while not self._is_over and self._thread is None and self._turn is self._turns.current:
-                self._advance()
-                if self._transfer is not None:
-                    self._transfers.handle_events(self._transfer)
-        self._wake()
+        try:
+            with self._lock:
+                while not self._is_over and self._thread is None and self._turn is self._turns.current:
+                    self._advance()
+                    if self._transfer is not None:
+                        self._transfers.handle_events(self._transfer)
+        finally:
+            self._wake()
 
     # --- moving on, with the lock -----------------------------------------------------------------
 
@@ -180,9 +183,14 @@ class PolledStory(Generic[R]):
             self._step = begin()
         except StopIteration as end:
             self._finish_with(partial(_give, end.value))
-        except BaseException as error:  # noqa: BLE001 - raised by `result`
-            self._story.close()  # Ctrl-C may have come when it had reached its next step
+        except Exception as error:  # noqa: BLE001 - raised by `result`
+            self._story.close()  # a signal handler may have raised it, when the story had reached its next step
             self._finish_with(partial(_raise, [error]))
+        except BaseException as error:  # Ctrl-C is for the thread that it came in: it may be another one's
+            self._story.close()
+            cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
+            self._finish_with(partial(_raise, [cancelled]))
+            raise
         if not self._is_over:
             self._let_go()
 

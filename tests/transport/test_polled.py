@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scsiusb.errors import TransportError
+from scsiusb.errors import Cancelled, TransportError
 from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.drivers import Driver, PolledStory
@@ -304,3 +304,27 @@ def test_a_story_that_was_not_begun_can_be_cancelled(transfers: Transfers, turns
     assert story.proceed()
     assert turns.current is None
     assert not transfers.submitted
+
+
+def test_ctrl_c_in_a_story_is_raised_in_the_thread_that_it_came_in(transfers: Transfers, turns: Turns) -> None:
+    def story() -> Story[None]:
+        yield from interrupted(command(turns))
+
+    def interrupted(inner: Story[Any]) -> Story[None]:
+        yield next(inner)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            inner.close()
+
+    ended = polled(story(), transfers, turns)
+    assert not ended.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    with pytest.raises(KeyboardInterrupt):
+        turn.enter()
+    turn.leave()
+    assert turns.current is None
+    assert ended.proceed()
+    with pytest.raises(Cancelled, match="KeyboardInterrupt"):
+        ended.result()
