@@ -126,9 +126,13 @@ class PolledStory(Generic[R]):
         try:
             with self._lock:
                 while not self._is_over and self._thread is None and self._turn is self._turns.current:
-                    self._advance()
-                    if self._transfer is not None:
-                        self._transfers.handle_events(self._transfer)
+                    self._claim()
+                    try:
+                        self._move()
+                        if self._transfer is not None:
+                            self._transfers.handle_events(self._transfer)
+                    finally:
+                        self._let_go()
         finally:
             self._wake()
 
@@ -136,6 +140,14 @@ class PolledStory(Generic[R]):
 
     def _advance(self) -> None:
         """Move on as far as is possible without waiting."""
+        self._claim()
+        try:
+            self._move()
+        finally:
+            self._let_go()
+
+    def _move(self) -> None:
+        """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
         while not self._is_over:
             step = self._step
             if step is None:
@@ -178,7 +190,6 @@ class PolledStory(Generic[R]):
 
     def _resume(self, begin: Callable[[], Step]) -> None:
         """Run the story to its next step. Its turn, if it has taken one, is then in the hands of this object."""
-        self._claim()
         try:
             self._step = begin()
         except StopIteration as end:
@@ -192,18 +203,22 @@ class PolledStory(Generic[R]):
             self._finish_with(partial(_raise, [cancelled]))
             raise
         if not self._is_over:
-            self._let_go()
+            self._adopt()
 
     def _claim(self) -> None:
         if self._turn is not None:
             self._turn.thread = get_ident()
 
-    def _let_go(self) -> None:
+    def _adopt(self) -> None:
         turn = self._turns.current
         # A turn that was waited for is not the story's, but that of the thread that moved the story on.
         if turn is not None and turn.thread == get_ident() and turn.wake is None:
             self._turn = turn
             turn.finish = self.finish
+
+    def _let_go(self) -> None:
+        turn = self._turn
+        if turn is not None and turn.thread == get_ident():
             turn.thread = 0
 
     def _finish_with(self, end: Callable[[], R]) -> None:
@@ -225,6 +240,7 @@ class PolledStory(Generic[R]):
     def _hand_over(self) -> None:
         ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
         thread = threading.Thread(target=self._take_over, args=(ticket,), name="scsiusb recovery", daemon=True)
+        self._let_go()  # the new thread claims it
         self._thread = thread
         try:
             thread.start()

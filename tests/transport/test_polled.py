@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from scsiusb.errors import Cancelled, TransportError
+from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.drivers import Driver, PolledStory
@@ -328,3 +328,19 @@ def test_ctrl_c_in_a_story_is_raised_in_the_thread_that_it_came_in(transfers: Tr
     assert ended.proceed()
     with pytest.raises(Cancelled, match="KeyboardInterrupt"):
         ended.result()
+
+
+def test_a_signal_handler_cannot_move_on_the_story_that_it_interrupted(transfers: Transfers, turns: Turns) -> None:
+    def handler() -> None:
+        assert turns.is_here
+        with pytest.raises(DeviceBusy, match="signal handler"):
+            Turn(turns, None).enter()
+
+    story = polled(command(turns), transfers, turns)
+    transfers.on_submit = handler
+    assert not story.proceed()
+    assert not turns.is_here
+    assert transfers.submitted == 1
+    transfers.answer = Code.OK, 4096
+    assert story.proceed()
+    assert story.result() == [Code.OK]
