@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
+from scsiusb.errors import Cancelled
 from scsiusb.transport.base import Call, Step, Story, Transfer
 from scsiusb.transport.turns import Turn, Turns, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
@@ -18,6 +20,7 @@ Bulk = Callable[[int, memoryview, float], Answer]
 
 NO_MEM: Final = Code.NO_MEM
 SHORT: Final = 1024  # bytes; a transfer of no more comes at once, or nearly so: a wrapper, or a single block
+AT_ONCE: Final = (False,)  # the arguments of `acquire` that do not wait
 
 
 class Driver:
@@ -54,6 +57,7 @@ class Driver:
             return cast("R", end.value)
         finally:
             answer = None  # it may have an error that is on its way through this frame: a cycle
+            story.close()  # Ctrl-C may have come between two steps: the story would keep the turn
 
 
 class PolledStory(Generic[R]):
@@ -73,20 +77,23 @@ class PolledStory(Generic[R]):
         self._wake = wake
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
-        self._step: Step | None = None
+        self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
         self._transfer: Any = None
         self._thread: threading.Thread | None = None
         self._end: list[Callable[[], R]] = []
         self._is_over = False
-        self._resume(partial(next, story))
 
     def proceed(self) -> bool:
         """See `Polled.proceed`."""
-        if not self._is_over and self._thread is None and self._lock.acquire(blocking=False):
+        if not self._is_over and self._thread is None:
+            has_lock: list[bool] = []
             try:
-                self._advance()
+                has_lock.extend(map(self._lock.acquire, AT_ONCE))  # one call: Ctrl-C cannot come before it is noted
+                if True in has_lock:
+                    self._advance()
             finally:
-                self._lock.release()
+                if True in has_lock:
+                    self._lock.release()
         return self._is_over
 
     def result(self) -> R:
@@ -97,36 +104,59 @@ class PolledStory(Generic[R]):
 
     def cancel(self) -> None:
         """See `Polled.cancel`."""
-        if self._thread is not None:  # its command ends by itself: nothing there waits longer than its timeout
-            self._thread.join()
-        with self._lock:
-            if self._is_over:
-                return
-            self._is_over = True
-            self._claim()
-            try:
-                self._cancel_transfer()
-            finally:
-                self._story.close()
+        while True:
+            with self._lock:  # another thread may hand over up to this moment
+                thread = self._thread
+                if self._is_over:
+                    self._end.clear()  # an error there has a traceback with this object: a cycle
+                    return
+                if thread is None:
+                    self._is_over = True
+                    self._claim()
+                    try:
+                        self._cancel_transfer()
+                    finally:
+                        self._story.close()
+                        self._forget()
+                    return
+            thread.join()  # its command ends by itself: nothing there waits longer than its timeout
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""
-        with self._lock:
-            while not self._is_over and self._thread is None and self._turn is self._turns.current:
-                self._advance()
-                if self._transfer is not None:
-                    self._transfers.handle_events(self._transfer)
-        self._wake()
+        try:
+            with self._lock:
+                while not self._is_over and self._thread is None and self._turn is self._turns.current:
+                    self._claim()
+                    try:
+                        self._move()
+                        if self._transfer is not None:
+                            self._transfers.handle_events(self._transfer)
+                    finally:
+                        self._let_go()
+        finally:
+            self._wake()
 
     # --- moving on, with the lock -----------------------------------------------------------------
 
     def _advance(self) -> None:
         """Move on as far as is possible without waiting."""
+        self._claim()
+        try:
+            self._move()
+        finally:
+            self._let_go()
+
+    def _move(self) -> None:
+        """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
         while not self._is_over:
-            if type(self._step) is Call:
+            step = self._step
+            if step is None:
+                self._resume(partial(next, self._story))
+                continue
+            if type(step) is Call:
                 self._hand_over()
                 return
-            answer = self._answer(cast("Transfer", self._step))
+            answer = self._answer(cast("Transfer", step))
             if answer is None:
                 return
             self._resume(partial(self._story.send, answer))
@@ -160,29 +190,45 @@ class PolledStory(Generic[R]):
 
     def _resume(self, begin: Callable[[], Step]) -> None:
         """Run the story to its next step. Its turn, if it has taken one, is then in the hands of this object."""
-        self._claim()
         try:
             self._step = begin()
         except StopIteration as end:
             self._finish_with(partial(_give, end.value))
-        except BaseException as error:  # noqa: BLE001 - raised by `result`
+        except Exception as error:  # noqa: BLE001 - raised by `result`
+            self._story.close()  # a signal handler may have raised it, when the story had reached its next step
             self._finish_with(partial(_raise, [error]))
-        self._let_go()
+        except BaseException as error:  # Ctrl-C is for the thread that it came in: it may be another one's
+            self._story.close()
+            cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
+            self._finish_with(partial(_raise, [cancelled]))
+            raise
+        if not self._is_over:
+            self._adopt()
 
     def _claim(self) -> None:
         if self._turn is not None:
             self._turn.thread = get_ident()
 
-    def _let_go(self) -> None:
+    def _adopt(self) -> None:
         turn = self._turns.current
-        if turn is not None and turn.thread == get_ident():
+        # A turn that was waited for is not the story's, but that of the thread that moved the story on.
+        if turn is not None and turn.thread == get_ident() and turn.wake is None:
             self._turn = turn
             turn.finish = self.finish
+
+    def _let_go(self) -> None:
+        turn = self._turn
+        if turn is not None and turn.thread == get_ident():
             turn.thread = 0
 
     def _finish_with(self, end: Callable[[], R]) -> None:
         self._end.append(end)
         self._is_over = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what an ended story needs no more: the turn refers to its user."""
+        self._turn = self._step = None
 
     def _cancel_transfer(self) -> None:
         transfer, self._transfer = self._transfer, None
@@ -192,13 +238,24 @@ class PolledStory(Generic[R]):
     # --- the thread that takes over -----------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        thread = threading.Thread(target=self._take_over, name="scsiusb recovery", daemon=True)
+        ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
+        thread = threading.Thread(target=self._take_over, args=(ticket,), name="scsiusb recovery", daemon=True)
+        self._let_go()  # the new thread claims it
         self._thread = thread
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # no thread can be had now; or Ctrl-C, and then it may be running
+            with suppress(IndexError):
+                ticket.pop()
+                self._thread = None
+            raise
 
-    def _take_over(self) -> None:
+    def _take_over(self, ticket: list[Step | None]) -> None:
+        try:
+            step = ticket.pop()
+        except IndexError:
+            return
         self._claim()
-        step = self._step
         try:
             end: Callable[[], R] = partial(_give, self._driver.drive(self._story, step))
         except BaseException as error:  # noqa: BLE001 - raised by `result`

@@ -66,9 +66,18 @@ class Turn:
 
     def leave(self) -> None:
         """Give the turn to the next; nothing if it was not taken."""
+        try:
+            self._leave()
+        except BaseException:  # Ctrl-C came in the middle: nobody else can give this turn back
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Do what `leave` does; may be called again after it was interrupted at any point."""
         turns = self._turns
         with turns.interrupting:
             self.has_left = True
+            self.finish = None  # it refers to the polled story, which refers to this turn
             if turns.holder.get(None) is not self:
                 return
             if turns.is_interrupted:
@@ -128,9 +137,11 @@ class Turns:
             return
         if turn.thread == get_ident():
             raise DeviceBusy(*self.busy_here())
-        if turn.finish is not None and not turn.thread:
-            turn.finish()
-            return
+        finish = turn.finish
+        if finish is not None and not turn.thread:
+            finish()
+            if self.current is not turn:
+                return
         try:
             wake.get(timeout=SLICE)
         except Empty:
@@ -163,8 +174,8 @@ class Turns:
     def end_interruption(self) -> None:
         """Let bulk transfers begin again, unless the device has gone; under the lock."""
         if not self.is_lost:
-            self.is_interrupted = False
             self._interrupt(False)
+            self.is_interrupted = False  # after it: `leave` repeats both if Ctrl-C comes in between
 
     def lose(self) -> None:
         """End the command that is running, and let none begin: the device has gone."""

@@ -1,0 +1,103 @@
+"""Ctrl-C at any point of the code that has the turn: the turn is given back."""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any
+
+from scsiusb.transport.base import Call, Story
+from scsiusb.transport.drivers import Driver
+from scsiusb.transport.turns import Turn, Turns
+from scsiusb.usb.backend import Code
+
+ENDPOINT = 0x81
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt before the `count`th instruction that a function runs."""
+
+    def __init__(self, code: CodeType, count: int) -> None:
+        self._code = code
+        self._left = count
+        self.at = -1
+        """The offset of the instruction; -1 while it has not been reached."""
+
+    def run(self, action: Callable[[], object]) -> None:
+        """Run the action, up to its end or the KeyboardInterrupt."""
+        before = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            action()
+        except KeyboardInterrupt:
+            assert self.at >= 0
+        finally:
+            sys.settrace(before)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is not self._code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and self.at < 0:
+            self._left -= 1
+            if not self._left:
+                self.at = frame.f_lasti
+                raise KeyboardInterrupt
+        return self._trace
+
+
+def everywhere(function: Any) -> Iterator[CtrlC]:
+    """Yield one Ctrl-C for each instruction that a function runs."""
+    for count in range(1, 10_000):
+        ctrl_c = CtrlC(function.__code__, count)
+        yield ctrl_c
+        if ctrl_c.at < 0:
+            assert count > 1
+            return
+    raise AssertionError("it does not end")
+
+
+def command(turns: Turns, transfers: int = 2) -> Story[int]:
+    turn = Turn(turns, None)
+    try:
+        if not turn.try_enter():
+            yield Call(turn.enter)
+        for _ in range(transfers):
+            yield ENDPOINT, memoryview(bytes(4)), 7.0
+        return transfers
+    finally:
+        turn.leave()
+
+
+def driver() -> Driver:
+    def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+        return Code.OK, len(buffer)
+
+    return Driver(bulk, bulk)
+
+
+def test_ctrl_c_while_the_turn_is_left_leaves_it() -> None:
+    notes: list[bool] = []
+    turns = Turns("a device", notes.append)
+    for ctrl_c in everywhere(Turn._leave):
+        turns.is_interrupted = True
+        ctrl_c.run(lambda: driver().drive(command(turns)))
+        assert turns.current is None, ctrl_c.at
+        assert not turns.is_interrupted
+        assert notes[-1] is False
+
+
+def test_ctrl_c_between_two_steps_leaves_the_turn() -> None:
+    turns = Turns("a device", lambda on: None)
+    held = []
+    for ctrl_c in everywhere(Driver.drive):
+        story = command(turns)
+        ctrl_c.run(partial(driver().drive, story))
+        if turns.current is not None:
+            held.append(ctrl_c.at)
+            story.close()
+    names = {place.offset: place.opname for place in dis.get_instructions(Driver.drive)}
+    assert not {names[at] for at in held} & {"JUMP_BACKWARD", "STORE_FAST"}  # where Python looks for signals

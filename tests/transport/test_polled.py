@@ -1,0 +1,346 @@
+"""A polled story and the other threads: who moves it on, who ends it, and whose turn it is."""
+
+from __future__ import annotations
+
+import dis
+import gc
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from scsiusb.errors import Cancelled, DeviceBusy, TransportError
+from scsiusb.transport import turns as turns_module
+from scsiusb.transport.base import Call, Story
+from scsiusb.transport.drivers import Driver, PolledStory
+from scsiusb.transport.turns import Turn, Turns
+from scsiusb.usb.backend import Code
+from tests.sticks import PATIENCE, Worker
+from tests.transport.test_interrupted import everywhere
+
+ENDPOINT = 0x81
+LATE = 1e12
+
+
+class Transfers:
+    """Transfers that stay under way until a test sets `answer`."""
+
+    def __init__(self) -> None:
+        self.answer: tuple[Code, int] | None = None
+        self.submitted = 0
+        self.on_submit: Callable[[], object] = lambda: None
+        self.on_wait: Callable[[], object] = lambda: None
+
+    def fileno(self) -> int:
+        return -1
+
+    def submit(self, endpoint: int, buffer: memoryview) -> object:
+        self.submitted += 1
+        self.on_submit()
+        return object()
+
+    def handle_events(self, transfer: Any = None) -> None:
+        self.on_wait()
+
+    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
+        return self.answer
+
+    def cancel(self, transfer: Any) -> tuple[Code, int]:
+        return Code.TIMEOUT, 0
+
+
+@pytest.fixture
+def transfers() -> Transfers:
+    return Transfers()
+
+
+@pytest.fixture
+def turns() -> Turns:
+    return Turns("a device", lambda on: None)
+
+
+def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
+    return Code.OK, len(buffer)
+
+
+def polled(story: Story[Any], transfers: Transfers, turns: Turns) -> PolledStory[Any]:
+    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None)
+
+
+def command(turns: Turns, *actions: Callable[[], object], user: User | None = None) -> Story[list[Code]]:
+    """Make one large transfer, then perform the actions, all within a turn."""
+    turn = Turn(turns, user)
+    try:
+        if not turn.try_enter():
+            yield Call(turn.enter)
+        code, _ = yield ENDPOINT, memoryview(bytes(4096)), LATE
+        for action in actions:
+            yield Call(action)
+        return [code]
+    finally:
+        turn.leave()
+
+
+def test_cancel_waits_for_the_recovery_that_another_thread_hands_over(transfers: Transfers, turns: Turns) -> None:
+    waits, recovering, cancelling, wanted = (threading.Event() for _ in range(4))
+    log: list[str] = []
+
+    def wait() -> None:
+        waits.set()
+        assert cancelling.wait(PATIENCE)
+        transfers.answer = Code.INTERRUPTED, 0
+
+    def recover() -> None:
+        recovering.set()
+        assert wanted.wait(PATIENCE)
+        log.append("recovered")
+
+    story = polled(command(turns, recover), transfers, turns)
+    assert not story.proceed()
+    transfers.on_wait = wait
+
+    class Lock:
+        """Lets the other thread hand over before the one that cancels gets the lock."""
+
+        def __init__(self, lock: Any) -> None:
+            self._lock = lock
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                cancelling.set()
+                assert recovering.wait(PATIENCE)
+                wanted.set()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    story._lock = Lock(story._lock)  # type: ignore[assignment]
+    other = Worker(lambda: Driver(bulk, bulk).drive(command(turns)))
+    assert waits.wait(PATIENCE)
+    story.cancel()
+    assert log == ["recovered"]
+    assert other.result() == [Code.OK]
+    assert turns.current is None
+
+
+def test_a_story_that_another_thread_moves_on_does_not_take_the_turn_of_that_thread(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn is given to the thread that waits for it, which is the one in whose frames the story leaves."""
+    monkeypatch.setattr(turns_module, "PATIENCE", -1.0)
+
+    def two_commands() -> Story[None]:
+        yield from command(turns)
+        yield ENDPOINT, memoryview(bytes(4096)), LATE
+
+    story = polled(two_commands(), transfers, turns)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    turn.enter()
+    assert turns.current is turn
+    assert turns.is_here
+    assert turn.finish is None
+    turn.leave()
+    story.cancel()
+
+
+def test_a_story_that_no_thread_can_take_over_can_go_on_later(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = polled(command(turns, lambda: None), transfers, turns)
+    transfers.answer = Code.OK, 4096
+    with no_threads(monkeypatch), pytest.raises(RuntimeError, match="new thread"):
+        story.proceed()
+    story.proceed()
+    assert story.result() == [Code.OK]
+    assert turns.current is None
+
+
+def test_a_story_that_no_thread_can_take_over_can_be_cancelled(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = polled(command(turns, lambda: None), transfers, turns)
+    transfers.answer = Code.OK, 4096
+    with no_threads(monkeypatch), pytest.raises(RuntimeError, match="new thread"):
+        story.proceed()
+    story.cancel()
+    assert turns.current is None
+
+
+def test_a_waiter_that_cannot_move_a_story_on_waits(turns: Turns) -> None:
+    class Wake:
+        def get(self, timeout: float) -> None:
+            waits.append(timeout)
+
+    waits: list[float] = []
+    turn = Turn(turns, None)
+    assert turn.try_enter()
+    turn.thread = 0
+    turn.finish = lambda: None
+    turns.wait(Wake())  # type: ignore[arg-type]
+    assert len(waits) == 1
+    turn.leave()
+
+
+@contextmanager
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        yield
+
+
+@pytest.mark.parametrize("function", [PolledStory._resume, PolledStory.proceed])
+def test_ctrl_c_while_a_story_is_moved_on_leaves_the_turn(
+    transfers: Transfers, turns: Turns, function: Callable[..., object]
+) -> None:
+    transfers.answer = Code.OK, 4096
+    for ctrl_c in everywhere(function):
+        story = polled(command(turns), transfers, turns)
+
+        def move_on(story: PolledStory[Any] = story) -> None:
+            while not story.proceed():
+                pass
+
+        ctrl_c.run(move_on)
+        story.cancel()
+        assert turns.current is None, ctrl_c.at
+
+
+def test_ctrl_c_just_after_the_lock_was_taken_releases_it(transfers: Transfers, turns: Turns) -> None:
+    transfers.answer = Code.OK, 4096
+    line, kept = 0, set()
+    for ctrl_c in everywhere(PolledStory.proceed):
+        story = polled(command(turns), transfers, turns)
+        ctrl_c.run(story.proceed)
+
+        def try_lock(lock: Any = story._lock) -> bool:
+            return bool(lock.acquire(blocking=False)) and lock.release() is None
+
+        if not Worker(try_lock).result():
+            kept.add(ctrl_c.at)
+        story.cancel()
+    source, first = inspect.getsourcelines(PolledStory.proceed)
+    for place in dis.get_instructions(PolledStory.proceed):
+        line = place.starts_line or line
+        if place.offset in kept:  # Python looks for signals nowhere between these two lines
+            assert source[line - first].strip() in {"if True in has_lock:", "self._lock.release()"}
+
+
+class User:
+    """A user that is never over."""
+
+    is_over = False
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Have nothing to raise."""
+
+    def note(self, error: TransportError) -> None:
+        """Take no note."""
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_ended_story_keeps_nothing_of_its_user(transfers: Transfers, turns: Turns, *, is_cancelled: bool) -> None:
+    user = User()
+    kept = weakref.ref(user)
+    story = polled(command(turns, user=user), transfers, turns)
+    del user
+    gc.collect()
+    gc.disable()
+    try:
+        assert not story.proceed()
+        if is_cancelled:
+            story.cancel()
+        else:
+            transfers.answer = Code.OK, 4096
+            assert story.proceed()
+            assert story.result() == [Code.OK]
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_that_nobody_takes_is_dropped_by_cancel(transfers: Transfers, turns: Turns) -> None:
+    def fail() -> Story[None]:
+        yield ENDPOINT, memoryview(bytes(4096)), LATE
+        raise LookupError
+
+    story = polled(fail(), transfers, turns)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    assert story.proceed()
+    kept = weakref.ref(story)
+    gc.collect()
+    gc.disable()
+    try:
+        story.cancel()
+        del story
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_a_story_takes_no_turn_before_it_is_first_moved_on(transfers: Transfers, turns: Turns) -> None:
+    """Ctrl-C may come before the caller has noted that there is one to cancel."""
+    story = polled(command(turns), transfers, turns)
+    assert turns.current is None
+    assert not story.proceed()
+    assert turns.current is not None
+    story.cancel()
+    assert turns.current is None
+
+
+def test_a_story_that_was_not_begun_can_be_cancelled(transfers: Transfers, turns: Turns) -> None:
+    story = polled(command(turns), transfers, turns)
+    story.cancel()
+    assert story.proceed()
+    assert turns.current is None
+    assert not transfers.submitted
+
+
+def test_ctrl_c_in_a_story_is_raised_in_the_thread_that_it_came_in(transfers: Transfers, turns: Turns) -> None:
+    def story() -> Story[None]:
+        yield from interrupted(command(turns))
+
+    def interrupted(inner: Story[Any]) -> Story[None]:
+        yield next(inner)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            inner.close()
+
+    ended = polled(story(), transfers, turns)
+    assert not ended.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    with pytest.raises(KeyboardInterrupt):
+        turn.enter()
+    turn.leave()
+    assert turns.current is None
+    assert ended.proceed()
+    with pytest.raises(Cancelled, match="KeyboardInterrupt"):
+        ended.result()
+
+
+def test_a_signal_handler_cannot_move_on_the_story_that_it_interrupted(transfers: Transfers, turns: Turns) -> None:
+    def handler() -> None:
+        assert turns.is_here
+        with pytest.raises(DeviceBusy, match="signal handler"):
+            Turn(turns, None).enter()
+
+    story = polled(command(turns), transfers, turns)
+    transfers.on_submit = handler
+    assert not story.proceed()
+    assert not turns.is_here
+    assert transfers.submitted == 1
+    transfers.answer = Code.OK, 4096
+    assert story.proceed()
+    assert story.result() == [Code.OK]
