@@ -231,7 +231,11 @@ class LogicalUnit(Uncopyable):
                         self._count_loss()  # interrupted before all that the unit said was counted
                     raise
                 finally:
-                    turn.leave()
+                    try:
+                        turn.leave()
+                    except BaseException:  # Ctrl-C as it was entered
+                        turn.leave()
+                        raise
                 if is_doubtful and sense is None and verify is not None:
                     verified += 1
                     if verified > MOST_VERIFIED:
@@ -300,7 +304,11 @@ class LogicalUnit(Uncopyable):
             completion = yield from self.transport.exchange(self.lun, cdb, direction, buffer, timeout)
             return completion, None if completion.status == GOOD else (yield from self._fetch_sense())
         finally:
-            turn.leave()
+            try:
+                turn.leave()
+            except BaseException:  # Ctrl-C as it was entered
+                turn.leave()
+                raise
 
     def _ask_after_loss(self, timeout: float) -> Story[None]:
         """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.

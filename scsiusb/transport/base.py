@@ -91,7 +91,7 @@ class Polled(Protocol[R_co]):
         """Return what the ended story returned, or raise what it raised; once."""
 
     def cancel(self) -> None:
-        """End the story in the middle; the device is recovered before its next command. Nothing if it has ended."""
+        """End the story in the middle; the device is recovered before its next command. Drop what an ended one gave."""
 
 
 class Transport(Protocol):
@@ -169,7 +169,7 @@ class Transport(Protocol):
         """The file descriptor to poll for writing while a story is polled; None if none can be polled."""
 
     def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
-        """Begin to poll a story; only if there is a `descriptor`.
+        """Return a story to be polled, which begins at its first `proceed`; only if there is a `descriptor`.
 
         `wake` is called from another thread when something other than a transfer moved the story on.
         """

@@ -134,7 +134,11 @@ class BulkOnlyTransport(Uncopyable):
             turn.enter()
             yield
         finally:
-            turn.leave()
+            try:
+                turn.leave()
+            except BaseException:  # Ctrl-C as it was entered
+                turn.leave()
+                raise
 
     @contextmanager
     def probing(self, user: User | None = None) -> Iterator[Port]:
