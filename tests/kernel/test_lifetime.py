@@ -245,10 +245,12 @@ def test_the_manager_reports_each_attach_and_detach_once_and_in_order(pulled: De
         manager.on_attach(lambda info: called.append(("attached", info.address)), f"serial={pulled.serial}")
         manager.on_detach(lambda info: called.append(("detached", info.address)), f"serial={pulled.serial}")
         events = manager.events(timeout=60, device=f"serial={pulled.serial}")
+        seen = [next(events)]
         for _ in range(3):
             unplug(pulled)
             plug(pulled)
-        seen = [next(events) for _ in range(7)]
+            # Before it is unplugged again: a device that is gone before the manager sees its driver is not reported.
+            seen += [next(events), next(events)]
         address = pulled.address
         disk = manager.open(f"serial={pulled.serial}")
         assert disk.read(1, 1) == pulled.units[0].backing(1, 1)
