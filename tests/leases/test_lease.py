@@ -19,6 +19,7 @@ from scsiusb.leases.lease import Lease, Record, holder, leases
 from scsiusb.leases.record import file_name, is_running
 from scsiusb.leases.warden_main import DEAD, Holding, Kernel, is_locked_by_running_process, started
 from scsiusb.usb.interface import InterfaceInfo
+from tests.interrupts import CtrlC
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.usb.libusb.watched import Scene
@@ -323,32 +324,12 @@ def test_another_users_lock_on_roots_orphan_does_not_prevent_acquire(folder: Pat
 # --- Ctrl-C -----------------------------------------------------------------------------------------
 
 
-def interrupted_at(number: int, info: InterfaceInfo) -> Lease | None:
-    """Acquire a lease and raise KeyboardInterrupt at a bytecode of that; return the lease if there are not so many."""
-    left = number
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if os.path.basename(os.path.dirname(frame.f_code.co_filename)) not in ("leases", "base"):
-            return None
-        callers = (frame, frame.f_back, frame.f_back and frame.f_back.f_back)
-        if any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers):
-            return None  # Python ignores an exception there
-        frame.f_trace_opcodes = True
-        left -= event == "opcode"
-        if left == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return Lease.acquire(info)
-    except KeyboardInterrupt:
-        return None
-    finally:
-        sys.settrace(before)
+def is_of_leases(frame: FrameType) -> bool:
+    """Return whether the frame runs code of `leases` or `base`, but not in `__del__`, where Python ignores errors."""
+    if os.path.basename(os.path.dirname(frame.f_code.co_filename)) not in ("leases", "base"):
+        return False
+    callers = (frame, frame.f_back, frame.f_back and frame.f_back.f_back)
+    return not any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers)
 
 
 @on_linux
@@ -365,7 +346,7 @@ def test_ctrl_c_at_any_bytecode_of_acquiring_leaves_no_lease_and_no_descriptor(
         if is_orphan_there:
             (folder / file_name(info.device.bus, info.device.number, info.interface)).write_bytes(text)
         before = len(os.listdir("/proc/self/fd"))
-        held = interrupted_at(number, info)
+        held = CtrlC(is_of_leases, number).run(lambda: Lease.acquire(info))
         if held is None:
             assert len(os.listdir("/proc/self/fd")) == before, f"a descriptor was left after bytecode {number}"
             Lease.acquire(info).release()  # the device is not busy

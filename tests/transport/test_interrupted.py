@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import dis
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from types import CodeType, FrameType
 from typing import Any
 
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
+from tests.interrupts import CtrlC
 
 ENDPOINT = 0x81
-
-
-class CtrlC:
-    """Raises KeyboardInterrupt before the `count`th instruction that a function runs."""
-
-    def __init__(self, code: CodeType, count: int) -> None:
-        self._code = code
-        self._left = count
-        self.at = -1
-        """The offset of the instruction; -1 while it has not been reached."""
-
-    def run(self, action: Callable[[], object]) -> None:
-        """Run the action, up to its end or the KeyboardInterrupt."""
-        before = sys.gettrace()
-        sys.settrace(self._trace)
-        try:
-            action()
-        except KeyboardInterrupt:
-            assert self.at >= 0
-        finally:
-            sys.settrace(before)
-
-    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code is not self._code:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and self.at < 0:
-            self._left -= 1
-            if not self._left:
-                self.at = frame.f_lasti
-                raise KeyboardInterrupt
-        return self._trace
 
 
 def everywhere(function: Any) -> Iterator[CtrlC]:
     """Yield one Ctrl-C for each instruction that a function runs."""
     for count in range(1, 10_000):
-        ctrl_c = CtrlC(function.__code__, count)
+        ctrl_c = CtrlC(lambda frame: frame.f_code is function.__code__, count)
         yield ctrl_c
         if ctrl_c.at < 0:
             assert count > 1

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -16,6 +13,7 @@ from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.libusb import transfer as module
 from scsiusb.usb.libusb.transfer import LibusbTransfer, Transfers
 from tests.deadlines import within
+from tests.interrupts import CtrlC
 from tests.usb.libusb.fake_libusb import COMPLETED, CONTEXT, HANDLE, Ending, FakeLibusb
 
 
@@ -46,28 +44,9 @@ def closing(transfers: Transfers, buffer: memoryview) -> None:
 
 def interrupted_at(number: int, action: Callable[[], object]) -> bool:
     """Raise KeyboardInterrupt at a bytecode of the module that the action runs; False if there are not so many."""
-    left = number
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename != module.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        left -= event == "opcode"
-        if left == 0:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        action()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
+    ctrl_c = CtrlC(lambda frame: frame.f_code.co_filename == module.__file__, number)
+    ctrl_c.run(action)
+    return ctrl_c.at >= 0
 
 
 @pytest.mark.parametrize("use", [blocking, polled, closing])
