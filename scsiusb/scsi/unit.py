@@ -220,7 +220,7 @@ class LogicalUnit(Uncopyable):
                         yield from self._ask_after_loss(timeout)
                     is_doubtful = verify is not None and self._doubts.count != attentions.settled
                     if medium is not None and medium.changes != attentions.medium_changes:
-                        completion, sense = NOT_SENT, MEDIUM_CHANGED
+                        sense = MEDIUM_CHANGED
                     elif not is_doubtful:
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
                         if completion == (GOOD, 0, len(buffer)):

@@ -68,7 +68,7 @@ class Turn:
         """Give the turn to the next; nothing if it was not taken."""
         try:
             self._leave()
-        except BaseException:  # Ctrl-C came in the middle: nobody else can give this turn back
+        except BaseException:  # Ctrl-C came in the middle: no other thread can give this turn back
             self._leave()
             raise
 

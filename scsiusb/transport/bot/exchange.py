@@ -127,7 +127,9 @@ class Exchange:
                 if has_more:
                     raise PhaseError(f"data-in phase: the device sent more than the {length} bytes asked for")
             except BaseException as error:
-                device.losses.count += 1  # what the device reported in this exchange may not be reported again
+                # What the device reported in this exchange may not be reported again. Counted without a call: another
+                # Ctrl-C could come into it before anything is counted.
+                device.losses.count += 1
                 device.doubts.count += 1
                 if isinstance(error, TransportError):
                     yield from device.fail(cdb, timeout, error)
