@@ -24,11 +24,10 @@ from scsiusb.disk.medium import (
     blocks_in_range,
     check_range,
     find_medium,
-    find_witness,
-    is_distinct,
     pieces,
 )
 from scsiusb.disk.unflushed import Unflushed
+from scsiusb.disk.witness import confirm, find_witness, keep_witness, verify
 from scsiusb.errors import (
     DeviceGone,
     MediumChanged,
@@ -40,8 +39,8 @@ from scsiusb.errors import (
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit, Witness
+from scsiusb.scsi.sense import RESET
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
-MOST_CONTENTS: Final = 4  # of a witness; a reset brings none back that is older
-ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +63,7 @@ class Disk(Uncopyable):
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._attentions = unit.attentions
+        self._verify = partial(verify, unit)
         self._place = place
         self._is_closed = False
         self._finding = threading.RLock()
@@ -367,11 +365,11 @@ class Disk(Uncopyable):
             self._note(error, lba)
             raise
         if medium.is_removable:
-            self._keep_witness(READ, medium, lba, blocks, view)
+            keep_witness(self._attentions, READ, medium, lba, blocks, view)
 
     def _send(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
         if transfer is WRITE and medium.is_removable:
-            self._keep_witness(WRITE, medium, lba, blocks, buffer, is_done=False)
+            keep_witness(self._attentions, WRITE, medium, lba, blocks, buffer, is_done=False)
         try:
             self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
@@ -380,86 +378,28 @@ class Disk(Uncopyable):
         if medium.is_removable:
             witness = self._attentions.witness
             if transfer is WRITE or witness is None or witness.changes != medium.changes:
-                self._keep_witness(transfer, medium, lba, blocks, buffer)
+                keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
 
     def _story(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
         """Story that moves blocks of `medium`, if that is still the one in the unit."""
         unit = self.unit
         state = partial(self._retry_state, transfer, medium, lba, blocks, time.monotonic())
         timeout = unit.timeout or transfer.timeout
-        verify = self._verify if medium.is_removable else None
-        return unit.transfer(transfer.cdb(lba, blocks), transfer.direction, buffer, timeout, state, medium, verify)
+        look = self._verify if medium.is_removable else None
+        return unit.transfer(transfer.cdb(lba, blocks), transfer.direction, buffer, timeout, state, medium, look)
 
     def _retry_state(
         self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        look = self._verify if medium.is_removable else self._confirm
-        confirm = None if transfer is READ else partial(look, medium)
-        return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=confirm, began=began)
+        look = verify if medium.is_removable else confirm
+        again = None if transfer is READ else partial(look, self.unit, medium)
+        return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began)
 
     def _note(self, error: ScsiUsbError, lba: int) -> None:
         error.lba = lba
         if isinstance(error, (MediumChanged, NoMedium)):
             self._forget_medium()
-
-    def _confirm(self, medium: Medium) -> Story[None]:
-        """Raise where the device or the medium may be others than those that a failed command was meant for."""
-        unit = self.unit
-        yield Call(unit.transport.check_identity)
-        capacity = yield from unit.capacity_story(ONE_TRY)
-        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
-        if not is_same or medium.changes != unit.medium_changes:
-            raise error_for(MEDIUM_CHANGED, "what was tried again")
-
-    def _verify(self, medium: Medium) -> Story[None]:
-        """Find out whether a removable medium is still the same, after something that may have hidden a change.
-
-        It is if the device says who it was, its unit reports no change, the capacity is the same, and so is a block
-        that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
-        """
-        unit = self.unit
-        if medium.changes != unit.medium_changes:  # outdated: others may have found the new one, which stays
-            raise error_for(MEDIUM_CHANGED, "the check of the medium")
-        yield Call(unit.transport.check_identity)
-        yield from unit.ready_story()
-        capacity = yield from unit.capacity_story(ONE_TRY)
-        doubts = unit.doubts
-        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
-        is_same = is_same and (yield from self._is_witness_there(medium)) and medium.changes == unit.medium_changes
-        unit.settle(doubts, is_same=is_same)
-        if not is_same:
-            what = "the medium may be another one after a reset or a failed exchange: it was not recognized"
-            raise MediumChanged(what, MEDIUM_CHANGED)
-
-    def _is_witness_there(self, medium: Medium) -> Story[bool]:
-        witness = self._attentions.witness
-        if witness is None or witness.changes != medium.changes:
-            return False
-        data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
-        return data in witness.contents
-
-    def _keep_witness(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview, *, is_done: bool = True
-    ) -> None:
-        """Remember a block by which a removable medium will be known again, or what is written over it.
-
-        Before the write is done, the block may hold the old content or the new one.
-        """
-        witness = self._attentions.witness
-        older: tuple[bytes, ...] = ()
-        if witness is not None and witness.changes == medium.changes:
-            if transfer is READ or not lba <= witness.lba < lba + blocks:
-                return
-            view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
-        elif not is_done:
-            return
-        data = bytes(view[: medium.block_size])
-        if is_distinct(data):
-            others = [content for content in older if content != data]
-            self._attentions.witness = Witness(lba, (data, *others[: MOST_CONTENTS - 1]), medium.changes)
-        elif data and is_done:
-            self._attentions.witness = None
 
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()

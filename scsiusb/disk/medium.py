@@ -13,22 +13,19 @@ from scsiusb.errors import (
     DeviceGone,
     MalformedReply,
     MediumChanged,
-    NotReady,
     OutOfRange,
     TransportError,
-    UnitAttention,
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.scsi.sense import MEDIUM_CHANGED
-from scsiusb.scsi.unit import LogicalUnit, Witness
+from scsiusb.scsi.unit import LogicalUnit
 
 MAX_BLOCKS_10: Final = 0xFFFF
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
-WITNESSES: Final = (0, 63, 2048, 8192)  # LBAs: partition table, and where partitions begin
 NEVER_STILL: Final = "the unit reported changes or resets of its medium again and again"
 MOST_ROUNDS: Final = 5  # of asking for the capacity, until nothing happens meanwhile
 PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
@@ -135,48 +132,10 @@ def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacit
         witness = attentions.witness
         if attentions.settled == doubts or (witness is not None and witness.changes == changes):
             return capacity, changes
-        unit.settle(doubts, is_same=not is_removable)
+        attentions.settle(doubts, is_same=not is_removable)
         if unit.medium_changes == changes:
             return capacity, changes
     raise MediumChanged(NEVER_STILL, MEDIUM_CHANGED)
-
-
-def find_witness(unit: LogicalUnit, medium: Medium) -> None:
-    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
-
-    Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
-    """
-    attentions = unit.attentions
-    known, doubts = attentions.witness, unit.doubts
-    if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
-        return
-    is_used = attentions.used == medium.changes  # then the block of another medium must not be taken for this one's
-    if is_used and doubts != attentions.settled:
-        return
-    found = _distinct_block(unit, medium)
-    if not is_used or doubts == unit.doubts:
-        attentions.witness = found
-    attentions.used = medium.changes
-
-
-def _distinct_block(unit: LogicalUnit, medium: Medium) -> Witness | None:
-    """Read blocks until one has a distinct content. Raise as `find_witness`."""
-    for lba in (lba for lba in WITNESSES if lba < medium.blocks):
-        try:
-            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
-        except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
-            raise
-        except (CheckCondition, TransportError) as error:
-            log.info("no block to know the medium by: %s", error)
-            return None
-        if is_distinct(data):
-            return Witness(lba, (data,), medium.changes)
-    return None
-
-
-def is_distinct(data: bytes) -> bool:
-    """Return whether a block's content distinguishes its medium from others: a block of equal bytes does not."""
-    return data.count(data[:1]) != len(data)
 
 
 def _read_and_ignore(unit: LogicalUnit, block_size: int) -> None:

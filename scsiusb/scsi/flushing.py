@@ -11,7 +11,8 @@ from scsiusb.scsi.commands.sbc import SynchronizeCache10
 from scsiusb.scsi.sense import Sense, error_for
 
 if TYPE_CHECKING:
-    from scsiusb.scsi.unit import Attentions, LogicalUnit
+    from scsiusb.scsi.attentions import Attentions
+    from scsiusb.scsi.unit import LogicalUnit
 
 FIRST_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
 LEAST_TIMEOUT: Final = 10.0  # seconds; a unit that did not answer in less may only be slow
