@@ -161,6 +161,7 @@ class Reading(_Stream):
         except MediumError as error:
             if error.sense.deferred:  # of an earlier command: no block of this piece is bad
                 raise
+            error.__traceback__ = None  # it refers to the frame that makes the call, which has the error: a cycle
             found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
             return found
         return len(piece) // self.block_size, None
