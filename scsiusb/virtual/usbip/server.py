@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final
 
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import join
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire
 from scsiusb.virtual.usbip.urbs import Urbs
@@ -78,14 +79,14 @@ class Server(Uncopyable):
         self._is_closing = True
         self._wake()
         if self._thread is not None:
-            self._thread.join()
+            join(self._thread)
         else:
             self._shut()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, `timeout` seconds at most; return whether it has."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            join(self._thread, timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def unplug(self) -> None:
