@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import socket
 import threading
@@ -370,5 +369,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)  # without the address, which `socket` appends
+        # Without the address, which `socket` appends. Not os.strerror, which knows no errors of Windows' sockets.
+        words = (error.strerror or str(error)).partition(" (while ")[0]
         raise OSError(error.errno, words, f"{host}:{port}") from error

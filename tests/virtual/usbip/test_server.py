@@ -97,6 +97,19 @@ def test_a_second_client_is_refused_and_the_first_one_continues(server: Server, 
     assert client.csw() == (0, 0)
 
 
+def test_a_port_that_is_taken_is_named_in_the_systems_words(stick: Stick, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has the error in words of its own, which os.strerror does not know; `socket` appends the address."""
+
+    def taken(*_: object, **__: object) -> socket.socket:
+        raise OSError(10048, "Only one usage is permitted (while attempting to bind on address ('127.0.0.1', 3240))")
+
+    monkeypatch.setattr(socket, "create_server", taken)
+    with pytest.raises(OSError) as caught:
+        Server(stick, "127.0.0.1", 3240)
+    assert (caught.value.errno, caught.value.filename) == (10048, "127.0.0.1:3240")
+    assert caught.value.strerror == "Only one usage is permitted"
+
+
 @pytest.mark.parametrize(
     "data",
     [
