@@ -38,8 +38,9 @@ from scsiusb.errors import (
 )
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy, RetryState
-from scsiusb.scsi.sense import RESET
+from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
@@ -70,6 +71,8 @@ class Disk(Uncopyable):
         self._known: Medium | None = None
         self._bound: Medium | None = None
         """The same, after the look for a block to know it by."""
+        self._writable: Medium | None = None
+        """The same, after the look at its write protection."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -202,7 +205,8 @@ class Disk(Uncopyable):
     def writing(self, lba: int) -> Writing:
         """Return a stream for a `with`, which writes blocks from `lba` on in a thread; give it bytes by its `write`.
 
-        Raises OutOfRange. The stream's `write` and the end of the `with` raise as `write`.
+        Raises OutOfRange, and DataProtect if the medium is write protected. The stream's `write` and the end of the
+        `with` raise as `write`.
         """
         from scsiusb.disk.streaming import Writing
 
@@ -221,12 +225,18 @@ class Disk(Uncopyable):
         """Write a whole number of blocks from `lba` on; return the number written, all acknowledged by the device.
 
         The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
-        write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
+        write protected, before anything is written if the unit reports that (see `write_protected`). After an error,
+        the blocks before the error's `lba` are written; later ones may be.
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
         with _bytes_of("data", data) as view:
-            return self._write(self._known or self._medium(), lba, view)
+            return self._write(self._writable or self._medium_of_first_write(lba, view), lba, view)
+
+    def _medium_of_first_write(self, lba: int, view: memoryview) -> Medium:
+        """Return the medium; look at its write protection if there is something to write."""
+        medium = self._medium()
+        return self.medium_to_write(lba) if blocks_in_range(medium, lba, view) else medium
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
@@ -344,7 +354,49 @@ class Disk(Uncopyable):
         self._bound = medium
 
     def _forget_medium(self) -> None:
-        self._known = self._bound = None
+        self._known = self._bound = self._writable = None
+
+    @property
+    def write_protected(self) -> bool | None:
+        """Whether the medium is write protected (MODE SENSE, SBC-3 6.4.1); None if the unit does not report it.
+
+        The unit is asked each time, and once before the first write to each medium. Raises NoMedium, NotReady.
+        """
+        self._medium()
+        return write_protection(self.unit)
+
+    def medium_to_write(self, lba: int) -> Medium:
+        """Return the medium in the unit, after a look at its write protection, for writes from `lba` on.
+
+        Raises as `blocks`, and DataProtect with `lba`.
+        """
+        medium, unit = self._medium(), self.unit
+        if medium is self._writable:
+            return medium
+        is_new, doubts = self._attentions.used != medium.changes, unit.doubts
+        self._check_protection(medium, lba)
+        if unit.doubts == doubts or not is_new:
+            return medium
+        # MODE SENSE failed, which may have hidden a change of the medium. No block of it was given to anyone, so that
+        # it is enough to find it again.
+        self._forget_medium()
+        self._writable = again = self._medium()
+        if (again.blocks, again.block_size) != (medium.blocks, medium.block_size):
+            raise error_for(MEDIUM_CHANGED, "the check of the write protection")
+        return again
+
+    def _check_protection(self, medium: Medium, lba: int) -> None:
+        """Raise DataProtect for a medium that is write protected, unless it has been changed: WRITE then says so.
+
+        A removable one is read before: some devices report invalid mode pages until the medium has been accessed.
+        """
+        if medium.is_removable and medium is not self._bound:
+            self._bind(medium)
+        if write_protection(self.unit) and medium.changes == self.unit.medium_changes:
+            error = write_protected_error(self.unit)
+            error.lba = lba
+            raise error
+        self._writable = medium
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
@@ -352,6 +404,8 @@ class Disk(Uncopyable):
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        if medium is not self._writable:
+            self._check_protection(medium, lba)
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:

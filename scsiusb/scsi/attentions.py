@@ -43,6 +43,8 @@ class Attentions:
     """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
     cannot_flush: bool = False
     """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    cannot_report_protection: bool = False
+    """Whether the unit has shown that it does not report write protection."""
     no_read_capacity_16: bool = False
     """Whether the unit has refused READ CAPACITY(16)."""
     losses_seen: int = 0

@@ -19,6 +19,7 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.attentions import Attentions, Bound
 from scsiusb.scsi.auto_sense import ask_after_loss, fetch_sense, sense_length
@@ -92,6 +93,11 @@ class LogicalUnit(Uncopyable):
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
         return self.attentions.resets + self._port_resets.count
+
+    def cure(self, symptom: cures.Symptom) -> str:
+        """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""
+        info = self.transport.info
+        return cures.remedy(symptom, info.vid, info.pid, self.transport.quirks)
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.

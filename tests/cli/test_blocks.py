@@ -582,3 +582,14 @@ def test_a_long_read_shows_its_progress_on_the_terminal_only(
     assert "reading" in screen("read", "--blocks", "2048", "-o", tmp_path / "image").err
     assert "reading" not in screen("read", "--blocks", "2", "-o", tmp_path / "image").err
     assert "reading" not in cli("read", "--blocks", "2048", "-o", tmp_path / "image").err
+
+
+def test_a_protected_medium_is_refused_before_the_question(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
+) -> None:
+    bus = attach(Stick([Unit(Memory(64 * 512), write_protected=True)]))
+    typed = person("y\n")
+    ended = screen("write", "--lba", "0", "-i", str(image))
+    assert ended.failed(7, "the medium is write protected: nothing was written", "--quirks 1209:0001:w")
+    assert typed.tell() == 0
+    assert not wrote(bus)

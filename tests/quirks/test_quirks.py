@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from scsiusb import (
+    DataProtect,
     DeviceBusy,
     DeviceGone,
     DeviceNotFound,
@@ -40,13 +41,13 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.port import NO_QUIRKS
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
-from scsiusb.virtual.target.task import Task
-from tests.sticks import Answer, InterceptedBus, Wire, stick
+from scsiusb.virtual.target.task import Parameters, Task
+from tests.sticks import Answer, InterceptedBus, OddUnit, Wire, stick
 
 TIMEOUT = 0.1  # seconds for a command that hangs
 BLOCKS = 2048
 BLOCK = 512
-SYNCHRONIZE_CACHE = 0x35
+MODE_SENSE_6, SYNCHRONIZE_CACHE = 0x1A, 0x35
 
 
 def device(
@@ -165,6 +166,14 @@ def huge(*faults: str) -> Stick:
     return Stick([Unit(Sparse((1 << 32) + 8))], faults=faults)
 
 
+def stick_that_seems_protected() -> Stick:
+    """Make a stick whose MODE SENSE reports write protection, though it can be written."""
+    unit = OddUnit()
+    seems_protected = Parameters(bytes.fromhex("03 00 80 00"), 192)
+    unit.answer = lambda cdb: seems_protected if cdb[0] == MODE_SENSE_6 else None
+    return device(unit=unit)
+
+
 CASES = (
     Case("a", stick_with_a_bad_block, report_the_failed_block, AssertionError),
     Case("b", lambda: device("nak@data,opcode=03,over=18,times=always"), ask_for_all_sense, DeviceTimeout),
@@ -177,6 +186,7 @@ CASES = (
     Case("n", lambda: device("sense=5/21/00,opcode=28", removable=False), read_a_block, LbaOutOfRange),
     Case("r", lambda: device("bogus-residue,opcode=28,times=always"), read_a_block, MalformedReply),
     Case("s", lambda: device("max-lun=3"), look_for_the_last_unit, AssertionError),
+    Case("w", stick_that_seems_protected, write_and_flush, DataProtect),
     Case("C", lambda: device("nak@csw,opcode=35"), write_and_flush, DeviceTimeout),
     Case("E", lambda: device("capacity=+8,opcode=25,times=always"), count_the_blocks, AssertionError),
     Case("I", lambda: device("nak@data,opcode=12,times=always"), read_a_block, DeviceTimeout),

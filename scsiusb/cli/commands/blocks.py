@@ -159,6 +159,7 @@ def write_command(device: str | None, lun: int | None, lba: int, path: str, yes:
     with source(path) as file, opened(device, lun) as disk:
         file.measure()
         blocks = _checked_blocks(disk, lba, file)
+        disk.medium_to_write(lba)  # whether it can be written is found out before the question
         if not yes:
             end = "" if file.length is not None else ", as far as the input goes"
             confirm_overwriting(disk, device, lba, blocks, end)
