@@ -26,6 +26,7 @@ from scsiusb.disk.medium import (
     find_medium,
     pieces,
 )
+from scsiusb.disk.other_units import name_units_with_medium
 from scsiusb.disk.unflushed import Unflushed
 from scsiusb.disk.witness import confirm, find_witness, keep_witness, verify
 from scsiusb.errors import (
@@ -290,7 +291,11 @@ class Disk(Uncopyable):
         with self._finding:
             known = self._known
             if known is None:
-                known = self._known = find_medium(self.unit)
+                try:
+                    known = self._known = find_medium(self.unit)
+                except NoMedium as error:
+                    name_units_with_medium(self.unit, error)
+                    raise
             return known
 
     def _at_most(self, seconds: float) -> float:

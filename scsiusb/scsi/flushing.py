@@ -31,11 +31,9 @@ def synchronize_cache(unit: LogicalUnit, attentions: Attentions, timeout: float 
     limit = timeout or unit.timeout or (None if attentions.has_flushed else FIRST_TIMEOUT)
     try:
         is_supported = _send(unit, attentions, limit)
-    except DeviceTimeout as error:
-        if not attentions.has_flushed:
-            error.remedy = unit.cure(Symptom.FLUSH_UNANSWERED)
-            if limit is None or limit >= LEAST_TIMEOUT:
-                _note_unsupported(unit, attentions)
+    except DeviceTimeout:
+        if not attentions.has_flushed and (limit is None or limit >= LEAST_TIMEOUT):
+            _note_unsupported(unit, attentions)
         raise
     if not is_supported:
         _note_unsupported(unit, attentions)

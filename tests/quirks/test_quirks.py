@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from scsiusb import (
     MediumError,
     NoMedium,
     PhaseError,
+    ScsiUsbError,
     aopen,
 )
 from scsiusb.cli import device as session
@@ -210,6 +212,27 @@ def test_with_the_quirk_the_device_works(case: Case) -> None:
 def test_without_the_quirk_it_does_not(case: Case) -> None:
     timeout = TIMEOUT if case.error is DeviceTimeout else None
     with pytest.raises(case.error), opened(case.make(), "", timeout) as disk:
+        case.act(disk)
+
+
+BESIDE = {"g": "mL", "h": "c"}  # the quirks that the error names where others cure it, too
+UNNAMED = "bn"  # the error is not specific
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.error is not AssertionError and case.letters not in UNNAMED],
+    ids=lambda case: case.id,
+)
+def test_the_error_names_the_quirk_ready_to_paste_and_it_cures(case: Case) -> None:
+    timeout = TIMEOUT if case.error is DeviceTimeout else None
+    with pytest.raises(case.error) as failed, opened(case.make(), "", timeout) as disk:
+        case.act(disk)
+    assert isinstance(failed.value, ScsiUsbError)
+    named = re.search(r"use --quirks (\S+)$", failed.value.remedy)
+    assert named is not None, failed.value
+    assert named[1] == f"1209:0001:{BESIDE.get(case.letters, case.letters)}"
+    with opened(case.make(), named[1]) as disk:
         case.act(disk)
 
 
