@@ -213,7 +213,7 @@ class _Client:
         if version != wire.VERSION:
             raise Malformed(f"protocol version {version:#06x}, not {wire.VERSION:#06x}")
         if code == wire.DEVLIST:
-            self.send(self._server.exported.devlist())
+            self.send(self._server.exported.devlist(self._server.stick.configuration))
         elif code == wire.IMPORT:
             if self._import(wire.bus_id((yield wire.BUS_ID_SIZE))):
                 yield from self._commands()
@@ -227,7 +227,8 @@ class _Client:
         else:
             status = wire.GOOD if server.attach(self) else wire.DEVICE_BUSY
         is_good = status == wire.GOOD
-        self.send(wire.reply(wire.IMPORT, status, server.exported.record() if is_good else b""))
+        record = server.exported.record(server.stick.configuration) if is_good else b""
+        self.send(wire.reply(wire.IMPORT, status, record))
         if is_good:
             self._deadline = None
             self._urbs = Urbs(server.stick, self.send)

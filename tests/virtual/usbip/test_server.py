@@ -73,12 +73,31 @@ def test_the_list_of_devices_contains_the_stick_with_its_interfaces(server: Serv
         assert client.receive(1) == END_OF_STREAM
     count, path, bus_id, *numbers = struct.unpack(">I256s32sIIIHHHBBBBBB3sx", data)
     assert (count, path[:5], bus_id.rstrip(b"\0")) == (1, b"/sys/", b"1-1")
-    assert numbers == [1, 2, 3, 0x1209, 0x0001, 0x0100, 0, 0, 0, 1, 1, 1, bytes((8, 6, 0x50))]
+    assert numbers == [1, 2, 3, 0x1209, 0x0001, 0x0100, 0, 0, 0, 0, 1, 1, bytes((8, 6, 0x50))]
+
+
+def configuration(record: bytes) -> int:
+    """Return bConfigurationValue of a record of 312 bytes."""
+    return record[309]
+
+
+def test_the_records_have_the_configuration_that_is_selected(server: Server) -> None:
+    with Client(server) as client:
+        assert configuration(client.attach()) == client.control_in(0x80, 8, 0, 0, 1)[1][0] == 0
+        assert client.move(OUT, data=bytes(31))[0] == EPROTO
+        assert client.control_out(0, 9, 1, 0) == 0
+        with Client(server) as other:
+            other.request(0x8005)
+            assert configuration(other.receive(4 + 312)[4:]) == client.control_in(0x80, 8, 0, 0, 1)[1][0] == 1
+    while server.is_attached:
+        devices(server)
+    with Client(server) as again:
+        assert configuration(again.attach()) == 0
 
 
 @pytest.mark.parametrize(("speed", "number"), [("full", 2), ("high", 3), ("super", 5), ("super-plus", 5)])
 def test_the_speed_is_reported_in_linux_numbers(speed: str, number: int) -> None:
-    record = Exported("1-1", speed, 1, 2, 3, ()).record()
+    record = Exported("1-1", speed, 1, 2, 3, ()).record(0)
     assert struct.unpack_from(">I", record, 296) == (number,)
 
 
