@@ -41,7 +41,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
+from scsiusb.scsi.sense import RESET
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 PLAIN: Final = (bytes, bytearray)  # their views are of bytes, in one dimension
+NOTHING: Final = memoryview(b"")
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
 
 log = logging.getLogger(__name__)
@@ -236,13 +237,7 @@ class Disk(Uncopyable):
         if type(lba) is not int:
             lba = integer("lba", lba)
         with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
-            return self._write(self._writable or self._medium_of_first_write(lba, view), lba, view)
-
-    def _medium_of_first_write(self, lba: int, view: memoryview) -> Medium:
-        """Return the medium; look at its write protection if there is something to write."""
-        medium = self._medium()
-        check_fits(medium, lba, view)
-        return self.medium_to_write(lba) if view else medium
+            return self._write(self._writable or self.medium_to_write(lba, view), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
@@ -378,25 +373,25 @@ class Disk(Uncopyable):
         self._medium()
         return write_protection(self.unit)
 
-    def medium_to_write(self, lba: int) -> Medium:
+    def medium_to_write(self, lba: int, view: memoryview | None = None) -> Medium:
         """Return the medium in the unit, after a look at its write protection, for writes from `lba` on.
 
-        Raises as `blocks`, and DataProtect with `lba`.
+        Raises as `blocks`, DataProtect with `lba`, and OutOfRange and ValueError for what is to be written, if given.
         """
-        medium, unit = self._medium(), self.unit
-        if medium is self._writable:
+        is_new, doubts = self._known is None, self.unit.doubts
+        medium = self._medium()
+        check_fits(medium, lba, NOTHING if view is None else view)
+        if medium is self._writable or (view is not None and not view):
             return medium
-        is_new, doubts = self._attentions.used != medium.changes, unit.doubts
         self._check_protection(medium, lba)
-        if unit.doubts == doubts or not is_new:
+        if not is_new or self.unit.doubts == doubts:
             return medium
-        # MODE SENSE failed, which may have hidden a change of the medium. No block of it was given to anyone, so that
-        # it is enough to find it again.
+        # A command failed, which may have hidden a change of the medium. Nothing was said about it to the caller, so
+        # that it is enough to find it again.
         self._forget_medium()
-        self._writable = again = self._medium()
-        if (again.blocks, again.block_size) != (medium.blocks, medium.block_size):
-            raise error_for(MEDIUM_CHANGED, "the check of the write protection")
-        return again
+        self.unit.transport.check_identity()
+        self._writable = medium = self._medium()
+        return medium
 
     def _check_protection(self, medium: Medium, lba: int) -> None:
         """Raise DataProtect for a medium that is write protected, unless it has been changed: WRITE then says so.

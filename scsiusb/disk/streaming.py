@@ -224,7 +224,6 @@ class Writing(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
-        disk.check_range(lba, 0)
         medium = disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size

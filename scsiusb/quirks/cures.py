@@ -32,6 +32,7 @@ class Symptom(Enum):
     LOCK_UNANSWERED = auto()
     WRITE_PROTECTED = auto()
     PROTECTION_UNANSWERED = auto()
+    LEFT_AT_MODE_SENSE = auto()
 
 
 class Cure(NamedTuple):
@@ -60,12 +61,13 @@ CURES: Final[Mapping[Symptom, Cure]] = {
     Symptom.MAX_LUN_UNANSWERED: Cure(Quirk.SINGLE_LUN, NEVER_SEND),
     Symptom.READY_UNANSWERED: Cure(Quirk.NO_TEST_UNIT_READY, NEVER_ANSWERED),
     Symptom.VPD_UNANSWERED: Cure(Quirk.NO_VPD, NEVER_SEND),
-    Symptom.LEFT_AT_VPD: Cure(Quirk.NO_VPD, "if it leaves each time, when it is asked for vital product data"),
+    Symptom.LEFT_AT_VPD: Cure(Quirk.NO_VPD, "if it leaves each time at INQUIRY of VPD page 00h"),
     Symptom.FLUSH_UNANSWERED: Cure(Quirk.NO_SYNCHRONIZE_CACHE, NEVER_ANSWERED),
     Symptom.FLUSH_REFUSED: Cure(Quirk.NO_SYNCHRONIZE_CACHE, NEVER_SEND),
     Symptom.LOCK_UNANSWERED: Cure(Quirk.NOT_LOCKABLE, NEVER_ANSWERED),
     Symptom.WRITE_PROTECTED: Cure(Quirk.NO_WRITE_PROTECT_DETECTION, "if it can be written elsewhere"),
     Symptom.PROTECTION_UNANSWERED: Cure(Quirk.NO_WRITE_PROTECT_DETECTION, NEVER_SEND),
+    Symptom.LEFT_AT_MODE_SENSE: Cure(Quirk.NO_WRITE_PROTECT_DETECTION, "if it leaves at MODE SENSE each time"),
 }
 
 

@@ -48,7 +48,10 @@ def write_protection(unit: LogicalUnit) -> bool | None:
                 return unit.execute(command, retry=ONE_TRY, timeout=timeout).write_protected
             except IllegalRequest as error:
                 log.info("LUN %d: %s", unit.lun, error.what)
-    except (DeviceGone, DeviceClosed, DeviceBusy, Cancelled):
+    except DeviceGone as error:
+        error.remedy = f"{error.remedy}; {unit.cure(Symptom.LEFT_AT_MODE_SENSE)}"
+        raise
+    except (DeviceClosed, DeviceBusy, Cancelled):
         raise
     except CheckCondition as error:
         log.info("LUN %d: write protection is not known: %s", unit.lun, error.what)

@@ -593,3 +593,13 @@ def test_a_protected_medium_is_refused_before_the_question(
     assert ended.failed(7, "the medium is write protected: nothing was written", "--quirks 1209:0001:w")
     assert typed.tell() == 0
     assert not wrote(bus)
+
+
+def test_a_blank_medium_of_a_device_that_does_not_answer_mode_sense_is_written(
+    cli: Cli, attach: Attached, image: Path
+) -> None:
+    target = Stick([Unit(Memory(64 * 512))], faults=["nak@csw,opcode=1a,times=always"])
+    attach(target)
+    ended = cli("write", "--lba", "0", "-i", image, "--yes", "--verify", "--timeout", "0.2")
+    assert ended.status == 0, ended.err
+    assert held(target)[:1024] == image.read_bytes()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from scsiusb import DataProtect, Disk, MediumChanged, NoMedium, OutOfRange
+from scsiusb import DataProtect, DeviceGone, Disk, MediumChanged, NoMedium, OutOfRange
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Memory, Stick
 from scsiusb.virtual.device.descriptors import bot_interface
@@ -242,6 +242,25 @@ def test_a_swap_in_an_unanswered_question_is_not_written_over(opened: Opener) ->
     with pytest.raises(MediumChanged):
         odd.disk.write(0, DATA)
     assert bytes(other.data) == bytes(BLOCKS * BLOCK)
+
+
+@pytest.mark.parametrize("make", [blank, distinct])
+def test_a_medium_that_was_known_before_an_unanswered_question_is_recognized_or_changed(
+    opened: Opener, make: Callable[[], Memory]
+) -> None:
+    odd = opened("nak@csw,opcode=1a", medium=make(), timeout=TIMEOUT)
+    assert odd.disk.blocks == BLOCKS
+    if make is blank:
+        with pytest.raises(MediumChanged, match="was not recognized"):
+            odd.disk.write(0, DATA)
+    odd.disk.write(0, DATA)
+    assert written(odd) == DATA
+
+
+def test_the_quirk_of_a_device_that_leaves_at_the_question_is_named(opened: Opener) -> None:
+    odd = opened("disconnect@cbw,opcode=1a")
+    with pytest.raises(DeviceGone, match="if it leaves at MODE SENSE each time, use --quirks 1209:0001:w"):
+        odd.disk.write(0, DATA)
 
 
 def test_other_clients_are_warned_of_a_doubt_that_a_writer_raised(opened: Opener) -> None:
