@@ -27,6 +27,7 @@ MAX_BLOCKS_10: Final = 0xFFFF
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
 NEVER_STILL: Final = "the unit reported changes or resets of its medium again and again"
+LAST_SECTORS: Final = 8  # at the end of a medium, which some card readers read only one by one; the number is Linux's
 MOST_ROUNDS: Final = 5  # of asking for the capacity, until nothing happens meanwhile
 PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
 
@@ -40,8 +41,8 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # the unit's `medium_changes` at that time
+    alone_from: int  # from this LBA on, each block is moved by a separate command
     is_removable: bool = False  # it may be exchanged while the unit stays
-    last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
 class BlockTransfer:
@@ -93,10 +94,9 @@ def pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
     """Yield the LBA, number of blocks and bytes of each command; `most` blocks each, or the medium's `max_blocks`."""
-    is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
-        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        count = min(most or medium.max_blocks, blocks - done, max(medium.alone_from - lba - done, 1))
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
         done += count
@@ -114,7 +114,8 @@ def find_medium(unit: LogicalUnit) -> Medium:
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
+    alone = LAST_SECTORS if Quirk.LAST_SECTOR_ALONE in quirks else 1
+    return Medium(capacity.blocks, capacity.block_size, most, changes, capacity.blocks - alone, is_removable)
 
 
 def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacity, int]:
