@@ -103,9 +103,12 @@ class BlockStories:
         blocks: int,
         began: float,
     ) -> RetryState[Any]:
-        """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device.
-
-        `verify` follows by itself if a lost exchange or a reset may have hidden a change of the medium.
-        """
-        again = None if transfer is READ else partial(confirm, self._unit, medium)
+        """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
+        again = None if transfer is READ else partial(self._confirm, medium)
         return self._unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began, kind=kind)
+
+    def _confirm(self, medium: Medium) -> Story[None]:
+        """Story that raises if a write must not be sent again, as the device or the medium may be another one."""
+        unit = self._unit
+        is_doubtful = medium.is_removable and unit.doubts != unit.attentions.settled
+        return verify(unit, medium) if is_doubtful else confirm(unit, medium)
