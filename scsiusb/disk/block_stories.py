@@ -43,7 +43,7 @@ class BlockStories:
 
     def reading(self, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[None]:
         """Story that reads blocks, at most as many as a command may move; raises as `Disk.readinto`."""
-        if lba + blocks > medium.alone_from > lba:
+        if blocks > 1 and lba + blocks > medium.alone_from:
             for at, count, piece in pieces(medium, lba, blocks, buffer, blocks):
                 with piece:
                     yield from self.reading(medium, at, count, piece)

@@ -115,7 +115,7 @@ class Reading(_Stream):
     """Iterator over blocks, as memoryviews of a whole number of them; each is valid until the next one is taken.
 
     `lba` is the block after those that were delivered. Blocks that were read before an error come first; then the error
-    is raised, with the block that could not be read in its `lba`. Leaving the `with` early ends the reading.
+    is raised, with the first block that was not read in its `lba`. Leaving the `with` early ends the reading.
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:

@@ -380,6 +380,30 @@ def test_the_last_block_is_always_moved_alone(way: Way) -> None:
     assert moved(unit, WRITE_10) == [(BLOCKS - 3, 2), (BLOCKS - 1, 1), (BLOCKS - 2, 1), (BLOCKS - 1, 1)]
 
 
+def whole_stream(disk: Disk, lba: int) -> bytes:
+    with disk.reading(lba, BLOCKS - lba) as pieces:
+        return b"".join(map(bytes, pieces))
+
+
+def many(disk: Disk, lba: int) -> bytes:
+    with read_many(disk.reading(lba, BLOCKS - lba)) as chunks:
+        return b"".join(bytes(chunk.piece) for chunk in chunks)
+
+
+@pytest.mark.parametrize("kind", [PolledBus, InterceptedBus])
+@pytest.mark.parametrize("read", [lambda disk, lba: disk.read(lba, BLOCKS - lba), whole_stream, many])
+@pytest.mark.parametrize("lba", [BLOCKS - 20, BLOCKS - 8, BLOCKS - 4, BLOCKS - 1])
+def test_the_quirk_moves_each_of_the_last_eight_blocks_alone(
+    kind: type[InterceptedBus], read: Callable[[Disk, int], bytes], lba: int
+) -> None:
+    unit = odd()
+    with open_on(kind(Stick([unit])), quirks="L") as disk:
+        assert read(disk, lba) == CONTENT[lba * SIZE :]
+    assert [each for each in moved(unit) if sum(each) > BLOCKS - 8] == [
+        (at, 1) for at in range(max(lba, BLOCKS - 8), BLOCKS)
+    ]
+
+
 def test_last_blocks_that_are_writable_only_alone_are_written() -> None:
     unit = odd()
     fail_near_the_end(unit, BLOCKS - 2)
@@ -553,6 +577,24 @@ def test_blocks_that_were_written_before_an_error_must_be_flushed() -> None:
         unit.power_on()
         with pytest.raises(UnitAttention, match="was reset before"):
             disk.flush()
+
+
+@pytest.mark.parametrize("codes", [(0x4, 0x44), (0xB, 0x4B)])
+def test_a_failed_write_to_a_blank_medium_is_sent_again(codes: tuple[int, int]) -> None:
+    """There is no block by which the medium is known, and nothing happened that may have hidden a change of it."""
+    unit = OddUnit(Memory(BLOCKS * SIZE))
+    left = [2]
+
+    def answer(cdb: bytes) -> Task | None:
+        if cdb[0] != WRITE_10 or not left[0]:
+            return None
+        left[0] -= 1
+        return unit.fail(*codes)
+
+    unit.answer = answer
+    with opened(unit) as disk:
+        assert disk.write(100, NEW) == 600
+    assert medium(unit)[100 * SIZE : 700 * SIZE] == NEW
 
 
 def test_nothing_is_written_to_another_medium_after_an_error() -> None:
