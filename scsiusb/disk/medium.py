@@ -19,6 +19,7 @@ from scsiusb.errors import (
 )
 from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import LAST_BLOCKS
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
@@ -29,7 +30,6 @@ MAX_BLOCKS_10: Final = 0xFFFF
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
 NEVER_STILL: Final = "the unit reported changes or resets of its medium again and again"
-LAST_SECTORS: Final = 8  # at the end of a medium, which some card readers read only one by one; the number is Linux's
 MOST_ROUNDS: Final = 5  # of asking for the capacity, until nothing happens meanwhile
 PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
 
@@ -115,7 +115,7 @@ def find_medium(unit: LogicalUnit) -> Medium:
     if unit.doubts != doubts:  # what is optional has failed; nothing was read of the medium yet
         capacity, changes = _settled_capacity(unit, is_removable=is_removable)
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    alone = LAST_SECTORS if Quirk.LAST_SECTOR_ALONE in quirks else 1
+    alone = LAST_BLOCKS if Quirk.LAST_SECTOR_ALONE in quirks else 1
     return Medium(capacity.blocks, capacity.block_size, most, changes, capacity.blocks - alone, is_removable)
 
 
