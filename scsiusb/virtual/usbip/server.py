@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
@@ -48,14 +48,18 @@ class Server(Uncopyable):
     def __init__(self, stick: Stick, host: str = LOOPBACK, port: int = PORT) -> None:
         self.stick, self.bus_id = stick, BUS_ID
         self.exported = _exported(stick)
-        self._selector = selectors.DefaultSelector()
-        self._listener = _listen(host, port)
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
-        for end in (self._listener, self._wake_receiver, self._wake_sender):
-            end.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+        with ExitStack() as opened:
+            self._selector = opened.enter_context(selectors.DefaultSelector())
+            self._listener = opened.enter_context(_listen(host, port))
+            self.host, self.port = self._listener.getsockname()[:2]
+            self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
+            for end in (self._wake_receiver, self._wake_sender):
+                opened.enter_context(end)
+            for end in (self._listener, self._wake_receiver, self._wake_sender):
+                end.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+            opened.pop_all()
         self._clients: list[_Client] = []
         self._owner: _Client | None = None
         self._is_closing = self._is_unplugging = False
