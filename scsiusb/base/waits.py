@@ -1,7 +1,7 @@
 """Waits that Ctrl-C ends on every platform.
 
-On Windows, a wait for a lock, a queue or a thread goes on after Ctrl-C until it ends by itself, and of other systems
-Python promises no more than of their threads. There a wait is made in slices, and a signal's handler runs between two.
+On Windows, Ctrl-C does not end a wait for a lock, a queue or a thread; on other systems than Linux, that depends on the
+system's threads (see Python's `Lock.acquire`). There a wait is made in slices, and a signal's handler runs between two.
 """
 
 from __future__ import annotations
