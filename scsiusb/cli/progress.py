@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scsiusb.cli.failure import Terminated
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from scsiusb.imaging.events import OnProgress, Progress
 
 WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
@@ -25,6 +30,28 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(doing, total=total)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def job_progress() -> Iterator[OnProgress]:
+    """Yield a function that shows a job's progress as a bar for each phase, only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda progress: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bar.add_task(progress.phase, completed=progress.done, total=progress.total)
+            bar.update(tasks[progress.phase], completed=progress.done, total=progress.total)
+
+        yield show
 
 
 @contextmanager
