@@ -15,8 +15,8 @@ from typing import Final
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import DeviceMismatch, ImageError, MediumChanged, Miscompare
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity
+from scsiusb.errors import ImageError, MediumChanged, Miscompare
+from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, read_journal
 from scsiusb.imaging.readback import Ranges, differing, leave_cache
 from scsiusb.imaging.sources import Extent, Source
@@ -54,7 +54,7 @@ class Target(Uncopyable):
         self._journal: Journal | None = None
         self._digests: list[tuple[int, int, bytes]] | None = None if source.is_repeatable else []
         self._since = 0
-        self._last: tuple[int, int, str] = (0, 0, "")
+        self._last = Piece(0, 0, "", "")
         self._queue: Queue[Extent | None] = Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._entry: ledger.Entry | None = None
@@ -95,15 +95,13 @@ class Target(Uncopyable):
         if not records:
             return length
         try:
-            last = records[-1]
-            start, end, digest, written = last["start"], last["end"], last["digest"], int(last["written"])
-            lba, blocks = int(start) // self._size, (int(end) - int(start)) // self._size
+            pieces = [Piece(int(each["lba"]), int(each["blocks"]), each["digest"], each["first"]) for each in records]
+            written = int(records[-1]["written"])
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
-        if hashlib.sha256(self.disk.read(lba, blocks)).hexdigest() != digest:
-            what = f"LBA {lba} to {lba + blocks - 1} of the device do not have what was written to them"
-            raise DeviceMismatch(what, "attach the device that the restore began with, or begin anew without --resume")
-        self.done, self.written, self.resumed = int(end), written, written
+        check_contents(self.disk, pieces)
+        self.done = (pieces[-1].lba + pieces[-1].blocks) * self._size
+        self.written = self.resumed = written
         return length
 
     def finish(self) -> None:
@@ -206,7 +204,8 @@ class Target(Uncopyable):
             self._since += len(piece)
             self._note_digests(offset + at, piece)
             if self._journal is not None:
-                self._last = (offset + at, offset + at + len(piece), hashlib.sha256(piece).hexdigest())
+                blocks, first = len(piece) // self._size, digest_of(piece[: self._size])
+                self._last = Piece(lba + at // self._size, blocks, digest_of(piece), first)
                 if self._since >= CHECKPOINT:
                     self._checkpoint()
 
@@ -230,9 +229,9 @@ class Target(Uncopyable):
         """Flush, then note in the journal what is on the medium now."""
         self.disk.flush()
         assert self._journal is not None
-        start, end, digest = self._last
-        self._journal.add(start=start, end=end, digest=digest, written=self.written)
-        self.done, self._since = end, 0
+        last = self._last
+        self._journal.add(**last._asdict(), written=self.written)
+        self.done, self._since = (last.lba + last.blocks) * self._size, 0
 
     def _end_writing(self) -> None:
         self.disk.flush()

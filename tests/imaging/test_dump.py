@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -17,29 +16,24 @@ import pytest
 
 import scsiusb
 from scsiusb.errors import DeviceMismatch, ImageError, OutOfRange
-from scsiusb.imaging import Progress, dump
-from scsiusb.imaging.codecs import FRAME, zstd
+from scsiusb.imaging import Progress, dump, dumping
+from scsiusb.imaging.codecs import zstd
 from scsiusb.imaging.seekable import read_seek_table
 from scsiusb.virtual import Bus, Memory, Stick, Unit
-from scsiusb.virtual.device.descriptors import Identity
+from tests.imaging.sticks import Stop, StopAt, contents, plug
 
+FRAME = 64 * 1024
 SIZE = 3 * FRAME + 5 * 512
 
 
-def contents(seed: int = 1, size: int = SIZE) -> bytearray:
-    """Return a stick's bytes: some random, some zeros, some repeated."""
-    chance = random.Random(seed)
-    parts = [chance.randbytes(size // 4), bytes(size // 4), b"scsi" * (size // 16)]
-    return bytearray(b"".join(parts).ljust(size, b"\x55"))
-
-
-def plug(data: bytearray, serial: str = "DUMP0001") -> Bus:
-    return Bus(Stick([Unit(Memory(data))], identity=Identity(serial=serial)))
+@pytest.fixture(autouse=True)
+def _small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dumping, "FRAME", FRAME)
 
 
 @pytest.fixture
 def data() -> bytearray:
-    return contents()
+    return contents(size=SIZE)
 
 
 @pytest.fixture
@@ -120,25 +114,11 @@ def test_a_zst_image_has_a_table_of_its_frames(disk: scsiusb.Disk, data: bytearr
 # --- interrupted ----------------------------------------------------------------------------------
 
 
-class Stop(Exception):
-    """Ends a dump in the middle."""
-
-
-def stop_at(done: int) -> Callable[[Progress], None]:
-    """Return a `progress` that ends the dump after so many bytes."""
-
-    def progress(progress: Progress) -> None:
-        if progress.phase == "reading" and progress.done >= done:
-            raise Stop
-
-    return progress
-
-
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("done", [FRAME, 2 * FRAME, SIZE])
 def test_an_interrupted_dump_goes_on(done: int, name: str, disk: scsiusb.Disk, data: bytearray, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        dump(disk, tmp_path / name, progress=stop_at(done))
+        dump(disk, tmp_path / name, progress=StopAt("reading", done))
     with pytest.raises(ImageError, match="interrupted"):
         dump(disk, tmp_path / name)
     seen: list[Progress] = []
@@ -164,12 +144,13 @@ def test_a_complete_file_is_not_resumed(disk: scsiusb.Disk, tmp_path: Path) -> N
 
 def interrupted(tmp_path: Path, data: bytearray, serial: str = "DUMP0001") -> Path:
     with scsiusb.open_on(plug(data, serial)) as disk, pytest.raises(Stop):
-        dump(disk, tmp_path / "a.img", progress=stop_at(2 * FRAME))
+        dump(disk, tmp_path / "a.img", progress=StopAt("reading", 2 * FRAME))
     return tmp_path / "a.img"
 
 
 @pytest.mark.parametrize(
-    ("other", "serial"), [(contents(), "OTHER"), (contents(size=SIZE + 512), "DUMP0001"), (contents(2), "DUMP0001")]
+    ("other", "serial"),
+    [(contents(size=SIZE), "OTHER"), (contents(size=SIZE + 512), "DUMP0001"), (contents(2, SIZE), "DUMP0001")],
 )
 def test_another_device_is_refused(other: bytearray, serial: str, data: bytearray, tmp_path: Path) -> None:
     path = interrupted(tmp_path, data)

@@ -23,7 +23,7 @@ from scsiusb.scsi.sense import Sense
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
     from scsiusb.imaging.events import Progress
-    from scsiusb.imaging.restore import Restored
+    from scsiusb.imaging.restoring import Restored
 
 MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 ALL: Final = "all"
@@ -99,7 +99,7 @@ def dump_command(
       scsiusb dump serial=ABC card.img --sha256 --bmap
       scsiusb dump 2-1 boot.img --lba 0 --blocks 2048
     """
-    from scsiusb.imaging.dump import dump
+    from scsiusb.imaging.dumping import dump
 
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
@@ -173,7 +173,7 @@ def restore_command(
       scsiusb restore stick.img.zst serial=A serial=B serial=C --yes
       curl -L https://example.org/disk.img.gz | scsiusb restore - 2-1 --yes
     """
-    from scsiusb.imaging.restore import mapped, restore_each
+    from scsiusb.imaging.restoring import mapped, restore_each
     from scsiusb.imaging.sources import ImageSource
 
     if not yes:
@@ -213,7 +213,7 @@ def clone_command(source: str, devices: tuple[str, ...], verify: Any, yes: bool)
       scsiusb clone 2-1 2-2
       scsiusb clone serial=MASTER serial=A serial=B --yes
     """
-    from scsiusb.imaging.restore import restore_each
+    from scsiusb.imaging.restoring import restore_each
     from scsiusb.imaging.sources import DiskSource
 
     if not yes:
@@ -245,8 +245,8 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
       scsiusb compare stick.img.zst 2-1
       scsiusb compare 2-1 2-2
     """
-    from scsiusb.imaging.compare import compare_with
-    from scsiusb.imaging.restore import mapped
+    from scsiusb.imaging.comparing import compare_with
+    from scsiusb.imaging.restoring import mapped
     from scsiusb.imaging.sources import DiskSource, ImageSource, Source
 
     with ExitStack() as held:

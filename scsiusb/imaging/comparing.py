@@ -10,7 +10,7 @@ from scsiusb.disk.disk import Disk
 from scsiusb.errors import OutOfRange
 from scsiusb.imaging.events import COMPARING, OnProgress, Progress, ignore
 from scsiusb.imaging.readback import BlockRange, Ranges, differing
-from scsiusb.imaging.restore import mapped
+from scsiusb.imaging.restoring import mapped
 from scsiusb.imaging.sources import DiskSource, ImageSource, Source
 
 

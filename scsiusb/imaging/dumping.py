@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 from scsiusb.base.arguments import integer
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import DeviceMismatch, ImageError
+from scsiusb.errors import ImageError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity
+from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile
 from scsiusb.imaging.journal import Journal, Record, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
@@ -53,6 +53,8 @@ class _Done(NamedTuple):
 
     frame: Frame
     digest: str
+    first: str
+    """The digest of its first block."""
 
 
 def dump(
@@ -166,8 +168,7 @@ class _Work:
         if not self.path.exists():
             raise ImageError(f"{self.path} is gone; its journal is there", BEGIN_ANEW)
         good = self._check_file(frames)
-        if good:
-            self._check_device(good)
+        check_contents(self._disk, self._pieces(good))
         file = ImageFile(self.path, self._codec, sum(each.frame.compressed for each in good))
         held.callback(file.close)
         self._done = good
@@ -182,7 +183,7 @@ class _Work:
         with open(self.path, "rb") as file:
             for each in frames:
                 data = _contents(file.read(each.frame.compressed), self._codec, str(self.path))
-                if data is None or len(data) != each.frame.size or _digest(data) != each.digest:
+                if data is None or len(data) != each.frame.size or digest_of(data) != each.digest:
                     break
                 self._take(data)
                 good += 1
@@ -192,15 +193,13 @@ class _Work:
             raise ImageError(what, BEGIN_ANEW)
         return frames[:good]
 
-    def _check_device(self, good: list[_Done]) -> None:
-        """Read the last frame that is done from the device. Raise DeviceMismatch if it is another one."""
-        end = sum(each.frame.size for each in good)
-        last = good[-1]
-        size, block_size = last.frame.size, self._block_size
-        data = self._disk.read(self._lba + (end - size) // block_size, size // block_size)
-        if _digest(data) != last.digest:
-            what = "the device does not have the data that was read from it before: it is another one, or was changed"
-            raise DeviceMismatch(what, "attach the device that the dump began with, or begin anew without --resume")
+    def _pieces(self, frames: list[_Done]) -> list[Piece]:
+        pieces, lba = [], self._lba
+        for each in frames:
+            blocks = each.frame.size // self._block_size
+            pieces.append(Piece(lba, blocks, each.digest, each.first))
+            lba += blocks
+        return pieces
 
     # --- copying ------------------------------------------------------------------------------------
 
@@ -211,7 +210,7 @@ class _Work:
             waiting: deque[Future[tuple[_Done, bytes]]] = deque()
             try:
                 for data in self._frames(done):
-                    waiting.append(pool.submit(_packed, data, self._codec))
+                    waiting.append(pool.submit(_packed, data, self._codec, self._block_size))
                     self._take(data)
                     done += len(data)
                     if len(waiting) > threads:
@@ -252,21 +251,17 @@ class _Work:
         if self._journal is not None:
             frame = done.frame
             record = {"file": frame.compressed, "bytes": frame.size, "checksum": frame.checksum.hex()}
-            self._journal.add(**record, digest=done.digest)
+            self._journal.add(**record, digest=done.digest, first=done.first)
 
 
-def _packed(data: bytes, codec: Codec | None) -> tuple[_Done, bytes]:
+def _packed(data: bytes, codec: Codec | None, block_size: int) -> tuple[_Done, bytes]:
     """Compress a frame; runs in a thread of the pool."""
-    digest = _digest(data)
+    digests = digest_of(data), digest_of(data[:block_size])
     if codec is None:
-        return _Done(Frame(len(data), len(data)), digest), data
+        return _Done(Frame(len(data), len(data)), *digests), data
     packed = codec.compress(data)
     frame = frame_of(packed, len(data)) if codec.name == "zst" else Frame(len(packed), len(data))
-    return _Done(frame, digest), packed
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return _Done(frame, *digests), packed
 
 
 def _contents(data: bytes, codec: Codec | None, name: str) -> bytes | None:
@@ -284,7 +279,11 @@ def _contents(data: bytes, codec: Codec | None, name: str) -> bytes | None:
 def _frames_of(records: list[Record], place: Path) -> list[_Done]:
     try:
         return [
-            _Done(Frame(int(each["file"]), int(each["bytes"]), bytes.fromhex(each["checksum"])), str(each["digest"]))
+            _Done(
+                Frame(int(each["file"]), int(each["bytes"]), bytes.fromhex(each["checksum"])),
+                str(each["digest"]),
+                str(each["first"]),
+            )
             for each in records
         ]
     except (KeyError, TypeError, ValueError) as error:
