@@ -81,8 +81,7 @@ class ImageSource(Uncopyable):
         self._held.close()
 
     def _look(self) -> None:
-        mode = os.fstat(self._file.fileno()).st_mode if hasattr(self._file, "fileno") else 0
-        self.is_repeatable = stat.S_ISREG(mode) or stat.S_ISBLK(mode)
+        self.is_repeatable = _can_repeat(self._file)
         self._start = self._file.tell() if self.is_repeatable else 0
         self._head = _read(self._file, HEAD)
         self._codec = codec_by_content(self._head)
@@ -296,6 +295,14 @@ class _Rejoined(io.RawIOBase):
     def read(self, count: int = -1) -> bytes:
         head, self._head = self._head[:count], self._head[count:]
         return head or _read(self._rest, count)
+
+
+def _can_repeat(file: BinaryIO) -> bool:
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+    except (AttributeError, OSError):
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
 def _file_pieces(file: BinaryIO) -> Iterator[bytes]:
