@@ -137,8 +137,7 @@ def _placed(
     for number, entry in enumerate(entries, 1):
         lba = entry.lba
         if lba is None:
-            # A logical drive has its record before it, in a step of its own.
-            lba = -(-free // step) * step + step * entry.is_logical
+            lba = -(-(free + entry.is_logical) // step) * step  # a logical drive has a record before it
         lba = integer("lba", lba)
         blocks = (
             _room(entries[number:], lba, end, most, step) if entry.blocks is None else integer("blocks", entry.blocks)

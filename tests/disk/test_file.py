@@ -173,12 +173,13 @@ def test_what_a_disk_cannot_do() -> None:
     medium = Memory(content(4096))
     with opened(medium) as disk, disk.open("rb") as file:
         assert (file.readable(), file.seekable(), file.writable(), file.isatty()) == (True, True, False, False)
-        for refused in (
-            lambda: file.truncate(),
-            lambda: file.truncate(0),
-            lambda: file.fileno(),
-            lambda: file.write(b"x"),
-        ):
+        refusals: list[Callable[[], object]] = [
+            file.truncate,
+            partial(file.truncate, 0),
+            file.fileno,
+            partial(file.write, b"x"),
+        ]
+        for refused in refusals:
             with pytest.raises(io.UnsupportedOperation):
                 refused()
         with pytest.raises(TypeError, match="writable"):
