@@ -56,13 +56,14 @@ class DiskFile(Uncopyable, io.RawIOBase):
             raise ValueError(f'mode {mode!r} is not possible for a disk; use "{READ_ONLY}" or "{READ_WRITE}"')
         self.disk = disk
         self.mode = mode
-        self._medium = disk.medium() if medium is None else medium
+        self.medium = disk.medium() if medium is None else medium
+        """The medium that the file is bound to."""
         self._lba = integer("lba", lba)
-        self.blocks = max(0, self._medium.blocks - self._lba) if blocks is None else integer("blocks", blocks)
+        self.blocks = max(0, self.medium.blocks - self._lba) if blocks is None else integer("blocks", blocks)
         """The number of blocks that the file has."""
         self._check_medium()
-        check_range(self._medium, self._lba, self.blocks)
-        self.block_size = self._medium.block_size
+        check_range(self.medium, self._lba, self.blocks)
+        self.block_size = self.medium.block_size
         self._position = 0
         self._lock = threading.RLock()  # reentrant: a signal handler may use the file
         self._is_unflushed = False
@@ -193,7 +194,7 @@ class DiskFile(Uncopyable, io.RawIOBase):
         self.disk.unit.transport.check()
 
     def _check_medium(self) -> None:
-        if self._medium.changes != self.disk.unit.medium_changes:
+        if self.medium.changes != self.disk.unit.medium_changes:
             raise MediumChanged("the medium was changed since the file was opened", MEDIUM_CHANGED)
 
     def _pieces(self, view: memoryview, count: int) -> Iterator[tuple[int, int, memoryview]]:
@@ -208,14 +209,14 @@ class DiskFile(Uncopyable, io.RawIOBase):
 
     def _read(self, lba: int, start: int, piece: memoryview) -> None:
         if len(piece) % self.block_size == 0:
-            self.disk.read_from(self._medium, lba, piece)
+            self.disk.read_from(self.medium, lba, piece)
         else:
             piece[:] = self._block(lba)[start : start + len(piece)]
 
     def _block(self, lba: int) -> bytearray:
         block = bytearray(self.block_size)
         with memoryview(block) as view:
-            self.disk.read_from(self._medium, lba, view)
+            self.disk.read_from(self.medium, lba, view)
         return block
 
     def _write(self, lba: int, start: int, piece: memoryview) -> None:
@@ -226,7 +227,7 @@ class DiskFile(Uncopyable, io.RawIOBase):
             piece = memoryview(block)
         self._is_unflushed = True
         try:
-            self.disk.write_to(self._medium, lba, piece)
+            self.disk.write_to(self.medium, lba, piece)
         except DeviceGone:
             self._is_unflushed = False  # the caller has the error, so `close` need not raise it again
             raise

@@ -105,8 +105,12 @@ def partitions(disk: Disk) -> PartitionTable:
 
     Raises as `Disk.read`, but for unreadable blocks only if LBA 0 is among them.
     """
-    medium = disk.medium()
-    file = DiskFile(disk, medium=medium)
+    return partitions_of(DiskFile(disk))
+
+
+def partitions_of(file: DiskFile) -> PartitionTable:
+    """Return as `partitions`, for a file that has the whole disk, and of the medium that it is bound to."""
+    disk, medium = file.disk, file.medium
     source = Source(file, medium.block_size, medium.blocks)
     found = read(source)
 

@@ -18,7 +18,7 @@ from scsiusb.scsi.sense import MISCOMPARE
 from scsiusb.volume import content, gpt, mbr
 from scsiusb.volume.entry import EXTENDED_TYPES, Entry
 from scsiusb.volume.source import Source
-from scsiusb.volume.table import PartitionTable, partitions
+from scsiusb.volume.table import PartitionTable, partitions_of
 
 ALIGNMENT: Final = 1 << 20  # bytes; suits the erase blocks of nearly all flash memory
 EXTENDED: Final = 0x0F
@@ -57,6 +57,8 @@ def write_mbr(disk: Disk, entries: Sequence[NewPartition], *, signature: int | N
     (OutOfRange) or within 2^32 blocks, that are too many, or whose type does not suit (TypeError for a UUID). Raises
     Miscompare if something else is read back than was written; else as `Disk.write`.
     """
+    if signature is not None and not 0 <= integer("signature", signature) < 1 << 32:
+        raise ValueError(f"the signature {signature:#x} does not fit in 32 bits")
     file = DiskFile(disk, READ_WRITE)
     source = Source(file, file.block_size, file.blocks)
     plan = _plan_mbr(entries, file.block_size, file.blocks)
@@ -66,10 +68,11 @@ def write_mbr(disk: Disk, entries: Sequence[NewPartition], *, signature: int | N
         signature = (old.signature if old else 0) or secrets.randbits(32) | 1
     for lba, record in _drive_records(plan):
         _write_block(file, lba, record)
-    _erase_gpt(source, file)
-    _write_block(file, 0, mbr.record(code, signature, [_packed(entry) for entry in plan if entry.number <= 4]))
+    primaries = [_packed(entry) for entry in plan if entry.number <= mbr.PRIMARIES]
+    _write_block(file, 0, mbr.record(code, signature, primaries))
+    _erase_gpt(source, file)  # from now on it is ignored
     file.flush()
-    return _read_back(disk, plan)
+    return _read_back(file, plan)
 
 
 def write_gpt(disk: Disk, entries: Sequence[NewPartition], *, disk_uuid: UUID | None = None) -> PartitionTable:
@@ -78,6 +81,8 @@ def write_gpt(disk: Disk, entries: Sequence[NewPartition], *, disk_uuid: UUID | 
     Both copies and the protective MBR are written, the backup first. Boot code stays; the content of partitions is not
     changed. `disk_uuid`: the disk's identifier; None: a random one. Raises as `write_mbr`.
     """
+    if disk_uuid is not None and not isinstance(disk_uuid, UUID):
+        raise wrong_type("disk_uuid", "a UUID or None", disk_uuid)
     file = DiskFile(disk, READ_WRITE)
     layout = gpt.Layout(file.block_size, file.blocks)
     plan = _plan_gpt(entries, layout)
@@ -92,7 +97,7 @@ def write_gpt(disk: Disk, entries: Sequence[NewPartition], *, disk_uuid: UUID | 
     _write_at(file, gpt.PRIMARY_LBA, gpt.header_of(layout, own, array, is_backup=False))
     _write_block(file, 0, mbr.record(b"" if old is None else old.code, 0, [covering]))
     file.flush()
-    return _read_back(disk, plan)
+    return _read_back(file, plan)
 
 
 def _old_record(source: Source) -> mbr.Record | None:
@@ -116,8 +121,8 @@ def _erase_gpt(source: Source, file: DiskFile) -> None:
             _write_at(file, lba, bytes(file.block_size))
 
 
-def _read_back(disk: Disk, plan: Sequence[Entry]) -> PartitionTable:
-    table = partitions(disk)
+def _read_back(file: DiskFile, plan: Sequence[Entry]) -> PartitionTable:
+    table = partitions_of(file)
     found = [(each.number, each.lba, each.blocks, each.type, each.name, each.attributes) for each in table]
     wanted = [(each.number, each.lba, each.blocks, each.type, each.name, each.attributes) for each in plan]
     if found != wanted:
@@ -202,7 +207,11 @@ def _check_gpt_entry(entry: NewPartition) -> None:
         raise ValueError("the type of all zeros marks an entry as unused; give another one")
     if entry.is_logical:
         raise ValueError("a GPT has no logical drives; use is_logical with an MBR")
-    if not 0 <= entry.attributes < 1 << 64:
+    if entry.uuid is not None and not isinstance(entry.uuid, UUID):
+        raise wrong_type("uuid", "a UUID or None", entry.uuid)
+    if not isinstance(entry.name, str):
+        raise wrong_type("name", "a str", entry.name)
+    if not 0 <= integer("attributes", entry.attributes) < 1 << 64:
         raise ValueError(f"the attributes {entry.attributes:#x} do not fit in 64 bits")
     if not entry.name.isprintable() or len(entry.name.encode("utf-16-le", "replace")) > gpt.NAME_LENGTH:
         raise ValueError(f"the name {entry.name!r} is not possible; give up to 36 printable characters")

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 import scsiusb
-from scsiusb import DataProtect, Disk, MediumError, Miscompare, OutOfRange
+from scsiusb import DataProtect, Disk, MediumChanged, MediumError, Miscompare, OutOfRange
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from scsiusb.volume import (
     BASIC_DATA,
@@ -24,6 +24,7 @@ from scsiusb.volume import (
     write_gpt,
     write_mbr,
 )
+from tests.sticks import OddUnit
 from tests.volume.programs import run, sfdisk_table, verified_by_sfdisk, verified_by_sgdisk
 from tests.volume.tables import LINUX as LINUX_TYPE
 from tests.volume.tables import disk_of, gpt, put, record
@@ -175,6 +176,9 @@ GPT_REFUSALS: list[Refusal] = [
     ([NewPartition(LINUX, name="\ud800")], ValueError, "printable"),
     ([NewPartition(LINUX, is_logical=True)], ValueError, "no logical drives"),
     ([NewPartition(LINUX, attributes=1 << 64)], ValueError, "64 bits"),
+    ([NewPartition(LINUX, attributes="4")], TypeError, "attributes must be an int"),  # type: ignore[arg-type]
+    ([NewPartition(LINUX, name=b"a")], TypeError, "name must be a str"),  # type: ignore[arg-type]
+    ([NewPartition(LINUX, uuid=str(OWN))], TypeError, "uuid must be a UUID"),  # type: ignore[arg-type]
 ]
 
 
@@ -191,6 +195,17 @@ def test_what_is_refused_writes_nothing(
     medium = Memory(8 * MIB)
     with scsiusb.open_on(Bus(Stick([Unit(medium)]))) as disk, pytest.raises(error, match=text):
         write(disk, rows)
+    assert medium.writes == 0
+
+
+def test_identifiers_of_the_disk_are_checked() -> None:
+    medium = Memory(8 * MIB)
+    with scsiusb.open_on(Bus(Stick([Unit(medium)]))) as disk:
+        for signature in (-1, 1 << 32):
+            with pytest.raises(ValueError, match="32 bits"):
+                write_mbr(disk, [], signature=signature)
+        with pytest.raises(TypeError, match="disk_uuid must be a UUID"):
+            write_gpt(disk, [], disk_uuid=str(OWN))  # type: ignore[arg-type]
     assert medium.writes == 0
 
 
@@ -232,6 +247,45 @@ def test_a_gpt_is_whole_whichever_write_fails(lba: int) -> None:
             write_gpt(disk, [NewPartition(LINUX, 200, 5, name="new")])
         (partition,) = partitions(disk)
         assert partition.name == ("new" if lba < 2 else "old")
+
+
+@pytest.mark.parametrize("lba", [4096, 0, 1, 16383])
+def test_an_mbr_is_whole_whichever_write_fails(lba: int) -> None:
+    stick = Stick([Unit(Memory(8 * MIB))])
+    with scsiusb.open_on(Bus(stick)) as disk:
+        write_gpt(disk, [NewPartition(LINUX, 100, 5, name="old")])
+        stick.faults.add(f"sense=3/0c/00,opcode=2a,lba={lba},times=always")
+        with pytest.raises(MediumError):
+            write_mbr(disk, [NewPartition(0x83, 2048, 2048), NewPartition(0x83, is_logical=True)])
+        table = partitions(disk)
+        assert (table.kind, len(table)) == (("gpt", 1) if lba in (4096, 0) else ("mbr", 3))
+
+
+@pytest.mark.parametrize("write", [write_mbr, write_gpt])
+def test_a_table_is_never_written_to_another_medium(
+    write: Callable[[Disk, list[NewPartition]], PartitionTable],
+) -> None:
+    """The medium is exchanged after each of the commands of a write."""
+    rows = [NewPartition(0x83 if write is write_mbr else LINUX)]
+    for number in range(1, 40):
+        unit, other = OddUnit(Memory(8 * MIB)), Memory(8 * MIB)
+        with scsiusb.open_on(Bus(Stick([unit]))) as disk:
+            disk.read(0, 1)
+            unit.cdbs.clear()
+
+            def exchange(cdb: bytes, unit: OddUnit = unit, other: Memory = other, number: int = number) -> None:
+                if len(unit.cdbs) == number:
+                    unit.insert(other)
+
+            unit.answer = exchange
+            try:
+                write(disk, rows)
+            except MediumChanged:
+                disk._unflushed.take()
+            else:
+                break  # the write has fewer commands
+        assert other.writes == 0
+    assert 5 < number < 39
 
 
 def judged(tmp_path: Path, data: bytearray, table: PartitionTable) -> None:
