@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
     from scsiusb.disk.medium import Medium
 
-READ_ONLY: Final = "rb"
 READ_WRITE: Final = "r+b"
+MODES: Final = ("rb", READ_WRITE)
 
 
 class DiskFile(Uncopyable, io.RawIOBase):
@@ -40,7 +40,7 @@ class DiskFile(Uncopyable, io.RawIOBase):
     def __init__(
         self,
         disk: Disk,
-        mode: str = READ_ONLY,
+        mode: str = "rb",
         lba: int = 0,
         blocks: int | None = None,
         *,
@@ -52,8 +52,8 @@ class DiskFile(Uncopyable, io.RawIOBase):
         """
         if not isinstance(mode, str):
             raise wrong_type("mode", "a str", mode)
-        if mode not in (READ_ONLY, READ_WRITE):
-            raise ValueError(f'mode {mode!r} is not possible for a disk; use "{READ_ONLY}" or "{READ_WRITE}"')
+        if mode not in MODES:
+            raise ValueError(f'mode {mode!r} is not possible for a disk; use "rb" or "r+b"')
         self.disk = disk
         self.mode = mode
         self.medium = disk.medium() if medium is None else medium
@@ -149,7 +149,7 @@ class DiskFile(Uncopyable, io.RawIOBase):
         given is read, changed and written. The bytes may be in the device's cache until `flush`.
         """
         if not self.writable():
-            raise io.UnsupportedOperation(f'the file is open for reading only; open the disk with "{READ_WRITE}"')
+            raise io.UnsupportedOperation('the file is open for reading only; open the disk with "r+b"')
         self._check_usable()
         with _bytes_of("data", data) as view, self._lock:
             count = min(len(view), max(0, self.size - self._position))

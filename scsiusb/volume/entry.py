@@ -19,6 +19,7 @@ class Entry:
     lba: int
     """The first block."""
     blocks: int
+    """The number of blocks."""
     type: int | UUID
     """An int from 0 to 255 in an MBR, a UUID in a GPT."""
     name: str = ""

@@ -58,7 +58,9 @@ class PartitionTable(Sequence[Partition]):
     """A partition table: a sequence of its partitions, in the order of their numbers."""
 
     kind: Kind
+    """The kind: "mbr", "gpt", or "none" if the disk has no table."""
     partitions: tuple[Partition, ...]
+    """The extended partition of an MBR is one of them, beside its logical drives."""
     problems: tuple[str, ...] = ()
     """What is wrong with the table, in words; empty if it is right."""
     hybrid: tuple[Partition, ...] = ()

@@ -31,11 +31,11 @@ class NewPartition:
     """A partition for `write_mbr` or `write_gpt`."""
 
     type: int | UUID
-    """An int from 1 to 255 for an MBR, a UUID for a GPT; `scsiusb.volume.types` has names for some."""
+    """An int from 1 to 255 for an MBR, a UUID for a GPT; such as `EFI_SYSTEM`."""
     lba: int | None = None
     """The first block; None: the next multiple of 1 MiB after the partition before."""
     blocks: int | None = None
-    """None: as many as there are before the next partition, which needs an `lba`, or the end, rounded down to 1 MiB."""
+    """None: all up to the next partition, which needs an `lba` then, or up to the end, rounded down to 1 MiB."""
     name: str = ""
     """For a GPT: up to 36 characters."""
     is_bootable: bool = False
