@@ -46,6 +46,7 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
+    from scsiusb.disk.file import DiskFile
     from scsiusb.disk.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -217,6 +218,16 @@ class Disk(Uncopyable):
         from scsiusb.disk.streaming import Writing
 
         return Writing(self, lba)
+
+    def open(self, mode: str = "rb", lba: int = 0, blocks: int | None = None) -> DiskFile:
+        """Return the blocks from `lba` on (`blocks` None: up to the end) as an unbuffered binary file.
+
+        `mode` is "rb", or "r+b" to write as well. Closing the file flushes, and does not close the disk.
+        Raises ValueError for another mode, OutOfRange, NoMedium, NotReady.
+        """
+        from scsiusb.disk.file import DiskFile
+
+        return DiskFile(self, mode, lba, blocks)
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lend `size` bytes of memory, for a `with`, that `readinto` and `write` transfer without a copy.

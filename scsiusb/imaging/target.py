@@ -16,7 +16,7 @@ from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, MediumChanged, Miscompare
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, read_journal
 from scsiusb.imaging.readback import Ranges, differing, leave_cache
 from scsiusb.imaging.sources import Extent, Source
@@ -38,7 +38,7 @@ class Target(Uncopyable):
 
     def __init__(self, disk: Disk, source: Source) -> None:
         self.disk = disk
-        self.identity = Identity.of(disk)
+        self.identity = DiskIdentity.of(disk)
         self.error: Exception | None = None
         """What ended the work on this disk."""
         self.written = 0
@@ -248,7 +248,7 @@ class Target(Uncopyable):
         leave_cache(self.disk)
         with suppress(MediumChanged):
             self.disk.read(0, 1)
-        self.identity.check(Identity.of(self.disk).record())
+        self.identity.check(DiskIdentity.of(self.disk).record())
         self._medium = self.disk.medium()
 
     def _verify(self, extent: Extent) -> None:
