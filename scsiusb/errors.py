@@ -42,6 +42,20 @@ class OutOfRange(ScsiUsbError, ValueError):
     """
 
 
+class ImageError(ScsiUsbError):
+    """Raised if an image file, or the journal beside it, does not allow what was asked: damaged, changed, or too large.
+
+    Nothing more is written to the device. Give another file, or begin anew without `resume`.
+    """
+
+
+class DeviceMismatch(ImageError):
+    """Raised if a job that was interrupted is to go on with another device, or with other contents than it began with.
+
+    Attach the device that the job began with, or begin anew without `resume`.
+    """
+
+
 class EventsLost(ScsiUsbError):
     """Raised to a reader of a manager's events that is so slow that events were dropped.
 
@@ -197,9 +211,10 @@ class NoMedium(NotReady):
 
 
 class MediumError(CheckCondition):
-    """Raised for MEDIUM ERROR (3h): blocks cannot be read or written; `sense.information` may have the first one.
+    """Raised for MEDIUM ERROR (3h): a block cannot be read or written; `lba` is the block, if `Disk` moved it.
 
-    Read the other blocks, and replace the medium.
+    Some devices report a bad block by another sense key, such as HARDWARE ERROR. Read the other blocks, and replace the
+    medium.
     """
 
     default_remedy = "read around the bad blocks; the medium is failing"
@@ -254,7 +269,10 @@ class MediumChanged(UnitAttention):
 
 
 class DataProtect(CheckCondition):
-    """Raised for DATA PROTECT (7h): the medium is write protected. Look for a switch on it."""
+    """Raised for DATA PROTECT (7h), and before the first write if the unit reports that its medium is write protected.
+
+    Look for a switch on it.
+    """
 
     default_remedy = "the medium is write protected; look for a switch on it"
 

@@ -11,12 +11,15 @@ from scsiusb.errors import (
     CheckCondition,
     DeviceClosed,
     DeviceGone,
+    DeviceTimeout,
     MalformedReply,
     MediumChanged,
     OutOfRange,
     TransportError,
 )
+from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import LAST_BLOCKS
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
@@ -40,8 +43,8 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # the unit's `medium_changes` at that time
+    alone_from: int  # from this LBA on, each block is moved by a separate command
     is_removable: bool = False  # it may be exchanged while the unit stays
-    last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
 class BlockTransfer:
@@ -89,10 +92,9 @@ def pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
     """Yield the LBA, number of blocks and bytes of each command; `most` blocks each, or the medium's `max_blocks`."""
-    is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
-        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        count = min(most or medium.max_blocks, blocks - done, max(medium.alone_from - lba - done, 1))
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
         done += count
@@ -104,13 +106,17 @@ def find_medium(unit: LogicalUnit) -> Medium:
     unit.make_ready()
     transport = unit.transport
     capacity, changes = _settled_capacity(unit, is_removable=is_removable)
+    doubts = unit.doubts
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_and_ignore(unit, capacity.block_size)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
+    if unit.doubts != doubts:  # what is optional has failed; nothing was read of the medium yet
+        capacity, changes = _settled_capacity(unit, is_removable=is_removable)
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
+    alone = LAST_BLOCKS if Quirk.LAST_SECTOR_ALONE in quirks else 1
+    return Medium(capacity.blocks, capacity.block_size, most, changes, capacity.blocks - alone, is_removable)
 
 
 def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacity, int]:
@@ -156,14 +162,23 @@ def _identity(unit: LogicalUnit) -> tuple[int, bool]:
 
 def _max_transfer_by_vpd(unit: LogicalUnit) -> int:
     """Return the maximum transfer length in blocks (Block Limits VPD page); 0 if the device does not report it."""
+    if unit.attentions.cannot_give_vpd:
+        return 0
     timeout = min(PROBE_TIMEOUT, unit.timeout or PROBE_TIMEOUT)
     try:
         supported = unit.vpd(SupportedPages.PAGE, timeout=timeout)
         if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
             return 0
         limits = unit.vpd(BlockLimits.PAGE, timeout=timeout)
-    except (DeviceGone, DeviceClosed, Cancelled):
+    except DeviceGone as error:
+        error.remedy = f"{error.remedy}; {unit.cure(Symptom.LEFT_AT_VPD)}"
         raise
+    except (DeviceClosed, Cancelled):
+        raise
+    except DeviceTimeout as error:
+        unit.attentions.cannot_give_vpd = True
+        log.warning("LUN %d: no block limits: %s; %s", unit.lun, error.what, unit.cure(Symptom.VPD_UNANSWERED))
+        return 0
     except (CheckCondition, TransportError) as error:
         log.info("no block limits: %s", error)
         return 0

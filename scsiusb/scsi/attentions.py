@@ -16,6 +16,10 @@ class Bound(Protocol):
     def changes(self) -> int:
         """The unit's `medium_changes` when it was found."""
 
+    @property
+    def blocks(self) -> int:
+        """The number of its blocks."""
+
 
 class Witness(NamedTuple):
     """A block by which a removable medium is known again."""
@@ -43,12 +47,20 @@ class Attentions:
     """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
     cannot_flush: bool = False
     """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    cannot_report_protection: bool = False
+    """Whether the unit has shown that it does not report write protection."""
+    cannot_give_vpd: bool = False
+    """Whether the unit did not answer when it was asked for vital product data."""
+    is_alone: bool = False
+    """Whether other units of the device must not be asked whether they have a medium: one did not answer."""
     no_read_capacity_16: bool = False
     """Whether the unit has refused READ CAPACITY(16)."""
     losses_seen: int = 0
     """The count of losses when the unit was last asked what it had said in one."""
     settled: int = 0
     """The count of doubts when the medium was last found to be the same."""
+    reasonless: int = 0
+    """Doubts since then that come from failures for which the unit gave no reason, in sense data that is complete."""
     used: int = -1
     """The count of medium changes of the medium that was last read or written."""
     witness: Witness | None = None
@@ -79,3 +91,4 @@ class Attentions:
         if not is_same:  # first, so that no doubt is settled whose change is not counted yet
             self.medium_changes += 1
         self.settled = doubts
+        self.reasonless = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from .host import CACHE, PYTHON, ROOT, LabError, find, need, run, say
@@ -14,7 +15,9 @@ VIRTME = "virtme-ng==1.42"
 PACKAGES = (
     "dosfstools",
     "e2fsprogs",
+    "fdisk",
     "file",
+    "gdisk",
     "iproute2",
     "kmod",
     "sg3-utils",
@@ -27,11 +30,14 @@ USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
     "depmod",
+    "fdisk",
     "file",
     "fsck.vfat",
     "mke2fs",
     "mkfs.vfat",
+    "sfdisk",
     "sg_inq",
+    "sgdisk",
     "tshark",
     "udevadm",
     "lsusb",
@@ -70,6 +76,8 @@ def installed(package: str) -> bool:
 
 def apt_get(*words: str) -> None:
     """Run apt-get as root, asking nothing."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     if sudo and find("sudo") is None:
         raise LabError(f"not root and no sudo; as root, run: apt-get {' '.join(words)}")

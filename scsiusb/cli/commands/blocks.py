@@ -21,10 +21,9 @@ from scsiusb.cli.progress import interruptible, progress
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
 from scsiusb.errors import Miscompare, ScsiUsbError
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import MISCOMPARE
 
 MOST_AS_TEXT: Final = 16 * 1024 * 1024
-MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 ALL: Final = "all"
 HASHES: Final = ("sha256", "sha512", "sha1", "md5", "blake2b")
 CHUNK: Final = 2048  # blocks of a stream that have one digest, to verify them
@@ -179,9 +178,9 @@ def write_command(device: str | None, lun: int | None, lba: int, path: str, yes:
 def _checked_blocks(disk: Disk, lba: int, file: Source) -> int:
     """Return the number of blocks in the file, at most in a stream.
 
-    Raises OutOfRange if they do not fit, UsageError for no bytes and a partial block.
+    Raises OutOfRange if they do not fit, DataProtect, UsageError for no bytes and a partial block.
     """
-    disk.check_range(lba, 0)
+    disk.medium_to_write(lba)  # before its size is used: if MODE SENSE fails, the medium is found again
     if file.length is None:
         return disk.blocks - lba
     blocks = file.length // disk.block_size

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import join
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire
 from scsiusb.virtual.usbip.urbs import Urbs
@@ -27,6 +28,7 @@ BUS_ID: Final = "1-1"
 _POLL_INTERVAL = 0.01  # seconds between two polls of a stick that has answered NAK
 _HANDSHAKE_TIMEOUT = 10.0  # seconds that a client may take to send its request
 _MAX_CLIENTS = 16
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _MAX_UNSENT = 1 << 20  # bytes; while more wait for a client, the server reads nothing from it
 _MAX_READS = 64  # reads from one client's socket before the other clients are served
 
@@ -46,14 +48,18 @@ class Server(Uncopyable):
     def __init__(self, stick: Stick, host: str = LOOPBACK, port: int = PORT) -> None:
         self.stick, self.bus_id = stick, BUS_ID
         self.exported = _exported(stick)
-        self._selector = selectors.DefaultSelector()
-        self._listener = _listen(host, port)
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
-        for end in (self._listener, self._wake_receiver, self._wake_sender):
-            end.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+        with ExitStack() as opened:
+            self._selector = opened.enter_context(selectors.DefaultSelector())
+            self._listener = opened.enter_context(_listen(host, port))
+            self.host, self.port = self._listener.getsockname()[:2]
+            self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
+            for end in (self._wake_receiver, self._wake_sender):
+                opened.enter_context(end)
+            for end in (self._listener, self._wake_receiver, self._wake_sender):
+                end.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+            opened.pop_all()
         self._clients: list[_Client] = []
         self._owner: _Client | None = None
         self._is_closing = self._is_unplugging = False
@@ -78,14 +84,14 @@ class Server(Uncopyable):
         self._is_closing = True
         self._wake()
         if self._thread is not None:
-            self._thread.join()
+            join(self._thread)
         else:
             self._shut()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, `timeout` seconds at most; return whether it has."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            join(self._thread, timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def unplug(self) -> None:
@@ -147,14 +153,30 @@ class Server(Uncopyable):
     def _accept(self, mask: int) -> None:
         try:
             connection, address = self._listener.accept()
-        except OSError:  # the client is gone already, or no file descriptors are left: a later client may succeed
+        except OSError as error:  # the client is gone already, or no file descriptors are left
+            if error.errno in _NO_DESCRIPTOR:
+                self._make_room(len(self._clients))
             return
-        if len(self._clients) >= _MAX_CLIENTS:
+        if not self._make_room(_MAX_CLIENTS):
             connection.close()
             return
         client = _Client(self, connection, str(address[0]))
         self._clients.append(client)
         self._selector.register(connection, selectors.EVENT_READ, client.serve)
+
+    def _make_room(self, most: int) -> bool:
+        """Close the oldest connections without a request until there are fewer than `most`; return whether there are.
+
+        Connections that send nothing must not keep others out for the time that they have for a request.
+        """
+        for client in tuple(self._clients):
+            if len(self._clients) < most:
+                break
+            if client.time_left is not None:
+                client.serve(selectors.EVENT_READ)  # its request may have come by now
+            if client.time_left is not None:
+                client.close("it sent no request, and a newer connection needs its place")
+        return len(self._clients) < most
 
     def select_events(self, client: _Client, mask: int) -> None:
         """Set the events (`selectors.EVENT_…`) that the client's connection is served for."""
@@ -213,7 +235,7 @@ class _Client:
         if version != wire.VERSION:
             raise Malformed(f"protocol version {version:#06x}, not {wire.VERSION:#06x}")
         if code == wire.DEVLIST:
-            self.send(self._server.exported.devlist())
+            self.send(self._server.exported.devlist(self._server.stick.configuration))
         elif code == wire.IMPORT:
             if self._import(wire.bus_id((yield wire.BUS_ID_SIZE))):
                 yield from self._commands()
@@ -227,7 +249,8 @@ class _Client:
         else:
             status = wire.GOOD if server.attach(self) else wire.DEVICE_BUSY
         is_good = status == wire.GOOD
-        self.send(wire.reply(wire.IMPORT, status, server.exported.record() if is_good else b""))
+        record = server.exported.record(server.stick.configuration) if is_good else b""
+        self.send(wire.reply(wire.IMPORT, status, record))
         if is_good:
             self._deadline = None
             self._urbs = Urbs(server.stick, self.send)
@@ -369,5 +392,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)  # without the address, which `socket` appends
+        # Without the address, which `socket` appends. Not os.strerror, which knows no errors of Windows' sockets.
+        words = (error.strerror or str(error)).partition(" (while ")[0]
         raise OSError(error.errno, words, f"{host}:{port}") from error
