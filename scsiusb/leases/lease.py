@@ -7,6 +7,7 @@ file is an orphan; the next process takes it over or recovers its device.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import mmap
@@ -38,6 +39,7 @@ MAX_LEASE_SIZE: Final = 65536  # bytes; the rest of a longer file is not read
 READER_TIMEOUT: Final = 0.2  # seconds; a process that reads a lease locks it for a moment
 RECOVERY_TIMEOUT: Final = 5.0  # seconds; a warden locks the lease while it recovers the device
 POLL_INTERVAL: Final = 0.01  # seconds
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 Notify = Callable[[Record, Path], None]
 
@@ -212,7 +214,10 @@ class Lease:
                 if descriptor is None or folder.has(descriptor, self.path.name):
                     folder.unlink(self.path.name)
         except OSError as error:
-            log.debug("%s was not removed: %s", self.path, error)
+            if error.errno in NO_DESCRIPTOR and descriptor is not None:
+                _unlink_by_path(descriptor, self.path)
+            else:
+                log.debug("%s was not removed: %s", self.path, error)
 
 
 def folders() -> list[Path]:
@@ -360,6 +365,15 @@ def _write(descriptor: int, record: Record, in_command: bool = False) -> None:
     text = json.dumps({"in_command": int(in_command), **asdict(record)}) + "\n"
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, text.encode())
+
+
+def _unlink_by_path(descriptor: int, path: Path) -> None:
+    """Remove the open file without opening its folder: no descriptor is free. A failure is only logged."""
+    try:
+        if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+            os.unlink(path)
+    except OSError as error:
+        log.debug("%s was not removed: %s", path, error)
 
 
 def _read(descriptor: int) -> bytes:
