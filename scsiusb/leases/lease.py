@@ -23,7 +23,7 @@ from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
-from scsiusb.leases.record import Record, file_name, holding_of, is_running, parse, record_of
+from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, record_of
 from scsiusb.leases.warden_main import (
     IN_COMMAND,
     Kernel,
@@ -262,7 +262,7 @@ def read_lease(folder: Folder, name: str) -> Seen | None:
         free = try_lock(descriptor, shared=True)
         if free:
             unlock(descriptor)
-        state = "live" if not free and is_running(record) else "orphaned"
+        state = "live" if not free and _is_held(descriptor, record) else "orphaned"
         return Seen(record, state, folder.path / name, text[IN_COMMAND : IN_COMMAND + 1] != b"0")
     except OSError:
         return None
@@ -286,11 +286,20 @@ def _refuse_if_held(info: InterfaceInfo) -> None:
             raise _busy(info, seen.record)
 
 
+def _is_held(descriptor: int, record: Record) -> bool:
+    """Return whether a lease whose file is locked is held: the lock may be another process's.
+
+    Of a process of another PID namespace only the lock is known, but not if it is a lock of a stranger's.
+    """
+    return is_running(record) and not (is_foreign(record) and is_locked_by_strangers_only(descriptor))
+
+
 def _busy(info: InterfaceInfo, record: Record | None) -> DeviceBusy:
     """Return the error that names the holder, as far as it is known."""
     if record is None:
         return DeviceBusy(f"{info} is held by another program")
-    return DeviceBusy(f"{info} is held by pid {record.pid} ({record.command}) since {record.since}")
+    where = " of another PID namespace" if is_foreign(record) else ""
+    return DeviceBusy(f"{info} is held by pid {record.pid}{where} ({record.command}) since {record.since}")
 
 
 def _no_warden(record: Record, path: Path) -> None:
@@ -344,7 +353,7 @@ def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: Inter
     if not folder.has(descriptor, record.file_name):
         return
     there = parse(_read(descriptor))
-    dead = there is not None and not is_running(there)
+    dead = there is not None and not _is_held(descriptor, there)
     is_stuck = dead and not ON_WINDOWS and is_locked_by_strangers_only(descriptor)
     if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT) and not is_stuck:
         return

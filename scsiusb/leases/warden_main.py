@@ -291,10 +291,12 @@ def _bind(kernel: Kernel, node: int, holding: Holding) -> tuple[bool, str]:
 def started(pid: int) -> int | None:
     """Return when the process was started, in the kernel's ticks since boot (proc(5), stat, field 22).
 
-    DEAD if it is a zombie, None if the kernel does not report it. A pid together with its start time names one
-    process, even after the pid is used again.
+    DEAD if it is a zombie, None if the kernel does not report it, or if /proc is of another PID namespace and would
+    report another process. A pid together with its start time names one process, even after the pid is used again.
     """
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
         with open(f"/proc/{pid}/stat", "rb") as file:
             # Field 2, the command's name in parentheses, may itself hold spaces and parentheses: split after the last.
             fields = file.read(4096).rpartition(b")")[2].split()
@@ -371,9 +373,10 @@ def _is_trusted(pid: int, descriptor: int) -> bool | None:
     return owner in (0, os.geteuid(), os.fstat(descriptor).st_uid)
 
 
-def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
+def settle(kernel: Kernel, holding: Holding, pid: int, since: str = "-") -> None:
     """Give back what the dead process `pid` held, and remove its lease if that succeeded.
 
+    `since`: see `listen`; a process of another PID namespace may have the same pid, but not since the same time.
     Does nothing if another process is recovering the interface, or has a lease on it by now. Raises OSError.
     """
     if holding.lease is None:
@@ -390,7 +393,8 @@ def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
     if not lock_for_recovery(lease):
         return
     text = os.pread(lease, MAX_LEASE_SIZE, 0).partition(b"\n")[0]
-    if not text.startswith(b', "pid": %d,' % pid, IN_COMMAND + 1):
+    process = f', "pid": {pid},' if since == "-" else f', "pid": {pid}, "started": {since},'
+    if not text.startswith(process.encode(), IN_COMMAND + 1):
         return  # another process has taken the interface since
     # The lease is newer than what the process sent: it is written before the driver is detached. Two fields are looked
     # up as text, because importing `json` would slow the start.
@@ -470,7 +474,7 @@ def main(arguments: list[str]) -> None:
         child = os.fork()  # a process for each device, so that one that answers slowly delays no other
         if not child:
             try:
-                settle(Kernel(sysfs, dev), holding, int(pid))
+                settle(Kernel(sysfs, dev), holding, int(pid), since)
             finally:
                 os._exit(0)  # also after an exception: the child must never run the parent's loop
         children.append(child)

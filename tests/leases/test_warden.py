@@ -19,6 +19,7 @@ import pytest
 from scsiusb.leases import warden, warden_main
 from scsiusb.leases.warden import Warden
 from scsiusb.leases.warden_main import DEAD, started
+from tests.leases.leasing import record_in
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.leases.usbfs import RECORD, with_lease
 from tests.sticks import PATIENCE
@@ -398,7 +399,9 @@ def test_a_warden_that_starts_after_the_death_of_its_process_acts(place: list[Pa
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.send(with_lease(path).message())
-        command = [sys.executable, "-I", "-S", warden_main.__file__, str(pid), "1", str(place[1]), str(place[2])]
+        since = record_in(path).started
+        words = [str(pid), str(since), str(place[1]), str(place[2])]
+        command = [sys.executable, "-I", "-S", warden_main.__file__, *words]
         subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
     assert not path.exists()
 
