@@ -409,13 +409,14 @@ def settle(kernel: Kernel, holding: Holding, pid: int, since: str = "-") -> None
 
 
 def listen(pid: int, since: str) -> list[Holding]:
-    """Read the process's messages until it ends; return what it held then.
+    """Send "up" and the warden's pid, then read the process's messages until it ends; return what it held then.
 
     `since` is the process's start time as `started` returns it, or "-". Returns an empty list if the process said
     "bye".
     """
     holdings: dict[str, Holding] = {}
     os.set_blocking(0, False)
+    _succeeds(os.write, 0, b"up %d" % os.getpid())  # a dead process does not need it
     poll = select.poll()
     poll.register(0, select.POLLIN)
     alive = _watch(poll, pid, since)
