@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import logging
-import mmap
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
+from scsiusb.leases.digit import Digit
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
 from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, record_of
 from scsiusb.leases.warden_main import (
@@ -43,7 +43,6 @@ NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 Notify = Callable[[Record, Path], None]
 
-NO, YES = b"01"  # the values of the byte at IN_COMMAND
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +70,10 @@ class Lease:
         self._open: list[int] = []  # the descriptor of the file; see `open_into`
         self._is_ours = False  # whether the file's lock is this lease's: only then the file may be removed
         self._owner = os.getpid()
-        self._map: mmap.mmap | None = None
+        self._digit: Digit | None = None
+        self._put: Callable[[bool], object] = bool  # the digit's, or does nothing
+        self._stat: os.stat_result | None = None  # of the file
+        self._is_in_command = self._was_repaired = False
 
     def __del__(self) -> None:
         """Release a lease that Ctrl-C kept from reaching its caller."""
@@ -113,9 +115,9 @@ class Lease:
                 with _folders.make(path) as place:
                     self.path = path / self.record.file_name
                     self._take(place, info, notify)
-                    # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and
-                    # what was written stays in the file when the process is killed.
-                    self._map = mmap.mmap(self._open[-1], IN_COMMAND + 1)
+                    self._stat = os.fstat(self._open[-1])
+                    self._digit = Digit(self._open[-1])
+                    self._put = self._digit.put
                     return None
             except OSError as error:
                 self.release()
@@ -177,15 +179,34 @@ class Lease:
 
         If so, and if the process dies now, the device needs a port reset.
         """
-        view = self._map
-        return view is not None and view[IN_COMMAND] != NO
+        return self._digit is not None and self._is_in_command
 
     def note_command(self, is_begun: bool) -> None:
         """Record that a command begins, or that it is complete, or recovered from."""
-        try:  # not `contextlib.suppress`, which takes longer than the write; this runs twice per command
-            self._map[IN_COMMAND] = YES if is_begun else NO  # type: ignore[index]
-        except (TypeError, ValueError):  # there is no map, or another thread has released the lease
-            return
+        self._is_in_command = is_begun
+        try:
+            self._put(is_begun)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                self._repair()
+
+    def _repair(self) -> None:
+        """Write a lease again that another program has truncated; log a warning, the first time only."""
+        done = "it was written again"
+        try:
+            # The program may have closed the descriptor, and its number be another file's by now.
+            if (
+                self._descriptor is None
+                or self._stat is None
+                or not os.path.samestat(os.fstat(self._descriptor), self._stat)
+            ):
+                raise OSError("its descriptor was closed")
+            _write(self._descriptor, self.record, self.in_command)
+        except OSError as error:
+            done = f"other processes cannot see what uses the device: {error}"
+        if not self._was_repaired:
+            self._was_repaired = True
+            log.warning("another program has truncated %s, the lease of a device in use; %s", self.path, done)
 
     def release(self) -> None:
         """Remove the file and end the lock. May be called again."""
@@ -201,9 +222,9 @@ class Lease:
 
     def after_fork(self) -> None:
         """Close the file without removing it: in a forked child, where the lease is the parent's."""
-        view, self._map = self._map, None
-        if view is not None:
-            view.close()
+        digit, self._digit, self._put = self._digit, None, bool
+        if digit is not None:
+            digit.close()
         close_all(self._open)
 
     def _unlink(self, descriptor: int | None) -> None:

@@ -257,7 +257,7 @@ def _recover(kernel: Kernel, node: int, holding: Holding) -> None:
         _succeeds(kernel.reset, node)  # a failure is ignored: the kernel's driver resets a device that does not answer
 
 
-def _succeeds(step: Callable[..., None], *arguments: Any) -> bool:
+def _succeeds(step: Callable[..., object], *arguments: Any) -> bool:
     """Run the step and return whether it raised no OSError."""
     try:
         step(*arguments)
