@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
     WRITE,
     BlockTransfer,
     Medium,
-    blocks_in_range,
+    check_fits,
     check_range,
     find_medium,
-    find_witness,
-    is_distinct,
     pieces,
 )
+from scsiusb.disk.other_units import name_units_with_medium
 from scsiusb.disk.unflushed import Unflushed
+from scsiusb.disk.witness import find_witness, keep_witness
 from scsiusb.errors import (
     DeviceGone,
     MediumChanged,
@@ -39,9 +39,10 @@ from scsiusb.errors import (
 )
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
-from scsiusb.scsi.retry import RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, RESET, error_for
-from scsiusb.scsi.unit import LogicalUnit, Witness
+from scsiusb.scsi.protection import write_protected_error, write_protection
+from scsiusb.scsi.retry import RetryPolicy
+from scsiusb.scsi.sense import RESET
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+PLAIN: Final = (bytes, bytearray)  # their views are of bytes, in one dimension
+NOTHING: Final = memoryview(b"")
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
-MOST_CONTENTS: Final = 4  # of a witness; a reset brings none back that is older
-ONE_TRY: Final = RetryPolicy(failures=0)
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,15 @@ class Disk(Uncopyable):
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._attentions = unit.attentions
+        self._stories = BlockStories(unit)
         self._place = place
         self._is_closed = False
         self._finding = threading.RLock()
         self._known: Medium | None = None
         self._bound: Medium | None = None
         """The same, after the look for a block to know it by."""
+        self._writable: Medium | None = None
+        """The same, after the look at its write protection."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -185,6 +189,9 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
+        if type(buffer) is bytearray:  # the usual case, without a call more
+            with memoryview(buffer) as view:
+                return self._move(READ, self._known or self._medium(), lba, view)
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
             with _bytes_of("buffer", buffer) as view:
                 return self.readinto(lba, view)
@@ -204,7 +211,8 @@ class Disk(Uncopyable):
     def writing(self, lba: int) -> Writing:
         """Return a stream for a `with`, which writes blocks from `lba` on in a thread; give it bytes by its `write`.
 
-        Raises OutOfRange. The stream's `write` and the end of the `with` raise as `write`.
+        Raises OutOfRange, and DataProtect if the medium is write protected. The stream's `write` and the end of the
+        `with` raise as `write`.
         """
         from scsiusb.disk.streaming import Writing
 
@@ -223,12 +231,13 @@ class Disk(Uncopyable):
         """Write a whole number of blocks from `lba` on; return the number written, all acknowledged by the device.
 
         The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
-        write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
+        write protected, before anything is written if the unit reports that (see `write_protected`). After an error,
+        the blocks before the error's `lba` are written; later ones may be.
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        with _bytes_of("data", data) as view:
-            return self._write(self._known or self._medium(), lba, view)
+        with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
+            return self._write(self._writable or self.medium_to_write(lba, view), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
@@ -277,7 +286,11 @@ class Disk(Uncopyable):
         with self._finding:
             known = self._known
             if known is None:
-                known = self._known = find_medium(self.unit)
+                try:
+                    known = self._known = find_medium(self.unit)
+                except NoMedium as error:
+                    name_units_with_medium(self.unit, error)
+                    raise
             return known
 
     def _at_most(self, seconds: float) -> float:
@@ -292,39 +305,59 @@ class Disk(Uncopyable):
         view: memoryview,
         note: Callable[[], object] | None = None,
     ) -> int:
-        """Read or write the view's blocks and return their number; call `note` after each command."""
-        blocks = blocks_in_range(medium, lba, view)
+        """Read or write the view's blocks and return their number; call `note` after each command.
+
+        The last block is moved by a separate command, because some card readers fail or hang otherwise.
+        """
+        size, block_size = len(view), medium.block_size
+        blocks = size // block_size
+        end = lba + blocks
+        if blocks * block_size != size or lba < 0 or end > medium.blocks:
+            check_fits(medium, lba, view)
         try:
             if medium.is_removable and medium is not self._bound and blocks:
                 self._bind(medium)
-            if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
+            if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
                 for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                     with piece:
-                        self._move_piece(transfer, medium, at, count, piece)
-                    if note is not None:
-                        note()
+                        self._move_piece(transfer, medium, at, count, piece, note)
             else:  # one command, as for most calls
-                self._move_piece(transfer, medium, lba, blocks, view)
-                if note is not None:
-                    note()
+                self._move_piece(transfer, medium, lba, blocks, view, note)
             return blocks
         except DeviceGone:
             self._forget_unflushed()
             raise
+        except (MediumChanged, NoMedium):
+            self._forget_medium()
+            raise
 
-    def _move_piece(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+    def _move_piece(
+        self,
+        transfer: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        blocks: int,
+        view: memoryview,
+        note: Callable[[], object] | None,
+    ) -> None:
         """Move the blocks of one command.
 
         If `view` is not the transport's own memory, copy through one of its buffers.
         """
         memory = self.unit.transport.memory
         if memory.owns(view):
-            self._send(transfer, medium, lba, blocks, view)
+            self._send(transfer, medium, lba, blocks, view, note)
             return
         with memory.lend(len(view)) as buffer:
             if transfer is WRITE:
                 buffer[:] = view
-            self._send(transfer, medium, lba, blocks, buffer)
+            try:
+                self._send(transfer, medium, lba, blocks, buffer, note)
+            except ScsiUsbError as error:
+                if transfer is READ and error.lba is not None:
+                    good = (error.lba - lba) * medium.block_size
+                    view[:good] = buffer[:good]
+                raise
             if transfer is READ:
                 view[:] = buffer
 
@@ -338,15 +371,53 @@ class Disk(Uncopyable):
 
     def _bind(self, medium: Medium) -> None:
         """Look, before the first block command, for a block by which the medium will be known again."""
-        try:
-            find_witness(self.unit, medium)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
-            raise
+        find_witness(self.unit, medium)
         self._bound = medium
 
     def _forget_medium(self) -> None:
-        self._known = self._bound = None
+        self._known = self._bound = self._writable = None
+
+    @property
+    def write_protected(self) -> bool | None:
+        """Whether the medium is write protected (MODE SENSE, SBC-3 6.4.1); None if the unit does not report it.
+
+        The unit is asked each time, and once before the first write to each medium. Raises NoMedium, NotReady.
+        """
+        self._medium()
+        return write_protection(self.unit)
+
+    def medium_to_write(self, lba: int, view: memoryview | None = None) -> Medium:
+        """Return the medium in the unit, after a look at its write protection, for writes from `lba` on.
+
+        Raises as `blocks`, DataProtect with `lba`, and OutOfRange and ValueError for what is to be written, if given.
+        """
+        is_new, doubts = self._known is None, self.unit.doubts
+        medium = self._medium()
+        check_fits(medium, lba, NOTHING if view is None else view)
+        if medium is self._writable or (view is not None and not view):
+            return medium
+        self._check_protection(medium, lba)
+        if not is_new or self.unit.doubts == doubts:
+            return medium
+        # A command failed, which may have hidden a change of the medium. Nothing was said about it to the caller, so
+        # that it is enough to find it again.
+        self._forget_medium()
+        self.unit.transport.check_identity()
+        self._writable = medium = self._medium()
+        return medium
+
+    def _check_protection(self, medium: Medium, lba: int) -> None:
+        """Raise DataProtect for a medium that is write protected, unless it has been changed: WRITE then says so.
+
+        A removable one is read before: some devices report invalid mode pages until the medium has been accessed.
+        """
+        if medium.is_removable and medium is not self._bound:
+            self._bind(medium)
+        if write_protection(self.unit) and medium.changes == self.unit.medium_changes:
+            error = write_protected_error(self.unit)
+            error.lba = lba
+            raise error
+        self._writable = medium
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
@@ -354,112 +425,49 @@ class Disk(Uncopyable):
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        if medium is not self._writable:
+            self._check_protection(medium, lba)
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
-        """Story that reads blocks, of one command at most, into memory that `buffer` lent; raises as `readinto`."""
+        """Story that reads blocks, at most `max_blocks`, into memory that `buffer` lent; raises as `readinto`."""
         blocks = len(view) // medium.block_size
-        if medium.is_removable and medium is not self._bound:
-            yield Call(partial(self._bind, medium))
         try:
-            yield from self._story(READ, medium, lba, blocks, view)
-        except ScsiUsbError as error:
-            self._note(error, lba)
+            if medium.is_removable and medium is not self._bound:
+                yield Call(partial(self._bind, medium))
+            yield from self._stories.reading(medium, lba, blocks, view)
+        except (MediumChanged, NoMedium):
+            self._forget_medium()
             raise
         if medium.is_removable:
-            self._keep_witness(READ, medium, lba, blocks, view)
+            keep_witness(self._attentions, READ, medium, lba, blocks, view)
 
-    def _send(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+    def _send(
+        self,
+        transfer: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        blocks: int,
+        buffer: memoryview,
+        note: Callable[[], object] | None,
+    ) -> None:
+        """Send one command, and smaller ones if it failed and they may succeed."""
         if transfer is WRITE and medium.is_removable:
-            self._keep_witness(WRITE, medium, lba, blocks, buffer, is_done=False)
+            keep_witness(self._attentions, WRITE, medium, lba, blocks, buffer, is_done=False)
+        drive, stories = self.unit.transport.drive, self._stories
         try:
-            self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
+            drive(stories.command(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
-            self._note(error, lba)
-            raise
+            rest = stories.rest_after(error, transfer, medium, lba, buffer, note)
+            if rest is None:
+                raise
+            drive(rest)
+        if note is not None:
+            note()
         if medium.is_removable:
             witness = self._attentions.witness
             if transfer is WRITE or witness is None or witness.changes != medium.changes:
-                self._keep_witness(transfer, medium, lba, blocks, buffer)
-
-    def _story(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
-        """Story that moves blocks of `medium`, if that is still the one in the unit."""
-        unit = self.unit
-        state = partial(self._retry_state, transfer, medium, lba, blocks, time.monotonic())
-        timeout = unit.timeout or transfer.timeout
-        verify = self._verify if medium.is_removable else None
-        return unit.transfer(transfer.cdb(lba, blocks), transfer.direction, buffer, timeout, state, medium, verify)
-
-    def _retry_state(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
-    ) -> RetryState[Any]:
-        """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        look = self._verify if medium.is_removable else self._confirm
-        confirm = None if transfer is READ else partial(look, medium)
-        return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=confirm, began=began)
-
-    def _note(self, error: ScsiUsbError, lba: int) -> None:
-        error.lba = lba
-        if isinstance(error, (MediumChanged, NoMedium)):
-            self._forget_medium()
-
-    def _confirm(self, medium: Medium) -> Story[None]:
-        """Raise where the device or the medium may be others than those that a failed command was meant for."""
-        unit = self.unit
-        yield Call(unit.transport.check_identity)
-        capacity = yield from unit.capacity_story(ONE_TRY)
-        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
-        if not is_same or medium.changes != unit.medium_changes:
-            raise error_for(MEDIUM_CHANGED, "what was tried again")
-
-    def _verify(self, medium: Medium) -> Story[None]:
-        """Find out whether a removable medium is still the same, after something that may have hidden a change.
-
-        It is if the device says who it was, its unit reports no change, the capacity is the same, and so is a block
-        that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
-        """
-        unit = self.unit
-        if medium.changes != unit.medium_changes:  # outdated: others may have found the new one, which stays
-            raise error_for(MEDIUM_CHANGED, "the check of the medium")
-        yield Call(unit.transport.check_identity)
-        yield from unit.ready_story()
-        capacity = yield from unit.capacity_story(ONE_TRY)
-        doubts = unit.doubts
-        is_same = (capacity.blocks, capacity.block_size) == (medium.blocks, medium.block_size)
-        is_same = is_same and (yield from self._is_witness_there(medium)) and medium.changes == unit.medium_changes
-        unit.settle(doubts, is_same=is_same)
-        if not is_same:
-            what = "the medium may be another one after a reset or a failed exchange: it was not recognized"
-            raise MediumChanged(what, MEDIUM_CHANGED)
-
-    def _is_witness_there(self, medium: Medium) -> Story[bool]:
-        witness = self._attentions.witness
-        if witness is None or witness.changes != medium.changes:
-            return False
-        data: object = yield from self.unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
-        return data in witness.contents
-
-    def _keep_witness(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview, *, is_done: bool = True
-    ) -> None:
-        """Remember a block by which a removable medium will be known again, or what is written over it.
-
-        Before the write is done, the block may hold the old content or the new one.
-        """
-        witness = self._attentions.witness
-        older: tuple[bytes, ...] = ()
-        if witness is not None and witness.changes == medium.changes:
-            if transfer is READ or not lba <= witness.lba < lba + blocks:
-                return
-            view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
-        elif not is_done:
-            return
-        data = bytes(view[: medium.block_size])
-        if is_distinct(data):
-            others = [content for content in older if content != data]
-            self._attentions.witness = Witness(lba, (data, *others[: MOST_CONTENTS - 1]), medium.changes)
-        elif data and is_done:
-            self._attentions.witness = None
+                keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
 
     def _flush(self, timeout: float | None) -> None:
         written_at = self._unflushed.take()

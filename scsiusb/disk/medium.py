@@ -11,24 +11,24 @@ from scsiusb.errors import (
     CheckCondition,
     DeviceClosed,
     DeviceGone,
+    DeviceTimeout,
     MalformedReply,
     MediumChanged,
-    NotReady,
     OutOfRange,
     TransportError,
-    UnitAttention,
 )
+from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import LAST_BLOCKS
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.scsi.sense import MEDIUM_CHANGED
-from scsiusb.scsi.unit import LogicalUnit, Witness
+from scsiusb.scsi.unit import LogicalUnit
 
 MAX_BLOCKS_10: Final = 0xFFFF
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
-WITNESSES: Final = (0, 63, 2048, 8192)  # LBAs: partition table, and where partitions begin
 NEVER_STILL: Final = "the unit reported changes or resets of its medium again and again"
 MOST_ROUNDS: Final = 5  # of asking for the capacity, until nothing happens meanwhile
 PROBE_TIMEOUT: Final = 5.0  # seconds; newer devices may hang as well, and the page is optional
@@ -43,8 +43,8 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # the unit's `medium_changes` at that time
+    alone_from: int  # from this LBA on, each block is moved by a separate command
     is_removable: bool = False  # it may be exchanged while the unit stays
-    last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
 class BlockTransfer:
@@ -70,15 +70,11 @@ READ: Final = BlockTransfer(Read10, Read16)
 WRITE: Final = BlockTransfer(Write10, Write16)
 
 
-def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
-    """Return the number of blocks in the view. Raises ValueError for a partial block, OutOfRange."""
-    block_size = medium.block_size
-    blocks = len(view) // block_size
-    if blocks * block_size != len(view):
+def check_fits(medium: Medium, lba: int, view: memoryview) -> None:
+    """Raise ValueError if the view has a partial block, OutOfRange for blocks that the medium does not have."""
+    if len(view) % medium.block_size:
         raise ValueError(f"{len(view)} bytes are not a multiple of the block size {medium.block_size}")
-    if lba < 0 or lba + blocks > medium.blocks:
-        check_range(medium, lba, blocks)
-    return blocks
+    check_range(medium, lba, len(view) // medium.block_size)
 
 
 def check_range(medium: Medium, lba: int, blocks: int) -> None:
@@ -96,10 +92,9 @@ def pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
     """Yield the LBA, number of blocks and bytes of each command; `most` blocks each, or the medium's `max_blocks`."""
-    is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
-        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        count = min(most or medium.max_blocks, blocks - done, max(medium.alone_from - lba - done, 1))
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
         done += count
@@ -111,13 +106,17 @@ def find_medium(unit: LogicalUnit) -> Medium:
     unit.make_ready()
     transport = unit.transport
     capacity, changes = _settled_capacity(unit, is_removable=is_removable)
+    doubts = unit.doubts
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_and_ignore(unit, capacity.block_size)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
+    if unit.doubts != doubts:  # what is optional has failed; nothing was read of the medium yet
+        capacity, changes = _settled_capacity(unit, is_removable=is_removable)
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
+    alone = LAST_BLOCKS if Quirk.LAST_SECTOR_ALONE in quirks else 1
+    return Medium(capacity.blocks, capacity.block_size, most, changes, capacity.blocks - alone, is_removable)
 
 
 def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacity, int]:
@@ -135,48 +134,10 @@ def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacit
         witness = attentions.witness
         if attentions.settled == doubts or (witness is not None and witness.changes == changes):
             return capacity, changes
-        unit.settle(doubts, is_same=not is_removable)
+        attentions.settle(doubts, is_same=not is_removable)
         if unit.medium_changes == changes:
             return capacity, changes
     raise MediumChanged(NEVER_STILL, MEDIUM_CHANGED)
-
-
-def find_witness(unit: LogicalUnit, medium: Medium) -> None:
-    """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
-
-    Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
-    """
-    attentions = unit.attentions
-    known, doubts = attentions.witness, unit.doubts
-    if medium.changes != unit.medium_changes or (known is not None and known.changes == medium.changes):
-        return
-    is_used = attentions.used == medium.changes  # then the block of another medium must not be taken for this one's
-    if is_used and doubts != attentions.settled:
-        return
-    found = _distinct_block(unit, medium)
-    if not is_used or doubts == unit.doubts:
-        attentions.witness = found
-    attentions.used = medium.changes
-
-
-def _distinct_block(unit: LogicalUnit, medium: Medium) -> Witness | None:
-    """Read blocks until one has a distinct content. Raise as `find_witness`."""
-    for lba in (lba for lba in WITNESSES if lba < medium.blocks):
-        try:
-            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
-        except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
-            raise
-        except (CheckCondition, TransportError) as error:
-            log.info("no block to know the medium by: %s", error)
-            return None
-        if is_distinct(data):
-            return Witness(lba, (data,), medium.changes)
-    return None
-
-
-def is_distinct(data: bytes) -> bool:
-    """Return whether a block's content distinguishes its medium from others: a block of equal bytes does not."""
-    return data.count(data[:1]) != len(data)
 
 
 def _read_and_ignore(unit: LogicalUnit, block_size: int) -> None:
@@ -201,14 +162,23 @@ def _identity(unit: LogicalUnit) -> tuple[int, bool]:
 
 def _max_transfer_by_vpd(unit: LogicalUnit) -> int:
     """Return the maximum transfer length in blocks (Block Limits VPD page); 0 if the device does not report it."""
+    if unit.attentions.cannot_give_vpd:
+        return 0
     timeout = min(PROBE_TIMEOUT, unit.timeout or PROBE_TIMEOUT)
     try:
         supported = unit.vpd(SupportedPages.PAGE, timeout=timeout)
         if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
             return 0
         limits = unit.vpd(BlockLimits.PAGE, timeout=timeout)
-    except (DeviceGone, DeviceClosed, Cancelled):
+    except DeviceGone as error:
+        error.remedy = f"{error.remedy}; {unit.cure(Symptom.LEFT_AT_VPD)}"
         raise
+    except (DeviceClosed, Cancelled):
+        raise
+    except DeviceTimeout as error:
+        unit.attentions.cannot_give_vpd = True
+        log.warning("LUN %d: no block limits: %s; %s", unit.lun, error.what, unit.cure(Symptom.VPD_UNANSWERED))
+        return 0
     except (CheckCondition, TransportError) as error:
         log.info("no block limits: %s", error)
         return 0

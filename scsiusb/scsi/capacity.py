@@ -15,7 +15,8 @@ from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
-    from scsiusb.scsi.unit import Attentions, LogicalUnit
+    from scsiusb.scsi.attentions import Attentions
+    from scsiusb.scsi.unit import LogicalUnit
 
 USUAL_BLOCK: Final = 512  # bytes
 OPTICAL_BLOCK: Final = 2048

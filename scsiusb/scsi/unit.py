@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from scsiusb.base.copying import Uncopyable
-from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     CheckCondition,
     IllegalRequest,
@@ -20,7 +19,11 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import advise
+from scsiusb.scsi.attentions import Attentions, Bound
+from scsiusb.scsi.auto_sense import ask_after_loss, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
@@ -38,18 +41,16 @@ from scsiusb.scsi.commands.spc import (
     TestUnitReady,
 )
 from scsiusb.scsi.flushing import synchronize_cache
-from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, CD_ROM, DISK, STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, DISK, STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
-from scsiusb.scsi.sense import MEDIUM_CHANGED, MEDIUM_NOT_PRESENT, NO_SENSE, RECOVERED_ERROR, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_CHANGED, RECOVERED_ERROR, Sense, error_for
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
 
-LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 
-ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 MOST_VERIFIED: Final = 5  # looks at the medium before one command
 NEVER_STILL: Final = "the unit was reset, or lost what it said, again and again: its medium may be another one"
 NOT_SENT: Final = Completion(FAILED, 0, 0)
@@ -57,48 +58,6 @@ CommandResult = tuple[Completion, Sense | None]  # the result of a command; the 
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Attentions:
-    """The unit attentions that a LUN reported; it reports each only once, to the user whose command came next."""
-
-    medium_changes: int = 0
-    """How often the unit said that its medium may have changed, or that there is none."""
-    resets: int = 0
-    """How often the unit said that it was reset: what its cache held may be gone."""
-    has_flushed: bool = False
-    """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
-    cannot_flush: bool = False
-    """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
-    no_read_capacity_16: bool = False
-    """Whether the unit has refused READ CAPACITY(16)."""
-    losses_seen: int = 0
-    """The transport's count of lost exchanges when the unit was last asked what it had said in one."""
-    settled: int = 0
-    """The transport's count of doubts when the medium was last found to be the same."""
-    used: int = -1
-    """The count of medium changes of the medium that was last read or written."""
-    witness: Witness | None = None
-    """A block by which the medium would be known again."""
-
-
-class Bound(Protocol):
-    """A medium that block addresses mean."""
-
-    @property
-    def changes(self) -> int:
-        """The unit's `medium_changes` when it was found."""
-
-
-class Witness(NamedTuple):
-    """A block by which a removable medium is known again."""
-
-    lba: int
-    contents: tuple[bytes, ...]
-    """What it may hold: what was read, and what was written since and may not be flushed."""
-    changes: int
-    """The unit's `medium_changes` then."""
 
 
 class LogicalUnit(Uncopyable):
@@ -112,7 +71,7 @@ class LogicalUnit(Uncopyable):
         self.retry = retry
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
-        self.attentions: Attentions = transport.shared.setdefault(lun, Attentions())
+        self.attentions: Attentions = transport.shared.setdefault(lun, Attentions(transport.losses, transport.doubts))
         """What the unit reported, and what is known of its medium; shared by all users of the transport."""
         self._port_resets = transport.resets
         self._losses = transport.losses
@@ -131,16 +90,15 @@ class LogicalUnit(Uncopyable):
         """How often something happened that may have hidden a change of the medium: a reset, or a lost exchange."""
         return self._doubts.count
 
-    def settle(self, doubts: int, *, is_same: bool) -> None:
-        """Record whether the medium is still the same after so many doubts; if not, that is a change of it."""
-        if not is_same:  # first, so that no doubt is settled whose change is not counted yet
-            self.attentions.medium_changes += 1
-        self.attentions.settled = doubts
-
     @property
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
         return self.attentions.resets + self._port_resets.count
+
+    def cure(self, symptom: cures.Symptom) -> str:
+        """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""
+        info = self.transport.info
+        return cures.remedy(symptom, info.vid, info.pid, self.transport.quirks)
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
@@ -169,7 +127,7 @@ class LogicalUnit(Uncopyable):
                     is_last = True
                     continue
                 if isinstance(reply, Sense):
-                    self._note(reply)
+                    self.attentions.note(reply)
                 return reply
 
     def retry_state(
@@ -180,13 +138,14 @@ class LogicalUnit(Uncopyable):
         timeout: float | None = None,
         confirm: Callable[[], Story[None]] | None = None,
         began: float | None = None,
+        kind: type[RetryState[R]] = RetryState,
     ) -> RetryState[R]:
-        """Return the bookkeeping of a command's retries; it was first sent at `began`, or is now.
+        """Return the bookkeeping of a command's retries, of a `kind`; it was first sent at `began`, or is now.
 
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent again:
         its story runs before, and raises if the device may be another one.
         """
-        return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
+        return kind(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
     def transfer(  # noqa: C901 - a command and its retries, on one page
         self,
@@ -217,7 +176,7 @@ class LogicalUnit(Uncopyable):
                     if not turn.try_enter():
                         yield Call(turn.enter)
                     if self._losses.count != attentions.losses_seen:
-                        yield from self._ask_after_loss(timeout)
+                        yield from ask_after_loss(self, timeout)
                     is_doubtful = verify is not None and self._doubts.count != attentions.settled
                     if medium is not None and medium.changes != attentions.medium_changes:
                         sense = MEDIUM_CHANGED
@@ -228,7 +187,7 @@ class LogicalUnit(Uncopyable):
                         sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
                 except BaseException:
                     if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
-                        self._count_loss()  # interrupted before all that the unit said was counted
+                        attentions.count_loss()  # interrupted before all that the unit said was counted
                     raise
                 finally:
                     try:
@@ -248,15 +207,16 @@ class LogicalUnit(Uncopyable):
             except TransportError as failure:
                 state = state or make_state()
                 if not state.may_repeat(failure):
+                    advise(self, state.command, failure, medium)
                     raise
                 yield from self._confirm(state)
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, state.command, sense)
                 return self._processed(state.command, completion, buffer)
-            yield from self._pause_or_raise(state, sense)
+            yield from self._pause_or_raise(state, sense, medium)
 
-    def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+    def _pause_or_raise(self, state: RetryState[Any], sense: Sense, medium: Bound | None) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
         if state.may_start(sense):
             yield from self._start(state, sense)
@@ -266,6 +226,7 @@ class LogicalUnit(Uncopyable):
         except CheckCondition as error:
             pause = state.pause_before_retry(error)
             if pause is None:
+                advise(self, state.command, error, medium)
                 raise
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
@@ -302,7 +263,7 @@ class LogicalUnit(Uncopyable):
         try:
             yield Call(turn.enter)
             completion = yield from self.transport.exchange(self.lun, cdb, direction, buffer, timeout)
-            return completion, None if completion.status == GOOD else (yield from self._fetch_sense())
+            return completion, None if completion.status == GOOD else (yield from self._fetch_sense(None))
         finally:
             try:
                 turn.leave()
@@ -310,56 +271,10 @@ class LogicalUnit(Uncopyable):
                 turn.leave()
                 raise
 
-    def _ask_after_loss(self, timeout: float) -> Story[None]:
-        """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
-
-        A change or a reset that the unit still reports is counted as such. The loss remains a doubt.
-        """
-        seen = self._losses.count
-        sense = yield from self._auto_sense(min(timeout, ASK_TIMEOUT))
-        self._note(sense)
-        self.attentions.losses_seen = seen
-
-    def _fetch_sense(self, state: RetryState[Any] | None = None) -> Story[Sense]:
-        """Fetch the sense of a failed command.
-
-        If the sense is lost, count a medium change and a reset: the unit may have reported one in it, and reports each
-        only once.
-        """
+    def _fetch_sense(self, state: RetryState[Any] | None) -> Story[Sense]:
         timeout = self.timeout if state is None else state.timeout
         is_worn = not self.retry.unit_attentions if state is None else state.is_worn
-        try:
-            sense = yield from self._auto_sense(timeout)
-            if sense.is_unit_not_supported and is_worn:
-                sense = yield from self._without_sense(sense, timeout)
-            self._note(sense)
-            if sense.is_vague:
-                self._count_reset()
-                if sense.is_cut:
-                    self.attentions.medium_changes += 1
-        except BaseException:
-            self.attentions.medium_changes += 1
-            self._count_reset()
-            raise
-        return sense
-
-    def _count_reset(self) -> None:
-        self.attentions.resets += 1
-        self._doubts.count += 1
-
-    def _count_loss(self) -> None:
-        self._losses.count += 1
-        self._doubts.count += 1
-
-    def _note(self, sense: Sense) -> None:
-        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache.
-
-        A deferred error counts as a reset: data that was accepted is lost, and any user's flush must say so.
-        """
-        if sense.is_medium_changed or sense.is_no_medium:
-            self.attentions.medium_changes += 1
-        if sense.is_reset or (sense.deferred and sense.key not in (NO_SENSE, RECOVERED_ERROR)):
-            self._count_reset()
+        return fetch_sense(self, timeout, is_worn=is_worn)
 
     def inquiry(self) -> InquiryData:
         """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's if the device cannot take INQUIRY."""
@@ -383,7 +298,7 @@ class LogicalUnit(Uncopyable):
 
     def request_sense(self) -> Sense:
         """Return the sense data that is pending (REQUEST SENSE, SPC-4 6.39), which clears it."""
-        return self.execute(RequestSense(length=self._sense_length))
+        return self.execute(RequestSense(length=sense_length(self.transport.quirks)))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
         """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26), or if it has none.
@@ -450,53 +365,15 @@ class LogicalUnit(Uncopyable):
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes"))
+            remedy = self.cure(cures.Symptom.FALSE_RESIDUE) if is_whole else ""
+            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes", remedy or None))
         return processed
-
-    @property
-    def _sense_length(self) -> int:
-        quirks = self.transport.quirks
-        return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
 
     def _within_quirks(self, command: Command[R]) -> Command[R]:
         """Return the command, shortened to what the device supports."""
         if not isinstance(command, RequestSense) or Quirk.BAD_SENSE not in self.transport.quirks:
             return command
         return cast("Command[R]", replace(command, length=min(command.length, SENSE_LENGTH)))
-
-    def _auto_sense(self, timeout: float | None) -> Story[Sense]:
-        """Send REQUEST SENSE right after the failed command, in the same turn; it is never retried."""
-        try:
-            return (yield from self._reply_of(RequestSense(length=self._sense_length), timeout or self.timeout))
-        except CheckCondition:
-            return Sense(0, 0, 0)
-
-    def _without_sense(self, sense: Sense, timeout: float | None) -> Story[Sense]:
-        """Find out what the sense would be of a unit that cannot give it.
-
-        QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
-        is there. A CD-ROM drive can be asked otherwise whether it is empty.
-        """
-        if Quirk.NO_INQUIRY in self.transport.quirks:
-            return sense
-        from scsiusb.scsi.commands.mmc import GetMediaEvent
-
-        try:
-            if (yield from self._reply_of(Inquiry(), timeout)).peripheral_device_type != CD_ROM:
-                return sense
-            event = yield from self._reply_of(GetMediaEvent(), timeout)
-        except (CheckCondition, MalformedReply):
-            return sense
-        return sense if event.no_event or event.present else MEDIUM_NOT_PRESENT
-
-    def _reply_of(self, command: Command[R], timeout: float | None) -> Story[R]:
-        """Run a command once, in a turn that was taken, and without asking for its sense: an error stands for any."""
-        limit = timeout or command.timeout
-        with self.transport.memory.lend(command.length) as buffer:
-            completion = yield from self.transport.exchange(self.lun, command.cdb(), command.direction, buffer, limit)
-            if completion.status != GOOD:
-                raise error_for(Sense(0, 0, 0), str(command))
-            return command.reply(bytes(buffer[: completion.processed(command.length)]))
 
 
 def _repeatable(error: TransportError) -> TransportError:

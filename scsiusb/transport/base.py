@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from scsiusb.base.counter import EventCounter
 from scsiusb.quirks.model import Quirk
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.port import EventCounter, Port
+from scsiusb.usb.port import Port
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)

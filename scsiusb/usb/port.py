@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.counter import EventCounter
 from scsiusb.base.releases import Releases
 from scsiusb.base.text import comparable, printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
@@ -36,15 +37,6 @@ NO_QUIRKS: Final = Quirks()
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-
-class EventCounter:
-    """A count of events on a device, shared by all its users: each remembers the count that it has dealt with."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class Port(Uncopyable):

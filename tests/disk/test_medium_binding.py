@@ -10,6 +10,7 @@ import pytest
 
 import scsiusb
 from scsiusb import AsyncDisk, DeviceTimeout, MediumChanged, MediumError, ScsiUsbError, UnitAttention, read_many
+from scsiusb.disk import witness
 from scsiusb.disk.medium import Medium
 from scsiusb.scsi.commands import spc
 from scsiusb.scsi.retry import NO_RETRY
@@ -355,7 +356,7 @@ def test_a_write_over_the_known_block_is_repeated_like_any_other(stick: Stick, u
 
 def test_a_deferred_error_reported_after_a_lost_exchange_fails_the_flush(stick: Stick, disk: scsiusb.Disk) -> None:
     disk.write(8, b"w" * 512)
-    disk.unit._note(Sense(3, 0x0C, 0, deferred=True))
+    disk.unit.attentions.note(Sense(3, 0x0C, 0, deferred=True))
     with pytest.raises(UnitAttention):
         disk.flush()
 
@@ -397,13 +398,13 @@ def test_a_unit_reset_at_each_look_at_the_known_block_is_given_up(
     unit: Unit, disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk.read(0, 1)
-    original = scsiusb.Disk._is_witness_there
+    original = witness.is_witness_there
 
-    def look(self: scsiusb.Disk, medium: Medium) -> Story[bool]:
+    def look(logical_unit: LogicalUnit, medium: Medium) -> Story[bool]:
         unit.power_on()
-        return original(self, medium)
+        return original(logical_unit, medium)
 
-    monkeypatch.setattr(scsiusb.Disk, "_is_witness_there", look)
+    monkeypatch.setattr(witness, "is_witness_there", look)
     unit.power_on()
     with pytest.raises(ScsiUsbError):
         disk.read(1, 1)

@@ -20,7 +20,8 @@ from tests.leases.leasing import record_in
 from tests.leases.processes import HOLD, WAIT, kill, line, running
 from tests.leases.usbfs import RECORD, Usbfs, holding, with_lease
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
+if sys.platform != "linux":
+    pytest.skip("the warden is Linux's", allow_module_level=True)
 
 START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
 

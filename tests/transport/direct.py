@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn, TypeVar
 
+from scsiusb.base.counter import EventCounter
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
-from scsiusb.usb.port import EventCounter, Port
+from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Stick, Unit
 from scsiusb.virtual.target.target import Target
 

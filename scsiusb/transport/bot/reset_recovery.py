@@ -8,12 +8,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
 
+from scsiusb.base.counter import EventCounter
 from scsiusb.errors import DeviceGone, DeviceTimeout, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Call, Story
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
 from scsiusb.transport.turns import Turns
-from scsiusb.usb.port import EventCounter, Port
+from scsiusb.usb.port import Port
 
 CLASS_RESET: Final = "class reset"
 PORT_RESET: Final = "port reset"

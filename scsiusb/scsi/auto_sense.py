@@ -1,0 +1,98 @@
+"""REQUEST SENSE after a failed command or a lost exchange, in the turn of that command: another one would clear it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from scsiusb.errors import CheckCondition, MalformedReply
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.commands.spc import SENSE_LENGTH, Inquiry, RequestSense
+from scsiusb.scsi.pages.inquiry import CD_ROM
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, Sense, error_for
+from scsiusb.transport.base import GOOD, Story
+
+if TYPE_CHECKING:
+    from scsiusb.scsi.unit import LogicalUnit
+
+LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
+ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
+
+R = TypeVar("R")
+
+
+def sense_length(quirks: Quirk) -> int:
+    """Return how many bytes of sense data to ask for."""
+    return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
+
+
+def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
+    """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
+
+    A change or a reset that the unit still reports is counted as such. The loss remains a doubt.
+    """
+    attentions = unit.attentions
+    seen = attentions.losses.count
+    attentions.note((yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))))
+    attentions.losses_seen = seen
+
+
+def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool) -> Story[Sense]:
+    """Fetch the sense of a failed command; it is never retried. `is_worn`: see `RetryState.is_worn`.
+
+    If the sense is lost, count a medium change and a reset: the unit may have reported one in it, and reports each
+    only once.
+    """
+    attentions = unit.attentions
+    try:
+        sense = yield from _sense_now(unit, timeout)
+        if sense.is_unit_not_supported and is_worn:
+            sense = yield from _without_sense(unit, sense, timeout)
+        attentions.note(sense)
+        if sense.is_vague:
+            attentions.count_reset()
+            if sense.is_cut:
+                attentions.medium_changes += 1
+            elif sense.is_empty:
+                attentions.reasonless += 1
+    except BaseException:
+        attentions.medium_changes += 1
+        attentions.count_reset()
+        raise
+    return sense
+
+
+def _sense_now(unit: LogicalUnit, timeout: float | None) -> Story[Sense]:
+    try:
+        return (yield from _reply_of(unit, RequestSense(length=sense_length(unit.transport.quirks)), timeout))
+    except CheckCondition:
+        return Sense(0, 0, 0)
+
+
+def _without_sense(unit: LogicalUnit, sense: Sense, timeout: float | None) -> Story[Sense]:
+    """Find out what the sense would be of a unit that cannot give it.
+
+    QEMU's usb-bot answers each REQUEST SENSE to a LUN above 0 with "logical unit not supported", though the unit
+    is there. A CD-ROM drive can be asked otherwise whether it is empty.
+    """
+    if Quirk.NO_INQUIRY in unit.transport.quirks:
+        return sense
+    from scsiusb.scsi.commands.mmc import GetMediaEvent
+
+    try:
+        if (yield from _reply_of(unit, Inquiry(), timeout)).peripheral_device_type != CD_ROM:
+            return sense
+        event = yield from _reply_of(unit, GetMediaEvent(), timeout)
+    except (CheckCondition, MalformedReply):
+        return sense
+    return sense if event.no_event or event.present else MEDIUM_NOT_PRESENT
+
+
+def _reply_of(unit: LogicalUnit, command: Command[R], timeout: float | None) -> Story[R]:
+    """Run a command once, in a turn that was taken, and without asking for its sense: an error stands for any."""
+    transport, limit = unit.transport, timeout or unit.timeout or command.timeout
+    with transport.memory.lend(command.length) as buffer:
+        completion = yield from transport.exchange(unit.lun, command.cdb(), command.direction, buffer, limit)
+        if completion.status != GOOD:
+            raise error_for(Sense(0, 0, 0), str(command))
+        return command.reply(bytes(buffer[: completion.processed(command.length)]))
