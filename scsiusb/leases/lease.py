@@ -24,7 +24,7 @@ from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases.digit import Digit
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
-from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, record_of
+from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, process_of, record_of
 from scsiusb.leases.warden_main import (
     IN_COMMAND,
     Kernel,
@@ -320,8 +320,7 @@ def _busy(info: InterfaceInfo, record: Record | None) -> DeviceBusy:
     """Return the error that names the holder, as far as it is known."""
     if record is None:
         return DeviceBusy(f"{info} is held by another program")
-    where = " of another PID namespace" if is_foreign(record) else ""
-    return DeviceBusy(f"{info} is held by pid {record.pid}{where} ({record.command}) since {record.since}")
+    return DeviceBusy(f"{info} is held by {process_of(record)} since {record.since}")
 
 
 def _no_warden(record: Record, path: Path) -> None:
@@ -356,7 +355,7 @@ def _recover_orphan(orphan: Record, in_command: bool) -> None:
     holding.in_command = in_command
     is_done, done = give_back(Kernel(), holding)
     if not is_done:
-        held = f"{orphan.address} was held by pid {orphan.pid} ({orphan.command}), which died"
+        held = f"{orphan.address} was held by {process_of(orphan)}, which died"
         what = f"{held}, and could not be recovered: {done}"
         raise DeviceBusy(what, "run `sudo scsiusb recover`")
 

@@ -91,6 +91,12 @@ def is_foreign(record: Record) -> bool:
     return None not in (record.pid_namespace, here := _pid_namespace()) and record.pid_namespace != here
 
 
+def process_of(record: Record) -> str:
+    """Return the record's process in words: "pid 7 (python x.py)"."""
+    where = " of another PID namespace" if is_foreign(record) else ""
+    return f"pid {record.pid}{where} ({record.command})"
+
+
 def of_this_boot(record: Record) -> bool:
     """Return whether the record was written since the machine was started; True where that is not known."""
     return None in (record.boot, boot := _boot()) or record.boot == boot
