@@ -27,12 +27,13 @@ class Digit:
     def __init__(self, descriptor: int) -> None:
         """Map the file; the descriptor may be closed afterwards. Raises OSError, and ValueError for an empty file."""
         self._source = Descriptors()
+        self.put: Callable[[bool], object] = bool  # does nothing
         view = mmap.mmap(descriptor, IN_COMMAND + 1)
         if sys.platform == "linux":
             source = open_into(self._source, os.memfd_create, "scsiusb")
             os.write(source, DIGITS)
             # A call without any Python code: it is made twice per command.
-            self.put: Callable[[bool], object] = partial(os.preadv, source, [memoryview(view)[IN_COMMAND:]])
+            self.put = partial(os.preadv, source, [memoryview(view)[IN_COMMAND:]])
         else:
             self.put = partial(_store, view)
 

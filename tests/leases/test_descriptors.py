@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.forkserver import environment, start
-from tests.leases.leasing import on_linux
 from tests.leases.processes import wait_for
 from tests.sticks import PATIENCE, Worker
 
@@ -42,6 +41,9 @@ class Wardens(Warden):
         super().__init__(str(root / "sys"), str(root / "dev"))
 
 import scsiusb.leases.warden
+
+if sys.platform != "linux":
+    pytest.skip("reads /proc and starts a warden", allow_module_level=True)
 scsiusb.leases.warden.Warden = Wardens
 warned = []
 handler = logging.Handler()
@@ -170,21 +172,18 @@ FAST = [*(("first", free) for free in range(7)), *(("opened", free) for free in 
 SLOW = [(when, free) for when in MODES for free in range(31) if (when, free) not in FAST]
 
 
-@on_linux
 @pytest.mark.parametrize(("when", "free"), [*FAST, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)])
 def test_with_few_descriptors_all_works_or_raises_a_clear_error(tmp_path: Path, when: str, free: int) -> None:
     """`when`: before anything is opened, after the disk was, or after everything was imported and used once."""
     check(tmp_path, free, when)
 
 
-@on_linux
 def test_with_thirty_descriptors_all_works(tmp_path: Path) -> None:
     results = check(tmp_path, 30, "first")
     assert len(results) == 9
     assert {result[0] for result in results.values()} == {"good"}
 
 
-@on_linux
 def test_a_lease_is_removed_without_a_free_descriptor(tmp_path: Path) -> None:
     """To open its folder for that would need one."""
     results = check(tmp_path, 0, "opened")
@@ -192,7 +191,6 @@ def test_a_lease_is_removed_without_a_free_descriptor(tmp_path: Path) -> None:
     assert (tmp_path / "leases").is_dir()
 
 
-@on_linux
 def test_a_unit_attention_is_not_replaced_by_the_want_of_a_descriptor(tmp_path: Path) -> None:
     """The list of texts is read when the first sense data is put into words: the read goes on without it."""
     results = check(tmp_path, 0, "opened")

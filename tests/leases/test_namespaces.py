@@ -24,8 +24,11 @@ from scsiusb.leases.orphans import recover
 from scsiusb.leases.record import is_running, parse, record_of
 from scsiusb.usb.interface import InterfaceInfo
 from tests.forkserver import Process, environment
-from tests.leases.leasing import NOBODY, is_root, on_linux, orphan, record_in, rewrite
+from tests.leases.leasing import NOBODY, is_root, orphan, record_in, rewrite
 from tests.leases.processes import HOLD, PREAMBLE, WAIT, kill, line, running, wait_for
+
+if sys.platform != "linux":
+    pytest.skip("PID namespaces are Linux's", allow_module_level=True)
 
 FOREIGN = 1  # the inode of no PID namespace
 
@@ -43,13 +46,11 @@ def held_elsewhere(folder: Path) -> Iterator[tuple[Process, Path]]:
 # --- with a forged namespace ----------------------------------------------------------------------
 
 
-@on_linux
 def test_a_lease_has_the_namespace_of_its_pid(folder: Path, held: Lease) -> None:
     assert held.path is not None
     assert record_in(held.path).pid_namespace == os.stat("/proc/self/ns/pid").st_ino
 
 
-@on_linux
 def test_a_live_lease_of_another_namespace_is_live_and_stays(folder: Path, info: InterfaceInfo) -> None:
     with held_elsewhere(folder) as (_, path):
         before = path.read_bytes()
@@ -65,7 +66,6 @@ def test_a_live_lease_of_another_namespace_is_live_and_stays(folder: Path, info:
         assert path.read_bytes() == before
 
 
-@on_linux
 def test_an_orphan_of_another_namespace_is_recovered(folder: Path, info: InterfaceInfo) -> None:
     """Its pid is the pid of a process here, which is another one."""
     with held_elsewhere(folder) as (process, path):
@@ -77,7 +77,6 @@ def test_an_orphan_of_another_namespace_is_recovered(folder: Path, info: Interfa
     Lease.acquire(info).release()
 
 
-@on_linux
 def test_the_same_pid_in_another_namespace_is_another_process(folder: Path, info: InterfaceInfo) -> None:
     mine = record_of(info)
     assert is_running(mine)
@@ -85,7 +84,6 @@ def test_the_same_pid_in_another_namespace_is_another_process(folder: Path, info
     assert not is_running(replace(mine, pid_namespace=FOREIGN, boot="0123-4567"))
 
 
-@on_linux
 def test_a_record_without_a_namespace_is_judged_by_its_pid(folder: Path, info: InterfaceInfo) -> None:
     """As an older version wrote it, or a kernel without namespaces."""
     path = orphan(folder)
@@ -98,7 +96,6 @@ def test_a_record_without_a_namespace_is_judged_by_its_pid(folder: Path, info: I
     assert [seen.state for seen in leases()] == ["orphaned"]
 
 
-@on_linux
 @is_root
 def test_a_lock_of_a_stranger_does_not_keep_a_lease_of_another_namespace_alive(
     folder: Path, info: InterfaceInfo
@@ -128,7 +125,6 @@ def is_refused_here(path: Path) -> bool:
         return is_refused(file.fileno(), shared=True)
 
 
-@on_linux
 def test_start_times_are_not_compared_where_proc_shows_another_namespace(
     info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
