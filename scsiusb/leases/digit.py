@@ -6,6 +6,7 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -28,21 +29,26 @@ class Digit:
         """Map the file; the descriptor may be closed afterwards. Raises OSError, and ValueError for an empty file."""
         self._source = Descriptors()
         self.put: Callable[[bool], object] = bool  # does nothing
+        self._view: mmap.mmap | None = None
         view = mmap.mmap(descriptor, IN_COMMAND + 1)
-        if sys.platform == "linux":
+        if sys.platform == "linux" and hasattr(os, "memfd_create"):  # some builds of Python have none
             source = open_into(self._source, os.memfd_create, "scsiusb")
             os.write(source, DIGITS)
             # A call without any Python code: it is made twice per command.
             self.put = partial(os.preadv, source, [memoryview(view)[IN_COMMAND:]])
         else:
+            self._view = view
             self.put = partial(_store, view)
 
     def close(self) -> None:
         """End the map; a `put` of another thread keeps it until its end. May be called again."""
-        self.put = bool  # does nothing
+        self.put = bool
         close_all(self._source)
+        if self._view is not None:  # Windows does not remove a file that is mapped
+            self._view.close()
 
 
 def _store(view: mmap.mmap, value: bool) -> None:
-    """Write the digit by a store into the map."""
-    view[IN_COMMAND] = DIGITS[value]
+    """Write the digit by a store into the map, unless another thread has closed it."""
+    with suppress(ValueError):
+        view[IN_COMMAND] = DIGITS[value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from tests.forkserver import environment, start
 from tests.leases.processes import wait_for
 from tests.sticks import PATIENCE, Worker
+
+if sys.platform != "linux":
+    pytest.skip("reads /proc and starts a warden", allow_module_level=True)
 
 # The whole way: manager, disk with lease and warden, read, stream, many-device read, asyncio, close.
 SCRIPT = """
@@ -41,9 +45,6 @@ class Wardens(Warden):
         super().__init__(str(root / "sys"), str(root / "dev"))
 
 import scsiusb.leases.warden
-
-if sys.platform != "linux":
-    pytest.skip("reads /proc and starts a warden", allow_module_level=True)
 scsiusb.leases.warden.Warden = Wardens
 warned = []
 handler = logging.Handler()
