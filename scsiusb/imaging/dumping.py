@@ -20,7 +20,7 @@ from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile
 from scsiusb.imaging.journal import Journal, Record, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
@@ -33,7 +33,7 @@ MOST_THREADS: Final = 4  # that compress; each has two frames in memory
 class Dump:
     """What a dump has copied."""
 
-    device: Identity
+    device: DiskIdentity
     lba: int
     blocks: int
     block_size: int
@@ -98,7 +98,7 @@ class _Work:
         self, disk: Disk, path: Path, lba: int, blocks: int, progress: OnProgress, map_maker: MapMaker | None
     ) -> None:
         self.path = path
-        self.identity = Identity.of(disk)
+        self.identity = DiskIdentity.of(disk)
         self.resumed = 0
         self._disk = disk
         self._lba, self._blocks = lba, blocks

@@ -16,7 +16,7 @@ MOST_SAMPLES: Final = 64
 
 
 @dataclass(frozen=True)
-class Identity:
+class DiskIdentity:
     """The device, its unit and its medium; not its address, which changes when it is plugged in again."""
 
     vid: int
@@ -30,7 +30,7 @@ class Identity:
     block_size: int
 
     @classmethod
-    def of(cls, disk: Disk) -> Identity:
+    def of(cls, disk: Disk) -> DiskIdentity:
         """Ask the device. Raise NoMedium, NotReady, TransportError."""
         info, unit = disk.unit.transport.info, disk.inquiry()
         return cls(
