@@ -166,7 +166,7 @@ def test_the_question_names_the_partitions(attach: Attached, screen: Cli, monkey
     monkeypatch.setattr(sys, "stdin", Person("n\n"))
     result = screen("clone", "1-1", "1-2")
     assert result.status == 1
-    assert "with 1 partition (FAT" in result.err
+    assert "with 1 partition (fat16" in result.err
 
 
 def test_restore_reads_a_pipe(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
