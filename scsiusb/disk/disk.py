@@ -18,6 +18,7 @@ from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
+    READ_FUA,
     WRITE,
     BlockTransfer,
     Medium,
@@ -365,11 +366,11 @@ class Disk(Uncopyable):
             try:
                 self._send(transfer, medium, lba, blocks, buffer, note)
             except ScsiUsbError as error:
-                if transfer is READ and error.lba is not None:
+                if transfer is not WRITE and error.lba is not None:
                     good = (error.lba - lba) * medium.block_size
                     view[:good] = buffer[:good]
                 raise
-            if transfer is READ:
+            if transfer is not WRITE:
                 view[:] = buffer
 
     def _forget_unflushed(self) -> None:
@@ -433,6 +434,13 @@ class Disk(Uncopyable):
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
         return self._move(READ, medium, lba, view)
+
+    def read_past_cache(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `read_from`, by commands that must not be answered from the device's cache (FUA, SBC-3 4.10).
+
+        Raises IllegalRequest if the unit does not support that.
+        """
+        return self._move(READ_FUA, medium, lba, view)
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""

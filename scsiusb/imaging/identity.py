@@ -71,7 +71,7 @@ class Piece(NamedTuple):
     """Of its first block."""
 
 
-def digest_of(data: bytes | memoryview) -> str:
+def digest_of(data: bytes | bytearray | memoryview) -> str:
     """Return the digest by which a job knows bytes again: SHA-256, in hex."""
     return hashlib.sha256(data).hexdigest()
 
