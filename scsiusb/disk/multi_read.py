@@ -157,7 +157,7 @@ class _Lane:
         self._wake = wake
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
-        self._cancel_commands = held.enter_context(self._transport.cancellable())
+        self._scope = self._transport.scope()
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
@@ -178,7 +178,7 @@ class _Lane:
         while self._idle and self._at < self._end and self._story is None:
             self._buffer = self._idle.pop()
             self._piece = self.reading.cut(self._buffer, self._at)
-            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake)
+            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake, self._scope)
             if self._story.proceed():
                 self._take(self._story)
 
@@ -218,7 +218,7 @@ class _Lane:
         """End the command that is under way; the device is then recovered before its next one."""
         story, self._story = self._story, None
         if story is not None:
-            self._cancel_commands()
+            self._scope.cancel()
             story.cancel()
 
     def forget(self) -> None:

@@ -57,12 +57,14 @@ class _Stream(Uncopyable, ABC):
         if self._thread is not None:
             raise RuntimeError("a stream can be entered only once; make another one")
         transport = self.disk.unit.transport
+        self._scope = transport.scope()
         with ExitStack() as held:
             held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
-            self._cancel = held.enter_context(transport.cancellable())
-            thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
+            arguments = (self._run,)
+            thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb stream", daemon=True)
+            self._thread = thread
             held.callback(self._forget)
             held.callback(self._join, thread)
             thread.start()
@@ -87,7 +89,7 @@ class _Stream(Uncopyable, ABC):
             return
         thread.join(PROMPT)
         if thread.is_alive():
-            self._cancel()
+            self._scope.cancel()
             thread.join()
 
     def _forget(self) -> None:

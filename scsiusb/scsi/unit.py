@@ -44,7 +44,7 @@ from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RECOVERED_ERROR, Sense, error_for
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Enter, Story, Transport
 
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
@@ -166,7 +166,7 @@ class LogicalUnit(Uncopyable):
             try:
                 try:  # one turn for the command and its sense, which another command would clear
                     if not turn.try_enter():
-                        yield Call(turn.enter)
+                        yield Enter(turn)
                     if self._losses.count != attentions.losses_seen:
                         yield from ask_after_loss(self, timeout)
                     is_doubtful = verify is not None and self._doubts.count != attentions.settled
@@ -251,7 +251,7 @@ class LogicalUnit(Uncopyable):
     def _sending(self, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[CommandResult]:
         turn = self.transport.turn()
         try:
-            yield Call(turn.enter)
+            yield Enter(turn)
             completion = yield from self.transport.exchange(self.lun, cdb, direction, buffer, timeout)
             return completion, None if completion.status == GOOD else (yield from self._fetch_sense(None))
         finally:

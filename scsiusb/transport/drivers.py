@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 from scsiusb.errors import Cancelled
-from scsiusb.transport.base import Call, Step, Story, Transfer
-from scsiusb.transport.turns import Turn, Turns, get_ident
+from scsiusb.transport.base import Call, Enter, Scope, Step, Story, Transfer
+from scsiusb.transport.turns import Turn, Turns, User, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
 R = TypeVar("R")
@@ -68,13 +68,20 @@ class PolledStory(Generic[R]):
     """
 
     def __init__(
-        self, story: Story[R], transfers: AsyncTransfers, turns: Turns, driver: Driver, wake: Callable[[], None]
+        self,
+        story: Story[R],
+        transfers: AsyncTransfers,
+        turns: Turns,
+        driver: Driver,
+        wake: Callable[[], None],
+        scope: Scope,
     ) -> None:
         self._story = story
         self._transfers = transfers
         self._turns = turns
         self._driver = driver
         self._wake = wake
+        self._scope = scope
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
         self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
@@ -123,6 +130,9 @@ class PolledStory(Generic[R]):
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""
+        self._scope.run(self._move_to_end_of_turn)  # not in a scope of the thread that wants the turn
+
+    def _move_to_end_of_turn(self) -> None:
         try:
             with self._lock:
                 while not self._is_over and self._thread is None and self._turn is self._turns.current:
@@ -153,10 +163,10 @@ class PolledStory(Generic[R]):
             if step is None:
                 self._resume(partial(next, self._story))
                 continue
-            if type(step) is Call:
+            if type(step) is not tuple:
                 self._hand_over()
                 return
-            answer = self._answer(cast("Transfer", step))
+            answer = self._answer(step)
             if answer is None:
                 return
             self._resume(partial(self._story.send, answer))
@@ -239,7 +249,12 @@ class PolledStory(Generic[R]):
 
     def _hand_over(self) -> None:
         ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
-        thread = threading.Thread(target=self._take_over, args=(ticket,), name="scsiusb recovery", daemon=True)
+        arguments = self._take_over, ticket
+        thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb recovery", daemon=True)
+        step = self._step
+        turn = cast("Turn", step.turn) if type(step) is Enter else self._turn
+        if turn is not None:
+            turn.user = cast("User", self._scope)  # so that cancelling ends what that thread waits for
         self._let_go()  # the new thread claims it
         self._thread = thread
         try:

@@ -15,11 +15,11 @@ import pytest
 
 from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
-from scsiusb.transport.base import Call, Story
+from scsiusb.transport.base import Call, Enter, Story
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
-from tests.sticks import PATIENCE, Worker
+from tests.sticks import PATIENCE, Worker, wait_until
 from tests.transport.test_interrupted import everywhere
 
 ENDPOINT = 0x81
@@ -67,8 +67,31 @@ def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]
     return Code.OK, len(buffer)
 
 
-def polled(story: Story[Any], transfers: Transfers, turns: Turns) -> PolledStory[Any]:
-    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None)
+def polled(story: Story[Any], transfers: Transfers, turns: Turns, scope: ClientScope | None = None) -> PolledStory[Any]:
+    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None, scope or ClientScope())
+
+
+class ClientScope:
+    """The scope of a story; a user that is never over."""
+
+    is_over = False
+    is_current = False
+
+    def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        self.is_current = True
+        try:
+            return function(*arguments)
+        finally:
+            self.is_current = False
+
+    def cancel(self) -> None:
+        raise AssertionError("a story does not cancel its scope")
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Have nothing to raise."""
+
+    def note(self, error: TransportError) -> None:
+        """Take no note."""
 
 
 def command(turns: Turns, *actions: Callable[[], object], user: User | None = None) -> Story[list[Code]]:
@@ -76,7 +99,7 @@ def command(turns: Turns, *actions: Callable[[], object], user: User | None = No
     turn = Turn(turns, user)
     try:
         if not turn.try_enter():
-            yield Call(turn.enter)
+            yield Enter(turn)
         code, _ = yield ENDPOINT, memoryview(bytes(4096)), LATE
         for action in actions:
             yield Call(action)
@@ -148,6 +171,57 @@ def test_a_story_that_another_thread_moves_on_does_not_take_the_turn_of_that_thr
     assert turn.finish is None
     turn.leave()
     story.cancel()
+
+
+def test_a_story_that_another_thread_moves_on_stays_in_its_scope(transfers: Transfers, turns: Turns) -> None:
+    """That thread may be in a scope that is cancelled, and the story begins its next command there."""
+    seen: list[bool] = []
+
+    def notes() -> Story[None]:
+        for _ in range(2):
+            yield from command(turns)
+            seen.append(scope.is_current)
+
+    scope = ClientScope()
+    story = polled(notes(), transfers, turns, scope)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    turn.enter()
+    turn.leave()
+    assert seen[:1] == [True]
+    story.cancel()
+
+
+@pytest.mark.parametrize("step", ["an action", "the wait for the turn"])
+def test_a_command_that_a_thread_takes_over_has_the_storys_scope_as_its_user(
+    transfers: Transfers, turns: Turns, step: str
+) -> None:
+    """Only so can cancelling end what that thread waits for."""
+    scope = ClientScope()
+    other = Turn(turns, None)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def act() -> None:
+        has_begun.set()
+        assert may_end.wait(PATIENCE)
+
+    user = User()
+    transfers.answer = Code.OK, 4096
+    if step == "the wait for the turn":
+        assert other.try_enter()
+        other.thread = -1  # of another thread
+    story = polled(command(turns, act, user=user), transfers, turns, scope)
+    assert not story.proceed()
+    if step == "the wait for the turn":
+        wait_until(lambda: turns.waiting)
+        assert turns.waiting[0].user is scope
+        other.leave()
+    assert has_begun.wait(PATIENCE)
+    assert turns.current is not None
+    assert turns.current.user is scope
+    may_end.set()
+    assert story.result() == [Code.OK]
 
 
 def test_a_story_that_no_thread_can_take_over_can_go_on_later(

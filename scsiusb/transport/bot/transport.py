@@ -11,7 +11,7 @@ from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction, Polled, Story
+from scsiusb.transport.base import Completion, Direction, Polled, Scope, Story
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_CDB, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import CONTROL_TIMEOUT, Synchronizer
@@ -102,12 +102,12 @@ class BulkOnlyTransport(Uncopyable):
         transfers = self._port.async_transfers
         return None if transfers is None else transfers.fileno()
 
-    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
         """See `Transport.poll`."""
         transfers = self._port.async_transfers
         if transfers is None:
             raise ValueError(f"{self._port.info} cannot be polled")
-        return PolledStory(story, transfers, self.turns, self._driver, wake)
+        return PolledStory(story, transfers, self.turns, self._driver, wake, scope)
 
     # --- the rest -------------------------------------------------------------------------------
 

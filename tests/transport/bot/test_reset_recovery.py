@@ -153,19 +153,18 @@ def test_a_command_to_a_device_that_has_gone_is_not_retried() -> None:
 
 def test_a_cancelled_command_is_not_retried() -> None:
     with disk_on_wire() as (disk, bus):
-        client = disk.unit.transport
 
         def cancels(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode != 0x28:
                 return None
-            cancel()
+            scope.cancel()
             return Code.INTERRUPTED, 0
 
-        with client.cancellable() as cancel:
-            bus.wire.intercept = cancels
-            with pytest.raises(TransportError, match="cancelled"):
-                disk.read(0, 1)
-            bus.wire.intercept = None
+        scope = disk.unit.transport.scope()
+        bus.wire.intercept = cancels
+        with pytest.raises(TransportError, match="cancelled"):
+            scope.run(disk.read, 0, 1)
+        bus.wire.intercept = None
         assert cbws(bus) == ["28"]
 
 
