@@ -21,7 +21,7 @@ from scsiusb.disk.medium import (
     WRITE,
     BlockTransfer,
     Medium,
-    blocks_in_range,
+    check_fits,
     check_range,
     find_medium,
     pieces,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+PLAIN: Final = (bytes, bytearray)  # their views are of bytes, in one dimension
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,9 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
+        if type(buffer) is bytearray:  # the usual case, without a call more
+            with memoryview(buffer) as view:
+                return self._move(READ, self._known or self._medium(), lba, view)
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
             with _bytes_of("buffer", buffer) as view:
                 return self.readinto(lba, view)
@@ -225,7 +229,7 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        with _bytes_of("data", data) as view:
+        with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
             return self._write(self._known or self._medium(), lba, view)
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
@@ -291,7 +295,10 @@ class Disk(Uncopyable):
         note: Callable[[], object] | None = None,
     ) -> int:
         """Read or write the view's blocks and return their number; call `note` after each command."""
-        blocks = blocks_in_range(medium, lba, view)
+        size, block_size = len(view), medium.block_size
+        blocks = size // block_size
+        if blocks * block_size != size or lba < 0 or lba + blocks > medium.blocks:
+            check_fits(medium, lba, view)
         try:
             if medium.is_removable and medium is not self._bound and blocks:
                 self._bind(medium)

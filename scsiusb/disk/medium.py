@@ -67,15 +67,11 @@ READ: Final = BlockTransfer(Read10, Read16)
 WRITE: Final = BlockTransfer(Write10, Write16)
 
 
-def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
-    """Return the number of blocks in the view. Raises ValueError for a partial block, OutOfRange."""
-    block_size = medium.block_size
-    blocks = len(view) // block_size
-    if blocks * block_size != len(view):
+def check_fits(medium: Medium, lba: int, view: memoryview) -> None:
+    """Raise ValueError if the view has a partial block, OutOfRange for blocks that the medium does not have."""
+    if len(view) % medium.block_size:
         raise ValueError(f"{len(view)} bytes are not a multiple of the block size {medium.block_size}")
-    if lba < 0 or lba + blocks > medium.blocks:
-        check_range(medium, lba, blocks)
-    return blocks
+    check_range(medium, lba, len(view) // medium.block_size)
 
 
 def check_range(medium: Medium, lba: int, blocks: int) -> None:
