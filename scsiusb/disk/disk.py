@@ -26,9 +26,10 @@ from scsiusb.disk.medium import (
     find_medium,
     pieces,
 )
-from scsiusb.disk.unflushed import Unflushed
+from scsiusb.disk.unflushed import Mark, Unflushed
 from scsiusb.disk.witness import confirm, find_witness, keep_witness, verify
 from scsiusb.errors import (
+    CheckCondition,
     DeviceGone,
     MediumChanged,
     NoMedium,
@@ -39,7 +40,7 @@ from scsiusb.errors import (
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.retry import RetryPolicy, RetryState
-from scsiusb.scsi.sense import RESET
+from scsiusb.scsi.sense import RESET, WRITE_AGAIN, lost_write_error
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
@@ -235,11 +236,13 @@ class Disk(Uncopyable):
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
         call, unit, unflushed = object(), self.unit, self._unflushed
-        began = unit.resets
+        began = Mark(unit.resets, self._attentions.lost_writes)
         try:
             blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, began))
-            again = unit.resets
-            if again != began:
+            resets = unit.resets
+            if resets != began.resets:
+                # A deferred error may be about earlier calls, too: only the flush may settle it.
+                again = Mark(resets, began.lost_writes)
                 self._move(WRITE, medium, lba, view, partial(unflushed.note, call, again))
                 unflushed.renew(call, again)
             return blocks
@@ -250,6 +253,8 @@ class Disk(Uncopyable):
         """Return when all that was written is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
 
         Raises MediumChanged, and UnitAttention if the unit was reset since the writes: its cache may have been lost.
+        Raises MediumError or the like, with `sense.deferred`, if the unit has reported, to any user's command, that it
+        did not carry out an earlier write. In both cases, write again what was written since the last flush.
         """
         self._flush(None)
 
@@ -409,20 +414,38 @@ class Disk(Uncopyable):
             self._forget_medium()
 
     def _flush(self, timeout: float | None) -> None:
-        written_at = self._unflushed.take()
+        number, since = self._unflushed.begin_flush()
         try:
             self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
             self._forget_medium()
+            self._unflushed.settled = number
             raise
         except DeviceGone:
-            raise  # the blocks are lost: nothing is left to flush
-        except BaseException:
-            self._unflushed.add(written_at)
+            self._unflushed.settled = number  # the blocks are lost: nothing is left to flush
             raise
-        if written_at not in (None, self.unit.resets):
+        except CheckCondition as error:
+            if error.sense.deferred:  # the unit did not flush; what it reported is raised once
+                error.remedy = WRITE_AGAIN
+                self._unflushed.told = self._attentions.lost_writes
+            raise
+        try:
+            if since is not None:
+                self._check_losses(since)
+        except CheckCondition:  # not `finally`: Ctrl-C may come before it is raised
+            self._unflushed.settled = number
+            raise
+        self._unflushed.settled = number
+
+    def _check_losses(self, since: Mark) -> None:
+        """Raise the error that says what may have happened to blocks that were written at this mark."""
+        attentions = self._attentions
+        lost = attentions.lost_writes
+        if lost > max(since.lost_writes, self._unflushed.told) and attentions.lost_write is not None:
+            raise lost_write_error(attentions.lost_write)
+        if since.resets != self.unit.resets:
             raise UnitAttention("the unit was reset before the written blocks were flushed", RESET, "write them again")
 
     def _flush_quietly(self) -> None:

@@ -337,11 +337,13 @@ def test_a_failed_flush_is_an_error_although_a_second_one_would_succeed() -> Non
 
 def test_a_write_stays_unflushed_although_another_thread_flushes_during_it() -> None:
     with disk_on_wire() as (disk, bus):
-        flushed: list[int | None] = []
+        flushed: list[int] = []
 
         def flushes(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode == 0x2A and wire.log[-1].startswith("cbw") and cbws(bus).count("2a") == 2 and not flushed:
-                flushed.append(disk._unflushed.take())  # as the flush of another thread does, between two pieces
+                number, _ = disk._unflushed.begin_flush()  # as another thread's flush does, between two pieces
+                disk._unflushed.settled = number
+                flushed.append(number)
             return None
 
         bus.wire.intercept = flushes
