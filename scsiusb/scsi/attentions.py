@@ -71,6 +71,13 @@ class Attentions:
             self.lost_write = sense  # first: it belongs to the count
             self.lost_writes += 1
 
+    def note_vague(self, sense: Sense) -> None:
+        """Count what a sense without a reason may hide: a reset; and a change, if not even the key can be relied on."""
+        if sense.is_vague:
+            self.count_reset()
+            if sense.is_cut:
+                self.medium_changes += 1
+
     def count_reset(self) -> None:
         """Count a reset of the unit, which may have hidden a change of its medium."""
         self.resets += 1

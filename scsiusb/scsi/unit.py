@@ -21,7 +21,7 @@ from scsiusb.errors import (
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.attentions import Attentions, Bound
-from scsiusb.scsi.auto_sense import ask_after_loss, fetch_sense, sense_length
+from scsiusb.scsi.auto_sense import ask_after_loss, fetch_flush_sense, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
@@ -51,6 +51,8 @@ LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 
 MOST_VERIFIED: Final = 5  # looks at the medium before one command
 NEVER_STILL: Final = "the unit was reset, or lost what it said, again and again: its medium may be another one"
+SYNCHRONIZE_CACHE_10: Final = b"\x35"  # operation code
+NO_DATA: Final = memoryview(b"")
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # the result of a command; the sense, unless its status was GOOD
 
@@ -176,7 +178,7 @@ class LogicalUnit(Uncopyable):
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
                         if completion == (GOOD, 0, len(buffer)):
                             return len(buffer)
-                        sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
+                        sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state, cdb, timeout))
                 except BaseException:
                     if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
                         attentions.count_loss()  # interrupted before all that the unit said was counted
@@ -261,10 +263,16 @@ class LogicalUnit(Uncopyable):
                 turn.leave()
                 raise
 
-    def _fetch_sense(self, state: RetryState[Any] | None) -> Story[Sense]:
-        timeout = self.timeout if state is None else state.timeout
+    def _fetch_sense(
+        self, state: RetryState[Any] | None, cdb: bytes = b"", timeout: float = 0.0
+    ) -> Story[Sense | None]:
+        """Story that fetches the sense of a failed command; with `cdb` given, it may be sent again for a reason."""
+        limit = self.timeout if state is None else state.timeout
         is_worn = not self.retry.unit_attentions if state is None else state.is_worn
-        return fetch_sense(self, timeout, is_worn=is_worn)
+        if cdb[:1] == SYNCHRONIZE_CACHE_10:
+            again = partial(self.transport.exchange, self.lun, cdb, Direction.NONE, NO_DATA, timeout)
+            return fetch_flush_sense(self, again, limit, is_worn=is_worn)
+        return fetch_sense(self, limit, is_worn=is_worn)
 
     def inquiry(self) -> InquiryData:
         """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's if the device cannot take INQUIRY."""
