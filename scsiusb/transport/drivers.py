@@ -86,7 +86,8 @@ class PolledStory(Generic[R]):
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
         self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
-        self._transfer: Any = None
+        self._held: list[Any] = []
+        """The transfer that is under way, if any."""
         self._thread: threading.Thread | None = None
         self._end: list[Callable[[], R]] = []
         self._is_over = False
@@ -112,6 +113,13 @@ class PolledStory(Generic[R]):
 
     def cancel(self) -> None:
         """See `Polled.cancel`."""
+        try:
+            self._cancel()
+        except BaseException:  # Ctrl-C: what the caller does next needs an ended story
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
         while True:
             with self._lock:  # another thread may hand over up to this moment
                 thread = self._thread
@@ -119,13 +127,11 @@ class PolledStory(Generic[R]):
                     self._end.clear()  # an error there has a traceback with this object: a cycle
                     return
                 if thread is None:
-                    self._is_over = True
                     self._claim()
-                    try:
-                        self._cancel_transfer()
-                    finally:
-                        self._story.close()
-                        self._forget()
+                    self._cancel_transfer()
+                    self._story.close()
+                    self._forget()
+                    self._is_over = True  # not before: a call that Ctrl-C interrupted is repeated
                     return
             thread.join()  # its command ends by itself: nothing there waits longer than its timeout
 
@@ -140,8 +146,8 @@ class PolledStory(Generic[R]):
                     self._claim()
                     try:
                         self._move()
-                        if self._transfer is not None:
-                            self._transfers.handle_events(self._transfer)
+                        if self._held:
+                            self._transfers.handle_events(self._held)
                     finally:
                         self._let_go()
         finally:
@@ -159,6 +165,18 @@ class PolledStory(Generic[R]):
 
     def _move(self) -> None:
         """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
+        try:
+            self._take_steps()
+        except Exception:
+            raise
+        except (
+            BaseException
+        ) as error:  # Ctrl-C: a transfer may have ended whose result is lost, so that it cannot go on
+            if not self._is_over and self._thread is None:
+                self._break_off(error)
+            raise
+
+    def _take_steps(self) -> None:
         while not self._is_over:
             step = self._step
             if step is None:
@@ -174,22 +192,21 @@ class PolledStory(Generic[R]):
 
     def _answer(self, step: Transfer) -> Answer | None:
         """Make the transfer. Return its result, or None while it is under way."""
-        transfers, transfer = self._transfers, self._transfer
-        if transfer is None:
+        transfers, held = self._transfers, self._held
+        if not held:
             try:
-                self._transfer = transfer = transfers.submit(step[0], step[1])
+                transfers.submit(step[0], step[1], held)
             except UsbError as error:
                 return self._beside(error.code, 0)
             if len(step[1]) <= SHORT:
-                transfers.handle_events(transfer)
+                transfers.handle_events(held)
         else:
             transfers.handle_events()
-        answer = transfers.outcome(transfer)
+        answer = transfers.outcome(held)
         if answer is None:
             if time.monotonic() < step[2]:
                 return None
-            answer = transfers.cancel(transfer)
-        self._transfer = None
+            answer = transfers.cancel(held)
         return self._beside(*answer)
 
     def _beside(self, code: Code, count: int) -> Answer | None:
@@ -208,13 +225,15 @@ class PolledStory(Generic[R]):
         except Exception as error:  # noqa: BLE001 - raised by `result`
             self._story.close()  # a signal handler may have raised it, when the story had reached its next step
             self._finish_with(partial(_raise, [error]))
-        except BaseException as error:  # Ctrl-C is for the thread that it came in: it may be another one's
-            self._story.close()
-            cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
-            self._finish_with(partial(_raise, [cancelled]))
-            raise
         if not self._is_over:
             self._adopt()
+
+    def _break_off(self, error: BaseException) -> None:
+        """End the story in the middle; the error is for the thread that it came in, which may be another one's."""
+        self._cancel_transfer()
+        self._story.close()
+        cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
+        self._finish_with(partial(_raise, [cancelled]))
 
     def _claim(self) -> None:
         if self._turn is not None:
@@ -242,9 +261,9 @@ class PolledStory(Generic[R]):
         self._turn = self._step = None
 
     def _cancel_transfer(self) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            self._transfers.cancel(transfer)
+        """End the transfer that is under way, if any; its buffer may be used for something else then."""
+        if self._held:
+            self._transfers.cancel(self._held)
 
     # --- the thread that takes over -----------------------------------------------------------------
 

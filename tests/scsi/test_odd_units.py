@@ -189,14 +189,16 @@ def test_a_reset_may_be_hidden_if_the_second_flush_fails_on_the_bus(code: Code) 
     def fails_second(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
         return (code, 0) if unit.count(SYNCHRONIZE_CACHE) == 2 and wire.opcode == SYNCHRONIZE_CACHE else None
 
-    with closing(InterceptedBus(Stick([unit]))) as bus, suppress(TransportError, UnitAttention):
-        with scsiusb.open_on(bus) as disk:
-            disk.write(0, b"W" * 512)
-            resets = disk.unit.attentions.resets
-            bus.wire.intercept = fails_second
-            with pytest.raises((TransportError, UnitAttention)):
-                disk.flush()
-            assert disk.unit.attentions.resets > resets
+    with closing(InterceptedBus(Stick([unit]))) as bus:
+        disk = scsiusb.open_on(bus)
+        disk.write(0, b"W" * 512)
+        resets = disk.unit.attentions.resets
+        bus.wire.intercept = fails_second
+        with pytest.raises((TransportError, UnitAttention)):
+            disk.flush()
+        assert disk.unit.attentions.resets > resets
+        with suppress(TransportError, UnitAttention):
+            disk.close()
 
 
 def unanswered(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:

@@ -8,7 +8,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -32,24 +32,30 @@ class Transfers:
     def __init__(self) -> None:
         self.answer: tuple[Code, int] | None = None
         self.submitted = 0
+        self.under_way: list[object] = []
         self.on_submit: Callable[[], object] = lambda: None
         self.on_wait: Callable[[], object] = lambda: None
 
     def fileno(self) -> int:
         return -1
 
-    def submit(self, endpoint: int, buffer: memoryview) -> object:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+        assert not self.under_way, "submitted twice"
+        held.append(object())
+        self.under_way.extend(held)
         self.submitted += 1
         self.on_submit()
-        return object()
 
-    def handle_events(self, transfer: Any = None) -> None:
+    def handle_events(self, held: list[Any] | None = None) -> None:
         self.on_wait()
 
-    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
+    def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
+        if self.answer is not None:
+            self.under_way.remove(held.pop())
         return self.answer
 
-    def cancel(self, transfer: Any) -> tuple[Code, int]:
+    def cancel(self, held: list[Any]) -> tuple[Code, int]:
+        self.under_way.remove(held.pop())
         return Code.TIMEOUT, 0
 
 
@@ -270,6 +276,70 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fail)
         yield
+
+
+MOVING = [
+    PolledStory.proceed,
+    PolledStory._advance,
+    PolledStory._move,
+    PolledStory._take_steps,
+    PolledStory._answer,
+    PolledStory._resume,
+]
+
+
+@pytest.mark.parametrize("function", MOVING)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_ctrl_c_while_a_story_is_moved_on_keeps_no_transfer_and_leaves_the_turn(
+    turns: Turns, function: Callable[..., object], *, is_late: bool
+) -> None:
+    for ctrl_c in everywhere(function):
+        transfers = Transfers()
+        story = polled(command(turns), transfers, turns)
+        ctrl_c.run(story.proceed)
+        if is_late:
+            with suppress(KeyboardInterrupt):
+                story.proceed()
+        assert transfers.submitted <= 1
+        story.cancel()
+        assert transfers.under_way == [], ctrl_c.at
+        assert turns.current is None, ctrl_c.at
+
+
+@pytest.mark.parametrize("function", [PolledStory.cancel, PolledStory._cancel_transfer])
+def test_ctrl_c_while_a_story_is_cancelled_ends_its_transfer_before_its_memory_is_free(
+    turns: Turns, function: Callable[..., object]
+) -> None:
+    def borrowing(transfers: Transfers) -> Story[None]:
+        try:
+            yield from command(turns)
+        finally:
+            assert transfers.under_way == [], "the kernel may write into memory that is free again"
+
+    for ctrl_c in everywhere(function):
+        transfers = Transfers()
+        story = polled(borrowing(transfers), transfers, turns)
+        assert not story.proceed()
+        ctrl_c.run(story.cancel)
+        story.cancel()
+        assert turns.current is None
+
+
+def test_ctrl_c_in_a_thread_that_moves_a_story_on_sends_nothing_twice(turns: Turns) -> None:
+    for ctrl_c in everywhere(PolledStory._take_steps):
+        transfers = Transfers()
+        story = polled(command(turns), transfers, turns)
+        assert not story.proceed()
+        transfers.answer = Code.OK, 4096
+        turn = Turn(turns, None)
+        ctrl_c.run(turn.enter)
+        turn.leave()
+        while not story.proceed():
+            pass
+        with suppress(Cancelled):
+            assert story.result() == [Code.OK]
+        assert transfers.submitted == 1
+        assert turns.current is None
 
 
 @pytest.mark.parametrize("function", [PolledStory._resume, PolledStory.proceed])
