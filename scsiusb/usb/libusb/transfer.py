@@ -267,8 +267,15 @@ class Transfers:
 
     def cancel(self, held: list[_Transfer]) -> tuple[Code, int]:
         """See `AsyncTransfers.cancel`."""
-        was_pending = held[0].is_pending
-        status, count = self._cancel(held[0], held[0].anchor, held)
+        transfer, anchor = held[0], held[0].anchor
+        was_pending = transfer.is_pending
+        try:
+            if was_pending:
+                self._end(transfer)
+        except BaseException:  # Ctrl-C: the caller may use the buffer for something else after this
+            self._cancel(transfer, anchor, held)
+            raise
+        status, count = self._settle(transfer, anchor, held)
         return STATUS[TIMED_OUT if was_pending and status == CANCELLED else status], count
 
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
@@ -358,39 +365,42 @@ class Transfers:
             if code not in (Code.OK, Code.INTERRUPTED):
                 time.sleep(SLICE_MS / 1000)  # a call that fails at once each time must not use all the processor
 
-    def _cancel(self, transfer: _Transfer, anchor: object, held: list[_Transfer] | None = None) -> tuple[int, int]:
-        """End a transfer, which an exception may have interrupted, and return its status and count; empty `held`.
+    def _cancel(self, transfer: _Transfer, anchor: object, held: list[_Transfer] | None = None) -> None:
+        """End a transfer that an exception interrupted; abandon it if it does not end within ABANDON_SECONDS."""
+        try:
+            self._end(transfer)
+        finally:  # also when a second Ctrl-C ends the wait
+            self._settle(transfer, anchor, held)
 
-        If it does not end within ABANDON_SECONDS, abandon it; the status is then PENDING.
-        """
+    def _end(self, transfer: _Transfer) -> None:
+        """Cancel a transfer and wait for its end, ABANDON_SECONDS at most. May be called again."""
         # Only the status shows that the kernel has given the buffer back. NOT_FOUND from libusb_cancel_transfer does
         # not: libusb also returns it for a transfer that is already being cancelled, whose end another thread is about
         # to write, or that was not submitted.
-        is_in_flight = True
-        try:
-            was_being_cancelled = transfer.is_being_cancelled
-            is_in_flight = self._begin_cancel(transfer) or was_being_cancelled
-            self._wait(transfer, time.monotonic() + (ABANDON_SECONDS if is_in_flight else NOT_SUBMITTED_SECONDS))
-            if not is_in_flight and transfer.is_pending:  # the exception came before it was submitted
-                transfer.fields.status = CANCELLED
-        finally:  # also when a second Ctrl-C ends the wait
-            transfer.is_being_cancelled = False
-            status, _, count = _state(transfer.memory, STATE_OFFSET)
-            if held is not None:
-                transfer.anchor = None
-                held.clear()
-            if status != PENDING:
-                self._idle[transfer.fields.endpoint].append(transfer)
-            else:
-                self._abandon(transfer, anchor)
-                count = 0
+        was_being_cancelled = transfer.is_being_cancelled
+        is_in_flight = self._begin_cancel(transfer) or was_being_cancelled
+        self._wait(transfer, time.monotonic() + (ABANDON_SECONDS if is_in_flight else NOT_SUBMITTED_SECONDS))
+        if not is_in_flight and transfer.is_pending:  # the exception came before it was submitted
+            transfer.fields.status = CANCELLED
+
+    def _settle(self, transfer: _Transfer, anchor: object, held: list[_Transfer] | None) -> tuple[int, int]:
+        """Make a transfer idle if it has ended, else abandon it; return its status and count, and empty `held`."""
+        transfer.is_being_cancelled = False
+        status, _, count = _state(transfer.memory, STATE_OFFSET)
+        if status == PENDING:
+            self._abandon(transfer, anchor)
+        if held is not None:
+            transfer.anchor = None
+            held.clear()
+        if status == PENDING:
+            return PENDING, 0
+        self._idle[transfer.fields.endpoint].append(transfer)
         return status, count
 
     def _begin_cancel(self, transfer: _Transfer) -> bool:
         """Cancel a transfer, without waiting for its end; False if libusb does not have it in flight."""
-        is_in_flight: bool = self._lib.libusb_cancel_transfer(transfer.address) == Code.OK
-        transfer.is_being_cancelled |= is_in_flight
-        return is_in_flight
+        transfer.is_being_cancelled = True  # before the call: libusb does not say it a second time after a Ctrl-C
+        return bool(self._lib.libusb_cancel_transfer(transfer.address) == Code.OK)
 
     def _abandon(self, transfer: _Transfer, anchor: object) -> None:
         """Leave a transfer to the kernel, with its buffer, which must not be used for anything else."""

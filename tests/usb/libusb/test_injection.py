@@ -76,7 +76,6 @@ def test_ctrl_c_at_any_bytecode_of_a_transfer_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, use: Callable[[Transfers, memoryview], None], is_first: bool
 ) -> None:
     monkeypatch.setattr(module, "NOT_SUBMITTED_SECONDS", 0.001)
-    monkeypatch.setattr(module, "ABANDON_SECONDS", 0.001)
     number, goes_on = 1, True
     while goes_on:
         lib = FakeLibusb()
