@@ -7,7 +7,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.releases import Releases
 from scsiusb.disk.streaming import PROMPT, Reading
 from scsiusb.errors import MediumError, ScsiUsbError
 from scsiusb.transport.base import Polled
@@ -55,25 +56,29 @@ class ManyReader(Uncopyable):
 
     def __init__(self, *readings: Reading) -> None:
         self._readings = readings
-        self._held = ExitStack()
+        self._held = Releases()
         self._chunks: Iterator[Chunk] | None = None
         self._is_broken = False
 
     def __enter__(self) -> ManyReader:
-        with ExitStack() as held:
-            descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
-            # Two streams of one device would be in each other's way: it does one command at a time.
-            if None not in descriptors and len(set(descriptors)) == len(descriptors):
-                self._chunks = _polled(self._readings, held)
-            else:
-                self._chunks = _threaded(self._readings, held)
-            self._held = held.pop_all()
+        descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
+        # Two streams of one device would be in each other's way: it does one command at a time.
+        is_polled = None not in descriptors and len(set(descriptors)) == len(descriptors)
+        try:
+            self._chunks = (_polled if is_polled else _threaded)(self._readings, self._held)
+        except BaseException:
+            self._held.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
+        try:
+            self._held.close()
+        except BaseException:  # Ctrl-C may have come as it was entered
+            self._held.close()
+            raise
 
     def __iter__(self) -> ManyReader:
         return self
@@ -100,11 +105,13 @@ class ManyReader(Uncopyable):
 # --- a thread for each stream ---------------------------------------------------------------------
 
 
-def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _threaded(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     ready: SimpleQueue[Reading] = SimpleQueue()
     for reading in readings:
+        reading.check_new()  # or else it is released by those who entered it
         reading.on_ready = partial(ready.put, reading)
-        held.enter_context(reading)
+        held.add(reading.__exit__, None, None, None)
+        reading.__enter__()
     return _as_they_come(readings, ready)
 
 
@@ -136,19 +143,19 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
 # --- one thread for all ---------------------------------------------------------------------------
 
 
-def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _polled(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     loop = _Loop(held)
     lanes = [_Lane(reading, held, loop.wake) for reading in readings]
-    held.callback(loop.end, lanes)
+    held.add(loop.end, lanes)
     chunks = loop.chunks(lanes)
-    held.callback(chunks.close)
+    held.add(chunks.close)
     return chunks
 
 
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, held: ExitStack, wake: Callable[[], None]) -> None:
+    def __init__(self, reading: Reading, held: Releases, wake: Callable[[], None]) -> None:
         self.reading = reading
         self._transport = reading.disk.unit.transport
         descriptor = self._transport.descriptor
@@ -216,10 +223,10 @@ class _Lane:
 
     def cancel(self) -> None:
         """End the command that is under way; the device is then recovered before its next one."""
-        story, self._story = self._story, None
-        if story is not None:
+        if self._story is not None:
             self._scope.cancel()
-            story.cancel()
+            self._story.cancel()
+            self._story = None
 
     def forget(self) -> None:
         """Drop the pieces that were not taken."""
@@ -231,11 +238,11 @@ class _Lane:
 class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
-    def __init__(self, held: ExitStack) -> None:
-        held.callback(ledger.acquire("socket", "of a reader of many disks").release)
+    def __init__(self, held: Releases) -> None:
+        held.add(ledger.acquire("socket", "of a reader of many disks").release)
         self._read_end, self._write_end = socket.socketpair()
-        held.callback(self._write_end.close)
-        held.callback(self._read_end.close)
+        held.add(self._write_end.close)
+        held.add(self._read_end.close)
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
         self._lanes: dict[int, _Lane] = {}  # those for which something may happen
@@ -309,10 +316,13 @@ class _Loop:
         were not taken are dropped.
         """
         until = time.monotonic() + PROMPT
-        with ExitStack() as stack:
-            for lane in lanes:
-                lane.stop()
-                stack.callback(lane.forget)
-                stack.callback(lane.cancel)
+        releases = Releases()
+        for lane in lanes:
+            lane.stop()
+            releases.add(lane.forget)
+            releases.add(lane.cancel)
+        try:
             while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
                 self._turn(SLICE_MS)
+        finally:
+            releases.close()

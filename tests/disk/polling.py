@@ -36,6 +36,8 @@ class FakeAsyncTransfers:
         if self._bus.refusals.pop(self._bus.submitted, None) is not None:
             raise UsbError(Code.NO_MEM)
         held.append(Pending(None if self._bus.hangs else self._handle.bulk(endpoint, buffer, within(LONG))))
+        if self._bus.hangs:
+            self._bus.under_way.extend(held)
 
     def handle_events(self, held: list[Pending] | None = None) -> None:
         """Do nothing: the result of every transfer is already known."""
@@ -47,6 +49,8 @@ class FakeAsyncTransfers:
         return answer
 
     def cancel(self, held: list[Pending]) -> Answer:
+        if held[0] in self._bus.under_way:
+            self._bus.under_way.remove(held[0])
         return held.pop().answer or (Code.TIMEOUT, 0)
 
     def close(self) -> None:
@@ -65,6 +69,8 @@ class PolledBus(InterceptedBus):
         self.submitted = 0
         self.refusals: dict[int, bool] = {}
         self.hangs = False
+        self.under_way: list[Pending] = []
+        """Transfers that hang, and were not cancelled yet."""
         self._async_transfers: list[FakeAsyncTransfers] = []
 
     def open(self, device: Device) -> VirtualHandle:
