@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import NamedTuple
 
-
-class Mark(NamedTuple):
-    """What the unit had reported when a block was written."""
-
-    resets: int
-    lost_writes: int
+Mark = tuple[int, int]
+"""The unit's counts of resets and of lost writes when a block was written; a plain tuple, as each write makes one."""
 
 
 class Unflushed:
@@ -55,7 +50,9 @@ class Unflushed:
     def end(self, call: object) -> None:
         """Record that `call` has returned; the blocks that it wrote stay unflushed."""
         with self._lock:
-            self._ended = _lowest((self._ended, self._calls.get(call)))
+            mark, ended = self._calls.get(call), self._ended
+            if mark is not None and (ended is None or mark[0] < ended[0] or mark[1] < ended[1]):
+                self._ended = _lowest((mark, ended))
             self._calls.pop(call, None)
 
     def begin_flush(self) -> tuple[int, Mark | None]:
@@ -84,4 +81,4 @@ def _lowest(marks: Iterable[Mark | None]) -> Mark | None:
     known = [mark for mark in marks if mark is not None]
     if not known:
         return None
-    return Mark(min(mark.resets for mark in known), min(mark.lost_writes for mark in known))
+    return min(resets for resets, _ in known), min(lost_writes for _, lost_writes in known)

@@ -19,7 +19,9 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import advise
 from scsiusb.scsi.attentions import Attentions, Bound
 from scsiusb.scsi.auto_sense import ask_after_loss, fetch_flush_sense, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
@@ -94,6 +96,11 @@ class LogicalUnit(Uncopyable):
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
         return self.attentions.resets + self._port_resets.count
+
+    def cure(self, symptom: cures.Symptom) -> str:
+        """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""
+        info = self.transport.info
+        return cures.remedy(symptom, info.vid, info.pid, self.transport.quirks)
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
@@ -201,15 +208,16 @@ class LogicalUnit(Uncopyable):
             except TransportError as failure:
                 state = state or make_state()
                 if not state.may_repeat(failure):
+                    advise(self, state.command, failure, medium)
                     raise
                 yield from self._confirm(state)
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, state.command, sense)
                 return self._processed(state.command, completion, buffer)
-            yield from self._pause_or_raise(state, sense)
+            yield from self._pause_or_raise(state, sense, medium)
 
-    def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+    def _pause_or_raise(self, state: RetryState[Any], sense: Sense, medium: Bound | None) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
         if state.may_start(sense):
             yield from self._start(state, sense)
@@ -219,6 +227,7 @@ class LogicalUnit(Uncopyable):
         except CheckCondition as error:
             pause = state.pause_before_retry(error)
             if pause is None:
+                advise(self, state.command, error, medium)
                 raise
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
@@ -363,7 +372,8 @@ class LogicalUnit(Uncopyable):
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes"))
+            remedy = self.cure(cures.Symptom.FALSE_RESIDUE) if is_whole else ""
+            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes", remedy or None))
         return processed
 
     def _within_quirks(self, command: Command[R]) -> Command[R]:

@@ -12,7 +12,7 @@ import pytest
 
 import scsiusb
 from scsiusb import CheckCondition, Disk, HardwareError, MediumError, ScsiUsbError, open_on
-from scsiusb.disk.unflushed import Mark, Unflushed
+from scsiusb.disk.unflushed import Unflushed
 from scsiusb.virtual import Bus, Stick
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Task
@@ -203,7 +203,7 @@ def test_ctrl_c_in_a_flush_keeps_the_record_of_what_is_not_flushed(
 
 def test_what_a_later_flush_has_flushed_an_earlier_one_does_not_keep() -> None:
     unflushed = Unflushed()
-    marks = [Mark(n, n) for n in range(3)]
+    marks = [(n, n) for n in range(3)]
     unflushed.note("call", marks[1])
     unflushed.end("call")
     first, since = unflushed.begin_flush()

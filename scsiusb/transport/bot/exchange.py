@@ -12,6 +12,7 @@ from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
 from scsiusb.transport.bot.formats import (
@@ -205,17 +206,24 @@ class Exchange:
             raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_LENGTH}")
         signature, tag, residue, status = unpack_csw(self._csw)
         if tag != self._tag and self._checks_tag:
-            raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
+            what = f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}"
+            raise MalformedReply(what, self._cure(Symptom.WRONG_TAG))
         if self._learns_signature:
             self._learn_signature(signature)
         if signature != self._signature and signature != CSW_SIGNATURE:
-            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
+            what = f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}"
+            raise MalformedReply(what, self._cure(Symptom.WRONG_SIGNATURE))
         if status == STATUS_PHASE_ERROR:
             raise PhaseError("the device reports a phase error")
         if status > FAILED:
             raise MalformedReply(f"CSW phase: the status is {status}")
         # A residue larger than what was asked for is taken as all of it: then no byte of the data counts.
         return Completion(status, min(residue, asked) if residue and not self.ignore_residue else 0, transferred)
+
+    def _cure(self, symptom: Symptom) -> str | None:
+        """Return the remedy that names a quirk; None if that quirk applies already."""
+        info = self._port.info
+        return remedy(symptom, info.vid, info.pid, self._port.quirks.flags) or None
 
     def _note_good(self, transferred: int) -> Completion:
         """Make the completion of a command that went well, kept for the next one of its size."""

@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
-from scsiusb.errors import AccessDenied, DeviceGone, TransportError
+from scsiusb.errors import AccessDenied, DeviceGone, DeviceTimeout, TransportError
+from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Polled, Scope, Story
 from scsiusb.transport.bot.exchange import Exchange
@@ -162,6 +163,11 @@ class BulkOnlyTransport(Uncopyable):
             )
         except (DeviceGone, AccessDenied):
             raise
+        except DeviceTimeout as error:
+            info = self._port.info
+            advice = remedy(Symptom.MAX_LUN_UNANSWERED, info.vid, info.pid, self.quirks)
+            log.warning("GET MAX LUN: %s; taken as 0; %s", error.what, advice)
+            return 0
         except TransportError as error:
             log.info("GET MAX LUN: %s; taken as 0", error)
             return 0
