@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.finalizing import run_aside
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
@@ -98,7 +99,8 @@ class Disk(Uncopyable):
         try:
             warnings.warn(f"{self} was not closed; opened at {self._place}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._drop()
+            if not run_aside(self._drop, waits=not self.unit.transport.is_here):
+                self._drop()
 
     def _drop(self) -> None:
         """Close, but log errors: this is for the garbage collector, which may run in the middle of a command."""

@@ -18,6 +18,7 @@ from weakref import WeakSet
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.finalizing import run_aside
 from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.manager.scope import CURRENT, Scope, current
 from scsiusb.quirks.model import Quirk
@@ -106,10 +107,10 @@ class Client(Uncopyable):
             if self._state is not State.CLOSED:  # else Ctrl-C interrupted `close`
                 warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            if self._transport.turns.is_here:  # the garbage collector runs inside another client's command
+            if self.is_here:  # the garbage collector runs inside another client's command
                 self._holder.leave_later(self)
                 self._entry.release()
-            else:
+            elif not run_aside(self.close):
                 self.close()
 
     def __repr__(self) -> str:
@@ -136,7 +137,7 @@ class Client(Uncopyable):
         """
         if self._has_left or self._state is State.FOREIGN:
             return
-        if self._transport.turns.is_here:
+        if self.is_here:
             raise DeviceBusy(*self._transport.turns.busy_here())
         try:
             self._leave()
@@ -184,6 +185,11 @@ class Client(Uncopyable):
             log.exception("on_gone of %s failed", self.info)
 
     # --- Transport ------------------------------------------------------------------------------
+
+    @property
+    def is_here(self) -> bool:
+        """See `Transport.is_here`."""
+        return self._transport.turns.is_here
 
     @property
     def max_lun(self) -> int:

@@ -165,6 +165,10 @@ class Transport(Protocol):
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread is in the middle of a command to the device: in a signal handler, or in `__del__`."""
+
     def check(self) -> None:
         """Raise DeviceGone or DeviceClosed if no command can be sent."""
 

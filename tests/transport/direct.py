@@ -91,6 +91,7 @@ class DirectTransport:
         self.shared: dict[int, Any] = {}
         self.quirks = Quirk.NONE
         self.ignore_residue = False
+        self.is_here = False
         self.resets = EventCounter()
         self.losses = EventCounter()
         self.doubts = EventCounter()
