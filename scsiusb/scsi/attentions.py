@@ -63,6 +63,8 @@ class Attentions:
     """The count of losses when the unit was last asked what it had said in one."""
     settled: int = 0
     """The count of doubts when the medium was last found to be the same."""
+    reasonless: int = 0
+    """Doubts since then that come from failures for which the unit gave no reason, in sense data that is complete."""
     used: int = -1
     """The count of medium changes of the medium that was last read or written."""
     witness: Witness | None = None
@@ -87,6 +89,8 @@ class Attentions:
             self.count_reset()
             if sense.is_cut:
                 self.medium_changes += 1
+            elif sense.is_empty:
+                self.reasonless += 1
 
     def count_reset(self) -> None:
         """Count a reset of the unit, which may have hidden a change of its medium."""
@@ -103,3 +107,4 @@ class Attentions:
         if not is_same:  # first, so that no doubt is settled whose change is not counted yet
             self.medium_changes += 1
         self.settled = doubts
+        self.reasonless = 0
