@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -90,7 +90,24 @@ class Turn(Protocol):
         """
 
     def leave(self) -> None:
-        """Give the turn to the next; nothing if it was not taken."""
+        """Give the turn to the next; nothing if it was not taken.
+
+        If Ctrl-C interrupts it, at its first instruction or later, it must be called again, as `leaving` does: no other
+        thread can give the turn back. Only the frame that calls it can do that.
+        """
+
+
+@contextmanager
+def leaving(turn: Turn) -> Iterator[None]:
+    """Leave the turn at the end, if it was taken."""
+    try:
+        yield
+    finally:
+        try:
+            turn.leave()
+        except BaseException:
+            turn.leave()
+            raise
 
 
 class Polled(Protocol[R_co]):

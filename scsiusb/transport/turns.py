@@ -70,15 +70,7 @@ class Turn:
             waiting.remove(self)
 
     def leave(self) -> None:
-        """Give the turn to the next; nothing if it was not taken."""
-        try:
-            self._leave()
-        except BaseException:  # Ctrl-C came in the middle: no other thread can give this turn back
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
-        """Do what `leave` does; may be called again after it was interrupted at any point."""
+        """Give the turn to the next; nothing if it was not taken. May be called again: see `Turn.leave` in `base`."""
         turns = self._turns
         with turns.interrupting:
             self.has_left = True

@@ -12,7 +12,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, DeviceTimeout, TransportError
 from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Polled, Scope, Story
+from scsiusb.transport.base import Polled, Scope, Story, leaving
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import CONTROL_TIMEOUT, Synchronizer
@@ -110,15 +110,9 @@ class BulkOnlyTransport(Uncopyable):
     def _own_turn(self, user: User | None = None) -> Iterator[None]:
         """For what is done within a turn, but is no story."""
         turn = self.turn(user)
-        try:
+        with leaving(turn):
             turn.enter()
             yield
-        finally:
-            try:
-                turn.leave()
-            except BaseException:  # Ctrl-C as it was entered
-                turn.leave()
-                raise
 
     @contextmanager
     def probing(self, user: User | None = None) -> Iterator[Port]:
