@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.base.counter import EventCounter
@@ -47,6 +49,16 @@ class Call:
     def __init__(self, action: Callable[[], object]) -> None:
         """Take the function that the driver calls; its result is sent, or its exception thrown, into the story."""
         self.action = action
+
+
+class Pause(Call):
+    """A step that waits for much less than a millisecond. A poll loop waits, too: a thread would take longer."""
+
+    __slots__ = ()
+
+    def __init__(self, seconds: float) -> None:
+        """Take the time to wait."""
+        super().__init__(partial(time.sleep, seconds))
 
 
 class Enter(Call):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 from scsiusb.errors import Cancelled
-from scsiusb.transport.base import Call, Enter, Scope, Step, Story, Transfer
+from scsiusb.transport.base import Call, Enter, Pause, Scope, Step, Story, Transfer
 from scsiusb.transport.turns import Turn, Turns, User, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
@@ -169,9 +169,8 @@ class PolledStory(Generic[R]):
             self._take_steps()
         except Exception:
             raise
-        except (
-            BaseException
-        ) as error:  # Ctrl-C: a transfer may have ended whose result is lost, so that it cannot go on
+        except BaseException as error:
+            # Ctrl-C: a transfer may have ended whose result is lost, so that the story cannot go on.
             if not self._is_over and self._thread is None:
                 self._break_off(error)
             raise
@@ -181,6 +180,10 @@ class PolledStory(Generic[R]):
             step = self._step
             if step is None:
                 self._resume(partial(next, self._story))
+                continue
+            if type(step) is Pause:
+                step.action()
+                self._resume(partial(self._story.send, None))
                 continue
             if type(step) is not tuple:
                 self._hand_over()

@@ -256,6 +256,26 @@ def test_the_devices_are_usable_after_leaving_early(station: Station) -> None:
         assert bus.wire.log == ["cbw 28", "in", "in"]
 
 
+def test_a_device_that_needs_a_pause_in_each_command_is_polled_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quirk G: the pause is shorter than the start of a thread."""
+    content = os.urandom(BLOCKS * 512)
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    bus = PolledBus(Stick([Unit(Memory(bytearray(content)))]))
+    with open_on(bus, quirks="G") as disk:
+        disk.max_blocks = STEP
+        disk.read(0, 1)
+        pauses.clear()
+        bus.wire.log.clear()
+        reading = disk.reading(0, BLOCKS)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread was started"))
+            received = Received([reading])
+        assert received.data[reading] == content
+        assert pauses == [125e-6] * sum(entry.startswith("cbw") for entry in bus.wire.log)
+    bus.close()
+
+
 class Watched:
     """A buffer that must not be given back while a transfer may still move data into it."""
 

@@ -15,7 +15,7 @@ import pytest
 
 from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
-from scsiusb.transport.base import Call, Enter, Story, leaving
+from scsiusb.transport.base import Call, Enter, Pause, Story, leaving
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
@@ -375,6 +375,24 @@ def test_ctrl_c_just_after_the_lock_was_taken_releases_it(transfers: Transfers, 
         line = place.starts_line or line
         if place.offset in kept:  # Python looks for signals nowhere between these two lines
             assert source[line - first].strip() in {"if True in has_lock:", "self._lock.release()"}
+
+
+def test_ctrl_c_in_a_pause_ends_the_story(transfers: Transfers, turns: Turns) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def pausing() -> Story[None]:
+        yield pause
+        raise AssertionError("it cannot go on")
+
+    pause = Pause(125e-6)
+    pause.action = interrupted
+    story = polled(pausing(), transfers, turns)
+    with pytest.raises(KeyboardInterrupt):
+        story.proceed()
+    assert story.proceed()
+    with pytest.raises(Cancelled):
+        story.result()
 
 
 class User:
