@@ -167,7 +167,20 @@ class PolledStory(Generic[R]):
     def _move(self) -> None:
         """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
         try:
-            self._take_steps()
+            while not self._is_over:
+                step = self._step
+                if step is None:
+                    self._resume(partial(next, self._story))
+                elif type(step) is tuple:
+                    answer = self._answer(step)
+                    if answer is None:
+                        return
+                    self._resume(partial(self._story.send, answer))
+                elif type(step) is Pause:
+                    self._resume(partial(self._story.send, step.action()))
+                else:
+                    self._hand_over()
+                    return
         except Exception:
             raise
         except BaseException as error:
@@ -175,24 +188,6 @@ class PolledStory(Generic[R]):
             if not self._is_over and self._thread is None:
                 self._break_off(error)
             raise
-
-    def _take_steps(self) -> None:
-        while not self._is_over:
-            step = self._step
-            if step is None:
-                self._resume(partial(next, self._story))
-                continue
-            if type(step) is Pause:
-                step.action()
-                self._resume(partial(self._story.send, None))
-                continue
-            if type(step) is not tuple:
-                self._hand_over()
-                return
-            answer = self._answer(step)
-            if answer is None:
-                return
-            self._resume(partial(self._story.send, answer))
 
     def _answer(self, step: Transfer) -> Answer | None:
         """Make the transfer. Return its result, or None while it is under way."""

@@ -280,7 +280,6 @@ MOVING = [
     PolledStory.proceed,
     PolledStory._advance,
     PolledStory._move,
-    PolledStory._take_steps,
     PolledStory._answer,
     PolledStory._resume,
 ]
@@ -324,7 +323,7 @@ def test_ctrl_c_while_a_story_is_cancelled_ends_its_transfer_before_its_memory_i
 
 
 def test_ctrl_c_in_a_thread_that_moves_a_story_on_sends_nothing_twice(turns: Turns) -> None:
-    for ctrl_c in everywhere(PolledStory._take_steps):
+    for ctrl_c in everywhere(PolledStory._move):
         transfers = Transfers()
         story = polled(command(turns), transfers, turns)
         assert not story.proceed()
