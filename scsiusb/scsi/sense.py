@@ -260,6 +260,7 @@ def _has_key(data: bytes) -> bool:
 
 MEDIUM_CHANGED: Final = Sense(UNIT_ATTENTION, 0x28, 0x00)
 RESET: Final = Sense(UNIT_ATTENTION, 0x29, 0x00)
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0x00)
 MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
 WRITE_AGAIN: Final = "write again what was written since the last flush"
