@@ -15,8 +15,8 @@ import pytest
 
 from scsiusb.cli.commands import virtual
 from scsiusb.cli.failure import Terminated
-from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual import Cached, Fake, Flawed, Medium
+from scsiusb.virtual.device.function import Stall
 from scsiusb.virtual.target.flawed import Wrapper
 from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, CliResult

@@ -496,7 +496,8 @@ def test_a_device_that_is_plugged_in_by_hand_does_not_come_back_a_second_time() 
     host.bus.plug(host.stick)
     assert (host.stick.is_away, host.stick.absence) == (False, None)
     host.bus.close()
-    assert not [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each.interval == 1000]
+    timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each.interval == 1000]
+    wait_until(lambda: not any(timer.is_alive() for timer in timers))
 
 
 def test_transfers_of_other_threads_end_and_on_leave_is_called_once() -> None:
