@@ -18,7 +18,7 @@ from scsiusb.imaging.sources import DiskSource, ImageSource, Source
 class Comparison:
     """How a disk differs from something else."""
 
-    bytes: int
+    size: int
     """Bytes that were compared."""
     differences: tuple[BlockRange, ...]
     """In blocks of the disk."""

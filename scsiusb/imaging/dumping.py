@@ -37,7 +37,7 @@ class Dump:
     lba: int
     blocks: int
     block_size: int
-    bytes: int
+    size: int
     """Of the device; a compressed file has another length."""
     output: Path
     sha256: str

@@ -30,8 +30,8 @@ class Restored:
 
     address: str
     serial: str | None
-    bytes: int
-    """Written and acknowledged, with those of earlier runs."""
+    written: int
+    """Bytes that the device has acknowledged, with those of earlier runs."""
     verified: Verify
     """How it was verified; "none" also if there was an error before."""
     differences: tuple[BlockRange, ...]
@@ -182,7 +182,7 @@ def _result(target: Target, verify: Verify, seconds: float) -> Restored:
     return Restored(
         address=info.address,
         serial=info.serial,
-        bytes=target.written,
+        written=target.written,
         verified=verify if target.is_verified else "none",
         differences=tuple(target.differences),
         seconds=seconds,

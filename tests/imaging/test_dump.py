@@ -56,7 +56,7 @@ def test_each_format_has_the_devices_bytes(name: str, disk: scsiusb.Disk, data: 
     done = dump(disk, tmp_path / name)
     assert READERS[name]((tmp_path / name).read_bytes()) == data
     assert done.sha256 == hashlib.sha256(data).hexdigest()
-    assert (done.lba, done.blocks, done.block_size, done.bytes) == (0, SIZE // 512, 512, SIZE)
+    assert (done.lba, done.blocks, done.block_size, done.size) == (0, SIZE // 512, 512, SIZE)
     assert os.listdir(tmp_path) == [name], "the journal of a dump that is complete is removed"
 
 
@@ -83,7 +83,7 @@ def test_a_raw_image_takes_no_space_for_zeros(tmp_path: Path) -> None:
 def test_a_range_can_be_dumped(disk: scsiusb.Disk, data: bytearray, tmp_path: Path) -> None:
     done = dump(disk, tmp_path / "part.img", lba=3, blocks=10)
     assert (tmp_path / "part.img").read_bytes() == data[3 * 512 : 13 * 512]
-    assert (done.lba, done.blocks, done.bytes) == (3, 10, 5120)
+    assert (done.lba, done.blocks, done.size) == (3, 10, 5120)
     with pytest.raises(OutOfRange):
         dump(disk, tmp_path / "beyond.img", lba=SIZE // 512 - 1, blocks=2)
     assert not (tmp_path / "beyond.img").exists()

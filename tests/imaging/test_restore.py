@@ -59,7 +59,7 @@ def test_each_format_is_known_by_its_content(name: str, verify: str, tmp_path: P
     with scsiusb.open_on(plug(data)) as disk:
         (result,) = restore(path, disk, verify=verify)  # type: ignore[arg-type]
     assert data == IMAGE + b"\xaa" * 512, "what is after the image stays"
-    assert (result.bytes, result.verified, result.differences, result.error) == (SIZE, verify, (), None)
+    assert (result.written, result.verified, result.differences, result.error) == (SIZE, verify, (), None)
     assert os.listdir(tmp_path) == ["nameless"]
 
 
@@ -218,7 +218,7 @@ def test_an_interrupted_restore_goes_on(name: str, done: int, tmp_path: Path) ->
         (result,) = restore(path, disk, resume=True)
     assert data == IMAGE
     assert result.resumed >= done - 5 * PIECE
-    assert (result.bytes, result.verified) == (SIZE, "medium")
+    assert (result.written, result.verified) == (SIZE, "medium")
     assert os.listdir(tmp_path) == [name]
 
 
@@ -228,7 +228,7 @@ def test_an_interrupted_verification_writes_nothing_again(image: Path) -> None:
         with pytest.raises(Stop):
             restore(image, disk, progress=StopAt("verifying", PIECE))
         (result,) = restore(image, disk, resume=True)
-    assert (result.resumed, result.bytes) == (SIZE, SIZE)
+    assert (result.resumed, result.written) == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize("kind", ["serial", "size", "contents"])
@@ -271,7 +271,7 @@ def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
     assert data[: zeros.start] == IMAGE[: zeros.start]
     assert data[zeros.stop :] == IMAGE[zeros.stop :]
     assert data[zeros.start : zeros.stop] == blank()[zeros.start : zeros.stop], "what is not mapped stays"
-    assert (result.bytes, result.verified) == (SIZE - len(zeros), "medium")
+    assert (result.written, result.verified) == (SIZE - len(zeros), "medium")
 
 
 def test_an_image_that_is_not_that_of_its_block_map_is_refused(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def dump_command(
                 "lba": done.lba,
                 "blocks": done.blocks,
                 "block_size": done.block_size,
-                "bytes": done.bytes,
+                "bytes": done.size,
                 "output": file,
                 "sha256": done.sha256,
                 "seconds": round(done.seconds, 6),
@@ -132,8 +132,8 @@ def dump_command(
         )
         return
     before = f", {size_text(done.resumed)} of them before" if done.resumed else ""
-    now = done.bytes - done.resumed
-    say(f"dumped {counted(done.bytes, 'byte')} ({size_text(done.bytes)}{before}), {rate(now, done.seconds)}")
+    now = done.size - done.resumed
+    say(f"dumped {counted(done.size, 'byte')} ({size_text(done.size)}{before}), {rate(now, done.seconds)}")
     show(f"{done.sha256}  {file}")
 
 
@@ -261,16 +261,17 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
     differences = [{"lba": each.lba, "blocks": each.blocks} for each in found.differences]
     if settings().json:
         show_json(
-            {"equal": found.equal, "bytes": found.bytes, "differences": differences, "device": device_record(disk)}
+            {"equal": found.equal, "bytes": found.size, "differences": differences, "device": device_record(disk)}
         )
     if found.equal:
         if not settings().json:
-            say(f"equal: {counted(found.bytes, 'byte')} ({size_text(found.bytes)})")
+            say(f"equal: {counted(found.size, 'byte')} ({size_text(found.size)})")
         return
     if not settings().json:
         _show_ranges(found.differences)
     first = found.differences[0].lba
-    error = Miscompare(f"{sum(each.blocks for each in found.differences)} blocks differ from {source}", MISCOMPARE)
+    count = sum(each.blocks for each in found.differences)
+    error = Miscompare(f"{counted(count, 'block')} {'differs' if count == 1 else 'differ'} from {source}", MISCOMPARE)
     error.lba = first
     raise error
 
@@ -327,7 +328,7 @@ def _record(result: Restored) -> dict[str, Any]:
     return {
         "address": result.address,
         "serial": result.serial,
-        "bytes": result.bytes,
+        "bytes": result.written,
         "verified": result.verified,
         "differences": [{"lba": each.lba, "blocks": each.blocks} for each in result.differences],
         "seconds": round(result.seconds, 6),
@@ -339,9 +340,9 @@ def _record(result: Restored) -> dict[str, Any]:
 def _line(result: Restored) -> str:
     who = result.address if result.serial is None else f"{result.address}, serial {result.serial}"
     if result.error is not None:
-        return f"{who}: failed after {size_text(result.bytes)}: {result.error}"
+        return f"{who}: failed after {size_text(result.written)}: {result.error}"
     how = {"none": "not verified", "read": "read back", "medium": "read back from the medium"}[result.verified]
-    return f"{who}: wrote {counted(result.bytes, 'byte')} ({size_text(result.bytes)}) in {result.seconds:.2f} s, {how}"
+    return f"{who}: wrote {counted(result.written, 'byte')} ({size_text(result.written)}) in {result.seconds:.2f} s, {how}"
 
 
 def _show_ranges(ranges: Sequence[Any]) -> None:
