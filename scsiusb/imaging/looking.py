@@ -27,9 +27,9 @@ def look(disk: Disk, progress: OnProgress) -> Probe:
     from scsiusb.imaging.probing import Probe
 
     began, surface = time.monotonic(), Surface(disk)
-    samples = _read_samples(surface, progress)
-    kind, findings = _judge_samples(samples)
-    repeated = _find_repetition(surface)
+    with surface.impatient():
+        kind, findings = _judge_samples(_read_samples(surface, progress))
+        repeated = _find_repetition(surface)
     if repeated is not None:
         distance, count = repeated
         findings.append(f"{count} blocks repeat those {distance} blocks before: it may begin again at LBA {distance}")

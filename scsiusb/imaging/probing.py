@@ -72,7 +72,8 @@ def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignor
     if last - first < LEAST_BLOCKS:
         finding = f"{surface.blocks} blocks are too few: the first and the last 1 MiB are not written"
         return Probe("unknown", surface.blocks, None, surface.block_size, 0, (finding,), time.monotonic() - began)
-    kind, usable, findings = _verdict(surface, progress)
+    with surface.impatient():
+        kind, usable, findings = _verdict(surface, progress)
     return Probe(kind, surface.blocks, usable, surface.block_size, surface.written, findings, time.monotonic() - began)
 
 

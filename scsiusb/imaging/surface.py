@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 from scsiusb.disk.disk import Disk
@@ -34,6 +34,8 @@ from scsiusb.imaging.readback import BlockRange, leave_cache
 from scsiusb.scsi.sense import MEDIUM_CHANGED
 
 PIECE: Final = 1024 * 1024  # bytes that are moved at once
+TRIES: Final = 3  # of a transfer: it may fail, and the next one report that the medium may have changed
+TIMEOUT: Final = 10.0  # seconds: a block that needs longer is bad
 MOST_PROOFS: Final = 8  # marks by which the medium is known again
 FATAL: Final = (DeviceGone, DeviceClosed, Cancelled, DeviceBusy)
 OF_THE_BLOCK: Final = (  # errors after which only the block counts as bad
@@ -94,6 +96,16 @@ class Surface:
         self._saved: list[tuple[int, bytes]] = []
         self._proofs: list[int] = []
 
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Wait less long for a block than a command may take otherwise."""
+        unit, usual = self.disk.unit, self.disk.unit.timeout
+        unit.timeout = min(TIMEOUT, usual or TIMEOUT)
+        try:
+            yield
+        finally:
+            unit.timeout = usual
+
     # --- blocks -------------------------------------------------------------------------------------
 
     def read(self, lba: int, blocks: int = 1) -> bytes | None:
@@ -119,16 +131,18 @@ class Surface:
         return self._tolerant(move) is not None
 
     def _tolerant(self, move: Callable[[Medium], T]) -> T | None:
-        for is_last in (False, True):
+        """Return what `move` returns; None if the block is bad. An exchange that failed is tried again."""
+        for left in reversed(range(TRIES)):
             try:
                 return move(self._medium)
             except MediumChanged:
-                if is_last:
+                if not left:
                     raise
                 self._find_medium()
             except OF_THE_BLOCK as error:
                 log.debug("a bad block: %s", error)
-                return None
+                if not isinstance(error, TransportError):
+                    return None
         return None
 
     def _find_medium(self) -> None:
