@@ -24,7 +24,7 @@ LEAST_TAIL: Final = 16  # samples
 
 def look(disk: Disk, progress: OnProgress) -> Probe:
     """Return what can be said without a write: "damaged" if blocks among good ones cannot be read, else "unknown"."""
-    from scsiusb.imaging.probing import Probe
+    from scsiusb.imaging.probing import result_of
 
     began, surface = time.monotonic(), Surface(disk)
     with surface.impatient():
@@ -33,8 +33,7 @@ def look(disk: Disk, progress: OnProgress) -> Probe:
     if repeated is not None:
         distance, count = repeated
         findings.append(f"{count} blocks repeat those {distance} blocks before: it may begin again at LBA {distance}")
-    seconds = time.monotonic() - began
-    return Probe(kind, surface.blocks, None, surface.block_size, 0, tuple(findings), seconds)
+    return result_of(surface, began, kind, None, tuple(findings))
 
 
 def _read_samples(surface: Surface, progress: OnProgress) -> dict[int, bytes | None]:

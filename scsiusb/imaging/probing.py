@@ -48,6 +48,8 @@ class Probe:
     block_size: int
     written_bytes: int
     """With those of the blocks that were written back."""
+    lost_blocks: int
+    """Blocks that could not be written back, as writing them failed; 0 unless it is damaged, or a fake."""
     findings: tuple[str, ...]
     """What was seen, in words."""
     seconds: float
@@ -71,10 +73,23 @@ def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignor
     disk.medium_to_write(first)  # raises DataProtect
     if last - first < LEAST_BLOCKS:
         finding = f"{surface.blocks} blocks are too few: the first and the last 1 MiB are not written"
-        return Probe("unknown", surface.blocks, None, surface.block_size, 0, (finding,), time.monotonic() - began)
+        return result_of(surface, began, "unknown", None, (finding,))
     with surface.impatient():
-        kind, usable, findings = _verdict(surface, progress)
-    return Probe(kind, surface.blocks, usable, surface.block_size, surface.written, findings, time.monotonic() - began)
+        return result_of(surface, began, *_verdict(surface, progress))
+
+
+def result_of(surface: Surface, began: float, kind: Kind, usable: int | None, findings: tuple[str, ...]) -> Probe:
+    """Return the result of a probe that began at `time.monotonic() == began`."""
+    return Probe(
+        kind=kind,
+        announced_blocks=surface.blocks,
+        usable_blocks=usable,
+        block_size=surface.block_size,
+        written_bytes=surface.written,
+        lost_blocks=surface.lost,
+        findings=findings,
+        seconds=time.monotonic() - began,
+    )
 
 
 def _verdict(surface: Surface, progress: OnProgress) -> tuple[Kind, int | None, tuple[str, ...]]:
@@ -89,11 +104,9 @@ def _verdict(surface: Surface, progress: OnProgress) -> tuple[Kind, int | None, 
             attempt.gather()
             holds = bool(amount or surface.can_reset) and attempt.is_lasting(more)
         finally:
-            left = surface.restore()
+            surface.restore()
         if holds:
-            kind, usable, findings = attempt.verdict()
-            missing = (f"{left} blocks could not be written back",) if left and kind in ("real", "damaged") else ()
-            return kind, usable, (*findings, *missing)
+            return attempt.verdict()
     finding = f"blocks were there, and later not any more: it has a cache of more than {amounts[-2] >> 20} MiB"
     return "unknown", None, (f"{finding} that a reset does not empty",)
 

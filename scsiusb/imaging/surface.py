@@ -89,6 +89,8 @@ class Surface:
         self.blocks, self.block_size = disk.blocks, disk.block_size
         self.written = 0
         """Bytes, with those that were written back."""
+        self.lost = 0
+        """Blocks that could not be written back."""
         self.can_reset = True
         self.marks = Marks(self.block_size)
         self._identity = Identity.of(disk)
@@ -238,15 +240,15 @@ class Surface:
 
     # --- giving back --------------------------------------------------------------------------------
 
-    def restore(self) -> int:
-        """Write back what the marked blocks had, the last one first. Return how many blocks could not be written.
+    def restore(self) -> None:
+        """Write back what the marked blocks had, the last one first.
 
         An error that makes that impossible says so in its remedy.
         """
         if not self._saved:
-            return 0
+            return
         try:
-            failed = self._write_back()
+            self.lost += self._write_back()
         except ScsiUsbError as error:
             blocks = sum(each.blocks for each in self._saved_ranges())
             what = f"{blocks} blocks that the probe marked, the first is LBA {self._saved[0][0]}, were not written back"
@@ -255,7 +257,6 @@ class Surface:
         self._saved.clear()
         self._proofs.clear()
         self.marks = Marks(self.block_size)
-        return failed
 
     def _write_back(self) -> int:
         for is_last in (False, True):
