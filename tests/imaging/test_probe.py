@@ -126,7 +126,7 @@ def test_a_cache_that_a_reset_does_not_empty_is_overwhelmed() -> None:
 
 def test_a_lasting_cache_that_is_too_large_leaves_it_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "OVERWHELMING", (0, MIB, 2 * MIB))
-    result = probed(Cached(fake("limbo", 16 * MIB, 7), MIB + 256 * 1024, is_lasting=True))
+    result = probed(Cached(fake("limbo", 16 * MIB, 7), MIB + 96 * 1024, is_lasting=True))
     assert (result.kind, result.usable_blocks) == ("unknown", None)
     assert "a cache of more than 1 MiB" in result.findings[0]
 
