@@ -5,15 +5,13 @@ from __future__ import annotations
 import random
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.witness import is_distinct
 from scsiusb.imaging.events import PROBING, OnProgress, Progress
+from scsiusb.imaging.probe_result import Kind, Probe, result_of
 from scsiusb.imaging.surface import Surface
-
-if TYPE_CHECKING:
-    from scsiusb.imaging.probing import Kind, Probe
 
 SAMPLES: Final = 512
 SOURCES: Final = (0, 1, 2, 34, 63, 2048, 8192, 32768)  # LBAs near which most disks have data
@@ -24,8 +22,6 @@ LEAST_TAIL: Final = 16  # samples
 
 def look(disk: Disk, progress: OnProgress) -> Probe:
     """Return what can be said without a write: "damaged" if blocks among good ones cannot be read, else "unknown"."""
-    from scsiusb.imaging.probing import result_of
-
     began, surface = time.monotonic(), Surface(disk)
     with surface.impatient():
         kind, findings = _judge_samples(_read_samples(surface, progress))

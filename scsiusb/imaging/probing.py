@@ -10,15 +10,14 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Final, Literal
+from typing import Final
 
-from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.imaging.events import MARKING, PROBING, OnProgress, Progress, ignore
+from scsiusb.imaging.looking import look
+from scsiusb.imaging.probe_result import Kind, Probe, result_of
 from scsiusb.imaging.readback import BlockRange
 from scsiusb.imaging.surface import PIECE, Surface, margins
-
-Kind = Literal["real", "limbo", "wraparound", "chain", "damaged", "unknown"]
 
 LEAST_BLOCKS: Final = 64  # between the margins; fewer show nothing
 RUN_SHARE: Final = 4096  # part of the disk that is marked as one run
@@ -35,26 +34,6 @@ OVERWHELMING: Final = (0, 64 * 1024 * 1024, 256 * 1024 * 1024)  # bytes: by a re
 MOST_CHANGED: Final = 50  # 1 / part of the good marks that may be gone later without a cache as the reason
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What a disk is, as far as a probe can say."""
-
-    kind: Kind
-    """"real"; "limbo": it drops what is written after its end; "wraparound": it begins again there; "chain": it drops,
-    and begins again later; "damaged": some blocks do not keep what is written; "unknown": it was only read."""
-    announced_blocks: int
-    usable_blocks: int | None
-    """Of a damaged one an estimate; None if it is not known."""
-    block_size: int
-    written_bytes: int
-    """With those of the blocks that were written back."""
-    lost_blocks: int
-    """Blocks that could not be written back, as writing them failed; 0 unless it is damaged, or a fake."""
-    findings: tuple[str, ...]
-    """What was seen, in words."""
-    seconds: float
-
-
 def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignore) -> Probe:
     """Find out whether the disk has the capacity that it announces, and what it does beyond.
 
@@ -65,8 +44,6 @@ def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignor
     Raises DataProtect, DeviceGone, MediumChanged and DeviceMismatch if another medium is put in.
     """
     if not destructive:
-        from scsiusb.imaging.looking import look
-
         return look(disk, progress)
     began, surface = time.monotonic(), Surface(disk)
     first, last = margins(surface.blocks, surface.block_size)
@@ -76,20 +53,6 @@ def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignor
         return result_of(surface, began, "unknown", None, (finding,))
     with surface.impatient():
         return result_of(surface, began, *_verdict(surface, progress))
-
-
-def result_of(surface: Surface, began: float, kind: Kind, usable: int | None, findings: tuple[str, ...]) -> Probe:
-    """Return the result of a probe that began at `time.monotonic() == began`."""
-    return Probe(
-        kind=kind,
-        announced_blocks=surface.blocks,
-        usable_blocks=usable,
-        block_size=surface.block_size,
-        written_bytes=surface.written,
-        lost_blocks=surface.lost,
-        findings=findings,
-        seconds=time.monotonic() - began,
-    )
 
 
 def _verdict(surface: Surface, progress: OnProgress) -> tuple[Kind, int | None, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
 
 if TYPE_CHECKING:
-    from scsiusb.imaging.probing import Probe
+    from scsiusb.imaging.probe_result import Probe
 
 ABOUT: Final = {
     "real": "it has what it announces",
