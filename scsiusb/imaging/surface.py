@@ -29,8 +29,8 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
-from scsiusb.imaging.identity import Identity
-from scsiusb.imaging.readback import BlockRange, leave_cache
+from scsiusb.imaging.identity import DiskIdentity
+from scsiusb.imaging.readback import BlockRange, empty_cache
 from scsiusb.scsi.sense import MEDIUM_CHANGED
 
 PIECE: Final = 1024 * 1024  # bytes that are moved at once
@@ -93,7 +93,7 @@ class Surface:
         """Blocks that could not be written back."""
         self.can_reset = True
         self.marks = Marks(self.block_size)
-        self._identity = Identity.of(disk)
+        self._identity = DiskIdentity.of(disk)
         self._medium = disk.medium()
         self._saved: list[tuple[int, bytes]] = []
         self._proofs: list[int] = []
@@ -151,7 +151,7 @@ class Surface:
         """Find the medium after a reset. Raise DeviceMismatch and MediumChanged if it is another one."""
         with suppress(MediumChanged, *OF_THE_BLOCK):
             self.disk.read(0, 1)
-        self._identity.check(Identity.of(self.disk).record())
+        self._identity.check(DiskIdentity.of(self.disk).record())
         self._medium = self.disk.medium()
         if self._proofs and not any(map(self._is_marked, self._proofs)):
             what = "none of the marked blocks is there any more: the medium is another one"
@@ -214,7 +214,7 @@ class Surface:
 
     def _reset(self) -> None:
         try:
-            leave_cache(self.disk)
+            empty_cache(self.disk)
         except FATAL:
             raise
         except TransportError as error:
