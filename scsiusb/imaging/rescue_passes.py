@@ -62,18 +62,20 @@ class ReadSize:
 
 
 class Pace:
-    """The average rate of the reads so far."""
+    """The average rate of the reads so far that were not slow."""
 
     def __init__(self) -> None:
         self._bytes = 0
         self._seconds = 0.0
 
     def is_slow(self, size: int, seconds: float) -> bool:
-        """Take note of a read; return whether it was slow, compared with those before it."""
+        """Take note of a read; return whether it was slow, compared with the others before it."""
         average = self._bytes / self._seconds if self._seconds else 0.0
+        if seconds >= SLOW and size * SLOWER_THAN_AVERAGE < average * seconds:
+            return True
         self._bytes += size
         self._seconds += seconds
-        return seconds >= SLOW and size * SLOWER_THAN_AVERAGE < average * seconds
+        return False
 
 
 @dataclass(frozen=True)
