@@ -15,7 +15,7 @@ class Progress(NamedTuple):
     """How far a job has come."""
 
     phase: str
-    """What it does now: "reading", "writing", "verifying", "comparing"."""
+    """What it does now: "reading", "writing", "verifying", "comparing"; of a rescue, "copying" and so on."""
     done: int
     """Bytes of this phase that are done, with those of an earlier run."""
     total: int | None

@@ -72,6 +72,11 @@ class RescueDevice(Uncopyable):
         self._settled = self._unit.doubts
 
     @property
+    def waits(self) -> bool:
+        """Whether `come_back` waits for it."""
+        return self._reopen is not None
+
+    @property
     def alone_from(self) -> int:
         """From this LBA on, each block is read by a separate command."""
         return self._medium.alone_from
@@ -210,7 +215,7 @@ class RescueDevice(Uncopyable):
         """Return when the device is open again; raise `error` after the wait, DeviceMismatch for another device."""
         if self._reopen is None:
             raise error
-        log.warning("%s; waiting up to %g seconds for it", error.what, self._wait)
+        log.info("%s; waiting up to %g seconds for it", error.what, self._wait)
         with suppress(ScsiUsbError):
             self._disk.close()  # a device that is attached, and does not answer, must not be shared
         deadline = time.monotonic() + self._wait
@@ -219,7 +224,7 @@ class RescueDevice(Uncopyable):
                 self._adopt(self._reopen())
                 self.returns += 1
                 return
-            except (TransportError, CheckCondition) as failure:
+            except (TransportError, CheckCondition, OSError) as failure:  # OSError: the file of a virtual stick
                 if isinstance(failure, (DeviceClosed, Cancelled)) or time.monotonic() >= deadline:
                     raise error from failure
             time.sleep(POLL)

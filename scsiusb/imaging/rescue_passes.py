@@ -33,6 +33,7 @@ COPYING: Final = "copying"
 TRIMMING: Final = "trimming"
 SCRAPING: Final = "scraping"
 RETRYING: Final = "retrying"
+WAITING: Final = "waiting for the device"
 
 
 class ReadSize:
@@ -142,6 +143,8 @@ class Passes:
                 is_over = failed == NON_TRIMMED or self._record.left(pos)
                 if is_over:
                     self._fail(pos, size, failed)
+                if self._device.waits:
+                    self._progress(WAITING)
                 self._device.come_back(error)
                 if is_over:
                     return False
@@ -157,9 +160,9 @@ class Passes:
         self._record.mark(pos, size, status)
         self._progress()
 
-    def _progress(self) -> None:
+    def _progress(self, phase: str = "") -> None:
         done = self._record.rescued_bytes - self._outside
-        self._show(Progress(self._phase, done, self._end - self._start))
+        self._show(Progress(phase or self._phase, done, self._end - self._start))
 
     def _next(self, status: str, pos: int, *, forwards: bool) -> Area | None:
         """Return the next area of a status, from `pos` on or up to it."""

@@ -188,7 +188,7 @@ def test_slow_regions_are_left_for_later(job: Job, data: bytearray, monkeypatch:
     monkeypatch.setattr(rescue_passes, "time", clock)
     check(job.run(FailingBus(unit)), job, data, set())
     assert [is_slow(read) for read in unit.reads[-5:]] == [False, True, True, True, True], (
-        "what it skipped is read last"
+        "what was skipped"
     )
 
 
