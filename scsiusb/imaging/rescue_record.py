@@ -56,7 +56,7 @@ class InPlaceFile(Uncopyable):
 
     def write(self, pos: int, data: bytes) -> None:
         """Write bytes; zeros where there are zeros stay a hole, which takes no space on the host's disk."""
-        if not any(data) and self.read(pos, len(data)) == data:
+        if data.count(0) == len(data) and self.read(pos, len(data)) == data:
             return
         os.lseek(self._descriptor, pos, os.SEEK_SET)
         rest = memoryview(data)

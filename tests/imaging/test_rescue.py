@@ -11,18 +11,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 
 import pytest
 
 import scsiusb
 from scsiusb.errors import DeviceGone, DeviceMismatch, ImageError, NotReady, OutOfRange
-from scsiusb.imaging import Area, Progress, Rescue, rescue, rescue_device, rescue_passes
+from scsiusb.imaging import Area, Progress, Rescue, rescue, rescue_device, rescue_passes, rescue_record
 from scsiusb.imaging.mapfile import load
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus, Memory, Stick
 from tests.imaging.failing import FailingBus, FailingUnit
 from tests.imaging.sticks import Stop
+from tests.interrupts import CtrlC
 from tests.sticks import Answer, Wire
 
 BLOCKS = 400
@@ -187,9 +188,7 @@ def test_slow_regions_are_left_for_later(job: Job, data: bytearray, monkeypatch:
     clock = SimpleNamespace(monotonic=lambda: sum(1.0 if is_slow(read) else 0.001 for read in unit.reads))
     monkeypatch.setattr(rescue_passes, "time", clock)
     check(job.run(FailingBus(unit)), job, data, set())
-    assert [is_slow(read) for read in unit.reads[-5:]] == [False, True, True, True, True], (
-        "what was skipped"
-    )
+    assert [is_slow(read) for read in unit.reads[-5:]] == [False, True, True, True, True], "what was skipped"
 
 
 # --- a device that stops answering, or leaves -------------------------------------------------------
@@ -526,6 +525,55 @@ def test_any_sequence_of_interruptions_ends_with_the_same_bytes(seed: int, job: 
         interrupted_run(chance, job, bus)
     check(job.run(bus), job, data, bad | hangs)
     assert max(unit.tried.values()) <= 2 + bus.left
+
+
+def test_the_map_is_saved_at_times(job: Job, data: bytearray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here at each time: after a crash of the host, when the journal may be lost, not much is read again."""
+    monkeypatch.setattr(rescue_record, "SAVE_EVERY", 0.0)
+    sizes = []
+
+    def look(progress: Progress) -> None:
+        sizes.append((progress.done, sum(area.size for area in saved(job) if area.status == "+")))
+        assert job.journal.read_bytes().count(b"\n") == 1, "it has only what is not in the map"
+
+    job.run(FailingBus(FailingUnit(data, {60})), progress=look)
+    assert all(done == in_map for done, in_map in sizes)
+    assert len(sizes) > 20
+
+
+def test_what_a_crash_of_the_host_took_from_the_image_is_read_again(job: Job, data: bytearray) -> None:
+    bus = FailingBus(FailingUnit(data))
+    killing = KillAfter(job, 15)
+    with pytest.raises(Killed):
+        job.run(bus, progress=killing)
+    killing.restore()
+    image = bytearray(job.image.read_bytes())
+    image[8192:9216] = bytes(1024)  # never reached the host's disk, although the journal did
+    job.image.write_bytes(image)
+    result = job.run(bus)
+    check(result, job, data, set())
+    assert 0 < result.resumed < SIZE
+
+
+def in_the_rescue(frame: FrameType) -> bool:
+    return Path(frame.f_code.co_filename).name in ("rescue_record.py", "mapfile.py", "rescue_passes.py", "journal.py")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_ctrl_c_at_any_instruction(seed: int, job: Job) -> None:
+    """The next run goes on; only the read in the middle of which it came may be repeated."""
+    chance = random.Random(seed)
+    data = bytearray(chance.randbytes(60 * 512))
+    bad = {7, 31, 32}
+    unit = FailingUnit(data, bad)
+    bus = FailingBus(unit)
+    CtrlC(in_the_rescue, chance.randint(1, 12_000)).run(lambda: job.run(bus))
+    result = job.run(bus)
+    assert result.map == areas(bad, 60)
+    assert job.image.read_bytes() == expected(data, bad)
+    assert max(unit.tried.values()) <= 3
+    repeated = [lba for lba, count in unit.tried.items() if count > 2]
+    assert not repeated or max(repeated) - min(repeated) < 16, "more than one command"
 
 
 # --- GNU ddrescue ---------------------------------------------------------------------------------

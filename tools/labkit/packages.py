@@ -16,6 +16,7 @@ PACKAGES = (
     "dosfstools",
     "e2fsprogs",
     "file",
+    "gddrescue",
     "iproute2",
     "kmod",
     "sg3-utils",
@@ -27,6 +28,7 @@ QEMU = ("busybox-static", "qemu-system-x86")
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
+    "ddrescue",
     "depmod",
     "file",
     "fsck.vfat",
