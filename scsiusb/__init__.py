@@ -19,8 +19,10 @@ from scsiusb._version import __version__
 if TYPE_CHECKING:
     from scsiusb import imaging as imaging
     from scsiusb import ledger as ledger
+    from scsiusb import volume as volume
     from scsiusb.disk.aio import AsyncDisk as AsyncDisk
     from scsiusb.disk.disk import Disk as Disk
+    from scsiusb.disk.file import DiskFile as DiskFile
     from scsiusb.disk.multi_read import Chunk as Chunk
     from scsiusb.disk.multi_read import read_many as read_many
     from scsiusb.errors import AbortedCommand as AbortedCommand
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import DeviceBusy as DeviceBusy
     from scsiusb.errors import DeviceClosed as DeviceClosed
     from scsiusb.errors import DeviceGone as DeviceGone
+    from scsiusb.errors import DeviceMismatch as DeviceMismatch
     from scsiusb.errors import DeviceNotFound as DeviceNotFound
     from scsiusb.errors import DeviceNotUnique as DeviceNotUnique
     from scsiusb.errors import DeviceTimeout as DeviceTimeout
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import EventsLost as EventsLost
     from scsiusb.errors import HardwareError as HardwareError
     from scsiusb.errors import IllegalRequest as IllegalRequest
+    from scsiusb.errors import ImageError as ImageError
     from scsiusb.errors import LbaOutOfRange as LbaOutOfRange
     from scsiusb.errors import MalformedReply as MalformedReply
     from scsiusb.errors import MediumChanged as MediumChanged
@@ -76,6 +80,7 @@ _EXPORTS = {
     "scsiusb.manager.events": ("Event",),
     "scsiusb.disk.aio": ("AsyncDisk",),
     "scsiusb.disk.disk": ("Disk",),
+    "scsiusb.disk.file": ("DiskFile",),
     "scsiusb.errors": (
         "AbortedCommand",
         "AccessDenied",
@@ -85,6 +90,7 @@ _EXPORTS = {
         "DeviceBusy",
         "DeviceClosed",
         "DeviceGone",
+        "DeviceMismatch",
         "DeviceNotFound",
         "DeviceNotUnique",
         "DeviceTimeout",
@@ -93,6 +99,7 @@ _EXPORTS = {
         "EventsLost",
         "HardwareError",
         "IllegalRequest",
+        "ImageError",
         "LbaOutOfRange",
         "MalformedReply",
         "MediumChanged",
@@ -118,7 +125,7 @@ _EXPORTS = {
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
-_MODULES = ("imaging", "ledger")
+_MODULES = ("imaging", "ledger", "volume")
 
 __all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]
 

@@ -13,7 +13,7 @@ import click
 from scsiusb.cli import status
 from scsiusb.cli.failure import error_record, failure_of
 from scsiusb.cli.options import COMPLETION_VARIABLE, Settings, global_options
-from scsiusb.cli.output import naming, say, show
+from scsiusb.cli.output import OUTPUT, naming, say, show
 from scsiusb.cli.process import drop_what_cannot_be_written, flush, log_lines, prepare_streams, unwinding_signals
 
 COMMANDS: Final = {  # in the order of --help
@@ -21,6 +21,7 @@ COMMANDS: Final = {  # in the order of --help
     "inquiry": "scsiusb.cli.commands.identify",
     "capacity": "scsiusb.cli.commands.identify",
     "luns": "scsiusb.cli.commands.identify",
+    "partitions": "scsiusb.cli.commands.volume",
     "sense": "scsiusb.cli.commands.control",
     "read": "scsiusb.cli.commands.blocks",
     "write": "scsiusb.cli.commands.blocks",
@@ -107,10 +108,11 @@ def run(arguments: Sequence[str]) -> int:
 def _call(arguments: list[str], settings: Settings) -> object:
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
-        from click.shell_completion import shell_complete
+        from scsiusb.cli.shells import complete
 
-        return shell_complete(scsiusb, {}, "scsiusb", COMPLETION_VARIABLE, instruction)
-    with naming("the output"), scsiusb.make_context("scsiusb", arguments, obj=settings) as context:
+        with naming(OUTPUT):
+            return complete(scsiusb, instruction)
+    with naming(OUTPUT), scsiusb.make_context("scsiusb", arguments, obj=settings) as context:
         return scsiusb.invoke(context)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,10 +13,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import long_lock
 from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
+    READ_FUA,
     WRITE,
     BlockTransfer,
     Medium,
@@ -46,6 +47,7 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
+    from scsiusb.disk.file import DiskFile
     from scsiusb.disk.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -70,7 +72,7 @@ class Disk(Uncopyable):
         self._stories = BlockStories(unit)
         self._place = place
         self._is_closed = False
-        self._finding = threading.RLock()
+        self._finding = long_lock()
         self._known: Medium | None = None
         self._bound: Medium | None = None
         """The same, after the look for a block to know it by."""
@@ -133,7 +135,7 @@ class Disk(Uncopyable):
         """Mark the copy in a fork's child as closed; the device belongs to the parent."""
         self._is_closed = True
         self._unflushed = Unflushed()
-        self._finding = threading.RLock()
+        self._finding = long_lock()
 
     @property
     def blocks(self) -> int:
@@ -217,6 +219,16 @@ class Disk(Uncopyable):
         from scsiusb.disk.streaming import Writing
 
         return Writing(self, lba)
+
+    def open(self, mode: str = "rb", lba: int = 0, blocks: int | None = None) -> DiskFile:
+        """Return the blocks from `lba` on (`blocks` None: up to the end) as an unbuffered binary file.
+
+        `mode` is "rb", or "r+b" to write as well. Closing the file flushes, and does not close the disk.
+        Raises ValueError for another mode, OutOfRange, NoMedium, NotReady.
+        """
+        from scsiusb.disk.file import DiskFile
+
+        return DiskFile(self, mode, lba, blocks)
 
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lend `size` bytes of memory, for a `with`, that `readinto` and `write` transfer without a copy.
@@ -354,11 +366,11 @@ class Disk(Uncopyable):
             try:
                 self._send(transfer, medium, lba, blocks, buffer, note)
             except ScsiUsbError as error:
-                if transfer is READ and error.lba is not None:
+                if transfer is not WRITE and error.lba is not None:
                     good = (error.lba - lba) * medium.block_size
                     view[:good] = buffer[:good]
                 raise
-            if transfer is READ:
+            if transfer is not WRITE:
                 view[:] = buffer
 
     def _forget_unflushed(self) -> None:
@@ -422,6 +434,13 @@ class Disk(Uncopyable):
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
         return self._move(READ, medium, lba, view)
+
+    def read_past_cache(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `read_from`, by commands that must not be answered from the device's cache (FUA, SBC-3 4.10).
+
+        Raises IllegalRequest if the unit does not support that.
+        """
+        return self._move(READ_FUA, medium, lba, view)
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""

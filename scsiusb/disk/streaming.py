@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.arguments import integer
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import join, take
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Story
 
@@ -85,10 +87,10 @@ class _Stream(Uncopyable, ABC):
         # Ctrl-C may have interrupted the start. A thread that starts later sees `_is_stopped` and does nothing.
         if not self._has_begun and not thread.is_alive():
             return
-        thread.join(PROMPT)
+        join(thread, PROMPT)
         if thread.is_alive():
             self._cancel()
-            thread.join()
+            join(thread)
 
     def _forget(self) -> None:
         """Drop the error, whose traceback refers to the stream."""
@@ -145,7 +147,7 @@ class Reading(_Stream):
         if self._load is not None:
             self._load.piece.release()
             self._empty.put(self._load.buffer)
-        self._load = self._full.get()
+        self._load = take(self._full)
         if self._load is None:
             self._full.put(None)  # for the next call
             if self._error is not None:
@@ -191,6 +193,7 @@ class Writing(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
+        lba = integer("lba", lba)
         medium = disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
@@ -232,7 +235,7 @@ class Writing(_Stream):
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
         if self._buffer is None:
-            self._buffer = self._empty.get()
+            self._buffer = take(self._empty)
             if self._buffer is None:
                 self._empty.put(None)  # for the next call
                 assert self._error is not None
@@ -266,8 +269,7 @@ class Writing(_Stream):
         if self._buffer is not None and self._count:
             self._send(self._buffer)
         self._full.put(None)
-        while self._thread.is_alive():  # in slices: on some platforms a signal handler runs only between them
-            self._thread.join(PROMPT)
+        join(self._thread)
         if self._error is not None:
             raise self._error
 

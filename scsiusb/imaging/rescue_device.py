@@ -26,7 +26,7 @@ from scsiusb.errors import (
     ScsiUsbError,
     TransportError,
 )
-from scsiusb.imaging.identity import Identity
+from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.spc import TestUnitReady
 from scsiusb.scsi.retry import RetryPolicy
@@ -51,7 +51,7 @@ class RescueDevice(Uncopyable):
     """The device that a rescue reads; after it has left the bus, another disk from `reopen`. Close it."""
 
     def __init__(
-        self, disk: Disk, identity: Identity, known: Known, *, reopen: Reopen | None, wait: float, timeout: float
+        self, disk: Disk, identity: DiskIdentity, known: Known, *, reopen: Reopen | None, wait: float, timeout: float
     ) -> None:
         """`wait`: seconds for a device that is not ready, or has left the bus; `timeout`: for a look at a block."""
         self._identity = identity
@@ -232,7 +232,7 @@ class RescueDevice(Uncopyable):
     def _adopt(self, disk: Disk) -> None:
         """Go on with `disk`, if it is the same device; else close it and raise."""
         try:
-            self._identity.check(Identity.of(disk).record())
+            self._identity.check(DiskIdentity.of(disk).record())
             self._use(disk)
             self.recognize(is_thorough=True, needs_proof=self._identity.serial is None)
         except BaseException:

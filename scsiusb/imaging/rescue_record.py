@@ -16,7 +16,7 @@ from typing import Any, Final
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.witness import is_distinct
 from scsiusb.errors import ImageError
-from scsiusb.imaging.identity import Identity, digest_of
+from scsiusb.imaging.identity import DiskIdentity, digest_of
 from scsiusb.imaging.journal import Journal, journal_of, read_journal
 from scsiusb.imaging.mapfile import RESCUED, STATUSES, Area, RescueMap, Stage, load, save
 
@@ -77,7 +77,7 @@ class InPlaceFile(Uncopyable):
 class RescueRecord(Uncopyable):
     """The image, the map and the journal of a rescue. Use it in a `with`, which saves the map at its end."""
 
-    def __init__(self, path: Path, map_path: Path, device: Identity) -> None:
+    def __init__(self, path: Path, map_path: Path, device: DiskIdentity) -> None:
         """Open what is there, or begin. Raise DeviceMismatch if it is of another device, ImageError, OSError."""
         self._map_path = map_path
         self._journal_path = journal_of(map_path)

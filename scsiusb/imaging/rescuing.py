@@ -12,7 +12,7 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError
 from scsiusb.imaging.events import OnProgress, ignore
-from scsiusb.imaging.identity import Identity
+from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.imaging.mapfile import BAD, RESCUED, Area
 from scsiusb.imaging.rescue_device import Reopen, RescueDevice
 from scsiusb.imaging.rescue_passes import Passes, Range
@@ -26,7 +26,7 @@ WAIT: Final = 60.0  # seconds for a device that has left the bus
 class Rescue:
     """What a rescue has copied; sizes and positions are in bytes."""
 
-    device: Identity
+    device: DiskIdentity
     rescued: int
     """Bytes that were read with good status, with those of earlier runs."""
     bad: int
@@ -82,7 +82,7 @@ def rescue(
     if Path(path).absolute() == Path(mapfile).absolute():
         raise ImageError(f"{path} cannot be both the image and the map file", "give two names")
     began = time.monotonic()
-    identity = Identity.of(disk)
+    identity = DiskIdentity.of(disk)
     with RescueRecord(Path(path), Path(mapfile), identity) as record:
         before = record.map.total(RESCUED, range_.start, range_.end)
         device = RescueDevice(disk, identity, record.known_blocks, reopen=reopen, wait=wait, timeout=timeout)
