@@ -19,6 +19,7 @@ from scsiusb.imaging.rescue_record import RescueRecord
 
 LARGEST_READ: Final = 256 * 1024  # bytes of a command
 FIRST_READ: Final = 64 * 1024
+LEAST_READ: Final = 4 * 1024  # while copying
 LEAST_SKIP: Final = 64 * 1024  # bytes
 PASSES: Final = 5  # of copying
 SKIPPING_PASSES: Final = (1, 2)
@@ -39,27 +40,35 @@ WAITING: Final = "waiting for the device"
 class ReadSize:
     """How many bytes to read by a command: half as many after a failure, twice as many after enough successes.
 
-    A device that cannot carry out large commands so gets small ones. Each failure doubles what is enough.
+    A device that cannot carry out large commands so gets small ones: each failure doubles what is enough, until a
+    command as large as those that failed succeeds. Then the blocks were bad, and not the size.
     """
 
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, most
-        self.bytes = max(least, min(FIRST_READ, most))
+    def __init__(self, block_size: int, most: int) -> None:
+        self._least = _up(min(LEAST_READ, most), block_size)
+        self._block = block_size
+        self._most = most
+        self.bytes = max(self._least, min(_up(FIRST_READ, block_size), most))
         self._successes = 0
         self._enough = 1
+        self._failed = most + 1
+        """The size of the smallest command that has failed, since one of its size succeeded."""
 
-    def succeeded(self) -> None:
-        """Take note of a read of that size."""
-        self._successes += 1
+    def succeeded(self, size: int) -> None:
+        """Take note of a read of `size` bytes."""
+        if size >= self._failed:
+            self._enough, self._failed = 1, self._most + 1
+        self._successes += size >= self.bytes
         if self._successes >= self._enough and self.bytes < self._most:
             self.bytes = min(self.bytes * 2, self._most)
             self._successes = 0
 
-    def failed(self) -> None:
+    def failed(self, size: int) -> None:
         """Take note of a failure."""
-        self.bytes = max(self.bytes // 2 // self._least * self._least, self._least)
+        self.bytes = max(self.bytes // 2 // self._block * self._block, self._least)
         self._successes = 0
         self._enough = min(self._enough * 2, MOST_SUCCESSES)
+        self._failed = min(self._failed, size)
 
 
 class Pace:
@@ -218,10 +227,9 @@ class Passes:
         """Return whether the piece is rescued, and whether that took long."""
         began = time.monotonic()
         if not self._read(piece.pos, piece.size, NON_TRIMMED):
-            self._size.failed()
+            self._size.failed(piece.size)
             return False, False
-        if piece.size == self._size.bytes:
-            self._size.succeeded()
+        self._size.succeeded(piece.size)
         return True, self._pace.is_slow(piece.size, time.monotonic() - began)
 
     # --- trimming, scraping, retrying -------------------------------------------------------------

@@ -19,6 +19,7 @@ import scsiusb
 from scsiusb.errors import DeviceGone, DeviceMismatch, ImageError, NotReady, OutOfRange
 from scsiusb.imaging import Area, Progress, Rescue, rescue, rescue_device, rescue_passes, rescue_record
 from scsiusb.imaging.mapfile import load
+from scsiusb.imaging.rescue_passes import ReadSize
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus, Memory, Stick
 from tests.imaging.failing import FailingBus, FailingUnit
@@ -170,6 +171,39 @@ def test_smaller_commands_where_large_ones_fail(job: Job, data: bytearray) -> No
     unit.largest = 3
     check(job.run(FailingBus(unit)), job, data, set())
     assert max(unit.tried.values()) <= 2
+
+
+def test_commands_become_small_for_a_device_that_fails_large_ones() -> None:
+    """And hardly one in a hundred is too large then."""
+    size = ReadSize(512, 262_144)
+    failures = 0
+    for _ in range(2000):
+        if size.bytes > 32_768:
+            failures += 1
+            size.failed(size.bytes)
+        else:
+            size.succeeded(size.bytes)
+    assert failures < 20
+
+
+def test_commands_become_large_again_after_a_bad_region() -> None:
+    size = ReadSize(512, 262_144)
+    for _ in range(100):
+        size.failed(size.bytes)
+    assert size.bytes == rescue_passes.LEAST_READ
+    for _ in range(7):
+        size.succeeded(size.bytes)
+    assert size.bytes == 262_144
+
+
+@pytest.mark.parametrize(("block_size", "most"), [(512, 512), (4096, 4096), (512, 122_880), (520, 122_720)])
+def test_commands_have_whole_blocks(block_size: int, most: int) -> None:
+    chance = random.Random(1)
+    size = ReadSize(block_size, most)
+    for _ in range(200):
+        assert 0 < size.bytes <= most
+        assert size.bytes % block_size == 0
+        chance.choice([size.failed, size.succeeded])(size.bytes)
 
 
 def test_the_last_block_is_read_alone(job: Job, data: bytearray) -> None:
@@ -619,7 +653,7 @@ def test_ddrescues_map_of_another_device_is_refused(ddrescue: Callable[..., None
         job.run(FailingBus(FailingUnit(bytearray(random.Random(99).randbytes(SIZE)))))
 
 
-@pytest.mark.parametrize("calls", [0, 5, 30, 60, 75])
+@pytest.mark.parametrize("calls", [0, 5, 20, 40, 50])
 def test_a_rescue_that_ddrescue_continues(calls: int, ddrescue: Callable[..., None], job: Job, data: bytearray) -> None:
     """Then ours again, which finds nothing to do, although the journal of the first run is still there."""
     with pytest.raises(Stop):

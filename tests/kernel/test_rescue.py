@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -59,9 +60,9 @@ def ddrescue(device: Served, image: Path, map_path: Path, *words: str, limit: fl
     try:
         assert process.wait(limit) == 0
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGINT)  # it saves its map when the kernel has finished the read
         device.stick.faults.clear()
-        process.wait(limit + 120.0)  # the kernel has to finish the read first
+        process.wait(limit + 120.0)
         return None
     return time.monotonic() - began
 
