@@ -73,7 +73,7 @@ def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOption
     _check_arguments(device, options)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
-            backend: Backend = _virtual(device.removeprefix(VIRTUAL))
+            backend: Backend = _virtual(device.removeprefix(VIRTUAL), stack)
             device = None
         else:
             backend = real_usb()
@@ -288,13 +288,16 @@ class Manager(Uncopyable):
         self._registry.after_fork()
 
 
-def _virtual(path: str) -> Bus:
-    """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong."""
+def _virtual(path: str, held: ExitStack) -> Bus:
+    """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong.
+
+    `held` closes the stick: the bus does not close one that has left it by itself.
+    """
     from scsiusb.virtual.address import open_stick
     from scsiusb.virtual.bus.backend import Bus
 
     try:
-        return Bus(open_stick(path))
+        return Bus(held.enter_context(open_stick(path)))
     except ValueError as error:
         raise ValueError(f"{VIRTUAL}{path}: {error}") from error
 
