@@ -9,13 +9,15 @@ READING = "reading"
 WRITING = "writing"
 VERIFYING = "verifying"
 COMPARING = "comparing"
+MARKING = "marking"
+PROBING = "probing"
 
 
 class Progress(NamedTuple):
     """How far a job has come."""
 
     phase: str
-    """What it does now: "reading", "writing", "verifying", "comparing"."""
+    """What it does now: "reading", "writing", "verifying", "comparing", "marking", "probing"."""
     done: int
     """Bytes of this phase that are done, with those of an earlier run."""
     total: int | None

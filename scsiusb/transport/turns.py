@@ -130,7 +130,7 @@ class Turns:
     def wait(self, wake: SimpleQueue[None]) -> None:
         """Wait until the turn may be free, or move the polled command on that has it."""
         turn = self.current
-        if turn is None:
+        if turn is None or turn.wake is wake:  # or it was assigned to the waiter since it last tried
             return
         if turn.thread == get_ident():
             raise DeviceBusy(*self.busy_here())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -249,4 +250,24 @@ def test_the_turn_is_not_given_to_a_command_that_took_and_left_it_meanwhile(monk
 
     monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=meanwhile))
     first.leave()
+    assert turns.current is None
+
+
+def test_a_turn_that_is_assigned_to_a_waiter_before_it_waits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the waiter's own thread, as a turn has in whose middle a signal handler runs."""
+    turns = Turns("a device", lambda on: None)
+    first, second = Turn(turns, None), Turn(turns, None)
+    assert first.try_enter()
+    wait = turns.wait
+
+    def meanwhile(wake: SimpleQueue[None]) -> None:
+        first.leave()
+        assert turns.current is second
+        wait(wake)
+
+    monkeypatch.setattr(turns_module, "PATIENCE", -1)
+    monkeypatch.setattr(turns, "wait", meanwhile)
+    second.enter()
+    assert turns.current is second
+    second.leave()
     assert turns.current is None
