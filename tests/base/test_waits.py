@@ -128,6 +128,9 @@ NO_WAIT = {  # they make an object, or read a variable
     ("cli/commands/watch.py", "is_unread"),
     ("disk/multi_read.py", "_new_poll"),
     ("ledger.py", "acquire"),
+    ("base/finalizing.py", "run_aside"),
+    ("manager/client.py", "turn"),
+    ("manager/scope.py", "current"),
 }
 
 
