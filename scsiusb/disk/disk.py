@@ -158,10 +158,11 @@ class Disk(Uncopyable):
         if not isinstance(command, Command):
             raise wrong_type("command", "a Command, or a RawCommand with a CDB", command)
         number_or_none("timeout", timeout)
+        known = self._known
         try:
             return self.unit.execute(command, retry=retry, timeout=timeout)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, known)
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
@@ -170,8 +171,12 @@ class Disk(Uncopyable):
         medium = self._medium()
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
-        with memoryview(data) as view:
-            self._move(READ, medium, lba, view)
+        try:
+            with memoryview(data) as view:
+                self._move(READ, medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
@@ -188,7 +193,12 @@ class Disk(Uncopyable):
                 return self.readinto(lba, view)
         if buffer.readonly:
             raise TypeError("buffer must be writable")
-        return self._move(READ, self._known or self._medium(), lba, buffer)
+        medium = self._known or self._medium()
+        try:
+            return self._move(READ, medium, lba, buffer)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """Return a stream of blocks, for a `with`: it iterates over memoryviews, and prefetches the next ones.
@@ -225,16 +235,24 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        with _bytes_of("data", data) as view:
-            return self._write(self._known or self._medium(), lba, view)
+        medium = self._known or self._medium()
+        try:
+            with _bytes_of("data", data) as view:
+                return self._write(medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
-        """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
+        """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache.
+
+        If the medium was exchanged, that raises MediumChanged.
+        """
         call, unit, unflushed = object(), self.unit, self._unflushed
-        began = unit.resets
+        began = unit.cache_losses
         try:
             blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, began))
-            again = unit.resets
+            again = unit.cache_losses
             if again != began:
                 self._move(WRITE, medium, lba, view, partial(unflushed.note, call, again))
                 unflushed.renew(call, again)
@@ -245,7 +263,8 @@ class Disk(Uncopyable):
     def flush(self) -> None:
         """Return when all that was written is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
 
-        Raises MediumChanged, and UnitAttention if the unit was reset since the writes: its cache may have been lost.
+        Raises MediumChanged, and UnitAttention if the unit was reset since the writes, or its medium exchanged: what
+        was in its cache may be lost.
         """
         self._flush(None)
 
@@ -292,23 +311,19 @@ class Disk(Uncopyable):
     ) -> int:
         """Read or write the view's blocks and return their number; call `note` after each command."""
         blocks = blocks_in_range(medium, lba, view)
-        try:
-            if medium.is_removable and medium is not self._bound and blocks:
-                self._bind(medium)
-            if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
-                for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-                    with piece:
-                        self._move_piece(transfer, medium, at, count, piece)
-                    if note is not None:
-                        note()
-            else:  # one command, as for most calls
-                self._move_piece(transfer, medium, lba, blocks, view)
+        if medium.is_removable and medium is not self._bound and blocks:
+            self._bind(medium)
+        if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
+            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
+                with piece:
+                    self._move_piece(transfer, medium, at, count, piece)
                 if note is not None:
                     note()
-            return blocks
-        except DeviceGone:
-            self._forget_unflushed()
-            raise
+        else:  # one command, as for most calls
+            self._move_piece(transfer, medium, lba, blocks, view)
+            if note is not None:
+                note()
+        return blocks
 
     def _move_piece(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
         """Move the blocks of one command.
@@ -326,25 +341,26 @@ class Disk(Uncopyable):
             if transfer is READ:
                 view[:] = buffer
 
-    def _forget_unflushed(self) -> None:
-        """Forget what was not flushed: the caller has the DeviceGone, so `close` need not raise it again."""
-        self._unflushed.take()
-
     def medium(self) -> Medium:
         """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
         return self._medium()
 
     def _bind(self, medium: Medium) -> None:
         """Look, before the first block command, for a block by which the medium will be known again."""
-        try:
-            find_witness(self.unit, medium)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
-            raise
+        find_witness(self.unit, medium)
         self._bound = medium
 
-    def _forget_medium(self) -> None:
-        self._known = self._bound = None
+    def note_told(self, error: BaseException, medium: Medium | None) -> None:
+        """Take note that the caller now gets this error of a call that meant `medium`.
+
+        After a change the next call looks for the new medium; after DeviceGone `close` need not raise it again. An
+        error that is dropped, such as that of a stream which is left early, must not be noted: the next call then still
+        means the old medium, and raises MediumChanged.
+        """
+        if isinstance(error, DeviceGone):
+            self._unflushed.take()
+        elif isinstance(error, (MediumChanged, NoMedium)) and self._known is medium:
+            self._known = self._bound = None
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
@@ -362,7 +378,7 @@ class Disk(Uncopyable):
         try:
             yield from self._story(READ, medium, lba, blocks, view)
         except ScsiUsbError as error:
-            self._note(error, lba)
+            error.lba = lba
             raise
         if medium.is_removable:
             keep_witness(self._attentions, READ, medium, lba, blocks, view)
@@ -373,7 +389,7 @@ class Disk(Uncopyable):
         try:
             self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
-            self._note(error, lba)
+            error.lba = lba
             raise
         if medium.is_removable:
             witness = self._attentions.witness
@@ -396,27 +412,23 @@ class Disk(Uncopyable):
         again = None if transfer is READ else partial(look, self.unit, medium)
         return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began)
 
-    def _note(self, error: ScsiUsbError, lba: int) -> None:
-        error.lba = lba
-        if isinstance(error, (MediumChanged, NoMedium)):
-            self._forget_medium()
-
     def _flush(self, timeout: float | None) -> None:
-        written_at = self._unflushed.take()
+        known, written_at = self._known, self._unflushed.take()
         try:
             self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, known)
             raise
         except DeviceGone:
             raise  # the blocks are lost: nothing is left to flush
         except BaseException:
             self._unflushed.add(written_at)
             raise
-        if written_at not in (None, self.unit.resets):
-            raise UnitAttention("the unit was reset before the written blocks were flushed", RESET, "write them again")
+        if written_at not in (None, self.unit.cache_losses):
+            what = "the unit was reset before the written blocks were flushed, or its medium was exchanged"
+            raise UnitAttention(what, RESET, "write them again")
 
     def _flush_quietly(self) -> None:
         """Flush before an exception reaches the caller: no error may replace it, and no long wait delay it."""

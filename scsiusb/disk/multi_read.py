@@ -127,7 +127,7 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
         except StopIteration:
             continue
         except ScsiUsbError as error:
-            yield Chunk(reading, NOTHING, error)
+            yield Chunk(reading, memoryview(b""), error)
         else:
             left.append(reading)
             yield Chunk(reading, piece)
@@ -200,7 +200,8 @@ class _Lane:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
             self._at += good
         if error is not None:
-            self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
+            piece = memoryview(b"")  # a view of this chunk alone: it is released with the chunk
+            self.ready.append((NOTHING, Chunk(self.reading, piece, error.with_traceback(None))))
             self.stop()
         del error  # this loop's frames would be in its traceback, and in its causes'
 
@@ -260,6 +261,8 @@ class _Loop:
                 if lane.ready:
                     buffer, chunk = lane.ready.popleft()
                     lane.reading.lba += len(chunk.piece) // lane.reading.block_size
+                    if chunk.error is not None:
+                        lane.reading.note_told(chunk.error)
                     try:
                         yield chunk
                     finally:

@@ -107,6 +107,10 @@ class _Stream(Uncopyable, ABC):
             self._empty.put(None)
             self.on_ready()
 
+    def note_told(self, error: BaseException) -> None:
+        """Take note that the caller now gets this error of the stream; see `Disk.note_told`."""
+        self.disk.note_told(error, self._medium)
+
     @abstractmethod
     def _work(self) -> None:
         """Move the blocks; runs in the thread."""
@@ -149,6 +153,7 @@ class Reading(_Stream):
         if self._load is None:
             self._full.put(None)  # for the next call
             if self._error is not None:
+                self.note_told(self._error)
                 raise self._error
             raise StopIteration
         self.lba += len(self._load.piece) // self.block_size
@@ -267,6 +272,7 @@ class Writing(_Stream):
             if self._buffer is None:
                 self._empty.put(None)  # for the next call
                 assert self._error is not None
+                self.note_told(self._error)
                 raise self._error
         return self._buffer[self._count :]
 
@@ -300,6 +306,7 @@ class Writing(_Stream):
         while self._thread.is_alive():  # in slices: on some platforms a signal handler runs only between them
             self._thread.join(PROMPT)
         if self._error is not None:
+            self.note_told(self._error)
             raise self._error
 
     def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""Blocks that were written and are not flushed yet: a reset of the unit may lose them, as it may empty its cache."""
+"""Blocks that were written and are not flushed yet: a reset of the unit, or a change of its medium, may lose them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class Unflushed:
-    """The unit's count of `resets` when the oldest unflushed block was written, over all calls of all threads."""
+    """The unit's count of `cache_losses` when the oldest unflushed block was written, over all calls of all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal handler may close the disk
@@ -15,20 +15,20 @@ class Unflushed:
 
     @property
     def since(self) -> int | None:
-        """The lowest count of resets among the unflushed blocks; None if nothing is unflushed."""
+        """The lowest count of losses among the unflushed blocks; None if nothing is unflushed."""
         with self._lock:
             known = [*self._calls.values(), *([] if self._since is None else [self._since])]
             return min(known, default=None)
 
-    def note(self, call: object, resets: int) -> None:
-        """Record that `call` wrote a block; `resets` is the unit's count when the call began."""
+    def note(self, call: object, losses: int) -> None:
+        """Record that `call` wrote a block; `losses` is the unit's count when the call began."""
         with self._lock:
-            self._calls.setdefault(call, resets)
+            self._calls.setdefault(call, losses)
 
-    def renew(self, call: object, resets: int) -> None:
-        """Record that `call` wrote all of its blocks again, since the unit's count is `resets`."""
+    def renew(self, call: object, losses: int) -> None:
+        """Record that `call` wrote all of its blocks again, since the unit's count is `losses`."""
         with self._lock:
-            self._calls[call] = resets
+            self._calls[call] = losses
 
     def end(self, call: object) -> None:
         """Record that `call` has returned; the blocks that it wrote stay unflushed."""

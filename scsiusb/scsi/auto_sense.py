@@ -9,7 +9,7 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.spc import SENSE_LENGTH, Inquiry, RequestSense
 from scsiusb.scsi.pages.inquiry import CD_ROM
-from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, UNIT_ATTENTION, Sense, error_for
 from scsiusb.transport.base import GOOD, Story
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ def sense_length(quirks: Quirk) -> int:
 def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
     """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
 
-    A change or a reset that the unit still reports is counted as such. The loss remains a doubt.
+    A change or a reset that the unit still reports is counted as such. The loss remains a doubt. If no sense came, or
+    an attention without its reason, a reset is counted.
     """
     attentions = unit.attentions
     seen = attentions.losses.count
-    attentions.note((yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))))
+    sense = yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))
+    attentions.note(sense)
+    if not sense.raw or sense.is_unreadable or (sense.is_vague and sense.key == UNIT_ATTENTION):
+        attentions.count_reset()
     attentions.losses_seen = seen
 
 

@@ -93,6 +93,11 @@ class LogicalUnit(Uncopyable):
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
         return self.attentions.resets + self._port_resets.count
 
+    @property
+    def cache_losses(self) -> int:
+        """How often the unit was reset, or its medium may have been exchanged: what its cache held may be lost."""
+        return self.resets + self.medium_changes
+
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
 
