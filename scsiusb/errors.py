@@ -254,7 +254,10 @@ class MediumChanged(UnitAttention):
 
 
 class DataProtect(CheckCondition):
-    """Raised for DATA PROTECT (7h): the medium is write protected. Look for a switch on it."""
+    """Raised for DATA PROTECT (7h), and before the first write if the unit reports that its medium is write protected.
+
+    Look for a switch on it.
+    """
 
     default_remedy = "the medium is write protected; look for a switch on it"
 

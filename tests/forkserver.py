@@ -42,7 +42,7 @@ class ForkServer:
     """The process that forks: a request is JSON and, to start something, its three streams."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, theirs = _socket_pair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", SERVE.format(theirs.fileno())],
@@ -54,12 +54,20 @@ class ForkServer:
 
     def ask(self, streams: list[int], **request: Any) -> int:
         """Send a request; return the pid or the wait status that is its answer."""
+        if sys.platform != "linux":
+            raise NotImplementedError
         socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
         return int(self._socket.recv(LONGEST))
 
     def close(self) -> None:
         self._socket.close()
         self._process.wait()
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    if sys.platform != "linux":
+        raise NotImplementedError
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 @functools.cache
@@ -89,7 +97,7 @@ class Child:
         self.pid = self._server.ask(
             streams, code=code, arguments=arguments, env=env, session=session, folder=os.getcwd()
         )
-        self._pidfd = os.pidfd_open(self.pid)
+        self._pidfd = _pidfd(self.pid)
         for descriptor in theirs:
             os.close(descriptor)
 
@@ -108,10 +116,14 @@ class Child:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
+        if sys.platform != "linux":
+            raise NotImplementedError
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; return the exit status, or minus the signal. Raises subprocess.TimeoutExpired."""
+        if sys.platform != "linux":
+            raise NotImplementedError
         if self.returncode is None:
             ending = select.poll()
             ending.register(self._pidfd, select.POLLIN)
@@ -119,6 +131,12 @@ class Child:
                 raise subprocess.TimeoutExpired("a fork", timeout)
             self.returncode = os.waitstatus_to_exitcode(self._server.ask([], wait=self.pid))
         return self.returncode
+
+
+def _pidfd(pid: int) -> int:
+    if sys.platform != "linux":
+        raise NotImplementedError
+    return os.pidfd_open(pid)
 
 
 Process = Child | subprocess.Popen[str]
@@ -152,6 +170,8 @@ def start(
 
 def serve(descriptor: int) -> CodeType:
     """Answer requests until the tests' process has gone; in a fork, return the code that it is to run."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and then this process
     for name in IMPORTS:
         import_module(name)
@@ -177,6 +197,8 @@ def _end() -> NoReturn:
 
 def _become(request: dict[str, Any], streams: list[int]) -> CodeType:
     """Make this fork what a fresh interpreter would be."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if request["session"]:
         os.setsid()

@@ -21,11 +21,12 @@ from scsiusb.disk.medium import (
     WRITE,
     BlockTransfer,
     Medium,
-    blocks_in_range,
+    check_fits,
     check_range,
     find_medium,
     pieces,
 )
+from scsiusb.disk.other_units import name_units_with_medium
 from scsiusb.disk.unflushed import Unflushed
 from scsiusb.disk.witness import confirm, find_witness, keep_witness, verify
 from scsiusb.errors import (
@@ -38,6 +39,7 @@ from scsiusb.errors import (
 )
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy, RetryState
 from scsiusb.scsi.sense import RESET
 from scsiusb.scsi.unit import LogicalUnit
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+PLAIN: Final = (bytes, bytearray)  # their views are of bytes, in one dimension
+NOTHING: Final = memoryview(b"")
 LAST_FLUSH_TIMEOUT: Final = 10.0  # seconds; for the flush after an exception, which must not be held up for long
 
 log = logging.getLogger(__name__)
@@ -70,6 +74,8 @@ class Disk(Uncopyable):
         self._known: Medium | None = None
         self._bound: Medium | None = None
         """The same, after the look for a block to know it by."""
+        self._writable: Medium | None = None
+        """The same, after the look at its write protection."""
         self._most: int | None = None
         self._unflushed = Unflushed()
 
@@ -188,6 +194,9 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
+        if type(buffer) is bytearray:  # the usual case, without a call more
+            with memoryview(buffer) as view:
+                return self._move(READ, self._known or self._medium(), lba, view)
         if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
             with _bytes_of("buffer", buffer) as view:
                 return self.readinto(lba, view)
@@ -212,7 +221,8 @@ class Disk(Uncopyable):
     def writing(self, lba: int) -> Writing:
         """Return a stream for a `with`, which writes blocks from `lba` on in a thread; give it bytes by its `write`.
 
-        Raises OutOfRange. The stream's `write` and the end of the `with` raise as `write`.
+        Raises OutOfRange, and DataProtect if the medium is write protected. The stream's `write` and the end of the
+        `with` raise as `write`.
         """
         from scsiusb.disk.streaming import Writing
 
@@ -231,16 +241,18 @@ class Disk(Uncopyable):
         """Write a whole number of blocks from `lba` on; return the number written, all acknowledged by the device.
 
         The device may keep them in its cache until `flush`. Raises as `readinto`, and DataProtect if the medium is
-        write protected. After an error, the blocks before the error's `lba` are written; later ones may be.
+        write protected, before anything is written if the unit reports that (see `write_protected`). After an error,
+        the blocks before the error's `lba` are written; later ones may be.
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        medium = self._known or self._medium()
+        medium: Medium | None = None
         try:
-            with _bytes_of("data", data) as view:
+            with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
+                medium = self._writable or self.medium_to_write(lba, view)
                 return self._write(medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
-            self.note_told(error, medium)
+            self.note_told(error, medium or self._known)
             raise
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
@@ -294,7 +306,11 @@ class Disk(Uncopyable):
         with self._finding:
             known = self._known
             if known is None:
-                known = self._known = find_medium(self.unit)
+                try:
+                    known = self._known = find_medium(self.unit)
+                except NoMedium as error:
+                    name_units_with_medium(self.unit, error)
+                    raise
             return known
 
     def _at_most(self, seconds: float) -> float:
@@ -310,7 +326,10 @@ class Disk(Uncopyable):
         note: Callable[[], object] | None = None,
     ) -> int:
         """Read or write the view's blocks and return their number; call `note` after each command."""
-        blocks = blocks_in_range(medium, lba, view)
+        size, block_size = len(view), medium.block_size
+        blocks = size // block_size
+        if blocks * block_size != size or lba < 0 or lba + blocks > medium.blocks:
+            check_fits(medium, lba, view)
         if medium.is_removable and medium is not self._bound and blocks:
             self._bind(medium)
         if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
@@ -360,7 +379,56 @@ class Disk(Uncopyable):
         if isinstance(error, DeviceGone):
             self._unflushed.take()
         elif isinstance(error, (MediumChanged, NoMedium)) and self._known is medium:
-            self._known = self._bound = None
+            self._forget_medium()
+
+    def _forget_medium(self) -> None:
+        self._known = self._bound = self._writable = None
+
+    @property
+    def write_protected(self) -> bool | None:
+        """Whether the medium is write protected (MODE SENSE, SBC-3 6.4.1); None if the unit does not report it.
+
+        The unit is asked each time, and once before the first write to each medium. Raises NoMedium, NotReady.
+        """
+        self._medium()
+        return write_protection(self.unit)
+
+    def medium_to_write(self, lba: int, view: memoryview | None = None) -> Medium:
+        """Return the medium in the unit, after a look at its write protection, for writes from `lba` on.
+
+        Raises as `blocks`, DataProtect with `lba`, and OutOfRange and ValueError for what is to be written, if given.
+        """
+        is_new, doubts = self._known is None, self.unit.doubts
+        medium = self._medium()
+        check_fits(medium, lba, NOTHING if view is None else view)
+        if medium is self._writable or (view is not None and not view):
+            return medium
+        try:
+            self._check_protection(medium, lba)
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, medium)
+            raise
+        if not is_new or self.unit.doubts == doubts:
+            return medium
+        # A command failed, which may have hidden a change of the medium. Nothing was said about it to the caller, so
+        # that it is enough to find it again.
+        self._forget_medium()
+        self.unit.transport.check_identity()
+        self._writable = medium = self._medium()
+        return medium
+
+    def _check_protection(self, medium: Medium, lba: int) -> None:
+        """Raise DataProtect for a medium that is write protected, unless it has been changed: WRITE then says so.
+
+        A removable one is read before: some devices report invalid mode pages until the medium has been accessed.
+        """
+        if medium.is_removable and medium is not self._bound:
+            self._bind(medium)
+        if write_protection(self.unit) and medium.changes == self.unit.medium_changes:
+            error = write_protected_error(self.unit)
+            error.lba = lba
+            raise error
+        self._writable = medium
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
@@ -368,6 +436,8 @@ class Disk(Uncopyable):
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        if medium is not self._writable:
+            self._check_protection(medium, lba)
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:

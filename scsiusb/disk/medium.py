@@ -11,11 +11,13 @@ from scsiusb.errors import (
     CheckCondition,
     DeviceClosed,
     DeviceGone,
+    DeviceTimeout,
     MalformedReply,
     MediumChanged,
     OutOfRange,
     TransportError,
 )
+from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
@@ -67,15 +69,11 @@ READ: Final = BlockTransfer(Read10, Read16)
 WRITE: Final = BlockTransfer(Write10, Write16)
 
 
-def blocks_in_range(medium: Medium, lba: int, view: memoryview) -> int:
-    """Return the number of blocks in the view. Raises ValueError for a partial block, OutOfRange."""
-    block_size = medium.block_size
-    blocks = len(view) // block_size
-    if blocks * block_size != len(view):
+def check_fits(medium: Medium, lba: int, view: memoryview) -> None:
+    """Raise ValueError if the view has a partial block, OutOfRange for blocks that the medium does not have."""
+    if len(view) % medium.block_size:
         raise ValueError(f"{len(view)} bytes are not a multiple of the block size {medium.block_size}")
-    if lba < 0 or lba + blocks > medium.blocks:
-        check_range(medium, lba, blocks)
-    return blocks
+    check_range(medium, lba, len(view) // medium.block_size)
 
 
 def check_range(medium: Medium, lba: int, blocks: int) -> None:
@@ -108,11 +106,14 @@ def find_medium(unit: LogicalUnit) -> Medium:
     unit.make_ready()
     transport = unit.transport
     capacity, changes = _settled_capacity(unit, is_removable=is_removable)
+    doubts = unit.doubts
     quirks = transport.quirks
     if Quirk.INITIAL_READ_10 in quirks:
         _read_and_ignore(unit, capacity.block_size)
     by_bus = max(1, transport.max_transfer // capacity.block_size)
     by_device = _max_transfer_by_vpd(unit) if version >= SPC_3 and Quirk.NO_VPD not in quirks else 0
+    if unit.doubts != doubts:  # what is optional has failed; nothing was read of the medium yet
+        capacity, changes = _settled_capacity(unit, is_removable=is_removable)
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
     return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
 
@@ -160,14 +161,23 @@ def _identity(unit: LogicalUnit) -> tuple[int, bool]:
 
 def _max_transfer_by_vpd(unit: LogicalUnit) -> int:
     """Return the maximum transfer length in blocks (Block Limits VPD page); 0 if the device does not report it."""
+    if unit.attentions.cannot_give_vpd:
+        return 0
     timeout = min(PROBE_TIMEOUT, unit.timeout or PROBE_TIMEOUT)
     try:
         supported = unit.vpd(SupportedPages.PAGE, timeout=timeout)
         if not isinstance(supported, SupportedPages) or BlockLimits.PAGE not in supported.pages:
             return 0
         limits = unit.vpd(BlockLimits.PAGE, timeout=timeout)
-    except (DeviceGone, DeviceClosed, Cancelled):
+    except DeviceGone as error:
+        error.remedy = f"{error.remedy}; {unit.cure(Symptom.LEFT_AT_VPD)}"
         raise
+    except (DeviceClosed, Cancelled):
+        raise
+    except DeviceTimeout as error:
+        unit.attentions.cannot_give_vpd = True
+        log.warning("LUN %d: no block limits: %s; %s", unit.lun, error.what, unit.cure(Symptom.VPD_UNANSWERED))
+        return 0
     except (CheckCondition, TransportError) as error:
         log.info("no block limits: %s", error)
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -11,7 +12,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
@@ -22,6 +23,8 @@ from scsiusb.transport.base import Polled
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
 NOTHING: Final = memoryview(b"")
+POLLIN: Final = 1  # poll(2); named here, as Windows' `select` has no such names
+POLLOUT: Final = 4
 
 
 class Chunk(NamedTuple):
@@ -63,7 +66,7 @@ class ManyReader(Uncopyable):
         with ExitStack() as held:
             descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
             # Two streams of one device would be in each other's way: it does one command at a time.
-            if None not in descriptors and len(set(descriptors)) == len(descriptors):
+            if sys.platform != "win32" and None not in descriptors and len(set(descriptors)) == len(descriptors):
                 self._chunks = _polled(self._readings, held)
             else:
                 self._chunks = _threaded(self._readings, held)
@@ -229,6 +232,25 @@ class _Lane:
         self.ready.clear()
 
 
+class _Poll(Protocol):
+    """What is used of `select.poll`, which Windows does not have."""
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        """Poll the descriptor for these events."""
+
+    def unregister(self, fd: int, /) -> None:
+        """Poll the descriptor no longer."""
+
+    def poll(self, timeout: float, /) -> list[tuple[int, int]]:
+        """Wait for an event, at most `timeout` milliseconds; return descriptors and their events."""
+
+
+def _new_poll() -> _Poll:
+    if sys.platform == "win32":
+        raise OSError("Windows has no poll")
+    return select.poll()
+
+
 class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
@@ -240,8 +262,8 @@ class _Loop:
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
         self._lanes: dict[int, _Lane] = {}  # those for which something may happen
-        self._poll = select.poll()
-        self._poll.register(self._read_end, select.POLLIN)
+        self._poll = _new_poll()
+        self._poll.register(self._read_end.fileno(), POLLIN)
         self._looked = time.monotonic()
 
     def wake(self) -> None:
@@ -253,7 +275,7 @@ class _Loop:
         """Yield the chunks of all lanes, as they come."""
         for lane in lanes:
             self._lanes[lane.descriptor] = lane
-            self._poll.register(lane.descriptor, select.POLLOUT)
+            self._poll.register(lane.descriptor, POLLOUT)
             lane.begin()
         ready = list(lanes)
         while ready:

@@ -18,6 +18,7 @@ from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
+    from scsiusb.disk.medium import Medium
 
 BUFFERS: Final = 3  # one with the caller, one on the bus, one waiting between them
 PROMPT: Final = 0.5  # seconds that a running command has to end by itself when the stream is left early
@@ -33,11 +34,11 @@ class _Load(NamedTuple):
 class _Stream(Uncopyable, ABC):
     """A thread, and a few buffers that circulate between it and the caller; they are released with the `with`."""
 
-    def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
+    def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium) -> None:
+        """Take the medium that the stream begins with: it goes on over no other."""
         disk.check_range(lba, blocks)
         self.disk = disk
-        self._medium = disk.medium()
-        """The medium that the stream began with: it goes on over no other."""
+        self._medium = medium
         self.block_size = disk.block_size
         step = min(disk.max_blocks, max(blocks, 1))
         self._step_bytes = step * self.block_size
@@ -124,7 +125,7 @@ class Reading(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
-        super().__init__(disk, lba, blocks)
+        super().__init__(disk, lba, blocks, disk.medium())
         self.end = lba + blocks
         self._load: _Load | None = None
 
@@ -228,7 +229,8 @@ class Writing(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
-        super().__init__(disk, lba, max(disk.blocks - lba, 0))
+        medium = disk.medium_to_write(lba)
+        super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None
         self._count = 0

@@ -51,7 +51,7 @@ class Folder:
         self.path = path
         self.owner = user() if owner is None else owner
         self._open = Descriptors()  # closes a folder that Ctrl-C kept from reaching its `with`
-        if ON_WINDOWS:  # it is in the user's profile, which Windows protects
+        if sys.platform == "win32":  # it is in the user's profile, which Windows protects
             os.listdir(path)  # raises the OSError of a folder that is missing
             return
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -125,6 +125,8 @@ class Folder:
 
     def set_mode(self, mode: int) -> None:
         """Set the folder's permissions, if they differ; does nothing on Windows."""
+        if sys.platform == "win32":
+            return
         if self._descriptor is not None and stat.S_IMODE(os.fstat(self._descriptor).st_mode) != mode:
             os.fchmod(self._descriptor, mode)
 
@@ -135,7 +137,9 @@ class Folder:
 
 def user() -> int:
     """Return the effective user id; 0 on Windows."""
-    return 0 if sys.platform == "win32" else os.geteuid()
+    if sys.platform == "win32":
+        return 0
+    return os.geteuid()
 
 
 def is_root() -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from typing import Final
 
@@ -82,6 +83,8 @@ def may_open(node: str, uid: int) -> bool:
 
 def _groups(uid: int) -> set[int]:
     """Return the groups of a user; none if he is not known."""
+    if sys.platform == "win32":
+        return set()
     import pwd
 
     try:
@@ -93,6 +96,8 @@ def _groups(uid: int) -> set[int]:
 
 def _acl(node: str) -> list[tuple[int, int, int]]:
     """Return the entries of the node's access control list: tag, permissions, id. Empty if it has none."""
+    if sys.platform != "linux":
+        return []
     try:
         value = os.getxattr(node, ACL)
     except (OSError, AttributeError):

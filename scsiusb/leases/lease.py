@@ -11,6 +11,7 @@ import json
 import logging
 import mmap
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -154,7 +155,7 @@ class Lease:
                 raise FileExistsError(name)
             self._is_ours = True
             _write(descriptor, self.record)
-            if not ON_WINDOWS:
+            if sys.platform != "win32":
                 os.fchmod(descriptor, mode)  # regardless of the umask
             if unnamed:
                 folder.link(descriptor, name)

@@ -106,6 +106,8 @@ class Warden:
         """Send the message; False if there is no warden or it has died."""
         if self._socket is None or not self._is_ours(self._socket):
             return False
+        if sys.platform == "win32":
+            return False
         try:
             # Python ignores SIGPIPE, but the program may have restored its default action, which ends the process.
             self._socket.send(message, socket.MSG_NOSIGNAL)
@@ -204,6 +206,8 @@ def _spawn(command: list[str], connection: int, program: int) -> int:
 
     Raises OSError, ValueError or SubprocessError.
     """
+    if sys.platform != "linux":
+        raise OSError("the warden runs on Linux only")
     # The warden inherits the signal mask. A signal to the process group, such as Ctrl-C, would otherwise end the shell
     # or the warden before it has blocked signals itself.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from typing import Any, Final
 else:
     import _signal  # `signal` would import `enum`, which is as slow as `typing`
-if sys.platform != "win32":
+if sys.platform == "win32":
+    fcntl = None  # the library imports this module there, too, but runs nothing of it
+else:
     import fcntl
 
 # Offset, in bytes, of the digit in a lease that says whether a command is in progress: "0" no, "1" yes.
@@ -32,6 +34,8 @@ LOCK_TIMEOUT: Final = 1.0
 CLAIM_TIMEOUT: Final = 1.5
 BIND_TIMEOUT: Final = 0.5  # seconds, for the kernel to bind a driver
 POLL_INTERVAL: Final = 0.01  # seconds
+CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0)
+LINUX_ONLY: Final = "only Linux has drivers to give devices back to"
 REQUEST_TIMEOUT_MS: Final = 1000
 MAX_HOLDINGS: Final = 256
 MAX_MESSAGE_SIZE: Final = 4096  # bytes
@@ -102,8 +106,8 @@ class Kernel:
     ) -> None:
         self.usb = f"{sysfs}/bus/usb"
         self.dev = dev
-        self._ioctl = ioctl or fcntl.ioctl
-        machine = os.uname().machine
+        self._ioctl = ioctl or _ioctl
+        machine = _machine()
         layouts = [layout for name, layout in OTHER_IOC.items() if machine.startswith(name)]
         self._none, self._read, self._write, self._shift = layouts[0] if layouts else IOC
 
@@ -132,7 +136,7 @@ class Kernel:
 
     def open(self, holding: Holding) -> int:
         """Open the device's node and return the descriptor. Raises OSError."""
-        return os.open(f"{self.dev}/bus/usb/{holding.bus:03}/{holding.number:03}", os.O_RDWR | os.O_CLOEXEC)
+        return os.open(f"{self.dev}/bus/usb/{holding.bus:03}/{holding.number:03}", os.O_RDWR | CLOEXEC)
 
     def claim(self, node: int, interface: int) -> None:
         """Claim the interface. Raises OSError with EBUSY if a driver or another program has it."""
@@ -174,6 +178,20 @@ class Kernel:
     def _code(self, direction: int, number: int, size: int = 0) -> int:
         """Return _IOC(direction, 'U', number, size); computed, as direction and size differ between machines."""
         return direction << self._shift | size << 16 | ord("U") << 8 | number
+
+
+def _ioctl(node: int, code: int, argument: Any) -> Any:
+    """Call ioctl(2). Raises OSError."""
+    if sys.platform == "win32":
+        raise OSError(LINUX_ONLY)
+    return fcntl.ioctl(node, code, argument)
+
+
+def _machine() -> str:
+    """Return uname's name of the processor architecture."""
+    if sys.platform == "win32":
+        return ""
+    return os.uname().machine
 
 
 def give_back(kernel: Kernel, holding: Holding) -> tuple[bool, str]:
@@ -310,6 +328,8 @@ def lock_for_recovery(descriptor: int) -> bool:
     dead process's lock may live on in a forked child, and any process that may read the file can share the lock. At
     once if only processes have it that are not trusted: another user must not make this one wait.
     """
+    if sys.platform == "win32":
+        raise OSError(LINUX_ONLY)
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
@@ -368,7 +388,7 @@ def _is_trusted(pid: int, descriptor: int) -> bool | None:
         owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
-    return owner in (0, os.geteuid(), os.fstat(descriptor).st_uid)
+    return sys.platform != "win32" and owner in (0, os.geteuid(), os.fstat(descriptor).st_uid)
 
 
 def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
@@ -376,6 +396,8 @@ def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
 
     Does nothing if another process is recovering the interface, or has a lease on it by now. Raises OSError.
     """
+    if sys.platform == "win32":
+        raise OSError(LINUX_ONLY)
     if holding.lease is None:
         give_back(kernel, holding)
         return
@@ -410,11 +432,13 @@ def listen(pid: int, since: str) -> list[Holding]:
     `since` is the process's start time as `started` returns it, or "-". Returns an empty list if the process said
     "bye".
     """
+    if sys.platform == "win32":
+        raise OSError(LINUX_ONLY)
     holdings: dict[str, Holding] = {}
     os.set_blocking(0, False)
     poll = select.poll()
     poll.register(0, select.POLLIN)
-    alive = _watch(poll, pid, since)
+    alive = _watch(lambda descriptor: poll.register(descriptor, select.POLLIN), pid, since)
     while True:
         # A forked child may keep the socket open after the process has died, so the pidfd is polled too. After the
         # death, read on only until the socket is empty: those are the messages that the process had sent.
@@ -434,12 +458,12 @@ def listen(pid: int, since: str) -> list[Holding]:
         _note(holdings, message.decode().split(" "))
 
 
-def _watch(poll: select.poll, pid: int, since: str) -> bool:
-    """Have `poll` report the process's death, if the kernel supports that; False if it is dead already."""
+def _watch(register: Callable[[int], None], pid: int, since: str) -> bool:
+    """Register a pidfd for the process's death, if the kernel supports that; False if it is dead already."""
     if not hasattr(os, "pidfd_open"):
         return True
     try:
-        poll.register(os.pidfd_open(pid), select.POLLIN)
+        register(os.pidfd_open(pid))
     except ProcessLookupError:
         return False
     except OSError:  # Linux before 5.3 has no pidfd: the end of the socket must do
@@ -459,6 +483,8 @@ def _note(holdings: dict[str, Holding], words: list[str]) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the warden; `arguments` are PID STARTED SYSFS DEV."""
+    if sys.platform == "win32":
+        raise OSError(LINUX_ONLY)
     # Signals that are meant for the program, such as systemd's SIGTERM to a whole cgroup, must not end the warden.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     # Close the memfd that holds this program, and anything else inherited: an open device node or lease would keep

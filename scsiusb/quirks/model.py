@@ -92,7 +92,7 @@ MEANINGS: Final = (
     Meaning("s", Quirk.SINGLE_LUN, "uses one logical unit: no GET MAX LUN"),
     Meaning("t", Quirk.NO_ATA_PASS_THROUGH, "no ATA PASS-THROUGH", "scsiusb does not send it by itself"),
     Meaning("u", Quirk.IGNORE_UAS, "no UAS", "scsiusb drives BOT only"),
-    Meaning("w", Quirk.NO_WRITE_PROTECT_DETECTION, "no test for write protection", "scsiusb does not make it"),
+    Meaning("w", Quirk.NO_WRITE_PROTECT_DETECTION, "does not ask whether the medium is write protected"),
     Meaning("y", Quirk.ALWAYS_SYNC, "always sends SYNCHRONIZE CACHE", "scsiusb does so for every device"),
     Meaning("C", Quirk.NO_SYNCHRONIZE_CACHE, "no SYNCHRONIZE CACHE: a flush does nothing"),
     Meaning("E", Quirk.ONLY_READ_CAPACITY_16, "sends READ CAPACITY(16) instead of READ CAPACITY(10)"),

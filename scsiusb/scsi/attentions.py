@@ -16,6 +16,10 @@ class Bound(Protocol):
     def changes(self) -> int:
         """The unit's `medium_changes` when it was found."""
 
+    @property
+    def blocks(self) -> int:
+        """The number of its blocks."""
+
 
 class Witness(NamedTuple):
     """A block by which a removable medium is known again."""
@@ -43,6 +47,12 @@ class Attentions:
     """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
     cannot_flush: bool = False
     """Whether the unit has shown that it does not support SYNCHRONIZE CACHE."""
+    cannot_report_protection: bool = False
+    """Whether the unit has shown that it does not report write protection."""
+    cannot_give_vpd: bool = False
+    """Whether the unit did not answer when it was asked for vital product data."""
+    is_alone: bool = False
+    """Whether other units of the device must not be asked whether they have a medium: one did not answer."""
     no_read_capacity_16: bool = False
     """Whether the unit has refused READ CAPACITY(16)."""
     losses_seen: int = 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scsiusb.scsi.unit import LogicalUnit
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
+REQUEST_SENSE: Final = 0x03  # the operation code
 ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 
 R = TypeVar("R")
@@ -34,7 +35,11 @@ def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
     """
     attentions = unit.attentions
     seen = attentions.losses.count
-    sense = yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))
+    try:
+        sense = yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))
+    except BaseException:
+        attentions.count_reset()
+        raise
     attentions.note(sense)
     if not sense.raw or sense.is_unreadable or (sense.is_vague and sense.key == UNIT_ATTENTION):
         attentions.count_reset()

@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from scsiusb.errors import AbortedCommand, CheckCondition, DeviceTimeout, HardwareError, MediumError
-from scsiusb.quirks.model import Quirk, letters
+from scsiusb.quirks.cures import Symptom
+from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import SynchronizeCache10
 from scsiusb.scsi.sense import Sense, error_for
 
@@ -30,11 +31,9 @@ def synchronize_cache(unit: LogicalUnit, attentions: Attentions, timeout: float 
     limit = timeout or unit.timeout or (None if attentions.has_flushed else FIRST_TIMEOUT)
     try:
         is_supported = _send(unit, attentions, limit)
-    except DeviceTimeout as error:
-        if not attentions.has_flushed:
-            error.remedy = f"if the device never answers this command, use {_quirk_option(unit)}"
-            if limit is None or limit >= LEAST_TIMEOUT:
-                _note_unsupported(unit, attentions)
+    except DeviceTimeout:
+        if not attentions.has_flushed and (limit is None or limit >= LEAST_TIMEOUT):
+            _note_unsupported(unit, attentions)
         raise
     if not is_supported:
         _note_unsupported(unit, attentions)
@@ -81,12 +80,7 @@ def _check_sense(unit: LogicalUnit) -> None:
 def _note_unsupported(unit: LogicalUnit, attentions: Attentions) -> None:
     attentions.cannot_flush = True
     log.warning(
-        "LUN %d: the device does not support SYNCHRONIZE CACHE; it is not sent again. To never send it, use %s",
+        "LUN %d: the device does not support SYNCHRONIZE CACHE; it is not sent again; %s",
         unit.lun,
-        _quirk_option(unit),
+        unit.cure(Symptom.FLUSH_REFUSED),
     )
-
-
-def _quirk_option(unit: LogicalUnit) -> str:
-    info = unit.transport.info
-    return f"--quirks {info.vid:04x}:{info.pid:04x}:{letters(Quirk.NO_SYNCHRONIZE_CACHE)}"

@@ -19,9 +19,11 @@ from scsiusb.errors import (
     TransportError,
     UnitAttention,
 )
+from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import advise
 from scsiusb.scsi.attentions import Attentions, Bound
-from scsiusb.scsi.auto_sense import ask_after_loss, fetch_sense, sense_length
+from scsiusb.scsi.auto_sense import REQUEST_SENSE, ask_after_loss, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
@@ -97,6 +99,11 @@ class LogicalUnit(Uncopyable):
     def cache_losses(self) -> int:
         """How often the unit was reset, or its medium may have been exchanged: what its cache held may be lost."""
         return self.resets + self.medium_changes
+
+    def cure(self, symptom: cures.Symptom) -> str:
+        """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""
+        info = self.transport.info
+        return cures.remedy(symptom, info.vid, info.pid, self.transport.quirks)
 
     def execute(self, command: Command[R], *, retry: RetryPolicy | None = None, timeout: float | None = None) -> R:
         """Run the command to its end and return its typed reply. `timeout` in seconds, for this time only.
@@ -185,6 +192,8 @@ class LogicalUnit(Uncopyable):
                 except BaseException:
                     if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
                         attentions.count_loss()  # interrupted before all that the unit said was counted
+                    if cdb[0] == REQUEST_SENSE and completion is NOT_SENT:
+                        attentions.count_reset()  # what it took from the unit is lost with it
                     raise
                 finally:
                     try:
@@ -204,15 +213,16 @@ class LogicalUnit(Uncopyable):
             except TransportError as failure:
                 state = state or make_state()
                 if not state.may_repeat(failure):
+                    advise(self, state.command, failure, medium)
                     raise
                 yield from self._confirm(state)
                 continue
             if sense.key == RECOVERED_ERROR and not sense.deferred:
                 log.warning("LUN %d: %s succeeded after recovery: %s", self.lun, state.command, sense)
                 return self._processed(state.command, completion, buffer)
-            yield from self._pause_or_raise(state, sense)
+            yield from self._pause_or_raise(state, sense, medium)
 
-    def _pause_or_raise(self, state: RetryState[Any], sense: Sense) -> Story[None]:
+    def _pause_or_raise(self, state: RetryState[Any], sense: Sense, medium: Bound | None) -> Story[None]:
         """Wait until the command may be sent again, given its sense, or raise the error that the sense stands for."""
         if state.may_start(sense):
             yield from self._start(state, sense)
@@ -222,6 +232,7 @@ class LogicalUnit(Uncopyable):
         except CheckCondition as error:
             pause = state.pause_before_retry(error)
             if pause is None:
+                advise(self, state.command, error, medium)
                 raise
             log.info("LUN %d: %s; trying again", self.lun, error.what)
         if pause:
@@ -360,7 +371,8 @@ class LogicalUnit(Uncopyable):
             self.transport.ignore_residue = True
             return completion.transferred
         if command.exact or command.direction is Direction.OUT:
-            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes"))
+            remedy = self.cure(cures.Symptom.FALSE_RESIDUE) if is_whole else ""
+            raise _repeatable(MalformedReply(f"good status for only {processed} of {length} bytes", remedy or None))
         return processed
 
     def _within_quirks(self, command: Command[R]) -> Command[R]:

@@ -54,7 +54,8 @@ class Driver:
                 else:
                     step = send(answer)
         except StopIteration as end:
-            return cast("R", end.value)
+            result: R = end.value
+            return result
         finally:
             answer = None  # it may have an error that is on its way through this frame: a cycle
             story.close()  # Ctrl-C may have come between two steps: the story would keep the turn

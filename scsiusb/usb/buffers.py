@@ -24,10 +24,10 @@ class Buffers:
         """`name`: the interface that the buffers belong to, for the ledger."""
         self._allocate = allocate
         self._name = name
-        self._lock = threading.RLock()  # reentrant: a signal handler may close the port while a buffer is lent
-        self._idle: dict[int, list[memoryview]] = {}
+        self.lock = threading.RLock()  # reentrant: a signal handler may close the port while a buffer is lent
+        self.idle: dict[int, list[memoryview]] = {}
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
-        self._is_drained = False
+        self.is_drained = False
         self.most = 0
 
     def lend(self, size: int) -> Loan:
@@ -35,7 +35,7 @@ class Buffers:
         return Loan(self, size)
 
     def allocate(self, size: int) -> memoryview:
-        """Return a buffer of at least `size` bytes, an idle one if there is any; `give_back` returns it.
+        """Return a buffer of at least `size` bytes, an idle one if there is any.
 
         Raises what the allocator raises.
         """
@@ -43,29 +43,19 @@ class Buffers:
         if capacity > self.most >= max(size, PAGE):
             capacity = self.most
         try:  # without testing for an empty list first: other threads pop from it, too
-            return self._idle[capacity].pop()
+            return self.idle[capacity].pop()
         except (KeyError, IndexError):
             return self._make(capacity)
 
     def _make(self, capacity: int) -> memoryview:
         whole = self._allocate(capacity)
         entry = ledger.acquire("memory", f"of {capacity} bytes for {self._name}")
-        with self._lock:
-            if not self._is_drained:
+        with self.lock:
+            if not self.is_drained:
                 self._all[id(whole.obj)] = whole, entry
                 return whole
         entry.release()
         return whole
-
-    def give_back(self, whole: memoryview) -> None:
-        """Take back a buffer that `allocate` returned.
-
-        One that the kernel may still write to is not used again; `drain` frees it.
-        """
-        with self._lock:
-            # After `drain` the view is released: it has no `obj` any more.
-            if not self._is_drained and not (ABANDONED and id(whole.obj) in ABANDONED):
-                self._idle.setdefault(len(whole), []).append(whole)
 
     def owns(self, view: memoryview) -> bool:
         """Return whether the view is of one of these buffers, and without gaps."""
@@ -73,9 +63,9 @@ class Buffers:
 
     def drain(self, free: Callable[[memoryview], None]) -> None:
         """Free all buffers, also those that are lent: their memory stays valid as long as a slice of it exists."""
-        with self._lock:
-            self._is_drained = True
-            self._idle.clear()
+        with self.lock:
+            self.is_drained = True
+            self.idle.clear()
             releases = Releases()
             for key in self._all:
                 releases.add(self._free_one, key, free)
@@ -114,4 +104,9 @@ class Loan:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._view.release()
-        self._buffers.give_back(self._whole)
+        buffers, whole = self._buffers, self._whole
+        with buffers.lock:
+            # After `drain` the view is released: it has no `obj` any more. A buffer that the kernel may still write to
+            # is not used again; `drain` frees it.
+            if not buffers.is_drained and not (ABANDONED and id(whole.obj) in ABANDONED):
+                buffers.idle.setdefault(len(whole), []).append(whole)

@@ -582,3 +582,24 @@ def test_a_long_read_shows_its_progress_on_the_terminal_only(
     assert "reading" in screen("read", "--blocks", "2048", "-o", tmp_path / "image").err
     assert "reading" not in screen("read", "--blocks", "2", "-o", tmp_path / "image").err
     assert "reading" not in cli("read", "--blocks", "2048", "-o", tmp_path / "image").err
+
+
+def test_a_protected_medium_is_refused_before_the_question(
+    screen: Cli, attach: Attached, image: Path, person: Callable[[str], Person]
+) -> None:
+    bus = attach(Stick([Unit(Memory(64 * 512), write_protected=True)]))
+    typed = person("y\n")
+    ended = screen("write", "--lba", "0", "-i", str(image))
+    assert ended.failed(7, "the medium is write protected: nothing was written", "--quirks 1209:0001:w")
+    assert typed.tell() == 0
+    assert not wrote(bus)
+
+
+def test_a_blank_medium_of_a_device_that_does_not_answer_mode_sense_is_written(
+    cli: Cli, attach: Attached, image: Path
+) -> None:
+    target = Stick([Unit(Memory(64 * 512))], faults=["nak@csw,opcode=1a,times=always"])
+    attach(target)
+    ended = cli("write", "--lba", "0", "-i", image, "--yes", "--verify", "--timeout", "0.2")
+    assert ended.status == 0, ended.err
+    assert held(target)[:1024] == image.read_bytes()

@@ -429,3 +429,9 @@ def test_json_is_ascii_and_parses_with_any_device_name(cli: Cli, attach: Attache
     ended = cli("list", "--json")
     assert ended.out.isascii()
     assert json.loads(ended.out)[0]["product"] == "Stück “7”"
+
+
+def test_an_empty_slot_of_a_reader_names_the_slot_that_has_a_card(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(), Unit(), Unit(Memory(512 * 8))]))
+    assert cli("capacity").failed(2, "no medium", "unit 2 has a medium: use lun=2 (--lun 2)")
+    assert cli("capacity", "--lun", "2", "--json").record["blocks"] == 8

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -131,20 +131,28 @@ def terminal_environment() -> dict[str, str]:
     return {**inherited, "TERM": "xterm", "NO_COLOR": "1"}
 
 
+def start_on_terminal(columns: int, words: Sequence[str]) -> tuple[int, int]:
+    """Start the program on a new pseudo terminal; return its process id and the terminal's descriptor."""
+    if sys.platform == "win32":
+        pytest.skip("there is no pseudo terminal")
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    pid, descriptor = pty.fork()
+    if pid == 0:  # pragma: no cover - the process is replaced
+        enable_sigint()
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execvpe(PROGRAM[0], [*PROGRAM, *words], terminal_environment())
+    return pid, descriptor
+
+
 class Terminal:
     """The program on a pseudo terminal."""
 
     def __init__(self, *words: str, columns: int = 80) -> None:
-        import fcntl
-        import pty
-        import struct
-        import termios
-
-        self.pid, self.descriptor = pty.fork()
-        if self.pid == 0:  # pragma: no cover - the process is replaced
-            enable_sigint()
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-            os.execvpe(PROGRAM[0], [*PROGRAM, *words], terminal_environment())
+        self.pid, self.descriptor = start_on_terminal(columns, words)
         self.screen = ""
 
     def until(self, text: str) -> None:

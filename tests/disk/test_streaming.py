@@ -351,6 +351,7 @@ def test_a_lent_buffer_is_used_without_a_copy(
         return bulk(endpoint, buffer, deadline)
 
     disk.read(0, 1)
+    disk.write(4, CONTENT[4 * 512 : 5 * 512])  # the first write asks for the write protection
     with disk.buffer(8192) as buffer:
         replace_bulk(monkeypatch, bus, disk, watched)
         assert disk.readinto(4, buffer) == 16

@@ -88,3 +88,12 @@ def test_a_flush_fails_after_a_reset_whose_report_was_lost_beside_a_lost_exchang
         made.fault(0, "residue=65536@csw,opcode=03")  # all of the sense comes, but the CSW says none of it
         made.read(0, 0, 1)
         made.flush(0)
+
+
+def test_a_flush_fails_after_a_reset_that_was_reported_in_a_request_sense_which_was_lost() -> None:
+    with playing(Setup()) as made:
+        made.write(1, 5, 4)
+        made.power_on(0)
+        made.later(1, "ctrl-c", 0)
+        made.execute(0, 1)
+        made.flush(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +12,9 @@ import pytest
 
 from . import machine
 from .machine import Device, Unit, wait_for
+
+if sys.platform != "linux":
+    raise ImportError("these tests run on Linux only")
 
 ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KASAN|blocked for more than)\b")
 REBIND = 60.0  # seconds until the kernel must have its driver and nodes back

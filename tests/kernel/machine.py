@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -65,11 +66,15 @@ class Unit:
     def backing(self, lba: int, blocks: int) -> bytes:
         """Read blocks from the backing file, without the USB stack."""
         assert self.path is not None, f"{self} has no medium"
+        if sys.platform != "linux":
+            raise NotImplementedError
         with self.path.open("rb") as file:
             return os.pread(file.fileno(), blocks * self.block_size, lba * self.block_size)
 
     def kernel_read(self, lba: int, blocks: int) -> bytes:
         """Read blocks through the kernel's block device, without its cache."""
+        if sys.platform != "linux":
+            raise NotImplementedError
         size = self.block_size
         with self.node.open("rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), lba * size, blocks * size, os.POSIX_FADV_DONTNEED)
@@ -178,6 +183,8 @@ def _opens(node: Path) -> bool:
 
     A block node without a medium cannot be opened either, but with another error.
     """
+    if sys.platform != "linux":
+        raise NotImplementedError
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_NONBLOCK))
     except OSError as error:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import select
+import sys
 import time
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .machine import Device, LabError
+
+if sys.platform != "linux":
+    raise ImportError("these tests run on Linux only")
 
 PORT = "scsiusb.qmp"
 PATIENCE = 60.0

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -115,6 +116,8 @@ class Served:
 
     def reset(self) -> None:
         """Let the kernel reset the port, through usbfs."""
+        if sys.platform != "linux":
+            raise NotImplementedError
         import fcntl
 
         numbers = [int((self.folder / name).read_text()) for name in ("busnum", "devnum")]
@@ -212,6 +215,8 @@ def _left_alone(speed: str, wanted: bool) -> Iterator[None]:
 @contextmanager
 def _imported(server: Server) -> Iterator[tuple[socket.socket, int]]:
     """Import the stick over USB/IP; yield the connection and the device number, which the kernel needs."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     with socket.create_connection((server.host, server.port), 30) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(struct.pack(">HHI32s", 0x0111, 0x8003, 0, server.bus_id.encode()))

@@ -16,6 +16,8 @@ from .command import scsiusb as run
 from .machine import Device
 from .plugging import plug, unplug
 
+assert sys.platform == "linux"
+
 PLAIN_LIBUSB = """
 import os, signal, sys
 import libusb_package, usb.core

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from tests.fuzz.mutate import mutate
 from .command import scsiusb as run
 from .machine import wait_for
 from .served import Served, serving
+
+assert sys.platform == "linux"
 
 DECIDED = re.compile(r"unable to enumerate USB device|no configuration chosen|can't set config|not attached")
 ENUMERATION = 120.0  # seconds; the kernel tries several times to enumerate a device with bad descriptors

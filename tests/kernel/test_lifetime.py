@@ -28,6 +28,8 @@ from .command import scsiusb as run
 from .machine import USB, Device, wait_for
 from .plugging import plug, unplug
 
+assert sys.platform == "linux"
+
 GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
 NOTICED = 60.0  # seconds after the kernel noticed an unplug; the plug campaign requires 1
 

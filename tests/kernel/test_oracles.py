@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from . import oracles
 from .machine import Device, Unit, units
 from .plugging import plug, unplug
 from .qmp import QmpError, qmp
+
+assert sys.platform == "linux"
 
 EVERY = units(bot=False)
 WITH_MEDIUM = units(medium=True, bot=False)

@@ -17,6 +17,8 @@ from .command import NOBODY, as_user, start
 from .command import scsiusb as cli
 from .machine import Device, wait_for
 
+assert sys.platform == "linux"
+
 
 def one_line(error: str) -> bool:
     return error.startswith("scsiusb: error: ") and error.count("\n") == 1 and "; " in error

@@ -8,6 +8,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ from .command import scsiusb as run
 from .command import start
 from .machine import USB, wait_for
 from .served import Served, served
+
+assert sys.platform == "linux"
 
 MIB = 1 << 20
 WARNING = 4  # log level of the kernel; higher numbers are less serious

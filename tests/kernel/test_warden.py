@@ -17,6 +17,8 @@ from .command import scsiusb as cli
 from .machine import USB, Device, wait_for
 from .plugging import plug, unplug
 
+assert sys.platform == "linux"
+
 GIVEN_BACK = 60.0  # seconds after a process was killed, as the machine may be busy; the crash campaign requires 2
 BLOCKS = 128
 # A program that claims a device, starts a command up to the given moment, and kills the given process, then itself.

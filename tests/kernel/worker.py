@@ -10,6 +10,9 @@ import time
 
 import scsiusb
 
+if sys.platform != "linux":
+    raise ImportError("these tests run on Linux only")
+
 
 def say(*words: object) -> None:
     sys.stdout.write(" ".join(map(str, words)) + "\n")

@@ -19,7 +19,8 @@ from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root
 from tests.usb.libusb.watched import Scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
+if sys.platform == "win32":
+    pytest.skip("descriptors of folders", allow_module_level=True)
 
 
 def mode(path: Path) -> int:

@@ -19,7 +19,8 @@ from scsiusb.leases.warden_main import GONE, Kernel, from_words, give_back, sett
 from tests.leases.processes import HOLD, WAIT, kill, line, running
 from tests.leases.usbfs import RECORD, Usbfs, holding, with_lease
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
+if sys.platform != "linux":
+    pytest.skip("the warden is Linux's", allow_module_level=True)
 
 START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
 

@@ -24,7 +24,8 @@ from tests.leases.leasing import NOBODY, acquire_among_readers, is_root, on_linu
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.usb.libusb.watched import Scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
+if sys.platform == "win32":
+    pytest.skip("descriptors of folders", allow_module_level=True)
 
 
 # --- one holder -----------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from scsiusb.leases.warden_main import GONE, Kernel
 from tests.leases.processes import HOLD, WAIT, kill, line, running
 from tests.leases.usbfs import RECORD, Usbfs
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has kernel drivers to detach")
+if sys.platform != "linux":
+    pytest.skip("only Linux has kernel drivers to detach", allow_module_level=True)
 
 NOBODY = 65534
 BOOT = record_module._boot()

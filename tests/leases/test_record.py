@@ -20,7 +20,8 @@ from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, is_root
 from tests.leases.usbfs import RECORD
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="descriptors of folders")
+if sys.platform == "win32":
+    pytest.skip("descriptors of folders", allow_module_level=True)
 
 
 GOOD = replace(RECORD, boot="0c15-ab", uid=1000)

@@ -23,7 +23,8 @@ from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.leases.usbfs import RECORD, with_lease
 from tests.sticks import PATIENCE
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the warden is Linux's")
+if sys.platform != "linux":
+    pytest.skip("the warden is Linux's", allow_module_level=True)
 
 START = "warden = Warden(*sys.argv[2:4])\nwarden.hold(lease.record, lease.path)\nsay(warden.pid)\n"
 

@@ -19,7 +19,8 @@ from scsiusb.opening import open_on
 from tests.manager.test_sharing import first, hanging_read
 from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, python, stick
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+if sys.platform == "win32":
+    pytest.skip("there is no fork", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from scsiusb import (
+    DataProtect,
     DeviceBusy,
     DeviceGone,
     DeviceNotFound,
@@ -26,6 +28,7 @@ from scsiusb import (
     MediumError,
     NoMedium,
     PhaseError,
+    ScsiUsbError,
     aopen,
 )
 from scsiusb.cli import device as session
@@ -40,13 +43,13 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.port import NO_QUIRKS
 from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
 from scsiusb.virtual.target.sense import Sense
-from scsiusb.virtual.target.task import Task
-from tests.sticks import Answer, InterceptedBus, Wire, stick
+from scsiusb.virtual.target.task import Parameters, Task
+from tests.sticks import Answer, InterceptedBus, OddUnit, Wire, stick
 
 TIMEOUT = 0.1  # seconds for a command that hangs
 BLOCKS = 2048
 BLOCK = 512
-SYNCHRONIZE_CACHE = 0x35
+MODE_SENSE_6, SYNCHRONIZE_CACHE = 0x1A, 0x35
 
 
 def device(
@@ -165,6 +168,14 @@ def huge(*faults: str) -> Stick:
     return Stick([Unit(Sparse((1 << 32) + 8))], faults=faults)
 
 
+def stick_that_seems_protected() -> Stick:
+    """Make a stick whose MODE SENSE reports write protection, though it can be written."""
+    unit = OddUnit()
+    seems_protected = Parameters(bytes.fromhex("03 00 80 00"), 192)
+    unit.answer = lambda cdb: seems_protected if cdb[0] == MODE_SENSE_6 else None
+    return device(unit=unit)
+
+
 CASES = (
     Case("a", stick_with_a_bad_block, report_the_failed_block, AssertionError),
     Case("b", lambda: device("nak@data,opcode=03,over=18,times=always"), ask_for_all_sense, DeviceTimeout),
@@ -177,6 +188,7 @@ CASES = (
     Case("n", lambda: device("sense=5/21/00,opcode=28", removable=False), read_a_block, LbaOutOfRange),
     Case("r", lambda: device("bogus-residue,opcode=28,times=always"), read_a_block, MalformedReply),
     Case("s", lambda: device("max-lun=3"), look_for_the_last_unit, AssertionError),
+    Case("w", stick_that_seems_protected, write_and_flush, DataProtect),
     Case("C", lambda: device("nak@csw,opcode=35"), write_and_flush, DeviceTimeout),
     Case("E", lambda: device("capacity=+8,opcode=25,times=always"), count_the_blocks, AssertionError),
     Case("I", lambda: device("nak@data,opcode=12,times=always"), read_a_block, DeviceTimeout),
@@ -200,6 +212,27 @@ def test_with_the_quirk_the_device_works(case: Case) -> None:
 def test_without_the_quirk_it_does_not(case: Case) -> None:
     timeout = TIMEOUT if case.error is DeviceTimeout else None
     with pytest.raises(case.error), opened(case.make(), "", timeout) as disk:
+        case.act(disk)
+
+
+BESIDE = {"g": "mL", "h": "c"}  # the quirks that the error names where others cure it, too
+UNNAMED = "bn"  # the error is not specific
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.error is not AssertionError and case.letters not in UNNAMED],
+    ids=lambda case: case.id,
+)
+def test_the_error_names_the_quirk_ready_to_paste_and_it_cures(case: Case) -> None:
+    timeout = TIMEOUT if case.error is DeviceTimeout else None
+    with pytest.raises(case.error) as failed, opened(case.make(), "", timeout) as disk:
+        case.act(disk)
+    assert isinstance(failed.value, ScsiUsbError)
+    named = re.search(r"use --quirks (\S+)$", failed.value.remedy)
+    assert named is not None, failed.value
+    assert named[1] == f"1209:0001:{BESIDE.get(case.letters, case.letters)}"
+    with opened(case.make(), named[1]) as disk:
         case.act(disk)
 
 

@@ -12,6 +12,9 @@ import pytest
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
+if sys.platform != "linux":
+    pytest.skip("the lab runs on Linux", allow_module_level=True)
+
 from campaigns.natively import command  # noqa: E402
 from labkit import native, uml, zoo  # noqa: E402
 from labkit.guest import is_over  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ from benchkit.turns import SETTLING
 from benchkit.work import MIB, sequential
 from scsiusb.usb.libusb import library, memory
 from tests.kernel.machine import Unit, zoo
+
+if sys.platform != "linux":
+    raise ImportError("this benchmark runs on Linux only")
 
 COUNTS = (1, 4, 16)
 RAISED = 128  # MB for usbfs, as an imaging station would set; the default is 16

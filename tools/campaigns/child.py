@@ -16,6 +16,9 @@ from typing import NoReturn
 
 import libusb_package
 
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
+
 TIMEOUT = 60.0  # seconds for a command
 
 

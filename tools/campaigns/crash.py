@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,9 @@ from scsiusb.leases.folders import own
 from scsiusb.leases.record import file_name
 from scsiusb.leases.warden_main import IN_COMMAND
 from tests.kernel.machine import USB, Device, wait_for, zoo
+
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
 
 WINDOW = 16384  # blocks at the start of the disk that are written and compared
 OVERTIME = 8.0  # seconds: waits beyond the limit, to report how late the recovery comes

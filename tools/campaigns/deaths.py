@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from campaigns.remains import wardens
+
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
 
 CGROUP = Path("/sys/fs/cgroup")
 LIMIT = 64 << 20  # bytes that the worker may use in addition to what it shares with its parent

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from scsiusb.leases.lease import leases
 from scsiusb.leases.warden_main import DEAD, started
+
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
 
 PROC = Path("/proc")
 WARDEN = b"warden_main.py"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
+
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
 
 NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
 FROM_KERNEL = 1  # multicast group of the kernel's messages

@@ -15,6 +15,9 @@ import scsiusb
 from campaigns.content import Content
 from campaigns.progress import Phase, Progress, pattern
 
+if sys.platform != "linux":
+    raise ImportError("this campaign runs on Linux only")
+
 VARIANTS = ("loop", "keep", "manager")
 SIZES = (1, 8, 256, 1024, 2048, 4096, 8192)  # blocks of a read or a write
 PIECE = 4 << 20  # bytes

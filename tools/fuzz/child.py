@@ -52,7 +52,9 @@ class Progress:
 
 
 def resident() -> int:
-    """Return the resident memory in KiB; where the system does not report it, the peak."""
+    """Return the resident memory in KiB; where the system does not report it, the peak, or 0 on Windows."""
+    if sys.platform == "win32":
+        return 0
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") // 1024

@@ -58,6 +58,8 @@ def interactive(boot: Boot, work: Path) -> int:
 @contextmanager
 def _terminal_kept() -> Iterator[None]:
     """Restore the terminal's mode at the end: a guest that dies leaves another one."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     mode = termios.tcgetattr(sys.stdin)
     try:
         yield
@@ -150,6 +152,8 @@ class Guest:
 
     def _kill(self) -> None:
         """End the whole group, and what left it: virtme-ng does not take QEMU along."""
+        if sys.platform != "linux":
+            raise NotImplementedError
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

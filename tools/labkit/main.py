@@ -119,6 +119,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _prepare(lab: Lab) -> None:
     """Install and make what is missing; one lab at a time."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,8 @@ def kernel_words(work: Path, gadgets: int, console: int | None) -> list[str]:
 
 def memory_folder(places: Iterable[str], size: int) -> Path:
     """Return where the guest's memory can be a file: programs run in it, which containers forbid in some places."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     for place in places:
         try:
             found = os.statvfs(place)

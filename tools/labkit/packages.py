@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from .host import CACHE, PYTHON, ROOT, LabError, find, need, run, say
@@ -70,6 +71,8 @@ def installed(package: str) -> bool:
 
 def apt_get(*words: str) -> None:
     """Run apt-get as root, asking nothing."""
+    if sys.platform != "linux":
+        raise NotImplementedError
     sudo = [] if os.geteuid() == 0 else ["sudo"]
     if sudo and find("sudo") is None:
         raise LabError(f"not root and no sudo; as root, run: apt-get {' '.join(words)}")

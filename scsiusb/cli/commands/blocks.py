@@ -179,9 +179,9 @@ def write_command(device: str | None, lun: int | None, lba: int, path: str, yes:
 def _checked_blocks(disk: Disk, lba: int, file: Source) -> int:
     """Return the number of blocks in the file, at most in a stream.
 
-    Raises OutOfRange if they do not fit, UsageError for no bytes and a partial block.
+    Raises OutOfRange if they do not fit, DataProtect, UsageError for no bytes and a partial block.
     """
-    disk.check_range(lba, 0)
+    disk.medium_to_write(lba)  # before its size is used: if MODE SENSE fails, the medium is found again
     if file.length is None:
         return disk.blocks - lba
     blocks = file.length // disk.block_size

@@ -12,6 +12,7 @@ from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
+from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
 from scsiusb.transport.bot.formats import (
@@ -19,13 +20,15 @@ from scsiusb.transport.bot.formats import (
     CSW_CODEC,
     CSW_SIGNATURE,
     FLAG_DATA_IN,
+    MAX_CDB,
+    MAX_LUN,
     STATUS_PHASE_ERROR,
     least_cdb,
 )
 from scsiusb.transport.bot.reset_recovery import Synchronizer, note_step
 from scsiusb.transport.turns import Turns
 from scsiusb.usb.backend import Code
-from scsiusb.usb.port import Port
+from scsiusb.usb.port import LONGEST_TIMEOUT_MS, Port
 
 CLEAR_HALT: Final = "clear halt"
 CSW_AGAIN: Final = "CSW again"
@@ -39,7 +42,10 @@ patch_cbw, unpack_csw = CBW_CODEC.pack_values_into, CSW_CODEC.unpack_from
 # Module constants: each look into an enumeration costs as much as a call.
 monotonic: Final = time.monotonic
 OK, PIPE, OVERFLOW = Code.OK, Code.PIPE, Code.OVERFLOW
-IN: Final = Direction.IN
+IN, NONE = Direction.IN, Direction.NONE
+LUNS: Final = range(MAX_LUN + 1)
+CDB_LENGTHS: Final = range(1, MAX_CDB + 1)
+LONGEST: Final = LONGEST_TIMEOUT_MS / 1000
 
 
 class Exchange:
@@ -71,14 +77,21 @@ class Exchange:
     def run(  # noqa: C901 - the whole story of a command, on one page
         self, lun: int, cdb: bytes, direction: Direction, data: memoryview, timeout: float
     ) -> Story[Completion]:
-        """Run one command; `data` is the whole data phase, empty for none; `timeout` in seconds.
+        """Run one command, within a turn; `data` is the whole data phase, empty for none; `timeout` in seconds.
 
         Raise TransportError where the exchange does not end with a valid and meaningful CSW (BOT 6.3), after the
-        recovery of the device.
+        recovery of the device; ValueError for what a CBW cannot say.
         """
-        device = self._synchronizer
+        device, turns = self._synchronizer, self._turns
         length = len(data)
         is_in = direction is IN
+        if lun not in LUNS or len(cdb) not in CDB_LENGTHS or (length and direction is NONE):
+            raise ValueError(f"LUN {lun}, {direction}: a CDB of {len(cdb)} and data of {length} bytes do not fit a CBW")
+        turn = turns.holder.get(None)
+        if turns.is_closed or (turn is not None and turn.user is not None and turn.user.is_over):
+            turns.check(turn)
+        if timeout > LONGEST:
+            timeout = LONGEST
         try:
             if device.out_of_step:
                 yield from device.recover_first(timeout)
@@ -135,7 +148,7 @@ class Exchange:
                     yield from device.fail(cdb, timeout, error)
                 raise
         except TransportError as error:
-            self._turns.note(error)
+            turns.note(error)
             raise
         if device.failures.count:
             device.failures.note_success(cdb[0])
@@ -193,17 +206,24 @@ class Exchange:
             raise MalformedReply(f"CSW phase: {count} bytes came where a CSW has {CSW_LENGTH}")
         signature, tag, residue, status = unpack_csw(self._csw)
         if tag != self._tag and self._checks_tag:
-            raise MalformedReply(f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}")
+            what = f"CSW phase: the tag is {tag:#x}, the command's is {self._tag:#x}"
+            raise MalformedReply(what, self._cure(Symptom.WRONG_TAG))
         if self._learns_signature:
             self._learn_signature(signature)
         if signature != self._signature and signature != CSW_SIGNATURE:
-            raise MalformedReply(f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}")
+            what = f"CSW phase: the signature is {signature.hex()}, not {self._signature.hex()}"
+            raise MalformedReply(what, self._cure(Symptom.WRONG_SIGNATURE))
         if status == STATUS_PHASE_ERROR:
             raise PhaseError("the device reports a phase error")
         if status > FAILED:
             raise MalformedReply(f"CSW phase: the status is {status}")
         # A residue larger than what was asked for is taken as all of it: then no byte of the data counts.
         return Completion(status, min(residue, asked) if residue and not self.ignore_residue else 0, transferred)
+
+    def _cure(self, symptom: Symptom) -> str | None:
+        """Return the remedy that names a quirk; None if that quirk applies already."""
+        info = self._port.info
+        return remedy(symptom, info.vid, info.pid, self._port.quirks.flags) or None
 
     def _note_good(self, transferred: int) -> Completion:
         """Make the completion of a command that went well, kept for the next one of its size."""

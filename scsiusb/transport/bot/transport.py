@@ -9,25 +9,21 @@ from typing import Any, Final, TypeVar
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
-from scsiusb.errors import AccessDenied, DeviceGone, TransportError
+from scsiusb.errors import AccessDenied, DeviceGone, DeviceTimeout, TransportError
+from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction, Polled, Story
+from scsiusb.transport.base import Polled, Story
 from scsiusb.transport.bot.exchange import Exchange
-from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_CDB, MAX_LUN
+from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import CONTROL_TIMEOUT, Synchronizer
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns, User
-from scsiusb.usb.port import LONGEST_TIMEOUT_MS, Port
+from scsiusb.usb.port import Port
 
 # As Linux has it: larger commands break some high-speed sticks.
 MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
 MAX_TRANSFER_SUPER_SPEED: Final = 1024 * 1024
 MAX_TRANSFER_BY_QUIRK: Final = ((Quirk.MAX_SECTORS_64, 64 * 512), (Quirk.MAX_SECTORS_240, 240 * 512))
-LONGEST: Final = LONGEST_TIMEOUT_MS / 1000
-
-LUNS: Final = range(MAX_LUN + 1)
-CDB_LENGTHS: Final = range(1, MAX_CDB + 1)
-NONE: Final = Direction.NONE
 
 R = TypeVar("R")
 log = logging.getLogger(__name__)
@@ -67,7 +63,8 @@ class BulkOnlyTransport(Uncopyable):
     def _prepare(self) -> None:
         port, releases = self._port, self._releases
         releases.add(port.close)
-        self._exchange = Exchange(port, self._synchronizer, self.turns, releases)
+        self._exchange = exchange = Exchange(port, self._synchronizer, self.turns, releases)
+        self.exchange = exchange.run
         releases.add(self._synchronizer.settle)
         self.max_lun = 0 if Quirk.SINGLE_LUN in self.quirks else self._get_max_lun()
 
@@ -76,23 +73,6 @@ class BulkOnlyTransport(Uncopyable):
     def turn(self, user: User | None = None) -> Turn:
         """Return a turn of `user`, who may interrupt its commands, or be over before they begin; not yet taken."""
         return Turn(self.turns, user)
-
-    def exchange(
-        self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
-    ) -> Story[Completion]:
-        """Run one command (BOT 5.3), within a turn. Raise TransportError, after the recovery of the device.
-
-        Raise ValueError for what a CBW cannot say.
-        """
-        if lun not in LUNS or len(cdb) not in CDB_LENGTHS:
-            raise ValueError(f"LUN {lun} and a CDB of {len(cdb)} bytes do not fit a CBW")
-        if direction is NONE and len(buffer):
-            raise ValueError(f"command {cdb[0]:02X}h: {len(buffer)} bytes of data without a direction")
-        turns = self.turns
-        turn = turns.holder.get(None)
-        if turns.is_closed or (turn is not None and turn.user is not None and turn.user.is_over):
-            turns.check(turn)
-        return self._exchange.run(lun, cdb, direction, buffer, timeout if timeout < LONGEST else LONGEST)
 
     # --- drivers --------------------------------------------------------------------------------
 
@@ -183,6 +163,11 @@ class BulkOnlyTransport(Uncopyable):
             )
         except (DeviceGone, AccessDenied):
             raise
+        except DeviceTimeout as error:
+            info = self._port.info
+            advice = remedy(Symptom.MAX_LUN_UNANSWERED, info.vid, info.pid, self.quirks)
+            log.warning("GET MAX LUN: %s; taken as 0; %s", error.what, advice)
+            return 0
         except TransportError as error:
             log.info("GET MAX LUN: %s; taken as 0", error)
             return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from scsiusb.usb.backend import BlockDisk, Device
+from scsiusb.usb.system import linux
 
 USB_DEVICES: Final = Path("/sys/bus/usb/devices")
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
@@ -57,10 +58,10 @@ def _mounts() -> dict[str, list[str]]:
             found.setdefault(fields[2], []).append(_unescape(fields[4]))
     for line in _text(SWAPS).split("\n")[1:]:
         try:
-            number = os.stat(_unescape(line.split()[0])).st_rdev
+            number = linux.number_of(os.stat(_unescape(line.split()[0])))
         except (OSError, IndexError):
             continue
-        found.setdefault(f"{os.major(number)}:{os.minor(number)}", []).append(SWAP)
+        found.setdefault(number, []).append(SWAP)
     return found
 
 

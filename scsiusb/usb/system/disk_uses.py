@@ -36,6 +36,7 @@ CLASS_BLOCK: Final = Path("/sys/class/block")
 DEV_BLOCK: Final = Path("/sys/dev/block")
 BTRFS: Final = Path("/sys/fs/btrfs")
 DEV: Final = Path("/dev")
+READ: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 # include/uapi/linux/loop.h: LOOP_GET_STATUS64 fills in `struct loop_info64`; lo_rdevice is its third field, the
 # number of the block device that the loop device reads, 0 if it reads a file.
@@ -71,7 +72,7 @@ def exclusive(names: list[str]) -> Iterator[None]:
     with ExitStack() as stack:
         for name in names:
             try:
-                descriptor = os.open(f"/dev/{name}", os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = os.open(f"/dev/{name}", READ | os.O_EXCL)
             except OSError as error:
                 _explain(name, error)
             else:
@@ -97,9 +98,8 @@ def _explain(name: str, error: OSError) -> None:
 
 def _check_node(name: str, descriptor: int) -> None:
     """Warn if the node that was opened is not the disk's, as can happen in a container."""
-    number = os.fstat(descriptor).st_rdev
     expected = read_text(CLASS_BLOCK / name / "dev")
-    if expected is not None and expected != f"{os.major(number)}:{os.minor(number)}":
+    if expected is not None and expected != linux.number_of(os.fstat(descriptor)):
         _warn(name, "its node is another device's")
 
 
@@ -180,7 +180,7 @@ def _loop_number(name: str) -> str | None:
     import fcntl
 
     try:
-        descriptor = os.open(DEV / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(DEV / name, READ)
     except OSError:
         return None
     try:
@@ -198,7 +198,7 @@ def _block_number(node: str) -> str | None:
         found = os.stat(node)
     except (OSError, ValueError):
         return None
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else None
+    return linux.number_of(found) if stat.S_ISBLK(found.st_mode) else None
 
 
 # --- mounts and swap ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -96,6 +97,13 @@ def _open_files(process: Path) -> set[str]:
     except OSError:  # it has ended, or is another user's
         return set()
     return {file for name in names if (file := read_link(process / "fd" / name))}
+
+
+def number_of(found: os.stat_result) -> str:
+    """Return the number of the device whose node was looked at, as the kernel writes it: "8:1"."""
+    if sys.platform == "win32":
+        raise OSError("Windows has no device numbers")
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
 
 def read_link(link: Path) -> str | None:

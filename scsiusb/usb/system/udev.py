@@ -23,7 +23,7 @@ class State(Enum):
 
 def rule() -> str:
     """Return the rule's text: from the installed package, or from a source checkout."""
-    packed = files("scsiusb").joinpath("data", NAME)
+    packed = files("scsiusb") / "data" / NAME
     if packed.is_file():
         return packed.read_text(encoding="utf-8")
     return (Path(__file__).parents[3] / "udev" / NAME).read_text(encoding="utf-8")

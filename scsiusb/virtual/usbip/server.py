@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -27,6 +28,7 @@ BUS_ID: Final = "1-1"
 _POLL_INTERVAL = 0.01  # seconds between two polls of a stick that has answered NAK
 _HANDSHAKE_TIMEOUT = 10.0  # seconds that a client may take to send its request
 _MAX_CLIENTS = 16
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 _MAX_UNSENT = 1 << 20  # bytes; while more wait for a client, the server reads nothing from it
 _MAX_READS = 64  # reads from one client's socket before the other clients are served
 
@@ -147,14 +149,30 @@ class Server(Uncopyable):
     def _accept(self, mask: int) -> None:
         try:
             connection, address = self._listener.accept()
-        except OSError:  # the client is gone already, or no file descriptors are left: a later client may succeed
+        except OSError as error:  # the client is gone already, or no file descriptors are left
+            if error.errno in _NO_DESCRIPTOR:
+                self._make_room(len(self._clients))
             return
-        if len(self._clients) >= _MAX_CLIENTS:
+        if not self._make_room(_MAX_CLIENTS):
             connection.close()
             return
         client = _Client(self, connection, str(address[0]))
         self._clients.append(client)
         self._selector.register(connection, selectors.EVENT_READ, client.serve)
+
+    def _make_room(self, most: int) -> bool:
+        """Close the oldest connections without a request until there are fewer than `most`; return whether there are.
+
+        Connections that send nothing must not keep others out for the time that they have for a request.
+        """
+        for client in tuple(self._clients):
+            if len(self._clients) < most:
+                break
+            if client.time_left is not None:
+                client.serve(selectors.EVENT_READ)  # its request may have come by now
+            if client.time_left is not None:
+                client.close("it sent no request, and a newer connection needs its place")
+        return len(self._clients) < most
 
     def select_events(self, client: _Client, mask: int) -> None:
         """Set the events (`selectors.EVENT_…`) that the client's connection is served for."""
@@ -213,7 +231,7 @@ class _Client:
         if version != wire.VERSION:
             raise Malformed(f"protocol version {version:#06x}, not {wire.VERSION:#06x}")
         if code == wire.DEVLIST:
-            self.send(self._server.exported.devlist())
+            self.send(self._server.exported.devlist(self._server.stick.configuration))
         elif code == wire.IMPORT:
             if self._import(wire.bus_id((yield wire.BUS_ID_SIZE))):
                 yield from self._commands()
@@ -227,7 +245,8 @@ class _Client:
         else:
             status = wire.GOOD if server.attach(self) else wire.DEVICE_BUSY
         is_good = status == wire.GOOD
-        self.send(wire.reply(wire.IMPORT, status, server.exported.record() if is_good else b""))
+        record = server.exported.record(server.stick.configuration) if is_good else b""
+        self.send(wire.reply(wire.IMPORT, status, record))
         if is_good:
             self._deadline = None
             self._urbs = Urbs(server.stick, self.send)

@@ -21,6 +21,7 @@ EINVAL, EPIPE, EPROTO, EOVERFLOW, ECONNRESET, ESHUTDOWN, EREMOTEIO = -22, -32, -
 
 BUS_NUMBER, DEVICE_NUMBER = 1, 2
 DEVICE_ID: Final = BUS_NUMBER << 16 | DEVICE_NUMBER
+CONFIGURATIONS: Final = 1  # bNumConfigurations
 MAX_TRANSFER: Final = 16 << 20  # bytes; Linux's default limit for all of usbfs (usbfs_memory_mb)
 
 REQUEST: Final = struct.Struct(">HHI")
@@ -84,16 +85,21 @@ class Exported:
     release: int
     interfaces: Sequence[tuple[int, int, int]]  # class, subclass, protocol
 
-    def record(self) -> bytes:
-        """Return the 312 bytes that describe the device in OP_REP_DEVLIST and OP_REP_IMPORT."""
+    def record(self, configuration: int) -> bytes:
+        """Return the 312 bytes that describe the device in OP_REP_DEVLIST and OP_REP_IMPORT.
+
+        `configuration` is the value of the one that is selected now, 0 for none: a client that trusts a 1 here sends no
+        SET_CONFIGURATION, and its transfers fail.
+        """
         path = f"/sys/devices/virtual/scsiusb/usb{BUS_NUMBER}/{self.bus_id}".encode()
         place = (path, self.bus_id.encode(), BUS_NUMBER, DEVICE_NUMBER, _SPEEDS[self.speed])
-        return _DEVICE.pack(*place, self.vid, self.pid, self.release, 0, 0, 0, 1, 1, len(self.interfaces))
+        ids = (self.vid, self.pid, self.release, 0, 0, 0)
+        return _DEVICE.pack(*place, *ids, configuration, CONFIGURATIONS, len(self.interfaces))
 
-    def devlist(self) -> bytes:
-        """Return OP_REP_DEVLIST with this device only."""
+    def devlist(self, configuration: int) -> bytes:
+        """Return OP_REP_DEVLIST with this device only; `configuration` as for `record`."""
         interfaces = b"".join(_INTERFACE.pack(*each) for each in self.interfaces)
-        return reply(DEVLIST, GOOD) + _COUNT.pack(1) + self.record() + interfaces
+        return reply(DEVLIST, GOOD) + _COUNT.pack(1) + self.record(configuration) + interfaces
 
 
 def reply(code: int, status: int, body: bytes = b"") -> bytes:

@@ -516,7 +516,7 @@ def test_a_failing_recovery_does_not_replace_the_error(bus: InterceptedBus, tran
 
 
 def test_data_without_a_direction_is_refused(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
-    with pytest.raises(ValueError, match="without a direction"):
+    with pytest.raises(ValueError, match="do not fit a CBW"):
         run(transport, TEST_UNIT_READY, Direction.NONE, 8)
     assert bus.wire.log == []
 

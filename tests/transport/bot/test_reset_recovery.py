@@ -34,6 +34,7 @@ def disk_on_wire(timeout: float | None = None) -> Iterator[tuple[Disk, Intercept
     with_wire = InterceptedBus(stick())
     with open_on(with_wire, timeout=timeout) as disk:
         disk.read(0, 1)
+        disk.medium_to_write(0)  # the write protection is asked for once
         with_wire.wire.log.clear()
         yield disk, with_wire
         with_wire.wire.intercept = None

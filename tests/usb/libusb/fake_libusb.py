@@ -6,7 +6,6 @@ Transfers are real structures; the test decides how they end.
 from __future__ import annotations
 
 import ctypes
-import select
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -15,8 +14,9 @@ from typing import Any
 import usb.backend.libusb1 as pyusb
 
 from scsiusb.usb.backend import Code, Device
-from scsiusb.usb.libusb.transfer import LibusbTransfer, PollDescriptor
+from scsiusb.usb.libusb.transfer import POLLOUT, LibusbTransfer, PollDescriptor
 
+POLLIN = 1  # poll(2)
 COMPLETED, ERROR, TIMED_OUT, CANCELLED, STALL, NO_DEVICE, OVERFLOW = range(7)  # enum libusb_transfer_status
 CONTEXT = 0xC0
 HANDLE = 0x1000
@@ -55,7 +55,7 @@ class FakeLibusb:
         self.outcome: Callable[[LibusbTransfer], Ending | None] = lambda transfer: (COMPLETED, transfer.length)
         self.events: list[Callable[[], object]] = []  # what happens first in the next calls that handle events
         self.ignores_cancel = False
-        self.poll_descriptors: list[tuple[int, int]] | None = [(7, select.POLLIN), (8, select.POLLOUT)]
+        self.poll_descriptors: list[tuple[int, int]] | None = [(7, POLLIN), (8, POLLOUT)]
         self.device_memory = True
         self.devices: list[FakeDevice] = []
         self.memory: dict[int, Any] = {}

@@ -11,7 +11,8 @@ import pytest
 from scsiusb.usb.backend import BlockDisk, Device
 from scsiusb.usb.system import block_nodes
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="colons in names")
+if sys.platform == "win32":
+    pytest.skip("colons in names", allow_module_level=True)
 
 DEVICE = Device(1, (1, 4), 7, 0x0781, 0x5581, 0x0100, "high", 1, ())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import selectors
 import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -73,12 +75,31 @@ def test_the_list_of_devices_contains_the_stick_with_its_interfaces(server: Serv
         assert client.receive(1) == END_OF_STREAM
     count, path, bus_id, *numbers = struct.unpack(">I256s32sIIIHHHBBBBBB3sx", data)
     assert (count, path[:5], bus_id.rstrip(b"\0")) == (1, b"/sys/", b"1-1")
-    assert numbers == [1, 2, 3, 0x1209, 0x0001, 0x0100, 0, 0, 0, 1, 1, 1, bytes((8, 6, 0x50))]
+    assert numbers == [1, 2, 3, 0x1209, 0x0001, 0x0100, 0, 0, 0, 0, 1, 1, bytes((8, 6, 0x50))]
+
+
+def configuration(record: bytes) -> int:
+    """Return bConfigurationValue of a record of 312 bytes."""
+    return record[309]
+
+
+def test_the_records_have_the_configuration_that_is_selected(server: Server) -> None:
+    with Client(server) as client:
+        assert configuration(client.attach()) == client.control_in(0x80, 8, 0, 0, 1)[1][0] == 0
+        assert client.move(OUT, data=bytes(31))[0] == EPROTO
+        assert client.control_out(0, 9, 1, 0) == 0
+        with Client(server) as other:
+            other.request(0x8005)
+            assert configuration(other.receive(4 + 312)[4:]) == client.control_in(0x80, 8, 0, 0, 1)[1][0] == 1
+    while server.is_attached:
+        devices(server)
+    with Client(server) as again:
+        assert configuration(again.attach()) == 0
 
 
 @pytest.mark.parametrize(("speed", "number"), [("full", 2), ("high", 3), ("super", 5), ("super-plus", 5)])
 def test_the_speed_is_reported_in_linux_numbers(speed: str, number: int) -> None:
-    record = Exported("1-1", speed, 1, 2, 3, ()).record()
+    record = Exported("1-1", speed, 1, 2, 3, ()).record(0)
     assert struct.unpack_from(">I", record, 296) == (number,)
 
 
@@ -117,15 +138,6 @@ def test_a_client_that_sends_no_request_is_disconnected(server: Server, monkeypa
     monkeypatch.setattr(usbip, "_HANDSHAKE_TIMEOUT", 0.05)
     with Client(server) as client:
         assert client.receive(1) == END_OF_STREAM
-
-
-def test_the_number_of_clients_is_limited(server: Server) -> None:
-    clients = [Client(server) for _ in range(17)]
-    assert clients[-1].receive(1) == END_OF_STREAM
-    for client in clients:
-        client.socket.close()
-    while not is_served(server):
-        pass
 
 
 def is_served(server: Server) -> bool:
@@ -408,6 +420,91 @@ def test_the_transfers_in_progress_are_limited(server: Server, client: Client, m
         for _ in range(6):
             again.submit(IN, 1)
         assert again.receive(1) == END_OF_STREAM
+
+
+# --- connections that send nothing ----------------------------------------------------------------
+
+
+def silent(server: Server, held: ExitStack, count: int, said: bytes = b"") -> list[Client]:
+    """Open connections that send less than a request."""
+    clients = [held.enter_context(Client(server)) for _ in range(count)]
+    for client in clients:
+        client.socket.sendall(said)
+    return clients
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01", struct.pack(">HHI", 0x0111, 0x8003, 0) + b"1-1"])
+@pytest.mark.parametrize("count", [16, 40])
+def test_a_newcomer_is_served_while_sixteen_say_nothing(server: Server, said: bytes, count: int) -> None:
+    with ExitStack() as held:
+        clients = silent(server, held, count, said)
+        assert devices(server) == 1
+        with Client(server) as newcomer:
+            newcomer.configure()
+            newcomer.command(bytes((0x12, 0, 0, 0, 36, 0)), 36)
+            assert newcomer.move(IN, 36)[0] == 0
+        assert clients[0].receive(1) == END_OF_STREAM
+        assert len(server._clients) <= 16
+
+
+def test_the_client_that_attached_keeps_its_place(server: Server, client: Client) -> None:
+    with ExitStack() as held:
+        silent(server, held, 40)
+        assert devices(server) == 1
+        client.command(bytes(6), 0)
+        assert client.csw() == (0, 0)
+        assert len(server._clients) <= 16
+
+
+def test_only_as_many_are_closed_as_are_in_the_way(server: Server) -> None:
+    with ExitStack() as held:
+        first, second, *_ = silent(server, held, 16)
+        assert devices(server) == 1
+        assert first.receive(1) == END_OF_STREAM
+        assert second.request(0x8005) == (0x0111, 5, 0)
+
+
+def test_a_request_that_has_just_come_is_answered_before_its_place_is_given_away(stick: Stick) -> None:
+    """The server has no thread here, so that all connections come in one round."""
+    with closing(Server(stick, port=0)) as busy, ExitStack() as held:
+        first, second, *_ = silent(busy, held, 17)
+        first.socket.sendall(struct.pack(">HHI", 0x0111, 0x8003, 0) + b"1-1".ljust(32, b"\0"))
+        for _ in range(17):
+            busy._accept(selectors.EVENT_READ)
+        assert first.receive(8) == struct.pack(">HHI", 0x0111, 3, 0)
+        assert second.receive(1) == END_OF_STREAM
+        assert busy.is_attached
+
+
+def test_where_no_connection_can_be_closed_the_newcomer_is(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbip, "_MAX_CLIENTS", 1)
+    with Client(server) as newcomer:
+        assert newcomer.receive(1) == END_OF_STREAM
+    client.command(bytes(6), 0)
+    assert client.csw() == (0, 0)
+
+
+def test_without_file_descriptors_the_oldest_silent_connection_is_closed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as held:
+        (first,) = silent(server, held, 1)
+        while not server._clients:
+            devices(server)
+        accept, failures = server._listener.accept, [OSError(errno.EMFILE, "too many open files")]
+
+        class Listener:
+            def accept(self) -> object:
+                if failures:
+                    raise failures.pop()
+                return accept()
+
+        monkeypatch.setattr(server, "_listener", Listener())
+        assert devices(server) == 1
+        assert first.receive(1) == END_OF_STREAM
+        monkeypatch.undo()
 
 
 def test_the_server_stops_reading_from_a_client_that_does_not_read_and_loses_no_answer(client: Client) -> None:
