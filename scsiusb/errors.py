@@ -197,9 +197,10 @@ class NoMedium(NotReady):
 
 
 class MediumError(CheckCondition):
-    """Raised for MEDIUM ERROR (3h): blocks cannot be read or written; `sense.information` may have the first one.
+    """Raised for MEDIUM ERROR (3h): a block cannot be read or written; `lba` is the block, if `Disk` moved it.
 
-    Read the other blocks, and replace the medium.
+    Some devices report a bad block by another sense key, such as HARDWARE ERROR. Read the other blocks, and replace the
+    medium.
     """
 
     default_remedy = "read around the bad blocks; the medium is failing"

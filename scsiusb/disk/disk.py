@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
@@ -28,7 +28,7 @@ from scsiusb.disk.medium import (
 )
 from scsiusb.disk.other_units import name_units_with_medium
 from scsiusb.disk.unflushed import Unflushed
-from scsiusb.disk.witness import confirm, find_witness, keep_witness, verify
+from scsiusb.disk.witness import find_witness, keep_witness
 from scsiusb.errors import (
     DeviceGone,
     MediumChanged,
@@ -40,7 +40,7 @@ from scsiusb.errors import (
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.protection import write_protected_error, write_protection
-from scsiusb.scsi.retry import RetryPolicy, RetryState
+from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import RESET
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
@@ -67,7 +67,7 @@ class Disk(Uncopyable):
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._attentions = unit.attentions
-        self._verify = partial(verify, unit)
+        self._stories = BlockStories(unit)
         self._place = place
         self._is_closed = False
         self._finding = threading.RLock()
@@ -325,38 +325,52 @@ class Disk(Uncopyable):
         view: memoryview,
         note: Callable[[], object] | None = None,
     ) -> int:
-        """Read or write the view's blocks and return their number; call `note` after each command."""
+        """Read or write the view's blocks and return their number; call `note` after each command.
+
+        The last block is moved by a separate command, because some card readers fail or hang otherwise.
+        """
         size, block_size = len(view), medium.block_size
         blocks = size // block_size
-        if blocks * block_size != size or lba < 0 or lba + blocks > medium.blocks:
+        end = lba + blocks
+        if blocks * block_size != size or lba < 0 or end > medium.blocks:
             check_fits(medium, lba, view)
         if medium.is_removable and medium is not self._bound and blocks:
             self._bind(medium)
-        if blocks > (self._most or medium.max_blocks) or medium.last_alone or not blocks:
+        if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
             for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                 with piece:
-                    self._move_piece(transfer, medium, at, count, piece)
-                if note is not None:
-                    note()
+                    self._move_piece(transfer, medium, at, count, piece, note)
         else:  # one command, as for most calls
-            self._move_piece(transfer, medium, lba, blocks, view)
-            if note is not None:
-                note()
+            self._move_piece(transfer, medium, lba, blocks, view, note)
         return blocks
 
-    def _move_piece(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview) -> None:
+    def _move_piece(
+        self,
+        transfer: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        blocks: int,
+        view: memoryview,
+        note: Callable[[], object] | None,
+    ) -> None:
         """Move the blocks of one command.
 
         If `view` is not the transport's own memory, copy through one of its buffers.
         """
         memory = self.unit.transport.memory
         if memory.owns(view):
-            self._send(transfer, medium, lba, blocks, view)
+            self._send(transfer, medium, lba, blocks, view, note)
             return
         with memory.lend(len(view)) as buffer:
             if transfer is WRITE:
                 buffer[:] = view
-            self._send(transfer, medium, lba, blocks, buffer)
+            try:
+                self._send(transfer, medium, lba, blocks, buffer, note)
+            except ScsiUsbError as error:
+                if transfer is READ and error.lba is not None:
+                    good = (error.lba - lba) * medium.block_size
+                    view[:good] = buffer[:good]
+                raise
             if transfer is READ:
                 view[:] = buffer
 
@@ -441,46 +455,40 @@ class Disk(Uncopyable):
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
-        """Story that reads blocks, of one command at most, into memory that `buffer` lent; raises as `readinto`."""
+        """Story that reads blocks, at most `max_blocks`, into memory that `buffer` lent; raises as `readinto`."""
         blocks = len(view) // medium.block_size
         if medium.is_removable and medium is not self._bound:
             yield Call(partial(self._bind, medium))
-        try:
-            yield from self._story(READ, medium, lba, blocks, view)
-        except ScsiUsbError as error:
-            error.lba = lba
-            raise
+        yield from self._stories.reading(medium, lba, blocks, view)
         if medium.is_removable:
             keep_witness(self._attentions, READ, medium, lba, blocks, view)
 
-    def _send(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> None:
+    def _send(
+        self,
+        transfer: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        blocks: int,
+        buffer: memoryview,
+        note: Callable[[], object] | None,
+    ) -> None:
+        """Send one command, and smaller ones if it failed and they may succeed."""
         if transfer is WRITE and medium.is_removable:
             keep_witness(self._attentions, WRITE, medium, lba, blocks, buffer, is_done=False)
+        drive, stories = self.unit.transport.drive, self._stories
         try:
-            self.unit.transport.drive(self._story(transfer, medium, lba, blocks, buffer))
+            drive(stories.command(transfer, medium, lba, blocks, buffer))
         except ScsiUsbError as error:
-            error.lba = lba
-            raise
+            rest = stories.rest_after(error, transfer, medium, lba, buffer, note)
+            if rest is None:
+                raise
+            drive(rest)
+        if note is not None:
+            note()
         if medium.is_removable:
             witness = self._attentions.witness
             if transfer is WRITE or witness is None or witness.changes != medium.changes:
                 keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
-
-    def _story(self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, buffer: memoryview) -> Story[int]:
-        """Story that moves blocks of `medium`, if that is still the one in the unit."""
-        unit = self.unit
-        state = partial(self._retry_state, transfer, medium, lba, blocks, time.monotonic())
-        timeout = unit.timeout or transfer.timeout
-        look = self._verify if medium.is_removable else None
-        return unit.transfer(transfer.cdb(lba, blocks), transfer.direction, buffer, timeout, state, medium, look)
-
-    def _retry_state(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, blocks: int, began: float
-    ) -> RetryState[Any]:
-        """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        look = verify if medium.is_removable else confirm
-        again = None if transfer is READ else partial(look, self.unit, medium)
-        return self.unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began)
 
     def _flush(self, timeout: float | None) -> None:
         known, written_at = self._known, self._unflushed.take()

@@ -19,6 +19,7 @@ from scsiusb.errors import (
 )
 from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.advice import LAST_BLOCKS
 from scsiusb.scsi.commands.sbc import BlockCommand, Capacity, Read10, Read16, Write10, Write16
 from scsiusb.scsi.pages.vpd import BlockLimits, SupportedPages
 from scsiusb.scsi.retry import NO_RETRY
@@ -42,8 +43,8 @@ class Medium(NamedTuple):
     block_size: int
     max_blocks: int
     changes: int  # the unit's `medium_changes` at that time
+    alone_from: int  # from this LBA on, each block is moved by a separate command
     is_removable: bool = False  # it may be exchanged while the unit stays
-    last_alone: bool = False  # the last block is moved by a separate command (Quirk.LAST_SECTOR_ALONE)
 
 
 class BlockTransfer:
@@ -91,10 +92,9 @@ def pieces(
     medium: Medium, lba: int, blocks: int, view: memoryview, most: int | None
 ) -> Iterator[tuple[int, int, memoryview]]:
     """Yield the LBA, number of blocks and bytes of each command; `most` blocks each, or the medium's `max_blocks`."""
-    is_split = medium.last_alone and lba + blocks == medium.blocks
     done = 0
     while done < blocks:
-        count = min(most or medium.max_blocks, blocks - done - is_split) or 1
+        count = min(most or medium.max_blocks, blocks - done, max(medium.alone_from - lba - done, 1))
         start = done * medium.block_size
         yield lba + done, count, view[start : start + count * medium.block_size]
         done += count
@@ -115,7 +115,8 @@ def find_medium(unit: LogicalUnit) -> Medium:
     if unit.doubts != doubts:  # what is optional has failed; nothing was read of the medium yet
         capacity, changes = _settled_capacity(unit, is_removable=is_removable)
     most = min(filter(None, (by_bus, by_device, MAX_BLOCKS_10)))
-    return Medium(capacity.blocks, capacity.block_size, most, changes, is_removable, Quirk.LAST_SECTOR_ALONE in quirks)
+    alone = LAST_BLOCKS if Quirk.LAST_SECTOR_ALONE in quirks else 1
+    return Medium(capacity.blocks, capacity.block_size, most, changes, capacity.blocks - alone, is_removable)
 
 
 def _settled_capacity(unit: LogicalUnit, *, is_removable: bool) -> tuple[Capacity, int]:

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
-from scsiusb.disk.streaming import PROMPT, Reading
-from scsiusb.errors import MediumError, ScsiUsbError
+from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
+from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Polled
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
@@ -164,7 +164,7 @@ class _Lane:
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
-        self._story: Polled[tuple[int, MediumError | None]] | None = None
+        self._story: Polled[None] | None = None
 
     @property
     def is_under_way(self) -> bool:
@@ -191,14 +191,15 @@ class _Lane:
             self._take(self._story)
         self.begin()
 
-    def _take(self, story: Polled[tuple[int, MediumError | None]]) -> None:
+    def _take(self, story: Polled[None]) -> None:
         """Take what an ended story read: blocks, and the error that comes after them, if any."""
         self._story = None
-        error: ScsiUsbError | None
+        error: ScsiUsbError | None = None
         try:
-            good, error = story.result()
+            story.result()
+            good = len(self._piece) // self._block_size
         except ScsiUsbError as failure:
-            good, error = 0, failure
+            good, error = blocks_before(failure, self._at), failure
         if good:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
             self._at += good

@@ -14,7 +14,6 @@ from itertools import islice, repeat
 from typing import Final, NamedTuple
 
 from scsiusb.disk.disk import Disk
-from scsiusb.quirks.model import Quirk
 
 KIB: Final = 1024
 SIZES: Final = tuple(4 * KIB << power for power in range(0, 11, 2))  # 4 KiB to 4 MiB
@@ -135,10 +134,10 @@ def unfit(disk: Disk, extent: Extent, size: int) -> str | None:
 
 
 def whole_commands(disk: Disk, extent: Extent) -> Extent:
-    """Return the extent without the medium's last block if that needs a separate command: calls would differ."""
+    """Return the extent without the blocks that are each moved by a separate command: calls would differ."""
     lba, blocks = extent
-    is_alone = Quirk.LAST_SECTOR_ALONE in disk.unit.transport.quirks and lba + blocks == disk.blocks
-    return Extent(lba, blocks - 1) if is_alone else extent
+    end = min(lba + blocks, max(disk.medium().alone_from, lba + 1))
+    return Extent(lba, end - lba)
 
 
 class Bench:

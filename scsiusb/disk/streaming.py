@@ -6,15 +6,14 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
-from scsiusb.errors import MediumError
-from scsiusb.transport.base import Call, Story
+from scsiusb.errors import ScsiUsbError
+from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -121,7 +120,7 @@ class Reading(_Stream):
     """Iterator over blocks, as memoryviews of a whole number of them; each is valid until the next one is taken.
 
     `lba` is the block after those that were delivered. Blocks that were read before an error come first; then the error
-    is raised, with the block that could not be read in its `lba`. Leaving the `with` early ends the reading.
+    is raised, with the first block that was not read in its `lba`. Leaving the `with` early ends the reading.
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
@@ -160,16 +159,9 @@ class Reading(_Stream):
         self.lba += len(self._load.piece) // self.block_size
         return self._load.piece
 
-    def story(self, lba: int, piece: memoryview) -> Story[tuple[int, MediumError | None]]:
-        """Story that reads a piece; its result is the number of blocks read, and the error that ended them, if any."""
-        try:
-            yield from self.disk.reading_story(self._medium, lba, piece)
-        except MediumError as error:
-            if error.sense.deferred:  # of an earlier command: no block of this piece is bad
-                raise
-            found: tuple[int, MediumError] = yield Call(partial(self.read_up_to, error, lba, piece))
-            return found
-        return len(piece) // self.block_size, None
+    def story(self, lba: int, piece: memoryview) -> Story[None]:
+        """Story that reads a piece; raises as `Disk.readinto`, after the blocks before the error's `lba` were read."""
+        return self.disk.reading_story(self._medium, lba, piece)
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """Return the part of `buffer` for the blocks from `lba` to the end; all of it if they are more."""
@@ -182,15 +174,10 @@ class Reading(_Stream):
             blocks = len(piece) // self.block_size
             try:
                 self.disk.read_from(self._medium, at, piece)
-            except MediumError as error:
-                if error.sense.deferred:
-                    raise
-                good, last = self.read_up_to(error, at, piece)
-                self._deliver(buffer, piece[: good * self.block_size])
-                try:
-                    raise last from error
-                finally:
-                    del last  # this frame is in its traceback
+            except ScsiUsbError as error:
+                if good := blocks_before(error, at):
+                    self._deliver(buffer, piece[: good * self.block_size])
+                raise
             self._deliver(buffer, piece)
             at += blocks
 
@@ -198,26 +185,6 @@ class Reading(_Stream):
         """Hand a piece to the caller, who releases it."""
         self._full.put(_Load(buffer, piece))
         self.on_ready()
-
-    def read_up_to(self, error: MediumError, lba: int, piece: memoryview) -> tuple[int, MediumError]:
-        """Find the block that cannot be read; return the number of blocks before it, and the error with its LBA.
-
-        The blocks before it are read again. The LBA in the sense data (INFORMATION) is tried first; if the device
-        reported none, or a wrong one, bisection finds the block.
-        """
-        good, bad = 0, len(piece) // self.block_size  # the first unreadable block is in range(good, bad)
-        hint = (error.sense.information or lba) - lba
-        while bad - good > 1 and not self._is_stopped:
-            blocks = hint - good if good < hint < bad else 1 if good == hint else (bad - good) // 2
-            try:
-                with piece[good * self.block_size : (good + blocks) * self.block_size] as part:
-                    self.disk.read_from(self._medium, lba + good, part)
-                good += blocks
-            except MediumError as another:
-                error, bad = another, good + blocks
-        error.lba = lba + good
-        error.what += f": LBA {error.lba} cannot be read"
-        return good, error.with_traceback(None)  # the traceback refers to this frame, which has the error: a cycle
 
 
 class Writing(_Stream):
@@ -314,9 +281,18 @@ class Writing(_Stream):
     def _work(self) -> None:
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
-                self.disk.write_to(self._medium, self.lba, load.piece)
+                try:
+                    self.disk.write_to(self._medium, self.lba, load.piece)
+                except ScsiUsbError as error:
+                    self.lba += blocks_before(error, self.lba)
+                    raise
                 self.lba += len(load.piece) // self.block_size
             self._empty.put(load.buffer)
+
+
+def blocks_before(error: ScsiUsbError, lba: int) -> int:
+    """Return the number of blocks, of those from `lba` on, that were moved before the error."""
+    return 0 if error.lba is None else error.lba - lba
 
 
 def _ignore() -> None: ...

@@ -81,7 +81,8 @@ def verify(unit: LogicalUnit, medium: Medium) -> Story[None]:
     """Find out whether a removable medium is still the same, after something that may have hidden a change.
 
     It is if the device says who it was, its unit reports no change, the capacity is the same, and so is a block
-    that was read or written before; where there is no such block, it is taken for another. Raise MediumChanged.
+    that was read or written before. Where there is no such block, it is taken for another after a reset or a lost
+    exchange, and for the same after failures for which the unit gave no reason. Raise MediumChanged.
     """
     if medium.changes != unit.medium_changes:  # outdated: others may have found the new one, which stays
         raise error_for(MEDIUM_CHANGED, "the check of the medium")
@@ -98,10 +99,14 @@ def verify(unit: LogicalUnit, medium: Medium) -> Story[None]:
 
 
 def is_witness_there(unit: LogicalUnit, medium: Medium) -> Story[bool]:
-    """Read the known block; return whether it has a content that it may have. False where no block is known."""
-    witness = unit.attentions.witness
+    """Read the known block; return whether it has a content that it may have.
+
+    Where no block is known, as on a blank medium: whether nothing happened but failures without a reason.
+    """
+    attentions = unit.attentions
+    witness = attentions.witness
     if witness is None or witness.changes != medium.changes:
-        return False
+        return unit.doubts == attentions.settled + attentions.reasonless
     data: object = yield from unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
     return data in witness.contents
 

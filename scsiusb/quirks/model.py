@@ -99,7 +99,7 @@ MEANINGS: Final = (
     Meaning("G", Quirk.GO_SLOW, "waits 125 microseconds after the CBW"),
     Meaning("I", Quirk.NO_INQUIRY, "no INQUIRY: assumes a removable disk without a name"),
     Meaning("K", Quirk.SENSE_AFTER_SYNC, "sends REQUEST SENSE after SYNCHRONIZE CACHE"),
-    Meaning("L", Quirk.LAST_SECTOR_ALONE, "reads and writes the last block in a separate command"),
+    Meaning("L", Quirk.LAST_SECTOR_ALONE, "reads and writes each of the last eight blocks in a separate command"),
     Meaning("R", Quirk.NO_CLASS_RESET, "recovers by a port reset, without the class reset"),
     Meaning("S", Quirk.ANY_SIGNATURE, "accepts the first CSW's signature, whatever it is"),
     Meaning("T", Quirk.IGNORE_TAG, "ignores the tag of the CSW"),

@@ -59,6 +59,8 @@ class Attentions:
     """The count of losses when the unit was last asked what it had said in one."""
     settled: int = 0
     """The count of doubts when the medium was last found to be the same."""
+    reasonless: int = 0
+    """Doubts since then that come from failures for which the unit gave no reason, in sense data that is complete."""
     used: int = -1
     """The count of medium changes of the medium that was last read or written."""
     witness: Witness | None = None
@@ -89,3 +91,4 @@ class Attentions:
         if not is_same:  # first, so that no doubt is settled whose change is not counted yet
             self.medium_changes += 1
         self.settled = doubts
+        self.reasonless = 0

@@ -62,6 +62,8 @@ def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool) -> S
             attentions.count_reset()
             if sense.is_cut:
                 attentions.medium_changes += 1
+            elif sense.is_empty:
+                attentions.reasonless += 1
     except BaseException:
         attentions.medium_changes += 1
         attentions.count_reset()

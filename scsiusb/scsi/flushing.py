@@ -64,6 +64,7 @@ def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> b
         attentions.resets -= 1
         unit.transport.doubts.count -= 1
         attentions.medium_changes -= sense.is_cut
+        attentions.reasonless -= not sense.is_cut
     return False
 
 

@@ -114,7 +114,7 @@ class RetryState(Generic[R]):
             return 0.0 if allowed else None
         if error.sense.is_becoming_ready and time.monotonic() < self._deadline:
             return self._policy.interval
-        if not _is_transient(error) or isinstance(command, SynchronizeCache10):
+        if not is_transient(error) or isinstance(command, SynchronizeCache10):
             return None
         if self._allows_failure():
             return 0.0
@@ -149,7 +149,7 @@ class RetryState(Generic[R]):
         return f", {self._failures} times" if self._failures > 1 else ""
 
 
-def _is_transient(error: CheckCondition) -> bool:
+def is_transient(error: CheckCondition) -> bool:
     """Return whether a retry may succeed: the error is not about the command or the medium, or has no sense key.
 
     A deferred error is about an earlier command, and the device reports it only once: a retried command would succeed,

@@ -143,13 +143,14 @@ class LogicalUnit(Uncopyable):
         timeout: float | None = None,
         confirm: Callable[[], Story[None]] | None = None,
         began: float | None = None,
+        kind: type[RetryState[R]] = RetryState,
     ) -> RetryState[R]:
-        """Return the bookkeeping of a command's retries; it was first sent at `began`, or is now.
+        """Return the bookkeeping of a command's retries, of a `kind`; it was first sent at `began`, or is now.
 
         `confirm` lets a command that may be carried out twice only on the same device, such as a write, be sent again:
         its story runs before, and raises if the device may be another one.
         """
-        return RetryState(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
+        return kind(retry or self.retry, timeout or self.timeout, command, confirm, began or time.monotonic())
 
     def transfer(  # noqa: C901 - a command and its retries, on one page
         self,

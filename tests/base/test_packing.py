@@ -70,7 +70,7 @@ def test_every_field_of_a_cdb_is_an_attribute_of_its_command(kind: type[Command[
 @example(lba=2**32 - 8, blocks=8)
 @example(lba=2**32 - 8, blocks=9)
 def test_a_cdb_packed_by_position_equals_the_commands(access: BlockTransfer, lba: int, blocks: int) -> None:
-    medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0)
+    medium = Medium(blocks=2**64, block_size=512, max_blocks=0xFFFF, changes=0, alone_from=2**64 - 1)
     assert access.cdb(lba, blocks) == access.command(medium, lba, blocks).cdb()
 
 

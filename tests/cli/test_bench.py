@@ -51,7 +51,7 @@ def test_the_table_has_a_row_for_each_pattern_and_size(cli: Cli) -> None:
     assert (ended.status, ended.err) == (0, "")
     name, depends, _, columns, *rows, _, note = ended.text.splitlines()
     assert name == "scsiusb Virtual Stick at 1-1"
-    assert depends == "8 MiB, high speed, commands of at most 120 KiB, ordinary memory"
+    assert depends == "8 MiB, high speed, commands of at most 120 KiB, ordinary memory, LBA 0 to 16382"
     assert columns.split() == ["test", "size", "MB/s", "cmd/s", "p50", "µs", "p99", "µs", "max", "µs", "CPU", "µs"]
     sizes = ["4 KiB", "16 KiB", "64 KiB", "256 KiB", "1 MiB", "4 MiB"]
     wanted = [[*f"read {pattern} {size}".split()] for pattern in ("seq", "rand") for size in sizes]
@@ -99,7 +99,7 @@ def test_json_has_the_device_the_circumstances_and_every_figure(cli: Cli, attach
         "bytes": 8 << 20,
         "command_bytes": 120 << 10,
     }
-    assert (found["range"], found["seconds"], found["calls"], found["seed"]) == ({"lba": 0, "blocks": 16384}, 5, 2, 7)
+    assert (found["range"], found["seconds"], found["calls"], found["seed"]) == ({"lba": 0, "blocks": 16383}, 5, 2, 7)
     assert found["date"][:2] == "20"
     assert set(found["host"]) == {"scsiusb", "python", "platform"}
     assert (found["write"], found["left_out"]) == (None, [])
@@ -202,7 +202,7 @@ def test_invalid_arguments_are_refused(
 
 
 def test_sizes_that_do_not_fit_a_small_medium_are_left_out_with_a_warning(cli: Cli, attach: Attached) -> None:
-    attach(stick(blocks=128))
+    attach(stick(blocks=129))  # the last one is not measured: it is read by a separate command
     ended = cli("bench", "1-1", *QUICK, "--json")
     assert ended.status == 0
     assert ended.err.splitlines() == [

@@ -196,11 +196,12 @@ def test_a_range_beyond_the_medium_is_an_error(disk: Disk) -> None:
         Bench(disk, replace(PLAN, extent=Extent(2000, 49)))
 
 
-def test_the_last_block_is_left_out_if_it_needs_a_separate_command() -> None:
-    for letters, blocks in (("L", 63), ("", 64)):
+def test_blocks_that_need_a_separate_command_are_left_out() -> None:
+    for letters, blocks in (("L", 56), ("", 63)):
         with open_on(Bus(stick(blocks=64)), quirks=letters) as disk:
             assert whole_commands(disk, Extent(0, 64)) == (0, blocks)
-            assert whole_commands(disk, Extent(0, 63)) == (0, 63)
+            assert whole_commands(disk, Extent(0, 56)) == (0, 56)
+            assert whole_commands(disk, Extent(63, 1)) == (63, 1)
 
 
 def test_an_error_of_a_call_is_raised() -> None:

@@ -81,6 +81,7 @@ SENSES: Final = (
     _once("unit attention, reset", "sense=6/29/00"),
     _once("becoming ready", "sense=2/04/01"),
     _once("medium error", "sense=3/11/00"),
+    _always("medium error", "sense=3/11/00"),
     _once("hardware error", "sense=4/44/00"),
     _always("hardware error", "sense=4/44/00"),
     _once("aborted command", "sense=B/47/00"),
