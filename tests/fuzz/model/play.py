@@ -19,7 +19,7 @@ from scsiusb.scsi.commands.spc import RequestSense, TestUnitReady
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.virtual.faults.faults import ALWAYS, Fault
 from tests.fuzz.faults import MASKING, HostFault
-from tests.fuzz.model.cards import ANY, PIECE, Card, Slot, content
+from tests.fuzz.model.cards import ANY, BLOCK_SIZE, PIECE, Card, Slot, content
 from tests.fuzz.model.world import CLIENTS, ENDINGS, Client, Failure, Setup, Stream, World
 from tests.sticks import Answer, Worker, wait_until
 
@@ -153,13 +153,17 @@ class Play(World):
             self._feed(stream)
         else:
             self._take(stream)
-        self._rest(stream)
+        if stream in self.streams:
+            self._rest(stream)
 
     def finish_stream(self, number: int) -> None:
         """Leave a stream, as at the end of its `with`."""
         if not self.streams:
             return
-        stream = self.streams.pop(number % len(self.streams))
+        self._finish(self.streams[number % len(self.streams)])
+
+    def _finish(self, stream: Stream) -> None:
+        self.streams.remove(stream)
         _, error = self.call(partial(stream.stream.__exit__, None, None, None))
         self.note_written(stream)
         self.settle(stream.client, error)
@@ -188,14 +192,16 @@ class Play(World):
             self.settle(stream.client, error)
         else:
             stream.versions += [version] * blocks
+            if writing._count:  # less than a command: finished now, as it must not go over what is written later
+                self._finish(stream)
 
     def _rest(self, stream: Stream) -> None:
         """Wait until the stream's thread has nothing to do, so that a sequence is the same each time."""
         made = stream.stream
         thread = made._thread
         if isinstance(made, Writing):
-            step = made._step_bytes // made.block_size
-            given = stream.lba + len(stream.versions) // step * step  # whole commands
+            commands = len(stream.versions) * BLOCK_SIZE // made._step_bytes  # also if the block size is reported wrong
+            given = stream.lba + commands * (made._step_bytes // made.block_size)
             wait_until(lambda: not thread.is_alive() or made.lba >= given)
         else:
             count = min(3, made._most_buffers)
