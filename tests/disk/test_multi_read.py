@@ -346,11 +346,11 @@ def test_an_error_that_was_not_taken_spoils_no_later_one(polled: Station) -> Non
     """Found by the model: after it, each error of any `read_many` of the program was a ValueError."""
     for _ in range(2):
         polled.disks[1].read(0, 1)
-        polled.sticks[1].faults.add("sense=7/27/00,opcode=28")
+        polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
         with read_many(*polled.readings()[:2]) as chunks:
             next(chunks)
-    polled.sticks[1].faults.add("sense=7/27/00,opcode=28")
-    assert [type(error) for error in Received(polled.readings()).errors.values()] == [scsiusb.DataProtect]
+    polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
+    assert [type(error) for error in Received(polled.readings()).errors.values()] == [scsiusb.Miscompare]
 
 
 def test_a_disk_may_be_used_while_it_is_read(station: Station) -> None:
