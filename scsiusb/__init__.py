@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from scsiusb._version import __version__
 
 if TYPE_CHECKING:
+    from scsiusb import imaging as imaging
     from scsiusb import ledger as ledger
     from scsiusb.disk.aio import AsyncDisk as AsyncDisk
     from scsiusb.disk.disk import Disk as Disk
@@ -117,7 +118,7 @@ _EXPORTS = {
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
-_MODULES = ("ledger",)
+_MODULES = ("imaging", "ledger")
 
 __all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]
 

@@ -42,6 +42,20 @@ class OutOfRange(ScsiUsbError, ValueError):
     """
 
 
+class ImageError(ScsiUsbError):
+    """Raised if an image file, or the journal beside it, does not allow what was asked: damaged, changed, or too large.
+
+    Nothing more is written to the device. Give another file, or begin anew without `resume`.
+    """
+
+
+class DeviceMismatch(ImageError):
+    """Raised if a job that was interrupted is to go on with another device, or with other contents than it began with.
+
+    Attach the device that the job began with, or begin anew without `resume`.
+    """
+
+
 class EventsLost(ScsiUsbError):
     """Raised to a reader of a manager's events that is so slow that events were dropped.
 

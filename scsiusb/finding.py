@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Final
 
 from scsiusb.errors import DeviceNotFound, DeviceNotUnique
@@ -12,6 +13,7 @@ from scsiusb.usb.interface import NODE, SERIAL, VID_PID, InterfaceInfo, find, ma
 if TYPE_CHECKING:
     from scsiusb.usb.backend import Backend
 
+ON_LINUX: Final = sys.platform == "linux"
 VIRTUAL: Final = "virtual:"
 ADDRESS: Final = re.compile(r"usb[0-9]+|[0-9]+-[0-9]+(\.[0-9]+)*(:[0-9]+\.[0-9]+)?")
 PAIR: Final = re.compile(r"[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}")
@@ -31,6 +33,9 @@ def select(found: list[InterfaceInfo], words: str | None) -> InterfaceInfo:
         return selected[0]
     subject = "no device was named and" if words is None else f"{words!r}:"
     if not selected:
+        if words is not None and words.startswith(NODE) and not ON_LINUX:
+            what = f"{words!r}: no attached device matches: disks are found by their nodes on Linux only"
+            raise DeviceNotFound(what, "give an address such as 2-1, VID:PID or serial=TEXT")
         if words is not None and not is_selector(words):
             raise DeviceNotFound(f"{words!r}: no attached device matches: it is not a DEVICE", not_a_device(words))
         none = "no mass-storage device is attached" if not found else "no attached device matches"

@@ -13,7 +13,7 @@ import click
 from scsiusb.cli import status
 from scsiusb.cli.failure import error_record, failure_of
 from scsiusb.cli.options import COMPLETION_VARIABLE, Settings, global_options
-from scsiusb.cli.output import naming, say, show
+from scsiusb.cli.output import OUTPUT, naming, say, show
 from scsiusb.cli.process import drop_what_cannot_be_written, flush, log_lines, prepare_streams, unwinding_signals
 
 COMMANDS: Final = {  # in the order of --help
@@ -24,6 +24,10 @@ COMMANDS: Final = {  # in the order of --help
     "sense": "scsiusb.cli.commands.control",
     "read": "scsiusb.cli.commands.blocks",
     "write": "scsiusb.cli.commands.blocks",
+    "dump": "scsiusb.cli.commands.imaging",
+    "restore": "scsiusb.cli.commands.imaging",
+    "clone": "scsiusb.cli.commands.imaging",
+    "compare": "scsiusb.cli.commands.imaging",
     "raw": "scsiusb.cli.commands.control",
     "eject": "scsiusb.cli.commands.control",
     "watch": "scsiusb.cli.commands.watch",
@@ -102,10 +106,11 @@ def run(arguments: Sequence[str]) -> int:
 def _call(arguments: list[str], settings: Settings) -> object:
     instruction = os.environ.get(COMPLETION_VARIABLE)
     if instruction:
-        from click.shell_completion import shell_complete
+        from scsiusb.cli.shells import complete
 
-        return shell_complete(scsiusb, {}, "scsiusb", COMPLETION_VARIABLE, instruction)
-    with naming("the output"), scsiusb.make_context("scsiusb", arguments, obj=settings) as context:
+        with naming(OUTPUT):
+            return complete(scsiusb, instruction)
+    with naming(OUTPUT), scsiusb.make_context("scsiusb", arguments, obj=settings) as context:
         return scsiusb.invoke(context)
 
 

@@ -9,7 +9,7 @@ import click
 
 from scsiusb.cli.device import name_of
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.output import counted, naming, say, size_text
+from scsiusb.cli.output import STDERR, counted, naming, say, size_text
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -28,7 +28,7 @@ def require_terminal(doing: str) -> None:
 
 def confirm(question: str) -> None:
     """Ask once. Raises Refused for any answer but y or yes, also at the end of the input."""
-    with naming("stderr"):
+    with naming(STDERR):
         click.echo(f"{question} [y/N] ", nl=False, err=True)
     answer = ""
     try:

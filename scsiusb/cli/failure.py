@@ -62,6 +62,11 @@ class Terminated(BaseException):
         super().__init__(number)
         self.number = number
 
+    @property
+    def asks_to_stop(self) -> bool:
+        """Whether it is the signal by which a service is stopped: SIGTERM; on Windows also SIGBREAK."""
+        return self.number in (signal.SIGTERM, getattr(signal, "SIGBREAK", None))
+
 
 class Refused(PicklableError):
     """The command was not executed, because the user declined or an argument does not allow it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,11 +24,17 @@ BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
 SHORTEST: Final = 7  # characters of a shortened cell: "ACME F…"
 LEAST_WRAPPED: Final = 24  # characters in a line of a wrapped cell
 STDOUT: Final = "stdout"
+OUTPUT: Final = "the output"
+STDERR: Final = "stderr"
+ON_WINDOWS: Final = sys.platform == "win32"
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Add a file name to an OSError that has none; a BrokenPipeError is not changed."""
+    """Add a file name to an OSError that has none; a BrokenPipeError is not changed.
+
+    Raises BrokenPipeError if the reader of a standard stream has gone, also where the system reports another error.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -34,7 +42,20 @@ def naming(name: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, ScsiUsbError) or error.errno is None or error.filename is not None:
             raise
+        if _is_closed_pipe(error, name):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
         raise OSError(error.errno, error.strerror, name) from error
+
+
+def _is_closed_pipe(error: OSError, name: str) -> bool:
+    """Return whether the stream is a pipe whose reader has gone: Windows then reports EINVAL instead of EPIPE."""
+    if not ON_WINDOWS or error.errno != errno.EINVAL or name not in (STDOUT, OUTPUT, STDERR):
+        return False
+    stream = sys.stderr if name == STDERR else sys.stdout
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):  # it has no descriptor, or is closed
+        return False
 
 
 def show(text: str) -> None:

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from scsiusb.cli.failure import Terminated
 from scsiusb.cli.options import LEVELS, Settings
-from scsiusb.cli.output import naming, say
+from scsiusb.cli.output import STDOUT, naming, say
 
-ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # Windows has SIGBREAK: Ctrl-Break, or a closed console
 DEFAULT: Final = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -39,7 +39,7 @@ def prepare_streams() -> None:
 
 def flush() -> None:
     """Flush stdout, so that a full disk is an error here and not when Python exits."""
-    with naming("stdout"):
+    with naming(STDOUT):
         sys.stdout.flush()
 
 
@@ -55,7 +55,7 @@ def drop_what_cannot_be_written() -> None:
 
 @contextmanager
 def unwinding_signals() -> Iterator[None]:
-    """Make the first SIGINT, SIGTERM or SIGHUP unwind all `with` statements (to release the device); ignore others."""
+    """Make the first signal of `ENDING` unwind all `with` statements (to release the device); ignore others."""
     previous: dict[int, Any] = {}
 
     def unwind(number: int, frame: FrameType | None) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Final
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
 
 from scsiusb.cli.failure import Terminated
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from scsiusb.imaging.events import OnProgress, Progress
 
 WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
@@ -18,13 +24,48 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
     if (total is not None and total <= WORTH_SHOWING) or not sys.stderr.isatty():
         yield lambda count: None
         return
+    with _new_bars() as bar:
+        task = bar.add_task(doing, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def job_progress() -> Iterator[OnProgress]:
+    """Yield a function that shows a job's progress as a bar for each phase, on a terminal and if it takes some time."""
+    with ExitStack() as held:
+        bars = _Bars(held)
+        yield bars.show if sys.stderr.isatty() else _ignore
+
+
+def _ignore(progress: Progress) -> None: ...
+
+
+class _Bars:
+    """A bar for each phase of a job."""
+
+    def __init__(self, held: ExitStack) -> None:
+        self._held = held
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, progress: Progress) -> None:
+        """Show how far a phase has come."""
+        phase, done, total = progress
+        if total is not None and total <= WORTH_SHOWING:
+            return
+        if self._bars is None:
+            self._bars = self._held.enter_context(_new_bars())
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bars.add_task(phase, total=total)
+        self._bars.update(self._tasks[phase], completed=done, total=total)
+
+
+def _new_bars() -> Bars:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(doing, total=total)
-        yield lambda count: bar.advance(task, count)
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specifi
     (errors.UnsupportedOpcode, 9),
     (errors.LbaOutOfRange, 22),
     (errors.OutOfRange, 22),
+    (errors.ImageError, CANNOT_OPEN),
     (errors.IllegalRequest, 5),
     (errors.UnitAttention, 6),
     (errors.DataProtect, 7),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import long_lock
 from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
@@ -70,7 +70,7 @@ class Disk(Uncopyable):
         self._stories = BlockStories(unit)
         self._place = place
         self._is_closed = False
-        self._finding = threading.RLock()
+        self._finding = long_lock()
         self._known: Medium | None = None
         self._bound: Medium | None = None
         """The same, after the look for a block to know it by."""
@@ -133,7 +133,7 @@ class Disk(Uncopyable):
         """Mark the copy in a fork's child as closed; the device belongs to the parent."""
         self._is_closed = True
         self._unflushed = Unflushed()
-        self._finding = threading.RLock()
+        self._finding = long_lock()
 
     @property
     def blocks(self) -> int:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import take
 from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Polled
@@ -117,8 +118,7 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
     left = deque(readings)
     while left:
         while not any(counts[reading] for reading in left):
-            with suppress(Empty):  # in slices, which a signal's handler can come between on every platform
-                counts[ready.get(timeout=PROMPT)] += 1
+            counts[take(ready)] += 1
         with suppress(Empty):
             while True:
                 counts[ready.get_nowait()] += 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import join, take
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Story
 
@@ -85,10 +86,10 @@ class _Stream(Uncopyable, ABC):
         # Ctrl-C may have interrupted the start. A thread that starts later sees `_is_stopped` and does nothing.
         if not self._has_begun and not thread.is_alive():
             return
-        thread.join(PROMPT)
+        join(thread, PROMPT)
         if thread.is_alive():
             self._cancel()
-            thread.join()
+            join(thread)
 
     def _forget(self) -> None:
         """Drop the error, whose traceback refers to the stream."""
@@ -149,7 +150,7 @@ class Reading(_Stream):
         if self._load is not None:
             self._load.piece.release()
             self._empty.put(self._load.buffer)
-        self._load = self._full.get()
+        self._load = take(self._full)
         if self._load is None:
             self._full.put(None)  # for the next call
             if self._error is not None:
@@ -237,7 +238,7 @@ class Writing(_Stream):
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
         if self._buffer is None:
-            self._buffer = self._empty.get()
+            self._buffer = take(self._empty)
             if self._buffer is None:
                 self._empty.put(None)  # for the next call
                 assert self._error is not None
@@ -272,8 +273,7 @@ class Writing(_Stream):
         if self._buffer is not None and self._count:
             self._send(self._buffer)
         self._full.put(None)
-        while self._thread.is_alive():  # in slices: on some platforms a signal handler runs only between them
-            self._thread.join(PROMPT)
+        join(self._thread)
         if self._error is not None:
             self.note_told(self._error)
             raise self._error

@@ -208,12 +208,19 @@ class Lease:
     def _unlink(self, descriptor: int | None) -> None:
         """Remove the file, unless another file has its name by now; a failure is only logged."""
         assert self.path is not None
-        try:
-            with Folder(self.path.parent) as folder:
-                if descriptor is None or folder.has(descriptor, self.path.name):
-                    folder.unlink(self.path.name)
-        except OSError as error:
-            log.debug("%s was not removed: %s", self.path, error)
+        deadline = time.monotonic() + (READER_TIMEOUT if ON_WINDOWS else 0)
+        while True:
+            try:
+                with Folder(self.path.parent) as folder:
+                    if descriptor is None or folder.has(descriptor, self.path.name):
+                        folder.unlink(self.path.name)
+                return
+            except OSError as error:
+                # On Windows a file that another process reads, which takes a moment, cannot be removed.
+                if not isinstance(error, PermissionError) or time.monotonic() >= deadline:
+                    log.debug("%s was not removed: %s", self.path, error)
+                    return
+            time.sleep(POLL_INTERVAL)
 
 
 def folders() -> list[Path]:

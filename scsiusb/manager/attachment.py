@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.releases import Releases
+from scsiusb.base.waits import long_lock
 from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
 from scsiusb.quirks.model import Quirk, Quirks
@@ -59,7 +59,7 @@ class Attachment:
         self.is_lost = False
         self.may_be_unused = False
         self._owner = owner
-        self._lock = threading.RLock()
+        self._lock = long_lock()
         # By id, as the weak reference to a client that is being freed is dead.
         self._users: dict[int, weakref.ref[Client]] = {}
         self._releases = Releases()
@@ -165,7 +165,7 @@ class Attachment:
     def after_fork(self) -> None:
         """Forget everything in a fork's child. The lock is replaced, as a thread of the parent may hold it."""
         self._is_over = True
-        self._lock = threading.RLock()
+        self._lock = long_lock()
         self._releases.forget()
         for client in self._clients():
             client.disown()

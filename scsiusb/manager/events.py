@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.waits import slice_of
 from scsiusb.errors import EventsLost
 from scsiusb.usb.interface import InterfaceInfo, matches
 
@@ -120,7 +121,7 @@ class Events(Uncopyable):
                 left = None if deadline is None else deadline - time.monotonic()
                 if self._is_closed or (left is not None and left <= 0):
                     raise StopIteration
-                self._changed.wait(left)
+                self._changed.wait(slice_of(left))
 
     def __aiter__(self) -> Events:
         return self

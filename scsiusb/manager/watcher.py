@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from scsiusb import ledger
+from scsiusb.base.waits import join, long_lock
 from scsiusb.errors import TransportError
 from scsiusb.usb.backend import Backend, Hotplug, UsbError
 from scsiusb.usb.translate import translate
@@ -35,7 +36,7 @@ class Watcher:
         # Not an Event: a signal's handler that closes a device could wait for its lock.
         self._is_stopped = False
         self._ending = threading.RLock()
-        self._joining = threading.RLock()
+        self._joining = long_lock()
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
         with ExitStack() as stack:
@@ -84,7 +85,7 @@ class Watcher:
     def after_fork(self) -> None:
         """Forget thread and subscription in the child of a fork: they exist only in the parent."""
         self._ending = threading.RLock()
-        self._joining = threading.RLock()
+        self._joining = long_lock()
         self._resources.pop_all()
         self._thread = self._source = None
 
@@ -95,7 +96,7 @@ class Watcher:
             self._end()
         elif not isinstance(threading.current_thread(), _Thread):
             with self._joining:  # Python 3.11's join fails if several threads call it at once
-                thread.join(JOIN_TIMEOUT)
+                join(thread, JOIN_TIMEOUT)
                 runs_on = thread.is_alive()
             if runs_on:
                 log.warning("a callback is still running in %s; the thread ends when it returns", self._name)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
+from scsiusb.base.waits import join
 from scsiusb.errors import Cancelled
 from scsiusb.transport.base import Call, Step, Story, Transfer
 from scsiusb.transport.turns import Turn, Turns, get_ident
@@ -100,7 +101,7 @@ class PolledStory(Generic[R]):
     def result(self) -> R:
         """See `Polled.result`."""
         if self._thread is not None:
-            self._thread.join()
+            join(self._thread)
         return self._end.pop()()
 
     def cancel(self) -> None:
@@ -120,7 +121,7 @@ class PolledStory(Generic[R]):
                         self._story.close()
                         self._forget()
                     return
-            thread.join()  # its command ends by itself: nothing there waits longer than its timeout
+            join(thread)  # its command ends by itself: nothing there waits longer than its timeout
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""

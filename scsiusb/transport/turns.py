@@ -9,10 +9,10 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final, Protocol
 
+from scsiusb.base.waits import SLICE
 from scsiusb.errors import DeviceBusy, DeviceClosed, TransportError
 
 PATIENCE: Final = 0.01  # seconds; a waiter that has waited longer gets the turn next: a busy thread starves no other
-SLICE: Final = 0.1  # seconds of one wait: on Windows, a longer one would hold back Ctrl-C
 get_ident: Final = threading.get_ident
 
 

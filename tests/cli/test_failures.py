@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import click
 import pytest
 
 from scsiusb.cli import device as session
-from scsiusb.cli import failure, process
+from scsiusb.cli import failure, output, process
 from scsiusb.cli.failure import failure_of
 from scsiusb.errors import CheckCondition
 from scsiusb.usb.backend import ENDPOINT_IN, Code
@@ -350,6 +351,88 @@ def test_a_reader_that_has_gone_is_not_reported(cli: Cli, attach: Attached, monk
     monkeypatch.setattr(sys, "stdout", Gone())
     ended = cli("inquiry")
     assert (ended.status, ended.err) == (141, "")
+
+
+class ClosedOnWindows(io.StringIO):
+    """A stream to a pipe whose reader has gone, as Windows reports it."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def write(self, text: str, /) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["inquiry"], ["list", "--json"], ["--help"], ["raw", "--help"], ["completion", "powershell"]],
+    ids=" ".join,
+)
+def test_a_reader_that_has_gone_is_not_reported_on_windows(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    attach(stick())
+    monkeypatch.setattr(output, "ON_WINDOWS", True)
+    reader, writer = os.pipe()
+    try:
+        monkeypatch.setattr(sys, "stdout", ClosedOnWindows(writer))
+        ended = cli(*words)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert (ended.status, ended.err) == (141, "")
+
+
+def test_data_for_a_reader_that_has_gone_end_it_quietly_on_windows(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(descriptor: int, data: bytes | memoryview) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    attach(stick())
+    monkeypatch.setattr(output, "ON_WINDOWS", True)
+    monkeypatch.setattr(output, "write_all", closed)
+    monkeypatch.setattr("scsiusb.cli.files.write_all", closed)
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        for words in (["read"], ["read", "-o", "-"], ["raw", "12 00 00 00 24 00", "--in", "36"]):
+            ended = cli(*words)
+            assert (ended.status, ended.err) == (141, "")
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("is_windows", [True, False])
+def test_another_invalid_argument_is_reported(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_windows: bool
+) -> None:
+    """EINVAL of a file that is no pipe; and of a pipe on another system."""
+    attach(stick())
+    monkeypatch.setattr(output, "ON_WINDOWS", is_windows)
+    reader, writer = os.pipe()
+    with (tmp_path / "out").open("w") as file, os.fdopen(reader), os.fdopen(writer, "w"):
+        monkeypatch.setattr(sys, "stdout", ClosedOnWindows(file.fileno() if is_windows else writer))
+        assert cli("inquiry").failed(15, "stdout: Invalid argument; use a regular file")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="needs a signal to stand in")
+def test_sigbreak_ends_a_command_as_sigterm_does(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Windows: Ctrl-Break, or a console that is closed. Another signal stands in."""
+    number = getattr(signal, "SIGUSR2")  # noqa: B009 - mypy knows it on POSIX only
+    monkeypatch.setattr(signal, "SIGBREAK", number, raising=False)
+
+    def strike(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
+        if wire.opcode == 0x28 and signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.raise_signal(number)
+        return None
+
+    attach(stick()).wire.intercept = strike
+    assert cli("read").failed(128 + number, "ended by")
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_options_of_a_virtual_stick(cli: Cli, tmp_path: Path) -> None:

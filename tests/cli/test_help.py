@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -43,11 +44,11 @@ def test_version_before_and_after_the_command(cli: Cli) -> None:
         assert cli(*words).text == f"scsiusb {__version__}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
 def test_a_completion_script_for_each_shell(cli: Cli, shell: str) -> None:
     ended = cli("completion", shell)
     assert ended.status == 0
-    assert f"_SCSIUSB_COMPLETE={shell}_complete" in ended.text
+    assert re.search(f"_SCSIUSB_COMPLETE ?= ?'?{shell}_complete", ended.text)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_a_completion_script_for_each_shell(cli: Cli, shell: str) -> None:
         ("scsiusb raw ", 2, ["1-1", "virtual:"]),
         ("scsiusb inquiry vir", 2, ["virtual:"]),
         ("scsiusb read --bl", 2, ["--blocks"]),
-        ("scsiusb completion ", 2, ["bash", "zsh", "fish"]),
+        ("scsiusb completion ", 2, ["bash", "zsh", "fish", "powershell"]),
     ],
 )
 def test_completion(
@@ -86,6 +87,43 @@ def test_completion_works_if_devices_cannot_be_listed(cli: Cli, monkeypatch: pyt
     monkeypatch.setenv("COMP_WORDS", "scsiusb inquiry ")
     monkeypatch.setenv("COMP_CWORD", "")
     assert "virtual:" in cli().text
+
+
+def test_the_powershell_script_registers_the_program_and_removes_its_variables(cli: Cli) -> None:
+    script = cli("completion", "powershell").text
+    assert "Register-ArgumentCompleter -Native -CommandName scsiusb -ScriptBlock {\n" in script
+    variables = set(re.findall(r"\$env:(\w+) =", script))
+    assert variables == {"_SCSIUSB_COMPLETE", "COMP_WORDS", "COMP_CWORD"}
+    removed = re.search(r"finally \{\s+Remove-Item (.*?) -ErrorAction", script)
+    assert removed is not None
+    assert set(removed[1].split(", ")) == {f"Env:{name}" for name in variables}
+    for left, right in ("{}", "()", "[]"):
+        assert script.count(left) == script.count(right)
+    assert "%" not in script, "all of click's placeholders are filled in; as an alias it would be hard to read"
+
+
+@pytest.mark.parametrize(
+    ("words", "word", "lines"),
+    [
+        (["scsiusb", "cap"], "cap", ["plain\tcapacity\tShow the capacity of the medium."]),
+        (["scsiusb", "inquiry"], None, ["plain\t1-1\tVendor Virtual stick", "plain\tvirtual:\t"]),
+        (["scsiusb", "inquiry", "vir"], "'vir", ["plain\tvirtual:\t"]),
+        (["scsiusb", "read", "-o", "a b"], '"a b"', ["file\ta b\t"]),
+    ],
+)
+def test_powershell_gets_lines_of_kind_value_and_help(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch, words: list[str], word: str | None, lines: list[str]
+) -> None:
+    """Words are separated by line breaks; PowerShell has removed COMP_CWORD if it is empty."""
+    attach(stick())
+    monkeypatch.setenv("_SCSIUSB_COMPLETE", "powershell_complete")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.delenv("COMP_CWORD", raising=False)
+    if word is not None:
+        monkeypatch.setenv("COMP_CWORD", word)
+    ended = cli()
+    assert ended.status == 0
+    assert [line.split("\t")[:2] for line in ended.text.splitlines()] == [line.split("\t")[:2] for line in lines]
 
 
 def test_an_unsupported_shell(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from scsiusb import finding
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.usb.backend import BlockDisk, Code
@@ -140,12 +141,14 @@ def test_an_interface_that_cannot_be_opened_is_listed_and_says_why(cli: Cli, att
     assert cli("inquiry", "--json").record["vendor"] == "scsiusb", "the other one is the only device that can be opened"
 
 
-def test_a_disk_node_selects_the_logical_unit(cli: Cli, attach: Attached) -> None:
+def test_a_disk_node_selects_the_logical_unit(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
     attach(reader(), stick())
     assert cli("capacity", "/dev/sdz", "--json").json["blocks"] == 2
     assert cli("capacity", "/dev/sdz", "--json").json["device"]["lun"] == 1
     assert cli("capacity", "/dev/sdz", "--lun", "0").failed(1, "/dev/sdz is LUN 1")
     assert cli("capacity", "/dev/sdx").failed(15, "no attached device matches")
+    monkeypatch.setattr(finding, "ON_LINUX", False)
+    assert cli("capacity", "/dev/disk4").failed(15, "on Linux only; give an address such as 2-1")
 
 
 def test_control_characters_in_device_names_do_not_reach_the_terminal(screen: Cli, attach: Attached) -> None:

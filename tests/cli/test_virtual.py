@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import signal
 import socket
 import struct
@@ -118,6 +121,42 @@ def test_a_file_can_be_created(serve: Callable[..., CliResult], tmp_path: Path) 
     assert path.stat().st_size == 64 << 20
     assert serve(path, "--create", "64M").failed(15, str(path), "File exists")
     assert path.stat().st_size == 64 << 20
+
+
+def test_sigbreak_ends_it_as_sigterm_does(
+    serve: Callable[..., CliResult], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert serve(image, end=Terminated(21)).status == 149
+    monkeypatch.setattr(signal, "SIGBREAK", 21, raising=False)
+    assert serve(image, end=Terminated(21)).status == 0
+
+
+class Full(io.FileIO):
+    """A file on a disk without room."""
+
+    def truncate(self, size: int | None = None, /) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_new_file_that_has_no_room_is_closed_and_then_removed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no file that is open."""
+    path, opened = tmp_path / "new.img", list[Full]()
+
+    def open_file(place: Path, mode: str) -> Full:
+        assert mode == "xb"
+        opened.append(Full(place, "x"))
+        return opened[0]
+
+    def unlink(place: Path, missing_ok: bool = False) -> None:
+        assert opened[0].closed
+        os.unlink(place)
+
+    monkeypatch.setattr(Path, "open", open_file)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert cli("virtual", "serve", path, "--create", "1M").failed(15, f"{path}: No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_file_is_removed_if_it_cannot_be_served(cli: Cli, tmp_path: Path) -> None:

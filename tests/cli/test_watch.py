@@ -290,6 +290,24 @@ def test_a_live_table_on_a_terminal() -> None:
     assert terminal.screen.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
 
 
+@on_posix
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_is_unread_on_macos(monkeypatch: pytest.MonkeyPatch, is_gone: bool) -> None:
+    """Its poll(2) reports a pipe without a reader by POLLHUP, and nothing if no event was asked for."""
+
+    class Poll:
+        def register(self, descriptor: int, events: int) -> None:
+            self.events = events
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            if not self.events & 4:  # POLLOUT
+                return []
+            return [(1, 4 | 16 if is_gone else 4)]  # POLLHUP is 16
+
+    monkeypatch.setattr(select, "poll", Poll)
+    assert watch.is_unread(1) is is_gone
+
+
 def test_is_unread_without_poll_is_false(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     assert watch.is_unread(writer) is False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import struct
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from scsiusb.base.locks import try_lock
 from scsiusb.leases import warden_main
 from scsiusb.leases.record import holding_of
 from scsiusb.leases.warden_main import GONE, Kernel, from_words, give_back, settle
@@ -185,7 +185,7 @@ def test_the_lease_stays_if_the_device_could_not_be_given_back(usbfs: Usbfs, dea
 def test_a_device_that_another_process_is_recovering_is_not_touched(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        assert try_lock(file.fileno())
         settle(usbfs.kernel, with_lease(path), pid)
     assert usbfs.steps == []
     assert path.exists()
@@ -194,7 +194,7 @@ def test_a_device_that_another_process_is_recovering_is_not_touched(usbfs: Usbfs
 def test_a_shared_lock_does_not_prevent_recovery(usbfs: Usbfs, dead: tuple[Path, int]) -> None:
     path, pid = dead
     with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+        assert try_lock(file.fileno(), shared=True)
         settle(usbfs.kernel, with_lease(path), pid)
     assert usbfs.driver == "usb-storage"
     assert not path.exists()

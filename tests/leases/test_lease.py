@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders, lease, record
+from scsiusb.leases.folders import Folder
 from scsiusb.leases.lease import Lease, Record, holder, leases
 from scsiusb.leases.record import file_name, is_running
 from scsiusb.leases.warden_main import DEAD, Holding, Kernel, is_locked_by_running_process, started
@@ -22,6 +24,7 @@ from scsiusb.usb.interface import InterfaceInfo
 from tests.interrupts import CtrlC
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root, on_linux, orphan
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
+from tests.sticks import PATIENCE
 from tests.usb.libusb.watched import Scene
 
 if sys.platform == "win32":
@@ -81,6 +84,44 @@ def test_release_after_the_folder_was_cleaned_does_not_remove_the_next_lease(hel
     held.release()
     assert [seen.record for seen in leases()] == [second.record]
     second.release()
+
+
+def test_on_windows_a_file_that_is_being_read_is_removed_a_moment_later(
+    held: Lease, info: InterfaceInfo, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows removes no file that is open, in this process or another one."""
+
+    def unlink(folder: Folder, name: str) -> None:
+        assert held._descriptor is None
+        tries.append(name)
+        if len(tries) < 3:
+            raise PermissionError(errno.EACCES, "in use by another process")
+        original(folder, name)
+
+    tries: list[str] = []
+    original = Folder.unlink
+    monkeypatch.setattr(lease, "ON_WINDOWS", True)
+    monkeypatch.setattr(Folder, "unlink", unlink)
+    monkeypatch.setattr(lease, "READER_TIMEOUT", PATIENCE)
+    held.release()
+    assert len(tries) == 3
+    assert list(folder.iterdir()) == []
+
+
+def test_on_windows_a_file_that_is_read_for_long_stays_and_is_taken_over(
+    held: Lease, info: InterfaceInfo, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(folder: Folder, name: str) -> None:
+        raise PermissionError(errno.EACCES, "in use by another process")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "ON_WINDOWS", True)
+        patch.setattr(Folder, "unlink", unlink)
+        patch.setattr(lease, "READER_TIMEOUT", 0.03)
+        held.release()
+    assert [seen.state for seen in leases()] == ["orphaned"]
+    Lease.acquire(info).release()
+    assert list(folder.iterdir()) == []
 
 
 def test_the_driver_is_written_down_in_place(held: Lease) -> None:

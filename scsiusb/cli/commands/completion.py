@@ -7,10 +7,11 @@ from click.shell_completion import get_completion_class
 
 from scsiusb.cli.options import COMPLETION_VARIABLE, global_options
 from scsiusb.cli.output import show
+from scsiusb.cli.shells import SHELLS, register
 
 
 @click.command("completion", short_help="Print a completion script for a shell.")
-@click.argument("shell", metavar="bash|zsh|fish", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="|".join(SHELLS), type=click.Choice(SHELLS))
 @global_options
 def completion_command(shell: str) -> None:
     """Print a completion script for a shell.
@@ -20,8 +21,10 @@ def completion_command(shell: str) -> None:
       scsiusb completion bash >> ~/.bash_completion
       scsiusb completion zsh >> ~/.zshrc
       scsiusb completion fish > ~/.config/fish/completions/scsiusb.fish
+      scsiusb completion powershell >> $PROFILE
     """
     root = click.get_current_context().find_root()
+    register()
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"no completion for {shell}")

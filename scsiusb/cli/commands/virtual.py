@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +17,7 @@ from click.shell_completion import CompletionItem
 from scsiusb.cli import status
 from scsiusb.cli.failure import Refused, Terminated, wrong_size
 from scsiusb.cli.options import completions, global_options, number_option, quoted, settings
-from scsiusb.cli.output import say, show
+from scsiusb.cli.output import naming, say, show
 from scsiusb.errors import ScsiUsbError
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
     except KeyboardInterrupt:
         return status.INTERRUPTED  # the normal way to end; no message
     except Terminated as error:
-        return status.GOOD if error.number == signal.SIGTERM else status.SIGNALLED + error.number
+        return status.GOOD if error.asks_to_stop else status.SIGNALLED + error.number
     raise ScsiUsbError(f"{file} is not served any more: the server has ended")
 
 
@@ -169,19 +168,25 @@ def _file(path: str, size: int | None) -> Iterator[None]:
     if size is None:
         yield
         return
-    with Path(path).open("xb") as file:
-        try:
+    try:
+        with Path(path).open("xb") as file, naming(path):
             file.truncate(size)
-        except OSError as error:
-            with suppress(OSError):
-                Path(path).unlink()
-            raise OSError(error.errno, error.strerror, path) from error
+    except FileExistsError:
+        raise
+    except OSError:
+        _remove(path)
+        raise
     try:
         yield
     except (ValueError, OSError, Refused):
-        with suppress(OSError):
-            Path(path).unlink()
+        _remove(path)
         raise
+
+
+def _remove(path: str) -> None:
+    """Remove the file if that is possible; it must be closed, as Windows removes no file that is open."""
+    with suppress(OSError):
+        Path(path).unlink()
 
 
 @contextmanager

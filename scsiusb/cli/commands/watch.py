@@ -107,8 +107,9 @@ def is_unread(descriptor: int) -> bool:
     if sys.platform == "win32" or not hasattr(select, "poll"):
         return False
     poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(state & select.POLLERR for _, state in poll.poll(0))
+    poll.register(descriptor, select.POLLOUT)  # macOS reports the end only to those who ask for something
+    ended = select.POLLERR | select.POLLHUP  # Linux reports the first, macOS the second
+    return any(state & ended for _, state in poll.poll(0))
 
 
 class JsonLines:

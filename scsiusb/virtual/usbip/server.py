@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final
 
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import join
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.usbip import wire
 from scsiusb.virtual.usbip.urbs import Urbs
@@ -48,14 +48,18 @@ class Server(Uncopyable):
     def __init__(self, stick: Stick, host: str = LOOPBACK, port: int = PORT) -> None:
         self.stick, self.bus_id = stick, BUS_ID
         self.exported = _exported(stick)
-        self._selector = selectors.DefaultSelector()
-        self._listener = _listen(host, port)
-        self.host, self.port = self._listener.getsockname()[:2]
-        self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
-        for end in (self._listener, self._wake_receiver, self._wake_sender):
-            end.setblocking(False)
-        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+        with ExitStack() as opened:
+            self._selector = opened.enter_context(selectors.DefaultSelector())
+            self._listener = opened.enter_context(_listen(host, port))
+            self.host, self.port = self._listener.getsockname()[:2]
+            self._wake_receiver, self._wake_sender = socket.socketpair()  # wakes `select` from other threads
+            for end in (self._wake_receiver, self._wake_sender):
+                opened.enter_context(end)
+            for end in (self._listener, self._wake_receiver, self._wake_sender):
+                end.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+            self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakeups)
+            opened.pop_all()
         self._clients: list[_Client] = []
         self._owner: _Client | None = None
         self._is_closing = self._is_unplugging = False
@@ -80,14 +84,14 @@ class Server(Uncopyable):
         self._is_closing = True
         self._wake()
         if self._thread is not None:
-            self._thread.join()
+            join(self._thread)
         else:
             self._shut()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the server has stopped, `timeout` seconds at most; return whether it has."""
         if self._thread is not None:
-            self._thread.join(timeout)
+            join(self._thread, timeout)
         return self._thread is None or not self._thread.is_alive()
 
     def unplug(self) -> None:
@@ -388,5 +392,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise
     except OSError as error:
-        words = os.strerror(error.errno) if error.errno else str(error)  # without the address, which `socket` appends
+        # Without the address, which `socket` appends. Not os.strerror, which knows no errors of Windows' sockets.
+        words = (error.strerror or str(error)).partition(" (while ")[0]
         raise OSError(error.errno, words, f"{host}:{port}") from error

@@ -118,6 +118,33 @@ def test_a_second_client_is_refused_and_the_first_one_continues(server: Server, 
     assert client.csw() == (0, 0)
 
 
+def test_a_server_that_cannot_be_woken_leaves_its_port(stick: Stick, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[socket.socket, socket.socket]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", none_left)
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            Server(stick, port=port)
+    with Server(stick, port=port):
+        assert caught.value.errno == errno.EMFILE, "the first server's frames are still there, its socket is closed"
+
+
+def test_a_port_that_is_taken_is_named_in_the_systems_words(stick: Stick, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has the error in words of its own, which os.strerror does not know; `socket` appends the address."""
+
+    def taken(*_: object, **__: object) -> socket.socket:
+        raise OSError(10048, "Only one usage is permitted (while attempting to bind on address ('127.0.0.1', 3240))")
+
+    monkeypatch.setattr(socket, "create_server", taken)
+    with pytest.raises(OSError) as caught:
+        Server(stick, "127.0.0.1", 3240)
+    assert (caught.value.errno, caught.value.filename) == (10048, "127.0.0.1:3240")
+    assert caught.value.strerror == "Only one usage is permitted"
+
+
 @pytest.mark.parametrize(
     "data",
     [

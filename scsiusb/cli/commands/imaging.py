@@ -1,0 +1,353 @@
+"""Commands that copy whole disks: dump, restore, clone, compare."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from scsiusb.cli.ask import confirm, require_terminal
+from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened
+from scsiusb.cli.failure import Refused
+from scsiusb.cli.files import STANDARD, refuse_own_file
+from scsiusb.cli.options import block_number, block_number_option, global_options, settings
+from scsiusb.cli.output import counted, say, show, show_json, size_text
+from scsiusb.cli.progress import interruptible, job_progress
+from scsiusb.errors import Miscompare
+from scsiusb.scsi.sense import Sense
+
+if TYPE_CHECKING:
+    from scsiusb.disk.disk import Disk
+    from scsiusb.imaging.events import Progress
+    from scsiusb.imaging.restoring import Restored
+
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
+ALL: Final = "all"
+MOST_SHOWN: Final = 20  # ranges of differing blocks
+
+
+def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    return None if value == ALL else block_number(context, parameter, value)
+
+
+def rate(count: int, seconds: float) -> str:
+    """Return "40.1 MB/s"."""
+    return f"{count / max(seconds, 1e-6) / 1e6:.1f} MB/s"
+
+
+def go_on(words: Sequence[str]) -> str:
+    """Return how to go on with an interrupted job."""
+    return f"go on with `scsiusb {shlex.join(words)} --resume`"
+
+
+class Reached:
+    """How far a job has come, for the line that Ctrl-C prints."""
+
+    def __init__(self, show_progress: Callable[[Progress], object], words: Sequence[str]) -> None:
+        self._show = show_progress
+        self._words = words
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of the progress, and show it."""
+        self._last = progress
+        self._show(progress)
+
+    def text(self) -> str:
+        """Return what is done, and how to go on."""
+        last = self._last
+        if last is None:
+            return f"nothing is done; {go_on(self._words)}"
+        total = "" if last.total is None else f" of {size_text(last.total)}"
+        return f"{last.phase}: {size_text(last.done)}{total}; {go_on(self._words)}"
+
+
+@click.command("dump", short_help="Copy a device to an image file.")
+@device_argument
+@click.argument("file", type=click.Path())
+@block_number_option("--lba", default="0", help="First block (default 0).")
+@click.option("--blocks", metavar="N|all", default=ALL, callback=_count, help="Number of blocks (default all).")
+@click.option("--resume", is_flag=True, help="Go on with a dump that was interrupted.")
+@click.option("--sha256", "sha256_file", is_flag=True, help="Also write FILE.sha256, for `sha256sum -c`.")
+@click.option("--bmap", is_flag=True, help="Also write FILE.bmap, which says which blocks are not zeros.")
+@global_options
+def dump_command(
+    device: str | None,
+    lun: int | None,
+    file: str,
+    lba: int,
+    blocks: int | None,
+    resume: bool,
+    sha256_file: bool,
+    bmap: bool,
+) -> None:
+    """Copy a device, or a part of it, to FILE.
+
+    The end of the name says the format: .gz, .bz2, .xz or .zst, else it is raw,
+    and zeros take no space. A .zst image can be read at any place.
+
+    An interrupted dump leaves FILE and FILE.journal; --resume goes on. It refuses
+    if the device or the file is not the same any more.
+
+    \b
+    Examples:
+      scsiusb dump 2-1 stick.img.zst
+      scsiusb dump serial=ABC card.img --sha256 --bmap
+      scsiusb dump 2-1 boot.img --lba 0 --blocks 2048
+    """
+    from scsiusb.imaging.dumping import dump
+
+    refuse_own_file(device, file)
+    with opened(device, lun) as disk, job_progress() as bar:
+        reached = Reached(bar, _words("dump", device, file))
+        with interruptible(reached.text):
+            done = dump(
+                disk,
+                file,
+                lba=lba,
+                blocks=blocks,
+                resume=resume,
+                sha256_file=sha256_file,
+                bmap=bmap,
+                progress=reached,
+            )
+        device_of = device_record(disk)
+    if settings().json:
+        show_json(
+            {
+                "device": device_of,
+                "lba": done.lba,
+                "blocks": done.blocks,
+                "block_size": done.block_size,
+                "bytes": done.size,
+                "output": file,
+                "sha256": done.sha256,
+                "seconds": round(done.seconds, 6),
+                "resumed": done.resumed,
+            }
+        )
+        return
+    before = f", {size_text(done.resumed)} of them before" if done.resumed else ""
+    now = done.size - done.resumed
+    say(f"dumped {counted(done.size, 'byte')} ({size_text(done.size)}{before}), {rate(now, done.seconds)}")
+    show(f"{done.sha256}  {file}")
+
+
+def _words(command: str, *arguments: str | None) -> list[str]:
+    return [command, *(argument for argument in arguments if argument is not None)]
+
+
+@click.command("restore", short_help="Write an image file to one or several devices.")
+@click.argument("file", type=click.Path())
+@click.argument("devices", metavar="[DEVICE]...", nargs=-1, shell_complete=complete_device)
+@lun_option
+@click.option(
+    "--verify",
+    type=click.Choice(("none", "read", "medium")),
+    default="medium",
+    help="Read all back: from the medium (default), or also from the device's cache.",
+)
+@click.option("--bmap", metavar="FILE", type=click.Path(), help="Block map (default: the one beside the image).")
+@click.option("--resume", is_flag=True, help="Go on with a restore that was interrupted.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@global_options
+def restore_command(
+    file: str, devices: tuple[str, ...], lun: int | None, verify: Any, bmap: str | None, resume: bool, yes: bool
+) -> None:
+    """Write FILE to each DEVICE from its first block on, and read it back.
+
+    The format is known by the content: raw, .gz, .bz2, .xz, .zst, or an Android
+    sparse image. - is stdin. A block map (FILE.bmap) says which blocks to write.
+
+    An interrupted restore leaves a journal beside FILE; --resume goes on, and
+    refuses if the device or the file is not the same any more. If one of several
+    devices fails, the others are completed.
+
+    \b
+    Examples:
+      scsiusb restore raspios.img.xz 2-1
+      scsiusb restore stick.img.zst serial=A serial=B serial=C --yes
+      curl -L https://example.org/disk.img.gz | scsiusb restore - 2-1 --yes
+    """
+    from scsiusb.imaging.restoring import mapped, restore_each
+    from scsiusb.imaging.sources import ImageSource
+
+    if not yes:
+        require_terminal("the restore")
+    with ExitStack() as held:
+        stream = sys.stdin.buffer if file == STANDARD else None
+        source = held.enter_context(ImageSource(None if stream else file, stream=stream))
+        disks = _open_targets(held, devices, lun, file)
+        if not yes:
+            confirm(f"Overwrite {_named(disks)} with {source.name}?")
+        bar = held.enter_context(job_progress())
+        reached = Reached(bar, ["restore", file, *devices])
+        with interruptible(reached.text):
+            results = restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=reached)
+    _report(results)
+
+
+@click.command("clone", short_help="Copy a device to one or several others.")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_device)
+@click.argument("devices", metavar="DEVICE...", nargs=-1, required=True, shell_complete=complete_device)
+@click.option(
+    "--verify",
+    type=click.Choice(("none", "read", "medium")),
+    default="medium",
+    help="Read all back: from the medium (default), or also from the device's cache.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@global_options
+def clone_command(source: str, devices: tuple[str, ...], verify: Any, yes: bool) -> None:
+    """Copy all blocks of SOURCE to each DEVICE, and read them back.
+
+    A DEVICE may be larger than SOURCE, but not smaller. If one of several fails,
+    the others are completed.
+
+    \b
+    Examples:
+      scsiusb clone 2-1 2-2
+      scsiusb clone serial=MASTER serial=A serial=B --yes
+    """
+    from scsiusb.imaging.restoring import restore_each
+    from scsiusb.imaging.sources import DiskSource
+
+    if not yes:
+        require_terminal("the copy")
+    with ExitStack() as held:
+        master = held.enter_context(opened(source, None))
+        disks = _open_targets(held, devices, None, None, master)
+        if not yes:
+            confirm(f"Overwrite {_named(disks)} with the blocks of {name(master)}?")
+        bar = held.enter_context(job_progress())
+        results = restore_each(DiskSource(master), disks, verify=verify, resume=False, progress=bar)
+    _report(results)
+
+
+@click.command("compare", short_help="Compare a device with an image file or another device.")
+@click.argument("source", metavar="FILE|DEVICE", type=click.Path())
+@click.argument("device", metavar="DEVICE", shell_complete=complete_device)
+@lun_option
+@click.option("--bmap", metavar="FILE", type=click.Path(), help="Block map (default: the one beside the image).")
+@global_options
+def compare_command(source: str, device: str, lun: int | None, bmap: str | None) -> None:
+    """Say which blocks of DEVICE differ from FILE, or from another device.
+
+    What DEVICE has after the end of the image does not count. A word that is an
+    existing file is a file. The exit status is 14 if blocks differ.
+
+    \b
+    Examples:
+      scsiusb compare stick.img.zst 2-1
+      scsiusb compare 2-1 2-2
+    """
+    from scsiusb.imaging.comparing import compare_with
+    from scsiusb.imaging.restoring import mapped
+    from scsiusb.imaging.sources import DiskSource, ImageSource, Source
+
+    with ExitStack() as held:
+        wanted: Source
+        if _is_file(source):
+            wanted = mapped(held.enter_context(ImageSource(source)), bmap)
+        else:
+            wanted = DiskSource(held.enter_context(opened(source, None)))
+        disk = held.enter_context(opened(device, lun))
+        bar = held.enter_context(job_progress())
+        found = compare_with(wanted, disk, bar)
+    differences = [{"lba": each.lba, "blocks": each.blocks} for each in found.differences]
+    if settings().json:
+        show_json(
+            {"equal": found.equal, "bytes": found.size, "differences": differences, "device": device_record(disk)}
+        )
+    if found.equal:
+        if not settings().json:
+            say(f"equal: {counted(found.size, 'byte')} ({size_text(found.size)})")
+        return
+    if not settings().json:
+        _show_ranges(found.differences)
+    first = found.differences[0].lba
+    count = sum(each.blocks for each in found.differences)
+    error = Miscompare(f"{counted(count, 'block')} {'differs' if count == 1 else 'differ'} from {source}", MISCOMPARE)
+    error.lba = first
+    raise error
+
+
+def _is_file(word: str) -> bool:
+    """Return whether the word names a file that is no disk's node."""
+    from pathlib import Path
+
+    return Path(word).is_file()
+
+
+def _open_targets(
+    held: ExitStack, devices: Sequence[str], lun: int | None, path: str | None, *others: Disk
+) -> list[Disk]:
+    """Open all devices. Raise Refused if one is named twice."""
+    disks: list[Disk] = []
+    for device in devices or (None,):
+        refuse_own_file(device, path)
+        disk = held.enter_context(opened(device, lun))
+        place = (disk.unit.transport.info.name, disk.unit.lun)
+        is_virtual = device is not None and device.startswith("virtual:")
+        for other in (*others, *disks):
+            if (other.unit.transport.info.name, other.unit.lun) == place and not is_virtual:
+                raise Refused(f"{device} is given twice", "name each device once")
+        disks.append(disk)
+    return disks
+
+
+def name(disk: Disk) -> str:
+    """Return who a disk is, for a question."""
+    unit, info = disk.inquiry(), disk.unit.transport.info
+    serial = "" if info.serial is None else f", serial {info.serial}"
+    return f"{info.address}, {unit.vendor} {unit.product}{serial} ({size_text(disk.size)})"
+
+
+def _named(disks: Sequence[Disk]) -> str:
+    return " and ".join(name(disk) for disk in disks)
+
+
+def _report(results: Sequence[Restored]) -> None:
+    """Print each result; raise the first error."""
+    if settings().json:
+        show_json([_record(result) for result in results])
+    else:
+        for result in results:
+            say(_line(result))
+            _show_ranges(result.differences)
+    for result in results:
+        if result.error is not None:
+            raise result.error
+
+
+def _record(result: Restored) -> dict[str, Any]:
+    return {
+        "address": result.address,
+        "serial": result.serial,
+        "bytes": result.written,
+        "verified": result.verified,
+        "differences": [{"lba": each.lba, "blocks": each.blocks} for each in result.differences],
+        "seconds": round(result.seconds, 6),
+        "error": None if result.error is None else str(result.error),
+        "resumed": result.resumed,
+    }
+
+
+def _line(result: Restored) -> str:
+    who = result.address if result.serial is None else f"{result.address}, serial {result.serial}"
+    if result.error is not None:
+        return f"{who}: failed after {size_text(result.written)}: {result.error}"
+    how = {"none": "not verified", "read": "read back", "medium": "read back from the medium"}[result.verified]
+    return f"{who}: wrote {counted(result.written, 'byte')} ({size_text(result.written)}) in {result.seconds:.2f} s, {how}"
+
+
+def _show_ranges(ranges: Sequence[Any]) -> None:
+    for each in ranges[:MOST_SHOWN]:
+        last = each.lba + each.blocks - 1
+        show(f"LBA {each.lba}" if each.blocks == 1 else f"LBA {each.lba} to {last}")
+    if len(ranges) > MOST_SHOWN:
+        show(f"and {len(ranges) - MOST_SHOWN} more ranges")

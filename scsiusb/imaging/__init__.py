@@ -1,0 +1,15 @@
+"""The jobs that people do with a disk: copy it to an image and back, compare it, and be sure of the result."""
+
+from __future__ import annotations
+
+from scsiusb.imaging.comparing import Comparison as Comparison
+from scsiusb.imaging.comparing import compare as compare
+from scsiusb.imaging.dumping import Dump as Dump
+from scsiusb.imaging.dumping import dump as dump
+from scsiusb.imaging.events import Progress as Progress
+from scsiusb.imaging.identity import Identity as Identity
+from scsiusb.imaging.readback import BlockRange as BlockRange
+from scsiusb.imaging.restoring import Restored as Restored
+from scsiusb.imaging.restoring import SomeFailed as SomeFailed
+from scsiusb.imaging.restoring import clone as clone
+from scsiusb.imaging.restoring import restore as restore

@@ -1,0 +1,295 @@
+"""Dump: copies a disk, or a part of it, to an image file; goes on where an interrupted run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from scsiusb.base.arguments import integer
+from scsiusb.base.dataclass import dataclass
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import ImageError
+from scsiusb.imaging.bmap import SUFFIX as BMAP
+from scsiusb.imaging.bmap import MapMaker, bmap_text
+from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
+from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
+from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.image_file import ImageFile
+from scsiusb.imaging.journal import Journal, Record, journal_of, read_journal
+from scsiusb.imaging.seekable import Frame, frame_of
+
+SHA256: Final = ".sha256"
+MOST_THREADS: Final = 4  # that compress; each has two frames in memory
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What a dump has copied."""
+
+    device: Identity
+    lba: int
+    blocks: int
+    block_size: int
+    size: int
+    """Of the device; a compressed file has another length."""
+    output: Path
+    sha256: str
+    """In hex, of the device's bytes."""
+    seconds: float
+    """Of this run."""
+    resumed: int
+    """Bytes that earlier runs had copied."""
+
+
+class _Done(NamedTuple):
+    """A frame that is in the file: its file length and contents, and a digest of the contents."""
+
+    frame: Frame
+    digest: str
+    first: str
+    """The digest of its first block."""
+
+
+def dump(
+    disk: Disk,
+    path: str | os.PathLike[str],
+    *,
+    lba: int = 0,
+    blocks: int | None = None,
+    resume: bool = False,
+    sha256_file: bool = False,
+    bmap: bool = False,
+    progress: OnProgress = ignore,
+) -> Dump:
+    """Copy `blocks` blocks from `lba` on, by default all, to the file at `path`.
+
+    The end of its name says the format: .gz, .bz2, .xz, .zst (seekable zstd), or else raw, where long runs of zeros
+    take no space. `resume`: go on with a dump that was interrupted; the journal beside the file says what is done.
+    `sha256_file`, `bmap`: also write the digest, or a map of the blocks that are not zeros, beside the image.
+
+    Raise OutOfRange, ImageError if the dump cannot go on, DeviceMismatch if the device is another one, OSError for the
+    file, and as `Disk.reading`; the journal then stays. `progress` is called in this thread; what it raises ends the
+    dump in the same way.
+    """
+    lba = integer("lba", lba)
+    disk.check_range(lba, 0 if blocks is None else integer("blocks", blocks))
+    count = disk.blocks - lba if blocks is None else blocks
+    work = _Work(disk, Path(path), lba, count, progress, MapMaker() if bmap else None)
+    began = time.monotonic()
+    digest = work.run(resume=resume)
+    if sha256_file:
+        work.path.with_name(work.path.name + SHA256).write_text(f"{digest}  {work.path.name}\n")
+    size = disk.block_size
+    seconds = time.monotonic() - began
+    return Dump(work.identity, lba, count, size, count * size, work.path, digest, seconds, work.resumed)
+
+
+class _Work:
+    """One run of a dump."""
+
+    def __init__(
+        self, disk: Disk, path: Path, lba: int, blocks: int, progress: OnProgress, map_maker: MapMaker | None
+    ) -> None:
+        self.path = path
+        self.identity = Identity.of(disk)
+        self.resumed = 0
+        self._disk = disk
+        self._lba, self._blocks = lba, blocks
+        self._block_size = disk.block_size
+        self._frame = max(FRAME // self._block_size, 1) * self._block_size
+        self._total = blocks * self._block_size
+        self._progress = progress
+        self._map = map_maker
+        self._codec = codec_by_name(path.name)
+        self._sha256 = hashlib.sha256()
+        self._done: list[_Done] = []
+        self._journal: Journal | None = None
+        self._job: dict[str, Any] = {
+            "job": "dump",
+            "device": self.identity.record(),
+            "lba": lba,
+            "blocks": blocks,
+            "format": "raw" if self._codec is None else self._codec.name,
+        }
+
+    def run(self, *, resume: bool) -> str:
+        """Do the work; return the digest of all bytes."""
+        place = journal_of(self.path)
+        if not resume and place.exists():
+            what = f"{self.path} is a dump that was interrupted: {place.name} is beside it"
+            raise ImageError(what, f"go on with --resume, or remove {place}")
+        with ExitStack() as held:
+            file, done = self._open(held, place, resume=resume)
+            self._copy(file, done)
+            file.finish([each.frame for each in self._done])
+            if self._map is not None:
+                text = bmap_text(self._total, self._map.ranges())
+                self.path.with_name(self.path.name + BMAP).write_text(text)
+            if self._journal is not None:
+                self._journal.remove()
+        return self._sha256.hexdigest()
+
+    def _open(self, held: ExitStack, place: Path, *, resume: bool) -> tuple[ImageFile, int]:
+        """Open the image and its journal; return the image, and the bytes of the device that it has."""
+        is_special = self.path.exists() and not self.path.is_file()
+        if resume and place.exists():
+            file, done, length = self._resume(held, place)
+        else:
+            if resume and self.path.exists() and self.path.stat().st_size:
+                what = f"there is no journal beside {self.path}: it is complete, or not a dump"
+                raise ImageError(what, "remove it, or choose another name, to dump again")
+            file, done, length = ImageFile(self.path, self._codec), 0, 0
+            held.callback(file.close)
+        if not is_special:  # a pipe or /dev/null cannot be resumed
+            self._journal = journal = Journal(place, length)
+            held.callback(journal.close)
+            if not length:
+                journal.begin(**self._job)
+        return file, done
+
+    # --- going on -----------------------------------------------------------------------------------
+
+    def _resume(self, held: ExitStack, place: Path) -> tuple[ImageFile, int, int]:
+        """Check what is there; return the image, cut off after what is good, the bytes done, the journal's length."""
+        job, records, length = read_journal(place)
+        self.identity.check(job.get("device"))
+        for name, value in self._job.items():
+            if name != "device" and job.get(name) != value:
+                what = f"the dump to {self.path} began with {name} {job.get(name)}, not {value}"
+                raise ImageError(what, "give the same as then, or begin anew without --resume")
+        frames = _frames_of(records, place)
+        if not self.path.exists():
+            raise ImageError(f"{self.path} is gone; its journal is there", BEGIN_ANEW)
+        good = self._check_file(frames)
+        check_contents(self._disk, self._pieces(good))
+        file = ImageFile(self.path, self._codec, sum(each.frame.compressed for each in good))
+        held.callback(file.close)
+        self._done = good
+        self.resumed = sum(each.frame.size for each in good)
+        if len(good) < len(frames):  # the host lost the end of the file: so must the journal
+            length = _length_up_to(place, len(good))
+        return file, self.resumed, length
+
+    def _check_file(self, frames: list[_Done]) -> list[_Done]:
+        """Read the frames that the file has, and take their digest. Raise ImageError if more than the last is wrong."""
+        good = 0
+        with open(self.path, "rb") as file:
+            for each in frames:
+                data = _contents(file.read(each.frame.compressed), self._codec, str(self.path))
+                if data is None or len(data) != each.frame.size or digest_of(data) != each.digest:
+                    break
+                self._take(data)
+                good += 1
+                self._progress(Progress("checking", good * self._frame, self._total))
+        if good < len(frames) - 1:
+            what = f"{self.path} was changed since the dump was interrupted, after {good * self._frame} bytes of data"
+            raise ImageError(what, BEGIN_ANEW)
+        return frames[:good]
+
+    def _pieces(self, frames: list[_Done]) -> list[Piece]:
+        pieces, lba = [], self._lba
+        for each in frames:
+            blocks = each.frame.size // self._block_size
+            pieces.append(Piece(lba, blocks, each.digest, each.first))
+            lba += blocks
+        return pieces
+
+    # --- copying ------------------------------------------------------------------------------------
+
+    def _copy(self, file: ImageFile, done: int) -> None:
+        """Read the rest, a frame at a time; other threads compress what this one has read."""
+        threads = min(MOST_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="scsiusb dump") as pool:
+            waiting: deque[Future[tuple[_Done, bytes]]] = deque()
+            try:
+                for data in self._frames(done):
+                    waiting.append(pool.submit(_packed, data, self._codec, self._block_size))
+                    self._take(data)
+                    done += len(data)
+                    if len(waiting) > threads:
+                        self._keep(file, *waiting.popleft().result())
+                    self._progress(Progress(READING, done, self._total))
+            finally:
+                # Also after an error, such as a block that cannot be read: what was read before it is kept.
+                while waiting:
+                    self._keep(file, *waiting.popleft().result())
+
+    def _frames(self, done: int) -> Iterator[bytes]:
+        """Yield the rest of the device in frames; the last one is shorter."""
+        left = self._blocks - done // self._block_size
+        if not left:
+            return
+        frame = bytearray()
+        with self._disk.reading(self._lba + done // self._block_size, left) as pieces:
+            for piece in pieces:
+                while piece:
+                    room = self._frame - len(frame)
+                    frame += piece[:room]
+                    piece = piece[room:]
+                    if len(frame) == self._frame:
+                        yield bytes(frame)
+                        frame.clear()
+        if frame:
+            yield bytes(frame)
+
+    def _take(self, data: bytes) -> None:
+        self._sha256.update(data)
+        if self._map is not None:
+            self._map.add(data)
+
+    def _keep(self, file: ImageFile, done: _Done, packed: bytes) -> None:
+        """Write a frame to the file, then note in the journal that it is there."""
+        file.add(packed)
+        self._done.append(done)
+        if self._journal is not None:
+            frame = done.frame
+            record = {"file": frame.compressed, "bytes": frame.size, "checksum": frame.checksum.hex()}
+            self._journal.add(**record, digest=done.digest, first=done.first)
+
+
+def _packed(data: bytes, codec: Codec | None, block_size: int) -> tuple[_Done, bytes]:
+    """Compress a frame; runs in a thread of the pool."""
+    digests = digest_of(data), digest_of(data[:block_size])
+    if codec is None:
+        return _Done(Frame(len(data), len(data)), *digests), data
+    packed = codec.compress(data)
+    frame = frame_of(packed, len(data)) if codec.name == "zst" else Frame(len(packed), len(data))
+    return _Done(frame, *digests), packed
+
+
+def _contents(data: bytes, codec: Codec | None, name: str) -> bytes | None:
+    """Return the contents of a frame; None if it is damaged."""
+    if codec is None:
+        return data
+    from io import BytesIO
+
+    try:
+        return b"".join(decompressed(BytesIO(data), codec, name))
+    except ImageError:
+        return None
+
+
+def _frames_of(records: list[Record], place: Path) -> list[_Done]:
+    try:
+        return [
+            _Done(
+                Frame(int(each["file"]), int(each["bytes"]), bytes.fromhex(each["checksum"])),
+                str(each["digest"]),
+                str(each["first"]),
+            )
+            for each in records
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
+
+
+def _length_up_to(place: Path, records: int) -> int:
+    """Return the length of a journal's first line and so many records."""
+    return sum(len(line) for line in place.read_bytes().splitlines(keepends=True)[: records + 1])

@@ -1,0 +1,63 @@
+"""Reads blocks from the medium, past the device's cache, and finds those that differ from what they should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from scsiusb.disk.disk import Disk
+
+MOST_RANGES = 10_000  # of a result; a medium on which nothing is right has two or three
+
+
+class BlockRange(NamedTuple):
+    """Blocks next to each other."""
+
+    lba: int
+    blocks: int
+
+
+class Ranges:
+    """Collects blocks into ranges; blocks come in order."""
+
+    def __init__(self) -> None:
+        self._ranges: list[BlockRange] = []
+        self.blocks = 0
+        """The number of blocks in all."""
+
+    def add(self, lba: int, blocks: int) -> None:
+        """Add blocks; after MOST_RANGES ranges, gaps between them count as blocks, too."""
+        self.blocks += blocks
+        if self._ranges:
+            last = self._ranges[-1]
+            if last.lba + last.blocks == lba or len(self._ranges) >= MOST_RANGES:
+                self._ranges[-1] = BlockRange(last.lba, lba + blocks - last.lba)
+                return
+        self._ranges.append(BlockRange(lba, blocks))
+
+    def __iter__(self) -> Iterator[BlockRange]:
+        return iter(self._ranges)
+
+    def __bool__(self) -> bool:
+        return bool(self._ranges)
+
+
+def differing(found: memoryview, wanted: memoryview, block_size: int) -> Iterable[int]:
+    """Return the numbers of the blocks that differ; the last block of `wanted` may be cut off."""
+    if bytes(found[: len(wanted)]) == bytes(wanted):
+        return ()
+    return [
+        at // block_size
+        for at in range(0, len(wanted), block_size)
+        if bytes(found[at : min(at + block_size, len(wanted))]) != bytes(wanted[at : at + block_size])
+    ]
+
+
+def leave_cache(disk: Disk) -> None:
+    """Make the next reads come from the medium: flush, then reset the device at its port.
+
+    A device may answer reads from its cache, which then hides that a block was not written. Raise as `Disk.flush`.
+    """
+    disk.flush()
+    with disk.unit.transport.probing() as port:
+        port.reset()

@@ -1,0 +1,191 @@
+"""Restore: writes an image, or another disk, to one or several disks at once, and checks what is on their media."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Literal
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
+from scsiusb.imaging.bmap import SUFFIX as BMAP
+from scsiusb.imaging.bmap import read_bmap
+from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
+from scsiusb.imaging.journal import journal_of
+from scsiusb.imaging.readback import BlockRange
+from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source
+from scsiusb.imaging.target import Target
+
+Verify = Literal["none", "read", "medium"]
+VERIFICATIONS: Final[tuple[Verify, ...]] = ("none", "read", "medium")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was done to one disk."""
+
+    address: str
+    serial: str | None
+    written: int
+    """Bytes that the device has acknowledged, with those of earlier runs."""
+    verified: Verify
+    """How it was verified; "none" also if there was an error before."""
+    differences: tuple[BlockRange, ...]
+    """Blocks that do not have what was written to them."""
+    seconds: float
+    error: Exception | None
+    """Why it is not complete; a Miscompare if there are differences."""
+    resumed: int
+    """Bytes that earlier runs had written."""
+
+
+class SomeFailed(ScsiUsbError):
+    """Raised by a job on several disks if not all of them are right; `results` says it for each."""
+
+    def __init__(self, results: Sequence[Restored]) -> None:
+        self.results = tuple(results)
+        failed = [result for result in results if result.error is not None]
+        texts = ", ".join(f"{result.address}: {result.error}" for result in failed)
+        super().__init__(f"{len(failed)} of {len(results)} disks failed: {texts}", "")
+
+
+def restore(
+    path: str | os.PathLike[str],
+    *disks: Disk,
+    verify: Verify = "medium",
+    bmap: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: OnProgress = ignore,
+) -> list[Restored]:
+    """Write the image at `path`, of any format that `dump` writes or an Android sparse image, to each disk.
+
+    `verify`: "medium" flushes, resets the device, so that it does not answer from its cache, and reads all back;
+    "read" only reads back. `bmap`: a block map; by default the one beside the image, if there is one. `resume`: go on
+    with a restore that was interrupted; the journals beside the image say what is done.
+
+    Return a result for each disk; one that fails ends alone. Raise its error if there is one disk, SomeFailed if there
+    are several; ImageError for the image; OutOfRange, before anything is written, if it is too large for a disk.
+    """
+    with ImageSource(path) as source:
+        return checked(restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=progress))
+
+
+def clone(
+    source: Disk, *disks: Disk, verify: Verify = "medium", resume: bool = False, progress: OnProgress = ignore
+) -> list[Restored]:
+    """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`, but for `resume`."""
+    return checked(restore_each(DiskSource(source), disks, verify=verify, resume=resume, progress=progress))
+
+
+def mapped(source: ImageSource, bmap: str | os.PathLike[str] | None) -> Source:
+    """Return the source within its block map: the one that is given, or the one beside the image, if there is one."""
+    place = None if bmap is None else Path(bmap)
+    if place is None and source.path is not None:
+        place = next((beside for beside in _places(source.path) if beside.is_file()), None)
+    return source if place is None else MappedSource(source, read_bmap(place))
+
+
+def _places(path: Path) -> list[Path]:
+    """Return where a block map may be: image.gz.bmap and image.bmap."""
+    return [path.with_name(path.name + BMAP), path.with_suffix(BMAP)]
+
+
+def checked(results: list[Restored]) -> list[Restored]:
+    """Return the results if all are good. Raise the error of the one disk, SomeFailed of several."""
+    failed = [result.error for result in results if result.error is not None]
+    if not failed:
+        return results
+    if len(results) == 1:
+        raise failed[0]
+    raise SomeFailed(results) from failed[0]
+
+
+def restore_each(
+    source: Source, disks: Sequence[Disk], *, verify: Verify, resume: bool, progress: OnProgress
+) -> list[Restored]:
+    """Do as `restore`, but return errors of disks in their results only."""
+    if verify not in VERIFICATIONS:
+        raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
+    if not disks:
+        raise ValueError("give at least one disk")
+    began = time.monotonic()
+    for disk in disks:
+        _check_size(source, disk)
+    with ExitStack() as held:
+        targets = [Target(disk, source) for disk in disks]
+        for target in targets:
+            held.callback(target.close)
+        for target in targets:  # all are checked before anything is written to one
+            target.prepare(_journal(source, target), resume=resume)
+        _write(source, targets, progress)
+        if verify != "none":
+            _verify(source, targets, progress, past_cache=verify == "medium")
+        for target in targets:
+            target.finish()
+    seconds = time.monotonic() - began
+    return [_result(target, verify, seconds) for target in targets]
+
+
+def _check_size(source: Source, disk: Disk) -> None:
+    """Raise OutOfRange for an image that is too large, ImageError for one that ends in the middle of a block."""
+    if source.least > disk.size:
+        what = f"{source.name} has {source.least} bytes, {disk.unit.transport.info} only {disk.size}"
+        raise OutOfRange(what, "use a larger disk")
+    if source.length is not None and source.length % disk.block_size:
+        what = f"{source.name} has {source.length} bytes, not a multiple of the block size {disk.block_size}"
+        raise ImageError(what, "give an image of whole blocks")
+
+
+def _journal(source: Source, target: Target) -> Path | None:
+    path = getattr(source, "path", None)
+    return None if path is None or not source.is_repeatable else journal_of(path, target.key)
+
+
+def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
+    """Write the image to each target, from where the one that has the least stands."""
+    start = min(target.done for target in targets)
+    total = source.length
+    for target in targets:
+        target.start_writing()
+    for extent in source.extents(start):
+        for target in targets:
+            target.put(extent)
+        if all(target.error is not None for target in targets):
+            break
+        progress(Progress(WRITING, extent.offset + len(extent.data), total))
+    for target in targets:
+        target.end_pass()
+
+
+def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past_cache: bool) -> None:
+    good = [target for target in targets if target.error is None]
+    for target in good:
+        target.start_verifying(past_cache=past_cache)
+    if not source.is_repeatable:
+        for target in good:
+            target.end_pass()
+        return
+    for extent in source.extents() if good else ():
+        for target in good:
+            target.put(extent)
+        progress(Progress(VERIFYING, extent.offset + len(extent.data), source.length))
+    for target in good:
+        target.end_pass()
+
+
+def _result(target: Target, verify: Verify, seconds: float) -> Restored:
+    info = target.disk.unit.transport.info
+    return Restored(
+        address=info.address,
+        serial=info.serial,
+        written=target.written,
+        verified=verify if target.is_verified else "none",
+        differences=tuple(target.differences),
+        seconds=seconds,
+        error=target.error,
+        resumed=target.resumed,
+    )

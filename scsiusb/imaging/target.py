@@ -1,0 +1,277 @@
+"""One disk that an image is written to: its thread, its journal, what is done, and what went wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Full, Queue
+from typing import Final
+
+from scsiusb import ledger
+from scsiusb.base.copying import Uncopyable
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import ImageError, MediumChanged, Miscompare
+from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.journal import Journal, read_journal
+from scsiusb.imaging.readback import Ranges, differing, leave_cache
+from scsiusb.imaging.sources import Extent, Source
+from scsiusb.scsi.sense import Sense
+
+WAITING: Final = 2  # extents that a target may be behind the source
+SLICE: Final = 0.1  # seconds
+PROMPT: Final = 2.0  # seconds that a stopped thread has to end its command by itself
+CHECKPOINT: Final = 4 * 1024 * 1024  # bytes; so many at most are written again after an interruption
+STREAM_PART: Final = 1024 * 1024  # bytes of a stream, which cannot be read twice, that have one digest
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
+
+
+def _nothing() -> None: ...
+
+
+class Target(Uncopyable):
+    """A disk, which a thread of its own writes and verifies. Close it, which ends the thread."""
+
+    def __init__(self, disk: Disk, source: Source) -> None:
+        self.disk = disk
+        self.identity = Identity.of(disk)
+        self.error: Exception | None = None
+        """What ended the work on this disk."""
+        self.written = 0
+        """Bytes that the device has acknowledged."""
+        self.done = 0
+        """The place in the image up to which all is written and flushed."""
+        self.resumed = 0
+        self.is_verified = False
+        self.differences = Ranges()
+        self._source = source
+        self._medium = disk.medium()
+        self._size = disk.block_size
+        self._journal: Journal | None = None
+        self._digests: list[tuple[int, int, bytes]] | None = None if source.is_repeatable else []
+        self._since = 0
+        self._last = Piece(0, 0, "", "")
+        self._queue: Queue[Extent | None] = Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._entry: ledger.Entry | None = None
+        self._is_stopped = False
+        self._cancel: Callable[[], None] = _nothing
+
+    @property
+    def key(self) -> str:
+        """A part of a file's name that tells this disk apart from others."""
+        known = self.identity
+        text = known.serial or self.disk.unit.transport.info.address
+        return re.sub(r"[^0-9A-Za-z-]+", "_", f"{known.vid:04x}-{known.pid:04x}-{text}-{known.lun}")[:100]
+
+    # --- the journal --------------------------------------------------------------------------------
+
+    def prepare(self, place: Path | None, *, resume: bool) -> None:
+        """Open the journal at `place`, and find where to go on. Raise ImageError, DeviceMismatch, OSError."""
+        if place is None:
+            if resume:
+                raise ImageError(f"{self._source.name} cannot be read again from its start", "give the image as a file")
+            return
+        length = 0
+        if place.exists():
+            if not resume:
+                what = f"a restore of {self._source.name} to this device was interrupted: {place.name} is there"
+                raise ImageError(what, f"go on with --resume, or remove {place}")
+            length = self._resume(place)
+        self._journal = Journal(place, length)
+        if not length:
+            self._journal.begin(job="restore", device=self.identity.record(), source=self._source.record())
+
+    def _resume(self, place: Path) -> int:
+        """Take over what an earlier run did; return the length of its journal."""
+        job, records, length = read_journal(place)
+        self.identity.check(job.get("device"))
+        if job.get("source") != self._source.record():
+            raise ImageError(f"{self._source.name} was changed since the restore was interrupted", BEGIN_ANEW)
+        if not records:
+            return length
+        try:
+            pieces = [Piece(int(each["lba"]), int(each["blocks"]), each["digest"], each["first"]) for each in records]
+            written = int(records[-1]["written"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
+        check_contents(self.disk, pieces)
+        self.done = (pieces[-1].lba + pieces[-1].blocks) * self._size
+        self.written = self.resumed = written
+        return length
+
+    def finish(self) -> None:
+        """Remove the journal if all is done."""
+        if self._journal is not None and self.error is None:
+            self._journal.remove()
+
+    def close(self) -> None:
+        """End the thread and close the journal, which stays if not all is done. May be called again."""
+        self._is_stopped = True
+        try:
+            self._join()
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def start_writing(self) -> None:
+        """Write each extent that `put` gives."""
+        self._start(self._write, self._end_writing)
+
+    def start_verifying(self, *, past_cache: bool) -> None:
+        """Read back each extent that `put` gives, of a stream all that was written. `past_cache`: from the medium."""
+        if past_cache:
+            self._start(self._verify, self._end_verifying, self._leave_cache)
+        else:
+            self._start(self._verify, self._end_verifying)
+
+    def _start(
+        self, step: Callable[[Extent], None], end: Callable[[], None], begin: Callable[[], None] = _nothing
+    ) -> None:
+        info = self.disk.unit.transport.info
+        self._entry = ledger.acquire("thread", f"that works on {info.name}")
+        self._thread = threading.Thread(target=self._run, args=(begin, step, end), name="scsiusb imaging", daemon=True)
+        self._thread.start()
+
+    def put(self, extent: Extent) -> None:
+        """Give the thread an extent, when it has room; nothing if the work on this disk has ended by an error."""
+        while self.error is None:
+            try:
+                self._queue.put(extent, timeout=SLICE)
+            except Full:
+                continue
+            return
+
+    def end_pass(self) -> None:
+        """Wait until the thread has done all that it was given."""
+        while self.error is None:
+            try:
+                self._queue.put(None, timeout=SLICE)
+                break
+            except Full:
+                continue
+        self._join()
+
+    def _join(self) -> None:
+        thread, entry = self._thread, self._entry
+        if thread is None:
+            return
+        began = time.monotonic()
+        while thread.is_alive():  # in slices: a signal handler runs between them on every platform
+            if self._is_stopped:
+                with suppress(Full):
+                    self._queue.put_nowait(None)
+                if time.monotonic() - began > PROMPT:
+                    self._cancel()
+            thread.join(SLICE)
+        self._thread = None
+        if entry is not None:
+            entry.release()
+
+    def _run(self, begin: Callable[[], None], step: Callable[[Extent], None], end: Callable[[], None]) -> None:
+        try:
+            with self.disk.unit.transport.cancellable() as self._cancel:
+                begin()
+                while (extent := self._queue.get()) is not None and not self._is_stopped:
+                    step(extent)
+                if not self._is_stopped:
+                    end()
+        except Exception as error:  # noqa: BLE001 - it is in the result
+            self.error = error.with_traceback(None)
+        while not self._queue.empty():
+            self._queue.get()
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def _write(self, extent: Extent) -> None:
+        offset, data = extent
+        if offset + len(data) <= self.done:
+            return
+        if offset < self.done:
+            offset, data = self.done, data[self.done - offset :]
+        self._check(offset, data)
+        lba = offset // self._size
+        for at in range(0, len(data), CHECKPOINT):
+            piece = data[at : at + CHECKPOINT]
+            self.disk.write_to(self._medium, lba + at // self._size, memoryview(piece))
+            self.written += len(piece)
+            self._since += len(piece)
+            self._note_digests(offset + at, piece)
+            if self._journal is not None:
+                blocks, first = len(piece) // self._size, digest_of(piece[: self._size])
+                self._last = Piece(lba + at // self._size, blocks, digest_of(piece), first)
+                if self._since >= CHECKPOINT:
+                    self._checkpoint()
+
+    def _check(self, offset: int, data: bytes) -> None:
+        """Raise OutOfRange beyond the disk's end, ImageError for a part of a block."""
+        if offset + len(data) > self.disk.size:
+            self.disk.check_range(self.disk.blocks, 1)
+        if offset % self._size or len(data) % self._size:
+            what = f"{self._source.name} ends in the middle of a block of {self._size} bytes"
+            raise ImageError(what, "give an image of whole blocks")
+
+    def _note_digests(self, offset: int, data: bytes) -> None:
+        """Of a stream, remember digests to verify it by."""
+        if self._digests is None:
+            return
+        for at in range(0, len(data), STREAM_PART):
+            piece = data[at : at + STREAM_PART]
+            self._digests.append((offset + at, len(piece), hashlib.sha256(piece).digest()))
+
+    def _checkpoint(self) -> None:
+        """Flush, then note in the journal what is on the medium now."""
+        self.disk.flush()
+        assert self._journal is not None
+        last = self._last
+        self._journal.add(**last._asdict(), written=self.written)
+        self.done, self._since = (last.lba + last.blocks) * self._size, 0
+
+    def _end_writing(self) -> None:
+        self.disk.flush()
+        if self._journal is not None and self._since:
+            self._checkpoint()
+
+    # --- verifying ----------------------------------------------------------------------------------
+
+    def _leave_cache(self) -> None:
+        """Make the disk answer from its medium; take the medium anew, as after a reset it may count as another one.
+
+        If it is another one, the comparison shows that.
+        """
+        leave_cache(self.disk)
+        with suppress(MediumChanged):
+            self.disk.read(0, 1)
+        self.identity.check(Identity.of(self.disk).record())
+        self._medium = self.disk.medium()
+
+    def _verify(self, extent: Extent) -> None:
+        offset, data = extent
+        lba = offset // self._size
+        found = memoryview(bytearray(len(data)))
+        self.disk.read_from(self._medium, lba, found)
+        for block in differing(found, memoryview(data), self._size):
+            self.differences.add(lba + block, 1)
+
+    def _end_verifying(self) -> None:
+        for offset, length, digest in self._digests or ():
+            lba, blocks = offset // self._size, length // self._size
+            if self._is_stopped:
+                return
+            view = memoryview(bytearray(length))
+            self.disk.read_from(self._medium, lba, view)
+            if hashlib.sha256(view).digest() != digest:
+                self.differences.add(lba, blocks)
+        self.is_verified = True
+        first = next(iter(self.differences), None)
+        if first is not None:
+            what = f"{self.differences.blocks} blocks do not have what was written, the first is LBA {first.lba}"
+            error = Miscompare(f"{self.disk.unit.transport.info}: {what}", MISCOMPARE)
+            error.lba = first.lba
+            raise error

@@ -1,0 +1,230 @@
+"""dump, restore, clone, compare: what scripts rely on, and that nothing is overwritten without a confirmation."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scsiusb.cli import progress as progress_module
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.cli.conftest import Attached, Cli
+from tests.imaging.sticks import contents, stick
+
+SIZE = 64 * 1024
+IMAGE = bytes(contents(size=SIZE))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(IMAGE)
+    return path
+
+
+def blank() -> bytearray:
+    return bytearray(b"\xaa" * SIZE)
+
+
+def test_dump_prints_who_what_and_the_digest(attach: Attached, cli: Cli, tmp_path: Path) -> None:
+    attach(stick(bytearray(IMAGE), "S1"))
+    result = cli("dump", "serial=S1", tmp_path / "a.img.gz", "--json")
+    assert result.status == 0
+    record = result.record
+    assert record.pop("seconds") >= 0
+    assert record == {
+        "lba": 0,
+        "blocks": SIZE // 512,
+        "block_size": 512,
+        "bytes": SIZE,
+        "output": str(tmp_path / "a.img.gz"),
+        "sha256": hashlib.sha256(IMAGE).hexdigest(),
+        "resumed": 0,
+    }
+    assert gzip.decompress((tmp_path / "a.img.gz").read_bytes()) == IMAGE
+
+
+def test_dump_of_a_range_as_text(attach: Attached, cli: Cli, tmp_path: Path) -> None:
+    attach(stick(bytearray(IMAGE)))
+    result = cli("dump", "1-1", tmp_path / "part", "--lba", 1, "--blocks", 2, "--sha256")
+    digest = hashlib.sha256(IMAGE[512:1536]).hexdigest()
+    assert result.text == f"{digest}  {tmp_path / 'part'}\n"
+    assert (tmp_path / "part.sha256").read_text() == f"{digest}  part\n"
+    assert "dumped 1024 bytes" in result.err
+
+
+def test_a_dump_that_cannot_go_on_says_why(attach: Attached, cli: Cli, image: Path) -> None:
+    attach(stick(blank()))
+    assert cli("dump", "1-1", image, "--resume").failed(15, "no journal", "remove it")
+    assert image.read_bytes() == IMAGE
+
+
+def test_ctrl_c_says_how_far_the_dump_came_and_how_to_go_on(
+    attach: Attached, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick(bytearray(IMAGE)))
+
+    class Interrupting:
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def __call__(self, progress: object) -> None:
+            raise KeyboardInterrupt
+
+    from scsiusb.cli.commands import imaging
+
+    with monkeypatch.context() as patch:
+        patch.setattr(imaging, "job_progress", Interrupting)
+        result = cli("dump", "1-1", tmp_path / "a b.img")
+    assert result.failed(130, "reading: 64 KiB of 64 KiB", f"`scsiusb dump 1-1 '{tmp_path / 'a b.img'}' --resume`")
+    assert cli("dump", "1-1", tmp_path / "a b.img").failed(15, "interrupted", "--resume")
+    assert cli("dump", "1-1", tmp_path / "a b.img", "--resume").status == 0
+    assert (tmp_path / "a b.img").read_bytes() == IMAGE
+
+
+def test_restore_to_two_devices(attach: Attached, cli: Cli, image: Path) -> None:
+    one, two = blank(), blank()
+    attach(stick(one, "S1"), stick(two, "S2"))
+    result = cli("restore", image, "serial=S1", "serial=S2", "--yes", "--json")
+    assert result.status == 0
+    assert bytes(one) == bytes(two) == IMAGE
+    for serial, record in zip(("S1", "S2"), result.json, strict=True):
+        assert record.pop("seconds") >= 0
+        assert record.pop("address").startswith("1-")
+        assert record == {
+            "serial": serial,
+            "bytes": SIZE,
+            "verified": "medium",
+            "differences": [],
+            "error": None,
+            "resumed": 0,
+        }
+
+
+def test_a_device_that_fails_is_named_and_the_other_is_completed(attach: Attached, cli: Cli, image: Path) -> None:
+    one, two = blank(), blank()
+    bad = stick(one, "S1")
+    bad.faults.add("sense=3/0C/00,opcode=2a,lba=100,times=always")
+    attach(bad, stick(two, "S2"))
+    result = cli("restore", image, "serial=S1", "serial=S2", "--yes", "--json")
+    assert result.status == 3
+    first, second = result.json
+    assert (first["serial"], first["verified"]) == ("S1", "none")
+    assert "LBA 100" in first["error"]
+    assert (second["error"], second["verified"]) == (None, "medium")
+    assert bytes(two) == IMAGE
+    text = cli("restore", image, "serial=S1", "serial=S2", "--yes", "--resume")
+    assert text.status == 3
+    assert "failed after" in text.err
+    assert "serial S2: wrote 65536 bytes" in text.err
+
+
+def test_restore_asks_and_shows_who_would_be_overwritten(
+    attach: Attached, screen: Cli, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = blank()
+    attach(stick(data, "S1"))
+
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Person("n\n"))
+    result = screen("restore", image, "1-1")
+    assert result.status == 1
+    assert "Overwrite 1-1, " in result.err
+    assert "serial S1 (64 KiB) with " in result.err
+    assert data == blank()
+    monkeypatch.setattr(sys, "stdin", Person("y\n"))
+    assert screen("restore", image, "1-1").status == 0
+    assert bytes(data) == IMAGE
+
+
+@pytest.mark.parametrize("words", [("restore", "{image}", "1-1"), ("clone", "1-1", "1-2")])
+def test_without_a_terminal_and_yes_nothing_is_written(
+    words: tuple[str, ...], attach: Attached, cli: Cli, image: Path
+) -> None:
+    data = blank()
+    bus = attach(stick(data), stick(data, "S2"))
+    assert cli(*(word.format(image=image) for word in words)).failed(1, "--yes")
+    assert not [entry for entry in bus.wire.log if entry == "cbw 2a"]
+
+
+def test_restore_reads_a_pipe(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = blank()
+    attach(stick(data))
+
+    class Stdin:
+        buffer = io.BytesIO(gzip.compress(IMAGE))
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    result = cli("restore", "-", "1-1", "--yes", "--json")
+    assert (result.status, result.json[0]["verified"]) == (0, "medium")
+    assert bytes(data) == IMAGE
+
+
+def test_one_device_is_not_given_twice(attach: Attached, cli: Cli, image: Path) -> None:
+    data = blank()
+    attach(stick(data, "S1"))
+    assert cli("restore", image, "1-1", "serial=S1", "--yes").failed(1, "twice")
+    assert cli("clone", "1-1", "serial=S1", "--yes").failed(1, "twice")
+    assert data == blank()
+
+
+def test_an_image_that_is_too_large(attach: Attached, cli: Cli, image: Path) -> None:
+    attach(stick(bytearray(512)))
+    assert cli("restore", image, "1-1", "--yes").failed(22, "65536 bytes", "larger disk")
+    assert cli("restore", image.parent / "none", "1-1", "--yes").failed(15, "No such file")
+
+
+def test_clone(attach: Attached, cli: Cli) -> None:
+    data = blank()
+    attach(stick(bytearray(IMAGE), "MASTER"), stick(data, "COPY"))
+    result = cli("clone", "serial=MASTER", "serial=COPY", "--yes", "--json")
+    assert (result.status, result.json[0]["serial"]) == (0, "COPY")
+    assert bytes(data) == IMAGE
+
+
+def test_compare_exits_with_14_and_names_the_blocks(attach: Attached, cli: Cli, image: Path) -> None:
+    data = bytearray(IMAGE)
+    attach(stick(data, "S1"), stick(bytearray(IMAGE), "S2"))
+    assert cli("compare", image, "serial=S1", "--json").record == {"equal": True, "bytes": SIZE, "differences": []}
+    data[5 * 512] ^= 1
+    for other in (image, "serial=S2"):
+        result = cli("compare", other, "serial=S1", "--json")
+        assert result.status == 14
+        assert result.record == {"equal": False, "bytes": SIZE, "differences": [{"lba": 5, "blocks": 1}]}
+    text = cli("compare", image, "serial=S1")
+    assert text.text == "LBA 5\n"
+    assert "1 block differs" in text.err
+
+
+def test_a_bar_for_each_phase_on_a_terminal(
+    attach: Attached, screen: Cli, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick(blank()))
+    quick = screen("restore", image, "1-1", "--yes")
+    assert "writing" not in quick.err, "a short job has no bar"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("scsiusb.cli.progress.WORTH_SHOWING", 1024)
+    result = screen("restore", image, "1-1", "--yes")
+    assert result.status == 0
+    assert "writing" in result.err
+    assert "verifying" in result.err
+
+
+def test_without_a_terminal_there_is_no_bar(attach: Attached, cli: Cli, image: Path) -> None:
+    attach(Stick([Unit(Memory(blank()))]))
+    assert "writing" not in cli("restore", image, "1-1", "--yes").err
+    with progress_module.job_progress() as show:
+        show(None)  # type: ignore[arg-type]

@@ -1,0 +1,363 @@
+"""Restore: each disk gets exactly the image's bytes, and a result says so only if they are on its medium."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange
+from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
+from scsiusb.imaging.codecs import ZST
+from scsiusb.imaging.restoring import restore_each
+from scsiusb.virtual import Bus, Memory, Stick, Unit
+from tests.imaging.sticks import Stop, StopAt, contents, plug, stick
+
+PIECE = 32 * 1024
+SIZE = 8 * PIECE
+IMAGE = bytes(contents())
+FORMATS: dict[str, Callable[[bytes], bytes]] = {
+    "a.img": bytes,
+    "a.gz": gzip.compress,
+    "a.bz2": bz2.compress,
+    "a.xz": lzma.compress,
+    "a.zst": ZST.compress,
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FRAME", PIECE)
+    monkeypatch.setattr(target, "CHECKPOINT", PIECE)
+    monkeypatch.setattr(target, "STREAM_PART", PIECE // 2)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.img"
+    path.write_bytes(IMAGE)
+    return path
+
+
+def blank(extra: int = 0) -> bytearray:
+    return bytearray(b"\xaa" * (SIZE + extra))
+
+
+@pytest.mark.parametrize("verify", ["none", "read", "medium"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_known_by_its_content(name: str, verify: str, tmp_path: Path) -> None:
+    path, data = tmp_path / "nameless", blank(512)
+    path.write_bytes(FORMATS[name](IMAGE))
+    with scsiusb.open_on(plug(data)) as disk:
+        (result,) = restore(path, disk, verify=verify)  # type: ignore[arg-type]
+    assert data == IMAGE + b"\xaa" * 512, "what is after the image stays"
+    assert (result.written, result.verified, result.differences, result.error) == (SIZE, verify, (), None)
+    assert os.listdir(tmp_path) == ["nameless"]
+
+
+def test_a_stream_is_written_and_verified(tmp_path: Path) -> None:
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        source = sources.ImageSource(None, stream=Pipe(gzip.compress(IMAGE)))
+        (result,) = restore_each(source, [disk], verify="medium", resume=False, progress=lambda progress: None)
+    assert bytes(data) == IMAGE
+    assert (result.verified, result.error) == ("medium", None)
+
+
+def test_an_image_that_is_too_large_is_refused_before_the_first_write(tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(IMAGE + bytes(512))
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(OutOfRange):
+            restore(tmp_path / "a.img", disk)
+        dumped = tmp_path / "a.zst"
+        with scsiusb.open_on(plug(blank(512), "LARGER")) as larger:
+            dump(larger, dumped)
+        with pytest.raises(OutOfRange):
+            restore(dumped, disk)
+    assert data == blank()
+
+
+def test_a_compressed_image_that_turns_out_too_large_ends_with_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(IMAGE + bytes(512)))
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(OutOfRange):
+        restore(tmp_path / "a.gz", disk)
+
+
+@pytest.mark.parametrize("length", [SIZE - 1, 100])
+def test_an_image_that_ends_within_a_block_is_refused(length: int, tmp_path: Path) -> None:
+    (tmp_path / "a.img").write_bytes(IMAGE[:length])
+    (tmp_path / "a.gz").write_bytes(gzip.compress(IMAGE[:length]))
+    with scsiusb.open_on(plug(blank())) as disk:
+        for name in ("a.img", "a.gz"):
+            with pytest.raises(ImageError, match="block"):
+                restore(tmp_path / name, disk)
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.xz", "a.zst"])
+def test_a_damaged_image_is_an_error(name: str, tmp_path: Path) -> None:
+    packed = bytearray(FORMATS[name](IMAGE))
+    packed[len(packed) // 2] ^= 0xFF
+    (tmp_path / name).write_bytes(packed)
+    (tmp_path / f"cut.{name}").write_bytes(packed[: len(packed) // 2])
+    with scsiusb.open_on(plug(blank())) as disk:
+        for path in (tmp_path / name, tmp_path / f"cut.{name}"):
+            with pytest.raises(ImageError):
+                restore(path, disk)
+
+
+# --- several disks --------------------------------------------------------------------------------
+
+
+def test_several_disks_are_written_at_once(image: Path) -> None:
+    medias = [blank() for _ in range(4)]
+    with ExitStack() as held:
+        disks = [held.enter_context(scsiusb.open_on(plug(data, f"S{at}"))) for at, data in enumerate(medias)]
+        results = restore(image, *disks)
+    assert medias == [IMAGE] * 4
+    assert [(result.serial, result.verified) for result in results] == [(f"S{at}", "medium") for at in range(4)]
+
+
+def test_a_disk_that_fails_ends_alone(image: Path) -> None:
+    medias = [blank() for _ in range(3)]
+    with ExitStack() as held:
+        sticks = [stick(data, f"S{at}") for at, data in enumerate(medias)]
+        sticks[1].faults.add(f"sense=3/0C/00,opcode=2a,lba={SIZE // 1024},times=always")
+        disks = [held.enter_context(scsiusb.open_on(Bus(each))) for each in sticks]
+        with pytest.raises(SomeFailed, match="1 of 3") as caught:
+            restore(image, *disks)
+    assert [bytes(medias[0]), bytes(medias[2])] == [IMAGE, IMAGE]
+    results = caught.value.results
+    assert [result.error is None for result in results] == [True, False, True]
+    assert isinstance(results[1].error, scsiusb.MediumError)
+    assert results[1].verified == "none"
+    assert [path.name for path in image.parent.iterdir() if "journal" in path.name] == ["a.img.1209-0001-S1-0.journal"]
+
+
+def test_clone_copies_a_disk_to_larger_ones() -> None:
+    copies = [blank(), blank(1024)]
+    with ExitStack() as held:
+        master = held.enter_context(scsiusb.open_on(plug(bytearray(IMAGE), "MASTER")))
+        disks = [held.enter_context(scsiusb.open_on(plug(data, f"S{at}"))) for at, data in enumerate(copies)]
+        results = clone(master, *disks)
+        small = held.enter_context(scsiusb.open_on(plug(bytearray(512), "SMALL")))
+        with pytest.raises(OutOfRange):
+            clone(master, small)
+    assert [data[:SIZE] for data in copies] == [IMAGE, IMAGE]
+    assert [result.error for result in results] == [None, None]
+
+
+# --- verification ---------------------------------------------------------------------------------
+
+
+class Forgetful(Memory):
+    """A medium that drops writes to some bytes."""
+
+    lost = range(5 * PIECE + 512, 5 * PIECE + 3 * 512)
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        kept = bytes(self.data[self.lost.start : self.lost.stop])
+        super()._write(offset, view)
+        self.data[self.lost.start : self.lost.stop] = kept
+
+
+@pytest.mark.parametrize("verify", ["read", "medium"])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_write_that_was_dropped_is_found(is_stream: bool, verify: str, image: Path) -> None:
+    bus = Bus(Stick([Unit(Forgetful(SIZE))]))
+    with scsiusb.open_on(bus) as disk, ExitStack() as held:
+        source = sources.ImageSource(image) if not is_stream else sources.ImageSource(None, stream=Pipe(IMAGE))
+        held.enter_context(source)
+        (result,) = restore_each(source, [disk], verify=verify, resume=False, progress=lambda _: None)  # type: ignore[arg-type]
+    assert isinstance(result.error, Miscompare)
+    first = 5 * PIECE // 512
+    expected = BlockRange(first, PIECE // 1024) if is_stream else BlockRange(first + 1, 2)
+    assert result.differences == (expected,)
+    assert result.error.lba == expected.lba
+
+
+class Pipe(io.BytesIO):
+    """A stream that cannot seek."""
+
+    def seek(self, *arguments: int) -> int:
+        raise io.UnsupportedOperation
+
+
+def test_verification_past_the_cache_resets_the_device(image: Path) -> None:
+    each = stick(blank())
+    with scsiusb.open_on(Bus(each)) as disk:
+        disk.read(0, 1)
+        before = disk.unit.resets
+        restore(image, disk, verify="read")
+        assert disk.unit.resets == before
+        restore(image, disk, verify="medium")
+        assert disk.unit.resets > before
+
+
+# --- interrupted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [PIECE, 4 * PIECE, SIZE])
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_interrupted_restore_goes_on(name: str, done: int, tmp_path: Path) -> None:
+    path, data = tmp_path / name, blank()
+    path.write_bytes(FORMATS[name](IMAGE))
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(Stop):
+            restore(path, disk, progress=StopAt("writing", done))
+        with pytest.raises(ImageError, match="interrupted"):
+            restore(path, disk)
+        (result,) = restore(path, disk, resume=True)
+    assert data == IMAGE
+    assert result.resumed >= done - 5 * PIECE
+    assert (result.written, result.verified) == (SIZE, "medium")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_an_interrupted_verification_writes_nothing_again(image: Path) -> None:
+    each = stick(blank())
+    with scsiusb.open_on(Bus(each)) as disk:
+        with pytest.raises(Stop):
+            restore(image, disk, progress=StopAt("verifying", PIECE))
+        (result,) = restore(image, disk, resume=True)
+    assert (result.resumed, result.written) == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize("kind", ["serial", "size", "contents"])
+def test_another_device_is_refused_and_not_written(kind: str, image: Path) -> None:
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(Stop):
+        restore(image, disk, progress=StopAt("writing", 6 * PIECE))
+    other = blank(512 if kind == "size" else 0)
+    before = bytes(other)
+    (journal,) = image.parent.glob("*.journal")
+    serial = "OTHER" if kind == "serial" else "DUMP0001"
+    if kind == "serial":
+        journal.rename(journal.with_name(journal.name.replace("DUMP0001", "OTHER")))
+    with scsiusb.open_on(plug(other, serial)) as disk, pytest.raises(DeviceMismatch):
+        restore(image, disk, resume=True)
+    assert other == before
+
+
+def test_an_image_that_was_changed_is_refused(image: Path) -> None:
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(Stop):
+            restore(image, disk, progress=StopAt("writing", 6 * PIECE))
+        before = bytes(data)
+        os.utime(image, ns=(1, 1))
+        with pytest.raises(ImageError, match="changed"):
+            restore(image, disk, resume=True)
+    assert data == before
+
+
+# --- block maps and sparse images -----------------------------------------------------------------
+
+
+def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        dump(disk, tmp_path / "a.img", bmap=True)
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        (result,) = restore(tmp_path / "a.img", disk)
+    zeros = range(SIZE // 4, SIZE // 2)
+    assert data[: zeros.start] == IMAGE[: zeros.start]
+    assert data[zeros.stop :] == IMAGE[zeros.stop :]
+    assert data[zeros.start : zeros.stop] == blank()[zeros.start : zeros.stop], "what is not mapped stays"
+    assert (result.written, result.verified) == (SIZE - len(zeros), "medium")
+
+
+def test_an_image_that_is_not_that_of_its_block_map_is_refused(tmp_path: Path) -> None:
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        dump(disk, tmp_path / "a.img", bmap=True)
+    changed = bytearray(IMAGE)
+    changed[100] ^= 1
+    (tmp_path / "a.img").write_bytes(changed)
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(ImageError, match="block map"):
+        restore(tmp_path / "a.img", disk)
+
+
+def sparse(block: int = 4096) -> bytes:
+    """Return an Android sparse image of 8 blocks: 2 of data, 3 filled, 2 skipped, 1 of data."""
+
+    def chunk(kind: int, blocks: int, body: bytes) -> bytes:
+        head = kind.to_bytes(2, "little") + bytes(2) + blocks.to_bytes(4, "little")
+        return head + (12 + len(body)).to_bytes(4, "little") + body
+
+    head = bytes.fromhex("3aff26ed 0100 0000 1c00 0c00") + block.to_bytes(4, "little")
+    chunks = [
+        chunk(0xCAC1, 2, IMAGE[: 2 * block]),
+        chunk(0xCAC2, 3, b"fill"),
+        chunk(0xCAC3, 2, b""),
+        chunk(0xCAC4, 0, bytes(4)),
+        chunk(0xCAC1, 1, IMAGE[:block]),
+    ]
+    return head + (8).to_bytes(4, "little") + len(chunks).to_bytes(4, "little") + bytes(4) + b"".join(chunks)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_android_sparse_image_is_unfolded(is_stream: bool, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(pack(sparse()))
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk, ExitStack() as held:
+        source = (
+            sources.ImageSource(None, stream=Pipe(pack(sparse()))) if is_stream else sources.ImageSource(tmp_path / "a")
+        )
+        held.enter_context(source)
+        (result,) = restore_each(source, [disk], verify="medium", resume=False, progress=lambda _: None)
+    assert result.error is None
+    unfolded = IMAGE[:8192] + b"fill" * 3072 + b"\xaa" * 8192 + IMAGE[:4096]
+    assert data == unfolded + blank()[len(unfolded) :]
+
+
+@pytest.mark.parametrize("at", range(0, 120, 3))
+def test_a_damaged_sparse_image_is_an_image_error_or_written(at: int, tmp_path: Path) -> None:
+    damaged = bytearray(sparse())
+    damaged[at] ^= 0x5A
+    (tmp_path / "a").write_bytes(damaged)
+    with scsiusb.open_on(plug(blank())) as disk:
+        try:
+            restore(tmp_path / "a", disk)
+        except (ImageError, OutOfRange):
+            return
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+def test_compare_names_the_blocks_that_differ(image: Path) -> None:
+    data = bytearray(IMAGE)
+    with scsiusb.open_on(plug(data)) as disk:
+        assert compare(image, disk).equal
+        data[3 * 512] ^= 1
+        data[4 * 512 + 511] ^= 1
+        data[-1] ^= 1
+        found = compare(image, disk)
+        assert not found.equal
+        assert found.differences == (BlockRange(3, 2), BlockRange(SIZE // 512 - 1, 1))
+        with scsiusb.open_on(plug(bytearray(IMAGE), "OTHER")) as other:
+            assert compare(other, disk).differences == found.differences
+
+
+def test_compare_takes_an_image_that_ends_within_a_block(image: Path) -> None:
+    image.write_bytes(IMAGE[:-100])
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        assert compare(image, disk).equal
+
+
+def test_progress_ends_at_the_total(image: Path) -> None:
+    seen: list[Progress] = []
+    with scsiusb.open_on(plug(blank())) as disk:
+        restore(image, disk, progress=seen.append)
+    assert [each for each in seen if each.done == each.total] == [
+        Progress("writing", SIZE, SIZE),
+        Progress("verifying", SIZE, SIZE),
+    ]
