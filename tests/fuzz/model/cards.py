@@ -16,6 +16,7 @@ STAMP: Final = struct.Struct(">HHI")
 ANY: Final = 0
 """In place of a card's number: the block was written by a client that did not know the card."""
 SYNCHRONIZE_CACHE: Final = (0x35, 0x91)
+REQUEST_SENSE: Final = 0x03
 FALSE_FLUSHES: Final = ("sense", "no-sense", "status")
 """Faults by which a SYNCHRONIZE CACHE that was not carried out looks refused, or done: no host can know better."""
 
@@ -102,7 +103,8 @@ class Slot:
         self.reader.loses = loses
         self.stick = Stick([self.reader])
         self.flushes_falsely = False
-        """Whether a SYNCHRONIZE CACHE has looked refused or done that was not carried out."""
+        """Whether a SYNCHRONIZE CACHE that was not carried out has looked refused or done, or failed without a reason."""
+        self._last = -1  # operation code
         self._faults = self.stick.faults.next_for_command
         self.stick.faults.next_for_command = self._next_faults  # type: ignore[method-assign]
 
@@ -136,6 +138,8 @@ class Slot:
 
     def _next_faults(self, command: Command) -> tuple[Fault, ...]:
         found = self._faults(command)
-        if command.cdb[0] in SYNCHRONIZE_CACHE and any(fault.name in FALSE_FLUSHES for fault in found):
-            self.flushes_falsely = True
+        is_refused = command.cdb[0] in SYNCHRONIZE_CACHE and any(fault.name in FALSE_FLUSHES for fault in found)
+        is_unexplained = command.cdb[0] == REQUEST_SENSE and self._last in SYNCHRONIZE_CACHE and bool(found)
+        self.flushes_falsely |= is_refused or is_unexplained
+        self._last = command.cdb[0]
         return found
