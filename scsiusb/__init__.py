@@ -19,8 +19,10 @@ from scsiusb._version import __version__
 if TYPE_CHECKING:
     from scsiusb import imaging as imaging
     from scsiusb import ledger as ledger
+    from scsiusb import volume as volume
     from scsiusb.disk.aio import AsyncDisk as AsyncDisk
     from scsiusb.disk.disk import Disk as Disk
+    from scsiusb.disk.file import DiskFile as DiskFile
     from scsiusb.disk.multi_read import Chunk as Chunk
     from scsiusb.disk.multi_read import read_many as read_many
     from scsiusb.errors import AbortedCommand as AbortedCommand
@@ -76,6 +78,7 @@ _EXPORTS = {
     "scsiusb.manager.events": ("Event",),
     "scsiusb.disk.aio": ("AsyncDisk",),
     "scsiusb.disk.disk": ("Disk",),
+    "scsiusb.disk.file": ("DiskFile",),
     "scsiusb.errors": (
         "AbortedCommand",
         "AccessDenied",
@@ -118,7 +121,7 @@ _EXPORTS = {
     "scsiusb.usb.interface": ("InterfaceInfo",),
 }
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
-_MODULES = ("imaging", "ledger")
+_MODULES = ("imaging", "ledger", "volume")
 
 __all__ = ["__version__", *sorted((*_HOMES, *_MODULES))]
 

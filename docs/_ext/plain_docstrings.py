@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import inspect
 import re
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 
 import scsiusb
 
@@ -104,8 +108,16 @@ def _parameter(field: dataclasses.Field[object]) -> str:
     return f"{field.name}: {kind}" + (" = ..." if field.default_factory is not dataclasses.MISSING else "")
 
 
+def _unlink_builtins(app: Sphinx, tree: nodes.document) -> None:
+    """Remove links to builtins: Sphinx would take the `type` of an annotation for the attribute `Partition.type`."""
+    for link in list(tree.findall(pending_xref)):
+        if link.get("refdomain") == "py" and hasattr(builtins, link["reftarget"]):
+            link.replace_self(nodes.Text(link["reftarget"]))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the hooks with Sphinx."""
     app.connect("autodoc-process-docstring", _process)
     app.connect("autodoc-process-signature", _signature)
+    app.connect("doctree-read", _unlink_builtins)
     return {"parallel_read_safe": True}

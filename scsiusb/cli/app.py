@@ -21,6 +21,7 @@ COMMANDS: Final = {  # in the order of --help
     "inquiry": "scsiusb.cli.commands.identify",
     "capacity": "scsiusb.cli.commands.identify",
     "luns": "scsiusb.cli.commands.identify",
+    "partitions": "scsiusb.cli.commands.volume",
     "sense": "scsiusb.cli.commands.control",
     "read": "scsiusb.cli.commands.blocks",
     "write": "scsiusb.cli.commands.blocks",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from scsiusb.disk.medium import READ, BlockTransfer, Medium, pieces
+from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium, pieces
 from scsiusb.disk.narrowing import BlockRetries, PartRetries, narrow, narrowing_after
 from scsiusb.disk.witness import confirm, verify
 from scsiusb.errors import ScsiUsbError
@@ -104,7 +104,7 @@ class BlockStories:
         began: float,
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        again = None if transfer is READ else partial(self._confirm, medium)
+        again = None if transfer is not WRITE else partial(self._confirm, medium)
         return self._unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began, kind=kind)
 
     def _confirm(self, medium: Medium) -> Story[None]:

@@ -18,6 +18,7 @@ from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     READ,
+    READ_FUA,
     WRITE,
     BlockTransfer,
     Medium,
@@ -46,6 +47,7 @@ from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
 if TYPE_CHECKING:
+    from scsiusb.disk.file import DiskFile
     from scsiusb.disk.streaming import Reading, Writing
 
 R = TypeVar("R")
@@ -228,6 +230,16 @@ class Disk(Uncopyable):
 
         return Writing(self, lba)
 
+    def open(self, mode: str = "rb", lba: int = 0, blocks: int | None = None) -> DiskFile:
+        """Return the blocks from `lba` on (`blocks` None: up to the end) as an unbuffered binary file.
+
+        `mode` is "rb", or "r+b" to write as well. Closing the file flushes, and does not close the disk.
+        Raises ValueError for another mode, OutOfRange, NoMedium, NotReady.
+        """
+        from scsiusb.disk.file import DiskFile
+
+        return DiskFile(self, mode, lba, blocks)
+
     def buffer(self, size: int) -> AbstractContextManager[memoryview]:
         """Lend `size` bytes of memory, for a `with`, that `readinto` and `write` transfer without a copy.
 
@@ -367,11 +379,11 @@ class Disk(Uncopyable):
             try:
                 self._send(transfer, medium, lba, blocks, buffer, note)
             except ScsiUsbError as error:
-                if transfer is READ and error.lba is not None:
+                if transfer is not WRITE and error.lba is not None:
                     good = (error.lba - lba) * medium.block_size
                     view[:good] = buffer[:good]
                 raise
-            if transfer is READ:
+            if transfer is not WRITE:
                 view[:] = buffer
 
     def medium(self) -> Medium:
@@ -447,6 +459,13 @@ class Disk(Uncopyable):
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
         return self._move(READ, medium, lba, view)
+
+    def read_past_cache(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `read_from`, by commands that must not be answered from the device's cache (FUA, SBC-3 4.10).
+
+        Raises IllegalRequest if the unit does not support that.
+        """
+        return self._move(READ_FUA, medium, lba, view)
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""

@@ -66,7 +66,17 @@ class BlockTransfer:
         return kind(lba, blocks, block_size=medium.block_size)
 
 
+class ForcedTransfer(BlockTransfer):
+    """The same, past the device's cache (FUA, SBC-3 4.10); for units that support it."""
+
+    def cdb(self, lba: int, blocks: int) -> bytes:
+        """See `BlockTransfer.cdb`."""
+        kind = self._near if lba + blocks <= BEYOND_LBA_10 else self._far
+        return kind(lba, blocks, block_size=0, fua=True).cdb()
+
+
 READ: Final = BlockTransfer(Read10, Read16)
+READ_FUA: Final = ForcedTransfer(Read10, Read16)
 WRITE: Final = BlockTransfer(Write10, Write16)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from scsiusb.disk.medium import READ, BlockTransfer, Medium
+from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium
 from scsiusb.errors import (
     Cancelled,
     CheckCondition,
@@ -128,7 +128,7 @@ def keep_witness(
     witness = attentions.witness
     older: tuple[bytes, ...] = ()
     if witness is not None and witness.changes == medium.changes:
-        if transfer is READ or not lba <= witness.lba < lba + blocks:
+        if transfer is not WRITE or not lba <= witness.lba < lba + blocks:
             return
         view, lba, older = view[(witness.lba - lba) * medium.block_size :], witness.lba, witness.contents
     elif not is_done:

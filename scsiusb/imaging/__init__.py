@@ -7,7 +7,7 @@ from scsiusb.imaging.comparing import compare as compare
 from scsiusb.imaging.dumping import Dump as Dump
 from scsiusb.imaging.dumping import dump as dump
 from scsiusb.imaging.events import Progress as Progress
-from scsiusb.imaging.identity import Identity as Identity
+from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
 from scsiusb.imaging.readback import BlockRange as BlockRange
 from scsiusb.imaging.restoring import Restored as Restored
 from scsiusb.imaging.restoring import SomeFailed as SomeFailed

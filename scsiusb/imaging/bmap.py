@@ -135,7 +135,7 @@ class MapMaker:
         self._start: int | None = None
         self._digest = hashlib.sha256()
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Take the next bytes: whole blocks of BLOCK bytes, but for the last ones."""
         for at in range(0, len(data), BLOCK):
             piece = data[at : at + BLOCK]

@@ -20,7 +20,7 @@ from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile
 from scsiusb.imaging.journal import Journal, Record, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
@@ -33,7 +33,7 @@ MOST_THREADS: Final = 4  # that compress; each has two frames in memory
 class Dump:
     """What a dump has copied."""
 
-    device: Identity
+    device: DiskIdentity
     lba: int
     blocks: int
     block_size: int
@@ -98,7 +98,7 @@ class _Work:
         self, disk: Disk, path: Path, lba: int, blocks: int, progress: OnProgress, map_maker: MapMaker | None
     ) -> None:
         self.path = path
-        self.identity = Identity.of(disk)
+        self.identity = DiskIdentity.of(disk)
         self.resumed = 0
         self._disk = disk
         self._lba, self._blocks = lba, blocks
@@ -204,48 +204,55 @@ class _Work:
     # --- copying ------------------------------------------------------------------------------------
 
     def _copy(self, file: ImageFile, done: int) -> None:
-        """Read the rest, a frame at a time; other threads compress what this one has read."""
+        """Read the rest, a frame at a time; other threads compress what this one has read, and take its digest."""
         threads = min(MOST_THREADS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="scsiusb dump") as pool:
-            waiting: deque[Future[tuple[_Done, bytes]]] = deque()
+        with (
+            ThreadPoolExecutor(threads, thread_name_prefix="scsiusb dump") as pool,
+            ThreadPoolExecutor(1, thread_name_prefix="scsiusb digest") as digester,
+        ):
+            waiting: deque[tuple[Future[None], Future[tuple[_Done, bytes | bytearray]]]] = deque()
             try:
                 for data in self._frames(done):
-                    waiting.append(pool.submit(_packed, data, self._codec, self._block_size))
-                    self._take(data)
+                    packing = pool.submit(_packed, data, self._codec, self._block_size if self._journal else 0)
+                    waiting.append((digester.submit(self._take, data), packing))
                     done += len(data)
                     if len(waiting) > threads:
-                        self._keep(file, *waiting.popleft().result())
+                        self._keep(file, *waiting.popleft())
                     self._progress(Progress(READING, done, self._total))
             finally:
                 # Also after an error, such as a block that cannot be read: what was read before it is kept.
                 while waiting:
-                    self._keep(file, *waiting.popleft().result())
+                    self._keep(file, *waiting.popleft())
 
-    def _frames(self, done: int) -> Iterator[bytes]:
+    def _frames(self, done: int) -> Iterator[bytearray]:
         """Yield the rest of the device in frames; the last one is shorter."""
         left = self._blocks - done // self._block_size
         if not left:
             return
-        frame = bytearray()
+        frame, count = bytearray(self._frame), 0
         with self._disk.reading(self._lba + done // self._block_size, left) as pieces:
             for piece in pieces:
-                while piece:
-                    room = self._frame - len(frame)
-                    frame += piece[:room]
-                    piece = piece[room:]
-                    if len(frame) == self._frame:
-                        yield bytes(frame)
-                        frame.clear()
-        if frame:
-            yield bytes(frame)
+                at = 0
+                while at < len(piece):
+                    size = min(len(piece) - at, self._frame - count)
+                    frame[count : count + size] = piece[at : at + size]
+                    at, count = at + size, count + size
+                    if count == self._frame:
+                        yield frame
+                        frame, count = bytearray(self._frame), 0
+        if count:
+            del frame[count:]
+            yield frame
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | bytearray) -> None:
         self._sha256.update(data)
         if self._map is not None:
             self._map.add(data)
 
-    def _keep(self, file: ImageFile, done: _Done, packed: bytes) -> None:
+    def _keep(self, file: ImageFile, taking: Future[None], packing: Future[tuple[_Done, bytes | bytearray]]) -> None:
         """Write a frame to the file, then note in the journal that it is there."""
+        done, packed = packing.result()
+        taking.result()
         file.add(packed)
         self._done.append(done)
         if self._journal is not None:
@@ -254,9 +261,9 @@ class _Work:
             self._journal.add(**record, digest=done.digest, first=done.first)
 
 
-def _packed(data: bytes, codec: Codec | None, block_size: int) -> tuple[_Done, bytes]:
-    """Compress a frame; runs in a thread of the pool."""
-    digests = digest_of(data), digest_of(data[:block_size])
+def _packed(data: bytearray, codec: Codec | None, block_size: int) -> tuple[_Done, bytes | bytearray]:
+    """Compress a frame, and take its digests, unless `block_size` is 0; runs in a thread of the pool."""
+    digests = (digest_of(data), digest_of(data[:block_size])) if block_size else ("", "")
     if codec is None:
         return _Done(Frame(len(data), len(data)), *digests), data
     packed = codec.compress(data)

@@ -16,7 +16,7 @@ MOST_SAMPLES: Final = 64
 
 
 @dataclass(frozen=True)
-class Identity:
+class DiskIdentity:
     """The device, its unit and its medium; not its address, which changes when it is plugged in again."""
 
     vid: int
@@ -30,7 +30,7 @@ class Identity:
     block_size: int
 
     @classmethod
-    def of(cls, disk: Disk) -> Identity:
+    def of(cls, disk: Disk) -> DiskIdentity:
         """Ask the device. Raise NoMedium, NotReady, TransportError."""
         info, unit = disk.unit.transport.info, disk.inquiry()
         return cls(
@@ -71,7 +71,7 @@ class Piece(NamedTuple):
     """Of its first block."""
 
 
-def digest_of(data: bytes | memoryview) -> str:
+def digest_of(data: bytes | bytearray | memoryview) -> str:
     """Return the digest by which a job knows bytes again: SHA-256, in hex."""
     return hashlib.sha256(data).hexdigest()
 

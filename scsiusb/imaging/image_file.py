@@ -35,7 +35,7 @@ class ImageFile(Uncopyable):
         self.length = length
         """Bytes of the file so far."""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | bytearray) -> None:
         """Write a frame: as the codec compressed it, or its contents where there is no codec. Raise OSError."""
         if self._codec is not None or not self.is_regular:
             self._write(data)
@@ -43,7 +43,7 @@ class ImageFile(Uncopyable):
             self._write_sparse(data)
         self.length += len(data)
 
-    def _write_sparse(self, data: bytes) -> None:
+    def _write_sparse(self, data: bytes | bytearray) -> None:
         for at in range(0, len(data), HOLE):
             piece = data[at : at + HOLE]
             if piece == ZEROS[: len(piece)]:
@@ -51,7 +51,7 @@ class ImageFile(Uncopyable):
             else:
                 self._write(piece)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]

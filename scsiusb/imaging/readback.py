@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from scsiusb.disk.disk import Disk
+from scsiusb.errors import CheckCondition, MalformedReply
 
 MOST_RANGES = 10_000  # of a result; a medium on which nothing is right has two or three
 
@@ -53,11 +54,16 @@ def differing(found: memoryview, wanted: memoryview, block_size: int) -> Iterabl
     ]
 
 
-def leave_cache(disk: Disk) -> None:
+def leave_cache(disk: Disk) -> bool:
     """Make the next reads come from the medium: flush, then reset the device at its port.
 
-    A device may answer reads from its cache, which then hides that a block was not written. Raise as `Disk.flush`.
+    A device may answer reads from its cache, which then hides that a block was not written. Return whether the unit
+    also supports reads that must not come from its cache (`Disk.read_past_cache`). Raise as `Disk.flush`.
     """
     disk.flush()
     with disk.unit.transport.probing() as port:
         port.reset()
+    try:
+        return disk.unit.mode_sense().dpo_fua
+    except (CheckCondition, MalformedReply):
+        return False

@@ -18,7 +18,7 @@ from scsiusb.errors import ImageError
 from scsiusb.imaging import android_sparse
 from scsiusb.imaging.bmap import BlockMap, Mapped
 from scsiusb.imaging.codecs import FRAME, ZST, codec_by_content, decompressed, zstd
-from scsiusb.imaging.identity import Identity
+from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.imaging.seekable import Frame, read_seek_table
 
 HEAD: Final = 64  # bytes by which a format is known
@@ -176,7 +176,7 @@ class DiskSource:
 
     def record(self) -> dict[str, Any]:
         """See `Source.record`."""
-        return Identity.of(self._disk).record()
+        return DiskIdentity.of(self._disk).record()
 
     def extents(self, start: int = 0) -> Iterator[Extent]:
         """See `Source.extents`. Raise as `Disk.reading`."""

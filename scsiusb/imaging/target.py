@@ -16,7 +16,7 @@ from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, MediumChanged, Miscompare
-from scsiusb.imaging.identity import BEGIN_ANEW, Identity, Piece, check_contents, digest_of
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, read_journal
 from scsiusb.imaging.readback import Ranges, differing, leave_cache
 from scsiusb.imaging.sources import Extent, Source
@@ -38,7 +38,7 @@ class Target(Uncopyable):
 
     def __init__(self, disk: Disk, source: Source) -> None:
         self.disk = disk
-        self.identity = Identity.of(disk)
+        self.identity = DiskIdentity.of(disk)
         self.error: Exception | None = None
         """What ended the work on this disk."""
         self.written = 0
@@ -60,6 +60,7 @@ class Target(Uncopyable):
         self._entry: ledger.Entry | None = None
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
+        self._read = disk.read_from
 
     @property
     def key(self) -> str:
@@ -245,17 +246,19 @@ class Target(Uncopyable):
 
         If it is another one, the comparison shows that.
         """
-        leave_cache(self.disk)
+        has_fua = leave_cache(self.disk)
         with suppress(MediumChanged):
             self.disk.read(0, 1)
-        self.identity.check(Identity.of(self.disk).record())
+        self.identity.check(DiskIdentity.of(self.disk).record())
         self._medium = self.disk.medium()
+        if has_fua:
+            self._read = self.disk.read_past_cache
 
     def _verify(self, extent: Extent) -> None:
         offset, data = extent
         lba = offset // self._size
         found = memoryview(bytearray(len(data)))
-        self.disk.read_from(self._medium, lba, found)
+        self._read(self._medium, lba, found)
         for block in differing(found, memoryview(data), self._size):
             self.differences.add(lba + block, 1)
 
@@ -265,7 +268,7 @@ class Target(Uncopyable):
             if self._is_stopped:
                 return
             view = memoryview(bytearray(length))
-            self.disk.read_from(self._medium, lba, view)
+            self._read(self._medium, lba, view)
             if hashlib.sha256(view).digest() != digest:
                 self.differences.add(lba, blocks)
         self.is_verified = True

@@ -165,7 +165,10 @@ class Sense:
     @property
     def text(self) -> str:
         """Text of ASC and ASCQ in the T10 list, or the numbers if they are not in the list."""
-        from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+        try:
+            from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+        except OSError:  # no descriptor is free to read the list: an error must not be replaced by that one
+            return f"Additional sense {self.asc:02X}h/{self.ascq:02X}h"
 
         known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
         if known:
@@ -260,6 +263,7 @@ def _has_key(data: bytes) -> bool:
 
 MEDIUM_CHANGED: Final = Sense(UNIT_ATTENTION, 0x28, 0x00)
 RESET: Final = Sense(UNIT_ATTENTION, 0x29, 0x00)
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0x00)
 MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
 ANY: Final = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import binascii
+import io
 import pkgutil
 import struct
 from collections.abc import Callable, Iterator
@@ -25,6 +27,11 @@ from scsiusb.transport.base import Direction
 from scsiusb.usb.interface import InterfaceInfo, find, matches
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.usbip import wire as usbip_wire
+from scsiusb.volume import content
+from scsiusb.volume.source import Source
+from scsiusb.volume.table import content_of
+from scsiusb.volume.table import read as read_table
+from scsiusb.volume.types import type_text
 from tests.fuzz.devices import Shown, device_of
 
 Seeds = tuple[bytes, ...]
@@ -99,6 +106,35 @@ TWO_INTERFACES: Final = bytes.fromhex("02 00 03 09 1209 0001 0100 03 04 01 03") 
 )
 
 
+FAT: Final = bytes.fromhex("eb3c90 4d53444f53352e30 0002 01 0100 02 0002 4000 f8 0400").ljust(510, b"\0") + b"\x55\xaa"
+
+
+def mbr_disk() -> bytes:
+    """Return a disk with a primary partition and two logical drives."""
+    records = {0: [(0x0C, 1, 1), (0x05, 3, 4)], 3: [(0x83, 1, 1), (0x05, 2, 2)], 5: [(0x83, 1, 1)]}
+    blocks = [b"" if rows is None else record_of(rows) for rows in map(records.get, range(8))]
+    return b"".join(block.ljust(512, b"\0") for block in blocks)
+
+
+def record_of(rows: list[tuple[int, int, int]]) -> bytes:
+    """Return a boot record with entries of these types, first blocks and numbers of blocks."""
+    entries = b"".join(struct.pack("<4xB3xII", *row) for row in rows)
+    return bytes(446) + entries.ljust(64, b"\0") + b"\x55\xaa"
+
+
+def gpt_disk() -> bytes:
+    """Return a disk with the first copy of a GPT, of four entries, at its place."""
+    linux, name = bytes.fromhex("af3dc60f838472478e793d69d8477de4"), "Ä".encode("utf-16-le")
+    array = (linux + linux + struct.pack("<QQQ", 4, 6, 4) + name).ljust(512, b"\0")
+
+    def header(crc: int) -> bytes:
+        head = struct.pack("<8sIIIIQQQQ", b"EFI PART", 0x10000, 92, crc, 0, 1, 7, 3, 6)
+        return head + struct.pack("<16sQIII", linux, 2, 4, 128, binascii.crc32(array))
+
+    blocks = [record_of([(0xEE, 1, 7)]), header(binascii.crc32(header(0))), array, *[b""] * 5]
+    return b"".join(block.ljust(512, b"\0") for block in blocks)
+
+
 FAULTS: Final = (
     b"stall=512@data,opcode=28,times=always",
     b"delay=0.5@csw,lba=3-9,over=100",
@@ -146,6 +182,7 @@ def all_parsers() -> tuple[Parser, ...]:
         Parser("lease", lease, (LEASE,), errors=()),
         Parser("quirks", quirks, (b"152d:2329:rG, 0x781:5572:s", b"0781:5572:", b"#"), errors=(ValueError,)),
         Parser("fault", fault, FAULTS, errors=(ValueError,)),
+        Parser("partition table", partition_table, (mbr_disk(), gpt_disk(), FAT), errors=()),
         Parser("USB/IP command", usbip_wire.parse_command, USBIP, errors=(usbip_wire.Malformed, struct.error)),
     )
 
@@ -170,6 +207,18 @@ def interfaces(data: bytes) -> list[InterfaceInfo]:
     for info in found:
         assert matches(info, info.address)
     return found
+
+
+def partition_table(data: bytes) -> object:
+    """Return the partition table of a disk with these bytes, what is wrong with it, and what is on it."""
+    size = 512
+    source = Source(io.BytesIO(data), size, len(data) // size)
+    found = read_table(source)
+    rows = [
+        (entry.number, entry.lba, entry.blocks, type_text(entry.type), entry.name, content_of(source, entry))
+        for entry in (*found.entries, *found.hybrid)
+    ]
+    return found.kind, rows, tuple(source.problems), content.find(source)
 
 
 def quirks(data: bytes) -> object:

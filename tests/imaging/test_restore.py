@@ -19,6 +19,7 @@ from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, du
 from scsiusb.imaging.codecs import ZST
 from scsiusb.imaging.restoring import restore_each
 from scsiusb.virtual import Bus, Memory, Stick, Unit
+from scsiusb.virtual.target.task import Parameters, Task
 from tests.imaging.sticks import Stop, StopAt, contents, plug, stick
 
 PIECE = 32 * 1024
@@ -200,6 +201,25 @@ def test_verification_past_the_cache_resets_the_device(image: Path) -> None:
         assert disk.unit.resets == before
         restore(image, disk, verify="medium")
         assert disk.unit.resets > before
+
+
+@pytest.mark.parametrize("has_fua", [False, True])
+def test_verification_uses_fua_where_the_unit_has_it(has_fua: bool, image: Path) -> None:
+    unit = Unit(Memory(blank()))
+    forced = []
+
+    def execute(cdb: bytes) -> Task:
+        if cdb[0] == 0x1A:
+            return Parameters(bytes([3, 0, 0x10 * has_fua, 0]), 4)
+        if cdb[0] == 0x28:
+            forced.append(bool(cdb[1] & 8))
+        return Unit.execute(unit, cdb)
+
+    unit.execute = execute  # type: ignore[method-assign]
+    with scsiusb.open_on(Bus(Stick([unit]))) as disk:
+        (result,) = restore(image, disk)
+    assert result.verified == "medium"
+    assert any(forced) == has_fua
 
 
 # --- interrupted ----------------------------------------------------------------------------------

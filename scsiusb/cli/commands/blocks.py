@@ -21,10 +21,9 @@ from scsiusb.cli.progress import interruptible, progress
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
 from scsiusb.errors import Miscompare, ScsiUsbError
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import MISCOMPARE
 
 MOST_AS_TEXT: Final = 16 * 1024 * 1024
-MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 ALL: Final = "all"
 HASHES: Final = ("sha256", "sha512", "sha1", "md5", "blake2b")
 CHUNK: Final = 2048  # blocks of a stream that have one digest, to verify them

@@ -342,7 +342,8 @@ def _line(result: Restored) -> str:
     if result.error is not None:
         return f"{who}: failed after {size_text(result.written)}: {result.error}"
     how = {"none": "not verified", "read": "read back", "medium": "read back from the medium"}[result.verified]
-    return f"{who}: wrote {counted(result.written, 'byte')} ({size_text(result.written)}) in {result.seconds:.2f} s, {how}"
+    amount = f"{counted(result.written, 'byte')} ({size_text(result.written)})"
+    return f"{who}: wrote {amount} in {result.seconds:.2f} s, {how}"
 
 
 def _show_ranges(ranges: Sequence[Any]) -> None:
