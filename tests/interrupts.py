@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import sys
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
+RESUME = dis.opmap.get("RESUME", -1)
+"""The entry of a function, left out: there, it comes before any `try` of the function, as in `__exit__`."""
 Selects = Callable[[FrameType], bool]
 
 
@@ -37,9 +40,9 @@ def is_driver(path: str) -> bool:
 
 
 def is_deleting(frame: FrameType | None) -> bool:
-    """Return whether the frame runs within a `__del__`."""
+    """Return whether the frame runs within a `__del__` or a weak reference's callback: Python ignores errors there."""
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_name in ("__del__", "_remove"):  # the latter is a callback of weak references
             return True
         frame = frame.f_back
     return False
@@ -61,6 +64,8 @@ class At:
         """The same, for people."""
         self.times = 0
         """How often it has acted."""
+        self.passed = 0
+        """How many of the instructions have run."""
 
     def watch(self, action: Callable[[], R]) -> R:
         """Run the action and return its result."""
@@ -75,7 +80,9 @@ class At:
         if self._is_acting or not self._selects(frame):
             return None
         frame.f_trace_opcodes = self._event == "opcode"
-        if event == self._event and (self._left or self._is_each):
+        is_entry = event == "opcode" and frame.f_code.co_code[frame.f_lasti] == RESUME
+        if event == self._event and not is_entry and (self._left or self._is_each):
+            self.passed += 1
             self._left -= not self._is_each
             if not self._left:
                 self._fire(frame)

@@ -458,7 +458,11 @@ class Disk(Uncopyable):
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
-        return self._move(READ, medium, lba, view)
+        try:
+            return self._move(READ, medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def read_past_cache(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `read_from`, by commands that must not be answered from the device's cache (FUA, SBC-3 4.10).
@@ -469,6 +473,18 @@ class Disk(Uncopyable):
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        try:
+            return self.write_in_thread(medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
+
+    def read_ahead(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `read_from`, for a stream's thread: an error is not told yet (`note_told`)."""
+        return self._move(READ, medium, lba, view)
+
+    def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""
         if medium is not self._writable:
             self._check_protection(medium, lba)
         return self._write(medium, lba, view)

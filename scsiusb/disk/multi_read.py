@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.releases import Releases
 from scsiusb.base.waits import take
 from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
 from scsiusb.errors import ScsiUsbError
@@ -59,25 +60,32 @@ class ManyReader(Uncopyable):
 
     def __init__(self, *readings: Reading) -> None:
         self._readings = readings
-        self._held = ExitStack()
+        self._held = Releases()
         self._chunks: Iterator[Chunk] | None = None
         self._is_broken = False
 
     def __enter__(self) -> ManyReader:
-        with ExitStack() as held:
+        held = self._held
+        try:
             descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
             # Two streams of one device would be in each other's way: it does one command at a time.
             if sys.platform != "win32" and None not in descriptors and len(set(descriptors)) == len(descriptors):
                 self._chunks = _polled(self._readings, held)
             else:
                 self._chunks = _threaded(self._readings, held)
-            self._held = held.pop_all()
+        except BaseException:
+            held.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
+        try:
+            self._held.close()
+        except BaseException:  # Ctrl-C may have come before it began
+            self._held.close()
+            raise
 
     def __iter__(self) -> ManyReader:
         return self
@@ -104,11 +112,11 @@ class ManyReader(Uncopyable):
 # --- a thread for each stream ---------------------------------------------------------------------
 
 
-def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _threaded(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     ready: SimpleQueue[Reading] = SimpleQueue()
     for reading in readings:
         reading.on_ready = partial(ready.put, reading)
-        held.enter_context(reading)
+        held.enter(reading)
     return _as_they_come(readings, ready)
 
 
@@ -139,19 +147,19 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
 # --- one thread for all ---------------------------------------------------------------------------
 
 
-def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _polled(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     loop = _Loop(held)
     lanes = [_Lane(reading, held, loop.wake) for reading in readings]
-    held.callback(loop.end, lanes)
+    held.add(loop.end, lanes)
     chunks = loop.chunks(lanes)
-    held.callback(chunks.close)
+    held.add(chunks.close)
     return chunks
 
 
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, held: ExitStack, wake: Callable[[], None]) -> None:
+    def __init__(self, reading: Reading, held: Releases, wake: Callable[[], None]) -> None:
         self.reading = reading
         self._transport = reading.disk.unit.transport
         descriptor = self._transport.descriptor
@@ -160,7 +168,9 @@ class _Lane:
         self._wake = wake
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
-        self._cancel_commands = held.enter_context(self._transport.cancellable())
+        cancellable = self._transport.cancellable()
+        self._cancel_commands = cancellable.__enter__()
+        held.add(cancellable.__exit__, None, None, None)
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
@@ -255,11 +265,11 @@ def _new_poll() -> _Poll:
 class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
-    def __init__(self, held: ExitStack) -> None:
-        held.callback(ledger.acquire("socket", "of a reader of many disks").release)
+    def __init__(self, held: Releases) -> None:
+        held.hold(ledger.entry("socket", "of a reader of many disks"))
         self._read_end, self._write_end = socket.socketpair()
-        held.callback(self._write_end.close)
-        held.callback(self._read_end.close)
+        held.add(self._write_end.close)
+        held.add(self._read_end.close)
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
         self._lanes: dict[int, _Lane] = {}  # those for which something may happen

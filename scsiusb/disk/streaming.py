@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.releases import Releases
 from scsiusb.base.waits import join, take
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Story
@@ -50,7 +50,7 @@ class _Stream(Uncopyable, ABC):
         self._has_begun = False
         self._is_stopped = False
         self._thread: threading.Thread | None = None
-        self._held = ExitStack()
+        self._held = Releases()
         self.on_ready: Callable[[], object] = _ignore
         """Called from the stream's thread when there is a piece to take, or the end."""
 
@@ -58,24 +58,29 @@ class _Stream(Uncopyable, ABC):
         if self._thread is not None:
             raise RuntimeError("a stream can be entered only once; make another one")
         transport = self.disk.unit.transport
-        with ExitStack() as held:
-            held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
+        held = self._held
+        try:
+            held.hold(ledger.entry("thread", f"that moves blocks of {transport}"))
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
-            self._cancel = held.enter_context(transport.cancellable())
+            cancellable = transport.cancellable()
+            self._cancel = cancellable.__enter__()
+            held.add(cancellable.__exit__, None, None, None)
             thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
-            held.callback(self._forget)
-            held.callback(self._join, thread)
+            held.add(self._forget)
+            held.add(self._join, thread)
             thread.start()
-            self._held = held.pop_all()
+        except BaseException:
+            held.close()
+            raise
 
-    def lend(self, held: ExitStack, count: int) -> list[memoryview]:
+    def lend(self, held: Releases, count: int) -> list[memoryview]:
         """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
 
         Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
         """
         count = max(1, min(count, self._most_buffers))
-        buffers = [held.enter_context(self.disk.buffer(self._step_bytes)) for _ in range(count)]
+        buffers = [held.enter(self.disk.buffer(self._step_bytes)) for _ in range(count)]
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
@@ -136,7 +141,11 @@ class Reading(_Stream):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
+        try:
+            self._held.close()
+        except BaseException:  # Ctrl-C may have come before it began
+            self._held.close()
+            raise
         if self._load is not None:
             self._load.piece.release()
 
@@ -174,7 +183,7 @@ class Reading(_Stream):
             piece = self.cut(buffer, at)
             blocks = len(piece) // self.block_size
             try:
-                self.disk.read_from(self._medium, at, piece)
+                self.disk.read_ahead(self._medium, at, piece)
             except ScsiUsbError as error:
                 if good := blocks_before(error, at):
                     self._deliver(buffer, piece[: good * self.block_size])
@@ -210,9 +219,15 @@ class Writing(_Stream):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._held:
+        try:
             if error is None:
                 self._finish()
+        finally:
+            try:
+                self._held.close()
+            except BaseException:  # Ctrl-C may have come before it began
+                self._held.close()
+                raise
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take all of `data`, and return its number of bytes. Raises OutOfRange if it is more than the medium has left.
@@ -282,7 +297,7 @@ class Writing(_Stream):
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
                 try:
-                    self.disk.write_to(self._medium, self.lba, load.piece)
+                    self.disk.write_in_thread(self._medium, self.lba, load.piece)
                 except ScsiUsbError as error:
                     self.lba += blocks_before(error, self.lba)
                     raise

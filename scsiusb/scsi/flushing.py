@@ -47,7 +47,8 @@ def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> b
     """Send SYNCHRONIZE CACHE(10); return whether the unit supports it.
 
     A failure without a reason may hide a reset. If the unit then accepts the command, or fails it with another sense,
-    the reset counts. If it fails again without a reason, it does so always, and nothing was hidden.
+    the reset counts. If it fails again without a reason, it does so always, and no reset was hidden. Where a block of
+    the medium is known, the next block command looks whether a change of it was: that costs little.
     """
     without_reason: list[Sense] = []
     while len(without_reason) < MOST_FAILURES:
@@ -62,7 +63,7 @@ def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> b
             without_reason.append(error.sense)
     for sense in without_reason:  # take back what was counted when it was fetched
         attentions.resets -= 1
-        unit.transport.doubts.count -= 1
+        unit.transport.doubts.count -= attentions.witness is None
         attentions.medium_changes -= sense.is_cut
         attentions.reasonless -= not sense.is_cut
     return False

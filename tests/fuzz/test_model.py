@@ -97,3 +97,11 @@ def test_a_flush_fails_after_a_reset_that_was_reported_in_a_request_sense_which_
         made.later(1, "ctrl-c", 0)
         made.execute(0, 1)
         made.flush(1)
+
+
+def test_a_change_that_a_flush_without_a_reason_has_hidden_is_told_to_the_next_call() -> None:
+    with playing(Setup()) as made:
+        made.read(1, 6, 9)
+        made.fault(0, "no-sense@csw,opcode=35,times=3")
+        made.swap(0)
+        made.flush(0)

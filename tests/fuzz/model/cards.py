@@ -103,7 +103,7 @@ class Slot:
         self.reader.loses = loses
         self.stick = Stick([self.reader])
         self.flushes_falsely = False
-        """Whether a SYNCHRONIZE CACHE that was not carried out has looked refused or done, or failed without a reason."""
+        """Whether a SYNCHRONIZE CACHE looked refused or done that was not carried out, or failed without a reason."""
         self._last = -1  # operation code
         self._faults = self.stick.faults.next_for_command
         self.stick.faults.next_for_command = self._next_faults  # type: ignore[method-assign]
