@@ -70,6 +70,8 @@ class At:
     def watch(self, action: Callable[[], R]) -> R:
         """Run the action and return its result."""
         before = sys.gettrace()
+        # Python 3.12 looks for this only here: whether any frame of the interpreter has ever asked for its opcodes.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             return action()

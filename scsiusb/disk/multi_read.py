@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -65,16 +65,15 @@ class ManyReader(Uncopyable):
         self._is_broken = False
 
     def __enter__(self) -> ManyReader:
-        held = self._held
+        descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
         try:
-            descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
             # Two streams of one device would be in each other's way: it does one command at a time.
             if sys.platform != "win32" and None not in descriptors and len(set(descriptors)) == len(descriptors):
-                self._chunks = _polled(self._readings, held)
+                self._chunks = _polled(self._readings, self._held)
             else:
-                self._chunks = _threaded(self._readings, held)
+                self._chunks = _threaded(self._readings, self._held)
         except BaseException:
-            held.close()
+            self._held.close()
             raise
         return self
 
@@ -83,7 +82,7 @@ class ManyReader(Uncopyable):
     ) -> None:
         try:
             self._held.close()
-        except BaseException:  # Ctrl-C may have come before it began
+        except BaseException:  # Ctrl-C may have come as it was entered
             self._held.close()
             raise
 
@@ -115,8 +114,10 @@ class ManyReader(Uncopyable):
 def _threaded(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     ready: SimpleQueue[Reading] = SimpleQueue()
     for reading in readings:
+        reading.check_new()  # or else it is released by those who entered it
         reading.on_ready = partial(ready.put, reading)
-        held.enter(reading)
+        held.add(reading.__exit__, None, None, None)
+        reading.__enter__()
     return _as_they_come(readings, ready)
 
 
@@ -168,9 +169,7 @@ class _Lane:
         self._wake = wake
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
-        cancellable = self._transport.cancellable()
-        self._cancel_commands = cancellable.__enter__()
-        held.add(cancellable.__exit__, None, None, None)
+        self._scope = self._transport.scope()
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
@@ -191,7 +190,7 @@ class _Lane:
         while self._idle and self._at < self._end and self._story is None:
             self._buffer = self._idle.pop()
             self._piece = self.reading.cut(self._buffer, self._at)
-            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake)
+            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake, self._scope)
             if self._story.proceed():
                 self._take(self._story)
 
@@ -231,10 +230,10 @@ class _Lane:
 
     def cancel(self) -> None:
         """End the command that is under way; the device is then recovered before its next one."""
-        story, self._story = self._story, None
-        if story is not None:
-            self._cancel_commands()
-            story.cancel()
+        if self._story is not None:
+            self._scope.cancel()
+            self._story.cancel()
+            self._story = None
 
     def forget(self) -> None:
         """Drop the pieces that were not taken."""
@@ -345,10 +344,13 @@ class _Loop:
         were not taken are dropped.
         """
         until = time.monotonic() + PROMPT
-        with ExitStack() as stack:
-            for lane in lanes:
-                lane.stop()
-                stack.callback(lane.forget)
-                stack.callback(lane.cancel)
+        releases = Releases()
+        for lane in lanes:
+            lane.stop()
+            releases.add(lane.forget)
+            releases.add(lane.cancel)
+        try:
             while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
                 self._turn(SLICE_MS)
+        finally:
+            releases.close()

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.arguments import integer
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.base.waits import join, take
@@ -55,24 +56,27 @@ class _Stream(Uncopyable, ABC):
         """Called from the stream's thread when there is a piece to take, or the end."""
 
     def _begin(self) -> None:
-        if self._thread is not None:
-            raise RuntimeError("a stream can be entered only once; make another one")
-        transport = self.disk.unit.transport
-        held = self._held
+        self.check_new()
+        transport, held = self.disk.unit.transport, self._held
+        self._scope = transport.scope()
         try:
             held.hold(ledger.entry("thread", f"that moves blocks of {transport}"))
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
-            cancellable = transport.cancellable()
-            self._cancel = cancellable.__enter__()
-            held.add(cancellable.__exit__, None, None, None)
-            thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
+            arguments = (self._run,)
+            thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb stream", daemon=True)
+            self._thread = thread
             held.add(self._forget)
             held.add(self._join, thread)
             thread.start()
         except BaseException:
             held.close()
             raise
+
+    def check_new(self) -> None:
+        """Raise RuntimeError if the stream was entered before."""
+        if self._thread is not None:
+            raise RuntimeError("a stream can be entered only once; make another one")
 
     def lend(self, held: Releases, count: int) -> list[memoryview]:
         """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
@@ -84,7 +88,10 @@ class _Stream(Uncopyable, ABC):
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
-        """Stop the thread. Its running command has a moment to end by itself; then it is cancelled."""
+        """Stop the thread. Its running command has a moment to end by itself; then it is cancelled.
+
+        If Ctrl-C interrupts it, it is run again: only when the thread has ended, its buffers may be given back.
+        """
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
@@ -93,7 +100,7 @@ class _Stream(Uncopyable, ABC):
             return
         join(thread, PROMPT)
         if thread.is_alive():
-            self._cancel()
+            self._scope.cancel()
             join(thread)
 
     def _forget(self) -> None:
@@ -143,11 +150,12 @@ class Reading(_Stream):
     ) -> None:
         try:
             self._held.close()
-        except BaseException:  # Ctrl-C may have come before it began
+        except BaseException:  # Ctrl-C may have come as it was entered
             self._held.close()
             raise
-        if self._load is not None:
-            self._load.piece.release()
+        finally:
+            if self._load is not None:
+                self._load.piece.release()
 
     def __iter__(self) -> Reading:
         if self._thread is None:
@@ -206,6 +214,7 @@ class Writing(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
+        lba = integer("lba", lba)
         medium = disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
@@ -225,7 +234,7 @@ class Writing(_Stream):
         finally:
             try:
                 self._held.close()
-            except BaseException:  # Ctrl-C may have come before it began
+            except BaseException:  # Ctrl-C may have come as it was entered
                 self._held.close()
                 raise
 

@@ -65,22 +65,26 @@ class LaterTransfers(FakeAsyncTransfers):
         super().__init__(handle, bus)
         self._pending: list[_Later] = []
 
-    def submit(self, endpoint: int, buffer: memoryview) -> Any:
-        transfer = _Later(endpoint, buffer)
-        self._pending.append(transfer)
-        return transfer
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+        held.append(_Later(endpoint, buffer))
+        self._pending.append(held[-1])
 
-    def handle_events(self, transfer: Any = None) -> None:
+    def handle_events(self, held: list[Any] | None = None) -> None:
         for each in tuple(self._pending):
-            if transfer in (None, each):
+            if held is None or each in held:
                 each.answer = self._handle.bulk(each.endpoint, each.buffer, within(PATIENCE_MS))
                 self._pending.remove(each)
 
-    def outcome(self, transfer: Any) -> Answer | None:
-        answer: Answer | None = transfer.answer
+    def outcome(self, held: list[Any]) -> Answer | None:
+        answer: Answer | None = held[0].answer
+        if answer is not None:
+            held.clear()
         return answer
 
-    def cancel(self, transfer: Any) -> Answer:
+    def cancel(self, held: list[Any]) -> Answer:
+        if not held:
+            return Code.TIMEOUT, 0
+        transfer = held.pop()
         if transfer in self._pending:
             self._pending.remove(transfer)
         return transfer.answer or (Code.TIMEOUT, 0)
