@@ -139,7 +139,7 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
         except StopIteration:
             continue
         except ScsiUsbError as error:
-            yield Chunk(reading, NOTHING, error)
+            yield Chunk(reading, memoryview(b""), error)
         else:
             left.append(reading)
             yield Chunk(reading, piece)
@@ -213,7 +213,8 @@ class _Lane:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
             self._at += good
         if error is not None:
-            self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
+            piece = memoryview(b"")  # a view of this chunk alone: it is released with the chunk
+            self.ready.append((NOTHING, Chunk(self.reading, piece, error.with_traceback(None))))
             self.stop()
         del error  # this loop's frames would be in its traceback, and in its causes'
 
@@ -264,7 +265,7 @@ class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
     def __init__(self, held: Releases) -> None:
-        held.add(ledger.acquire("socket", "of a reader of many disks").release)
+        held.hold(ledger.entry("socket", "of a reader of many disks"))
         self._read_end, self._write_end = socket.socketpair()
         held.add(self._write_end.close)
         held.add(self._read_end.close)
@@ -292,6 +293,8 @@ class _Loop:
                 if lane.ready:
                     buffer, chunk = lane.ready.popleft()
                     lane.reading.lba += len(chunk.piece) // lane.reading.block_size
+                    if chunk.error is not None:
+                        lane.reading.note_told(chunk.error)
                     try:
                         yield chunk
                     finally:
