@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 from scsiusb import ledger
 from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.finalizing import run_aside
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
@@ -221,7 +222,8 @@ class Manager(Uncopyable):
         try:
             warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            self.close()
+            if not run_aside(self.close):
+                self.close()
 
     def devices(self) -> list[InterfaceInfo]:
         """Return the attached interfaces, sorted by address. Raises DeviceClosed."""

@@ -137,7 +137,10 @@ class Target(Uncopyable):
     ) -> None:
         info = self.disk.unit.transport.info
         self._entry = ledger.acquire("thread", f"that works on {info.name}")
-        self._thread = threading.Thread(target=self._run, args=(begin, step, end), name="scsiusb imaging", daemon=True)
+        scope = self.disk.unit.transport.scope()
+        self._cancel = scope.cancel
+        arguments = self._run, begin, step, end
+        self._thread = threading.Thread(target=scope.run, args=arguments, name="scsiusb imaging", daemon=True)
         self._thread.start()
 
     def put(self, extent: Extent) -> None:
@@ -177,12 +180,11 @@ class Target(Uncopyable):
 
     def _run(self, begin: Callable[[], None], step: Callable[[Extent], None], end: Callable[[], None]) -> None:
         try:
-            with self.disk.unit.transport.cancellable() as self._cancel:
-                begin()
-                while (extent := self._queue.get()) is not None and not self._is_stopped:
-                    step(extent)
-                if not self._is_stopped:
-                    end()
+            begin()
+            while (extent := self._queue.get()) is not None and not self._is_stopped:
+                step(extent)
+            if not self._is_stopped:
+                end()
         except Exception as error:  # noqa: BLE001 - it is in the result
             self.error = error.with_traceback(None)
         while not self._queue.empty():
