@@ -213,9 +213,10 @@ class Writing(_Stream):
     the first block that may not be written. If the `with` is left by an exception, no further command is sent.
     """
 
-    def __init__(self, disk: Disk, lba: int) -> None:
+    def __init__(self, disk: Disk, lba: int, medium: Medium | None = None) -> None:
+        """Begin at `lba`, on `medium` if it is given: with that one and no other."""
         lba = integer("lba", lba)
-        medium = disk.medium_to_write(lba)
+        medium = medium or disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None

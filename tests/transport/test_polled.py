@@ -15,7 +15,7 @@ import pytest
 
 from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
-from scsiusb.transport.base import Call, Enter, Pause, Story, leaving
+from scsiusb.transport.base import Call, Enter, Pause, Story
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
@@ -103,13 +103,19 @@ class ClientScope:
 def command(turns: Turns, *actions: Callable[[], object], user: User | None = None) -> Story[list[Code]]:
     """Make one large transfer, then perform the actions, all within a turn."""
     turn = Turn(turns, user)
-    with leaving(turn):
+    try:
         if not turn.try_enter():
             yield Enter(turn)
         code, _ = yield ENDPOINT, memoryview(bytes(4096)), LATE
         for action in actions:
             yield Call(action)
         return [code]
+    finally:
+        try:
+            turn.leave()
+        except BaseException:
+            turn.leave()
+            raise
 
 
 def test_cancel_waits_for_the_recovery_that_another_thread_hands_over(transfers: Transfers, turns: Turns) -> None:
