@@ -29,6 +29,7 @@ COMMANDS: Final = {  # in the order of --help
     "restore": "scsiusb.cli.commands.imaging",
     "clone": "scsiusb.cli.commands.imaging",
     "compare": "scsiusb.cli.commands.imaging",
+    "erase": "scsiusb.cli.commands.erase",
     "raw": "scsiusb.cli.commands.control",
     "eject": "scsiusb.cli.commands.control",
     "watch": "scsiusb.cli.commands.watch",

@@ -6,6 +6,8 @@ from scsiusb.imaging.comparing import Comparison as Comparison
 from scsiusb.imaging.comparing import compare as compare
 from scsiusb.imaging.dumping import Dump as Dump
 from scsiusb.imaging.dumping import dump as dump
+from scsiusb.imaging.erasing import Erased as Erased
+from scsiusb.imaging.erasing import erase as erase
 from scsiusb.imaging.events import Progress as Progress
 from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
 from scsiusb.imaging.readback import BlockRange as BlockRange
