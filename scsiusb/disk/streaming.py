@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.arguments import integer
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.waits import join, take
 from scsiusb.errors import ScsiUsbError
@@ -192,6 +193,7 @@ class Writing(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int) -> None:
+        lba = integer("lba", lba)
         medium = disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
