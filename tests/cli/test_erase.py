@@ -91,11 +91,11 @@ def test_erase_asks_and_shows_who_would_be_erased(
     result = screen("erase", "1-1")
     assert result.status == 1
     assert "Erase all of 1-1, scsiusb Virtual Stick" in result.err
-    assert ", with 1 partition: 1 (fat16, 7 MiB)? [y/N]" in result.err
+    assert ", with 1 partition (fat16 7 MiB)? [y/N]" in result.err
     monkeypatch.setattr(sys, "stdin", Person("y\n"))
     result = screen("erase", "1-2")
     assert result.status == 0
-    assert "serial S2 (64 KiB), with no partitions (content: unknown)? [y/N]" in result.err
+    assert "serial S2 (64 KiB), without partitions, with unknown content? [y/N]" in result.err
 
 
 def test_without_a_terminal_nothing_is_erased(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_partition_table_that_cannot_be_read_is_no_obstacle(
     each.faults.add("sense=3/11/00,opcode=28,lba=0,times=always")
     attach(each)
     monkeypatch.setattr(sys, "stdin", Person("n\n"))
-    assert "with a partition table that cannot be read?" in screen("erase", "1-1").err
+    assert ", which cannot be read (" in screen("erase", "1-1").err
 
 
 def test_ctrl_c_says_how_far_and_how_to_go_on(

@@ -9,23 +9,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.commands.imaging import Reached, name, rate
+from scsiusb.cli.commands.imaging import Reached, contents_of, name, rate
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import counted, say, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
-from scsiusb.errors import CheckCondition, MediumError, TransportError
+from scsiusb.errors import MediumError
 from scsiusb.scsi.sense import Sense
 
 if TYPE_CHECKING:
-    from scsiusb.disk.disk import Disk
     from scsiusb.imaging.erasing import Erased
-    from scsiusb.volume import Partition
 
 WRITE_ERROR: Final = Sense(0x3, 0x0C, 0)
 HEX: Final = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
-MOST_NAMED: Final = 4  # partitions in a question
 HOW: Final = {
     "none": "not verified",
     "sample": "a sample read back from the medium",
@@ -96,7 +93,7 @@ def erase_command(
     with ExitStack() as held:
         disk = held.enter_context(opened(device, lun))
         if not yes:
-            confirm(f"Erase all of {name(disk)}, with {_contents(disk)}?")
+            confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
         reached = Reached(held.enter_context(job_progress()), _words(device, lun, verify, journal))
         with interruptible(reached.text):
             done = erase(
@@ -131,26 +128,6 @@ def _words(device: str | None, lun: int | None, verify: str, journal: str | None
     words += [] if lun is None else ["--lun", str(lun)]
     words += [] if verify == "sample" else ["--verify", verify]
     return words + ([] if journal is None else ["--journal", journal])
-
-
-def _contents(disk: Disk) -> str:
-    """Return what is on the disk, for a question."""
-    from scsiusb.volume import partitions
-
-    try:
-        table = partitions(disk)
-    except (CheckCondition, TransportError):
-        return "a partition table that cannot be read"
-    if not table:
-        return f"no partitions (content: {table.content or 'unknown'})"
-    named = [_named(each) for each in list(table)[:MOST_NAMED]]
-    more = len(table) - len(named)
-    return f"{counted(len(table), 'partition')}: {', '.join(named)}{f' and {more} more' if more else ''}"
-
-
-def _named(partition: Partition) -> str:
-    label = f" {partition.name!r}" if partition.name else ""
-    return f"{partition.number}{label} ({partition.content or partition.type_text}, {size_text(partition.size)})"
 
 
 def _report(done: Erased, device: dict[str, Any]) -> None:
