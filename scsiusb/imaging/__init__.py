@@ -10,8 +10,11 @@ from scsiusb.imaging.erasing import Erased as Erased
 from scsiusb.imaging.erasing import erase as erase
 from scsiusb.imaging.events import Progress as Progress
 from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
+from scsiusb.imaging.latencies import Region as Region
 from scsiusb.imaging.readback import BlockRange as BlockRange
 from scsiusb.imaging.restoring import Restored as Restored
 from scsiusb.imaging.restoring import SomeFailed as SomeFailed
 from scsiusb.imaging.restoring import clone as clone
 from scsiusb.imaging.restoring import restore as restore
+from scsiusb.imaging.scanning import Scan as Scan
+from scsiusb.imaging.scanning import scan as scan
