@@ -30,6 +30,7 @@ COMMANDS: Final = {  # in the order of --help
     "clone": "scsiusb.cli.commands.imaging",
     "compare": "scsiusb.cli.commands.imaging",
     "erase": "scsiusb.cli.commands.erase",
+    "scan": "scsiusb.cli.commands.scan",
     "raw": "scsiusb.cli.commands.control",
     "eject": "scsiusb.cli.commands.control",
     "watch": "scsiusb.cli.commands.watch",

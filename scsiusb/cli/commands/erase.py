@@ -30,7 +30,8 @@ HOW: Final = {
 }
 
 
-def _pattern(context: click.Context, parameter: click.Parameter, value: str | None) -> bytes:
+def parse_pattern(context: click.Context, parameter: click.Parameter, value: str | None) -> bytes:
+    """Parse bytes in hex; nothing if there is no value. Raise BadParameter."""
     if value is None:
         return b""
     match = HEX.fullmatch(value.replace(" ", ""))
@@ -46,7 +47,7 @@ def _pattern(context: click.Context, parameter: click.Parameter, value: str | No
     type=click.Choice(("zero", "random", "pattern", "unmap", "auto")),
     help="What is written (default zero); auto: unmap if that gives zeros.",
 )
-@click.option("--pattern", metavar="HEX", callback=_pattern, help="Bytes to repeat in each block.")
+@click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat in each block.")
 @click.option(
     "--verify",
     type=click.Choice(("sample", "whole", "none")),
