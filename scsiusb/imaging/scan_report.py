@@ -27,13 +27,14 @@ STYLE: Final = f"""
 @media (prefers-color-scheme: dark) {{ .scan {{ --ink: #e8e8e8; --paper: #16181c }} }}
 .scan .paper {{ fill: var(--paper) }} .scan text {{ fill: var(--ink) }} .scan .title {{ font-size: 15px }}
 .scan .mark {{ font: bold 10px monospace; text-anchor: middle }} .scan .label {{ text-anchor: end }}
+.scan .l{len(LEVELS) - 1} rect {{ stroke: var(--ink); stroke-width: 1.5 }}
 {INKS}
 """
 PAGE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
        color: #1a1a1a; background: #ffffff }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { text-align: right; padding: .15rem .8rem .15rem 0 }
-th { font-weight: 600 } svg { width: 100%; height: auto }
+th { font-weight: 600 } .figures th, .figures td { text-align: left } svg { width: 100%; height: auto }
 @media (prefers-color-scheme: dark) { body { color: #e8e8e8; background: #16181c } }
 """
 
@@ -145,9 +146,9 @@ def page(scan: Scan, title: str) -> str:
         [
             "<!DOCTYPE html>",
             f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{PAGE}</style></head>',
-            f"<body><h1>{escape(title)}</h1><p>{escape(summary(scan))}</p>",
+            f"<body><h1>{escape(title)}</h1>",
             svg(scan, title),
-            f"<table>{lines}</table>",
+            f'<table class="figures">{lines}</table>',
             _table(f"{BAD.mark} Bad blocks", scan.bad),
             _table(f"{SLOW.mark} Slow blocks", scan.slow),
             "</body></html>",

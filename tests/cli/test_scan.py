@@ -182,9 +182,8 @@ def test_the_picture_as_svg_has_a_cell_for_each_part() -> None:
     root = ET.fromstring(scan_report.svg(found, 'Disk <1> & "2"'))
     groups = [group for group in root.iter(f"{SVG}g") if group.find(f"{SVG}title") is not None]
     assert len(groups) == len(found.regions)
-    said = {
-        group.get("class"): group.find(f"{SVG}title").text for group in groups if group.get("class") in ("l3", "l4")
-    }  # type: ignore[union-attr]
+    worst = [group for group in groups if group.get("class") in ("l3", "l4")]
+    said = {group.get("class"): group.findtext(f"{SVG}title") for group in worst}
     assert said == {
         "l3": "LBA 160 to 167: slowest 500 ms, 0 bad",
         "l4": "LBA 320 to 327: slowest 1 ms, 1 bad",
