@@ -72,7 +72,7 @@ def erase(
     as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole" all.
 
     `journal` says what is done, by default in the user's state folder; with `resume` an erase that was interrupted goes
-    on, with the method and the pattern that it began with. Without `resume` the erase begins anew.
+    on, with the method and the pattern that it began with. Without `resume`, or a journal, the erase begins anew.
 
     A block that cannot be written is in the result's `bad`, and the erase goes on after it; it raises the error of the
     block if there are more than 1000. Raise Miscompare with the first `lba` if blocks do not have what was written,
