@@ -278,9 +278,8 @@ def test_another_device_is_refused_and_not_written(kind: str, tmp_path: Path) ->
 def test_the_journal_of_another_job_is_refused(tmp_path: Path) -> None:
     data = contents()
     (tmp_path / "other").write_text('{"scsiusb_journal": 1, "job": "dump"}\n')
-    with scsiusb.open_on(plug(data)) as disk:
-        with pytest.raises(ImageError, match="not the journal of an erase"):
-            erase(disk, journal=tmp_path / "other", resume=True)
+    with scsiusb.open_on(plug(data)) as disk, pytest.raises(ImageError, match="not the journal of an erase"):
+        erase(disk, journal=tmp_path / "other", resume=True)
     assert data == contents()
 
 
