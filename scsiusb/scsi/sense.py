@@ -266,6 +266,8 @@ RESET: Final = Sense(UNIT_ATTENTION, 0x29, 0x00)
 MISCOMPARE: Final = Sense(0xE, 0x1D, 0x00)
 MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
+WRITE_AGAIN: Final = "write again what was written since the last flush"
+
 ANY: Final = None
 ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckCondition]], ...]] = (
     # (sense key, ASC, ASCQ), most specific first
@@ -297,9 +299,19 @@ def error_for(sense: Sense, doing: str) -> CheckCondition:
         return CheckCondition(f"{doing} failed with {sense}", sense, "try again")
     if sense.is_empty:
         return CheckCondition(f"{doing} failed, but the device gave no reason", sense, "try again")
+    kind = _kind(sense)
+    hint = "no medium: " if kind is errors.NoMedium else ""
+    return kind(f"{doing} failed: {hint}{sense}", sense)
+
+
+def lost_write_error(sense: Sense) -> CheckCondition:
+    """Return the exception for the flush of blocks that a deferred error, reported to any command, may be about."""
+    return _kind(sense)(f"an earlier write was not carried out: {sense}", sense, WRITE_AGAIN)
+
+
+def _kind(sense: Sense) -> type[CheckCondition]:
     seen = (sense.key, sense.asc, sense.ascq)
     for pattern, kind in ERRORS:
         if all(want in (ANY, have) for want, have in zip(pattern, seen, strict=True)):
-            hint = "no medium: " if kind is errors.NoMedium else ""
-            return kind(f"{doing} failed: {hint}{sense}", sense)
-    return CheckCondition(f"{doing} failed: {sense}", sense)
+            return kind
+    return CheckCondition
