@@ -12,7 +12,7 @@ MORE: Final = 10
 
 
 class Level(NamedTuple):
-    """How bad a cell is: a character and colours, each of which is enough to tell it from the others."""
+    """How bad a cell is: a character and colours, each of which is enough to know it by."""
 
     mark: str
     text: str

@@ -1,4 +1,4 @@
-"""Unmapping: tells a unit that it need not keep blocks, where it supports that (UNMAP, SBC-3 4.7)."""
+"""Unmapping: lets a unit forget blocks, where it supports that (UNMAP, SBC-3 4.7)."""
 
 from __future__ import annotations
 
