@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import DeviceBusy as DeviceBusy
     from scsiusb.errors import DeviceClosed as DeviceClosed
     from scsiusb.errors import DeviceGone as DeviceGone
+    from scsiusb.errors import DeviceMismatch as DeviceMismatch
     from scsiusb.errors import DeviceNotFound as DeviceNotFound
     from scsiusb.errors import DeviceNotUnique as DeviceNotUnique
     from scsiusb.errors import DeviceTimeout as DeviceTimeout
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import EventsLost as EventsLost
     from scsiusb.errors import HardwareError as HardwareError
     from scsiusb.errors import IllegalRequest as IllegalRequest
+    from scsiusb.errors import ImageError as ImageError
     from scsiusb.errors import LbaOutOfRange as LbaOutOfRange
     from scsiusb.errors import MalformedReply as MalformedReply
     from scsiusb.errors import MediumChanged as MediumChanged
@@ -88,6 +90,7 @@ _EXPORTS = {
         "DeviceBusy",
         "DeviceClosed",
         "DeviceGone",
+        "DeviceMismatch",
         "DeviceNotFound",
         "DeviceNotUnique",
         "DeviceTimeout",
@@ -96,6 +99,7 @@ _EXPORTS = {
         "EventsLost",
         "HardwareError",
         "IllegalRequest",
+        "ImageError",
         "LbaOutOfRange",
         "MalformedReply",
         "MediumChanged",

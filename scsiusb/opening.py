@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypedDict
 from scsiusb import ledger
 from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.finalizing import run_aside
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
@@ -72,7 +73,7 @@ def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOption
     _check_arguments(device, options)
     with ExitStack() as stack:
         if isinstance(device, str) and device.startswith(VIRTUAL):
-            backend: Backend = _virtual(device.removeprefix(VIRTUAL))
+            backend: Backend = _virtual(device.removeprefix(VIRTUAL), stack)
             device = None
         else:
             backend = real_usb()
@@ -221,7 +222,8 @@ class Manager(Uncopyable):
         try:
             warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            self.close()
+            if not run_aside(self.close):
+                self.close()
 
     def devices(self) -> list[InterfaceInfo]:
         """Return the attached interfaces, sorted by address. Raises DeviceClosed."""
@@ -286,13 +288,16 @@ class Manager(Uncopyable):
         self._registry.after_fork()
 
 
-def _virtual(path: str) -> Bus:
-    """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong."""
+def _virtual(path: str, held: ExitStack) -> Bus:
+    """Return a bus with one stick. Raises OSError if the file cannot be opened, ValueError if its size is wrong.
+
+    `held` closes the stick: the bus does not close one that has left it by itself.
+    """
     from scsiusb.virtual.address import open_stick
     from scsiusb.virtual.bus.backend import Bus
 
     try:
-        return Bus(open_stick(path))
+        return Bus(held.enter_context(open_stick(path)))
     except ValueError as error:
         raise ValueError(f"{VIRTUAL}{path}: {error}") from error
 

@@ -22,6 +22,8 @@ class CtrlC:
     def run(self, action: Callable[[], R]) -> R | None:
         """Run the action and return its result; None if the KeyboardInterrupt ended it."""
         before = sys.gettrace()
+        # Python 3.12 looks for this only here: whether any frame of the interpreter has ever asked for its opcodes.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             return action()

@@ -17,7 +17,7 @@ from typing import Any
 from scsiusb.manager.client import Client
 from scsiusb.manager.process import PROCESS
 from scsiusb.quirks.lookup import tabled
-from scsiusb.transport.base import Call, Completion, Direction, Story
+from scsiusb.transport.base import Completion, Direction, Enter, Story, leaving
 from scsiusb.transport.bot.transport import BulkOnlyTransport
 from scsiusb.transport.turns import User
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, UsbError
@@ -175,12 +175,10 @@ def execute(
 
     def story() -> Story[Completion]:
         turn = transport.turn() if isinstance(transport, Client) else transport.turn(user)
-        try:
+        with leaving(turn):
             if not turn.try_enter():
-                yield Call(turn.enter)
+                yield Enter(turn)
             return (yield from transport.exchange(lun, cdb, direction, buffer, timeout))
-        finally:
-            turn.leave()
 
     return transport.drive(story())
 

@@ -12,7 +12,10 @@ import time
 from contextlib import AbstractContextManager
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -43,6 +46,15 @@ def join(thread: threading.Thread, timeout: float | None = None) -> None:
     while thread.is_alive() and (left is None or left > 0):
         thread.join(slice_of(left))
         left = None if deadline is None else deadline - time.monotonic()
+
+
+def result_of(future: Future[T]) -> T:
+    """Wait until the future is done; return its result, or raise its error."""
+    from concurrent.futures import wait  # takes a while to import
+
+    while not future.done():
+        wait((future,), slice_of(None))
+    return future.result()
 
 
 def long_lock() -> AbstractContextManager[object]:

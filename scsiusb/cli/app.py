@@ -29,6 +29,8 @@ COMMANDS: Final = {  # in the order of --help
     "restore": "scsiusb.cli.commands.imaging",
     "clone": "scsiusb.cli.commands.imaging",
     "compare": "scsiusb.cli.commands.imaging",
+    "probe": "scsiusb.cli.commands.probe",
+    "rescue": "scsiusb.cli.commands.rescue",
     "raw": "scsiusb.cli.commands.control",
     "eject": "scsiusb.cli.commands.control",
     "watch": "scsiusb.cli.commands.watch",

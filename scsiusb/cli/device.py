@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
+from scsiusb.errors import DeviceNotFound, DeviceNotUnique
 from scsiusb.finding import VIRTUAL, devices
 
 if TYPE_CHECKING:
@@ -45,6 +46,36 @@ def opened(device: str | None, lun: int | None) -> Disk:
         disk = open_disk(device, lun=unit, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
     _warn_unused_quirks(disk.unit.transport.info)
     return disk
+
+
+def reopener(disk: Disk, device: str | None) -> Callable[[], Disk]:
+    """Return a function that opens the device of `disk` again, which it finds by its IDs and its serial number.
+
+    The function raises DeviceNotFound, DeviceNotUnique, and the errors of opening. It does not record a trace.
+    """
+    given, info, lun = settings(), disk.unit.transport.info, disk.unit.lun
+
+    def reopen() -> Disk:
+        is_virtual = device is not None and device.startswith(VIRTUAL)
+        word = device if is_virtual else _same_device(info).name
+        return open_disk(word, lun=lun, timeout=given.timeout, trace=None, quirks=given.quirks)
+
+    return reopen
+
+
+def _same_device(info: InterfaceInfo) -> InterfaceInfo:
+    """Return the attached interface that has the IDs and the serial number, at another address if need be."""
+
+    def identity(each: InterfaceInfo) -> tuple[object, ...]:
+        return each.vid, each.pid, each.serial, each.interface
+
+    found = [each for each in seen() if identity(each) == identity(info)]
+    found = [each for each in found if each.address == info.address] or found
+    if not found:
+        raise DeviceNotFound(f"{info} is not attached")
+    if len(found) > 1:
+        raise DeviceNotUnique(f"{info} has left, and {len(found)} devices like it are attached")
+    return found[0]
 
 
 def _default_lun(device: str | None) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from scsiusb.base.dataclass import dataclass
 from scsiusb.conformance.exchange import Exchange, ExchangeResult, Request
 from scsiusb.conformance.outcome import NotApplicable, Violation
+from scsiusb.conformance.synchronization import Synchronizer
 from scsiusb.errors import DeviceGone, DeviceTimeout, MalformedReply, TransferStalled, TransportError
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import (
@@ -20,10 +21,11 @@ from scsiusb.scsi.commands.sbc import (
     ReadCapacity16,
     SynchronizeCache10,
 )
-from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
+from scsiusb.scsi.commands.spc import Inquiry, RequestSense
 from scsiusb.scsi.pages.inquiry import CD_ROM, InquiryData
-from scsiusb.scsi.sense import NOT_READY, UNIT_ATTENTION, Sense
+from scsiusb.scsi.sense import ILLEGAL_REQUEST, NOT_READY, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import FAILED
+from scsiusb.transport.bot.formats import STATUS_PHASE_ERROR
 from scsiusb.usb.interface import InterfaceInfo
 
 MAX_ATTENTIONS: Final = 32
@@ -34,6 +36,7 @@ MOST_BLOCKS: Final = 1 << 55  # 2^64 bytes in blocks of 512; a larger capacity i
 INVALID_OPCODE: Final = (0x5, 0x20, 0x00)
 INVALID_FIELD: Final = (0x5, 0x24, 0x00)
 LBA_OUT_OF_RANGE: Final = (0x5, 0x21, 0x00)
+BAD_LBA: Final = 0x21  # ASC: the command is supported, its LBA is not
 MEDIUM_CHANGED: Final = 0x28  # ASC: the medium may have changed
 
 
@@ -56,11 +59,13 @@ class DeviceUnderTest:
         self.exchange = exchange
         self.max_lun = max_lun
         self.area = area
-        self.is_ready = False
+        self.not_ready = "TEST UNIT READY was not sent"  # why the unit is not ready; empty if it may be
         self.recovers = True  # reset recovery works (class reset, both halts cleared)
         self.medium_changed = False  # since the first check began
+        self._step = Synchronizer(exchange)
         self._is_reset = False
-        self._has_wrong_tags = False  # its CSWs never have the tag of the CBW
+        self._is_becoming_ready = False
+        self._was_ready = False  # before the check
         self._standard: InquiryData | None = None
         self._capacity: LongCapacity | None = None
 
@@ -73,6 +78,11 @@ class DeviceUnderTest:
     def lun(self) -> int:
         """The number of the logical unit."""
         return self.exchange.lun
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the unit is ready: True unless TEST UNIT READY failed with sense data that gives a reason."""
+        return not self.not_ready
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -94,12 +104,22 @@ class DeviceUnderTest:
         return result
 
     def optional(self, request: Request, length: int | None = None) -> ExchangeResult:
-        """Run an optional command. NotApplicable if it fails, other than by a unit attention."""
+        """Run an optional command. NotApplicable if the unit refuses it or is not ready; Violation if it fails."""
         result, sense = self._attempt(request, length)
-        if sense is not None:
+        if sense is None:
+            result.require(result.is_good, "status 0 or 1")
+            return result
+        if sense.key == ILLEGAL_REQUEST and sense.asc != BAD_LBA:
             raise NotApplicable(f"{request} is not supported: sense {sense.codes}")
-        result.require(result.is_good, "status 0 or 1")
-        return result
+        if sense.key == NOT_READY and not self.is_ready:
+            raise NotApplicable(f"{request}: the unit is not ready, sense {sense.codes}")
+        expected = "status 0, or sense 5/20/00 if it is not supported"
+        raise Violation(result.asked, f"{result.description}, sense {sense.codes}", expected)
+
+    def works(self, request: Request) -> bool:
+        """Run a command and return whether it succeeds, for checks of something else that need it."""
+        result, sense = self._attempt(request)
+        return sense is None and result.is_good
 
     def flush(self) -> None:
         """Send SYNCHRONIZE CACHE(10), so that written data is on the medium. A device without a cache may refuse it."""
@@ -208,6 +228,8 @@ class DeviceUnderTest:
         area = self.area
         if area is None or area.blocks < blocks or area.lba + blocks > self.capacity.blocks:
             raise NotApplicable(f"needs a range of at least {blocks} blocks that may be overwritten")
+        if self._step.accepts_any:
+            raise NotApplicable("nothing is written: the device did not send a correct CSW before the first check")
         return area.lba
 
     def require_same_medium(self) -> None:
@@ -221,12 +243,20 @@ class DeviceUnderTest:
         """Recover the device before the first check, and wait for a unit that is becoming ready."""
         if not self._recovered_and_settled():
             self.recovers = False
-            self.revive()
+            self.exchange.port.reset()
+            if not self.settle():
+                self._step.accepts_any = True  # a device that never sends a correct CSW can be tested
+                if not self.settle():
+                    raise DeviceDead(f"the device does not respond, not even after a port reset: {self.problem}")
+        self._wait_until_ready()
+        self.medium_changed = False
+        self._was_ready = self.is_ready
+
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
         while not self.is_ready and self._is_becoming_ready and time.monotonic() < deadline:
             time.sleep(INTERVAL)
             self.settle()
-        self.medium_changed = False
 
     def reset_port(self) -> None:
         """Reset the port for a check.
@@ -236,63 +266,74 @@ class DeviceUnderTest:
         self._is_reset = True
         self.exchange.port.reset()
 
+    @property
+    def stale(self) -> int:
+        """How many bytes of the check's commands were still in bulk-in after the last reset recovery."""
+        return self._step.stale
+
     def revive(self) -> str:
         """Recover the device after a check; return what to add to its result. Raises DeviceDead if nothing helps."""
         self.note_failure()
-        if self.recovers and self._recovered_and_settled():
-            return ""
-        self.exchange.port.reset()
-        if not self.settle():
-            raise DeviceDead("the device no longer responds, not even after a port reset")
-        return "after the check, the device responded only after a port reset" if self.recovers else ""
+        self._step.stale = 0
+        note = ""
+        if not (self.recovers and self._recovered_and_settled()):
+            self.exchange.port.reset()
+            if not self.settle():
+                raise DeviceDead(f"the device does not get into step again, not even by a port reset: {self.problem}")
+            note = "after the check, the device responded only after a port reset" if self.recovers else ""
+        self._wait_until_ready()
+        was_ready, self._was_ready = self._was_ready, self.is_ready
+        if was_ready and not self.is_ready:
+            note += f"{'; ' * bool(note)}after the check, the unit was not ready any more: {self.not_ready}"
+        return note
+
+    @property
+    def problem(self) -> str:
+        """What TEST UNIT READY got instead of its CSW, the last time."""
+        return self._step.problem
 
     def _recovered_and_settled(self) -> bool:
         try:
             self.exchange.reset_recovery()
         except DeviceGone:
             raise
-        except TransportError:
+        except TransportError as error:
+            self._step.problem = error.what
             return False
         return self.settle()
 
     def settle(self) -> bool:
-        """Clear pending unit attentions. Return False if the device does not respond."""
+        """Get into step and clear pending unit attentions. Return False, with a `problem`, if the device does not."""
         try:
             return self._settle()
         finally:
             self._is_reset = False
 
     def _settle(self) -> bool:
-        self.is_ready = self._is_becoming_ready = False
+        self.not_ready, self._is_becoming_ready = "", False
         for _ in range(MAX_ATTENTIONS):
-            try:
-                result = self.exchange.command(TestUnitReady())
-            except DeviceGone:
-                raise
-            except TransportError:
+            result = self._step.synchronize()
+            if result is None:
                 return False
-            # A wrong tag: the CSW may be a late one of a command before the recovery; then the right one follows.
-            if result.has_csw and result.fields[1] != result.tag and not self._catch_up(result):
-                return True
+            if result.has_csw and result.status == STATUS_PHASE_ERROR:  # it waits for a reset recovery
+                return self._step_after_recovery()
             if not result.is_failed:
-                self.is_ready = result.is_good
-                return result.is_answered
+                return True
             sense = self._sense_or_none()
-            if sense is None or sense.key != UNIT_ATTENTION:
-                self._is_becoming_ready = sense is not None and sense.is_becoming_ready
+            if sense is None:
+                return self._step.synchronize() is not None
+            if sense.key != UNIT_ATTENTION:
+                # A unit that fails for another reason, or without any, is not skipped: its commands show what is wrong.
+                if sense.key in (NOT_READY, ILLEGAL_REQUEST):
+                    self.not_ready = f"TEST UNIT READY fails with sense {sense.codes}"
+                self._is_becoming_ready = sense.is_becoming_ready
                 return True
         return True
 
-    def _catch_up(self, result: ExchangeResult) -> bool:
-        """Read the right CSW after one from before the recovery. Return False if there is one.
-
-        A device with a wrong tag in each CSW has none; this is remembered, to save the timeout next time.
-        """
-        if self._has_wrong_tags:
-            return True
-        again = self.exchange.status(result)
-        self._has_wrong_tags = not again.has_csw
-        return self._has_wrong_tags
+    def _step_after_recovery(self) -> bool:
+        with suppress(TransferStalled, DeviceTimeout):
+            self.exchange.reset_recovery()
+        return True
 
     def note_failure(self) -> None:
         """Fetch the sense data of the last command if the check did not: it may report a medium change."""

@@ -104,13 +104,16 @@ def _run_one(device: DeviceUnderTest, check: Check, keep: Callable[[Result], Non
     except (DeviceDead, TransportError) as error:
         keep(_failed(result, f"after the check, the device was dead: {error}"))
         raise
+    if device.stale:
+        left = f"reset recovery left {device.stale} bytes of it in bulk-in, which were read and dropped"
+        result = replace(result, detail=f"{result.detail}; {left}")
     keep(_failed(result, note) if note else result)
 
 
 def _evaluate(device: DeviceUnderTest, check: Check) -> Result:
     """Run one check and turn what it raises into a verdict."""
     if check.needs_medium and not device.is_ready:
-        return Result(check, Verdict.SKIP, "the unit is not ready; insert a medium")
+        return Result(check, Verdict.SKIP, f"the unit is not ready; insert a medium ({device.not_ready})")
     if check.destructive and device.area is None:
         return Result(check, Verdict.SKIP, "the check may write, and no range of blocks was given")
     try:

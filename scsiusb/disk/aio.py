@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -136,31 +135,21 @@ class _Job(Generic[R]):
     def __init__(self, function: Callable[..., R], *arguments: Any, transport: Transport | None = None) -> None:
         self._function = function
         self._arguments = arguments
-        self._transport = transport
-        self._lock = threading.Lock()
+        self._scope = None if transport is None else transport.scope()
         self._is_cancelled = False
-        self._cancel: Callable[[], None] | None = None
 
     def __call__(self) -> R:
-        if self._transport is None:
+        if self._scope is None:
             return self._function(*self._arguments)
-        with self._transport.cancellable() as cancel:
-            with self._lock:
-                self._cancel = cancel
-                if self._is_cancelled:
-                    raise asyncio.CancelledError
-            try:
-                return self._function(*self._arguments)
-            finally:
-                with self._lock:
-                    self._cancel = None
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        return self._scope.run(self._function, *self._arguments)
 
     def cancel(self) -> None:
         """End the call's command, if it is running; if the call has not started, keep it from starting."""
-        with self._lock:
-            self._is_cancelled = True
-            if self._cancel is not None:
-                self._cancel()
+        self._is_cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
 
 
 async def _wait_until_done(future: asyncio.Future[Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from scsiusb.base.arguments import buffer as buffer_of
 from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.finalizing import run_aside
 from scsiusb.base.waits import long_lock
 from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
@@ -28,9 +29,10 @@ from scsiusb.disk.medium import (
     pieces,
 )
 from scsiusb.disk.other_units import name_units_with_medium
-from scsiusb.disk.unflushed import Unflushed
+from scsiusb.disk.unflushed import Mark, Unflushed
 from scsiusb.disk.witness import find_witness, keep_witness
 from scsiusb.errors import (
+    CheckCondition,
     DeviceGone,
     MediumChanged,
     NoMedium,
@@ -42,7 +44,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy
-from scsiusb.scsi.sense import RESET
+from scsiusb.scsi.sense import RESET, WRITE_AGAIN, lost_write_error
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Call, Story
 
@@ -99,7 +101,8 @@ class Disk(Uncopyable):
         try:
             warnings.warn(f"{self} was not closed; opened at {self._place}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._drop()
+            if not run_aside(self._drop, waits=not self.unit.transport.is_here):
+                self._drop()
 
     def _drop(self) -> None:
         """Close, but log errors: this is for the garbage collector, which may run in the middle of a command."""
@@ -254,13 +257,15 @@ class Disk(Uncopyable):
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
         call, unit, unflushed = object(), self.unit, self._unflushed
-        began = unit.resets
+        began, lost_writes = unit.resets, self._attentions.lost_writes
         try:
-            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, began))
+            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, (began, lost_writes)))
             again = unit.resets
             if again != began:
-                self._move(WRITE, medium, lba, view, partial(unflushed.note, call, again))
-                unflushed.renew(call, again)
+                # A deferred error may be about earlier calls, too: only a flush settles it.
+                mark = again, lost_writes
+                self._move(WRITE, medium, lba, view, partial(unflushed.note, call, mark))
+                unflushed.renew(call, mark)
             return blocks
         finally:
             unflushed.end(call)
@@ -269,6 +274,8 @@ class Disk(Uncopyable):
         """Return when all that was written is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
 
         Raises MediumChanged, and UnitAttention if the unit was reset since the writes: its cache may have been lost.
+        Raises MediumError or the like, with `sense.deferred`, if the unit has reported, to any user's command, that it
+        did not carry out an earlier write. In both cases, write again what was written since the last flush.
         """
         self._flush(None)
 
@@ -489,20 +496,38 @@ class Disk(Uncopyable):
                 keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
 
     def _flush(self, timeout: float | None) -> None:
-        written_at = self._unflushed.take()
+        number, since = self._unflushed.begin_flush()
         try:
             self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
         except (MediumChanged, NoMedium):
             self._forget_medium()
+            self._unflushed.settled = number
             raise
         except DeviceGone:
-            raise  # the blocks are lost: nothing is left to flush
-        except BaseException:
-            self._unflushed.add(written_at)
+            self._unflushed.settled = number  # the blocks are lost: nothing is left to flush
             raise
-        if written_at not in (None, self.unit.resets):
+        except CheckCondition as error:
+            if error.sense.deferred:  # the unit did not flush; what it reported is raised once
+                error.remedy = WRITE_AGAIN
+                self._unflushed.told = self._attentions.lost_writes
+            raise
+        try:
+            if since is not None:
+                self._check_losses(since)
+        except CheckCondition:  # not `finally`: Ctrl-C may come before it is raised
+            self._unflushed.settled = number
+            raise
+        self._unflushed.settled = number
+
+    def _check_losses(self, since: Mark) -> None:
+        """Raise the error that says what may have happened to blocks that were written at this mark."""
+        attentions = self._attentions
+        resets, lost_writes = since
+        if attentions.lost_writes > max(lost_writes, self._unflushed.told) and attentions.lost_write is not None:
+            raise lost_write_error(attentions.lost_write)
+        if resets != self.unit.resets:
             raise UnitAttention("the unit was reset before the written blocks were flushed", RESET, "write them again")
 
     def _flush_quietly(self) -> None:

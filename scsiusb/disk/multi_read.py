@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.releases import Releases
 from scsiusb.base.waits import take
 from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
 from scsiusb.errors import ScsiUsbError
@@ -63,25 +64,31 @@ class ManyReader(Uncopyable):
 
     def __init__(self, *readings: Reading) -> None:
         self._readings = readings
-        self._held = ExitStack()
+        self._held = Releases()
         self._chunks: Iterator[Chunk] | None = None
         self._is_broken = False
 
     def __enter__(self) -> ManyReader:
-        with ExitStack() as held:
-            descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
+        descriptors = [reading.disk.unit.transport.descriptor for reading in self._readings]
+        try:
             # Two streams of one device would be in each other's way: it does one command at a time.
             if sys.platform != "win32" and None not in descriptors and len(set(descriptors)) == len(descriptors):
-                self._chunks = _polled(self._readings, held)
+                self._chunks = _polled(self._readings, self._held)
             else:
-                self._chunks = _threaded(self._readings, held)
-            self._held = held.pop_all()
+                self._chunks = _threaded(self._readings, self._held)
+        except BaseException:
+            self._held.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
+        try:
+            self._held.close()
+        except BaseException:  # Ctrl-C may have come as it was entered
+            self._held.close()
+            raise
 
     def __iter__(self) -> ManyReader:
         return self
@@ -108,11 +115,13 @@ class ManyReader(Uncopyable):
 # --- a thread for each stream ---------------------------------------------------------------------
 
 
-def _threaded(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _threaded(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     ready: SimpleQueue[Reading] = SimpleQueue()
     for reading in readings:
+        reading.check_new()  # or else it is released by those who entered it
         reading.on_ready = partial(ready.put, reading)
-        held.enter_context(reading)
+        held.add(reading.__exit__, None, None, None)
+        reading.__enter__()
     return _as_they_come(readings, ready)
 
 
@@ -143,19 +152,19 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
 # --- one thread for all ---------------------------------------------------------------------------
 
 
-def _polled(readings: Sequence[Reading], held: ExitStack) -> Iterator[Chunk]:
+def _polled(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
     loop = _Loop(held)
     lanes = [_Lane(reading, held, loop.wake) for reading in readings]
-    held.callback(loop.end, lanes)
+    held.add(loop.end, lanes)
     chunks = loop.chunks(lanes)
-    held.callback(chunks.close)
+    held.add(chunks.close)
     return chunks
 
 
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, held: ExitStack, wake: Callable[[], None]) -> None:
+    def __init__(self, reading: Reading, held: Releases, wake: Callable[[], None]) -> None:
         self.reading = reading
         self._transport = reading.disk.unit.transport
         descriptor = self._transport.descriptor
@@ -164,7 +173,7 @@ class _Lane:
         self._wake = wake
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
-        self._cancel_commands = held.enter_context(self._transport.cancellable())
+        self._scope = self._transport.scope()
         self._idle = reading.lend(held, BUFFERS)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
@@ -185,7 +194,7 @@ class _Lane:
         while self._idle and self._at < self._end and self._story is None:
             self._buffer = self._idle.pop()
             self._piece = self.reading.cut(self._buffer, self._at)
-            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake)
+            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake, self._scope)
             if self._story.proceed():
                 self._take(self._story)
 
@@ -224,10 +233,10 @@ class _Lane:
 
     def cancel(self) -> None:
         """End the command that is under way; the device is then recovered before its next one."""
-        story, self._story = self._story, None
-        if story is not None:
-            self._cancel_commands()
-            story.cancel()
+        if self._story is not None:
+            self._scope.cancel()
+            self._story.cancel()
+            self._story = None
 
     def forget(self) -> None:
         """Drop the pieces that were not taken."""
@@ -258,11 +267,11 @@ def _new_poll() -> _Poll:
 class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
-    def __init__(self, held: ExitStack) -> None:
-        held.callback(ledger.acquire("socket", "of a reader of many disks").release)
+    def __init__(self, held: Releases) -> None:
+        held.add(ledger.acquire("socket", "of a reader of many disks").release)
         self._read_end, self._write_end = socket.socketpair()
-        held.callback(self._write_end.close)
-        held.callback(self._read_end.close)
+        held.add(self._write_end.close)
+        held.add(self._read_end.close)
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
         self._lanes: dict[int, _Lane] = {}  # those for which something may happen
@@ -336,10 +345,13 @@ class _Loop:
         were not taken are dropped.
         """
         until = time.monotonic() + PROMPT
-        with ExitStack() as stack:
-            for lane in lanes:
-                lane.stop()
-                stack.callback(lane.forget)
-                stack.callback(lane.cancel)
+        releases = Releases()
+        for lane in lanes:
+            lane.stop()
+            releases.add(lane.forget)
+            releases.add(lane.cancel)
+        try:
             while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
                 self._turn(SLICE_MS)
+        finally:
+            releases.close()

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb import ledger
+from scsiusb.base.arguments import integer
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.releases import Releases
 from scsiusb.base.waits import join, take
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Story
@@ -50,36 +52,51 @@ class _Stream(Uncopyable, ABC):
         self._has_begun = False
         self._is_stopped = False
         self._thread: threading.Thread | None = None
-        self._held = ExitStack()
+        self._held = Releases()
         self.on_ready: Callable[[], object] = _ignore
         """Called from the stream's thread when there is a piece to take, or the end."""
 
     def _begin(self) -> None:
-        if self._thread is not None:
-            raise RuntimeError("a stream can be entered only once; make another one")
-        transport = self.disk.unit.transport
-        with ExitStack() as held:
-            held.callback(ledger.acquire("thread", f"that moves blocks of {transport}").release)
+        self.check_new()
+        transport, held = self.disk.unit.transport, self._held
+        self._scope = transport.scope()
+        try:
+            held.add(ledger.acquire("thread", f"that moves blocks of {transport}").release)
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
-            self._cancel = held.enter_context(transport.cancellable())
-            thread = self._thread = threading.Thread(target=self._run, name="scsiusb stream", daemon=True)
-            held.callback(self._forget)
-            held.callback(self._join, thread)
+            arguments = (self._run,)
+            thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb stream", daemon=True)
+            self._thread = thread
+            held.add(self._forget)
+            held.add(self._join, thread)
             thread.start()
-            self._held = held.pop_all()
+        except BaseException:
+            held.close()
+            raise
 
-    def lend(self, held: ExitStack, count: int) -> list[memoryview]:
+    def check_new(self) -> None:
+        """Raise RuntimeError if the stream was entered before."""
+        if self._thread is not None:
+            raise RuntimeError("a stream can be entered only once; make another one")
+
+    def lend(self, held: Releases, count: int) -> list[memoryview]:
         """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
 
         Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
         """
         count = max(1, min(count, self._most_buffers))
-        buffers = [held.enter_context(self.disk.buffer(self._step_bytes)) for _ in range(count)]
+        buffers = []
+        for _ in range(count):
+            loan = ExitStack()
+            held.add(loan.close)
+            buffers.append(loan.enter_context(self.disk.buffer(self._step_bytes)))
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
-        """Stop the thread. Its running command has a moment to end by itself; then it is cancelled."""
+        """Stop the thread. Its running command has a moment to end by itself; then it is cancelled.
+
+        If Ctrl-C interrupts it, it is run again: only when the thread has ended, its buffers may be given back.
+        """
         self._is_stopped = True
         self._empty.put(None)
         self._full.put(None)
@@ -88,7 +105,7 @@ class _Stream(Uncopyable, ABC):
             return
         join(thread, PROMPT)
         if thread.is_alive():
-            self._cancel()
+            self._scope.cancel()
             join(thread)
 
     def _forget(self) -> None:
@@ -132,9 +149,14 @@ class Reading(_Stream):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._held.close()
-        if self._load is not None:
-            self._load.piece.release()
+        try:
+            self._held.close()
+        except BaseException:  # Ctrl-C may have come as it was entered
+            self._held.close()
+            raise
+        finally:
+            if self._load is not None:
+                self._load.piece.release()
 
     def __iter__(self) -> Reading:
         if self._thread is None:
@@ -191,8 +213,10 @@ class Writing(_Stream):
     the first block that may not be written. If the `with` is left by an exception, no further command is sent.
     """
 
-    def __init__(self, disk: Disk, lba: int) -> None:
-        medium = disk.medium_to_write(lba)
+    def __init__(self, disk: Disk, lba: int, medium: Medium | None = None) -> None:
+        """Begin at `lba`, on `medium` if it is given: with that one and no other."""
+        lba = integer("lba", lba)
+        medium = medium or disk.medium_to_write(lba)
         super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
         self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None
@@ -205,9 +229,15 @@ class Writing(_Stream):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with self._held:
+        try:
             if error is None:
                 self._finish()
+        finally:
+            try:
+                self._held.close()
+            except BaseException:  # Ctrl-C may have come as it was entered
+                self._held.close()
+                raise
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Take all of `data`, and return its number of bytes. Raises OutOfRange if it is more than the medium has left.

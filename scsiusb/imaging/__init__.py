@@ -8,7 +8,12 @@ from scsiusb.imaging.dumping import Dump as Dump
 from scsiusb.imaging.dumping import dump as dump
 from scsiusb.imaging.events import Progress as Progress
 from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
+from scsiusb.imaging.mapfile import Area as Area
+from scsiusb.imaging.probe_result import Probe as Probe
+from scsiusb.imaging.probing import probe as probe
 from scsiusb.imaging.readback import BlockRange as BlockRange
+from scsiusb.imaging.rescuing import Rescue as Rescue
+from scsiusb.imaging.rescuing import rescue as rescue
 from scsiusb.imaging.restoring import Restored as Restored
 from scsiusb.imaging.restoring import SomeFailed as SomeFailed
 from scsiusb.imaging.restoring import clone as clone

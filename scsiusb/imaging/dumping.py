@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from scsiusb.base.arguments import integer
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.waits import result_of
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
@@ -251,8 +252,8 @@ class _Work:
 
     def _keep(self, file: ImageFile, taking: Future[None], packing: Future[tuple[_Done, bytes | bytearray]]) -> None:
         """Write a frame to the file, then note in the journal that it is there."""
-        done, packed = packing.result()
-        taking.result()
+        done, packed = result_of(packing)
+        result_of(taking)
         file.add(packed)
         self._done.append(done)
         if self._journal is not None:

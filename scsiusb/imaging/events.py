@@ -9,13 +9,15 @@ READING = "reading"
 WRITING = "writing"
 VERIFYING = "verifying"
 COMPARING = "comparing"
+MARKING = "marking"
+PROBING = "probing"
 
 
 class Progress(NamedTuple):
     """How far a job has come."""
 
     phase: str
-    """What it does now: "reading", "writing", "verifying", "comparing"."""
+    """What it does now: "reading", "writing", "verifying", "comparing" and so on; of a rescue, "copying" and so on."""
     done: int
     """Bytes of this phase that are done, with those of an earlier run."""
     total: int | None
@@ -23,7 +25,7 @@ class Progress(NamedTuple):
 
 
 OnProgress = Callable[[Progress], object]
-"""Called from the thread that called the job, some times a second at most a few thousand."""
+"""Called from the thread that called the job, with each piece that is done: up to a few hundred times a second."""
 
 
 def ignore(progress: Progress) -> None:

@@ -54,15 +54,22 @@ def differing(found: memoryview, wanted: memoryview, block_size: int) -> Iterabl
     ]
 
 
-def leave_cache(disk: Disk) -> bool:
+def empty_cache(disk: Disk) -> None:
     """Make the next reads come from the medium: flush, then reset the device at its port.
 
-    A device may answer reads from its cache, which then hides that a block was not written. Return whether the unit
-    also supports reads that must not come from its cache (`Disk.read_past_cache`). Raise as `Disk.flush`.
+    A device may answer reads from its cache, which then hides that a block was not written. Raise as `Disk.flush`.
     """
     disk.flush()
     with disk.unit.transport.probing() as port:
         port.reset()
+
+
+def leave_cache(disk: Disk) -> bool:
+    """Empty the cache. Return whether the unit also supports reads that must not come from it (`Disk.read_past_cache`).
+
+    Raise as `Disk.flush`.
+    """
+    empty_cache(disk)
     try:
         return disk.unit.mode_sense().dpo_fua
     except (CheckCondition, MalformedReply):

@@ -31,6 +31,8 @@ class Extent(NamedTuple):
     offset: int
     """Bytes from the start of the image."""
     data: bytes
+    digest: str = ""
+    """Of the data, by `digest_of`; empty if it was not taken."""
 
 
 class Source(Protocol):
@@ -222,7 +224,7 @@ class MappedSource:
         ranges = iter(each for each in self._map.ranges if each.end > start)
         now = next(ranges, None)
         digest = self._begin(now, start)
-        for offset, data in self._source.extents(start):
+        for offset, data, _ in self._source.extents(start):
             while now is not None and now.start < offset + len(data):
                 part = data[max(now.start - offset, 0) : now.end - offset]
                 if part:

@@ -15,6 +15,7 @@ from typing import Final
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
+from scsiusb.disk.streaming import Writing
 from scsiusb.errors import ImageError, MediumChanged, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, read_journal
@@ -61,6 +62,11 @@ class Target(Uncopyable):
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
         self._read = disk.read_from
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether the work can be resumed after an interruption."""
+        return self._journal is not None
 
     @property
     def key(self) -> str:
@@ -137,7 +143,10 @@ class Target(Uncopyable):
     ) -> None:
         info = self.disk.unit.transport.info
         self._entry = ledger.acquire("thread", f"that works on {info.name}")
-        self._thread = threading.Thread(target=self._run, args=(begin, step, end), name="scsiusb imaging", daemon=True)
+        scope = self.disk.unit.transport.scope()
+        self._cancel = scope.cancel
+        arguments = self._run, begin, step, end
+        self._thread = threading.Thread(target=scope.run, args=arguments, name="scsiusb imaging", daemon=True)
         self._thread.start()
 
     def put(self, extent: Extent) -> None:
@@ -177,12 +186,11 @@ class Target(Uncopyable):
 
     def _run(self, begin: Callable[[], None], step: Callable[[Extent], None], end: Callable[[], None]) -> None:
         try:
-            with self.disk.unit.transport.cancellable() as self._cancel:
-                begin()
-                while (extent := self._queue.get()) is not None and not self._is_stopped:
-                    step(extent)
-                if not self._is_stopped:
-                    end()
+            begin()
+            while (extent := self._queue.get()) is not None and not self._is_stopped:
+                step(extent)
+            if not self._is_stopped:
+                end()
         except Exception as error:  # noqa: BLE001 - it is in the result
             self.error = error.with_traceback(None)
         while not self._queue.empty():
@@ -191,24 +199,22 @@ class Target(Uncopyable):
     # --- writing ------------------------------------------------------------------------------------
 
     def _write(self, extent: Extent) -> None:
-        offset, data = extent
+        offset, data, digest = extent
         if offset + len(data) <= self.done:
             return
         if offset < self.done:
-            offset, data = self.done, data[self.done - offset :]
+            offset, data, digest = self.done, data[self.done - offset :], ""
         self._check(offset, data)
         lba = offset // self._size
-        for at in range(0, len(data), CHECKPOINT):
-            piece = data[at : at + CHECKPOINT]
-            self.disk.write_to(self._medium, lba + at // self._size, memoryview(piece))
-            self.written += len(piece)
-            self._since += len(piece)
-            self._note_digests(offset + at, piece)
-            if self._journal is not None:
-                blocks, first = len(piece) // self._size, digest_of(piece[: self._size])
-                self._last = Piece(lba + at // self._size, blocks, digest_of(piece), first)
-                if self._since >= CHECKPOINT:
-                    self._checkpoint()
+        with Writing(self.disk, lba, self._medium) as out:
+            out.write(data)
+        self.written += len(data)
+        self._since += len(data)
+        self._note_digests(offset, data)
+        if self._journal is not None:
+            self._last = Piece(lba, len(data) // self._size, digest or digest_of(data), digest_of(data[: self._size]))
+            if self._since >= CHECKPOINT:
+                self._checkpoint()
 
     def _check(self, offset: int, data: bytes) -> None:
         """Raise OutOfRange beyond the disk's end, ImageError for a part of a block."""
@@ -255,7 +261,7 @@ class Target(Uncopyable):
             self._read = self.disk.read_past_cache
 
     def _verify(self, extent: Extent) -> None:
-        offset, data = extent
+        offset, data, _ = extent
         lba = offset // self._size
         found = memoryview(bytearray(len(data)))
         self._read(self._medium, lba, found)

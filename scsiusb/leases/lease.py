@@ -7,9 +7,9 @@ file is an orphan; the next process takes it over or recovers its device.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
-import mmap
 import os
 import sys
 import time
@@ -23,8 +23,9 @@ from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
 from scsiusb.leases import foreign
+from scsiusb.leases.digit import Digit
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
-from scsiusb.leases.record import Record, file_name, holding_of, is_running, parse, record_of
+from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, process_of, record_of
 from scsiusb.leases.warden_main import (
     IN_COMMAND,
     Kernel,
@@ -40,10 +41,10 @@ MAX_LEASE_SIZE: Final = 65536  # bytes; the rest of a longer file is not read
 READER_TIMEOUT: Final = 0.2  # seconds; a process that reads a lease locks it for a moment
 RECOVERY_TIMEOUT: Final = 5.0  # seconds; a warden locks the lease while it recovers the device
 POLL_INTERVAL: Final = 0.01  # seconds
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 Notify = Callable[[Record, Path], None]
 
-NO, YES = b"01"  # the values of the byte at IN_COMMAND
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +72,10 @@ class Lease:
         self._open: list[int] = []  # the descriptor of the file; see `open_into`
         self._is_ours = False  # whether the file's lock is this lease's: only then the file may be removed
         self._owner = os.getpid()
-        self._map: mmap.mmap | None = None
+        self._digit: Digit | None = None
+        self._put: Callable[[bool], object] = bool  # the digit's, or does nothing
+        self._stat: os.stat_result | None = None  # of the file
+        self._is_in_command = self._was_repaired = False
 
     def __del__(self) -> None:
         """Release a lease that Ctrl-C kept from reaching its caller."""
@@ -113,9 +117,9 @@ class Lease:
                 with _folders.make(path) as place:
                     self.path = path / self.record.file_name
                     self._take(place, info, notify)
-                    # The byte at IN_COMMAND is written twice per command: through a map that costs no system call, and
-                    # what was written stays in the file when the process is killed.
-                    self._map = mmap.mmap(self._open[-1], IN_COMMAND + 1)
+                    self._stat = os.fstat(self._open[-1])
+                    self._digit = Digit(self._open[-1])
+                    self._put = self._digit.put
                     return None
             except OSError as error:
                 self.release()
@@ -177,15 +181,34 @@ class Lease:
 
         If so, and if the process dies now, the device needs a port reset.
         """
-        view = self._map
-        return view is not None and view[IN_COMMAND] != NO
+        return self._digit is not None and self._is_in_command
 
     def note_command(self, is_begun: bool) -> None:
         """Record that a command begins, or that it is complete, or recovered from."""
-        try:  # not `contextlib.suppress`, which takes longer than the write; this runs twice per command
-            self._map[IN_COMMAND] = YES if is_begun else NO  # type: ignore[index]
-        except (TypeError, ValueError):  # there is no map, or another thread has released the lease
-            return
+        self._is_in_command = is_begun
+        try:
+            self._put(is_begun)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                self._repair()
+
+    def _repair(self) -> None:
+        """Write a lease again that another program has truncated; log a warning, the first time only."""
+        done = "it was written again"
+        try:
+            # The program may have closed the descriptor, and its number be another file's by now.
+            if (
+                self._descriptor is None
+                or self._stat is None
+                or not os.path.samestat(os.fstat(self._descriptor), self._stat)
+            ):
+                raise OSError("its descriptor was closed")
+            _write(self._descriptor, self.record, self.in_command)
+        except OSError as error:
+            done = f"other processes cannot see what uses the device: {error}"
+        if not self._was_repaired:
+            self._was_repaired = True
+            log.warning("another program has truncated %s, the lease of a device in use; %s", self.path, done)
 
     def release(self) -> None:
         """Remove the file and end the lock. May be called again."""
@@ -201,9 +224,9 @@ class Lease:
 
     def after_fork(self) -> None:
         """Close the file without removing it: in a forked child, where the lease is the parent's."""
-        view, self._map = self._map, None
-        if view is not None:
-            view.close()
+        digit, self._digit, self._put = self._digit, None, bool
+        if digit is not None:
+            digit.close()
         close_all(self._open)
 
     def _unlink(self, descriptor: int | None) -> None:
@@ -217,6 +240,9 @@ class Lease:
                         folder.unlink(self.path.name)
                 return
             except OSError as error:
+                if error.errno in NO_DESCRIPTOR and descriptor is not None:
+                    _unlink_by_path(descriptor, self.path)
+                    return
                 # On Windows a file that another process reads, which takes a moment, cannot be removed.
                 if not isinstance(error, PermissionError) or time.monotonic() >= deadline:
                     log.debug("%s was not removed: %s", self.path, error)
@@ -279,7 +305,7 @@ def read_lease(folder: Folder, name: str) -> Seen | None:
         free = try_lock(descriptor, shared=True)
         if free:
             unlock(descriptor)
-        state = "live" if not free and is_running(record) else "orphaned"
+        state = "live" if not free and _is_held(descriptor, record) else "orphaned"
         return Seen(record, state, folder.path / name, text[IN_COMMAND : IN_COMMAND + 1] != b"0")
     except OSError:
         return None
@@ -303,11 +329,19 @@ def _refuse_if_held(info: InterfaceInfo) -> None:
             raise _busy(info, seen.record)
 
 
+def _is_held(descriptor: int, record: Record) -> bool:
+    """Return whether a lease whose file is locked is held: the lock may be another process's.
+
+    Of a process of another PID namespace only the lock is known, but not if it is a lock of a stranger's.
+    """
+    return is_running(record) and not (is_foreign(record) and is_locked_by_strangers_only(descriptor))
+
+
 def _busy(info: InterfaceInfo, record: Record | None) -> DeviceBusy:
     """Return the error that names the holder, as far as it is known."""
     if record is None:
         return DeviceBusy(f"{info} is held by another program")
-    return DeviceBusy(f"{info} is held by pid {record.pid} ({record.command}) since {record.since}")
+    return DeviceBusy(f"{info} is held by {process_of(record)} since {record.since}")
 
 
 def _no_warden(record: Record, path: Path) -> None:
@@ -342,7 +376,7 @@ def _recover_orphan(orphan: Record, in_command: bool) -> None:
     holding.in_command = in_command
     is_done, done = give_back(Kernel(), holding)
     if not is_done:
-        held = f"{orphan.address} was held by pid {orphan.pid} ({orphan.command}), which died"
+        held = f"{orphan.address} was held by {process_of(orphan)}, which died"
         what = f"{held}, and could not be recovered: {done}"
         raise DeviceBusy(what, "run `sudo scsiusb recover`")
 
@@ -361,7 +395,7 @@ def _wait_or_refuse(folder: Folder, descriptor: int, record: Record, info: Inter
     if not folder.has(descriptor, record.file_name):
         return
     there = parse(_read(descriptor))
-    dead = there is not None and not is_running(there)
+    dead = there is not None and not _is_held(descriptor, there)
     is_stuck = dead and not ON_WINDOWS and is_locked_by_strangers_only(descriptor)
     if waited < (RECOVERY_TIMEOUT if dead else READER_TIMEOUT) and not is_stuck:
         return
@@ -382,6 +416,15 @@ def _write(descriptor: int, record: Record, in_command: bool = False) -> None:
     text = json.dumps({"in_command": int(in_command), **asdict(record)}) + "\n"
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.write(descriptor, text.encode())
+
+
+def _unlink_by_path(descriptor: int, path: Path) -> None:
+    """Remove the open file without opening its folder: no descriptor is free. A failure is only logged."""
+    try:
+        if os.path.samestat(os.lstat(path), os.fstat(descriptor)):
+            os.unlink(path)
+    except OSError as error:
+        log.debug("%s was not removed: %s", path, error)
 
 
 def _read(descriptor: int) -> bytes:

@@ -19,6 +19,7 @@ from scsiusb.leases.warden_main import DEAD, MAX_MESSAGE_SIZE, Holding, started
 from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
 
 MAX_COMMAND_LENGTH: Final = 200
+PID_NAMESPACE: Final = "/proc/self/ns/pid"
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -54,6 +55,8 @@ class Record:
     bulk_out: int
     uid: int | None
     """The user's id; None on Windows."""
+    pid_namespace: int | None
+    """The inode of the PID namespace that `pid` is a number of; None where there are none."""
 
     @property
     def file_name(self) -> str:
@@ -62,11 +65,16 @@ class Record:
 
 
 def is_running(record: Record) -> bool:
-    """Return whether the record's process is still running; on Windows, where only the lock shows it, always True."""
+    """Return whether the record's process is still running.
+
+    Always True on Windows, and for a process of another PID namespace: there only the lock shows it.
+    """
     if ON_WINDOWS:
         return True
     if not of_this_boot(record):
         return False
+    if is_foreign(record):
+        return True
     try:
         os.kill(record.pid, 0)
     except ProcessLookupError:
@@ -76,6 +84,17 @@ def is_running(record: Record) -> bool:
     # The pid may be another process's by now: then its start time differs.
     now = started(record.pid)
     return now != DEAD and (None in (now, record.started) or now == record.started)
+
+
+def is_foreign(record: Record) -> bool:
+    """Return whether the record's pid is of another PID namespace, such as a container's, and so means nothing here."""
+    return None not in (record.pid_namespace, here := _pid_namespace()) and record.pid_namespace != here
+
+
+def process_of(record: Record) -> str:
+    """Return the record's process in words: "pid 7 (python x.py)"."""
+    where = " of another PID namespace" if is_foreign(record) else ""
+    return f"pid {record.pid}{where} ({record.command})"
 
 
 def of_this_boot(record: Record) -> bool:
@@ -114,6 +133,7 @@ def record_of(info: InterfaceInfo) -> Record:
         bulk_in=into.address if into else 0,
         bulk_out=out.address if out else 0,
         uid=None if ON_WINDOWS else user(),
+        pid_namespace=_pid_namespace(),
     )
 
 
@@ -146,6 +166,14 @@ def _boot() -> str | None:
         return None
 
 
+def _pid_namespace() -> int | None:
+    """Return the inode of this process's PID namespace (pid_namespaces(7)); None where there are none."""
+    try:
+        return os.stat(PID_NAMESPACE).st_ino
+    except OSError:
+        return None
+
+
 def parse(text: bytes) -> Record | None:
     """Parse a lease's first line; None unless every field has a valid value.
 
@@ -156,6 +184,8 @@ def parse(text: bytes) -> Record | None:
         found: Any = json.loads(line) if end else None
     except (ValueError, RecursionError):  # json raises RecursionError for deeply nested brackets
         return None
+    if isinstance(found, dict):
+        found.setdefault("pid_namespace", None)  # a lease of an older version has none
     if not isinstance(found, dict) or not all(name in found and good(found[name]) for name, good in FIELDS.items()):
         return None
     record = Record(**{field.name: found[field.name] for field in fields(Record)})
@@ -201,4 +231,5 @@ FIELDS: Final[dict[str, Callable[[object], bool]]] = {
     "bulk_in": _integer(0, 0xFF),
     "bulk_out": _integer(0, 0xFF),
     "uid": _or_none(_integer(0, 0xFFFFFFFF)),
+    "pid_namespace": _or_none(_integer(1, 1 << 64)),
 }

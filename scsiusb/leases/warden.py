@@ -21,7 +21,7 @@ from typing import Final
 
 from scsiusb.leases import warden_main
 from scsiusb.leases.record import Record, holding_of
-from scsiusb.leases.warden_main import started
+from scsiusb.leases.warden_main import MAX_MESSAGE_SIZE, started
 
 ON_LINUX: Final = sys.platform == "linux"
 SHELL: Final = "/bin/sh"
@@ -31,7 +31,8 @@ SHELL: Final = "/bin/sh"
 SCRIPT: Final = 'exec 3<&0; "$@" <&3 3<&- >/dev/null 2>&1 & echo $!'
 # The compiled program is read from a memfd; {} is its descriptor.
 LOADER: Final = "import marshal; exec(marshal.loads(open('/proc/self/fd/{}', 'rb').read()))"
-START_TIMEOUT: Final = 10.0  # seconds, for the shell
+INTERPRETERS: Final = ("python", "pypy", "graalpy")  # the names of Python's executables begin so
+START_TIMEOUT: Final = 10.0  # seconds, for the shell, and for a wrapper of Python
 SEND_TIMEOUT: Final = 5.0  # seconds; while the warden is starting, it does not read, and its socket may be full
 POLL_INTERVAL: Final = 0.001  # seconds
 RETRY_INTERVAL: Final = 60.0  # seconds from a start that failed to the next one
@@ -171,6 +172,9 @@ class Warden:
             program.flush()
             command = [*_command(program.fileno()), *self._roots]
             self._pid = _spawn(command, theirs.fileno(), program.fileno())
+        # After `theirs` is closed here: the end of the warden must show as the end of the connection.
+        if not _runs_python(self._pid):
+            self._pid = _confirmed(ours)
 
 
 def _command(program: int) -> list[str]:
@@ -180,7 +184,7 @@ def _command(program: int) -> list[str]:
     """
     # In a program that embeds Python, sys.executable may be that program: starting it would be a surprise.
     executable = sys.executable or ""  # None or "" if Python could not find it, as in some programs that embed it
-    is_python = "py" in os.path.basename(executable).lower()
+    is_python = os.path.basename(executable).lower().startswith(INTERPRETERS)
     if getattr(sys, "frozen", False) or not is_python or not os.path.isfile(executable):
         raise OSError("this program does not run in a Python interpreter that could be started again")
     since = started(os.getpid())
@@ -243,8 +247,36 @@ def _arguments(pid: int) -> list[bytes]:
 def _wait_for_exec(pid: int) -> None:
     """Wait until the process, at first a copy of the shell, has executed its command; OSError if it ends instead."""
     shell, deadline = os.path.realpath(SHELL), time.monotonic() + START_TIMEOUT
-    # The same shell may run a script that the command is: a wrapper of Python. Then its arguments are others.
-    while os.readlink(f"/proc/{pid}/exe") == shell and SCRIPT.encode() in _arguments(pid):
-        if time.monotonic() > deadline:
-            raise OSError(f"the process was not executed within {START_TIMEOUT:g} seconds")
-        time.sleep(POLL_INTERVAL)
+    try:
+        # The same shell may run a script that the command is: a wrapper of Python. Then its arguments are others.
+        while os.readlink(f"/proc/{pid}/exe") == shell and SCRIPT.encode() in _arguments(pid):
+            if time.monotonic() > deadline:
+                raise OSError(f"the process was not executed within {START_TIMEOUT:g} seconds")
+            time.sleep(POLL_INTERVAL)
+    except FileNotFoundError:
+        raise OSError(f"{sys.executable} ended at once") from None
+
+
+def _runs_python(pid: int) -> bool:
+    """Return whether the process executes the interpreter itself, not a wrapper of it, which may do anything."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/exe", sys.executable)
+    except OSError:
+        return False
+
+
+def _confirmed(connection: socket.socket) -> int:
+    """Wait for the warden's first message, and return its pid.
+
+    Raises OSError if none comes: a wrapper that does not hand on standard input or the memfd makes no warden.
+    """
+    connection.settimeout(START_TIMEOUT)
+    try:
+        words = connection.recv(MAX_MESSAGE_SIZE).split()
+    except TimeoutError:
+        words = []
+    finally:
+        connection.settimeout(SEND_TIMEOUT)
+    if words[:1] != [b"up"]:
+        raise OSError(f"{sys.executable} does not run it; a wrapper must hand on all arguments and open files")
+    return int(words[1])

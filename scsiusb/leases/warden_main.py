@@ -275,7 +275,7 @@ def _recover(kernel: Kernel, node: int, holding: Holding) -> None:
         _succeeds(kernel.reset, node)  # a failure is ignored: the kernel's driver resets a device that does not answer
 
 
-def _succeeds(step: Callable[..., None], *arguments: Any) -> bool:
+def _succeeds(step: Callable[..., object], *arguments: Any) -> bool:
     """Run the step and return whether it raised no OSError."""
     try:
         step(*arguments)
@@ -309,10 +309,12 @@ def _bind(kernel: Kernel, node: int, holding: Holding) -> tuple[bool, str]:
 def started(pid: int) -> int | None:
     """Return when the process was started, in the kernel's ticks since boot (proc(5), stat, field 22).
 
-    DEAD if it is a zombie, None if the kernel does not report it. A pid together with its start time names one
-    process, even after the pid is used again.
+    DEAD if it is a zombie, None if the kernel does not report it, or if /proc is of another PID namespace and would
+    report another process. A pid together with its start time names one process, even after the pid is used again.
     """
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
         with open(f"/proc/{pid}/stat", "rb") as file:
             # Field 2, the command's name in parentheses, may itself hold spaces and parentheses: split after the last.
             fields = file.read(4096).rpartition(b")")[2].split()
@@ -391,9 +393,10 @@ def _is_trusted(pid: int, descriptor: int) -> bool | None:
     return sys.platform != "win32" and owner in (0, os.geteuid(), os.fstat(descriptor).st_uid)
 
 
-def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
+def settle(kernel: Kernel, holding: Holding, pid: int, since: str = "-") -> None:
     """Give back what the dead process `pid` held, and remove its lease if that succeeded.
 
+    `since`: see `listen`; a process of another PID namespace may have the same pid, but not since the same time.
     Does nothing if another process is recovering the interface, or has a lease on it by now. Raises OSError.
     """
     if sys.platform == "win32":
@@ -412,7 +415,8 @@ def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
     if not lock_for_recovery(lease):
         return
     text = os.pread(lease, MAX_LEASE_SIZE, 0).partition(b"\n")[0]
-    if not text.startswith(b', "pid": %d,' % pid, IN_COMMAND + 1):
+    process = f', "pid": {pid},' if since == "-" else f', "pid": {pid}, "started": {since},'
+    if not text.startswith(process.encode(), IN_COMMAND + 1):
         return  # another process has taken the interface since
     # The lease is newer than what the process sent: it is written before the driver is detached. Two fields are looked
     # up as text, because importing `json` would slow the start.
@@ -427,7 +431,7 @@ def settle(kernel: Kernel, holding: Holding, pid: int) -> None:
 
 
 def listen(pid: int, since: str) -> list[Holding]:
-    """Read the process's messages until it ends; return what it held then.
+    """Send "up" and the warden's pid, then read the process's messages until it ends; return what it held then.
 
     `since` is the process's start time as `started` returns it, or "-". Returns an empty list if the process said
     "bye".
@@ -436,6 +440,7 @@ def listen(pid: int, since: str) -> list[Holding]:
         raise OSError(LINUX_ONLY)
     holdings: dict[str, Holding] = {}
     os.set_blocking(0, False)
+    _succeeds(os.write, 0, b"up %d" % os.getpid())  # a dead process does not need it
     poll = select.poll()
     poll.register(0, select.POLLIN)
     alive = _watch(lambda descriptor: poll.register(descriptor, select.POLLIN), pid, since)
@@ -496,7 +501,7 @@ def main(arguments: list[str]) -> None:
         child = os.fork()  # a process for each device, so that one that answers slowly delays no other
         if not child:
             try:
-                settle(Kernel(sysfs, dev), holding, int(pid))
+                settle(Kernel(sysfs, dev), holding, int(pid), since)
             finally:
                 os._exit(0)  # also after an exception: the child must never run the parent's loop
         children.append(child)

@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
-from scsiusb.errors import Cancelled, DeviceBusy, DeviceClosed, DeviceGone, TransportError
+from scsiusb.base.finalizing import run_aside
+from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
+from scsiusb.manager.scope import CURRENT, Scope, current
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.bot.transport import BulkOnlyTransport
-from scsiusb.transport.turns import Turn
+from scsiusb.transport.turns import Turn, User
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
 
@@ -71,11 +74,13 @@ class Client(Uncopyable):
         self._on_gone = on_gone
         self._changing = threading.RLock()
         self._state = State.OPEN
-        self._is_cancelled = False
         self.is_over = False
-        """Whether it is not open, or cancelled. A plain attribute, as it is read before each command."""
+        """Whether it is not open. A plain attribute, as it is read before each command."""
+        self._has_scopes = False
+        self._scopes: WeakSet[Scope] = WeakSet()
         self._has_left = False
         self._transport = transport = holder.transport
+        self._turns = transport.turns
         # Not methods that would pass each call on: a command goes through all of these.
         self.memory = transport.memory
         self.resets = transport.resets
@@ -102,10 +107,10 @@ class Client(Uncopyable):
             if self._state is not State.CLOSED:  # else Ctrl-C interrupted `close`
                 warnings.warn(what, ResourceWarning, stacklevel=2, source=self)
         finally:
-            if self._transport.turns.is_here:  # the garbage collector runs inside another client's command
+            if self.is_here:  # the garbage collector runs inside another client's command
                 self._holder.leave_later(self)
                 self._entry.release()
-            else:
+            elif not run_aside(self.close):
                 self.close()
 
     def __repr__(self) -> str:
@@ -132,7 +137,7 @@ class Client(Uncopyable):
         """
         if self._has_left or self._state is State.FOREIGN:
             return
-        if self._transport.turns.is_here:
+        if self.is_here:
             raise DeviceBusy(*self._transport.turns.busy_here())
         try:
             self._leave()
@@ -143,7 +148,7 @@ class Client(Uncopyable):
     def _leave(self) -> None:
         self._become(State.CLOSED)
         self._on_gone = None
-        self._transport.turns.interrupt(self)
+        self.refresh()
         self._holder.leave(self)
         self._entry.release()
         self._has_left = True
@@ -159,11 +164,15 @@ class Client(Uncopyable):
         self._state = State.FOREIGN
         self.is_over = True
 
-    def _become(self, state: State | None = None, *, is_cancelled: bool | None = None) -> None:
+    def _become(self, state: State) -> None:
         with self._changing:
-            self._state = state or self._state
-            self._is_cancelled = self._is_cancelled if is_cancelled is None else is_cancelled
-            self.is_over = self._state is not State.OPEN or self._is_cancelled
+            self._state = state
+            self.is_over = self.has_ended
+            self._refresh_scopes()
+
+    def _refresh_scopes(self) -> None:
+        for scope in list(self._scopes):
+            scope.is_over = scope.has_ended
 
     def notify_gone(self) -> None:
         """Call `on_gone`, the first time only."""
@@ -176,6 +185,11 @@ class Client(Uncopyable):
             log.exception("on_gone of %s failed", self.info)
 
     # --- Transport ------------------------------------------------------------------------------
+
+    @property
+    def is_here(self) -> bool:
+        """See `Transport.is_here`."""
+        return self._transport.turns.is_here
 
     @property
     def max_lun(self) -> int:
@@ -209,7 +223,11 @@ class Client(Uncopyable):
 
     def turn(self) -> Turn:
         """See `Transport.turn`."""
-        return Turn(self._transport.turns, self)
+        return Turn(self._turns, self._user() if self._has_scopes and CURRENT.get() else self)
+
+    def _user(self) -> User:
+        """Return who sends this thread's commands: a scope, or the client itself."""
+        return current(self) or self
 
     @property
     def descriptor(self) -> int | None:
@@ -225,9 +243,10 @@ class Client(Uncopyable):
 
     def check_identity(self) -> None:
         """See `Transport.check_identity`."""
-        self.check()
+        user = self._user()
+        user.check()
         try:
-            self._transport.check_identity(self)
+            self._transport.check_identity(user)
         except DeviceGone:
             self._holder.note_gone()
             raise
@@ -235,26 +254,34 @@ class Client(Uncopyable):
     @contextmanager
     def probing(self) -> Iterator[Port]:
         """See `Transport.probing`."""
-        self.check()
-        with self._transport.probing(self) as port:
+        user = self._user()
+        user.check()
+        with self._transport.probing(user) as port:
             yield port
 
     # --- cancelling -----------------------------------------------------------------------------
 
-    @contextmanager
-    def cancellable(self) -> Iterator[Callable[[], None]]:
-        """See `Transport.cancellable`."""
-        try:
-            yield self._cancel
-        finally:
-            self._become(is_cancelled=False)
+    def scope(self) -> Scope:
+        """See `Transport.scope`."""
+        with self._changing:
+            scope = Scope(self, current(self) or self)
+            self._scopes.add(scope)
+            self._has_scopes = True
+        return scope
 
-    def _cancel(self) -> None:
-        self._become(is_cancelled=True)
-        self._transport.turns.interrupt(self)
+    @property
+    def has_ended(self) -> bool:
+        """The same as `is_over`."""
+        return self._state is not State.OPEN
+
+    def refresh(self) -> None:
+        """Determine which of the client's scopes have ended, and end their command if one has the turn."""
+        with self._changing:
+            self._refresh_scopes()
+        self._turns.interrupt()
 
     def check(self, cause: BaseException | None = None) -> None:
-        """Raise DeviceGone, DeviceClosed or Cancelled, from `cause`, if no command can be sent."""
+        """Raise DeviceGone or DeviceClosed, from `cause`, if no command can be sent."""
         if not self.is_over:
             return
         if self._state is State.GONE:
@@ -263,9 +290,7 @@ class Client(Uncopyable):
             raise DeviceClosed(
                 f"{self.info} was opened by the process that forked this one", "open it in this process instead"
             ) from cause
-        if self._state is State.CLOSED:
-            raise DeviceClosed(f"{self.info} was closed") from cause
-        raise Cancelled(f"a command to {self.info} was cancelled") from cause
+        raise DeviceClosed(f"{self.info} was closed") from cause
 
 
 def _call(callback: Callable[..., object], info: InterfaceInfo) -> None:

@@ -43,6 +43,10 @@ class Attentions:
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0
     """How often the unit said that it was reset: what its cache held may be gone."""
+    lost_writes: int = 0
+    """How often the unit reported that it did not carry out an earlier command (a deferred error, SPC-4 4.5.7)."""
+    lost_write: Sense | None = None
+    """The last such report."""
     has_flushed: bool = False
     """Whether the unit has ever carried out SYNCHRONIZE CACHE."""
     cannot_flush: bool = False
@@ -67,14 +71,26 @@ class Attentions:
     """A block by which the medium would be known again."""
 
     def note(self, sense: Sense) -> None:
-        """Count a change or a reset, which a retry would hide from those who rely on the medium or the cache.
+        """Count a change, a reset or a deferred error, which others must learn of who rely on the medium or the cache.
 
-        A deferred error counts as a reset: data that was accepted is lost, and any user's flush must say so.
+        After a deferred error, data that was accepted is lost: the flush of each user that wrote must say so.
         """
         if sense.is_medium_changed or sense.is_no_medium:
             self.medium_changes += 1
-        if sense.is_reset or (sense.deferred and sense.key not in (NO_SENSE, RECOVERED_ERROR)):
+        if sense.is_reset:
             self.count_reset()
+        if sense.deferred and sense.key not in (NO_SENSE, RECOVERED_ERROR):
+            self.lost_write = sense  # first: it belongs to the count
+            self.lost_writes += 1
+
+    def note_vague(self, sense: Sense) -> None:
+        """Count what a sense without a reason may hide: a reset; and a change, if not even the key can be relied on."""
+        if sense.is_vague:
+            self.count_reset()
+            if sense.is_cut:
+                self.medium_changes += 1
+            elif sense.is_empty:
+                self.reasonless += 1
 
     def count_reset(self) -> None:
         """Count a reset of the unit, which may have hidden a change of its medium."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from scsiusb.errors import CheckCondition, MalformedReply
@@ -10,7 +11,7 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.spc import SENSE_LENGTH, Inquiry, RequestSense
 from scsiusb.scsi.pages.inquiry import CD_ROM
 from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, Sense, error_for
-from scsiusb.transport.base import GOOD, Story
+from scsiusb.transport.base import GOOD, Completion, Story
 
 if TYPE_CHECKING:
     from scsiusb.scsi.unit import LogicalUnit
@@ -37,11 +38,11 @@ def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
     attentions.losses_seen = seen
 
 
-def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool) -> Story[Sense]:
+def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool, counts_empty: bool = True) -> Story[Sense]:
     """Fetch the sense of a failed command; it is never retried. `is_worn`: see `RetryState.is_worn`.
 
     If the sense is lost, count a medium change and a reset: the unit may have reported one in it, and reports each
-    only once.
+    only once. Without `counts_empty`, the caller counts what an empty sense may hide.
     """
     attentions = unit.attentions
     try:
@@ -49,17 +50,43 @@ def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool) -> S
         if sense.is_unit_not_supported and is_worn:
             sense = yield from _without_sense(unit, sense, timeout)
         attentions.note(sense)
-        if sense.is_vague:
-            attentions.count_reset()
-            if sense.is_cut:
-                attentions.medium_changes += 1
-            elif sense.is_empty:
-                attentions.reasonless += 1
+        if counts_empty or not _has_no_reason(sense):
+            attentions.note_vague(sense)
     except BaseException:
         attentions.medium_changes += 1
         attentions.count_reset()
         raise
     return sense
+
+
+def fetch_flush_sense(
+    unit: LogicalUnit, again: Callable[[], Story[Completion]], timeout: float | None, *, is_worn: bool
+) -> Story[Sense | None]:
+    """Fetch the sense of a failed SYNCHRONIZE CACHE; if it is empty, send the command again, by the story of `again`.
+
+    A unit that fails it again without a reason does so always: nothing was hidden, nothing is counted, and the empty
+    sense is returned. Else the first failure may have hidden a reset. Return None if the second command succeeded. All
+    is in one turn: no other user comes between the failure and its count.
+    """
+    hiding: Sense | None = None
+    try:
+        sense = yield from fetch_sense(unit, timeout, is_worn=is_worn, counts_empty=False)
+        if not _has_no_reason(sense):
+            return sense
+        hiding = sense
+        if (yield from again()).status == GOOD:
+            return None
+        second = yield from fetch_sense(unit, timeout, is_worn=is_worn, counts_empty=False)
+        if _has_no_reason(second):
+            hiding = None
+        return second
+    finally:
+        if hiding is not None:
+            unit.attentions.note_vague(hiding)
+
+
+def _has_no_reason(sense: Sense) -> bool:
+    return sense.is_empty and not sense.deferred
 
 
 def _sense_now(unit: LogicalUnit, timeout: float | None) -> Story[Sense]:

@@ -9,7 +9,7 @@ from scsiusb.errors import AbortedCommand, CheckCondition, DeviceTimeout, Hardwa
 from scsiusb.quirks.cures import Symptom
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import SynchronizeCache10
-from scsiusb.scsi.sense import Sense, error_for
+from scsiusb.scsi.sense import error_for
 
 if TYPE_CHECKING:
     from scsiusb.scsi.attentions import Attentions
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 FIRST_TIMEOUT: Final = 30.0  # seconds; the declared timeout is for units that are known to support the command
 LEAST_TIMEOUT: Final = 10.0  # seconds; a unit that did not answer in less may only be slow
-MOST_FAILURES: Final = 2  # without a reason
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ def synchronize_cache(unit: LogicalUnit, attentions: Attentions, timeout: float 
         return
     limit = timeout or unit.timeout or (None if attentions.has_flushed else FIRST_TIMEOUT)
     try:
-        is_supported = _send(unit, attentions, limit)
+        is_supported = _send(unit, limit)
     except DeviceTimeout:
         if not attentions.has_flushed and (limit is None or limit >= LEAST_TIMEOUT):
             _note_unsupported(unit, attentions)
@@ -43,29 +42,18 @@ def synchronize_cache(unit: LogicalUnit, attentions: Attentions, timeout: float 
         _check_sense(unit)
 
 
-def _send(unit: LogicalUnit, attentions: Attentions, timeout: float | None) -> bool:
+def _send(unit: LogicalUnit, timeout: float | None) -> bool:
     """Send SYNCHRONIZE CACHE(10); return whether the unit supports it.
 
-    A failure without a reason may hide a reset. If the unit then accepts the command, or fails it with another sense,
-    the reset counts. If it fails again without a reason, it does so always, and nothing was hidden.
+    The unit does not if it refuses the command, or fails it twice without a reason (see `fetch_flush_sense`).
     """
-    without_reason: list[Sense] = []
-    while len(without_reason) < MOST_FAILURES:
-        try:
-            unit.execute(SynchronizeCache10(), timeout=timeout)
-            return True
-        except CheckCondition as error:
-            if not error.sense.is_refusal:
-                raise
-            if not error.sense.is_empty:
-                return False
-            without_reason.append(error.sense)
-    for sense in without_reason:  # take back what was counted when it was fetched
-        attentions.resets -= 1
-        unit.transport.doubts.count -= 1
-        attentions.medium_changes -= sense.is_cut
-        attentions.reasonless -= not sense.is_cut
-    return False
+    try:
+        unit.execute(SynchronizeCache10(), timeout=timeout)
+    except CheckCondition as error:
+        if not error.sense.is_refusal:
+            raise
+        return False
+    return True
 
 
 def _check_sense(unit: LogicalUnit) -> None:

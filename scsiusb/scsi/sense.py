@@ -165,7 +165,10 @@ class Sense:
     @property
     def text(self) -> str:
         """Text of ASC and ASCQ in the T10 list, or the numbers if they are not in the list."""
-        from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+        try:
+            from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
+        except OSError:  # no descriptor is free to read the list: an error must not be replaced by that one
+            return f"Additional sense {self.asc:02X}h/{self.ascq:02X}h"
 
         known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
         if known:
@@ -263,6 +266,8 @@ RESET: Final = Sense(UNIT_ATTENTION, 0x29, 0x00)
 MISCOMPARE: Final = Sense(0xE, 0x1D, 0x00)
 MEDIUM_NOT_PRESENT: Final = Sense(NOT_READY, 0x3A, 0x00)
 
+WRITE_AGAIN: Final = "write again what was written since the last flush"
+
 ANY: Final = None
 ERRORS: Final[tuple[tuple[tuple[int, int | None, int | None], type[CheckCondition]], ...]] = (
     # (sense key, ASC, ASCQ), most specific first
@@ -294,9 +299,19 @@ def error_for(sense: Sense, doing: str) -> CheckCondition:
         return CheckCondition(f"{doing} failed with {sense}", sense, "try again")
     if sense.is_empty:
         return CheckCondition(f"{doing} failed, but the device gave no reason", sense, "try again")
+    kind = _kind(sense)
+    hint = "no medium: " if kind is errors.NoMedium else ""
+    return kind(f"{doing} failed: {hint}{sense}", sense)
+
+
+def lost_write_error(sense: Sense) -> CheckCondition:
+    """Return the exception for the flush of blocks that a deferred error, reported to any command, may be about."""
+    return _kind(sense)(f"an earlier write was not carried out: {sense}", sense, WRITE_AGAIN)
+
+
+def _kind(sense: Sense) -> type[CheckCondition]:
     seen = (sense.key, sense.asc, sense.ascq)
     for pattern, kind in ERRORS:
         if all(want in (ANY, have) for want, have in zip(pattern, seen, strict=True)):
-            hint = "no medium: " if kind is errors.NoMedium else ""
-            return kind(f"{doing} failed: {hint}{sense}", sense)
-    return CheckCondition(f"{doing} failed: {sense}", sense)
+            return kind
+    return CheckCondition

@@ -23,7 +23,7 @@ from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.advice import advise
 from scsiusb.scsi.attentions import Attentions, Bound
-from scsiusb.scsi.auto_sense import ask_after_loss, fetch_sense, sense_length
+from scsiusb.scsi.auto_sense import ask_after_loss, fetch_flush_sense, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
@@ -46,13 +46,15 @@ from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.vpd import AnyPage, page_length, parse_page
 from scsiusb.scsi.retry import USUAL, RetryPolicy, RetryState
 from scsiusb.scsi.sense import MEDIUM_CHANGED, RECOVERED_ERROR, Sense, error_for
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story, Transport
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Enter, Story, Transport, leaving
 
 NOT_ASKED: Final = InquiryData(0, DISK, True, 0, 0, "", "", "")  # for a device that cannot take INQUIRY
 LARGEST_PAGE: Final = 0xFFFF  # the allocation length's field
 
 MOST_VERIFIED: Final = 5  # looks at the medium before one command
 NEVER_STILL: Final = "the unit was reset, or lost what it said, again and again: its medium may be another one"
+SYNCHRONIZE_CACHE_10: Final = b"\x35"  # operation code
+NO_DATA: Final = memoryview(b"")
 NOT_SENT: Final = Completion(FAILED, 0, 0)
 CommandResult = tuple[Completion, Sense | None]  # the result of a command; the sense, unless its status was GOOD
 
@@ -174,7 +176,7 @@ class LogicalUnit(Uncopyable):
             try:
                 try:  # one turn for the command and its sense, which another command would clear
                     if not turn.try_enter():
-                        yield Call(turn.enter)
+                        yield Enter(turn)
                     if self._losses.count != attentions.losses_seen:
                         yield from ask_after_loss(self, timeout)
                     is_doubtful = verify is not None and self._doubts.count != attentions.settled
@@ -184,15 +186,15 @@ class LogicalUnit(Uncopyable):
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)
                         if completion == (GOOD, 0, len(buffer)):
                             return len(buffer)
-                        sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state))
+                        sense = None if completion[0] == GOOD else (yield from self._fetch_sense(state, cdb, timeout))
                 except BaseException:
                     if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
                         attentions.count_loss()  # interrupted before all that the unit said was counted
                     raise
                 finally:
-                    try:
+                    try:  # as `leaving` does, which would cost each command two calls more
                         turn.leave()
-                    except BaseException:  # Ctrl-C as it was entered
+                    except BaseException:
                         turn.leave()
                         raise
                 if is_doubtful and sense is None and verify is not None:
@@ -260,21 +262,21 @@ class LogicalUnit(Uncopyable):
 
     def _sending(self, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float) -> Story[CommandResult]:
         turn = self.transport.turn()
-        try:
-            yield Call(turn.enter)
+        with leaving(turn):
+            yield Enter(turn)
             completion = yield from self.transport.exchange(self.lun, cdb, direction, buffer, timeout)
             return completion, None if completion.status == GOOD else (yield from self._fetch_sense(None))
-        finally:
-            try:
-                turn.leave()
-            except BaseException:  # Ctrl-C as it was entered
-                turn.leave()
-                raise
 
-    def _fetch_sense(self, state: RetryState[Any] | None) -> Story[Sense]:
-        timeout = self.timeout if state is None else state.timeout
+    def _fetch_sense(
+        self, state: RetryState[Any] | None, cdb: bytes = b"", timeout: float = 0.0
+    ) -> Story[Sense | None]:
+        """Story that fetches the sense of a failed command; with `cdb` given, it may be sent again for a reason."""
+        limit = self.timeout if state is None else state.timeout
         is_worn = not self.retry.unit_attentions if state is None else state.is_worn
-        return fetch_sense(self, timeout, is_worn=is_worn)
+        if cdb[:1] == SYNCHRONIZE_CACHE_10:
+            again = partial(self.transport.exchange, self.lun, cdb, Direction.NONE, NO_DATA, timeout)
+            return fetch_flush_sense(self, again, limit, is_worn=is_worn)
+        return fetch_sense(self, limit, is_worn=is_worn)
 
     def inquiry(self) -> InquiryData:
         """Return the standard INQUIRY data (SPC-4 6.6); a plain disk's if the device cannot take INQUIRY."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.base.counter import EventCounter
@@ -40,13 +42,34 @@ class Completion(NamedTuple):
 
 
 class Call:
-    """A step that blocks: a control request, a reset, a pause, waiting for a turn."""
+    """A step that blocks: a control request, a reset, a pause."""
 
     __slots__ = ("action",)
 
     def __init__(self, action: Callable[[], object]) -> None:
         """Take the function that the driver calls; its result is sent, or its exception thrown, into the story."""
         self.action = action
+
+
+class Pause(Call):
+    """A step that waits for much less than a millisecond. A poll loop waits, too: a thread would take longer."""
+
+    __slots__ = ()
+
+    def __init__(self, seconds: float) -> None:
+        """Take the time to wait."""
+        super().__init__(partial(time.sleep, seconds))
+
+
+class Enter(Call):
+    """A step that waits for a turn."""
+
+    __slots__ = ("turn",)
+
+    def __init__(self, turn: Turn) -> None:
+        """Take the turn, which `try_enter` did not get."""
+        super().__init__(turn.enter)
+        self.turn = turn
 
 
 Transfer = tuple[int, memoryview, float]
@@ -73,13 +96,30 @@ class Turn(Protocol):
         """Take the turn if it is free."""
 
     def enter(self) -> None:
-        """Wait for the turn and take it; in a story as `Call(turn.enter)`, after `try_enter` returned False.
+        """Wait for the turn and take it; in a story as `Enter(turn)`, after `try_enter` returned False.
 
         Raise DeviceBusy in a signal handler that interrupted a command of this thread.
         """
 
     def leave(self) -> None:
-        """Give the turn to the next; nothing if it was not taken."""
+        """Give the turn to the next; nothing if it was not taken.
+
+        If Ctrl-C interrupts it, at its first instruction or later, it must be called again, as `leaving` does: no other
+        thread can give the turn back. Only the frame that calls it can do that.
+        """
+
+
+@contextmanager
+def leaving(turn: Turn) -> Iterator[None]:
+    """Leave the turn at the end, if it was taken."""
+    try:
+        yield
+    finally:
+        try:
+            turn.leave()
+        except BaseException:
+            turn.leave()
+            raise
 
 
 class Polled(Protocol[R_co]):
@@ -93,6 +133,19 @@ class Polled(Protocol[R_co]):
 
     def cancel(self) -> None:
         """End the story in the middle; the device is recovered before its next command. Drop what an ended one gave."""
+
+
+class Scope(Protocol):
+    """The commands of one call, or of one stream, which can be cancelled without those of others on the same device."""
+
+    def run(self, function: Callable[..., R], *arguments: object) -> R:
+        """Call the function and return its result; the commands that it sends, in this thread, are this scope's."""
+
+    def cancel(self) -> None:
+        """End the command of this scope that is running, and let no more begin: they raise Cancelled. From any thread.
+
+        A command that waits for its turn ends, too.
+        """
 
 
 class Transport(Protocol):
@@ -141,13 +194,17 @@ class Transport(Protocol):
     ignore_residue: bool
     """Set for a device whose residue is known to be false; completions then say 0."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether this thread is in the middle of a command to the device: in a signal handler, or in `__del__`."""
+
     def check(self) -> None:
-        """Raise DeviceGone, DeviceClosed or Cancelled if no command can be sent."""
+        """Raise DeviceGone or DeviceClosed if no command can be sent."""
 
     # --- stories --------------------------------------------------------------------------------
 
     def turn(self) -> Turn:
-        """Return a turn, not yet taken, of this user."""
+        """Return a turn, not yet taken, of this user, in the scope that this thread is in, if any."""
 
     def exchange(
         self, lun: int, cdb: bytes, direction: Direction, buffer: memoryview, timeout: float
@@ -169,16 +226,17 @@ class Transport(Protocol):
     def descriptor(self) -> int | None:
         """The file descriptor to poll for writing while a story is polled; None if none can be polled."""
 
-    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
         """Return a story to be polled, which begins at its first `proceed`; only if there is a `descriptor`.
 
-        `wake` is called from another thread when something other than a transfer moved the story on.
+        `wake` is called from another thread when something other than a transfer moved the story on. `scope` is one
+        of this transport; where another thread moves the story on, the commands are of this scope.
         """
 
     # --- the rest -------------------------------------------------------------------------------
 
-    def cancellable(self) -> AbstractContextManager[Callable[[], None]]:
-        """Yield a function that another thread may call to end the commands run inside; they raise Cancelled."""
+    def scope(self) -> Scope:
+        """Return a new scope, a part of the scope that this thread is in, if any. It needs no release."""
 
     def probing(self) -> AbstractContextManager[Port]:
         """Lend the port for exchanges that break the protocol's rules; the device is recovered after them.

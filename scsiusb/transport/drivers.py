@@ -11,8 +11,8 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from scsiusb.base.waits import join
 from scsiusb.errors import Cancelled
-from scsiusb.transport.base import Call, Step, Story, Transfer
-from scsiusb.transport.turns import Turn, Turns, get_ident
+from scsiusb.transport.base import Call, Enter, Pause, Scope, Step, Story, Transfer
+from scsiusb.transport.turns import Turn, Turns, User, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
 R = TypeVar("R")
@@ -70,17 +70,25 @@ class PolledStory(Generic[R]):
     """
 
     def __init__(
-        self, story: Story[R], transfers: AsyncTransfers, turns: Turns, driver: Driver, wake: Callable[[], None]
+        self,
+        story: Story[R],
+        transfers: AsyncTransfers,
+        turns: Turns,
+        driver: Driver,
+        wake: Callable[[], None],
+        scope: Scope,
     ) -> None:
         self._story = story
         self._transfers = transfers
         self._turns = turns
         self._driver = driver
         self._wake = wake
+        self._scope = scope
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
         self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
-        self._transfer: Any = None
+        self._held: list[Any] = []
+        """The transfer that is under way, if any."""
         self._thread: threading.Thread | None = None
         self._end: list[Callable[[], R]] = []
         self._is_over = False
@@ -106,6 +114,13 @@ class PolledStory(Generic[R]):
 
     def cancel(self) -> None:
         """See `Polled.cancel`."""
+        try:
+            self._cancel()
+        except BaseException:  # Ctrl-C: what the caller does next needs an ended story
+            self._cancel()
+            raise
+
+    def _cancel(self) -> None:
         while True:
             with self._lock:  # another thread may hand over up to this moment
                 thread = self._thread
@@ -113,26 +128,27 @@ class PolledStory(Generic[R]):
                     self._end.clear()  # an error there has a traceback with this object: a cycle
                     return
                 if thread is None:
-                    self._is_over = True
                     self._claim()
-                    try:
-                        self._cancel_transfer()
-                    finally:
-                        self._story.close()
-                        self._forget()
+                    self._cancel_transfer()
+                    self._story.close()
+                    self._forget()
+                    self._is_over = True  # not before: a call that Ctrl-C interrupted is repeated
                     return
             join(thread)  # its command ends by itself: nothing there waits longer than its timeout
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""
+        self._scope.run(self._move_to_end_of_turn)  # not in a scope of the thread that wants the turn
+
+    def _move_to_end_of_turn(self) -> None:
         try:
             with self._lock:
                 while not self._is_over and self._thread is None and self._turn is self._turns.current:
                     self._claim()
                     try:
                         self._move()
-                        if self._transfer is not None:
-                            self._transfers.handle_events(self._transfer)
+                        if self._held:
+                            self._transfers.handle_events(self._held)
                     finally:
                         self._let_go()
         finally:
@@ -150,37 +166,46 @@ class PolledStory(Generic[R]):
 
     def _move(self) -> None:
         """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
-        while not self._is_over:
-            step = self._step
-            if step is None:
-                self._resume(partial(next, self._story))
-                continue
-            if type(step) is Call:
-                self._hand_over()
-                return
-            answer = self._answer(cast("Transfer", step))
-            if answer is None:
-                return
-            self._resume(partial(self._story.send, answer))
+        try:
+            while not self._is_over:
+                step = self._step
+                if step is None:
+                    self._resume(partial(next, self._story))
+                elif type(step) is tuple:
+                    answer = self._answer(step)
+                    if answer is None:
+                        return
+                    self._resume(partial(self._story.send, answer))
+                elif type(step) is Pause:
+                    self._resume(partial(self._story.send, step.action()))
+                else:
+                    self._hand_over()
+                    return
+        except Exception:
+            raise
+        except BaseException as error:
+            # Ctrl-C: a transfer may have ended whose result is lost, so that the story cannot go on.
+            if not self._is_over and self._thread is None:
+                self._break_off(error)
+            raise
 
     def _answer(self, step: Transfer) -> Answer | None:
         """Make the transfer. Return its result, or None while it is under way."""
-        transfers, transfer = self._transfers, self._transfer
-        if transfer is None:
+        transfers, held = self._transfers, self._held
+        if not held:
             try:
-                self._transfer = transfer = transfers.submit(step[0], step[1])
+                transfers.submit(step[0], step[1], held)
             except UsbError as error:
                 return self._beside(error.code, 0)
             if len(step[1]) <= SHORT:
-                transfers.handle_events(transfer)
+                transfers.handle_events(held)
         else:
             transfers.handle_events()
-        answer = transfers.outcome(transfer)
+        answer = transfers.outcome(held)
         if answer is None:
             if time.monotonic() < step[2]:
                 return None
-            answer = transfers.cancel(transfer)
-        self._transfer = None
+            answer = transfers.cancel(held)
         return self._beside(*answer)
 
     def _beside(self, code: Code, count: int) -> Answer | None:
@@ -199,13 +224,15 @@ class PolledStory(Generic[R]):
         except Exception as error:  # noqa: BLE001 - raised by `result`
             self._story.close()  # a signal handler may have raised it, when the story had reached its next step
             self._finish_with(partial(_raise, [error]))
-        except BaseException as error:  # Ctrl-C is for the thread that it came in: it may be another one's
-            self._story.close()
-            cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
-            self._finish_with(partial(_raise, [cancelled]))
-            raise
         if not self._is_over:
             self._adopt()
+
+    def _break_off(self, error: BaseException) -> None:
+        """End the story in the middle; the error is for the thread that it came in, which may be another one's."""
+        self._cancel_transfer()
+        self._story.close()
+        cancelled = Cancelled(f"a command was ended by {type(error).__name__}")
+        self._finish_with(partial(_raise, [cancelled]))
 
     def _claim(self) -> None:
         if self._turn is not None:
@@ -233,15 +260,20 @@ class PolledStory(Generic[R]):
         self._turn = self._step = None
 
     def _cancel_transfer(self) -> None:
-        transfer, self._transfer = self._transfer, None
-        if transfer is not None:
-            self._transfers.cancel(transfer)
+        """End the transfer that is under way, if any; its buffer may be used for something else then."""
+        if self._held:
+            self._transfers.cancel(self._held)
 
     # --- the thread that takes over -----------------------------------------------------------------
 
     def _hand_over(self) -> None:
         ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
-        thread = threading.Thread(target=self._take_over, args=(ticket,), name="scsiusb recovery", daemon=True)
+        arguments = self._take_over, ticket
+        thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb recovery", daemon=True)
+        step = self._step
+        turn = cast("Turn", step.turn) if type(step) is Enter else self._turn
+        if turn is not None:
+            turn.user = cast("User", self._scope)  # so that cancelling ends what that thread waits for
         self._let_go()  # the new thread claims it
         self._thread = thread
         try:

@@ -53,27 +53,24 @@ class Turn:
         return self._turns.holder.setdefault(None, self) is self
 
     def enter(self) -> None:
-        """Wait for the turn and take it. Raise DeviceBusy if this thread has it: in a signal handler."""
+        """Wait for the turn and take it.
+
+        Raise DeviceBusy if this thread has it: in a signal handler. Raise what the user's `check` raises.
+        """
         self.since = time.monotonic()
         self.wake = SimpleQueue()  # reentrant: a signal handler may come at any point
         waiting = self._turns.waiting
         waiting.append(self)
         try:
             while not self.try_enter():
+                if self.user is not None and self.user.is_over:
+                    self.user.check()
                 self._turns.wait(self.wake)
         finally:
             waiting.remove(self)
 
     def leave(self) -> None:
-        """Give the turn to the next; nothing if it was not taken."""
-        try:
-            self._leave()
-        except BaseException:  # Ctrl-C came in the middle: no other thread can give this turn back
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
-        """Do what `leave` does; may be called again after it was interrupted at any point."""
+        """Give the turn to the next; nothing if it was not taken. May be called again: see `Turn.leave` in `base`."""
         turns = self._turns
         with turns.interrupting:
             self.has_left = True
@@ -133,7 +130,7 @@ class Turns:
     def wait(self, wake: SimpleQueue[None]) -> None:
         """Wait until the turn may be free, or move the polled command on that has it."""
         turn = self.current
-        if turn is None:
+        if turn is None or turn.wake is wake:  # or it was assigned to the waiter since it last tried
             return
         if turn.thread == get_ident():
             raise DeviceBusy(*self.busy_here())
@@ -163,11 +160,14 @@ class Turns:
         if turn.wake is not None:
             turn.wake.put(None)
 
-    def interrupt(self, user: User) -> None:
-        """End the user's command if it has the turn: it raises TransportError, and the device is recovered."""
+    def interrupt(self) -> None:
+        """End the command that has the turn if its user is over: it raises TransportError, and the device is recovered.
+
+        A user becomes over before this is called: a command that begins in between finds that by itself.
+        """
         with self.interrupting:
             turn = self.current
-            if turn is not None and turn.user is user:
+            if turn is not None and turn.user is not None and turn.user.is_over:
                 self.is_interrupted = True
                 self._interrupt(True)
 

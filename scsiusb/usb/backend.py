@@ -144,22 +144,28 @@ class AsyncTransfers(Protocol):
     """Asynchronous bulk transfers of one handle, so that one thread can serve many handles.
 
     The caller must keep a buffer alive until its transfer has ended, and must not use `Handle.bulk` meanwhile.
+
+    A transfer is kept in a list of the caller's, `held`: before it is submitted, until its buffer is free again. An
+    exception such as KeyboardInterrupt, at any moment, loses none: the caller passes the list to `cancel`.
     """
 
     def fileno(self) -> int:
         """Return a descriptor for `poll`: it is writable, or in error, when a transfer may have ended."""
 
-    def submit(self, endpoint: int, buffer: memoryview) -> Any:
-        """Begin a transfer and return an object for the methods below. Raises UsbError."""
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+        """Begin a transfer, and put it into `held`, which is empty. Raises UsbError; then it is still empty."""
 
-    def handle_events(self, transfer: Any = None) -> None:
-        """Process what has ended. Does not block; with a `transfer`, waits a millisecond at most for it."""
+    def handle_events(self, held: list[Any] | None = None) -> None:
+        """Process what has ended. Does not block; with a transfer in `held`, waits a millisecond at most for it."""
 
-    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
-        """Return what `Handle.bulk` would, once; None while the transfer is in progress."""
+    def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
+        """Return what `Handle.bulk` would, and empty `held`; None while the transfer is in progress."""
 
-    def cancel(self, transfer: Any) -> tuple[Code, int]:
-        """Cancel a transfer and return its outcome, within seconds; TIMEOUT if it had not ended by itself."""
+    def cancel(self, held: list[Any]) -> tuple[Code, int]:
+        """Cancel a transfer, return its outcome within seconds, and empty `held`.
+
+        TIMEOUT if it had not ended by itself.
+        """
 
 
 class Handle(Protocol):

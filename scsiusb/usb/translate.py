@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
+from scsiusb.base.releases import close_all, open_into
 from scsiusb.errors import (
     AccessDenied,
     DeviceBusy,
@@ -38,10 +40,29 @@ WORDS: Final[dict[Code, tuple[type[TransportError], str, str | None]]] = {
     ),
     Code.OTHER: (TransportError, "libusb reports an unknown error", None),
 }
+# What libusb reports if it could not open a file: it does not say why.
+WITHOUT_FILE: Final = (Code.IO, Code.OTHER, Code.NO_MEM, Code.NOT_SUPPORTED)
+ENOUGH_DESCRIPTORS: Final = 12  # libusb's context and its hotplug need about eight
 
 
 def translate(error: UsbError, doing: str) -> TransportError:
     """Return the public error for `error`, which occurred while `doing` something: "opening 2-1"."""
     kind, words, remedy = WORDS[error.code]
+    if error.code in WITHOUT_FILE and _free_descriptors() < ENOUGH_DESCRIPTORS:
+        kind, words = TransportError, f"{words}, and this process may open hardly any more files"
+        remedy = "raise the limit of open files (ulimit -n), or close some"
     detail = f" ({error.detail})" if error.detail else ""
     return kind(f"{doing}: {words}{detail}", remedy)
+
+
+def _free_descriptors() -> int:
+    """Return how many files this process can open, as far as ENOUGH_DESCRIPTORS."""
+    opened: list[int] = []
+    try:
+        while len(opened) < ENOUGH_DESCRIPTORS:
+            open_into(opened, os.open, os.devnull, os.O_RDONLY)
+    except OSError:
+        return len(opened)
+    finally:
+        close_all(opened)
+    return ENOUGH_DESCRIPTORS

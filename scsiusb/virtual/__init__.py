@@ -8,6 +8,7 @@ from scsiusb.virtual.device.bot import BotOptions, DataIn, DataOut
 from scsiusb.virtual.device.descriptors import Identity, bot_interface, hid_interface, uas_interface
 from scsiusb.virtual.faults.faults import KINDS, Fault
 from scsiusb.virtual.stick import Stick
+from scsiusb.virtual.target.flawed import Cached, Fake, Flawed
 from scsiusb.virtual.target.media import File, Medium, Memory, Sparse
 from scsiusb.virtual.target.unit import Unit
 
@@ -17,10 +18,13 @@ __all__ = [
     "KINDS",
     "BotOptions",
     "Bus",
+    "Cached",
     "DataIn",
     "DataOut",
+    "Fake",
     "Fault",
     "File",
+    "Flawed",
     "Identity",
     "Medium",
     "Memory",

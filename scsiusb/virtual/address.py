@@ -13,6 +13,7 @@ from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.target.fat import Formatted
 from scsiusb.virtual.target.media import File
+from scsiusb.virtual.target.options import MEDIUM_OPTIONS, apply_options
 from scsiusb.virtual.target.unit import Unit
 
 PREFIX = "virtual:"
@@ -55,6 +56,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "pid": _hex_16,
     "serial": str,
     "speed": str,
+    **{name: option.read for name, option in MEDIUM_OPTIONS.items()},
 }
 
 
@@ -114,6 +116,8 @@ def _value(option: str, text: str) -> object:
 def open_stick(name: str) -> Stick:
     """Return the stick of that name. LUN 0 has the file; the other LUNs have a small formatted medium in memory.
 
+    The options of `MEDIUM_OPTIONS` are for LUN 0.
+
     Raises OSError if the file cannot be opened; ValueError for wrong options, or if its size is not a multiple of the
     block size.
     """
@@ -123,10 +127,10 @@ def open_stick(name: str) -> Stick:
     identity = Identity(**{each: values[each] for each in names if each in values})
     more = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
     first = File(address.path, size, values.get("read-only") or None) if address.path else Formatted(size)
-    units = [Unit(first, write_protected=bool(values.get("read-only"))), *more]
-    for unit in units:
-        unit.removable = values.get("removable", True)
     try:
+        units = [Unit(apply_options(first, values), write_protected=bool(values.get("read-only"))), *more]
+        for unit in units:
+            unit.removable = values.get("removable", True)
         return Stick(units, identity, faults=address.faults)
     except BaseException:
         first.close()

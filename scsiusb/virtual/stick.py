@@ -72,7 +72,7 @@ class Stick(Uncopyable):
         self.disks: Sequence[BlockDisk] = ()
         self.accessible = True
         self.has_readable_strings = True
-        self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, after a fault "disconnect"
+        self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, when it leaves the bus by itself
         self._plug = Plug()
         self.configuration = 0
         self.alternates: dict[int, int] = {}
@@ -172,8 +172,18 @@ class Stick(Uncopyable):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the device has left the bus by itself (fault "disconnect")."""
+        """Whether the device has left the bus by itself (faults "disconnect" and "away")."""
         return self._plug.is_gone
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the device has left the bus by itself for a time that is not over (fault "away")."""
+        return self._plug.is_away
+
+    @property
+    def absence(self) -> float | None:
+        """The seconds after which the device comes back to the bus that it has left; None: it does not by itself."""
+        return self._plug.absence
 
     def _report_leaving(self) -> None:
         with self._changed:

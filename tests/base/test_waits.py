@@ -119,7 +119,10 @@ def test_ctrl_c_in_the_wait_for_a_lock_leaves_it_free(monkeypatch: pytest.Monkey
 # --- everywhere ------------------------------------------------------------------------------------
 
 PACKAGE = Path(scsiusb.__file__).parent
-IN_A_THREAD_OF_OURS = {("disk/streaming.py", "_work")}  # never the main thread, which runs the handlers
+IN_A_THREAD_OF_OURS = {
+    ("disk/streaming.py", "_work"),
+    ("imaging/target.py", "_run"),
+}  # never the main thread, which runs the handlers
 ON_LINUX_ONLY = {("leases/warden_main.py", "listen")}
 NO_WAIT = {  # they make an object, or read a variable
     ("cli/commands/watch.py", "is_unread"),

@@ -140,7 +140,7 @@ def test_restore_asks_and_shows_who_would_be_overwritten(
     result = screen("restore", image, "1-1")
     assert result.status == 1
     assert "Overwrite 1-1, " in result.err
-    assert "serial S1 (64 KiB) with " in result.err
+    assert "serial S1 (64 KiB), without partitions, with unknown content, with " in result.err
     assert data == blank()
     monkeypatch.setattr(sys, "stdin", Person("y\n"))
     assert screen("restore", image, "1-1").status == 0
@@ -155,6 +155,18 @@ def test_without_a_terminal_and_yes_nothing_is_written(
     bus = attach(stick(data), stick(data, "S2"))
     assert cli(*(word.format(image=image) for word in words)).failed(1, "--yes")
     assert not [entry for entry in bus.wire.log if entry == "cbw 2a"]
+
+
+def test_the_question_names_the_partitions(attach: Attached, screen: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    attach(stick(bytearray(IMAGE), "MASTER"), Stick.formatted())
+    monkeypatch.setattr(sys, "stdin", Person("n\n"))
+    result = screen("clone", "1-1", "1-2")
+    assert result.status == 1
+    assert "with 1 partition (fat16" in result.err
 
 
 def test_restore_reads_a_pipe(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

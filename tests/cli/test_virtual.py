@@ -18,7 +18,9 @@ import pytest
 
 from scsiusb.cli.commands import virtual
 from scsiusb.cli.failure import Terminated
+from scsiusb.virtual import Cached, Fake, Flawed, Medium
 from scsiusb.virtual.device.function import Stall
+from scsiusb.virtual.target.flawed import Wrapper
 from scsiusb.virtual.usbip import server as usbip
 from tests.cli.conftest import Cli, CliResult
 from tests.cli.test_process import PROGRAM, enable_sigint, on_posix
@@ -208,6 +210,43 @@ def test_a_file_of_invalid_size_has_a_remedy(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "odd.img"
     path.write_bytes(bytes(5000))
     assert cli("virtual", "serve", path, "--block-size", 4096).failed(1, "make it 8192 bytes long", "truncate -s 8192")
+
+
+def test_the_medium_can_be_a_fake_with_a_cache_and_wrong_blocks(
+    serve: Callable[..., CliResult], tmp_path: Path
+) -> None:
+    media: list[Medium | None] = []
+    words = ["--fake", "limbo:8M", "--cache", "1M", "--bad", "7,100-200", "--dropped", "5", "--flipped", "6"]
+    ended = serve(
+        tmp_path / "a.img",
+        "--create",
+        "64M",
+        *words,
+        use=lambda server: media.extend(unit.medium for unit in server.stick.units),
+    )
+    assert ended.status == 0
+    (medium,) = media
+    kinds = []
+    while isinstance(medium, Wrapper):
+        kinds.append(type(medium))
+        if isinstance(medium, Fake):
+            assert (medium.kind, medium.usable, medium.blocks) == ("limbo", 8 << 11, 64 << 11)
+        medium = medium.inner
+    assert kinds == [Cached, Flawed, Flawed, Flawed, Fake]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fake", "limb"], "unknown kind 'limb'"),
+        (["--fake", "limbo:2M"], "4096 usable blocks are not possible"),
+        (["--bad", "5-4"], "'5-4' is neither a block nor a range"),
+        (["--cache", "much"], "'much' is not a size"),
+    ],
+)
+def test_wrong_options_of_the_medium_are_refused(cli: Cli, tmp_path: Path, words: list[str], said: str) -> None:
+    assert cli("virtual", "serve", tmp_path / "a.img", "--create", "1M", *words).failed(1, said)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_names_of_faults_are_completed() -> None:

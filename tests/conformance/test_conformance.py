@@ -145,15 +145,13 @@ FAULTS: dict[str, tuple[str, set[str]]] = {
             *("residue-short-inquiry", "residue-short-sense"),
         },
     ),
-    "phase-error@csw,cdb=120080,times=always": (
-        "failure-is-no-phase-error",
-        {"csw-meaningful", "residue-failed", "invalid-field", "sense-per-failure"},
-    ),
+    "phase-error@csw,opcode=4F,times=always": ("failure-is-no-phase-error", {"csw-meaningful", "invalid-opcode"}),
+    "phase-error@csw,cdb=120080,times=always": ("invalid-field", set()),
     "csw-as-data@data,opcode=00,times=always": ("case-4", {"case-9"}),
     "short=0@data,opcode=2A,times=always": ("case-12", {"case-8", "case-11", "case-13"}),
-    "no-sense@csw,opcode=49,times=always": ("sense-kept", {"invalid-opcode", "sense-per-failure", "sense-lengths"}),
-    "sense=5/24/00,opcode=49,times=always": ("invalid-opcode", {"sense-per-failure"}),
-    "sense=5/20/00,cdb=120080,times=always": ("invalid-field", {"sense-per-failure"}),
+    "no-sense@csw,opcode=4F,times=always": ("sense-kept", {"invalid-opcode", "sense-per-failure", "sense-lengths"}),
+    "sense=5/24/00,opcode=4F,times=always": ("invalid-opcode", set()),
+    "sense=5/20/00,cdb=120080,times=always": ("invalid-field", set()),
     "sense=5/24/00,cdb=120180,times=always": ("vpd-listed", {"vpd-cut"}),
     "short=8@data,cdb=120183,times=always": ("vpd-listed", {"vpd-designators"}),
     "nak@csw,opcode=5A,times=always": ("mode-sense-10", {"mode-agree"}),
@@ -303,7 +301,7 @@ def test_no_command_that_writes_or_changes_the_unit_is_sent_unless_a_range_is_gi
     bus = InterceptedBus(Stick([disk()]))
     examine(bus)
     sent = {line.split()[1] for line in bus.wire.log if line.startswith("cbw")}
-    assert sent <= {"00", "03", "08", "12", "1a", "25", "28", "49", "5a", "88", "9e", "a0", "a8"}
+    assert sent <= {"00", "03", "08", "12", "1a", "25", "28", "4f", "5a", "88", "9e", "a0", "a8"}
 
 
 @pytest.mark.parametrize("bot_options", [BotOptions(), BotOptions(DataIn.SHORT, DataOut.DISCARD)])

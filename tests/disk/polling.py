@@ -31,22 +31,27 @@ class FakeAsyncTransfers:
     def fileno(self) -> int:
         return self._ends[1]
 
-    def submit(self, endpoint: int, buffer: memoryview) -> Pending:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Pending]) -> None:
         self._bus.submitted += 1
         if self._bus.refusals.pop(self._bus.submitted, None) is not None:
             raise UsbError(Code.NO_MEM)
+        held.append(Pending(None if self._bus.hangs else self._handle.bulk(endpoint, buffer, within(LONG))))
         if self._bus.hangs:
-            return Pending(None)
-        return Pending(self._handle.bulk(endpoint, buffer, within(LONG)))
+            self._bus.under_way.extend(held)
 
-    def handle_events(self, transfer: Pending | None = None) -> None:
+    def handle_events(self, held: list[Pending] | None = None) -> None:
         """Do nothing: the result of every transfer is already known."""
 
-    def outcome(self, transfer: Pending) -> Answer | None:
-        return transfer.answer
+    def outcome(self, held: list[Pending]) -> Answer | None:
+        answer = held[0].answer
+        if answer is not None:
+            held.clear()
+        return answer
 
-    def cancel(self, transfer: Pending) -> Answer:
-        return transfer.answer or (Code.TIMEOUT, 0)
+    def cancel(self, held: list[Pending]) -> Answer:
+        if held[0] in self._bus.under_way:
+            self._bus.under_way.remove(held[0])
+        return held.pop().answer or (Code.TIMEOUT, 0)
 
     def close(self) -> None:
         for end in self._ends:
@@ -64,6 +69,8 @@ class PolledBus(InterceptedBus):
         self.submitted = 0
         self.refusals: dict[int, bool] = {}
         self.hangs = False
+        self.under_way: list[Pending] = []
+        """Transfers that hang, and were not cancelled yet."""
         self._async_transfers: list[FakeAsyncTransfers] = []
 
     def open(self, device: Device) -> VirtualHandle:

@@ -354,13 +354,6 @@ def test_a_write_over_the_known_block_is_repeated_like_any_other(stick: Stick, u
     assert bytes(unit.medium.data[:512]) == b"new!" * 128
 
 
-def test_a_deferred_error_reported_after_a_lost_exchange_fails_the_flush(stick: Stick, disk: scsiusb.Disk) -> None:
-    disk.write(8, b"w" * 512)
-    disk.unit.attentions.note(Sense(3, 0x0C, 0, deferred=True))
-    with pytest.raises(UnitAttention):
-        disk.flush()
-
-
 def test_a_stream_does_not_look_for_the_bad_block_of_an_earlier_command(
     disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import sys
@@ -9,17 +10,22 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from types import FrameType
+from typing import Any
 
 import pytest
 
 import scsiusb
 from scsiusb import Chunk, read_many
+from scsiusb.base import releases
+from scsiusb.disk import multi_read
 from scsiusb.disk.streaming import Reading
 from scsiusb.opening import open_on
 from scsiusb.virtual import Bus, Fault, Memory, Stick, Unit
 from tests.disk import polling
 from tests.disk.polling import PolledBus
 from tests.disk.test_readinto_bounds import FAULTS
+from tests.interrupts import CtrlC
 from tests.sticks import Answer, InterceptedBus, Wire, Worker, csw
 
 BLOCKS = 5_000 + 7
@@ -28,6 +34,9 @@ STEP = 512  # blocks per command
 CSW_PACKET = 512  # bytes of the buffer that a CSW is read into at high speed
 READ_10 = 0x28
 BAD = "sense=3/11/00,lba={},times=always"
+
+
+LEAVING = ("close", "_run", "_drop", "end", "stop", "cancel", "forget", "give_back")
 
 
 class Station:
@@ -248,6 +257,69 @@ def test_the_devices_are_usable_after_leaving_early(station: Station) -> None:
         bus.wire.log.clear()
         assert disk.read(9, 2) == content[9 * 512 : 11 * 512]
         assert bus.wire.log == ["cbw 28", "in", "in"]
+
+
+def test_a_device_that_needs_a_pause_in_each_command_is_polled_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quirk G: the pause is shorter than the start of a thread."""
+    content = os.urandom(BLOCKS * 512)
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    bus = PolledBus(Stick([Unit(Memory(bytearray(content)))]))
+    with open_on(bus, quirks="G") as disk:
+        disk.max_blocks = STEP
+        disk.read(0, 1)
+        pauses.clear()
+        bus.wire.log.clear()
+        reading = disk.reading(0, BLOCKS)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread was started"))
+            received = Received([reading])
+        assert received.data[reading] == content
+        assert pauses == [125e-6] * sum(entry.startswith("cbw") for entry in bus.wire.log)
+    bus.close()
+
+
+class Watched:
+    """A buffer that must not be given back while a transfer may still move data into it."""
+
+    def __init__(self, loan: Any, bus: PolledBus) -> None:
+        self._loan, self._bus = loan, bus
+
+    def __enter__(self) -> Any:
+        return self._loan.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        assert not self._bus.under_way, "its memory may be lent again while a transfer moves data into it"
+        self._loan.__exit__(*error)
+
+
+def test_ctrl_c_while_streams_are_left_gives_no_buffer_back_that_is_in_use(
+    polled: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, bus = polled.disks[0], polled.buses[0]
+    assert isinstance(bus, PolledBus)
+    lend = disk.buffer
+
+    def leave_early() -> None:
+        bus.hangs = False
+        with read_many(disk.reading(0, STEP * 4)) as chunks:
+            next(chunks)
+            bus.hangs = True
+            next(chunks)  # which was ready; the next command hangs
+
+    def selects(frame: FrameType) -> bool:
+        return frame.f_code.co_filename in (releases.__file__, multi_read.__file__) and frame.f_code.co_name in LEAVING
+
+    monkeypatch.setattr(multi_read, "PROMPT", 0.0)
+    monkeypatch.setattr(disk, "buffer", lambda size: Watched(lend(size), bus))
+    for count in itertools.count(1, 3):
+        ctrl_c = CtrlC(selects, count)
+        ctrl_c.run(leave_early)
+        assert not bus.under_way, count
+        if ctrl_c.at < 0:
+            break
+    assert count > 100
+    bus.hangs = False
 
 
 def test_a_device_that_hangs_when_leaving_early_is_recovered_before_its_next_command(polled: Station) -> None:

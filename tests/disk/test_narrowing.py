@@ -497,18 +497,18 @@ def test_the_search_for_a_bad_block_can_be_cancelled() -> None:
     unit = odd()
     with opened(unit) as disk:
         disk.read(1, 1)
-        with disk.unit.transport.cancellable() as cancel:
+        scope = disk.unit.transport.scope()
 
-            def answer(cdb: bytes) -> Task | None:
-                if not touches(cdb, BAD):
-                    return None
-                if extent(cdb)[1] < 60:
-                    cancel()
-                return unit.fail(3, 0x11)
+        def answer(cdb: bytes) -> Task | None:
+            if not touches(cdb, BAD):
+                return None
+            if extent(cdb)[1] < 60:
+                scope.cancel()
+            return unit.fail(3, 0x11)
 
-            unit.answer = answer
-            with pytest.raises(Cancelled):
-                disk.read(BAD - 100, 200)
+        unit.answer = answer
+        with pytest.raises(Cancelled):
+            scope.run(disk.read, BAD - 100, 200)
         assert len(moved(unit)) < 6
         unit.answer = lambda _: None
         assert disk.read(BAD, 1) == CONTENT[BAD * SIZE : (BAD + 1) * SIZE]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 import pytest
 
 import scsiusb
 from scsiusb import ledger
+from scsiusb.base import releases
+from scsiusb.disk import streaming
 from scsiusb.disk.streaming import BUFFERS
 from scsiusb.manager.client import Client
 from scsiusb.opening import open_on
@@ -21,11 +25,14 @@ from scsiusb.usb import port as port_module
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import PART
 from scsiusb.virtual import Bus, Memory, Stick, Unit
+from tests.interrupts import CtrlC
 from tests.sticks import wait_until
 
 MIB = 1 << 20
 BLOCKS = 10_000 + 7
 CONTENT = os.urandom(BLOCKS * 512)
+RELEASING = {streaming.__file__, releases.__file__}
+NOT_PROTECTED = ("__init__", "__enter__", "_begin", "add", "__exit__")  # their first or last instructions cannot be
 BAD = "sense=3/11/00,lba={},times=always"
 
 
@@ -457,3 +464,50 @@ def test_a_thread_that_begins_after_its_stream_has_ended_does_nothing(monkeypatc
         (thread,) = started
         thread.start()
         thread.join()
+
+
+class Watched:
+    """A buffer that must not be given back while a thread may still use it."""
+
+    def __init__(self, loan: Any, is_in_use: Callable[[], bool]) -> None:
+        self._loan = loan
+        self._is_in_use = is_in_use
+
+    def __enter__(self) -> Any:
+        return self._loan.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        assert not self._is_in_use(), "its memory may be lent again while a command moves data into it"
+        self._loan.__exit__(*error)
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_ctrl_c_while_a_stream_is_left_gives_no_buffer_back_that_is_in_use(
+    disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, *, is_reading: bool
+) -> None:
+    lend = disk.buffer
+
+    def is_in_use() -> bool:
+        return any(thread.name == "scsiusb stream" for thread in threading.enumerate())
+
+    def leave_early() -> None:
+        if is_reading:
+            with disk.reading(0, 640) as pieces:
+                next(pieces)
+        else:
+            with disk.writing(0) as stream:
+                stream.write(bytes(512 * 100))
+
+    def selects(frame: FrameType) -> bool:
+        code = frame.f_code
+        return code.co_filename in RELEASING and code.co_name not in NOT_PROTECTED
+
+    monkeypatch.setattr(disk, "buffer", lambda size: Watched(lend(size), is_in_use))
+    disk.max_blocks = 64
+    for count in itertools.count(1):
+        ctrl_c = CtrlC(selects, count)
+        ctrl_c.run(leave_early)
+        assert not is_in_use(), count
+        if ctrl_c.at < 0:
+            break
+    assert count > 100

@@ -116,9 +116,9 @@ def raw(sg: Path, cdb: bytes, length: int) -> bytes:
 
 
 def ready(sg: Path) -> int:
-    """sg_turs: the exit status for TEST UNIT READY; 0 if ready, 2 if not."""
+    """sg_raw: the exit status for TEST UNIT READY; 0 if ready, 2 if not. sg_turs 1.48 sends nothing and returns 0."""
     try:
-        tool("sg_turs", sg)
+        tool("sg_raw", sg, *["00"] * 6)
     except OracleError as error:
         return error.status
     return 0

@@ -57,7 +57,7 @@ def test_capacity_agrees_with_sg_readcap(unit: Unit) -> None:
 
 
 @pytest.mark.parametrize("device", BOT_DEVICES, ids=str)
-def test_luns_agree_with_sg_luns_and_sg_turs(device: Device) -> None:
+def test_luns_agree_with_sg_luns_and_sg_raw(device: Device) -> None:
     device.wait()
     wanted = [unit.lun for unit in device.units]
     if device.kind == "usb-bot":  # the other devices do not support REPORT LUNS

@@ -32,6 +32,13 @@ def orphan(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def rewrite(path: Path, *, without: str = "", **changes: Any) -> None:
+    """Change fields of a lease in its file, and remove the field `without`."""
+    found = {**json.loads(path.read_text().partition("\n")[0]), **changes}
+    found.pop(without, None)
+    path.write_text(json.dumps(found) + "\n")
+
+
 def record_in(path: Path) -> Record:
     found = parse(path.read_bytes())
     assert found is not None

@@ -16,6 +16,7 @@ from scsiusb.base.locks import try_lock
 from scsiusb.leases import warden_main
 from scsiusb.leases.record import holding_of
 from scsiusb.leases.warden_main import GONE, Kernel, from_words, give_back, settle
+from tests.leases.leasing import record_in
 from tests.leases.processes import HOLD, WAIT, kill, line, running
 from tests.leases.usbfs import RECORD, Usbfs, holding, with_lease
 
@@ -205,6 +206,17 @@ def test_another_process_lease_is_left_alone(usbfs: Usbfs, dead: tuple[Path, int
     settle(usbfs.kernel, with_lease(path), pid + 1)
     assert usbfs.steps == []
     assert path.exists()
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_process_is_known_by_its_start_too(usbfs: Usbfs, dead: tuple[Path, int], is_same: bool) -> None:
+    """A process of another PID namespace, as in a container, may have the same pid."""
+    path, pid = dead
+    since = record_in(path).started
+    assert since is not None
+    settle(usbfs.kernel, with_lease(path), pid, str(since if is_same else since + 1))
+    assert path.exists() is not is_same
+    assert bool(usbfs.steps) is is_same
 
 
 def test_the_lease_overrides_a_message_without_a_driver(usbfs: Usbfs, dead: tuple[Path, int]) -> None:

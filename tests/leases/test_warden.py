@@ -19,6 +19,7 @@ import pytest
 from scsiusb.leases import warden, warden_main
 from scsiusb.leases.warden import Warden
 from scsiusb.leases.warden_main import DEAD, started
+from tests.leases.leasing import record_in
 from tests.leases.processes import HOLD, WAIT, kill, line, running, wait_for
 from tests.leases.usbfs import RECORD, with_lease
 from tests.sticks import PATIENCE
@@ -180,6 +181,9 @@ def test_a_warden_killed_together_with_its_process_leaves_an_orphan(place: list[
     assert len(left(place)) == 1
 
 
+PYTHON = sys.executable
+
+
 @pytest.fixture
 def watched(place: list[Path]) -> Iterator[Warden]:
     made = Warden(str(place[1]), str(place[2]))
@@ -303,19 +307,21 @@ for file in files: file.close()
         "no interpreter known",
         "frozen",
         "embedded",
+        "embedded in a program with such a name",
         "no shell",
         "no program",
         "a shell that says nothing",
     ],
 )
 def test_if_no_warden_can_be_started_one_warning_is_logged(
-    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     changes: dict[str, tuple[object, str, object]] = {
         "no interpreter": (sys, "executable", ""),
         "no interpreter known": (sys, "executable", None),
         "frozen": (sys, "frozen", True),
         "embedded": (sys, "executable", "/bin/sh"),
+        "embedded in a program with such a name": (sys, "executable", other_program(tmp_path)),
         "no shell": (warden, "SHELL", "/nowhere/sh"),
         "no program": (warden_main, "__spec__", None),
         "a shell that says nothing": (warden, "SHELL", "/bin/true"),
@@ -330,6 +336,15 @@ def test_if_no_warden_can_be_started_one_warning_is_logged(
     assert made.pid is None
     assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
     assert "scsiusb recover" in caplog.text
+    assert not (tmp_path / "started").exists()
+
+
+def other_program(folder: Path) -> str:
+    """A program with "py" in its name that embeds Python, and does something else when it is started."""
+    path = folder / "happy"
+    path.write_text(f"#!/bin/sh\ntouch {folder}/started\n")
+    path.chmod(0o755)
+    return str(path)
 
 
 def test_a_start_that_fails_is_not_tried_again_at_each_opening(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,22 +367,56 @@ def test_a_start_that_fails_is_not_tried_again_at_each_opening(monkeypatch: pyte
     assert len(starts) == 4
 
 
-@pytest.mark.parametrize("way", ['exec "$PYTHON" "$@"', '"$PYTHON" "$@"', '"$PYTHON" "$@"; exit 0'])
+def wrapper(folder: Path, way: str) -> str:
+    """A shell script to be used in the place of Python."""
+    path = folder / "python-wrapper"
+    path.write_text(f"#!/bin/sh\n{way.replace('$PYTHON', sys.executable)}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("way", ['exec "$PYTHON" "$@"', '"$PYTHON" "$@"', '"$PYTHON" "$@"; exit 0', '("$PYTHON" "$@")'])
 def test_a_wrapper_of_python_may_be_a_script_that_does_not_exec(
-    place: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    place: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrapper = tmp_path / "python-wrapper"
-    wrapper.write_text(f"#!/bin/sh\n{way.replace('$PYTHON', sys.executable)}\n")
-    wrapper.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(wrapper))
-    monkeypatch.setattr(warden, "START_TIMEOUT", 5.0)
+    monkeypatch.setattr(sys, "executable", wrapper(tmp_path, way))
     made = Warden(*map(str, place[1:]))
     made.hold(RECORD, None)
     assert made.pid is not None
+    assert warden_main.__file__.rpartition("/")[2].encode() in Path(f"/proc/{made.pid}/cmdline").read_bytes()
+    assert Path(f"/proc/{made.pid}/exe").samefile(PYTHON), "the wrapper's pid would be of no use"
     made.drop(RECORD)
     pid = made.pid
     made.close()
     wait_for(lambda: ended(pid), "the warden to end")
+    assert caplog.text == ""
+
+
+BROKEN = {
+    "ends": "exit 1",
+    "ends later": "sleep 0.05; exit 1",
+    "without input": '"$PYTHON" "$@" </dev/null',
+    "without arguments": '"$PYTHON" -c pass',
+    "without descriptors": '"$PYTHON" -c "import subprocess, sys; subprocess.run(sys.argv[1:])" "$PYTHON" "$@"',
+    "not a program": "",
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_wrapper_that_runs_no_warden_is_a_warning_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a confirmation from the warden nothing would show it, until a crash leaves the disk without driver."""
+    monkeypatch.setattr(sys, "executable", wrapper(tmp_path, BROKEN[how]))
+    made = Warden()
+    made.hold(RECORD, None)
+    made.hold(RECORD, None)
+    assert made.pid is None
+    assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
+    assert "python-wrapper" in caplog.text
+    assert "scsiusb recover" in caplog.text
+    made.drop(RECORD)
+    made.close()
 
 
 def test_a_warden_is_not_ended_while_something_is_held(place: list[Path]) -> None:
@@ -399,7 +448,9 @@ def test_a_warden_that_starts_after_the_death_of_its_process_acts(place: list[Pa
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.send(with_lease(path).message())
-        command = [sys.executable, "-I", "-S", warden_main.__file__, str(pid), "1", str(place[1]), str(place[2])]
+        since = record_in(path).started
+        words = [str(pid), str(since), str(place[1]), str(place[2])]
+        command = [sys.executable, "-I", "-S", warden_main.__file__, *words]
         subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
     assert not path.exists()
 

@@ -111,6 +111,7 @@ RECORD = Record(
     bulk_in=0x81,
     bulk_out=0x02,
     uid=None,
+    pid_namespace=None,
 )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, ledger
+from scsiusb.base import finalizing
 from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
 from scsiusb.transport.base import Direction
@@ -28,6 +29,7 @@ from scsiusb.usb.port import Port
 from tests.sticks import (
     PATIENCE,
     InterceptedBus,
+    Wire,
     Worker,
     frequent_thread_switches,
     garbage_collector_off,
@@ -352,6 +354,79 @@ def test_a_client_collected_during_the_command_of_another_is_released_later(
             disk.read(0, 1)
         bus.wire.intercept = None
         assert [entry.kind for entry in ledger.outstanding()].count("client") == 1
+
+
+def test_a_disk_collected_during_the_command_of_another_is_flushed_and_released_later(bus: InterceptedBus) -> None:
+    def collect(*_: object) -> None:
+        dropped.clear()
+
+    with open_on(bus) as disk:
+        disk.read(0, 1)
+        dropped = [open_on(bus)]
+        dropped[0].write(1, bytes(512))
+        bus.wire.log.clear()
+        bus.wire.intercept = collect
+        with pytest.warns(ResourceWarning, match="was not closed"):
+            disk.read(0, 1)
+        bus.wire.intercept = None
+        wait_until(lambda: [entry.kind for entry in ledger.outstanding()].count("client") == 1)
+        assert "cbw 35" in bus.wire.log
+
+
+def owned() -> list[str]:
+    """Return the kinds of what is held, without buffers: the device keeps them."""
+    return sorted(entry.kind for entry in ledger.outstanding() if entry.kind != "memory")
+
+
+@pytest.mark.parametrize("what", ["a lock of the program", "the lock of the turns"])
+@pytest.mark.parametrize("drop", ["disk", "client", "manager"])
+def test_a_finalizer_does_not_wait_for_ever_for_a_thread_that_waits_for_a_lock_of_this_one(
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch, what: str, drop: str
+) -> None:
+    """The garbage collector may run it while this thread has the lock."""
+    monkeypatch.setattr(finalizing, "PATIENCE", 0.05)
+    reached = threading.Event()
+    with open_on(bus) as disk:
+        disk.read(0, 1)
+        client: Any = disk.unit.transport
+        lock = client._turns.interrupting if what == "the lock of the turns" else threading.Lock()
+
+        def wants_lock(wire: Wire, endpoint: int, buffer: memoryview) -> None:
+            if wire.opcode == 0x28 and lock is not client._turns.interrupting:
+                reached.set()
+                with lock:
+                    pass
+            reached.set()
+
+        held = owned()
+        dropped: list[Any] = [Manager(bus)] if drop == "manager" else []
+        if drop == "client":
+            dropped = [PROCESS.join(bus, find(bus)[0])]
+        else:
+            dropped.append(dropped[0].open() if dropped else open_on(bus))
+            dropped[-1].write(1, bytes(512))
+        bus.wire.intercept = wants_lock
+        with lock:
+            worker = Worker(lambda: disk.read(0, 1))
+            assert reached.wait(PATIENCE)
+            with pytest.warns(ResourceWarning, match="was not closed"):
+                dropped.clear()
+        assert worker.result()
+        bus.wire.intercept = None
+        wait_until(lambda: owned() == held)
+
+
+def test_what_is_dropped_is_released_where_no_thread_can_be_had(
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    dropped: list[object] = [open_on(bus), PROCESS.join(bus, find(bus)[0])]
+    monkeypatch.setattr("_thread.start_new_thread", fail)
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        dropped.clear()
+    assert not bus.handles
 
 
 def test_a_failed_open_leaves_nothing_open_and_the_next_one_works(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from scsiusb import (
     NoMedium,
     NotReady,
     RetryPolicy,
+    TransportError,
     UnitAttention,
 )
 from scsiusb.scsi.command import DEFAULT_TIMEOUT
@@ -149,6 +150,55 @@ def test_a_flush_that_failed_once_without_a_reason_may_have_lost_the_cache(
     unit.answer = answer
     with pytest.raises(UnitAttention, match="reset"):
         disk.flush()
+
+
+@pytest.mark.parametrize("answers", [[(0, 0), (0, 0)], [(0, 0), None], [(0, 0), (6, 0x29), None]])
+def test_a_flush_that_fails_without_a_reason_is_sent_again_before_any_other_command(
+    unit: OddUnit, opened: Callable[[], Disk], answers: list[tuple[int, ...] | None]
+) -> None:
+    """What may be hidden is counted in that turn: no other user relies on what is not counted yet, or taken back."""
+    disk = opened()
+    disk.write(0, b"W" * 512)
+    turns, counts = [], []
+    left = list(answers)
+
+    def answer(cdb: bytes) -> Task | None:
+        if cdb[0] != SYNCHRONIZE_CACHE:
+            return None
+        turns.append(disk.unit.transport._turns.current)  # type: ignore[attr-defined]
+        counts.append((disk.unit.resets, disk.unit.doubts, disk.unit.medium_changes))
+        codes = left.pop(0)
+        return unit.fail(*codes) if codes else None
+
+    unit.answer = answer
+    with suppress(UnitAttention):
+        disk.flush()
+    is_unsupported = answers[1] == (0, 0)
+    assert len(turns) == len(answers)
+    assert turns[0] is turns[1]
+    assert counts[0] == counts[1]
+    assert (disk.unit.resets == counts[0][0]) == is_unsupported
+    assert (disk.unit.doubts == counts[0][1]) == is_unsupported
+
+
+@pytest.mark.parametrize("code", [Code.TIMEOUT, Code.IO])
+def test_a_reset_may_be_hidden_if_the_second_flush_fails_on_the_bus(code: Code) -> None:
+    unit = OddUnit()
+    unit.answer = lambda cdb: unit.fail(0, 0) if unit.count(SYNCHRONIZE_CACHE) == 1 and cdb[0] == 0x35 else None
+
+    def fails_second(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:
+        return (code, 0) if unit.count(SYNCHRONIZE_CACHE) == 2 and wire.opcode == SYNCHRONIZE_CACHE else None
+
+    with closing(InterceptedBus(Stick([unit]))) as bus:
+        disk = scsiusb.open_on(bus)
+        disk.write(0, b"W" * 512)
+        resets = disk.unit.attentions.resets
+        bus.wire.intercept = fails_second
+        with pytest.raises((TransportError, UnitAttention)):
+            disk.flush()
+        assert disk.unit.attentions.resets > resets
+        with suppress(TransportError, UnitAttention):
+            disk.close()
 
 
 def unanswered(wire: Wire, endpoint: int, view: memoryview) -> Answer | None:

@@ -141,6 +141,7 @@ def test_tshark_understands_a_trace(tmp_path: Path) -> None:
         [*words, *(w for f in fields for w in ("-e", f))], capture_output=True, text=True, check=True
     )
     rows = [line.split("\t") for line in shown.stdout.splitlines()]
-    assert ["0x28", "7", "3"] in [row[:3] for row in rows]
-    assert "0x2100" in [row[3] for row in rows]
+    numbers = [[int(text, 0) for text in row[:4] if text] for row in rows]  # tshark 4.4 shows an LBA in hexadecimal
+    assert [0x28, 7, 3] in numbers
+    assert any(0x2100 in row for row in numbers)
     assert "Malformed" not in shown.stdout

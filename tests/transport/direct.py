@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from scsiusb.base.counter import EventCounter
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Story
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Scope, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
@@ -44,6 +44,27 @@ class DirectTurn:
             self._lock.release()
 
 
+class DirectScope:
+    """The commands of the thread that is in `run`; those before the cancellation end by themselves."""
+
+    def __init__(self, local: threading.local) -> None:
+        self._local = local
+        self.is_cancelled = False
+
+    def run(self, function: Callable[..., R], *arguments: object) -> R:
+        self._local.scope = self
+        try:
+            return function(*arguments)
+        finally:
+            del self._local.scope
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+NO_SCOPE = DirectScope(threading.local())
+
+
 class PlainMemory:
     """Memory of the process. It owns no view, so that every block is copied."""
 
@@ -62,13 +83,15 @@ class DirectTransport:
     def __init__(self, *units: Unit) -> None:
         self._target = Target(units)
         self._lock = threading.RLock()
-        self._is_closed = self._is_cancelled = False
+        self._is_closed = False
+        self._local = threading.local()
         self.info: InterfaceInfo = find(Bus(Stick(units)))[0]
         self.max_lun = len(units) - 1
         self.max_transfer = 64 * 1024
         self.shared: dict[int, Any] = {}
         self.quirks = Quirk.NONE
         self.ignore_residue = False
+        self.is_here = False
         self.resets = EventCounter()
         self.losses = EventCounter()
         self.doubts = EventCounter()
@@ -82,7 +105,7 @@ class DirectTransport:
     def check(self) -> None:
         if self._is_closed:
             raise DeviceClosed("the target was closed")
-        if self._is_cancelled:
+        if getattr(self._local, "scope", NO_SCOPE).is_cancelled:
             raise Cancelled("cancelled")
 
     def turn(self) -> DirectTurn:
@@ -101,18 +124,11 @@ class DirectTransport:
             task.write(buffer[:moved])
         return Completion(GOOD if task.end() else FAILED, len(buffer) - moved, moved)
 
-    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
         raise DeviceUnsupported("a target in this process has nothing to poll")
 
-    @contextmanager
-    def cancellable(self) -> Iterator[Callable[[], None]]:
-        def cancel() -> None:
-            self._is_cancelled = True
-
-        try:
-            yield cancel
-        finally:
-            self._is_cancelled = False
+    def scope(self) -> DirectScope:
+        return DirectScope(self._local)
 
     def check_identity(self) -> None:
         self.check()

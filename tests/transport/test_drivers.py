@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from scsiusb.errors import DeviceBusy
-from scsiusb.transport.base import Call, Story
+from scsiusb.transport.base import Call, Enter, Story, leaving
 from scsiusb.transport.drivers import Driver
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
@@ -53,12 +53,10 @@ def transfers(*lengths: int) -> Story[list[tuple[Code, int]]]:
 
 
 def within(turn: Turn, story: Story[object]) -> Story[object]:
-    try:
+    with leaving(turn):
         if not turn.try_enter():
-            yield Call(turn.enter)
+            yield Enter(turn)
         return (yield from story)
-    finally:
-        turn.leave()
 
 
 def test_steps_are_performed_in_order_and_their_answers_sent(bus: Bus) -> None:

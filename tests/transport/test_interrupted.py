@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from scsiusb.transport.base import Call, Story
+from scsiusb.transport.base import Enter, Story, leaving
 from scsiusb.transport.drivers import Driver
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
@@ -29,14 +29,12 @@ def everywhere(function: Any) -> Iterator[CtrlC]:
 
 def command(turns: Turns, transfers: int = 2) -> Story[int]:
     turn = Turn(turns, None)
-    try:
+    with leaving(turn):
         if not turn.try_enter():
-            yield Call(turn.enter)
+            yield Enter(turn)
         for _ in range(transfers):
             yield ENDPOINT, memoryview(bytes(4)), 7.0
         return transfers
-    finally:
-        turn.leave()
 
 
 def driver() -> Driver:
@@ -49,7 +47,7 @@ def driver() -> Driver:
 def test_ctrl_c_while_the_turn_is_left_leaves_it() -> None:
     notes: list[bool] = []
     turns = Turns("a device", notes.append)
-    for ctrl_c in everywhere(Turn._leave):
+    for ctrl_c in everywhere(Turn.leave):
         turns.is_interrupted = True
         ctrl_c.run(lambda: driver().drive(command(turns)))
         assert turns.current is None, ctrl_c.at

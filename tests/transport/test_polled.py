@@ -8,18 +8,18 @@ import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 
 from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
-from scsiusb.transport.base import Call, Story
+from scsiusb.transport.base import Call, Enter, Pause, Story
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
-from tests.sticks import PATIENCE, Worker
+from tests.sticks import PATIENCE, Worker, wait_until
 from tests.transport.test_interrupted import everywhere
 
 ENDPOINT = 0x81
@@ -32,24 +32,30 @@ class Transfers:
     def __init__(self) -> None:
         self.answer: tuple[Code, int] | None = None
         self.submitted = 0
+        self.under_way: list[object] = []
         self.on_submit: Callable[[], object] = lambda: None
         self.on_wait: Callable[[], object] = lambda: None
 
     def fileno(self) -> int:
         return -1
 
-    def submit(self, endpoint: int, buffer: memoryview) -> object:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+        assert not self.under_way, "submitted twice"
+        held.append(object())
+        self.under_way.extend(held)
         self.submitted += 1
         self.on_submit()
-        return object()
 
-    def handle_events(self, transfer: Any = None) -> None:
+    def handle_events(self, held: list[Any] | None = None) -> None:
         self.on_wait()
 
-    def outcome(self, transfer: Any) -> tuple[Code, int] | None:
+    def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
+        if self.answer is not None:
+            self.under_way.remove(held.pop())
         return self.answer
 
-    def cancel(self, transfer: Any) -> tuple[Code, int]:
+    def cancel(self, held: list[Any]) -> tuple[Code, int]:
+        self.under_way.remove(held.pop())
         return Code.TIMEOUT, 0
 
 
@@ -67,8 +73,31 @@ def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]
     return Code.OK, len(buffer)
 
 
-def polled(story: Story[Any], transfers: Transfers, turns: Turns) -> PolledStory[Any]:
-    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None)
+def polled(story: Story[Any], transfers: Transfers, turns: Turns, scope: ClientScope | None = None) -> PolledStory[Any]:
+    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None, scope or ClientScope())
+
+
+class ClientScope:
+    """The scope of a story; a user that is never over."""
+
+    is_over = False
+    is_current = False
+
+    def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+        self.is_current = True
+        try:
+            return function(*arguments)
+        finally:
+            self.is_current = False
+
+    def cancel(self) -> None:
+        raise AssertionError("a story does not cancel its scope")
+
+    def check(self, cause: BaseException | None = None) -> None:
+        """Have nothing to raise."""
+
+    def note(self, error: TransportError) -> None:
+        """Take no note."""
 
 
 def command(turns: Turns, *actions: Callable[[], object], user: User | None = None) -> Story[list[Code]]:
@@ -76,13 +105,17 @@ def command(turns: Turns, *actions: Callable[[], object], user: User | None = No
     turn = Turn(turns, user)
     try:
         if not turn.try_enter():
-            yield Call(turn.enter)
+            yield Enter(turn)
         code, _ = yield ENDPOINT, memoryview(bytes(4096)), LATE
         for action in actions:
             yield Call(action)
         return [code]
     finally:
-        turn.leave()
+        try:
+            turn.leave()
+        except BaseException:
+            turn.leave()
+            raise
 
 
 def test_cancel_waits_for_the_recovery_that_another_thread_hands_over(transfers: Transfers, turns: Turns) -> None:
@@ -150,6 +183,57 @@ def test_a_story_that_another_thread_moves_on_does_not_take_the_turn_of_that_thr
     story.cancel()
 
 
+def test_a_story_that_another_thread_moves_on_stays_in_its_scope(transfers: Transfers, turns: Turns) -> None:
+    """That thread may be in a scope that is cancelled, and the story begins its next command there."""
+    seen: list[bool] = []
+
+    def notes() -> Story[None]:
+        for _ in range(2):
+            yield from command(turns)
+            seen.append(scope.is_current)
+
+    scope = ClientScope()
+    story = polled(notes(), transfers, turns, scope)
+    assert not story.proceed()
+    transfers.answer = Code.OK, 4096
+    turn = Turn(turns, None)
+    turn.enter()
+    turn.leave()
+    assert seen[:1] == [True]
+    story.cancel()
+
+
+@pytest.mark.parametrize("step", ["an action", "the wait for the turn"])
+def test_a_command_that_a_thread_takes_over_has_the_storys_scope_as_its_user(
+    transfers: Transfers, turns: Turns, step: str
+) -> None:
+    """Only so can cancelling end what that thread waits for."""
+    scope = ClientScope()
+    other = Turn(turns, None)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def act() -> None:
+        has_begun.set()
+        assert may_end.wait(PATIENCE)
+
+    user = User()
+    transfers.answer = Code.OK, 4096
+    if step == "the wait for the turn":
+        assert other.try_enter()
+        other.thread = -1  # of another thread
+    story = polled(command(turns, act, user=user), transfers, turns, scope)
+    assert not story.proceed()
+    if step == "the wait for the turn":
+        wait_until(lambda: turns.waiting)
+        assert turns.waiting[0].user is scope
+        other.leave()
+    assert has_begun.wait(PATIENCE)
+    assert turns.current is not None
+    assert turns.current.user is scope
+    may_end.set()
+    assert story.result() == [Code.OK]
+
+
 def test_a_story_that_no_thread_can_take_over_can_go_on_later(
     transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +282,69 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+MOVING = [
+    PolledStory.proceed,
+    PolledStory._advance,
+    PolledStory._move,
+    PolledStory._answer,
+    PolledStory._resume,
+]
+
+
+@pytest.mark.parametrize("function", MOVING)
+@pytest.mark.parametrize("is_late", [False, True])
+def test_ctrl_c_while_a_story_is_moved_on_keeps_no_transfer_and_leaves_the_turn(
+    turns: Turns, function: Callable[..., object], *, is_late: bool
+) -> None:
+    for ctrl_c in everywhere(function):
+        transfers = Transfers()
+        story = polled(command(turns), transfers, turns)
+        ctrl_c.run(story.proceed)
+        if is_late:
+            with suppress(KeyboardInterrupt):
+                story.proceed()
+        assert transfers.submitted <= 1
+        story.cancel()
+        assert transfers.under_way == [], ctrl_c.at
+        assert turns.current is None, ctrl_c.at
+
+
+@pytest.mark.parametrize("function", [PolledStory.cancel, PolledStory._cancel_transfer])
+def test_ctrl_c_while_a_story_is_cancelled_ends_its_transfer_before_its_memory_is_free(
+    turns: Turns, function: Callable[..., object]
+) -> None:
+    def borrowing(transfers: Transfers) -> Story[None]:
+        try:
+            yield from command(turns)
+        finally:
+            assert transfers.under_way == [], "the kernel may write into memory that is free again"
+
+    for ctrl_c in everywhere(function):
+        transfers = Transfers()
+        story = polled(borrowing(transfers), transfers, turns)
+        assert not story.proceed()
+        ctrl_c.run(story.cancel)
+        story.cancel()
+        assert turns.current is None
+
+
+def test_ctrl_c_in_a_thread_that_moves_a_story_on_sends_nothing_twice(turns: Turns) -> None:
+    for ctrl_c in everywhere(PolledStory._move):
+        transfers = Transfers()
+        story = polled(command(turns), transfers, turns)
+        assert not story.proceed()
+        transfers.answer = Code.OK, 4096
+        turn = Turn(turns, None)
+        ctrl_c.run(turn.enter)
+        turn.leave()
+        while not story.proceed():
+            pass
+        with suppress(Cancelled):
+            assert story.result() == [Code.OK]
+        assert transfers.submitted == 1
+        assert turns.current is None
+
+
 @pytest.mark.parametrize("function", [PolledStory._resume, PolledStory.proceed])
 def test_ctrl_c_while_a_story_is_moved_on_leaves_the_turn(
     transfers: Transfers, turns: Turns, function: Callable[..., object]
@@ -229,10 +376,29 @@ def test_ctrl_c_just_after_the_lock_was_taken_releases_it(transfers: Transfers, 
             kept.add(ctrl_c.at)
         story.cancel()
     source, first = inspect.getsourcelines(PolledStory.proceed)
+    starts = dict(dis.findlinestarts(PolledStory.proceed.__code__))
     for place in dis.get_instructions(PolledStory.proceed):
-        line = place.starts_line or line
+        line = starts.get(place.offset) or line
         if place.offset in kept:  # Python looks for signals nowhere between these two lines
             assert source[line - first].strip() in {"if True in has_lock:", "self._lock.release()"}
+
+
+def test_ctrl_c_in_a_pause_ends_the_story(transfers: Transfers, turns: Turns) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def pausing() -> Story[None]:
+        yield pause
+        raise AssertionError("it cannot go on")
+
+    pause = Pause(125e-6)
+    pause.action = interrupted
+    story = polled(pausing(), transfers, turns)
+    with pytest.raises(KeyboardInterrupt):
+        story.proceed()
+    assert story.proceed()
+    with pytest.raises(Cancelled):
+        story.result()
 
 
 class User:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.sticks import PATIENCE, InterceptedBus, Worker, execute, hangs_at, stick
+from tests.sticks import PATIENCE, InterceptedBus, Worker, execute, hangs_at, stick, wait_until
 
 TEST_UNIT_READY = bytes(6)
 READ = bytes.fromhex("28000000000000000100")
@@ -37,8 +38,11 @@ class User:
     def note(self, error: TransportError) -> None:
         """Take no note."""
 
-
-ME, OTHER = User(), User()
+    def end(self, turns: Turns) -> None:
+        """Become over, and end the command that is running."""
+        self._act = lambda _: None
+        self.is_over = True
+        turns.interrupt()
 
 
 @pytest.fixture
@@ -118,8 +122,9 @@ def test_after_an_exception_the_note_stays_until_close_recovers_the_device(
 def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
     bus: InterceptedBus, transport: BulkOnlyTransport, notes: list[bool]
 ) -> None:
-    worker = hanging(bus, transport, ME)
-    transport.turns.interrupt(ME)
+    me = User()
+    worker = hanging(bus, transport, me)
+    me.end(transport.turns)
     with pytest.raises(TransportError):
         worker.result()
     assert notes == [True, False]
@@ -131,20 +136,22 @@ def test_an_interrupt_ends_the_command_of_its_user_and_the_device_is_recovered(
 def test_an_interrupt_for_a_user_without_a_running_command_does_nothing(
     bus: InterceptedBus, transport: BulkOnlyTransport
 ) -> None:
-    transport.turns.interrupt(ME)
-    assert run(transport, READ, user=ME) == 0
-    worker = hanging(bus, transport, ME)
-    transport.turns.interrupt(OTHER)
+    me, other = User(), User()
+    transport.turns.interrupt()
+    assert run(transport, READ, user=me) == 0
+    worker = hanging(bus, transport, me)
+    other.end(transport.turns)
+    assert not transport.turns.is_interrupted
     assert worker.is_alive()
-    transport.turns.interrupt(ME)
+    me.end(transport.turns)
     with pytest.raises(TransportError):
         worker.result()
 
 
 def test_an_interrupt_ends_with_its_command(bus: InterceptedBus, transport: BulkOnlyTransport) -> None:
     with pytest.raises(TransportError):
-        run(transport, TEST_UNIT_READY, user=User(transport.turns.interrupt))
-    assert run(transport, TEST_UNIT_READY, user=ME) == 0
+        run(transport, TEST_UNIT_READY, user=User(lambda _: transport.turns.interrupt()))
+    assert run(transport, TEST_UNIT_READY, user=User()) == 0
 
 
 def test_a_command_is_not_sent_if_the_check_of_its_user_raises(
@@ -156,13 +163,13 @@ def test_a_command_is_not_sent_if_the_check_of_its_user_raises(
     with pytest.raises(DeviceGone):
         run(transport, TEST_UNIT_READY, user=User(refuse))
     assert bus.wire.log == []
-    assert run(transport, TEST_UNIT_READY, user=ME) == 0
+    assert run(transport, TEST_UNIT_READY, user=User()) == 0
 
 
 def test_losing_the_device_ends_the_running_command_and_refuses_later_ones(
     bus: InterceptedBus, transport: BulkOnlyTransport
 ) -> None:
-    worker = hanging(bus, transport, ME)
+    worker = hanging(bus, transport, User())
     transport.turns.lose()
     with pytest.raises(TransportError):
         worker.result()
@@ -204,10 +211,28 @@ def test_a_released_buffer_is_refused_and_the_device_stays_usable(transport: Bul
     view = memoryview(bytearray(512))
     view.release()
     with pytest.raises(ValueError, match="released"):
-        execute(transport, 0, READ, Direction.IN, view, 5.0, ME)
+        execute(transport, 0, READ, Direction.IN, view, 5.0, User())
     assert not transport.turns.is_here
     assert run(transport, READ) == 0
     assert Worker(lambda: run(transport, READ)).result() == 0
+
+
+def test_a_user_that_is_over_does_not_wait_for_its_turn(transport: BulkOnlyTransport, bus: InterceptedBus) -> None:
+    def refuse(_: User) -> None:
+        raise DeviceGone("it was unplugged")
+
+    me, other = User(), User(refuse)
+    other.is_over = False
+    running = hanging(bus, transport, me)
+    waiting = Worker(lambda: run(transport, TEST_UNIT_READY, user=other))
+    wait_until(lambda: transport.turns.waiting)
+    other.is_over = True
+    with pytest.raises(DeviceGone):
+        waiting.result()
+    assert running.is_alive()
+    me.end(transport.turns)
+    with pytest.raises(TransportError):
+        running.result()
 
 
 def test_the_turn_is_not_given_to_a_command_that_took_and_left_it_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,4 +250,24 @@ def test_the_turn_is_not_given_to_a_command_that_took_and_left_it_meanwhile(monk
 
     monkeypatch.setattr(turns_module, "time", SimpleNamespace(monotonic=meanwhile))
     first.leave()
+    assert turns.current is None
+
+
+def test_a_turn_that_is_assigned_to_a_waiter_before_it_waits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the waiter's own thread, as a turn has in whose middle a signal handler runs."""
+    turns = Turns("a device", lambda on: None)
+    first, second = Turn(turns, None), Turn(turns, None)
+    assert first.try_enter()
+    wait = turns.wait
+
+    def meanwhile(wake: SimpleQueue[None]) -> None:
+        first.leave()
+        assert turns.current is second
+        wait(wake)
+
+    monkeypatch.setattr(turns_module, "PATIENCE", -1)
+    monkeypatch.setattr(turns, "wait", meanwhile)
+    second.enter()
+    assert turns.current is second
+    second.leave()
     assert turns.current is None

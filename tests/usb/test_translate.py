@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
@@ -63,3 +64,30 @@ def test_the_detail_is_told_and_nothing_where_there_is_none() -> None:
     told = translate(UsbError(Code.BUSY, "pid 12 (python3)"), "claiming 2-1")
     assert str(told).startswith("claiming 2-1: the device is in use (pid 12 (python3)); ")
     assert translate(UsbError(Code.BUSY), "claiming 2-1").what == "claiming 2-1: the device is in use"
+
+
+@pytest.mark.parametrize("code", [Code.IO, Code.OTHER, Code.NO_MEM, Code.NOT_SUPPORTED])
+def test_an_error_that_libusb_gives_no_reason_for_names_the_limit_of_open_files(
+    code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A libusb that cannot open a file says "not supported" or "input/output error"."""
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    assert "open files" not in str(translate(UsbError(code), "opening 2-1"))
+    monkeypatch.setattr("os.open", refuse)
+    error = translate(UsbError(code), "opening 2-1")
+    assert type(error) is TransportError
+    assert "may open hardly any more files" in error.what
+    assert "ulimit -n" in str(error)
+    assert "open files" not in str(translate(UsbError(Code.PIPE), "opening 2-1"))
+
+
+def test_looking_for_free_descriptors_leaves_none_open() -> None:
+    before = os.open(os.devnull, os.O_RDONLY)
+    os.close(before)
+    translate(UsbError(Code.IO), "opening 2-1")
+    after = os.open(os.devnull, os.O_RDONLY)
+    os.close(after)
+    assert after == before

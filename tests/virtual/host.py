@@ -37,9 +37,9 @@ class Host:
     Unless `attentions`, the unit attentions of power-on are cleared at first.
     """
 
-    def __init__(self, stick: Stick, interface: int = 0, attentions: bool = False) -> None:
+    def __init__(self, stick: Stick, interface: int = 0, attentions: bool = False, bus: Bus | None = None) -> None:
         self.stick = stick
-        self.bus = Bus(stick)
+        self.bus = bus or Bus(stick)
         self.device: Device = self.bus.devices()[0]
         self.handle: VirtualHandle = self.bus.open(self.device)
         if self.handle.driver_active(interface):

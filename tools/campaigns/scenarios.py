@@ -41,6 +41,9 @@ PHASES: Final = (
     _always("NAK of the data", "nak@data"),
     _once("NAK of the CSW", "nak@csw"),
     _always("NAK of the CSW", "nak@csw"),
+    _once("no answer until a port reset, CBW", "hang@cbw"),
+    _once("no answer until a port reset, data", "hang@data"),
+    _once("no answer until a port reset, CSW", "hang@csw"),
     _once("CBW taken late", "delay=0.5@cbw"),
     _once("data late", "delay=0.5@data"),
     _once("CSW late", "delay=0.5@csw"),
@@ -75,6 +78,7 @@ PHASES: Final = (
     _once("gone in the CBW", "disconnect=0@cbw"),
     _once("gone in the data", "disconnect=512@data"),
     _once("gone in the CSW", "disconnect=5@csw"),
+    _once("away for 0.2 s in the data", "away=0.2@data"),
     _once("hurried, phase error", "rushed=100000000"),
 )
 SENSES: Final = (

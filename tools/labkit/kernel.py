@@ -77,5 +77,8 @@ def _fetch() -> None:
     archive = download(package[1], folder, options)
     run([need("dpkg-deb"), "-x", archive, folder])
     archive.unlink()
+    modules = folder / "lib"
+    if not modules.exists():  # from Debian 13 on, the package has them in usr/lib only
+        modules.symlink_to(Path("usr", "lib"))
     version = next(folder.glob("boot/vmlinuz-*")).name.removeprefix("vmlinuz-")
     run([need("depmod"), "-b", folder, version])

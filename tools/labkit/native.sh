@@ -3,6 +3,11 @@
 # and what the guest was started for. SHARE, the host's folder to share, comes from the kernel's command line.
 LAB=/run/lab
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+hostfs() { # hostfs [ro,]HOST-FOLDER FOLDER; only the old system call takes an option that is only a path
+    LIBMOUNT_FORCE_MOUNT2=always mount -t hostfs -o "$1" none "$2"
+}
+
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
@@ -12,7 +17,7 @@ for folder in /dev/shm /run /tmp /var/tmp; do
     mount -t tmpfs none $folder
 done
 mkdir -p $LAB /run/lock /run/udev /run/home
-mount -t hostfs -o "$SHARE" none $LAB
+hostfs "$SHARE" $LAB
 . $LAB/settings
 . $LAB/common.sh
 export HOME=/run/home
@@ -37,7 +42,7 @@ folders() {
     for folder in "$ROOT" "$VENV" "$CACHE"; do
         [ -d "$folder" ] && continue # unless one of the above is mounted over it
         mkdir -p "$folder"
-        mount -t hostfs -o "ro,$folder" none "$folder" || die "no $folder in the guest"
+        hostfs "ro,$folder" "$folder" || die "no $folder in the guest"
     done
     ln -s /proc/self/fd /dev/fd
     ln -s /proc/self/fd/0 /dev/stdin

@@ -17,6 +17,7 @@ PACKAGES = (
     "e2fsprogs",
     "fdisk",
     "file",
+    "gddrescue",
     "gdisk",
     "iproute2",
     "kmod",
@@ -29,6 +30,7 @@ QEMU = ("busybox-static", "qemu-system-x86")
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
+    "ddrescue",
     "depmod",
     "fdisk",
     "file",

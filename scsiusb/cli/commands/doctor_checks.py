@@ -16,6 +16,7 @@ from scsiusb.base.text import printable
 from scsiusb.cli.failure import failure_of, wrong_quirks
 from scsiusb.cli.output import counted
 from scsiusb.leases import folders, lease
+from scsiusb.leases.record import process_of
 from scsiusb.quirks import user as quirks_user
 from scsiusb.usb import diagnosis
 from scsiusb.usb.backend import Backend, Code
@@ -185,7 +186,7 @@ def _leases(machine: Machine) -> Iterator[Check]:
     for each in seen:
         if each.state == "orphaned":
             record = each.record
-            who = f"pid {record.pid} ({record.command}) ended without giving {record.address} back"
+            who = f"{process_of(record)} ended without giving {record.address} back"
             yield Check(f"orphan {record.address}", False, who, f"scsiusb recover {record.address}")
     live = sum(each.state == "live" for each in seen)
     yield Check("leases", True, f"{counted(live, 'device')} in use by scsiusb processes")
@@ -278,7 +279,7 @@ def _driver(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator
 def _users(info: InterfaceInfo) -> list[str]:
     holder = lease.holder(info)
     if holder is not None:
-        return [f"pid {holder.pid} ({holder.command})"]
+        return [process_of(holder)]
     return [printable(who) for who in linux.openers(info.device)]
 
 

@@ -17,7 +17,7 @@ from scsiusb.cli.files import STANDARD, refuse_own_file
 from scsiusb.cli.options import block_number, block_number_option, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
-from scsiusb.errors import Miscompare
+from scsiusb.errors import Miscompare, ScsiUsbError
 from scsiusb.scsi.sense import Sense
 
 if TYPE_CHECKING:
@@ -308,7 +308,21 @@ def name(disk: Disk) -> str:
 
 
 def _named(disks: Sequence[Disk]) -> str:
-    return " and ".join(name(disk) for disk in disks)
+    return " and ".join(f"{name(disk)}, {contents_of(disk)}," for disk in disks)
+
+
+def contents_of(disk: Disk) -> str:
+    """Return what is on a disk, for a question: its partitions, or what the whole of it has."""
+    from scsiusb.volume import partitions
+
+    try:
+        table = partitions(disk)
+    except ScsiUsbError as error:
+        return f"which cannot be read ({error.what})"
+    if not table:
+        return f"without partitions, with {table.content or 'unknown content'}"
+    shown = ", ".join(f"{each.content or 'unknown'} {size_text(each.size)}" for each in table[:MOST_SHOWN])
+    return f"with {counted(len(table), 'partition')} ({shown})"
 
 
 def _report(results: Sequence[Restored]) -> None:

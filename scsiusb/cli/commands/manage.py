@@ -17,7 +17,7 @@ from scsiusb.leases import lease
 from scsiusb.leases import orphans as recovery
 from scsiusb.leases.folders import is_root
 from scsiusb.leases.lease import Seen
-from scsiusb.leases.record import Record
+from scsiusb.leases.record import Record, process_of
 from scsiusb.usb.backend import Backend, Code, UsbError
 from scsiusb.usb.diagnosis import USBFS_DRIVER
 from scsiusb.usb.interface import SERIAL, VID_PID, InterfaceInfo, find
@@ -172,7 +172,7 @@ def _used_by(info: InterfaceInfo) -> str | None:
     """Return who uses the interface, or None if it is unused."""
     holder = lease.holder(info)
     if holder is not None:
-        return f"pid {holder.pid} ({holder.command}) uses it"
+        return f"{process_of(holder)} uses it"
     if info.driver == USBFS_DRIVER:
         return "a program uses it"
     return f"the kernel driver {info.driver} uses it" if info.driver else None

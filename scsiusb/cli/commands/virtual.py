@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from scsiusb.cli import status
 from scsiusb.cli.failure import Refused, Terminated, wrong_size
-from scsiusb.cli.options import completions, global_options, number_option, quoted, settings
+from scsiusb.cli.options import F, completions, global_options, number_option, quoted, settings
 from scsiusb.cli.output import naming, say, show
 from scsiusb.errors import ScsiUsbError
 
@@ -31,6 +31,13 @@ POLL_INTERVAL: Final = 0.2  # seconds; on Windows, Ctrl-C does not interrupt a w
 SIZE: Final = re.compile(r"([1-9][0-9]{0,18})(|[kKmMgGtT])(?:i?[bB])?")
 POWERS: Final = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 LARGEST: Final = 1 << 62
+MEDIA: Final = (
+    ("fake", "KIND[:SIZE]", "Less capacity than announced: limbo, wraparound, chain."),
+    ("bad", "LBA[-LBA]", "Blocks that cannot be read or written."),
+    ("dropped", "LBA[-LBA]", "Blocks to which writes have no effect."),
+    ("flipped", "LBA[-LBA]", "Blocks of which a bit changes after the flush."),
+    ("cache", "SIZE", "A cache that answers for blocks written last."),
+)
 
 
 def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -59,6 +66,25 @@ def _faults(context: click.Context, parameter: click.Parameter, value: tuple[str
         except ValueError as error:
             raise click.BadParameter(f"{quoted(text)}: {error}") from error
     return faults
+
+
+def _medium(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """Parse an option that changes the medium, by its name; None if it was not given."""
+    from scsiusb.virtual.target.options import MEDIUM_OPTIONS
+
+    if value is None:
+        return None
+    try:
+        return MEDIUM_OPTIONS[str(parameter.name)].read(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _medium_options(function: F) -> F:
+    """Add the options of `MEDIUM_OPTIONS`, whose module is loaded only if one is given."""
+    for name, metavar, about in reversed(MEDIA):
+        function = click.option(f"--{name}", metavar=metavar, callback=_medium, help=about)(function)
+    return function
 
 
 def _complete_fault(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -112,6 +138,7 @@ class WithFaults(click.Command):
     shell_complete=_complete_fault,
 )
 @click.option("--create", metavar="SIZE", callback=_size, help="Create FILE with this size; it must not exist.")
+@_medium_options
 @number_option("--block-size", default="512", show_default=True, help="Bytes in a block.")
 @click.option("--read-only", is_flag=True, help="Make the medium write protected.")
 @click.option("--removable/--no-removable", default=True, help="The removable bit (RMB) in INQUIRY data.")
@@ -135,6 +162,7 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
       scsiusb virtual serve --create 64M stick.img
       sudo modprobe vhci-hcd; sudo usbip attach -r 127.0.0.1 -b 1-1
       scsiusb virtual serve stick.img --fault stall@csw,command=20 -v
+      scsiusb virtual serve --create 64G stick.img --fake limbo:8G
     """
     _refuse_client_options()
     if port > 0xFFFF:
@@ -201,15 +229,22 @@ def _stick(
     pid: int,
     serial: str,
     speed: str,
+    **media: Any,
 ) -> Iterator[Stick]:
     from scsiusb.virtual import File, Identity, Stick, Unit
+    from scsiusb.virtual.target.options import apply_options
 
     identity = Identity(vid, pid, serial=serial or None, speed=speed)
     try:
         medium = File(path, block_size, read_only or None)
     except ValueError as error:
         raise wrong_size(ValueError(f"{path}: {error}"), path, block_size) from error
-    with Stick([Unit(medium, removable=removable)], identity, faults=faults) as stick:
+    try:
+        shown = apply_options(medium, {name: value for name, value in media.items() if value is not None})
+    except ValueError:
+        medium.close()
+        raise
+    with Stick([Unit(shown, removable=removable)], identity, faults=faults) as stick:
         yield stick
 
 

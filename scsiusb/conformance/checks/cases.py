@@ -13,6 +13,7 @@ from typing import Final
 from scsiusb.conformance.device_under_test import DeviceUnderTest
 from scsiusb.conformance.exchange import ExchangeResult, Request
 from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
+from scsiusb.conformance.provocation import SMALL, UNASSIGNED, unassigned
 from scsiusb.scsi.commands.spc import Inquiry, TestUnitReady
 from scsiusb.transport.base import FAILED, GOOD, Direction
 from scsiusb.transport.bot.formats import STATUS_PHASE_ERROR
@@ -20,7 +21,6 @@ from scsiusb.usb.backend import Code
 
 MORE: Final = 512  # bytes to announce; more than the command transfers
 LESS: Final = 18  # bytes to announce, of the 36 of INQUIRY
-SMALL: Final = 36  # bytes of standard INQUIRY data
 MakeRequest = Callable[[DeviceUnderTest], Request]
 AnnouncedLength = Callable[[Request], int]
 
@@ -33,8 +33,15 @@ def inquiry(device: DeviceUnderTest) -> Request:
 
 
 def reading(blocks: int) -> MakeRequest:
-    """Return a function that makes a READ of so many blocks at LBA 0."""
-    return lambda device: device.reading(0, blocks)
+    """Return a function that makes a READ of so many blocks at LBA 0. NotApplicable if the READ alone fails."""
+
+    def make(device: DeviceUnderTest) -> Request:
+        request = device.reading(0, blocks)
+        if not device.works(request):
+            raise NotApplicable(f"{request} fails also when all its data is announced")
+        return request
+
+    return make
 
 
 def ready(device: DeviceUnderTest) -> Request:
@@ -129,23 +136,13 @@ def host_sends_to_sender(make: MakeRequest, device: DeviceUnderTest) -> str:
 
 
 def no_status_2_for_failure(device: DeviceUnderTest) -> str:
-    """Send a command that fails although host and device agree on the data phase."""
-    result = device.run(_Refused())
-    result.require(result.status == FAILED, "status 1")
-    return result.description
-
-
-class _Refused:
-    """INQUIRY of 36 bytes with a page code but without EVPD, which a device must refuse."""
-
-    length = SMALL
-    direction = Direction.IN
-
-    def cdb(self) -> bytes:
-        return bytes((0x12, 0, 0x80, 0, SMALL, 0))
-
-    def __str__(self) -> str:
-        return "INQUIRY of page 80h without EVPD"
+    """Send a command that cannot exist, without data, so that host and device agree on the data phase."""
+    for opcode in UNASSIGNED:
+        result = device.run(unassigned(opcode))
+        if result.status != GOOD:
+            result.require(result.status == FAILED, "status 1")
+            return result.description
+    raise NotApplicable("the device accepts commands that cannot exist")
 
 
 def data_is_right(device: DeviceUnderTest) -> str:

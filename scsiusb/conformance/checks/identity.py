@@ -14,7 +14,7 @@ from scsiusb.scsi.pages.vpd import HEADER_LENGTH, parse_page
 
 LENGTHS: Final = (0, 5, 36, 255)
 SPC: Final = 3  # INQUIRY version; VPD page 00h is mandatory from here on
-SPC_3: Final = 5  # INQUIRY version; VPD page 83h is mandatory from here on
+SPC_3: Final = 5  # INQUIRY version; VPD page 83h and REPORT LUNS are mandatory from here on
 SUPPORTED, SERIAL, IDENTIFICATION = 0x00, 0x80, 0x83
 UNLISTED: Final = (0x6F, 0xAF, 0xBF, 0x7F)  # reserved in all standards so far
 LUN_ASSOCIATION: Final = 0
@@ -71,8 +71,9 @@ def steady(device: DeviceUnderTest) -> str:
 
 
 def report_luns(device: DeviceUnderTest) -> str:
-    """Compare REPORT LUNS, which is optional for older devices, with GET MAX LUN."""
-    result = device.optional(ReportLuns())
+    """Compare REPORT LUNS, which is optional before SPC-3, with GET MAX LUN."""
+    request = ReportLuns()
+    result = device.optional(request) if device.standard.version < SPC_3 else device.good(request)
     try:
         luns = sorted(ReportLuns().reply(result.data))
     except MalformedReply as error:

@@ -33,14 +33,17 @@ class Modes(NamedTuple):
         return [(code, subpage, len(body)) for code, subpage, body in self.pages]
 
 
-def _sense_6(device: DeviceUnderTest, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
-    result = device.optional(ModeSense6(page=page, page_control=control, length=length))
+def _sense_6(device: DeviceUnderTest, control: int = CURRENT, page: int = ALL_PAGES) -> Modes:
+    """Return the reply to MODE SENSE(6). NotApplicable if it is not supported, which only the plain one may be."""
+    request = ModeSense6(page=page, page_control=control, length=MOST)
+    is_plain = control == CURRENT and page == ALL_PAGES
+    result = device.optional(request) if is_plain else device.good(request)
     head = result.data.ljust(4, b"\0")
     return _parse(result, head[0] + 1, 4, head[2], head[3])
 
 
-def _sense_10(device: DeviceUnderTest, control: int = CURRENT, page: int = ALL_PAGES, length: int = MOST) -> Modes:
-    result = device.optional(ModeSense10(page=page, page_control=control, length=length))
+def _sense_10(device: DeviceUnderTest) -> Modes:
+    result = device.optional(ModeSense10(page=ALL_PAGES, length=MOST))
     head = result.data.ljust(8, b"\0")
     return _parse(result, int.from_bytes(head[:2], "big") + 2, 8, head[3], int.from_bytes(head[6:8], "big"))
 

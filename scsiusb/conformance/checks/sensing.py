@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from scsiusb.conformance.device_under_test import INVALID_FIELD, INVALID_OPCODE, DeviceUnderTest
-from scsiusb.conformance.exchange import Raw
+from scsiusb.conformance.exchange import Request
 from scsiusb.conformance.outcome import Check, NotApplicable, Severity, Violation
+from scsiusb.conformance.provocation import kinds, page_without_evpd, provoke, unassigned
 from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
 from scsiusb.scsi.sense import FIXED_CODES, UNIT_ATTENTION
-from scsiusb.transport.base import Direction
+from scsiusb.transport.bot.formats import STATUS_PHASE_ERROR
 
-NO_SUCH_COMMAND: Final = Raw("unsupported command 49h", bytes((0x49,)) + bytes(9), direction=Direction.NONE)
 LENGTHS: Final = (0, 1, 4, 8, 18, 252)
 SENSE: Final = 18
 LEAST: Final = 18  # bytes of fixed format sense data (SPC-4 4.5.3)
@@ -19,13 +19,13 @@ TIMES: Final = 5
 
 
 def invalid_opcode(device: DeviceUnderTest) -> str:
-    """Send an unsupported command (49h)."""
-    return device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
+    """Send a command that cannot exist (4Fh)."""
+    return device.refused(unassigned(), INVALID_OPCODE)
 
 
 def invalid_field(device: DeviceUnderTest) -> str:
     """Send INQUIRY with a page code but without EVPD."""
-    return device.refused(Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36), INVALID_FIELD)
+    return device.refused(page_without_evpd(), INVALID_FIELD)
 
 
 def kept(device: DeviceUnderTest) -> str:
@@ -33,8 +33,7 @@ def kept(device: DeviceUnderTest) -> str:
 
     Run a command that fails, clear the halt of the bulk-in endpoint (as a slow host may), then send REQUEST SENSE.
     """
-    result = device.run(NO_SUCH_COMMAND)
-    result.require(result.is_failed, "status 1")
+    provoke(device)
     device.exchange.clear_halt_in()
     sense = device.sense()
     if sense.is_empty:
@@ -44,7 +43,7 @@ def kept(device: DeviceUnderTest) -> str:
 
 def cleared(device: DeviceUnderTest) -> str:
     """Let a command fail, then send REQUEST SENSE twice."""
-    device.run(NO_SUCH_COMMAND)
+    provoke(device)
     device.sense()
     second = device.sense()
     if second.key not in (0, UNIT_ATTENTION):
@@ -53,16 +52,43 @@ def cleared(device: DeviceUnderTest) -> str:
 
 
 def per_failure(device: DeviceUnderTest) -> str:
-    """Let two different commands fail in turn; each failure must have its own sense data."""
-    for _ in range(TIMES):
-        device.refused(NO_SUCH_COMMAND, INVALID_OPCODE)
-        invalid_field(device)
+    """Let commands of two kinds fail in turn; each failure must have the same sense data as when it fails alone."""
+    alone = [(request, codes) for request in kinds(device) if (codes := _codes_alone(device, request))]
+    if len(alone) < 2:
+        raise NotApplicable("the device does not refuse two kinds of wrong commands")
+    first, first_codes = alone[0]
+    pair = [(first, first_codes), next((each for each in alone if each[1] != first_codes), alone[0])]
+    if pair[0] == pair[1]:
+        asked = ", ".join(str(request) for request, _ in alone)
+        raise Violation(asked, f"sense {first_codes} for each", "sense data that gives the reason of each failure")
+    for request, codes in pair * TIMES:
+        found = _codes_of_failure(device, request)
+        if found != codes:
+            raise Violation(f"{request}, in turn with another failure", f"sense {found or 'none'}", f"sense {codes}")
     return f"{2 * TIMES} failures in turn, each with its own sense data"
+
+
+def _codes_alone(device: DeviceUnderTest, request: Request) -> str:
+    """Return the sense codes of a command that fails after a good one; an empty text if it does not fail."""
+    device.good(Inquiry())
+    device.sense()
+    codes = _codes_of_failure(device, request)
+    if codes == "0/00/00":
+        raise Violation(f"REQUEST SENSE after {request}, which failed", codes, "the sense data of the failure")
+    return codes
+
+
+def _codes_of_failure(device: DeviceUnderTest, request: Request) -> str:
+    """Return the sense codes of a command; an empty text if it does not fail with status 1."""
+    result = device.run(request)
+    if result.status == STATUS_PHASE_ERROR:
+        device.exchange.reset_recovery()
+    return device.sense().codes if result.is_failed else ""
 
 
 def none_after_success(device: DeviceUnderTest) -> str:
     """Let a command fail, send a good INQUIRY, then REQUEST SENSE."""
-    device.run(NO_SUCH_COMMAND)
+    provoke(device)
     device.good(Inquiry())
     sense = device.sense()
     if sense.key not in (0, UNIT_ATTENTION):
@@ -72,7 +98,7 @@ def none_after_success(device: DeviceUnderTest) -> str:
 
 def shape(device: DeviceUnderTest) -> str:
     """Check the response code and both lengths of the sense data of a failure."""
-    device.run(NO_SUCH_COMMAND)
+    provoke(device)
     result = device.good(RequestSense())
     data = result.data
     if len(data) < LEAST or data[0] & 0x7F not in FIXED_CODES:
@@ -85,7 +111,7 @@ def shape(device: DeviceUnderTest) -> str:
 def lengths(device: DeviceUnderTest) -> str:
     """Send REQUEST SENSE with several allocation lengths; truncation is not an error (SPC-4 4.2.5.6)."""
     for length in LENGTHS:
-        device.run(NO_SUCH_COMMAND)
+        provoke(device)
         result = device.good(RequestSense(length=length))
         whole = min(length, LEAST)
         if not whole <= len(result.data) <= length or (length > 2 and not result.data[2] & 0xF):

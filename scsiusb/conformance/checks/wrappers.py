@@ -8,6 +8,7 @@ from typing import Final
 from scsiusb.conformance.device_under_test import DeviceUnderTest
 from scsiusb.conformance.exchange import ExchangeResult, Raw, Request, describe
 from scsiusb.conformance.outcome import Check, NotApplicable, Violation
+from scsiusb.conformance.provocation import SMALL, provoke, unassigned
 from scsiusb.errors import TransferStalled
 from scsiusb.scsi.commands.sbc import TOO_LARGE_FOR_10, Read10, Read16, ReadCapacity10
 from scsiusb.scsi.commands.spc import Inquiry, RequestSense, TestUnitReady
@@ -39,7 +40,7 @@ def csw_length(device: DeviceUnderTest) -> str:
 
 def csw_signature(device: DeviceUnderTest) -> str:
     """Check the signature of the CSW of good and failed commands."""
-    for request in (TestUnitReady(), Inquiry(), _refused()):
+    for request in (TestUnitReady(), Inquiry(), unassigned()):
         result = device.run(request)
         signature = result.fields[0]
         if signature != CSW_SIGNATURE:
@@ -59,20 +60,16 @@ def csw_tag(device: DeviceUnderTest) -> str:
 
 def csw_meaningful(device: DeviceUnderTest) -> str:
     """Check the status and the residue of commands whose CBW is valid and meaningful."""
-    for request in (TestUnitReady(), Inquiry(), Inquiry(length=MOST), RequestSense(), _refused()):
+    for request in (TestUnitReady(), Inquiry(), Inquiry(length=MOST), RequestSense(), unassigned()):
         result = device.run(request)
         result.require(result.residue <= result.length, f"a residue of at most {result.length}")
         result.require(result.status <= FAILED, "status 0 or 1")
     return "status 0 or 1, no residue above the announced length"
 
 
-def _refused() -> Request:
-    return Raw("INQUIRY of page 80h without EVPD", bytes((0x12, 0, 0x80, 0, 36, 0)), 36)
-
-
 def csw_at_once(device: DeviceUnderTest) -> str:
     """Look for an empty packet between data that ends with a short packet and the CSW."""
-    requests: list[Request] = [Raw("INQUIRY of 36 bytes", Inquiry().cdb(), MOST), _refused()]
+    requests: list[Request] = [Raw("INQUIRY of 36 bytes", Inquiry().cdb(), MOST), unassigned(length=SMALL)]
     if device.is_ready:
         last = device.capacity.last_lba
         kind = Read10 if last < TOO_LARGE_FOR_10 else Read16
@@ -121,9 +118,8 @@ def residue_of_all(device: DeviceUnderTest) -> str:
 
 
 def residue_of_failure(device: DeviceUnderTest) -> str:
-    """Check the residue of a command that is refused because of its CDB."""
-    result = device.run(_refused())
-    result.require(result.is_failed, "status 1")
+    """Announce 36 bytes for a command that cannot exist, and check the residue."""
+    result = provoke(device, SMALL)
     result.require(result.residue == result.length, f"residue {result.length}: there is no data")
     return f"{result.asked}: {result.description}"
 

@@ -87,7 +87,8 @@ def _restore(device: DeviceUnderTest, found: Range) -> None:
                 return
             # Only a port reset is left: `revive` has already tried reset recovery.
             device.reset_port()
-            device.settle()
+            if not device.settle():  # a WRITE would be sent in the middle of another exchange
+                raise DeviceDead(f"the device is out of step: {device.problem}")
     except MediumChanged:
         text = f"the medium was changed; {found} of the old medium may hold a test pattern"
         raise MediumChanged(text) from None

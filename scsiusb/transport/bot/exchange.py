@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import partial
 from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import MalformedReply, PhaseError, TransferStalled, TransportError
 from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Pause, Story
 from scsiusb.transport.bot.formats import (
     CBW_CODEC,
     CSW_CODEC,
@@ -63,7 +62,7 @@ class Exchange:
         self._signature = quirks.signature or CSW_SIGNATURE
         self._learns_signature = Quirk.ANY_SIGNATURE in quirks.flags and quirks.signature is None
         self._checks_tag = Quirk.IGNORE_TAG not in quirks.flags
-        self._pause = Call(partial(time.sleep, PAUSE)) if Quirk.GO_SLOW in quirks.flags else None
+        self._pause = Pause(PAUSE) if Quirk.GO_SLOW in quirks.flags else None
         self._good = Completion(GOOD, 0, -1)
         self._cbw = port.memory.allocate(CBW_LENGTH)[:CBW_LENGTH]
         releases.add(self._cbw.release)

@@ -12,7 +12,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, DeviceTimeout, TransportError
 from scsiusb.quirks.cures import Symptom, remedy
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Polled, Story
+from scsiusb.transport.base import Polled, Scope, Story, leaving
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_IN, GET_MAX_LUN, MAX_LUN
 from scsiusb.transport.bot.reset_recovery import CONTROL_TIMEOUT, Synchronizer
@@ -82,12 +82,12 @@ class BulkOnlyTransport(Uncopyable):
         transfers = self._port.async_transfers
         return None if transfers is None else transfers.fileno()
 
-    def poll(self, story: Story[R], wake: Callable[[], None]) -> Polled[R]:
+    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
         """See `Transport.poll`."""
         transfers = self._port.async_transfers
         if transfers is None:
             raise ValueError(f"{self._port.info} cannot be polled")
-        return PolledStory(story, transfers, self.turns, self._driver, wake)
+        return PolledStory(story, transfers, self.turns, self._driver, wake, scope)
 
     # --- the rest -------------------------------------------------------------------------------
 
@@ -110,15 +110,9 @@ class BulkOnlyTransport(Uncopyable):
     def _own_turn(self, user: User | None = None) -> Iterator[None]:
         """For what is done within a turn, but is no story."""
         turn = self.turn(user)
-        try:
+        with leaving(turn):
             turn.enter()
             yield
-        finally:
-            try:
-                turn.leave()
-            except BaseException:  # Ctrl-C as it was entered
-                turn.leave()
-                raise
 
     @contextmanager
     def probing(self, user: User | None = None) -> Iterator[Port]:

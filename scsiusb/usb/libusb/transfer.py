@@ -193,22 +193,23 @@ class Transfers:
         transfer = self._prepare(endpoint, buffer, anchor)
         try:
             refused = self._submit(transfer.place)
-            if refused:
-                return self._refused(transfer, refused)
-            # `interrupt` may have come after the check above, but before the submission, where it found nothing to
-            # cancel. Checked again, no moment is left in which it would be missed.
-            if self._refusal is not None:
-                self._begin_cancel(transfer)
-            # Usually one call is enough; only if not, the deadline is looked at.
-            self._handle_events(self._context, self._slice, transfer.completed)
-            status, _, count = _state(transfer.memory, STATE_OFFSET)
-            if status == PENDING:
-                status, count = self._wait_or_cancel(transfer, anchor, deadline)
+            if not refused:
+                # `interrupt` may have come after the check above, but before the submission, where it found nothing to
+                # cancel. Checked again, no moment is left in which it would be missed.
+                if self._refusal is not None:
+                    self._begin_cancel(transfer)
+                # Usually one call is enough; only if not, the deadline is looked at.
+                self._handle_events(self._context, self._slice, transfer.completed)
+                status, _, count = _state(transfer.memory, STATE_OFFSET)
+                if status == PENDING:
+                    status, count = self._wait_or_cancel(transfer, anchor, deadline)
         except BaseException:
             # Ctrl-C may come even between the submission and the next line: the buffer belongs to the kernel until
             # the transfer has ended, so it must not be left in progress.
             self._cancel(transfer, anchor)
             raise
+        if refused:  # not in the `try`: an exception after it must not make the transfer idle twice
+            return self._refused(transfer, refused)
         if status != PENDING:  # an abandoned transfer is not reused
             self._idle[endpoint].append(transfer)
         return STATUS[status], count
@@ -230,44 +231,52 @@ class Transfers:
         """See `AsyncTransfers.fileno`; -1 if the platform has none. It is the usbfs descriptor of the device."""
         return self._node
 
-    def submit(self, endpoint: int, buffer: memoryview) -> _Transfer:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[_Transfer]) -> None:
         """See `AsyncTransfers.submit`."""
         if self._refusal is not None:
             raise UsbError(self._refusal)
         anchor = _at(buffer)
         transfer = self._prepare(endpoint, buffer, anchor)
         transfer.anchor = anchor
+        held.append(transfer)
         refused = self._submit(transfer.place)
         if refused:
             transfer.anchor = None
+            held.clear()
             raise UsbError(self._refused(transfer, refused)[0])
         if self._refusal is not None:  # as in `bulk`: interrupted between the check and the submission
             self._begin_cancel(transfer)
-        return transfer
 
-    def handle_events(self, transfer: _Transfer | None = None) -> None:
+    def handle_events(self, held: list[_Transfer] | None = None) -> None:
         """See `AsyncTransfers.handle_events`."""
-        if transfer is None:
-            self._handle_events(self._context, self._no_time, None)
+        if held:
+            self._handle_events(self._context, self._moment, held[0].completed)
         else:
-            self._handle_events(self._context, self._moment, transfer.completed)
+            self._handle_events(self._context, self._no_time, None)
 
-    def outcome(self, transfer: _Transfer) -> tuple[Code, int] | None:
+    def outcome(self, held: list[_Transfer]) -> tuple[Code, int] | None:
         """See `AsyncTransfers.outcome`."""
+        transfer = held[0]
         status, _, count = _state(transfer.memory, STATE_OFFSET)
         if status == PENDING:
             return None
         transfer.anchor = None
+        held.clear()  # before others can use it: an exception in between only keeps it from being used again
         self._idle[transfer.fields.endpoint].append(transfer)
         return STATUS[status], count
 
-    def cancel(self, transfer: _Transfer) -> tuple[Code, int]:
+    def cancel(self, held: list[_Transfer]) -> tuple[Code, int]:
         """See `AsyncTransfers.cancel`."""
-        anchor, transfer.anchor = transfer.anchor, None
-        status, count = self._wait_or_cancel(transfer, anchor, time.monotonic())
-        if status != PENDING:
-            self._idle[transfer.fields.endpoint].append(transfer)
-        return STATUS[status], count
+        transfer, anchor = held[0], held[0].anchor
+        was_pending = transfer.is_pending
+        try:
+            if was_pending:
+                self._end(transfer)
+        except BaseException:  # Ctrl-C: the caller may use the buffer for something else after this
+            self._cancel(transfer, anchor, held)
+            raise
+        status, count = self._settle(transfer, anchor, held)
+        return STATUS[TIMED_OUT if was_pending and status == CANCELLED else status], count
 
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
         """Mark a transfer that libusb refused to submit as not pending, and return the result."""
@@ -356,30 +365,42 @@ class Transfers:
             if code not in (Code.OK, Code.INTERRUPTED):
                 time.sleep(SLICE_MS / 1000)  # a call that fails at once each time must not use all the processor
 
-    def _cancel(self, transfer: _Transfer, anchor: object) -> None:
+    def _cancel(self, transfer: _Transfer, anchor: object, held: list[_Transfer] | None = None) -> None:
         """End a transfer that an exception interrupted; abandon it if it does not end within ABANDON_SECONDS."""
+        try:
+            self._end(transfer)
+        finally:  # also when a second Ctrl-C ends the wait
+            self._settle(transfer, anchor, held)
+
+    def _end(self, transfer: _Transfer) -> None:
+        """Cancel a transfer and wait for its end, ABANDON_SECONDS at most. May be called again."""
         # Only the status shows that the kernel has given the buffer back. NOT_FOUND from libusb_cancel_transfer does
         # not: libusb also returns it for a transfer that is already being cancelled, whose end another thread is about
         # to write, or that was not submitted.
-        is_in_flight = True
-        try:
-            was_being_cancelled = transfer.is_being_cancelled
-            is_in_flight = self._begin_cancel(transfer) or was_being_cancelled
-            self._wait(transfer, time.monotonic() + (ABANDON_SECONDS if is_in_flight else NOT_SUBMITTED_SECONDS))
-            if not is_in_flight and transfer.is_pending:  # the exception came before it was submitted
-                transfer.fields.status = CANCELLED
-        finally:  # also when a second Ctrl-C ends the wait
-            transfer.is_being_cancelled = False
-            if not transfer.is_pending:
-                self._idle[transfer.fields.endpoint].append(transfer)
-            else:
-                self._abandon(transfer, anchor)
+        was_being_cancelled = transfer.is_being_cancelled
+        is_in_flight = self._begin_cancel(transfer) or was_being_cancelled
+        self._wait(transfer, time.monotonic() + (ABANDON_SECONDS if is_in_flight else NOT_SUBMITTED_SECONDS))
+        if not is_in_flight and transfer.is_pending:  # the exception came before it was submitted
+            transfer.fields.status = CANCELLED
+
+    def _settle(self, transfer: _Transfer, anchor: object, held: list[_Transfer] | None) -> tuple[int, int]:
+        """Make a transfer idle if it has ended, else abandon it; return its status and count, and empty `held`."""
+        transfer.is_being_cancelled = False
+        status, _, count = _state(transfer.memory, STATE_OFFSET)
+        if status == PENDING:
+            self._abandon(transfer, anchor)
+        if held is not None:
+            transfer.anchor = None
+            held.clear()
+        if status == PENDING:
+            return PENDING, 0
+        self._idle[transfer.fields.endpoint].append(transfer)
+        return status, count
 
     def _begin_cancel(self, transfer: _Transfer) -> bool:
         """Cancel a transfer, without waiting for its end; False if libusb does not have it in flight."""
-        is_in_flight: bool = self._lib.libusb_cancel_transfer(transfer.address) == Code.OK
-        transfer.is_being_cancelled |= is_in_flight
-        return is_in_flight
+        transfer.is_being_cancelled = True  # before the call: libusb does not say it a second time after a Ctrl-C
+        return bool(self._lib.libusb_cancel_transfer(transfer.address) == Code.OK)
 
     def _abandon(self, transfer: _Transfer, anchor: object) -> None:
         """Leave a transfer to the kernel, with its buffer, which must not be used for anything else."""

@@ -6,6 +6,7 @@ import itertools
 import threading
 import weakref
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from scsiusb.base.copying import Uncopyable
@@ -30,6 +31,7 @@ class Bus(Uncopyable):
         self._pluggings = itertools.count(1)
         self._handles: list[VirtualHandle] = []
         self._watches: list[Watch] = []
+        self._returns: set[threading.Timer] = set()  # of sticks that come back by themselves
         for stick in sticks:
             self.plug(stick)
 
@@ -76,6 +78,17 @@ class Bus(Uncopyable):
         if found is not None:
             found.disconnect()
             self._notify()
+            self._await(found)
+
+    def _await(self, left: Connection) -> None:
+        """Plug a stick in again after the time that it stays away, if any."""
+        if left.stick.absence is None:
+            return
+        timer = threading.Timer(left.stick.absence, _plug_again, (weakref.ref(self), left.stick, left.ports))
+        timer.daemon = True
+        with self._lock:
+            self._returns = {each for each in self._returns if each.is_alive()} | {timer}
+            timer.start()
 
     def _connection_of(self, stick: Stick) -> Connection | None:
         return next((each for each in self._connections.values() if each.stick is stick), None)
@@ -161,6 +174,9 @@ class Bus(Uncopyable):
 
     def close(self) -> None:
         """Close the open handles, and unplug and close the sticks."""
+        with self._lock:
+            for timer in self._returns:
+                timer.cancel()
         for handle in self.handles:
             handle.close()
         for connection in tuple(self._connections.values()):
@@ -173,3 +189,11 @@ def _unplug(bus: weakref.ref[Bus], number: int) -> None:
     found = bus()
     if found is not None:
         found.drop(number)
+
+
+def _plug_again(bus: weakref.ref[Bus], stick: Stick, ports: tuple[int, ...]) -> None:
+    """Plug in a stick that comes back, unless it was plugged in by hand or its port is not free any more."""
+    found = bus()
+    if found is not None and stick.is_gone:
+        with suppress(ValueError):
+            found.plug(stick, ports)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from enum import Enum
 from typing import Protocol
 
@@ -36,14 +37,24 @@ class Plug:
     def __init__(self) -> None:
         self.is_gone = False
         self.is_unreported = False  # gone, and the stick has not called its `on_leave` yet
+        self.absence: float | None = None  # seconds after which it comes back by itself; None: it does not
+        self._back_at = 0.0  # time.monotonic()
 
-    def disconnect(self) -> None:
-        """Leave the bus."""
+    def disconnect(self, absence: float | None = None) -> None:
+        """Leave the bus, for so many seconds."""
         self.is_gone = self.is_unreported = True
+        self.absence = absence
+        self._back_at = time.monotonic() + (absence or 0.0)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the device has left the bus for a time that is not over."""
+        return self.is_gone and time.monotonic() < self._back_at
 
     def connect(self) -> None:
         """Join the bus again."""
         self.is_gone = self.is_unreported = False
+        self.absence = None
 
 
 @dataclass(frozen=True)

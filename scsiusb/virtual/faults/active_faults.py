@@ -13,10 +13,14 @@ _REACHED = {Phase.COMMAND: 0, Phase.DATA_IN: 1, Phase.DATA_OUT: 1, Phase.STATUS:
 
 @dataclass
 class DisconnectPoint:
-    """Where the device leaves the bus: after `bytes_left` more bytes of the phase `phase`."""
+    """Where the device leaves the bus: after `bytes_left` more bytes of the phase `phase`.
+
+    It comes back after `absence` seconds; None: it does not by itself.
+    """
 
     phase: str
     bytes_left: int
+    absence: float | None = None
 
     def phases_until(self, phase: Phase) -> int:
         """Return how many phases come before the disconnect phase, seen from `phase`; negative if it is over."""
@@ -33,8 +37,14 @@ class ActiveFaults:
         self.cbw_time = 0.0  # time.monotonic() when the CBW was accepted; 0: not yet, or already checked
         self.lun = 0
         self.skips_data = self.stalls_csw = False
-        disconnect = self.find("disconnect")
-        self.disconnect_point = DisconnectPoint(disconnect.phase, disconnect.number) if disconnect else None
+        self.ignores_class_reset = False
+        self.disconnect_point = self._find_disconnect_point()
+
+    def _find_disconnect_point(self) -> DisconnectPoint | None:
+        disconnect, away = self.find("disconnect"), self.find("away")
+        if disconnect is not None:
+            return DisconnectPoint(disconnect.phase, disconnect.number)
+        return None if away is None else DisconnectPoint(away.phase, 0, float(away.value or 0))
 
     def in_phase(self, phase: str) -> list[Fault]:
         """Return the faults of the phase "cbw", "data" or "csw"."""

@@ -71,6 +71,8 @@ class FaultyBot(Bot):
         """See `Function.control`; applies the faults of the class reset and of GET MAX LUN."""
         request = (setup.request_type, setup.request)
         if request == BULK_ONLY_MASS_STORAGE_RESET:
+            if self._active_faults is not None and self._active_faults.ignores_class_reset:
+                raise Hang
             return self._class_reset(setup, data)
         fault = self._script.next_for_request(*_MAX_LUN_FAULTS) if request == GET_MAX_LUN else None
         if fault is None:
@@ -152,12 +154,12 @@ class FaultyBot(Bot):
         ends_here = point.bytes_left < length
         left = point.bytes_left - point.bytes_left % self._in.max_packet_size if ends_here else point.bytes_left
         if point.phases_until(phase) < 0 or (ends_here and not left):
-            self._plug.disconnect()
+            self._plug.disconnect(point.absence)
             return Answer.NAK, 0
         answer, count = transfer(endpoint, buffer[:left] if ends_here else buffer)
         point.bytes_left -= count
         if point.bytes_left <= 0 or self._phase is not phase:
-            self._plug.disconnect()
+            self._plug.disconnect(point.absence)
         return answer, count
 
     def _send_trailing(self, room: memoryview) -> tuple[Answer, int]:
@@ -185,15 +187,17 @@ class FaultyBot(Bot):
         if before is not None and before.silent_until > time.monotonic():
             self._active_faults = self._active_faults or ActiveFaults(())
             self._active_faults.stay_silent(before.silent_until, before.silent_phase)
+            self._active_faults.ignores_class_reset |= before.ignores_class_reset
         self._start_silence(CBW_PHASE)
 
     def _start_silence(self, phase: str) -> None:
-        """Start the faults "nak" and "delay" of a phase that begins."""
+        """Start the faults "nak", "hang" and "delay" of a phase that begins."""
         if self._active_faults is None:
             return
         for fault in self._active_faults.in_phase(phase):
-            if fault.name == "nak":
+            if fault.name in ("nak", "hang"):
                 self._active_faults.stay_silent(math.inf, phase)
+                self._active_faults.ignores_class_reset |= fault.name == "hang"
             elif fault.name == "delay":
                 self._script.delay_end = time.monotonic() + float(fault.value or 0)
                 self._active_faults.stay_silent(self._script.delay_end, phase)

@@ -151,6 +151,7 @@ def _request(name: str, about: str, value: ValueKind | None = None, needs_value:
 _TABLE = (
     Kind("stall", "STALL of the endpoint; in the data phase after N bytes (default 0)", _ANYWHERE, _BYTES),
     Kind("nak", "no answer (NAK) until a class reset or a port reset", _ANYWHERE),
+    Kind("hang", "no answer (NAK), and none to the class reset, until a port reset", _ANYWHERE),
     Kind("delay", "no answer (NAK) for S seconds; then the phase continues", _ANYWHERE, _SECONDS, needs_value=True),
     Kind("short", "only N bytes (default 0), with a correct residue", (DATA, CSW), _BYTES, 0),
     Kind("long", "N bytes too many (default 64); a write waits for N more bytes", (DATA, CSW), _FILLER_BYTES, 64),
@@ -165,6 +166,7 @@ _TABLE = (
     Kind("csw-as-data", "the CSW is sent instead of the data, and nothing after it", (DATA,)),
     Kind("extra", "N more bytes after the CSW (default 13)", (CSW,), _FILLER_BYTES, 13),
     Kind("disconnect", "the device leaves the bus after N bytes of the phase (default 0)", _ANYWHERE, _BYTES, 0),
+    Kind("away", "the device leaves the bus, and comes back after S seconds", _ANYWHERE, _SECONDS, needs_value=True),
     Kind("sense", "the command fails with these sense data", (), _SENSE, needs_value=True),
     Kind("case", "the device behaves as in case N of the thirteen cases (BOT 6.7)", (), _CASE, needs_value=True),
     Kind("eject", "the medium is ejected before the command"),

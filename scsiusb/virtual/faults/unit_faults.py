@@ -42,7 +42,8 @@ def _change_unit(unit: Unit, fault: Fault) -> None:
 
 
 def _sense(fault: Fault) -> Sense:
-    return Sense(*(int(part, 16) for part in str(fault.value).split("/")))
+    key, asc, ascq = (int(part, 16) for part in str(fault.value).split("/"))
+    return Sense(key, asc, ascq)
 
 
 def _execute_protected(target: Target, lun: int, cdb: bytes, unit: Unit, faults: tuple[Fault, ...]) -> Task:

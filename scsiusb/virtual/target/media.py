@@ -14,11 +14,19 @@ from scsiusb.base.locks import is_refused
 _CHUNK = 1 << 16
 
 
+class BadBlock(OSError):
+    """Raised by a medium for a block that cannot be read or written; `moved` bytes before it were moved."""
+
+    def __init__(self, moved: int) -> None:
+        super().__init__("a bad block")
+        self.moved = moved
+
+
 class Medium(ABC):
     """The storage of a unit's blocks, addressed by byte offset; the unit checks the range before.
 
     `size` and `block_size` are in bytes; ValueError if `size` is not a positive multiple of `block_size`.
-    `reads`, `writes` and `flushes` count the calls.
+    `reads`, `writes`, `flushes` and `power_ons` count the calls.
     """
 
     def __init__(self, size: int, block_size: int, read_only: bool = False) -> None:
@@ -30,7 +38,7 @@ class Medium(ABC):
         self.blocks = size // block_size
         self.read_only = read_only
         self.is_closed = False
-        self.reads = self.writes = self.flushes = 0
+        self.reads = self.writes = self.flushes = self.power_ons = 0
 
     def readinto(self, offset: int, view: memoryview) -> None:
         """Read `len(view)` bytes at `offset` into `view`; OSError if the medium cannot be read there."""
@@ -45,6 +53,10 @@ class Medium(ABC):
     def flush(self) -> None:
         """Make sure that written data are durable; OSError if that fails."""
         self.flushes += 1
+
+    def power_on(self) -> None:
+        """Enter the state after power-on or a port reset: the cache is empty, if the medium has one."""
+        self.power_ons += 1
 
     def close(self) -> None:
         """Release the medium's resources, if any; may be called again."""

@@ -9,30 +9,36 @@ from scsiusb.base.dataclass import dataclass
 _FIXED = struct.Struct(">BBBIB4xBBBBH")
 _FIXED_CURRENT = 0x70
 _DESCRIPTOR_CURRENT = 0x72
+_DEFERRED = 0x01  # added to either
 _VALID = 0x80
 _INFORMATION = struct.Struct(">BBBBQ")
 
 
 @dataclass(frozen=True)
 class Sense:
-    """A sense key, an additional sense code with its qualifier, and the INFORMATION field if any."""
+    """A sense key, an additional sense code with its qualifier, and the INFORMATION field if any.
+
+    `deferred`: it belongs to an earlier command (SPC-4 4.5.7).
+    """
 
     key: int
     asc: int = 0
     ascq: int = 0
     information: int | None = None
+    deferred: bool = False
 
     def fixed(self) -> bytes:
         """Return fixed format sense data (SPC-4 4.5.3); VALID is set only if INFORMATION fits into its four bytes."""
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
-        first = _FIXED_CURRENT | (_VALID if valid else 0)
+        first = _FIXED_CURRENT | (_DEFERRED if self.deferred else 0) | (_VALID if valid else 0)
         return _FIXED.pack(first, 0, self.key, information, 10, self.asc, self.ascq, 0, 0, 0)
 
     def descriptors(self) -> bytes:
         """Return descriptor format sense data (SPC-4 4.5.2)."""
         tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
-        return bytes((_DESCRIPTOR_CURRENT, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
+        code = _DESCRIPTOR_CURRENT | (_DEFERRED if self.deferred else 0)
+        return bytes((code, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
 
 
 NO_SENSE = Sense(0x0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from scsiusb.virtual.target.media import Medium
+from scsiusb.virtual.target.media import BadBlock, Medium
 from scsiusb.virtual.target.sense import Sense, miscompare, read_error, write_error
 
 
@@ -69,9 +69,13 @@ class _Blocks(Task):
         self.length = blocks * medium.block_size
         self._keep_sense = keep_sense
 
-    def _fail(self, sense: Callable[[int], Sense]) -> None:
+    def _fail(self, sense: Callable[[int], Sense], error: OSError | None = None) -> int:
+        """Let the command fail at the block that `error` names; return how many bytes were moved before."""
+        moved = error.moved if isinstance(error, BadBlock) else 0
+        self._offset += moved
         self.failed = True
         self._keep_sense(sense(self._offset // self._medium.block_size))
+        return moved
 
 
 class Read(_Blocks):
@@ -83,9 +87,8 @@ class Read(_Blocks):
         """See `Task.read`; a medium that cannot be read makes the command fail."""
         try:
             self._medium.readinto(self._offset, view)
-        except OSError:
-            self._fail(read_error)
-            return 0
+        except OSError as error:
+            return self._fail(read_error, error)
         self._offset += len(view)
         return len(view)
 
@@ -124,8 +127,8 @@ class Write(_Blocks):
         if not self.failed:
             try:
                 self._store(view)
-            except OSError:
-                self._fail(write_error)
+            except OSError as error:
+                self._fail(write_error, error)
 
     def _store(self, view: memoryview) -> None:
         self._medium.write(self._offset, view)
@@ -148,8 +151,8 @@ class Compare(Write):
         stored = bytearray(len(view))
         try:
             self._medium.readinto(self._offset, memoryview(stored))
-        except OSError:
-            self._fail(read_error)
+        except OSError as error:
+            self._fail(read_error, error)
             return
         if stored != bytes(view):
             self._offset += _first_difference(stored, bytes(view))

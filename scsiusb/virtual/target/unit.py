@@ -98,6 +98,9 @@ class Unit:
             self._attentions = [POWER_ON]
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
+            for medium in (self.medium, self._tray):
+                if medium is not None:
+                    medium.power_on()
 
     def close(self) -> None:
         """Close the medium; may be called again."""

@@ -244,7 +244,7 @@ class _Client:
 
     def _import(self, bus_id: bytes) -> bool:
         server = self._server
-        if bus_id != server.bus_id.encode():
+        if bus_id != server.bus_id.encode() or server.stick.is_away:
             status = wire.NO_SUCH_DEVICE
         else:
             status = wire.GOOD if server.attach(self) else wire.DEVICE_BUSY

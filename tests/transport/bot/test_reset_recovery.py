@@ -154,19 +154,18 @@ def test_a_command_to_a_device_that_has_gone_is_not_retried() -> None:
 
 def test_a_cancelled_command_is_not_retried() -> None:
     with disk_on_wire() as (disk, bus):
-        client = disk.unit.transport
 
         def cancels(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode != 0x28:
                 return None
-            cancel()
+            scope.cancel()
             return Code.INTERRUPTED, 0
 
-        with client.cancellable() as cancel:
-            bus.wire.intercept = cancels
-            with pytest.raises(TransportError, match="cancelled"):
-                disk.read(0, 1)
-            bus.wire.intercept = None
+        scope = disk.unit.transport.scope()
+        bus.wire.intercept = cancels
+        with pytest.raises(TransportError, match="cancelled"):
+            scope.run(disk.read, 0, 1)
+        bus.wire.intercept = None
         assert cbws(bus) == ["28"]
 
 
@@ -339,11 +338,13 @@ def test_a_failed_flush_is_an_error_although_a_second_one_would_succeed() -> Non
 
 def test_a_write_stays_unflushed_although_another_thread_flushes_during_it() -> None:
     with disk_on_wire() as (disk, bus):
-        flushed: list[int | None] = []
+        flushed: list[int] = []
 
         def flushes(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:
             if wire.opcode == 0x2A and wire.log[-1].startswith("cbw") and cbws(bus).count("2a") == 2 and not flushed:
-                flushed.append(disk._unflushed.take())  # as the flush of another thread does, between two pieces
+                number, _ = disk._unflushed.begin_flush()  # as another thread's flush does, between two pieces
+                disk._unflushed.settled = number
+                flushed.append(number)
             return None
 
         bus.wire.intercept = flushes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -32,9 +33,29 @@ def blocking(transfers: Transfers, buffer: memoryview) -> None:
 
 
 def polled(transfers: Transfers, buffer: memoryview) -> None:
-    transfer = transfers.submit(0x81, buffer)
-    transfers.handle_events(transfer)
-    transfers.outcome(transfer)
+    held: list[Any] = []
+    try:
+        transfers.submit(0x81, buffer, held)
+        transfers.handle_events(held)
+        transfers.outcome(held)
+    finally:
+        if held:
+            transfers.cancel(held)
+
+
+def cancelling(transfers: Transfers, buffer: memoryview) -> None:
+    held: list[Any] = []
+    try:
+        transfers.submit(0x81, buffer, held)
+        transfers.cancel(held)
+    finally:
+        if held:
+            transfers.cancel(held)
+
+
+def refused(transfers: Transfers, buffer: memoryview) -> None:
+    transfers._lib.libusb_submit_transfer.results = [Code.NO_MEM]
+    assert transfers.bulk(0x81, buffer, within(1000)) == (Code.NO_MEM, 0)
 
 
 def closing(transfers: Transfers, buffer: memoryview) -> None:
@@ -49,13 +70,12 @@ def interrupted_at(number: int, action: Callable[[], object]) -> bool:
     return ctrl_c.at >= 0
 
 
-@pytest.mark.parametrize("use", [blocking, polled, closing])
+@pytest.mark.parametrize("use", [blocking, polled, cancelling, refused, closing])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_ctrl_c_at_any_bytecode_of_a_transfer_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, use: Callable[[Transfers, memoryview], None], is_first: bool
 ) -> None:
     monkeypatch.setattr(module, "NOT_SUBMITTED_SECONDS", 0.001)
-    monkeypatch.setattr(module, "ABANDON_SECONDS", 0.001)
     number, goes_on = 1, True
     while goes_on:
         lib = FakeLibusb()
@@ -64,6 +84,9 @@ def test_ctrl_c_at_any_bytecode_of_a_transfer_leaves_nothing(
         if not is_first:
             transfers.bulk(0x81, buffer, within(1000))
         goes_on = interrupted_at(number, partial(use, transfers, buffer))
+        assert not lib.in_flight, f"the kernel may still write to the buffer after bytecode {number}"
+        for idle in transfers._idle.values():
+            assert len(set(idle)) == len(idle), f"a transfer is idle twice after bytecode {number}"
         assert transfers.close(), f"a transfer was taken for one in flight after bytecode {number}"
         assert sorted(lib.freed) == sorted(lib.allocated), f"a transfer was not freed after bytecode {number}"
         number += 1

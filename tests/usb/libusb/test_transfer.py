@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -454,12 +455,13 @@ def test_a_transfer_that_cannot_be_cancelled_is_abandoned_with_its_buffer(
 
 
 def test_handle_events_waits_a_millisecond_for_the_given_transfer_only(lib: FakeLibusb, transfers: Transfers) -> None:
-    transfer = transfers.submit(IN, memoryview(bytearray(4)))
-    transfers.handle_events(transfer)
+    held: list[Any] = []
+    transfers.submit(IN, memoryview(bytearray(4)), held)
+    transfers.handle_events(held)
     _, slice_, completed = lib.of("handle_events_timeout_completed")[-1]
     waited = Timeval.from_address(slice_)
     assert (waited.tv_sec, waited.tv_usec) == (0, 1000)
-    assert completed == transfer.address + LibusbTransfer.actual_length.offset
+    assert completed == held[0].address + LibusbTransfer.actual_length.offset
     transfers.handle_events()
     _, slice_, completed = lib.of("handle_events_timeout_completed")[-1]
     assert (Timeval.from_address(slice_).tv_usec, completed) == (0, None)
@@ -505,58 +507,72 @@ def test_fileno_is_minus_one_if_no_descriptor_is_polled_for_writing(
 def test_an_asynchronous_transfer_is_submitted_and_its_outcome_is_read(lib: FakeLibusb, transfers: Transfers) -> None:
     buffer = bytearray(4)
     lib.outcome = always(COMPLETED, b"abcd")
-    transfer = transfers.submit(IN, memoryview(buffer))
+    held: list[Any] = []
+    transfers.submit(IN, memoryview(buffer), held)
+    (transfer,) = held
     with pytest.raises(BufferError):
         buffer.append(0)
-    assert transfers.outcome(transfer) is None
+    assert transfers.outcome(held) is None
+    assert held == [transfer]
     transfers.handle_events()
-    assert transfers.outcome(transfer) == (Code.OK, 4)
+    assert transfers.outcome(held) == (Code.OK, 4)
+    assert held == []
     assert buffer == b"abcd"
     buffer.append(0)
-    assert transfers.submit(IN, memoryview(buffer)) is transfer
+    transfers.submit(IN, memoryview(buffer), held)
+    assert held == [transfer]
 
 
 def test_two_asynchronous_transfers_may_be_in_progress(lib: FakeLibusb, transfers: Transfers) -> None:
     buffers = [bytearray(2), bytearray(3)]
-    begun = [transfers.submit(IN, memoryview(buffer)) for buffer in buffers]
+    begun: list[list[Any]] = [[], []]
+    for buffer, held in zip(buffers, begun, strict=True):
+        transfers.submit(IN, memoryview(buffer), held)
     transfers.handle_events()
     assert [transfers.outcome(each) for each in begun] == [(Code.OK, 2), (Code.OK, 3)]
 
 
 def test_a_refused_submission_raises_its_code(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.libusb_submit_transfer.results = [Code.NO_MEM]
+    held: list[Any] = []
     with pytest.raises(UsbError) as caught:
-        transfers.submit(IN, memoryview(bytearray(4)))
+        transfers.submit(IN, memoryview(bytearray(4)), held)
+    assert held == []
     assert caught.value.code is Code.NO_MEM
     assert read(transfers)[0] is Code.OK
 
 
 def test_an_interrupt_ends_an_asynchronous_transfer_and_refuses_new_ones(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
-    transfer = transfers.submit(IN, memoryview(bytearray(4)))
+    held: list[Any] = []
+    transfers.submit(IN, memoryview(bytearray(4)), held)
     transfers.interrupt(True)
     transfers.handle_events()
-    assert transfers.outcome(transfer) == (Code.INTERRUPTED, 0)
+    assert transfers.outcome(held) == (Code.INTERRUPTED, 0)
     with pytest.raises(UsbError) as caught:
-        transfers.submit(IN, memoryview(bytearray(4)))
+        transfers.submit(IN, memoryview(bytearray(4)), held)
     assert caught.value.code is Code.INTERRUPTED
 
 
 def test_cancel_ends_a_transfer_with_a_timeout(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
-    assert transfers.cancel(transfers.submit(IN, memoryview(bytearray(4)))) == (Code.TIMEOUT, 0)
+    held: list[Any] = []
+    transfers.submit(IN, memoryview(bytearray(4)), held)
+    assert transfers.cancel(held) == (Code.TIMEOUT, 0)
+    assert held == []
     assert lib.in_flight == {}
 
 
 def test_cancel_returns_the_result_of_a_transfer_that_had_ended(lib: FakeLibusb, transfers: Transfers) -> None:
-    transfer = transfers.submit(IN, memoryview(bytearray(4)))
+    held: list[Any] = []
+    transfers.submit(IN, memoryview(bytearray(4)), held)
     transfers.handle_events()
-    assert transfers.cancel(transfer) == (Code.OK, 4)
+    assert transfers.cancel(held) == (Code.OK, 4)
 
 
 def test_close_ends_a_transfer_that_is_still_in_progress(lib: FakeLibusb, transfers: Transfers) -> None:
     lib.outcome = lambda transfer: None
-    transfers.submit(IN, memoryview(bytearray(4)))
+    transfers.submit(IN, memoryview(bytearray(4)), [])
     assert transfers.close()
     assert lib.in_flight == {}
     assert len(lib.freed) == len(lib.allocated)
@@ -568,6 +584,6 @@ def test_close_reports_a_transfer_that_never_ends(
     monkeypatch.setattr(transfer_module, "LEAKED", leaked := list[object]())
     lib.outcome = lambda transfer: None
     lib.ignores_cancel = True
-    transfers.submit(IN, memoryview(bytearray(4)))
+    transfers.submit(IN, memoryview(bytearray(4)), [])
     assert not transfers.close()
     assert len(leaked) == 1

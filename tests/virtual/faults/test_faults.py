@@ -12,7 +12,7 @@ import pytest
 
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import KINDS, BotOptions, DataIn, Memory, Stick, Unit
-from tests.sticks import PATIENCE
+from tests.sticks import PATIENCE, wait_until
 from tests.virtual.faults.faulty import (
     BLOCKS,
     INQUIRY_36,
@@ -149,6 +149,25 @@ def test_a_failed_command_is_silent_too() -> None:
     host.command(cdb10(0x28, 0xFFFFFF, 2), 1024)
     assert host.read(1024, SOON) == (Code.TIMEOUT, b"")
     reset_recovery(host)
+    check_recovered(host)
+
+
+@covers("hang")
+@pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
+def test_the_device_is_silent_until_a_port_reset(phase: str) -> None:
+    host = make(f"hang@{phase}")
+    packet = cbw(7, 1024, 0x80, 0, READ_2)
+    taken = 0 if phase == "cbw" else 31
+    assert host.write(packet, SOON) == (Code.OK if taken else Code.TIMEOUT, taken)
+    if phase == "csw":
+        assert host.read(1024, SOON) == (Code.OK, BLOCKS)
+    for _ in range(2):
+        refused(Code.TIMEOUT, class_reset, host)
+        host.handle.clear_halt(IN)
+        assert host.read(13, SOON) == (Code.TIMEOUT, b"")
+        assert host.write(packet, SOON) == (Code.TIMEOUT, 0)
+    host.handle.reset()
+    host.sense()
     check_recovered(host)
 
 
@@ -448,6 +467,37 @@ def test_the_device_leaves_during_the_data_phase_of_a_failed_command_too() -> No
     host.command(cdb10(0x28, 0xFFFFFF, 2), 1024)
     assert host.read(1024) == (Code.NO_DEVICE, b"")
     check_gone(host)
+
+
+@covers("away")
+@pytest.mark.parametrize("phase", ["cbw", "data", "csw"])
+def test_the_device_leaves_and_comes_back_by_itself(phase: str) -> None:
+    host = make(f"away=0.02@{phase}")
+    watch = host.bus.watch()
+    if phase == "cbw":
+        assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY)) == (Code.NO_DEVICE, 0)
+    else:
+        host.command(READ_2, 1024)
+        assert host.read(1024) == ((Code.OK, BLOCKS) if phase == "csw" else (Code.NO_DEVICE, b""))
+        assert host.read(13) == (Code.NO_DEVICE, b"")
+    wait_until(host.bus.devices)
+    assert watch.wait(PATIENCE)
+    (device,) = host.bus.devices()
+    assert (device.ports, device.number) == (host.device.ports, host.device.number + 1)
+    assert not host.stick.is_gone
+    watch.close()
+    check_recovered(Host(host.stick, bus=host.bus))
+
+
+def test_a_device_that_is_plugged_in_by_hand_does_not_come_back_a_second_time() -> None:
+    host = make("away=1000@cbw")
+    assert host.write(cbw(1, 0, 0, 0, TEST_UNIT_READY)) == (Code.NO_DEVICE, 0)
+    assert (host.stick.is_away, host.bus.devices()) == (True, [])
+    host.bus.plug(host.stick)
+    assert (host.stick.is_away, host.stick.absence) == (False, None)
+    host.bus.close()
+    timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each.interval == 1000]
+    wait_until(lambda: not any(timer.is_alive() for timer in timers))
 
 
 def test_transfers_of_other_threads_end_and_on_leave_is_called_once() -> None:

@@ -364,6 +364,18 @@ def test_a_stick_that_leaves_by_itself_ends_the_connection(server: Server, clien
         again.configure()
 
 
+def test_a_stick_that_leaves_for_a_time_cannot_be_attached_before(server: Server, client: Client, stick: Stick) -> None:
+    stick.faults.add("away=0.5@data")
+    client.command(cdb10(0x28, 0, 2), 1024)
+    assert client.move(IN, 1024) == (ESHUTDOWN, b"")
+    assert client.receive(1) == END_OF_STREAM
+    answers = []
+    while (0x0111, 3, 0) not in answers:
+        with Client(server) as again:
+            answers.append(again.request(0x8003, b"1-1".ljust(32, b"\0")))
+    assert answers[0] == (0x0111, 3, 4), "no such device"
+
+
 def test_a_transfer_continues_after_a_delay(client: Client, stick: Stick) -> None:
     stick.faults.add("delay=0.05@csw")
     client.command(bytes(6), 0)

@@ -1,0 +1,175 @@
+"""The rescue command: copy what can be read of a failing device."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from scsiusb.cli.device import device_argument, device_record, opened, reopener
+from scsiusb.cli.files import refuse_own_file
+from scsiusb.cli.options import block_number, block_number_option, global_options, number_option, settings
+from scsiusb.cli.output import counted, say, show, show_json, size_text
+from scsiusb.cli.progress import interruptible, job_progress
+from scsiusb.errors import DeviceGone, NotReady
+
+if TYPE_CHECKING:
+    from scsiusb.imaging.events import Progress
+    from scsiusb.imaging.rescuing import Rescue
+
+ALL: Final = "all"
+INCOMPLETE: Final = 3  # exit status, as of a medium error
+MOST_SHOWN: Final = 20  # areas that are not rescued
+LONGEST_WAIT: Final = 1_000_000.0  # seconds
+
+
+def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    return None if value == ALL else block_number(context, parameter, value)
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not 0 <= value <= LONGEST_WAIT:
+        raise click.BadParameter(f"{value:g} is not a time in seconds, from 0 to {LONGEST_WAIT:.0f}")
+    return value
+
+
+class _Reached:
+    """How far a rescue has come, and the command to go on."""
+
+    def __init__(self, show_progress: Callable[[Progress], object], words: Sequence[str]) -> None:
+        self._show = show_progress
+        self._again = shlex.join(["scsiusb", "rescue", *words])
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self._last = progress
+        self._show(progress)
+
+    def text(self) -> str:
+        """Return the phase, what is rescued, and the command."""
+        return f"{self._done}; go on with `{self._again}`"
+
+    @property
+    def _done(self) -> str:
+        last = self._last
+        if last is None or last.total is None:
+            return "nothing was read"
+        return f"{last.phase}: {size_text(last.done)} of {size_text(last.total)} rescued"
+
+    @contextmanager
+    def said(self) -> Iterator[None]:
+        """Add it to Ctrl-C, and to the error for a device that does not come back."""
+        with interruptible(self.text):
+            try:
+                yield
+            except (DeviceGone, NotReady) as error:
+                error.what += f": {self._done}"
+                error.remedy = f"when the device is back, go on with `{self._again}`"
+                raise
+
+
+@click.command("rescue", short_help="Copy what can be read of a failing device.")
+@device_argument
+@click.argument("file", type=click.Path())
+@click.argument("mapfile", type=click.Path())
+@number_option("--retries", default="0", help="Read each bad block so many times more (default 0).")
+@click.option(
+    "--wait",
+    metavar="S",
+    type=float,
+    default=60.0,
+    callback=_seconds,
+    help="Seconds to wait for a device that has left the bus (default 60).",
+)
+@block_number_option("--lba", default="0", help="First block (default 0).")
+@click.option("--blocks", metavar="N|all", default=ALL, callback=_count, help="Number of blocks (default all).")
+@global_options
+def rescue_command(
+    device: str | None,
+    lun: int | None,
+    file: str,
+    mapfile: str,
+    retries: int,
+    wait: float,
+    lba: int,
+    blocks: int | None,
+) -> int:
+    """Copy all that can be read to FILE, a raw image; the easy parts first.
+
+    MAPFILE says what is rescued. The same command goes on after any interruption;
+    so does GNU ddrescue, whose format it has, and the other way round. Another
+    device is refused.
+
+    A read that takes longer than --timeout (default 5 seconds, twice that for a
+    block alone) has failed, and the device is recovered. A device that leaves the
+    bus is waited for. The exit status is 3 while something is not rescued.
+
+    \b
+    Examples:
+      scsiusb rescue 2-1 stick.img stick.map
+      scsiusb rescue serial=ABC stick.img stick.map --retries 3
+    """
+    from scsiusb.imaging.rescuing import DEADLINE, rescue
+
+    for path in (file, mapfile):
+        refuse_own_file(device, path)
+    words = [word for word in (device, file, mapfile) if word is not None]
+    if retries:
+        words += ["--retries", str(retries)]
+    with opened(device, lun) as disk, job_progress() as bar:
+        device_of = device_record(disk)
+        reached = _Reached(bar, words)
+        with reached.said():
+            done = rescue(
+                disk,
+                file,
+                mapfile,
+                lba=lba,
+                blocks=blocks,
+                retries=retries,
+                timeout=settings().timeout or DEADLINE,
+                reopen=reopener(disk, device) if wait else None,
+                wait=wait,
+                progress=reached,
+            )
+    if settings().json:
+        show_json({**_record(done), "device": device_of})
+    else:
+        _report(done)
+    return 0 if done.is_complete else INCOMPLETE
+
+
+def _record(done: Rescue) -> dict[str, Any]:
+    return {
+        "rescued": done.rescued,
+        "bad": done.bad,
+        "bytes": done.size,
+        "map": [{"pos": area.pos, "size": area.size, "status": area.status} for area in done.map],
+        "seconds": round(done.seconds, 6),
+        "errors": done.errors,
+        "returns": done.returns,
+        "resumed": done.resumed,
+    }
+
+
+def _report(done: Rescue) -> None:
+    before = f", {size_text(done.resumed)} of them before" if done.resumed else ""
+    text = f"rescued {size_text(done.rescued)} of {size_text(done.size)}{before}, in {done.seconds:.1f} s"
+    if done.errors:
+        text += f", {counted(done.errors, 'failed read')}"
+    if done.returns:
+        text += f", the device came back {counted(done.returns, 'time')}"
+    say(text)
+    if done.is_complete:
+        return
+    left = [area for area in done.map if area.status != "+"]
+    say(f"{size_text(done.size - done.rescued)} in {counted(len(left), 'area')} cannot be read:")
+    size = done.device.block_size
+    for area in left[:MOST_SHOWN]:
+        first, last = area.pos // size, area.end // size - 1
+        show(f"LBA {first}" if first == last else f"LBA {first} to {last}")
+    if len(left) > MOST_SHOWN:
+        show(f"and {len(left) - MOST_SHOWN} more areas; `ddrescuelog -l -` lists all of them")
