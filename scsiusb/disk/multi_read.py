@@ -24,7 +24,7 @@ from scsiusb.transport.base import Polled
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
-NOTHING: Final = memoryview(b"")
+NOTHING: Final = memoryview(b"")  # never part of a chunk, whose piece the caller may release
 POLLIN: Final = 1  # poll(2); named here, as Windows' `select` has no such names
 POLLOUT: Final = 4
 
@@ -37,6 +37,10 @@ class Chunk(NamedTuple):
     """The stream's next blocks; empty beside an error."""
     error: ScsiUsbError | None = None
     """Why no more will come of this stream; without a traceback."""
+
+
+def _failed(reading: Reading, error: ScsiUsbError) -> Chunk:
+    return Chunk(reading, memoryview(b""), error)
 
 
 def read_many(*readings: Reading) -> ManyReader:
@@ -139,7 +143,7 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
         except StopIteration:
             continue
         except ScsiUsbError as error:
-            yield Chunk(reading, memoryview(b""), error)
+            yield _failed(reading, error)
         else:
             left.append(reading)
             yield Chunk(reading, piece)
@@ -213,8 +217,7 @@ class _Lane:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
             self._at += good
         if error is not None:
-            piece = memoryview(b"")  # a view of this chunk alone: it is released with the chunk
-            self.ready.append((NOTHING, Chunk(self.reading, piece, error.with_traceback(None))))
+            self.ready.append((NOTHING, _failed(self.reading, error.with_traceback(None))))
             self.stop()
         del error  # this loop's frames would be in its traceback, and in its causes'
 
