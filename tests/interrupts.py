@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
@@ -48,6 +48,14 @@ def is_deleting(frame: FrameType | None) -> bool:
     return False
 
 
+def _apart(action: Callable[[], R]) -> Iterator[R]:
+    """Run the action in a generator, which has its own state of the exception that is being handled.
+
+    An exception between two instructions of an `except` can leave that state behind, with all frames of the exception.
+    """
+    yield action()
+
+
 class At:
     """Calls `act` before the `count`th instruction (or line) that runs in the selected frames; 0: before each."""
 
@@ -74,7 +82,7 @@ class At:
         sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
-            return action()
+            return next(_apart(action))
         finally:
             sys.settrace(before)
 

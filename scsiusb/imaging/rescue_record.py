@@ -131,7 +131,8 @@ class RescueRecord(Uncopyable):
 
     def _earlier_records(self) -> list[dict[str, Any]]:
         """Return the records of the journal; none if ddrescue made the map. Raise DeviceMismatch, ImageError."""
-        if not is_begun(self._journal_path):
+        is_before = not is_begun(self._journal_path) and not self._map_path.exists()  # killed before it began
+        if is_before or not self._journal_path.exists():
             return []
         job, records, _ = read_journal(self._journal_path)
         if job.get("job") != "rescue":
