@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import IllegalRequest, ImageError, Miscompare, ScsiUsbError
+from scsiusb.errors import IllegalRequest, ImageError, MediumChanged, Miscompare, ScsiUsbError, UnitAttention
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
@@ -228,8 +228,8 @@ class _Erasure:
             while self._done < self._medium.blocks:
                 self._write_part(buffer, step, min(self._done + most, self._medium.blocks))
 
-    def _write_part(self, buffer: memoryview, step: int, end: int) -> None:
-        """Write up to the block `end`, flush, and note it."""
+    def _write_part(self, buffer: memoryview, step: int, end: int, *, is_again: bool = False) -> None:
+        """Write up to the block `end`, flush, and note it; a second time if the unit was reset and may have lost it."""
         bad: list[BlockRange] = []
         for lba in range(self._done, end, step):
             view = buffer[: min(step, end - lba) * self._size]
@@ -239,17 +239,24 @@ class _Erasure:
                 pass
             if lba + step < end:
                 self._progress(Progress(WRITING, (lba + step) * self._size, self.disk.size))
-        self._checkpoint(end, bad)
+        try:
+            self._checkpoint(end, bad)
+        except UnitAttention as error:
+            if is_again or isinstance(error, MediumChanged):
+                raise
+            self._write_part(buffer, step, end, is_again=True)
+            return
+        for each in bad:
+            self.bad.add(*each)
         self._progress(Progress(WRITING, end * self._size, self.disk.size))
 
     def _write(self, lba: int, view: memoryview) -> None:
         self.disk.write_to(self._medium, lba, view)
 
     def _note_bad(self, bad: list[BlockRange], error: ScsiUsbError) -> None:
-        if self.bad.blocks >= MOST_BAD:
+        if self.bad.blocks + len(bad) >= MOST_BAD:
             raise error
         assert error.lba is not None
-        self.bad.add(error.lba, 1)
         bad.append(BlockRange(error.lba, 1))
 
     # --- verifying ----------------------------------------------------------------------------------

@@ -14,7 +14,16 @@ from typing import Any, Final, NamedTuple
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.speed import Latency
-from scsiusb.errors import DeviceTimeout, ImageError, MalformedReply, PhaseError, ScsiUsbError, TransferStalled
+from scsiusb.errors import (
+    DeviceTimeout,
+    ImageError,
+    MalformedReply,
+    MediumChanged,
+    PhaseError,
+    ScsiUsbError,
+    TransferStalled,
+    UnitAttention,
+)
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
@@ -229,15 +238,22 @@ class _Run:
         if fill is not None:
             work = partial(self._write_command if phase == WRITING else self._check_command, fill)
         begin, end = self._extent.lba, self._extent.lba + self._extent.blocks
-        since = self._done
-        for at in range(begin + self._done, end, self._step):
+        at, since, is_again = begin + self._done, self._done, False
+        while at < end:
             view = buffer[: min(self._step, end - at) * self._size]
             work(at, view)
-            done = at - begin + len(view) // self._size
-            if (done - since) * self._size >= CHECKPOINT or begin + done == end:
-                self._checkpoint(number, done, flush=phase == WRITING)
-                since = done
-            every = (number * self._extent.blocks + done) * self._size
+            at += len(view) // self._size
+            if (at - begin - since) * self._size >= CHECKPOINT or at == end:
+                try:
+                    self._checkpoint(number, at - begin, flush=phase == WRITING)
+                except UnitAttention as error:
+                    if is_again or isinstance(error, MediumChanged):
+                        raise
+                    self.findings.forget()  # the unit was reset, and may have lost what was written
+                    at, is_again = begin + since, True
+                    continue
+                since, is_again = at - begin, False
+            every = (number * self._extent.blocks + at - begin) * self._size
             self._progress(Progress(phase, every, len(self._passes) * self._extent.blocks * self._size))
 
     def _checkpoint(self, number: int, done: int, *, flush: bool) -> None:
