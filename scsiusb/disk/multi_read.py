@@ -24,7 +24,7 @@ from scsiusb.transport.base import Polled
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
-NOTHING: Final = memoryview(b"")
+NOTHING: Final = memoryview(b"")  # never part of a chunk, whose piece the caller may release
 POLLIN: Final = 1  # poll(2); named here, as Windows' `select` has no such names
 POLLOUT: Final = 4
 
@@ -37,6 +37,10 @@ class Chunk(NamedTuple):
     """The stream's next blocks; empty beside an error."""
     error: ScsiUsbError | None = None
     """Why no more will come of this stream; without a traceback."""
+
+
+def _failed(reading: Reading, error: ScsiUsbError) -> Chunk:
+    return Chunk(reading, memoryview(b""), error)
 
 
 def read_many(*readings: Reading) -> ManyReader:
@@ -139,7 +143,7 @@ def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> I
         except StopIteration:
             continue
         except ScsiUsbError as error:
-            yield Chunk(reading, NOTHING, error)
+            yield _failed(reading, error)
         else:
             left.append(reading)
             yield Chunk(reading, piece)
@@ -213,7 +217,7 @@ class _Lane:
             self.ready.append((self._buffer, Chunk(self.reading, self._piece[: good * self._block_size])))
             self._at += good
         if error is not None:
-            self.ready.append((NOTHING, Chunk(self.reading, NOTHING, error.with_traceback(None))))
+            self.ready.append((NOTHING, _failed(self.reading, error.with_traceback(None))))
             self.stop()
         del error  # this loop's frames would be in its traceback, and in its causes'
 
@@ -264,7 +268,7 @@ class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
     def __init__(self, held: Releases) -> None:
-        held.add(ledger.acquire("socket", "of a reader of many disks").release)
+        held.hold(ledger.entry("socket", "of a reader of many disks"))
         self._read_end, self._write_end = socket.socketpair()
         held.add(self._write_end.close)
         held.add(self._read_end.close)
@@ -292,6 +296,8 @@ class _Loop:
                 if lane.ready:
                     buffer, chunk = lane.ready.popleft()
                     lane.reading.lba += len(chunk.piece) // lane.reading.block_size
+                    if chunk.error is not None:
+                        lane.reading.note_told(chunk.error)
                     try:
                         yield chunk
                     finally:

@@ -28,7 +28,7 @@ from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, read_journal
+from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
 from scsiusb.imaging.latencies import Findings, Region
 from scsiusb.imaging.readback import BlockRange, Read, differing, medium_reader
 from scsiusb.imaging.state import journal_place
@@ -103,7 +103,7 @@ def scan(
     run = _Run(disk, BlockRange(lba, count), progress)
     place = journal_place("scan", disk, run.identity, journal)
     with ExitStack() as held:
-        if resume:
+        if resume and is_begun(place):
             run.resume(place, destructive=destructive)
         else:
             run.begin(place, list(patterns) if destructive else [])
@@ -179,8 +179,6 @@ class _Run:
 
     def resume(self, place: Path, *, destructive: bool) -> None:
         """Take over what an earlier run found. Raise ImageError, DeviceMismatch."""
-        if not place.exists():
-            raise ImageError(f"there is no journal of an interrupted scan at {place}", BEGIN_ANEW)
         job, records, length = read_journal(place)
         if job.get("job") != "scan":
             raise ImageError(f"{place} is not the journal of a scan", "give that of the scan")

@@ -17,7 +17,7 @@ from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
 from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
-from scsiusb.imaging.journal import Journal, read_journal
+from scsiusb.imaging.journal import Journal, is_begun, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
 from scsiusb.imaging.sources import Extent, Source
 from scsiusb.imaging.state import key_of
@@ -82,7 +82,7 @@ class Target(Uncopyable):
                 raise ImageError(f"{self._source.name} cannot be read again from its start", "give the image as a file")
             return
         length = 0
-        if place.exists():
+        if is_begun(place):
             if not resume:
                 what = f"a restore of {self._source.name} to this device was interrupted: {place.name} is there"
                 raise ImageError(what, f"go on with --resume, or remove {place}")

@@ -1,8 +1,8 @@
 """Decides whether root believes a lease of another user (Linux).
 
 Any user may write a lease with any content. Root believes one only if that gives the user nothing that he could not
-do himself: its device is attached now and is the recorded one, it has no driver, and the user may open its node.
-Nothing here takes longer because of what another user has written.
+do himself: its device is attached now and is the recorded one, and the user may open its node; to recover it, the
+interface must have no driver. Nothing here takes longer because of what another user has written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def names(kernel: Kernel) -> Iterator[str]:
 
 
 def is_trusted(record: Record, owner: int, kernel: Kernel) -> bool:
-    """Return whether root may recover the device of a lease that the user `owner` wrote."""
+    """Return whether the user `owner` could hold the device of a lease that he wrote."""
     if not is_surely_of_this_boot(record) or not kernel.has(holding_of(record, None)):
         return False
     device = record.name.partition(":")[0]

@@ -22,6 +22,7 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.base.releases import Descriptors, close_all
 from scsiusb.errors import DeviceBusy
 from scsiusb.leases import folders as _folders
+from scsiusb.leases import foreign
 from scsiusb.leases.digit import Digit
 from scsiusb.leases.folders import ON_LINUX, ON_WINDOWS, Folder, try_lock, unlock
 from scsiusb.leases.record import Record, file_name, holding_of, is_foreign, is_running, parse, process_of, record_of
@@ -255,15 +256,28 @@ def folders() -> list[Path]:
 
 
 def leases() -> list[Seen]:
-    """Read every lease that this user may see; files that cannot be read, or are not leases, are left out."""
-    return [seen for folder in _folders.visible() for seen in in_folder(folder)]
+    """Read every lease that this user may see.
+
+    Files that cannot be read, or are not leases, are left out; so are those of other users that root does not believe.
+    """
+    return [seen for folder in _folders.visible() for seen in in_folder(folder) if _is_believed(seen, folder)]
 
 
 def holder(info: InterfaceInfo) -> Record | None:
     """Return the record of the process that holds the interface now; None if there is none, or it cannot be seen."""
     name = file_name(info.device.bus, info.device.number, info.interface)
-    found = (read_lease(folder, name) for folder in _folders.visible())
-    return next((seen.record for seen in found if seen and seen.state == "live"), None)
+    for folder in _folders.visible():
+        seen = read_lease(folder, name)
+        if seen is not None and seen.state == "live" and _is_believed(seen, folder):
+            return seen.record
+    return None
+
+
+def _is_believed(seen: Seen, folder: Folder) -> bool:
+    """Return whether the lease is of this user or root, or of another user who could hold its device."""
+    if not ON_LINUX or folder.owner in (_folders.ROOT_UID, _folders.user()):
+        return True
+    return foreign.is_trusted(seen.record, folder.owner, Kernel())
 
 
 def in_folder(folder: Folder) -> Iterator[Seen]:

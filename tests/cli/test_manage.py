@@ -227,6 +227,25 @@ def test_recover_binds_a_driver_after_another_program(cli: Cli, attach: Attached
     assert attach.devices()[0].driver == "usb-storage"
 
 
+def test_an_orphan_that_is_not_recovered_does_not_keep_its_device_from_recovery(
+    cli: Cli, attach: Attached, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a lease that another user has locked."""
+    orphaned_by_others(attach, stick())
+    leases.seen = [seen("orphaned", address="1-1")]
+    monkeypatch.setattr(recovery, "recover", lambda address=None: [])
+    assert [row["ok"] for row in cli("recover", "1-1", "--json").json] == [True]
+    assert attach.devices()[0].driver == "usb-storage"
+
+
+def test_an_orphan_whose_lease_another_process_removes_is_no_error(
+    cli: Cli, attach: Attached, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases.seen = [seen("orphaned", address="7-7")]
+    monkeypatch.setattr(recovery, "recover", lambda address=None: [])
+    assert cli("recover", "7-7", "--json").json == []
+
+
 def test_without_a_name_only_orphans_of_scsiusb_are_recovered(cli: Cli, attach: Attached, leases: Leases) -> None:
     orphaned_by_others(attach, stick())
     assert cli("recover", "--json").json == []

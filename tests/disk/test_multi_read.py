@@ -360,6 +360,24 @@ def test_a_piece_that_is_still_exported_is_an_error(polled: Station) -> None:
             next(parts)
 
 
+def test_an_error_that_was_not_taken_does_not_spoil_the_next_reading(station: Station) -> None:
+    """Leaving early drops its chunk, in one thread together with the pieces that are ready."""
+    for _ in range(2):
+        station.sticks[1].faults.add("sense=3/11/00,lba=0,times=always")
+        with read_many(*station.readings()) as chunks:
+            next(chunk for chunk in chunks if chunk.error is None)
+    assert len(Received(station.readings()).errors) == 1
+
+
+def test_the_caller_may_release_the_piece_beside_an_error(station: Station) -> None:
+    station.sticks[1].faults.add("sense=3/11/00,lba=0,times=always")
+    for _ in range(2):
+        with read_many(*station.readings()) as chunks:
+            for chunk in chunks:
+                chunk.piece.release()
+    assert len(Received(station.readings()).errors) == 1
+
+
 def test_it_must_be_used_in_a_with_statement(station: Station) -> None:
     parts = read_many(*station.readings())
     with pytest.raises(RuntimeError):
@@ -415,6 +433,17 @@ def test_a_device_that_is_recovered_meanwhile_delivers_all(station: Station) -> 
     assert station.disks[1].unit.resets > station.disks[0].unit.resets
     for reading, content in zip(readings, station.contents, strict=True):
         assert received.data[reading] == content
+
+
+def test_an_error_that_was_not_taken_spoils_no_later_one(polled: Station) -> None:
+    """Found by the model: after it, each error of any `read_many` of the program was a ValueError."""
+    for _ in range(2):
+        polled.disks[1].read(0, 1)
+        polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
+        with read_many(*polled.readings()[:2]) as chunks:
+            next(chunks)
+    polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
+    assert [type(error) for error in Received(polled.readings()).errors.values()] == [scsiusb.Miscompare]
 
 
 def test_a_disk_may_be_used_while_it_is_read(station: Station) -> None:

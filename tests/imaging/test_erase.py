@@ -295,15 +295,20 @@ def test_another_device_is_refused_and_not_written(kind: str, tmp_path: Path) ->
     assert other == before
 
 
-def test_a_resume_without_a_journal_is_refused(tmp_path: Path) -> None:
+def test_the_journal_of_another_job_is_refused(tmp_path: Path) -> None:
     data = contents()
     (tmp_path / "other").write_text('{"scsiusb_journal": 1, "job": "dump"}\n')
-    with scsiusb.open_on(plug(data)) as disk:
-        with pytest.raises(ImageError, match="no journal"):
-            erase(disk, resume=True)
-        with pytest.raises(ImageError, match="not the journal of an erase"):
-            erase(disk, journal=tmp_path / "other", resume=True)
+    with scsiusb.open_on(plug(data)) as disk, pytest.raises(ImageError, match="not the journal of an erase"):
+        erase(disk, journal=tmp_path / "other", resume=True)
     assert data == contents()
+
+
+def test_an_erase_that_never_began_is_resumed_from_the_start(tmp_path: Path) -> None:
+    data = contents()
+    (tmp_path / "j").write_text('{"scsiusb_jou')
+    with scsiusb.open_on(plug(data)) as disk:
+        done = erase(disk, journal=tmp_path / "j", resume=True)
+    assert (done.resumed, data) == (0, bytearray(len(data)))
 
 
 @pytest.mark.parametrize("change", ["method", "key", "done", "far"])

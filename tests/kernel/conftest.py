@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from statistics import median
 
 import pytest
 
@@ -21,11 +22,28 @@ REBIND = 60.0  # seconds until the kernel must have its driver and nodes back
 
 
 NEEDS_QEMU = pytest.StashKey[list[str]]()
+FIGURES = pytest.StashKey["Figures"]()
+
+
+class Figures:
+    """Seconds that things took, by what it was. Tests do not assert them, as the machine may be busy."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, what: str, seconds: float) -> None:
+        self.seconds[what].append(seconds)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each thing: how often, the median and the maximum."""
+        for what, seconds in self.seconds.items():
+            yield f"{what}: {len(seconds)} times; median {median(seconds):.2f} s, at most {max(seconds):.2f} s"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if "SCSIUSB_LAB" not in os.environ:
         raise pytest.UsageError("these tests run in the lab's guest: use tools/lab")
+    config.stash[FIGURES] = Figures()
     config.addinivalue_line("markers", "qemu(reason): needs what only QEMU has; not run in the native lab")
 
 
@@ -43,6 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[FIGURES].lines():
+        terminalreporter.write_line(line)
     reasons = config.stash.get(NEEDS_QEMU, [])
     if reasons:
         terminalreporter.write_line(f"{len(reasons)} tests were not run, as they need QEMU's lab (tools/lab), for:")
@@ -75,6 +95,12 @@ class KernelLog:
 def zoo() -> dict[str, Device]:
     """Every device of the zoo by name, each driven by the kernel."""
     return {name: device.wait() for name, device in machine.zoo().items()}
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """The figures of this run, which its last lines show."""
+    return request.config.stash[FIGURES]
 
 
 @pytest.fixture(scope="session")

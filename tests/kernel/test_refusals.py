@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from .command import scsiusb as cli
 from .machine import Device, wait_for
 
 assert sys.platform == "linux"
+
+PARTITION = 1 << 20  # where the FAT stick's partition begins
 
 
 def one_line(error: str) -> bool:
@@ -89,6 +92,40 @@ def test_a_mount_through_a_loop_device_is_refused(fat: Device, tmp_path: Path) -
         subprocess.run(["losetup", "-d", loop.strip()], check=True)
 
 
+@contextmanager
+def looped(*words: object) -> Iterator[str]:
+    """Make a loop device; yield its node."""
+    command = ["losetup", "--find", "--show", *map(str, words)]
+    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield made
+    finally:
+        subprocess.run(["losetup", "-d", made], check=True)
+
+
+@pytest.mark.parametrize("where", ["here", "another mount namespace"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_mount_through_loop_devices_on_a_part_of_the_whole_disk_is_refused_and_stays_usable(
+    fat: Device, tmp_path: Path, depth: int, where: str
+) -> None:
+    subprocess.run(["modprobe", "loop"], check=False)
+    mount = f"mount -t vfat $1 {tmp_path} && echo mounted && read go && date >{tmp_path}/after && sync && ls {tmp_path}"
+    prefix = ["unshare", "-m"] if where != "here" else []
+    pipe = subprocess.PIPE
+    with ExitStack() as stack:
+        node = stack.enter_context(looped("-o", PARTITION, fat.units[0].node))
+        if depth == 2:
+            node = stack.enter_context(looped(node))
+        command = [*prefix, "sh", "-c", f"{mount}; umount {tmp_path}", "sh", node]
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "mounted\n"
+            refused(fat, str(tmp_path))
+            output, _ = other.communicate("go\n", timeout=60)
+    assert "after" in output.split()
+    assert cli("capacity", fat.address).status == 0
+
+
 def test_a_mount_in_another_mount_namespace_is_refused_for_root_and_for_a_user_without_rights_to_the_disk(
     fat: Device, tmp_path: Path
 ) -> None:
@@ -118,6 +155,9 @@ def test_a_disk_that_a_program_has_open_for_writing_is_refused(fat: Device) -> N
         descriptor = os.open(node, os.O_RDWR)
         try:
             refused(fat, f"{node} is open for writing in pid {os.getpid()}")
+            block = os.pread(descriptor, 4096, 0)
+            assert os.pwrite(descriptor, block, 0) == len(block)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
     assert cli("capacity", fat.address).status == 0

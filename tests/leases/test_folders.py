@@ -6,17 +6,19 @@ import logging
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scsiusb.errors import DeviceBusy
-from scsiusb.leases import folders
+from scsiusb.leases import folders, lease
 from scsiusb.leases.folders import Folder
 from scsiusb.leases.lease import Lease, holder, leases
 from scsiusb.usb.interface import InterfaceInfo
 from tests.leases.leasing import NOBODY, acquire_among_readers, is_root
+from tests.leases.usbfs import Usbfs
 from tests.usb.libusb.watched import Scene
 
 if sys.platform == "win32":
@@ -157,10 +159,9 @@ def test_a_live_lease_in_another_folder_of_ours_counts(two: tuple[Path, Path], i
     held.release()
 
 
-@is_root
-def test_root_sees_another_users_lease_but_can_take_the_interface(
-    folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def theirs(folder: Path, info: InterfaceInfo, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lease]:
+    """A live lease of another user's, NOBODY's, in a folder that root sees."""
     theirs = folder.with_name("theirs")
     held = Lease.acquire(info, theirs)
     assert held.path is not None
@@ -168,11 +169,53 @@ def test_root_sees_another_users_lease_but_can_take_the_interface(
     assert leases() == []  # the folder must belong to NOBODY, but is root's
     for path in (theirs, held.path):
         os.chown(path, NOBODY, NOBODY)
+    yield held
+    held.after_fork()
+
+
+@pytest.fixture
+def usb(theirs: Lease, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Usbfs:
+    """Linux with the device of that lease, which all users may open."""
+    assert theirs.record is not None
+    record = theirs.record
+    usb = Usbfs(tmp_path, "usbfs", record.name, record.number)
+    ids = {
+        "idVendor": f"{record.vendor_id:04x}",
+        "idProduct": f"{record.product_id:04x}",
+        "serial": record.serial or "",
+    }
+    for attribute, value in ids.items():
+        (usb.device / attribute).write_text(f"{value}\n")
+    usb.node.chmod(0o666)
+    monkeypatch.setattr(lease, "Kernel", lambda: usb.kernel)
+    return usb
+
+
+@is_root
+@pytest.mark.skipif(sys.platform != "linux", reason="usbfs is Linux's")
+def test_root_sees_another_users_lease_but_can_take_the_interface(
+    usb: Usbfs, theirs: Lease, info: InterfaceInfo
+) -> None:
     assert [seen.state for seen in leases()] == ["live"]
-    assert holder(info) == held.record
+    assert holder(info) == theirs.record
     ours = Lease.acquire(info)
     ours.release()
-    held.after_fork()
+
+
+@is_root
+@pytest.mark.skipif(sys.platform != "linux", reason="usbfs is Linux's")
+@pytest.mark.parametrize("wrong", ["node", "serial", "idVendor", "devnum", "gone"])
+def test_root_does_not_believe_another_users_lease_of_a_device_that_he_cannot_hold(
+    usb: Usbfs, theirs: Lease, info: InterfaceInfo, wrong: str
+) -> None:
+    if wrong == "node":
+        usb.node.chmod(0o600)
+    elif wrong == "gone":
+        usb.unplug()
+    else:
+        (usb.device / wrong).write_text("1234\n")
+    assert leases() == []
+    assert holder(info) is None
 
 
 def test_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

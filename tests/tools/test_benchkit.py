@@ -14,7 +14,7 @@ from tests.kernel.machine import Device, Unit
 TOOLS = Path(__file__).parents[2] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-from benchkit import names, turns  # noqa: E402
+from benchkit import names, sick, turns  # noqa: E402
 from benchkit.claims import AT_LEAST, AT_MOST, CLAIMS, Claim, Verdict, verdicts  # noqa: E402
 from benchkit.compare import compared, is_worse  # noqa: E402
 from benchkit.main import main  # noqa: E402
@@ -186,6 +186,16 @@ def unit_of(size: int) -> Unit:
 
 def last_byte(piece: Slice) -> int:
     return max(piece.lbas) * 512 + piece.size
+
+
+def test_the_sick_device_has_a_fault_of_each_kind_and_the_others_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sick, "AMOUNT", 4 * sick.PIECE * 512)
+    found = dict(sick.in_this_process())
+    assert set(found) == {sick.POLLED, sick.THREADED}
+    for way, left_out in ((sick.POLLED, sick.BLOCKING), (sick.THREADED, ())):
+        kinds = set(names.SICK) - set(left_out)
+        assert {names.KEPT[kind] for kind in kinds} < set(found[way])
+        assert all(value > 0 for value in found[way].values())
 
 
 def test_sequential_slices_run_to_the_end_of_the_unit_and_start_again() -> None:

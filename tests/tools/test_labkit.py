@@ -64,8 +64,12 @@ def test_in_qemus_zoo_the_gadgets_alone_have_a_controller_of_the_guests(tmp_path
     assert found == {"gadget-high": "dummy_udc.0", "gadget-super": "dummy_udc.1"}
 
 
-def test_the_bench_zoo_has_a_gadget_for_each_way() -> None:
-    assert [device.name for device in zoo.NATIVE_ZOOS["bench"]] == [f"gadget-{way}" for way in zoo.WAYS]
+def test_the_native_bench_zoo_has_a_gadget_for_each_way_and_many_of_one_kind() -> None:
+    devices = zoo.NATIVE_ZOOS["bench"]
+    assert {device.kind for device in devices} == {zoo.GADGET}
+    expected = [*(f"gadget-{way}" for way in zoo.WAYS), *(f"many-{number}" for number in range(16))]
+    assert [device.name for device in devices] == expected
+    assert len(devices) <= 32, "dummy_hcd makes no more (MAX_NUM_UDC)"
 
 
 def test_files_are_filled_where_the_description_says(tmp_path: Path) -> None:

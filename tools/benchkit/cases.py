@@ -92,9 +92,12 @@ class Extent:
     many: int = 256 * MIB
     many_least: int = 128 * MIB  # for each device at least
     huge: int = 10 << 30
+    sick: int = 16 * MIB  # for each device
 
 
-QUICK = Extent(sequential=64 * MIB, random=400, turns=4, many=128 * MIB, many_least=64 * MIB, huge=1 << 30)
+QUICK = Extent(
+    sequential=64 * MIB, random=400, turns=4, many=128 * MIB, many_least=64 * MIB, huge=1 << 30, sick=8 * MIB
+)
 
 
 def subjects(part: str, extent: Extent) -> Iterator[Subject]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-PARTS: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "python", "start")
-NATIVE: Final = ("sequential", "ordinary")  # what the native lab's figures mean something for
-IN_GUEST: Final = ("sequential", "ordinary", "random", "cli", "many", "memory")
+PARTS: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "python", "start", "sick")
+NATIVE: Final = ("sequential", "ordinary", "sick")  # what the native lab's figures mean something for
+IN_GUEST: Final = ("sequential", "ordinary", "random", "cli", "many", "memory", "sick")
 
 SCSIUSB: Final = "scsiusb"  # with `disk.buffer`: no copy
 ORDINARY: Final = "scsiusb, bytearray"
@@ -37,7 +37,14 @@ COST: Final = "µs per command"
 INSTRUCTIONS: Final = "instructions per command"
 MILLISECONDS: Final = "ms"
 
-MORE_IS_BETTER: Final = (MBS, COMMANDS, EVEN)
+SICK: Final = ("NOT READY twenty times", "no answer", "stalls", "wrong tags", "slow")  # what is wrong with a device
+HEALTHY: Final = "all healthy"
+KEPT: Final = {kind: f"of the rate, one device: {kind}" for kind in SICK}
+PAUSE: Final = {kind: f"ms of pause at most, one device: {kind}" for kind in SICK} | {
+    HEALTHY: f"ms of pause at most, {HEALTHY}"
+}
+
+MORE_IS_BETTER: Final = (MBS, COMMANDS, EVEN, *KEPT.values())
 
 
 def key(subject: str, way: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from labkit.host import PYTHON, VENV, LabError, find, say
+from labkit.host import PYTHON, ROOT, VENV, LabError, find, say
 
 from benchkit import names
 from benchkit.names import key
@@ -26,6 +26,8 @@ COST = "own cost"
 COST_ROUNDS = 15
 COMMANDS = 2000
 LENGTHS = (200, 1200)  # commands in the two loops of which the difference is taken
+SICK = "15 of 16 virtual sticks, in one process"
+SICK_ROUNDS = 15
 START = "start"
 START_ROUNDS = 15
 STARTS: tuple[tuple[str, tuple[object, ...]], ...] = (
@@ -109,4 +111,18 @@ def _run(command: Sequence[object], **environment: str) -> subprocess.CompletedP
     return done
 
 
-PARTS: dict[str, Callable[[bool], Iterator[Line]]] = {"python": python, "start": start, "memory": memory}
+def many_with_one_sick(quick: bool) -> Iterator[Line]:
+    """Yield what the healthy ones of many virtual sticks keep of their rate while one is sick."""
+    path = os.pathsep.join(map(str, (HERE.parent, ROOT)))
+    for number in range(3 if quick else SICK_ROUNDS):
+        output = _run([PYTHON, "-m", "benchkit.sick"], PYTHONPATH=path).stdout
+        for way, figures in json.loads(output).items():
+            yield key(SICK, way), number, figures
+
+
+PARTS: dict[str, Callable[[bool], Iterator[Line]]] = {
+    "python": python,
+    "start": start,
+    "memory": memory,
+    "sick": many_with_one_sick,
+}

@@ -122,7 +122,10 @@ def as_gadgets(devices: Sequence[Device]) -> tuple[Device, ...]:
     return tuple(replace(device, kind=GADGET) for device in devices if device.driver != "uas")
 
 
-NATIVE_ZOOS = {"tests": as_gadgets(ZOO), "bench": tuple(device for device in BENCH if device.kind == GADGET)}
+NATIVE_ZOOS = {
+    "tests": as_gadgets(ZOO),
+    "bench": as_gadgets([device for device in BENCH if device.kind == GADGET or device.name.startswith("many-")]),
+}
 
 
 def fill(folder: Path, devices: Sequence[Device]) -> None:

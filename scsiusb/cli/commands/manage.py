@@ -131,10 +131,16 @@ def _recover(name: str) -> list[Row]:
     """Recover the orphans of that name, even if the device is not attached; else the attached device."""
     seen = [each for each in lease.leases() if _matches(name, each.record)]
     orphans = {each.record.address for each in seen if each.state == ORPHANED}
-    if orphans:
-        return [_row(each) for address in sorted(orphans) for each in recovery.recover(address)]
+    rows = [_row(each) for address in sorted(orphans) for each in recovery.recover(address)]
+    if rows:
+        return rows
     with closing(libusb()) as backend:
-        info = _attached(backend, name)
+        try:
+            info = _attached(backend, name)
+        except DeviceNotFound:
+            if orphans:  # its device has gone, and another process removes its lease
+                return []
+            raise
         reason = _used_by(info)
         if reason is None:
             return _bind(backend, info)
