@@ -49,7 +49,7 @@ def seeded(slow: int, bad: int, regions: int = 300) -> scanning.Scan:
     """Return the result of a scan with a slow and a bad region."""
     findings = latencies.Findings(0, regions * 8, 8)
     for number in range(regions):
-        seconds = {slow: 0.5, 7: 0.005, 9: 0.05}.get(number, 0.001)
+        seconds = {slow: 0.5, 7: 0.01, 9: 0.05}.get(number, 0.001)
         findings.note(number * 8, 8, seconds)
     findings.note_bad(bad * 8 + 3)
     findings.take(0)
