@@ -19,9 +19,9 @@ from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal
 from scsiusb.imaging.readback import BlockRange, Ranges, Read, differing, medium_reader
-from scsiusb.imaging.state import journal_place
+from scsiusb.imaging.state import can_resume, journal_place
 from scsiusb.imaging.unmapping import Unmapping, find_unmapping, unmap
 from scsiusb.scsi.sense import Sense
 
@@ -72,7 +72,7 @@ def erase(
     as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole" all.
 
     `journal` says what is done, by default in the user's state folder; with `resume` an erase that was interrupted goes
-    on, with the method and the pattern that it began with. Without `resume`, or a journal, the erase begins anew.
+    on, with the method and the pattern that it began with. It begins anew without `resume`, and if there is no journal.
 
     A block that cannot be written is in the result's `bad`, and the erase goes on after it; it raises the error of the
     block if there are more than 1000. Raise Miscompare with the first `lba` if blocks do not have what was written,
@@ -89,7 +89,7 @@ def erase(
     erasure = _Erasure(disk, progress)
     place = journal_place("erase", disk, erasure.identity, journal)
     with ExitStack() as held:
-        if resume and is_begun(place):
+        if resume and can_resume("erase", place, journal):
             erasure.resume(place)
         else:
             erasure.begin(place, method, pattern)

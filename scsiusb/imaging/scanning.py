@@ -28,10 +28,10 @@ from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal
 from scsiusb.imaging.latencies import Findings, Region
 from scsiusb.imaging.readback import BlockRange, Read, differing, medium_reader
-from scsiusb.imaging.state import journal_place
+from scsiusb.imaging.state import can_resume, journal_place
 
 COMMAND: Final = 1024 * 1024  # bytes that a command moves, at most
 CHECKPOINT: Final = 8 * 1024 * 1024  # bytes; so many at most are read or written again after an interruption
@@ -92,8 +92,10 @@ def scan(
     count as bad; the third such command in a row ends the scan.
 
     `journal` says what is done, by default in the user's state folder; with `resume` a scan that was interrupted goes
-    on. Without `resume` the scan begins anew. Raise OutOfRange, ImageError for the journal, DeviceMismatch if it is of
-    another device, OSError, and as `Disk.read` and `Disk.write`, but for errors that are due to blocks.
+    on, with the patterns that it began with. It begins anew without `resume`, and if there is no journal.
+
+    Raise OutOfRange, ImageError for the journal, DeviceMismatch if it is of another device, OSError, and as `Disk.read`
+    and `Disk.write`, but for errors that are due to blocks.
     """
     count = disk.blocks - lba if blocks is None else blocks
     disk.check_range(lba, count)
@@ -103,7 +105,7 @@ def scan(
     run = _Run(disk, BlockRange(lba, count), progress)
     place = journal_place("scan", disk, run.identity, journal)
     with ExitStack() as held:
-        if resume and is_begun(place):
+        if resume and can_resume("scan", place, journal):
             run.resume(place, destructive=destructive)
         else:
             run.begin(place, list(patterns) if destructive else [])

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from scsiusb.disk.disk import Disk
-from scsiusb.imaging.identity import DiskIdentity
-from scsiusb.imaging.journal import SUFFIX
+from scsiusb.errors import DeviceMismatch
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
+from scsiusb.imaging.journal import SUFFIX, is_begun
 
 
 def key_of(disk: Disk, known: DiskIdentity) -> str:
@@ -29,3 +30,19 @@ def journal_place(job: str, disk: Disk, known: DiskIdentity, given: str | os.Pat
     folder = platformdirs.user_state_path("scsiusb", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{job}-{key_of(disk, known)}{SUFFIX}"
+
+
+def can_resume(job: str, place: Path, given: str | os.PathLike[str] | None) -> bool:
+    """Return whether the journal at `place` says what to go on with; not if the job was interrupted before that.
+
+    Raise DeviceMismatch if there is none for this device, but one for another: it was exchanged meanwhile.
+    """
+    if is_begun(place):
+        return True
+    if given is None:
+        others = [path for path in place.parent.glob(f"{job}-*{SUFFIX}") if path != place and is_begun(path)]
+        if others:
+            names = ", ".join(path.name for path in sorted(others))
+            what = f"no interrupted {job} of this device is known, but of another: {names} in {place.parent}"
+            raise DeviceMismatch(what, f"attach the one that the job began with, or {BEGIN_ANEW}")
+    return False
