@@ -14,14 +14,14 @@ from typing import Any, Final, Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import IllegalRequest, ImageError, Miscompare, ScsiUsbError
+from scsiusb.errors import IllegalRequest, ImageError, MediumChanged, Miscompare, ScsiUsbError, UnitAttention
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal
 from scsiusb.imaging.readback import BlockRange, Ranges, Read, differing, medium_reader
-from scsiusb.imaging.state import journal_place
+from scsiusb.imaging.state import can_resume, journal_place
 from scsiusb.imaging.unmapping import Unmapping, find_unmapping, unmap
 from scsiusb.scsi.sense import Sense
 
@@ -72,7 +72,7 @@ def erase(
     as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole" all.
 
     `journal` says what is done, by default in the user's state folder; with `resume` an erase that was interrupted goes
-    on, with the method and the pattern that it began with. Without `resume`, or a journal, the erase begins anew.
+    on, with the method and the pattern that it began with. It begins anew without `resume`, and if there is no journal.
 
     A block that cannot be written is in the result's `bad`, and the erase goes on after it; it raises the error of the
     block if there are more than 1000. Raise Miscompare with the first `lba` if blocks do not have what was written,
@@ -89,7 +89,7 @@ def erase(
     erasure = _Erasure(disk, progress)
     place = journal_place("erase", disk, erasure.identity, journal)
     with ExitStack() as held:
-        if resume and is_begun(place):
+        if resume and can_resume("erase", place, journal):
             erasure.resume(place)
         else:
             erasure.begin(place, method, pattern)
@@ -226,8 +226,8 @@ class _Erasure:
             while self._done < self._medium.blocks:
                 self._write_part(buffer, step, min(self._done + most, self._medium.blocks))
 
-    def _write_part(self, buffer: memoryview, step: int, end: int) -> None:
-        """Write up to the block `end`, flush, and note it."""
+    def _write_part(self, buffer: memoryview, step: int, end: int, *, is_again: bool = False) -> None:
+        """Write up to the block `end`, flush, and note it; a second time if the unit was reset and may have lost it."""
         bad: list[BlockRange] = []
         for lba in range(self._done, end, step):
             view = buffer[: min(step, end - lba) * self._size]
@@ -237,17 +237,24 @@ class _Erasure:
                 pass
             if lba + step < end:
                 self._progress(Progress(WRITING, (lba + step) * self._size, self.disk.size))
-        self._checkpoint(end, bad)
+        try:
+            self._checkpoint(end, bad)
+        except UnitAttention as error:
+            if is_again or isinstance(error, MediumChanged):
+                raise
+            self._write_part(buffer, step, end, is_again=True)
+            return
+        for each in bad:
+            self.bad.add(*each)
         self._progress(Progress(WRITING, end * self._size, self.disk.size))
 
     def _write(self, lba: int, view: memoryview) -> None:
         self.disk.write_to(self._medium, lba, view)
 
     def _note_bad(self, bad: list[BlockRange], error: ScsiUsbError) -> None:
-        if self.bad.blocks >= MOST_BAD:
+        if self.bad.blocks + len(bad) >= MOST_BAD:
             raise error
         assert error.lba is not None
-        self.bad.add(error.lba, 1)
         bad.append(BlockRange(error.lba, 1))
 
     # --- verifying ----------------------------------------------------------------------------------

@@ -7,8 +7,10 @@ from typing import Final, NamedTuple
 
 from scsiusb.imaging.scanning import Scan
 
-MUCH: Final = 3  # times the median; above that a cell has another level
+MUCH: Final = 3  # times the median; above that, and MUCH_SECONDS, a cell has another level
 MORE: Final = 10
+MUCH_SECONDS: Final = 0.005  # what a busy host alone may cost
+MORE_SECONDS: Final = 0.02
 
 
 class Level(NamedTuple):
@@ -23,10 +25,10 @@ class Level(NamedTuple):
     """Of the character in it."""
 
 
-USUAL: Final = Level(".", f"up to {MUCH} x the median", "#2a9d8f", "#000000")
-LONG: Final = Level(":", f"up to {MORE} x", "#e9c46a", "#000000")
-LONGER: Final = Level("+", f"above {MORE} x", "#f4a261", "#000000")
-SLOW: Final = Level("S", f"slow: above {MORE} x and 0.1 s", "#b8452c", "#ffffff")
+USUAL: Final = Level(".", f"up to {MUCH} x the median, or 5 ms", "#2a9d8f", "#000000")
+LONG: Final = Level(":", f"up to {MORE} x, or 20 ms", "#e9c46a", "#000000")
+LONGER: Final = Level("+", "more", "#f4a261", "#000000")
+SLOW: Final = Level("S", f"slow: above {MORE} x, and 0.1 s", "#b8452c", "#ffffff")
 BAD: Final = Level("X", "bad blocks", "#5a0c1a", "#ffffff")
 LEVELS: Final = (USUAL, LONG, LONGER, SLOW, BAD)  # the worst last
 
@@ -66,6 +68,7 @@ def _level(scan: Scan, slowest: float, bad: int) -> Level:
         return BAD
     if slowest > scan.limit:
         return SLOW
-    if slowest > MORE * scan.latency.p50:
+    median = scan.latency.p50
+    if slowest > max(MORE * median, MORE_SECONDS):
         return LONGER
-    return LONG if slowest > MUCH * scan.latency.p50 else USUAL
+    return LONG if slowest > max(MUCH * median, MUCH_SECONDS) else USUAL

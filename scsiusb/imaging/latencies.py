@@ -86,8 +86,12 @@ class Findings:
             "bad": self._new_bad,
         }
         self.add(record)
-        self._new_buckets, self._new_times, self._new_late, self._new_bad = Counter(), {}, [], []
+        self.forget()
         return {name: value for name, value in record.items() if value or name == "pass"}
+
+    def forget(self) -> None:
+        """Drop what is pending."""
+        self._new_buckets, self._new_times, self._new_late, self._new_bad = Counter(), {}, [], []
 
     def add(self, record: dict[str, Any]) -> None:
         """Add what `take` returned. Raise KeyError, TypeError, ValueError for anything else."""

@@ -14,15 +14,24 @@ from typing import Any, Final, NamedTuple
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.speed import Latency
-from scsiusb.errors import DeviceTimeout, ImageError, MalformedReply, PhaseError, ScsiUsbError, TransferStalled
+from scsiusb.errors import (
+    DeviceTimeout,
+    ImageError,
+    MalformedReply,
+    MediumChanged,
+    PhaseError,
+    ScsiUsbError,
+    TransferStalled,
+    UnitAttention,
+)
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal
 from scsiusb.imaging.latencies import Findings, Region
 from scsiusb.imaging.readback import BlockRange, Read, differing, medium_reader
-from scsiusb.imaging.state import journal_place
+from scsiusb.imaging.state import can_resume, journal_place
 
 COMMAND: Final = 1024 * 1024  # bytes that a command moves, at most
 CHECKPOINT: Final = 8 * 1024 * 1024  # bytes; so many at most are read or written again after an interruption
@@ -83,8 +92,10 @@ def scan(
     count as bad; the third such command in a row ends the scan.
 
     `journal` says what is done, by default in the user's state folder; with `resume` a scan that was interrupted goes
-    on. Without `resume` the scan begins anew. Raise OutOfRange, ImageError for the journal, DeviceMismatch if it is of
-    another device, OSError, and as `Disk.read` and `Disk.write`, but for errors that are due to blocks.
+    on, with the patterns that it began with. It begins anew without `resume`, and if there is no journal.
+
+    Raise OutOfRange, ImageError for the journal, DeviceMismatch if it is of another device, OSError, and as `Disk.read`
+    and `Disk.write`, but for errors that are due to blocks.
     """
     count = disk.blocks - lba if blocks is None else blocks
     disk.check_range(lba, count)
@@ -94,7 +105,7 @@ def scan(
     run = _Run(disk, BlockRange(lba, count), progress)
     place = journal_place("scan", disk, run.identity, journal)
     with ExitStack() as held:
-        if resume and is_begun(place):
+        if resume and can_resume("scan", place, journal):
             run.resume(place, destructive=destructive)
         else:
             run.begin(place, list(patterns) if destructive else [])
@@ -227,15 +238,22 @@ class _Run:
         if fill is not None:
             work = partial(self._write_command if phase == WRITING else self._check_command, fill)
         begin, end = self._extent.lba, self._extent.lba + self._extent.blocks
-        since = self._done
-        for at in range(begin + self._done, end, self._step):
+        at, since, is_again = begin + self._done, self._done, False
+        while at < end:
             view = buffer[: min(self._step, end - at) * self._size]
             work(at, view)
-            done = at - begin + len(view) // self._size
-            if (done - since) * self._size >= CHECKPOINT or begin + done == end:
-                self._checkpoint(number, done, flush=phase == WRITING)
-                since = done
-            every = (number * self._extent.blocks + done) * self._size
+            at += len(view) // self._size
+            if (at - begin - since) * self._size >= CHECKPOINT or at == end:
+                try:
+                    self._checkpoint(number, at - begin, flush=phase == WRITING)
+                except UnitAttention as error:
+                    if is_again or isinstance(error, MediumChanged):
+                        raise
+                    self.findings.forget()  # the unit was reset, and may have lost what was written
+                    at, is_again = begin + since, True
+                    continue
+                since, is_again = at - begin, False
+            every = (number * self._extent.blocks + at - begin) * self._size
             self._progress(Progress(phase, every, len(self._passes) * self._extent.blocks * self._size))
 
     def _checkpoint(self, number: int, done: int, *, flush: bool) -> None:

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from scsiusb.disk.disk import Disk
-from scsiusb.imaging.identity import DiskIdentity
-from scsiusb.imaging.journal import SUFFIX
+from scsiusb.errors import DeviceMismatch
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
+from scsiusb.imaging.journal import SUFFIX, is_begun
 
 
 def key_of(disk: Disk, known: DiskIdentity) -> str:
-    """Return a part of a file's name that tells this disk from others: IDs, serial number or address, LUN."""
+    """Return a part of a file's name that is of this disk alone: IDs, serial number or address, LUN."""
     text = known.serial or disk.unit.transport.info.address
     return re.sub(r"[^0-9A-Za-z-]+", "_", f"{known.vid:04x}-{known.pid:04x}-{text}-{known.lun}")[:100]
 
@@ -29,3 +30,19 @@ def journal_place(job: str, disk: Disk, known: DiskIdentity, given: str | os.Pat
     folder = platformdirs.user_state_path("scsiusb", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{job}-{key_of(disk, known)}{SUFFIX}"
+
+
+def can_resume(job: str, place: Path, given: str | os.PathLike[str] | None) -> bool:
+    """Return whether the journal at `place` says what to go on with; not if the job was interrupted before that.
+
+    Raise DeviceMismatch if there is none for this device, but one for another: it was exchanged meanwhile.
+    """
+    if is_begun(place):
+        return True
+    if given is None:
+        others = [path for path in place.parent.glob(f"{job}-*{SUFFIX}") if path != place and is_begun(path)]
+        if others:
+            names = ", ".join(path.name for path in sorted(others))
+            what = f"no interrupted {job} of this device is known, but of another: {names} in {place.parent}"
+            raise DeviceMismatch(what, f"attach the one that the job began with, or {BEGIN_ANEW}")
+    return False

@@ -73,7 +73,6 @@ def test_each_method_as_text(attach: Attached, cli: Cli, words: list[str], metho
         (["--method", "zero", "--pattern", "00"], "not for --method zero"),
         (["--pattern", "xyz"], "'xyz' is not"),
         (["--pattern", "123"], "'123' is not"),
-        (["--resume", "--method", "zero"], "leave out --method"),
     ],
 )
 def test_options_that_do_not_go_together(attach: Attached, cli: Cli, words: list[str], text: str) -> None:
@@ -125,10 +124,24 @@ def test_ctrl_c_says_how_far_and_how_to_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(erase, "job_progress", Interrupting)
         result = cli("erase", "1-1", "--method", "random", "--verify", "whole", "--journal", place, "--yes")
-    command = f"`scsiusb erase 1-1 --verify whole --journal '{place}' --resume`"
+    command = f"`scsiusb erase 1-1 --method random --verify whole --journal '{place}' --resume`"
     assert result.failed(130, "writing: 64 KiB of 64 KiB", command)
     record = cli("erase", "1-1", "--verify", "whole", "--journal", place, "--resume", "--yes", "--json").record
     assert (record["method"], record["verified"], record["resumed"]) == ("random", "whole", SIZE)
+
+
+def test_another_device_is_not_erased_by_resume(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = contents(size=SIZE)
+    attach(stick(contents(size=SIZE), "S1"), stick(other, "S2"))
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "job_progress", Interrupting)
+        assert cli("erase", "serial=S1", "--pattern", "55", "--yes").failed(
+            130, "`scsiusb erase serial=S1 --pattern 55 --resume`"
+        )
+    assert cli("erase", "serial=S2", "--resume", "--yes").failed(15, "no interrupted erase of this device", "S1")
+    assert other == contents(size=SIZE)
+    assert cli("erase", "serial=S1", "--resume", "--yes").status == 0
+    assert cli("erase", "serial=S2", "--resume", "--yes").status == 0, "no erase was interrupted"
 
 
 def test_blocks_that_cannot_be_written_are_named_by_status_3(attach: Attached, cli: Cli) -> None:

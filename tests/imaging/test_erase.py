@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb.errors import DataProtect, DeviceMismatch, IllegalRequest, ImageError, Miscompare
+from scsiusb.errors import DataProtect, DeviceMismatch, IllegalRequest, ImageError, Miscompare, UnitAttention
 from scsiusb.imaging import BlockRange, Progress, erase, erasing
 from scsiusb.imaging.fills import PART, Keyed
 from scsiusb.virtual import Bus, Memory, Stick, Unit
@@ -174,6 +174,26 @@ def test_a_block_that_cannot_be_written_is_named_and_the_others_are_erased() -> 
     for lba in range(BLOCKS):
         wanted = kept[lba * 512 : lba * 512 + 512] if lba in (100, 101, 300) else bytes(512)
         assert data[lba * 512 : lba * 512 + 512] == wanted, lba
+
+
+def test_a_unit_that_is_reset_again_and_again_ends_it() -> None:
+    each = Stick([OddUnit(Memory(contents()), removable=False)])
+    each.faults.add("attentions=1,opcode=35,times=always")
+    with pytest.raises(UnitAttention), scsiusb.open_on(Bus(each)) as disk:
+        erase(disk)
+
+
+def test_what_a_reset_may_have_lost_is_written_again() -> None:
+    data = contents()
+    unit = OddUnit(Memory(data), removable=False)
+    each = Stick([unit])
+    each.faults.add("sense=3/0C/00,opcode=2a,lba=40,times=always")
+    each.faults.add("attentions=1,opcode=35")
+    with scsiusb.open_on(Bus(each)) as disk:
+        assert erase(disk).bad == (BlockRange(40, 1),)
+    writes = [int.from_bytes(cdb[2:6], "big") for cdb in unit.cdbs if cdb[0] == 0x2A]
+    assert writes.count(0) == 2
+    assert writes.count(STEP // 512 * 3) == 1
 
 
 def test_too_many_bad_blocks_end_the_erase(monkeypatch: pytest.MonkeyPatch) -> None:

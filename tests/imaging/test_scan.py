@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb.errors import DeviceMismatch, DeviceTimeout, ImageError, OutOfRange
+from scsiusb.errors import DeviceMismatch, DeviceTimeout, ImageError, OutOfRange, UnitAttention
 from scsiusb.imaging import BlockRange, Progress, scan, scanning
 from scsiusb.imaging.latencies import LATE, MOST_LATE, MOST_REGIONS, Findings, union
 from scsiusb.virtual import Bus, Memory, Stick, Unit
@@ -167,6 +167,27 @@ def test_patterns_find_what_reading_does_not() -> None:
         found = scan(disk, destructive=True, patterns=["random", "random", "random", "random", "random", "random"])
     assert alias in found.bad
     assert set(found.bad) <= {stuck, alias}
+
+
+def test_a_unit_that_is_reset_again_and_again_ends_it() -> None:
+    each = Stick([OddUnit(Memory(contents()), removable=False)])
+    each.faults.add("attentions=1,opcode=35,times=always")
+    with pytest.raises(UnitAttention), scsiusb.open_on(Bus(each)) as disk:
+        scan(disk, destructive=True)
+
+
+def test_what_a_reset_may_have_lost_is_written_again() -> None:
+    unit = OddUnit(Memory(contents()), removable=False)
+    each = Stick([unit])
+    each.faults.add("sense=3/0C/00,opcode=2a,lba=40,times=always")
+    each.faults.add("attentions=1,opcode=35")
+    with scsiusb.open_on(Bus(each)) as disk:
+        found = scan(disk, destructive=True)
+    assert found.bad == (BlockRange(40, 1),)
+    writes = [int.from_bytes(cdb[2:6], "big") for cdb in unit.cdbs if cdb[0] == 0x2A]
+    assert writes.count(0) == 2
+    assert writes.count(STEP_BLOCKS * 5) == 1
+    assert [region.commands for region in found.regions][::5] == [2, 2, 2, 2]
 
 
 def test_the_last_pattern_stays_and_is_read_past_the_cache() -> None:

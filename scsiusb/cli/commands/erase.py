@@ -87,7 +87,7 @@ def erase_command(
     """
     from scsiusb.imaging.erasing import erase
 
-    method = _method(method, pattern, resume=resume)
+    method = _method(method, pattern)
     refuse_own_file(device, journal)
     if not yes:
         require_terminal("the erase")
@@ -95,7 +95,7 @@ def erase_command(
         disk = held.enter_context(opened(device, lun))
         if not yes:
             confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
-        reached = Reached(held.enter_context(job_progress()), _words(device, lun, verify, journal))
+        reached = Reached(held.enter_context(job_progress()), _words(device, lun, method, pattern, verify, journal))
         with interruptible(reached.text):
             done = erase(
                 disk,
@@ -110,12 +110,8 @@ def erase_command(
     _report(done, device_of)
 
 
-def _method(method: str | None, pattern: bytes, *, resume: bool) -> str:
+def _method(method: str | None, pattern: bytes) -> str:
     """Return the method. Raise UsageError for options that do not go together."""
-    if resume and (method or pattern):
-        raise click.UsageError(
-            "--resume goes on by the method that the erase began with: leave out --method, --pattern"
-        )
     if pattern and method not in (None, "pattern"):
         raise click.UsageError(f"--pattern is not for --method {method}")
     if method == "pattern" and not pattern:
@@ -123,10 +119,13 @@ def _method(method: str | None, pattern: bytes, *, resume: bool) -> str:
     return "pattern" if pattern else method or "zero"
 
 
-def _words(device: str | None, lun: int | None, verify: str, journal: str | None) -> list[str]:
-    """Return the command that goes on, without --resume."""
+def _words(
+    device: str | None, lun: int | None, method: str, pattern: bytes, verify: str, journal: str | None
+) -> list[str]:
+    """Return the command that goes on, without --resume; with the method, as the journal may not have begun."""
     words = ["erase", *([] if device is None else [device])]
     words += [] if lun is None else ["--lun", str(lun)]
+    words += ["--pattern", pattern.hex()] if pattern else [] if method == "zero" else ["--method", method]
     words += [] if verify == "sample" else ["--verify", verify]
     return words + ([] if journal is None else ["--journal", journal])
 

@@ -107,8 +107,6 @@ def scan_command(
 
     if patterns and not destructive:
         raise click.UsageError("--pattern needs --destructive")
-    if patterns and resume:
-        raise click.UsageError("--resume goes on with the patterns that the scan began with: leave out --pattern")
     for path in (report, journal):
         refuse_own_file(device, path)
     if destructive and not yes:
@@ -119,7 +117,7 @@ def scan_command(
         if destructive and not yes:
             what = "all" if blocks is None and not lba else "a part"
             confirm(f"Overwrite {what} of {name(disk)}, {contents_of(disk)}?")
-        words = _words(device, lun, lba, blocks, report, journal, destructive=destructive)
+        words = _words(device, lun, lba, blocks, patterns, report, journal, destructive=destructive)
         reached = Reached(held.enter_context(job_progress()), words)
         with interruptible(reached.text):
             found = scan(
@@ -157,6 +155,7 @@ def _words(
     lun: int | None,
     lba: int,
     blocks: int | None,
+    patterns: Sequence[bytes | str],
     report: str | None,
     journal: str | None,
     *,
@@ -171,6 +170,8 @@ def _words(
         "--journal": journal,
     }
     words = ["scan", *([] if device is None else [device]), *(["--destructive"] if destructive else [])]
+    for pattern in patterns:
+        words += ["--pattern", pattern.hex() if isinstance(pattern, bytes) else pattern]
     for option, value in given.items():
         words += [] if value is None else [option, str(value)]
     return words
