@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Sequence
@@ -11,12 +12,12 @@ from typing import Final, Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
+from scsiusb.errors import DeviceMismatch, ImageError, OutOfRange, ScsiUsbError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import digest_of
-from scsiusb.imaging.journal import journal_of
+from scsiusb.imaging.identity import BEGIN_ANEW, digest_of
+from scsiusb.imaging.journal import SUFFIX, is_begun, journal_of
 from scsiusb.imaging.readback import BlockRange
 from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source
 from scsiusb.imaging.target import Target
@@ -120,8 +121,11 @@ def restore_each(
         targets = [Target(disk, source) for disk in disks]
         for target in targets:
             held.callback(target.close)
-        for target in targets:  # all are checked before anything is written to one
-            target.prepare(_journal(source, target), resume=resume)
+        places = [_journal(source, target) for target in targets]
+        if resume:
+            _check_none_was_exchanged(places)
+        for target, place in zip(targets, places, strict=True):  # all before anything is written to one
+            target.prepare(place, resume=resume)
         _write(source, targets, progress)
         if verify != "none":
             _verify(source, targets, progress, past_cache=verify == "medium")
@@ -144,6 +148,18 @@ def _check_size(source: Source, disk: Disk) -> None:
 def _journal(source: Source, target: Target) -> Path | None:
     path = getattr(source, "path", None)
     return None if path is None or not source.is_repeatable else journal_of(path, target.key)
+
+
+def _check_none_was_exchanged(places: Sequence[Path | None]) -> None:
+    """Raise DeviceMismatch if one of these journals is not there, but one of a device that is not given is."""
+    missing = [place for place in places if place is not None and not is_begun(place)]
+    for place in missing:
+        image = place.name.removesuffix(SUFFIX).rpartition(".")[0]
+        pending = {path for path in place.parent.glob(f"{glob.escape(image)}.*{SUFFIX}") if is_begun(path)}
+        others = sorted(path.name for path in pending.difference(places))
+        if others:
+            what = f"no restore to this device was interrupted, but one to another: {', '.join(others)} is there"
+            raise DeviceMismatch(what, f"attach the one that the restore began with, or {BEGIN_ANEW}")
 
 
 def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:

@@ -251,15 +251,15 @@ def test_an_interrupted_verification_writes_nothing_again(image: Path) -> None:
     assert (result.resumed, result.written) == (SIZE, SIZE)
 
 
-@pytest.mark.parametrize("kind", ["serial", "size", "contents"])
+@pytest.mark.parametrize("kind", ["serial", "renamed", "size", "contents"])
 def test_another_device_is_refused_and_not_written(kind: str, image: Path) -> None:
     with scsiusb.open_on(plug(blank())) as disk, pytest.raises(Stop):
         restore(image, disk, progress=StopAt("writing", 6 * PIECE))
     other = blank(512 if kind == "size" else 0)
     before = bytes(other)
     (journal,) = image.parent.glob("*.journal")
-    serial = "OTHER" if kind == "serial" else "DUMP0001"
-    if kind == "serial":
+    serial = "OTHER" if kind in ("serial", "renamed") else "DUMP0001"
+    if kind == "renamed":
         journal.rename(journal.with_name(journal.name.replace("DUMP0001", "OTHER")))
     with scsiusb.open_on(plug(other, serial)) as disk, pytest.raises(DeviceMismatch):
         restore(image, disk, resume=True)
