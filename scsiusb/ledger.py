@@ -46,6 +46,12 @@ class Entry:
     """The call stack, outermost call first; empty unless tracing is on."""
     _number: int = field(repr=False)
 
+    def hold(self) -> None:
+        """Add the entry: the resource is held from now on. Register `release` before."""
+        if _BOOK.tracing:
+            _say("\n".join((f"acquired {self}", *self.backtrace)))
+        _BOOK.entries[self._number] = self
+
     def release(self) -> None:
         """Remove the entry: the resource was released. May be called again."""
         if _BOOK.entries.pop(self._number, None) is not None and _BOOK.tracing:
@@ -98,18 +104,27 @@ def on_behalf_of(place: str) -> Iterator[None]:
         _BEHALF.reset(token)
 
 
+def entry(kind: str, what: str) -> Entry:
+    """Return an entry for a resource; `hold` adds it.
+
+    So the caller can register its `release` before: Ctrl-C may come after any call, also after the one that adds it.
+    """
+    return _entry(kind, what, sys._getframe(1))
+
+
 def acquire(kind: str, what: str) -> Entry:
-    """Add an entry for a resource that this process holds from now on."""
+    """Add an entry for a resource that this process holds from now on, where Ctrl-C cannot come."""
+    made = _entry(kind, what, sys._getframe(1))
+    made.hold()
+    return made
+
+
+def _entry(kind: str, what: str, frame: FrameType) -> Entry:
     _BOOK.prepare()
-    frame = sys._getframe(1)
     backtrace = _backtrace(frame) if _BOOK.tracing else ()
     number = next(_BOOK.numbers)
     place = _BEHALF.get() or _place(frame)
-    entry = Entry(kind, what, _thread(), time.time(), place, backtrace, number)
-    if _BOOK.tracing:
-        _say("\n".join((f"acquired {entry}", *backtrace)))
-    # Added and returned by one call: Ctrl-C between the two would leave an entry that no caller could release.
-    return _BOOK.entries.setdefault(number, entry)
+    return Entry(kind, what, _thread(), time.time(), place, backtrace, number)
 
 
 def outstanding() -> list[Entry]:

@@ -193,10 +193,9 @@ class Manager(Uncopyable):
         self._is_closing = False
         PROCESS.prepare()
         try:
-            self._entry = ledger.acquire("manager", "of mass-storage devices")
-            self._releases.add(self._entry.release)
-            self._registry = Registry(self._backend)
-            self._releases.add(self._registry.close)
+            self._entry = ledger.entry("manager", "of mass-storage devices")
+            self._releases.hold(self._entry)
+            self._registry = Registry(self._backend, self._releases)
             PROCESS.close_at_exit(self)
         except BaseException:
             self._releases.close()

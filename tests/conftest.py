@@ -46,3 +46,13 @@ def users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv(quirks_user.VARIABLE, raising=False)
     monkeypatch.setattr(quirks_user, "path", lambda: path)
     return path
+
+
+@pytest.fixture
+def state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's folder for journals: one of the test's."""
+    import platformdirs
+
+    folder = tmp_path / "state"
+    monkeypatch.setattr(platformdirs, "user_state_path", lambda *names, **options: folder)
+    return folder

@@ -1,45 +1,132 @@
-"""Ctrl-C at a chosen bytecode instruction, for tests that try each one."""
+"""An exception, or a signal handler, at a chosen bytecode instruction or line, for tests that try each one."""
 
 from __future__ import annotations
 
+import dis
+import os
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
+RESUME = dis.opmap.get("RESUME", -1)
+"""The entry of a function, left out: there, it comes before any `try` of the function, as in `__exit__`."""
+Selects = Callable[[FrameType], bool]
 
 
-class CtrlC:
-    """Raises KeyboardInterrupt before the `count`th instruction that runs in the selected frames."""
+def of_module(module: ModuleType) -> Selects:
+    """Select the frames of a module."""
+    return lambda frame: frame.f_code.co_filename == module.__file__
 
-    def __init__(self, selects: Callable[[FrameType], bool], count: int) -> None:
+
+def of_files(*names: str) -> Selects:
+    """Select the frames of files with these names, in any folder."""
+    return lambda frame: os.path.basename(frame.f_code.co_filename) in names
+
+
+def of_driver(frame: FrameType) -> bool:
+    """Select the frames of the driver: of all modules but the virtual stick's, which stands for hardware.
+
+    Neither those called by `__del__`, where Python ignores errors.
+    """
+    return is_driver(frame.f_code.co_filename) and not is_deleting(frame)
+
+
+def is_driver(path: str) -> bool:
+    """Return whether a file is the driver's."""
+    name = path.replace(os.sep, "/")
+    return "/scsiusb/" in name and "/scsiusb/virtual/" not in name and "/tests/" not in name and "/tools/" not in name
+
+
+def is_deleting(frame: FrameType | None) -> bool:
+    """Return whether the frame runs within a `__del__` or a weak reference's callback: Python ignores errors there."""
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_remove"):  # the latter is a callback of weak references
+            return True
+        frame = frame.f_back
+    return False
+
+
+class At:
+    """Calls `act` before the `count`th instruction (or line) that runs in the selected frames; 0: before each."""
+
+    def __init__(self, selects: Selects, count: int, act: Callable[[], object], *, event: str = "opcode") -> None:
         self._selects = selects
         self._left = count
+        self._is_each = not count
+        self._act = act
+        self._event = event
+        self._is_acting = False
         self.at = -1
-        """The offset of the instruction; -1 while it has not been reached."""
+        """The offset of the instruction where it last acted; -1 while it has not."""
+        self.where = "nowhere"
+        """The same, for people."""
+        self.times = 0
+        """How often it has acted."""
+        self.passed = 0
+        """How many of the instructions have run."""
 
-    def run(self, action: Callable[[], R]) -> R | None:
-        """Run the action and return its result; None if the KeyboardInterrupt ended it."""
+    def watch(self, action: Callable[[], R]) -> R:
+        """Run the action and return its result."""
         before = sys.gettrace()
         # Python 3.12 looks for this only here: whether any frame of the interpreter has ever asked for its opcodes.
         sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             return action()
-        except KeyboardInterrupt:
-            assert self.at >= 0
-            return None
         finally:
             sys.settrace(before)
 
     def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        if not self._selects(frame):
+        if self._is_acting or not self._selects(frame):
             return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and self.at < 0:
-            self._left -= 1
+        frame.f_trace_opcodes = self._event == "opcode"
+        is_entry = event == "opcode" and frame.f_code.co_code[frame.f_lasti] == RESUME
+        if event == self._event and not is_entry and (self._left or self._is_each):
+            self.passed += 1
+            self._left -= not self._is_each
             if not self._left:
-                self.at = frame.f_lasti
-                raise KeyboardInterrupt
+                self._fire(frame)
         return self._trace
+
+    def _fire(self, frame: FrameType) -> None:
+        self.at = frame.f_lasti
+        code = frame.f_code
+        self.where = f"{os.path.basename(code.co_filename)}:{frame.f_lineno} in {code.co_name}, instruction {self.at}"
+        self.times += 1
+        self._is_acting = True  # what is called is not traced
+        try:
+            self._act()
+        finally:
+            self._is_acting = False
+
+
+class Raise(At):
+    """Raises an exception there."""
+
+    def __init__(self, error: type[BaseException], selects: Selects, count: int, *, event: str = "opcode") -> None:
+        super().__init__(selects, count, self._raise, event=event)
+        self._error = error
+        self.came_out = False
+        """Whether the exception was what ended the action."""
+
+    def _raise(self) -> None:
+        raise self._error
+
+    def run(self, action: Callable[[], R]) -> R | None:
+        """Run the action and return its result; None if the exception ended it."""
+        try:
+            return self.watch(action)
+        except self._error:
+            if self.at < 0:
+                raise
+            self.came_out = True
+            return None
+
+
+class CtrlC(Raise):
+    """Raises KeyboardInterrupt there."""
+
+    def __init__(self, selects: Selects, count: int, *, event: str = "opcode") -> None:
+        super().__init__(KeyboardInterrupt, selects, count, event=event)

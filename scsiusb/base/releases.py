@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import repeat
+from typing import Protocol, TypeVar
+
+R = TypeVar("R")
 
 
 def open_into(descriptors: list[int], call: Callable[..., int], *arguments: object) -> int:
@@ -33,6 +36,16 @@ class Descriptors(list[int]):
         close_all(self)
 
 
+class Entry(Protocol):
+    """An entry of the ledger."""
+
+    def hold(self) -> None:
+        """Add it."""
+
+    def release(self) -> None:
+        """Remove it."""
+
+
 class Releases:
     """Release steps that are run in reverse order.
 
@@ -48,8 +61,25 @@ class Releases:
         """Add a step: `step(*arguments)`."""
         self._steps.append(partial(step, *arguments))
 
+    def hold(self, entry: Entry) -> None:
+        """Add an entry to the ledger, and its release before that."""
+        self.add(entry.release)
+        entry.hold()
+
+    def enter(self, context: AbstractContextManager[R]) -> R:
+        """Enter a context, whose exit is added before; it must do nothing if the context was not entered."""
+        self.add(context.__exit__, None, None, None)
+        return context.__enter__()
+
     def close(self) -> None:
         """Run all steps, the last added first; then raise the first error, if any. May be called again."""
+        try:
+            self._close()
+        except BaseException:  # Ctrl-C may have come between two steps
+            self._close()
+            raise
+
+    def _close(self) -> None:
         first: BaseException | None = None
         while self._steps:
             try:

@@ -31,6 +31,8 @@ COMMANDS: Final = {  # in the order of --help
     "compare": "scsiusb.cli.commands.imaging",
     "probe": "scsiusb.cli.commands.probe",
     "rescue": "scsiusb.cli.commands.rescue",
+    "erase": "scsiusb.cli.commands.erase",
+    "scan": "scsiusb.cli.commands.scan",
     "raw": "scsiusb.cli.commands.control",
     "eject": "scsiusb.cli.commands.control",
     "watch": "scsiusb.cli.commands.watch",

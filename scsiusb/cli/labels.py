@@ -6,7 +6,14 @@ from typing import Any, Final
 
 from scsiusb.cli.output import counted
 from scsiusb.scsi.pages.inquiry import InquiryData
-from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, Designator, SupportedPages, UnitSerialNumber
+from scsiusb.scsi.pages.vpd import (
+    AnyPage,
+    BlockLimits,
+    Designator,
+    LogicalBlockProvisioning,
+    SupportedPages,
+    UnitSerialNumber,
+)
 
 VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.6.2
 PAGES: Final = {  # SPC-4 7.8, SBC-3 6.5, and what came later
@@ -55,15 +62,28 @@ def inquiry_words(data: InquiryData) -> dict[str, Any]:
     }
 
 
+PROVISIONING_KINDS: Final = {0: "not reported", 1: "resource", 2: "thin"}
+NO_LIMIT: Final = 0xFFFFFFFF  # of the blocks that an UNMAP may name
+
+
 def page_words(page: AnyPage) -> dict[str, Any]:
     """Return a VPD page that is a record as names and values to show; other pages are tables or bytes."""
     if isinstance(page, UnitSerialNumber):
         return {"serial": page.serial}
+    if isinstance(page, LogicalBlockProvisioning):
+        return {
+            "UNMAP": page.unmap,
+            "WRITE SAME(16)": page.write_same_16,
+            "WRITE SAME(10)": page.write_same_10,
+            "reads zeros": page.zeros,
+            "kind": PROVISIONING_KINDS.get(page.kind, f"type {page.kind}"),
+        }
     assert isinstance(page, BlockLimits)
     return {
         "optimal granularity": _blocks(page.optimal_granularity),
         "max transfer": _blocks(page.max_transfer),
         "optimal transfer": _blocks(page.optimal_transfer),
+        "max unmap": "no limit" if page.max_unmap_blocks == NO_LIMIT else _blocks(page.max_unmap_blocks),
     }
 
 

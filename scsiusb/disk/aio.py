@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
+from scsiusb.errors import DeviceGone, MediumChanged, NoMedium, ScsiUsbError
 from scsiusb.manager.process import PROCESS
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.pages.inquiry import InquiryData
@@ -32,6 +33,8 @@ class AsyncDisk(Uncopyable):
         self._opener = opener
         self._disk: Disk | None = None
         self._executor: ThreadPoolExecutor | None = None
+        self._untold: ScsiUsbError | None = None
+        """A change of the medium, or the loss of the device, that a cancelled call met: the next call raises it."""
 
     def __repr__(self) -> str:
         return "<AsyncDisk, not open>" if self._disk is None else f"<AsyncDisk {self._disk!r}>"
@@ -62,6 +65,7 @@ class AsyncDisk(Uncopyable):
         try:
             if self._disk is not None:
                 await _result_of(asyncio.get_running_loop().run_in_executor(executor, self._disk.close))
+            self._raise_untold(DeviceGone)
         finally:
             executor.shutdown()
             self._entry.release()
@@ -115,7 +119,16 @@ class AsyncDisk(Uncopyable):
 
     async def _do(self, function: Callable[..., R], *arguments: Any) -> R:
         transport = self.disk.unit.transport
+        self._raise_untold(MediumChanged, NoMedium, DeviceGone)
         return await self._run(_Job(function, *arguments, transport=transport))
+
+    def _raise_untold(self, *kinds: type[ScsiUsbError]) -> None:
+        untold, self._untold = self._untold, None
+        try:
+            if isinstance(untold, kinds):
+                raise untold
+        finally:
+            del untold  # this frame is in its traceback
 
     async def _run(self, job: _Job[R]) -> R:
         if self._executor is None:
@@ -125,7 +138,10 @@ class AsyncDisk(Uncopyable):
             return await asyncio.shield(done)
         except asyncio.CancelledError:
             job.cancel()
-            await _wait_until_done(done)
+            error = await _wait_until_done(done)
+            if isinstance(error, (MediumChanged, NoMedium, DeviceGone)):
+                self._untold = error.with_traceback(None)
+            del error
             raise
 
 
@@ -152,15 +168,14 @@ class _Job(Generic[R]):
             self._scope.cancel()
 
 
-async def _wait_until_done(future: asyncio.Future[Any]) -> None:
-    """Wait until the future is done, even if this task is cancelled meanwhile; ignore its result or error."""
+async def _wait_until_done(future: asyncio.Future[Any]) -> BaseException | None:
+    """Wait until the future is done, even if this task is cancelled meanwhile; return its error, if any."""
     while not future.done():
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
             continue
-    if not future.cancelled():
-        future.exception()
+    return None if future.cancelled() else future.exception()
 
 
 async def _result_of(future: asyncio.Future[R]) -> R:

@@ -169,10 +169,11 @@ class Disk(Uncopyable):
         if not isinstance(command, Command):
             raise wrong_type("command", "a Command, or a RawCommand with a CDB", command)
         number_or_none("timeout", timeout)
+        known = self._known
         try:
             return self.unit.execute(command, retry=retry, timeout=timeout)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, known)
             raise
 
     def read(self, lba: int, blocks: int) -> bytes:
@@ -181,8 +182,12 @@ class Disk(Uncopyable):
         medium = self._medium()
         check_range(medium, lba, blocks)
         data = bytearray(blocks * medium.block_size)
-        with memoryview(data) as view:
-            self._move(READ, medium, lba, view)
+        try:
+            with memoryview(data) as view:
+                self._move(READ, medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
         return bytes(data)
 
     def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
@@ -202,7 +207,12 @@ class Disk(Uncopyable):
                 return self.readinto(lba, view)
         if buffer.readonly:
             raise TypeError("buffer must be writable")
-        return self._move(READ, self._known or self._medium(), lba, buffer)
+        medium = self._known or self._medium()
+        try:
+            return self._move(READ, medium, lba, buffer)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def reading(self, lba: int, blocks: int) -> Reading:
         """Return a stream of blocks, for a `with`: it iterates over memoryviews, and prefetches the next ones.
@@ -251,16 +261,25 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
-            return self._write(self._writable or self.medium_to_write(lba, view), lba, view)
+        medium: Medium | None = None
+        try:
+            with memoryview(data) if type(data) in PLAIN else _bytes_of("data", data) as view:
+                medium = self._writable or self.medium_to_write(lba, view)
+                return self._write(medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium or self._known)
+            raise
 
     def _write(self, medium: Medium, lba: int, view: memoryview) -> int:
-        """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache."""
+        """Write all of it a second time if the unit was reset meanwhile, as the reset may have emptied its cache.
+
+        If the medium was exchanged, that raises MediumChanged.
+        """
         call, unit, unflushed = object(), self.unit, self._unflushed
-        began, lost_writes = unit.resets, self._attentions.lost_writes
+        began, lost_writes = unit.cache_losses, self._attentions.lost_writes
         try:
             blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, (began, lost_writes)))
-            again = unit.resets
+            again = unit.cache_losses
             if again != began:
                 # A deferred error may be about earlier calls, too: only a flush settles it.
                 mark = again, lost_writes
@@ -273,9 +292,10 @@ class Disk(Uncopyable):
     def flush(self) -> None:
         """Return when all that was written is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26).
 
-        Raises MediumChanged, and UnitAttention if the unit was reset since the writes: its cache may have been lost.
+        Raises MediumChanged, and UnitAttention if the unit was reset since the writes, or its medium exchanged: what
+        was in its cache may be lost.
         Raises MediumError or the like, with `sense.deferred`, if the unit has reported, to any user's command, that it
-        did not carry out an earlier write. In both cases, write again what was written since the last flush.
+        did not carry out an earlier write. In these cases, write again what was written since the last flush.
         """
         self._flush(None)
 
@@ -333,22 +353,15 @@ class Disk(Uncopyable):
         end = lba + blocks
         if blocks * block_size != size or lba < 0 or end > medium.blocks:
             check_fits(medium, lba, view)
-        try:
-            if medium.is_removable and medium is not self._bound and blocks:
-                self._bind(medium)
-            if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
-                for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-                    with piece:
-                        self._move_piece(transfer, medium, at, count, piece, note)
-            else:  # one command, as for most calls
-                self._move_piece(transfer, medium, lba, blocks, view, note)
-            return blocks
-        except DeviceGone:
-            self._forget_unflushed()
-            raise
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
-            raise
+        if medium.is_removable and medium is not self._bound and blocks:
+            self._bind(medium)
+        if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
+            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
+                with piece:
+                    self._move_piece(transfer, medium, at, count, piece, note)
+        else:  # one command, as for most calls
+            self._move_piece(transfer, medium, lba, blocks, view, note)
+        return blocks
 
     def _move_piece(
         self,
@@ -380,10 +393,6 @@ class Disk(Uncopyable):
             if transfer is not WRITE:
                 view[:] = buffer
 
-    def _forget_unflushed(self) -> None:
-        """Forget what was not flushed: the caller has the DeviceGone, so `close` need not raise it again."""
-        self._unflushed.take()
-
     def medium(self) -> Medium:
         """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
         return self._medium()
@@ -392,6 +401,18 @@ class Disk(Uncopyable):
         """Look, before the first block command, for a block by which the medium will be known again."""
         find_witness(self.unit, medium)
         self._bound = medium
+
+    def note_told(self, error: BaseException, medium: Medium | None) -> None:
+        """Take note that the caller now gets this error of a call that meant `medium`.
+
+        After a change the next call looks for the new medium; after DeviceGone `close` need not raise it again. An
+        error that is dropped, such as that of a stream which is left early, must not be noted: the next call then still
+        means the old medium, and raises MediumChanged.
+        """
+        if isinstance(error, DeviceGone):
+            self._unflushed.take()
+        elif isinstance(error, (MediumChanged, NoMedium)) and self._known is medium:
+            self._forget_medium()
 
     def _forget_medium(self) -> None:
         self._known = self._bound = self._writable = None
@@ -415,7 +436,11 @@ class Disk(Uncopyable):
         check_fits(medium, lba, NOTHING if view is None else view)
         if medium is self._writable or (view is not None and not view):
             return medium
-        self._check_protection(medium, lba)
+        try:
+            self._check_protection(medium, lba)
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, medium)
+            raise
         if not is_new or self.unit.doubts == doubts:
             return medium
         # A command failed, which may have hidden a change of the medium. Nothing was said about it to the caller, so
@@ -440,7 +465,11 @@ class Disk(Uncopyable):
 
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
-        return self._move(READ, medium, lba, view)
+        try:
+            return self._move(READ, medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def read_past_cache(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `read_from`, by commands that must not be answered from the device's cache (FUA, SBC-3 4.10).
@@ -451,6 +480,18 @@ class Disk(Uncopyable):
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""
+        try:
+            return self.write_in_thread(medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
+
+    def read_ahead(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `read_from`, for a stream's thread: an error is not told yet (`note_told`)."""
+        return self._move(READ, medium, lba, view)
+
+    def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
+        """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""
         if medium is not self._writable:
             self._check_protection(medium, lba)
         return self._write(medium, lba, view)
@@ -458,13 +499,9 @@ class Disk(Uncopyable):
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
         """Story that reads blocks, at most `max_blocks`, into memory that `buffer` lent; raises as `readinto`."""
         blocks = len(view) // medium.block_size
-        try:
-            if medium.is_removable and medium is not self._bound:
-                yield Call(partial(self._bind, medium))
-            yield from self._stories.reading(medium, lba, blocks, view)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
-            raise
+        if medium.is_removable and medium is not self._bound:
+            yield Call(partial(self._bind, medium))
+        yield from self._stories.reading(medium, lba, blocks, view)
         if medium.is_removable:
             keep_witness(self._attentions, READ, medium, lba, blocks, view)
 
@@ -496,13 +533,14 @@ class Disk(Uncopyable):
                 keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
 
     def _flush(self, timeout: float | None) -> None:
+        known = self._known
         number, since = self._unflushed.begin_flush()
         try:
             self.unit.synchronize_cache(timeout=timeout)
         except UnsupportedOpcode as error:
             log.debug("no cache to flush: %s", error)
-        except (MediumChanged, NoMedium):
-            self._forget_medium()
+        except (MediumChanged, NoMedium) as error:
+            self.note_told(error, known)
             self._unflushed.settled = number
             raise
         except DeviceGone:
@@ -527,8 +565,9 @@ class Disk(Uncopyable):
         resets, lost_writes = since
         if attentions.lost_writes > max(lost_writes, self._unflushed.told) and attentions.lost_write is not None:
             raise lost_write_error(attentions.lost_write)
-        if resets != self.unit.resets:
-            raise UnitAttention("the unit was reset before the written blocks were flushed", RESET, "write them again")
+        if resets != self.unit.cache_losses:
+            what = "the unit was reset before the written blocks were flushed, or its medium was exchanged"
+            raise UnitAttention(what, RESET, "write them again")
 
     def _flush_quietly(self) -> None:
         """Flush before an exception reaches the caller: no error may replace it, and no long wait delay it."""

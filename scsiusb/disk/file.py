@@ -195,7 +195,12 @@ class DiskFile(Uncopyable, io.RawIOBase):
 
     def _check_medium(self) -> None:
         if self.medium.changes != self.disk.unit.medium_changes:
-            raise MediumChanged("the medium was changed since the file was opened", MEDIUM_CHANGED)
+            error = MediumChanged("the medium was changed since the file was opened", MEDIUM_CHANGED)
+            self.disk.note_told(error, self.medium)
+            try:
+                raise error
+            finally:
+                del error  # this frame is in its traceback
 
     def _pieces(self, view: memoryview, count: int) -> Iterator[tuple[int, int, memoryview]]:
         """Yield LBA, offset in that block, and view of each part of the next bytes: whole blocks, or a part of one."""

@@ -268,7 +268,7 @@ class _Loop:
     """Polls the descriptors of all lanes, and one more by which other threads wake it."""
 
     def __init__(self, held: Releases) -> None:
-        held.add(ledger.acquire("socket", "of a reader of many disks").release)
+        held.hold(ledger.entry("socket", "of a reader of many disks"))
         self._read_end, self._write_end = socket.socketpair()
         held.add(self._write_end.close)
         held.add(self._read_end.close)
@@ -296,6 +296,8 @@ class _Loop:
                 if lane.ready:
                     buffer, chunk = lane.ready.popleft()
                     lane.reading.lba += len(chunk.piece) // lane.reading.block_size
+                    if chunk.error is not None:
+                        lane.reading.note_told(chunk.error)
                     try:
                         yield chunk
                     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack
 from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -61,7 +60,7 @@ class _Stream(Uncopyable, ABC):
         transport, held = self.disk.unit.transport, self._held
         self._scope = transport.scope()
         try:
-            held.add(ledger.acquire("thread", f"that moves blocks of {transport}").release)
+            held.hold(ledger.entry("thread", f"that moves blocks of {transport}"))
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
             arguments = (self._run,)
@@ -85,11 +84,7 @@ class _Stream(Uncopyable, ABC):
         Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
         """
         count = max(1, min(count, self._most_buffers))
-        buffers = []
-        for _ in range(count):
-            loan = ExitStack()
-            held.add(loan.close)
-            buffers.append(loan.enter_context(self.disk.buffer(self._step_bytes)))
+        buffers = [held.enter(self.disk.buffer(self._step_bytes)) for _ in range(count)]
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
@@ -124,6 +119,10 @@ class _Stream(Uncopyable, ABC):
             self._full.put(None)
             self._empty.put(None)
             self.on_ready()
+
+    def note_told(self, error: BaseException) -> None:
+        """Take note that the caller now gets this error of the stream; see `Disk.note_told`."""
+        self.disk.note_told(error, self._medium)
 
     @abstractmethod
     def _work(self) -> None:
@@ -172,6 +171,7 @@ class Reading(_Stream):
         if self._load is None:
             self._full.put(None)  # for the next call
             if self._error is not None:
+                self.note_told(self._error)
                 raise self._error
             raise StopIteration
         self.lba += len(self._load.piece) // self.block_size
@@ -191,7 +191,7 @@ class Reading(_Stream):
             piece = self.cut(buffer, at)
             blocks = len(piece) // self.block_size
             try:
-                self.disk.read_from(self._medium, at, piece)
+                self.disk.read_ahead(self._medium, at, piece)
             except ScsiUsbError as error:
                 if good := blocks_before(error, at):
                     self._deliver(buffer, piece[: good * self.block_size])
@@ -267,6 +267,7 @@ class Writing(_Stream):
             if self._buffer is None:
                 self._empty.put(None)  # for the next call
                 assert self._error is not None
+                self.note_told(self._error)
                 raise self._error
         return self._buffer[self._count :]
 
@@ -299,13 +300,14 @@ class Writing(_Stream):
         self._full.put(None)
         join(self._thread)
         if self._error is not None:
+            self.note_told(self._error)
             raise self._error
 
     def _work(self) -> None:
         while (load := self._full.get()) is not None and not self._is_stopped:
             with load.piece:
                 try:
-                    self.disk.write_to(self._medium, self.lba, load.piece)
+                    self.disk.write_in_thread(self._medium, self.lba, load.piece)
                 except ScsiUsbError as error:
                     self.lba += blocks_before(error, self.lba)
                     raise

@@ -1,4 +1,4 @@
-"""Blocks that were written and are not flushed yet: a reset of the unit, or a deferred error, may lose them."""
+"""Blocks that were written and are not flushed yet: a reset, a change of medium or a deferred error may lose them."""
 
 from __future__ import annotations
 

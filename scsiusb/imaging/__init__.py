@@ -6,8 +6,11 @@ from scsiusb.imaging.comparing import Comparison as Comparison
 from scsiusb.imaging.comparing import compare as compare
 from scsiusb.imaging.dumping import Dump as Dump
 from scsiusb.imaging.dumping import dump as dump
+from scsiusb.imaging.erasing import Erased as Erased
+from scsiusb.imaging.erasing import erase as erase
 from scsiusb.imaging.events import Progress as Progress
 from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
+from scsiusb.imaging.latencies import Region as Region
 from scsiusb.imaging.mapfile import Area as Area
 from scsiusb.imaging.probe_result import Probe as Probe
 from scsiusb.imaging.probing import probe as probe
@@ -18,3 +21,5 @@ from scsiusb.imaging.restoring import Restored as Restored
 from scsiusb.imaging.restoring import SomeFailed as SomeFailed
 from scsiusb.imaging.restoring import clone as clone
 from scsiusb.imaging.restoring import restore as restore
+from scsiusb.imaging.scanning import Scan as Scan
+from scsiusb.imaging.scanning import scan as scan

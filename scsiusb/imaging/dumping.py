@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections import deque
@@ -16,15 +17,18 @@ from scsiusb.base.arguments import integer
 from scsiusb.base.dataclass import dataclass
 from scsiusb.base.waits import result_of
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import ImageError
+from scsiusb.errors import DeviceMismatch, ImageError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile
-from scsiusb.imaging.journal import Journal, Record, journal_of, read_journal
+from scsiusb.imaging.journal import Journal, Record, is_begun, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
+from scsiusb.imaging.sources import ImageSource
+
+log = logging.getLogger(__name__)
 
 SHA256: Final = ".sha256"
 MOST_THREADS: Final = 4  # that compress; each has two frames in memory
@@ -123,13 +127,16 @@ class _Work:
     def run(self, *, resume: bool) -> str:
         """Do the work; return the digest of all bytes."""
         place = journal_of(self.path)
-        if not resume and place.exists():
+        if not resume and is_begun(place):
             what = f"{self.path} is a dump that was interrupted: {place.name} is beside it"
             raise ImageError(what, f"go on with --resume, or remove {place}")
         with ExitStack() as held:
-            file, done = self._open(held, place, resume=resume)
-            self._copy(file, done)
-            file.finish([each.frame for each in self._done])
+            if resume and not is_begun(place) and self.path.is_file() and self.path.stat().st_size:
+                self._check_complete()
+            else:
+                file, done = self._open(held, place, resume=resume)
+                self._copy(file, done)
+                file.finish([each.frame for each in self._done])
             if self._map is not None:
                 text = bmap_text(self._total, self._map.ranges())
                 self.path.with_name(self.path.name + BMAP).write_text(text)
@@ -140,12 +147,9 @@ class _Work:
     def _open(self, held: ExitStack, place: Path, *, resume: bool) -> tuple[ImageFile, int]:
         """Open the image and its journal; return the image, and the bytes of the device that it has."""
         is_special = self.path.exists() and not self.path.is_file()
-        if resume and place.exists():
+        if resume and is_begun(place):
             file, done, length = self._resume(held, place)
         else:
-            if resume and self.path.exists() and self.path.stat().st_size:
-                what = f"there is no journal beside {self.path}: it is complete, or not a dump"
-                raise ImageError(what, "remove it, or choose another name, to dump again")
             file, done, length = ImageFile(self.path, self._codec), 0, 0
             held.callback(file.close)
         if not is_special:  # a pipe or /dev/null cannot be resumed
@@ -193,6 +197,32 @@ class _Work:
             what = f"{self.path} was changed since the dump was interrupted, after {good * self._frame} bytes of data"
             raise ImageError(what, BEGIN_ANEW)
         return frames[:good]
+
+    def _check_complete(self) -> None:
+        """Read a file without a journal. Raise ImageError unless it is a complete dump of this device.
+
+        A program may be killed after its dump was complete, and before it could say so.
+        """
+        pieces, at, source = [], 0, ImageSource(self.path)
+        with source:
+            for offset, data, _ in source.extents() if source.least in (0, self._total) else ():
+                whole = data[: len(data) - len(data) % self._block_size]
+                if offset != at or at + len(data) > self._total or len(whole) != len(data):
+                    break
+                lba, blocks = self._lba + at // self._block_size, len(data) // self._block_size
+                pieces.append(Piece(lba, blocks, digest_of(data), digest_of(data[: self._block_size])))
+                at += len(data)
+                self._take(data)
+                self._progress(Progress("checking", at, self._total))
+        try:
+            if at == self._total:
+                check_contents(self._disk, pieces)
+                self.resumed = at
+                return
+        except DeviceMismatch as error:
+            log.info("%s", error)
+        what = f"there is no journal beside {self.path}, and it is no complete dump of this device"
+        raise ImageError(what, "remove it, or choose another name, to dump again")
 
     def _pieces(self, frames: list[_Done]) -> list[Piece]:
         pieces, lba = [], self._lba

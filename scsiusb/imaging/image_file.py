@@ -44,12 +44,16 @@ class ImageFile(Uncopyable):
         self.length += len(data)
 
     def _write_sparse(self, data: bytes | bytearray) -> None:
+        is_hole = False
         for at in range(0, len(data), HOLE):
             piece = data[at : at + HOLE]
-            if piece == ZEROS[: len(piece)]:
+            is_hole = piece == ZEROS[: len(piece)]
+            if is_hole:
                 os.lseek(self._descriptor, len(piece), os.SEEK_CUR)
             else:
                 self._write(piece)
+        if is_hole:  # the program may be killed at any time, and the file must have what the journal says
+            os.ftruncate(self._descriptor, self.length + len(data))
 
     def _write(self, data: bytes | bytearray) -> None:
         rest = memoryview(data)
@@ -61,7 +65,6 @@ class ImageFile(Uncopyable):
         if self._codec is not None and self._codec.name == "zst":
             self.add(seek_table(frames))
         if self.is_regular:
-            os.ftruncate(self._descriptor, self.length)  # zeros at the end were skipped
             os.fsync(self._descriptor)
 
     def close(self) -> None:

@@ -44,6 +44,15 @@ def read_journal(path: Path) -> tuple[Record, list[Record], int]:
     return records[0], records[1:], length
 
 
+def is_begun(path: Path) -> bool:
+    """Return whether there is a journal that says what its job is; not if it was interrupted before that."""
+    try:
+        with open(path, "rb") as file:
+            return file.readline(LARGEST).endswith(b"\n")
+    except FileNotFoundError:
+        return False
+
+
 class Journal(Uncopyable):
     """Adds records to a journal. `close` it; `remove` it when the job is done."""
 

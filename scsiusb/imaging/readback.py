@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import CheckCondition, MalformedReply
+from scsiusb.disk.medium import Medium
+from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged
+from scsiusb.imaging.identity import DiskIdentity
 
 MOST_RANGES = 10_000  # of a result; a medium on which nothing is right has two or three
 
@@ -74,3 +77,19 @@ def leave_cache(disk: Disk) -> bool:
         return disk.unit.mode_sense().dpo_fua
     except (CheckCondition, MalformedReply):
         return False
+
+
+Read = Callable[[Medium, int, memoryview], int]
+
+
+def medium_reader(disk: Disk, known: DiskIdentity) -> tuple[Medium, Read]:
+    """Do as `leave_cache`; return the medium, taken anew, and what reads it: past the cache where that is supported.
+
+    After the reset the medium may count as another one; if it is another one, what is read from it shows that.
+    Raise DeviceMismatch if the device is not the known one, and as `Disk.flush`.
+    """
+    has_fua = leave_cache(disk)
+    with suppress(MediumChanged):
+        disk.read(0, 1)
+    known.check(DiskIdentity.of(disk).record())
+    return disk.medium(), disk.read_past_cache if has_fua else disk.read_from

@@ -41,6 +41,7 @@ Reopen = Callable[[], Disk]
 POLL: Final = 0.25  # seconds between two looks at a device that is waited for
 ANSWER_TIMEOUT: Final = 5.0  # seconds, for TEST UNIT READY
 MOST_ATTEMPTS: Final = 5  # to send one read that the unit has not begun
+MOST_DIFFERING: Final = 3  # so many blocks must match for each that differs
 ONE_TRY: Final = RetryPolicy(failures=0, becoming_ready=0)
 ATTACH: Final = "attach the one that the rescue began with"
 
@@ -152,30 +153,44 @@ class RescueDevice(Uncopyable):
     # --- whether it is still the same -------------------------------------------------------------
 
     def recognize(self, *, is_thorough: bool, needs_proof: bool) -> None:
-        """Raise DeviceMismatch if blocks that were rescued are not what they were, or, with `needs_proof`, none can be.
+        """Raise DeviceMismatch if blocks that were rescued are not what they were; with `needs_proof`, if none is.
 
-        One block with distinct contents is enough unless `is_thorough`. Raise NotReady, DeviceGone.
+        Unless `is_thorough`, one block with distinct contents is enough. Some may differ: a desktop that mounts the
+        disk between two runs writes to it. Raise NotReady, DeviceGone.
         """
-        found_any = has_any = False
+        settled, readable, matching, differing = self._unit.doubts, 0, 0, list[int]()
+        has_any = False
         for lba, wanted in self._known():
             has_any = True
             doubts = self._unit.doubts
-            try:
-                data = read_once(self._unit, self._medium, lba, 1, timeout=self._timeout)
-            except (DeviceGone, DeviceClosed, Cancelled, MediumChanged, NotReady):
-                raise
-            except (CheckCondition, TransportError) as error:
-                log.info("LBA %d was rescued, and cannot be read now: %s", lba, error.what)
+            data = self._look(lba)
+            if data is None:
                 continue
+            settled, readable = doubts, readable + 1
             if data != wanted:
-                raise DeviceMismatch(f"LBA {lba} does not have what was rescued from it: the device is another", ATTACH)
-            found_any = True
-            if is_distinct(data) and not is_thorough:
-                self._settled = doubts
-                return
-        if has_any and needs_proof and not found_any:
+                differing.append(lba)
+            elif is_distinct(data):
+                matching += 1
+            if not is_thorough and matching > MOST_DIFFERING * len(differing):
+                break
+        if differing and matching < MOST_DIFFERING * len(differing):
+            what = f"{len(differing)} of {readable} blocks do not have what was rescued from them, such as LBA"
+            raise DeviceMismatch(f"{what} {differing[0]}: it is another device, or was overwritten", ATTACH)
+        if has_any and needs_proof and not readable:
             raise DeviceMismatch("no block that was rescued can be read: it may be another device", ATTACH)
-        self._settled = self._unit.doubts
+        if differing:
+            log.warning("LBA %s: changed since it was rescued; the image has what it had before", differing[0])
+        self._settled = settled if readable else self._unit.doubts
+
+    def _look(self, lba: int) -> bytes | None:
+        """Return a block that was rescued before; None if it cannot be read now."""
+        try:
+            return read_once(self._unit, self._medium, lba, 1, timeout=self._timeout)
+        except (DeviceGone, DeviceClosed, Cancelled, MediumChanged, NotReady):
+            raise
+        except (CheckCondition, TransportError) as error:
+            log.info("LBA %d was rescued, and cannot be read now: %s", lba, error.what)
+            return None
 
     def _settle(self) -> None:
         """After something that may have hidden a change of a removable medium, find out whether it is the same."""

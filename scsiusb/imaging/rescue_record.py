@@ -17,7 +17,7 @@ from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.witness import is_distinct
 from scsiusb.errors import ImageError
 from scsiusb.imaging.identity import DiskIdentity, digest_of
-from scsiusb.imaging.journal import Journal, journal_of, read_journal
+from scsiusb.imaging.journal import Journal, is_begun, journal_of, read_journal
 from scsiusb.imaging.mapfile import RESCUED, STATUSES, Area, RescueMap, Stage, load, save
 
 SAVE_EVERY: Final = 30.0  # seconds
@@ -131,7 +131,7 @@ class RescueRecord(Uncopyable):
 
     def _earlier_records(self) -> list[dict[str, Any]]:
         """Return the records of the journal; none if ddrescue made the map. Raise DeviceMismatch, ImageError."""
-        if not self._journal_path.exists():
+        if not is_begun(self._journal_path):
             return []
         job, records, _ = read_journal(self._journal_path)
         if job.get("job") != "rescue":

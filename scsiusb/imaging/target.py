@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +15,12 @@ from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
-from scsiusb.errors import ImageError, MediumChanged, Miscompare
+from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
-from scsiusb.imaging.journal import Journal, read_journal
-from scsiusb.imaging.readback import Ranges, differing, leave_cache
+from scsiusb.imaging.journal import Journal, is_begun, read_journal
+from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
 from scsiusb.imaging.sources import Extent, Source
+from scsiusb.imaging.state import key_of
 from scsiusb.scsi.sense import Sense
 
 WAITING: Final = 2  # extents that a target may be behind the source
@@ -61,7 +61,7 @@ class Target(Uncopyable):
         self._entry: ledger.Entry | None = None
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
-        self._read = disk.read_from
+        self._read: Read = disk.read_from
 
     @property
     def has_journal(self) -> bool:
@@ -71,9 +71,7 @@ class Target(Uncopyable):
     @property
     def key(self) -> str:
         """A part of a file's name that tells this disk apart from others."""
-        known = self.identity
-        text = known.serial or self.disk.unit.transport.info.address
-        return re.sub(r"[^0-9A-Za-z-]+", "_", f"{known.vid:04x}-{known.pid:04x}-{text}-{known.lun}")[:100]
+        return key_of(self.disk, self.identity)
 
     # --- the journal --------------------------------------------------------------------------------
 
@@ -84,7 +82,7 @@ class Target(Uncopyable):
                 raise ImageError(f"{self._source.name} cannot be read again from its start", "give the image as a file")
             return
         length = 0
-        if place.exists():
+        if is_begun(place):
             if not resume:
                 what = f"a restore of {self._source.name} to this device was interrupted: {place.name} is there"
                 raise ImageError(what, f"go on with --resume, or remove {place}")
@@ -248,17 +246,8 @@ class Target(Uncopyable):
     # --- verifying ----------------------------------------------------------------------------------
 
     def _leave_cache(self) -> None:
-        """Make the disk answer from its medium; take the medium anew, as after a reset it may count as another one.
-
-        If it is another one, the comparison shows that.
-        """
-        has_fua = leave_cache(self.disk)
-        with suppress(MediumChanged):
-            self.disk.read(0, 1)
-        self.identity.check(DiskIdentity.of(self.disk).record())
-        self._medium = self.disk.medium()
-        if has_fua:
-            self._read = self.disk.read_past_cache
+        """Make the disk answer from its medium."""
+        self._medium, self._read = medium_reader(self.disk, self.identity)
 
     def _verify(self, extent: Extent) -> None:
         offset, data, _ = extent

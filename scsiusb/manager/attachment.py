@@ -194,7 +194,7 @@ class Attachment:
         recover()
         releases, warden = self._releases, self._owner.warden
         releases.add(warden.drop, record_of(self.info))
-        releases.add(ledger.acquire("lease", f"of {self.info.name}").release)
+        releases.hold(ledger.entry("lease", f"of {self.info.name}"))
         lease = self._lease = Lease.acquire(self.info, notify=warden.hold)
         releases.add(lease.release)
 

@@ -89,7 +89,8 @@ class Client(Uncopyable):
         self.exchange = transport.exchange
         self.drive = transport.drive
         self.poll = transport.poll
-        self._entry = ledger.acquire("client", f"of {holder.info.name}")
+        self._entry = ledger.entry("client", f"of {holder.info.name}")
+        self._entry.hold()
 
     def __enter__(self) -> Client:
         return self

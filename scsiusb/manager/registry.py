@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceClosed
 from scsiusb.manager.events import ATTACHED, DETACHED, Event, Events, Match, is_selected
 from scsiusb.manager.watcher import Watcher
@@ -62,7 +63,8 @@ class Subscription(Uncopyable):
 class Registry:
     """Attached interfaces of one backend. Subscribes to changes before it enumerates, so that no device is missed."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, releases: Releases | None = None) -> None:
+        """Begin to watch; `close` is added to `releases` before the thread is started."""
         self._backend = backend
         self._lock = threading.RLock()
         self._generations = itertools.count(1)
@@ -75,6 +77,8 @@ class Registry:
         self._is_forked = False
         self._watcher = Watcher(backend, self._look, "scsiusb manager")
         try:
+            if releases is not None:
+                releases.add(self.close)
             self._update(settle_time=0)
             self._watcher.start()
         except BaseException:

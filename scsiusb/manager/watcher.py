@@ -6,10 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Final
 
 from scsiusb import ledger
+from scsiusb.base.releases import Releases
 from scsiusb.base.waits import join, long_lock
 from scsiusb.errors import TransportError
 from scsiusb.usb.backend import Backend, Hotplug, UsbError
@@ -39,15 +39,18 @@ class Watcher:
         self._joining = long_lock()
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
-        with ExitStack() as stack:
-            stack.callback(ledger.acquire("hotplug", f"for {name}").release)
-            stack.callback(self._close_source)
+        self._resources = Releases()
+        try:
+            self._resources.hold(ledger.entry("hotplug", f"for {name}"))
+            self._resources.add(self._close_source)
             self._source = _watch(backend)
-            self._resources = stack.pop_all()
+        except BaseException:
+            self._resources.close()
+            raise
 
     def start(self) -> None:
         """Start the thread. Call once."""
-        self._resources.callback(ledger.acquire("thread", self._name).release)
+        self._resources.hold(ledger.entry("thread", self._name))
         self._thread = _Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
@@ -86,7 +89,7 @@ class Watcher:
         """Forget thread and subscription in the child of a fork: they exist only in the parent."""
         self._ending = threading.RLock()
         self._joining = long_lock()
-        self._resources.pop_all()
+        self._resources.forget()
         self._thread = self._source = None
 
     def _close(self) -> None:

@@ -10,13 +10,14 @@ from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.spc import SENSE_LENGTH, Inquiry, RequestSense
 from scsiusb.scsi.pages.inquiry import CD_ROM
-from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, Sense, error_for
+from scsiusb.scsi.sense import MEDIUM_NOT_PRESENT, UNIT_ATTENTION, Sense, error_for
 from scsiusb.transport.base import GOOD, Completion, Story
 
 if TYPE_CHECKING:
     from scsiusb.scsi.unit import LogicalUnit
 
 LONG_SENSE: Final = 96  # as Linux asks those that can say more than 18 bytes
+REQUEST_SENSE: Final = 0x03  # the operation code
 ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 
 R = TypeVar("R")
@@ -30,11 +31,19 @@ def sense_length(quirks: Quirk) -> int:
 def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
     """Send REQUEST SENSE first after a lost exchange, in whose status the unit may have reported something.
 
-    A change or a reset that the unit still reports is counted as such. The loss remains a doubt.
+    A change or a reset that the unit still reports is counted as such. The loss remains a doubt. If no sense came, or
+    an attention without its reason, a reset is counted.
     """
     attentions = unit.attentions
     seen = attentions.losses.count
-    attentions.note((yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))))
+    try:
+        sense = yield from _sense_now(unit, min(timeout, ASK_TIMEOUT))
+    except BaseException:
+        attentions.count_reset()
+        raise
+    attentions.note(sense)
+    if not sense.raw or sense.is_unreadable or (sense.is_vague and sense.key == UNIT_ATTENTION):
+        attentions.count_reset()
     attentions.losses_seen = seen
 
 
@@ -64,9 +73,10 @@ def fetch_flush_sense(
 ) -> Story[Sense | None]:
     """Fetch the sense of a failed SYNCHRONIZE CACHE; if it is empty, send the command again, by the story of `again`.
 
-    A unit that fails it again without a reason does so always: nothing was hidden, nothing is counted, and the empty
-    sense is returned. Else the first failure may have hidden a reset. Return None if the second command succeeded. All
-    is in one turn: no other user comes between the failure and its count.
+    A unit that fails it again without a reason does so always: no reset was hidden, and none is counted; the empty
+    sense is returned. Where a block of the medium is known, the next block command looks whether a change was hidden.
+    Else the first failure may have hidden a reset. Return None if the second command succeeded. All is in one turn: no
+    other user comes between the failure and its count.
     """
     hiding: Sense | None = None
     try:
@@ -79,6 +89,7 @@ def fetch_flush_sense(
         second = yield from fetch_sense(unit, timeout, is_worn=is_worn, counts_empty=False)
         if _has_no_reason(second):
             hiding = None
+            unit.attentions.doubts.count += unit.attentions.witness is not None
         return second
     finally:
         if hiding is not None:

@@ -23,7 +23,7 @@ from scsiusb.quirks import cures
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.advice import advise
 from scsiusb.scsi.attentions import Attentions, Bound
-from scsiusb.scsi.auto_sense import ask_after_loss, fetch_flush_sense, fetch_sense, sense_length
+from scsiusb.scsi.auto_sense import REQUEST_SENSE, ask_after_loss, fetch_flush_sense, fetch_sense, sense_length
 from scsiusb.scsi.capacity import capacity_story
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands.sbc import (
@@ -96,6 +96,11 @@ class LogicalUnit(Uncopyable):
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
         return self.attentions.resets + self._port_resets.count
+
+    @property
+    def cache_losses(self) -> int:
+        """How often the unit was reset, or its medium may have been exchanged: what its cache held may be lost."""
+        return self.resets + self.medium_changes
 
     def cure(self, symptom: cures.Symptom) -> str:
         """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""
@@ -190,6 +195,8 @@ class LogicalUnit(Uncopyable):
                 except BaseException:
                     if completion[0] == FAILED and completion is not NOT_SENT and sense is None:
                         attentions.count_loss()  # interrupted before all that the unit said was counted
+                    if cdb[0] == REQUEST_SENSE and completion is NOT_SENT:
+                        attentions.count_reset()  # what it took from the unit is lost with it
                     raise
                 finally:
                     try:  # as `leaving` does, which would cost each command two calls more

@@ -48,13 +48,12 @@ class Buffers:
             return self._make(capacity)
 
     def _make(self, capacity: int) -> memoryview:
+        entry = ledger.entry("memory", f"of {capacity} bytes for {self._name}")
         whole = self._allocate(capacity)
-        entry = ledger.acquire("memory", f"of {capacity} bytes for {self._name}")
         with self.lock:
             if not self.is_drained:
-                self._all[id(whole.obj)] = whole, entry
-                return whole
-        entry.release()
+                self._all[id(whole.obj)] = whole, entry  # from now on, `drain` releases it
+                entry.hold()
         return whole
 
     def owns(self, view: memoryview) -> bool:
@@ -75,11 +74,11 @@ class Buffers:
         if key not in self._all:
             return
         whole, entry = self._all[key]
+        entry.release()  # first: after Ctrl-C this is called again, and then the buffer may be free
         try:
             free(whole)
         finally:
             del self._all[key]
-            entry.release()
 
 
 class Loan:
@@ -90,6 +89,8 @@ class Loan:
     def __init__(self, buffers: Buffers, size: int) -> None:
         self._buffers = buffers
         self._size = size
+        self._view: memoryview | None = None
+        self._whole: memoryview | None = None
 
     def __enter__(self) -> memoryview:
         self._whole = self._buffers.allocate(self._size)
@@ -103,8 +104,13 @@ class Loan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._view.release()
-        buffers, whole = self._buffers, self._whole
+        view, whole = self._view, self._whole
+        self._whole = None  # a second exit, after Ctrl-C in the first, must not make the buffer idle twice
+        if view is not None:
+            view.release()
+        if view is None or whole is None:
+            return
+        buffers = self._buffers
         with buffers.lock:
             # After `drain` the view is released: it has no `obj` any more. A buffer that the kernel may still write to
             # is not used again; `drain` frees it.

@@ -263,7 +263,7 @@ class Port(Uncopyable):
 
     def _enter(self, kind: str) -> None:
         """Enter a resource in the ledger; its entry is removed after the release that is registered next."""
-        self._releases.add(ledger.acquire(kind, f"of {self.info.name}").release)
+        self._releases.hold(ledger.entry(kind, f"of {self.info.name}"))
 
     def _select(self) -> None:
         """Select the alternate setting for BOT if there are several: the kernel's uas driver selects another."""

@@ -127,7 +127,11 @@ ON_LINUX_ONLY = {("leases/warden_main.py", "listen")}
 NO_WAIT = {  # they make an object, or read a variable
     ("cli/commands/watch.py", "is_unread"),
     ("disk/multi_read.py", "_new_poll"),
-    ("ledger.py", "acquire"),
+    ("ledger.py", "_entry"),
+    ("base/finalizing.py", "run_aside"),
+    ("manager/client.py", "turn"),
+    ("manager/scope.py", "_run"),
+    ("manager/scope.py", "current"),
 }
 
 

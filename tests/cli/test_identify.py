@@ -221,9 +221,19 @@ def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
 def test_block_limits_have_units(cli: Cli, attach: Attached) -> None:
     attach(stick(maximum_transfer=240), stick(maximum_transfer=1))
     assert cli("inquiry", "1-1", "--page", "bl").text == (
-        "optimal granularity  not reported\nmax transfer         240 blocks\noptimal transfer     not reported\n"
+        "optimal granularity  not reported\nmax transfer         240 blocks\n"
+        "optimal transfer     not reported\nmax unmap            not reported\n"
     )
     assert "1 block\n" in cli("inquiry", "1-2", "--page", "bl").text
+
+
+def test_what_a_thin_unit_says_of_unmap(cli: Cli, attach: Attached) -> None:
+    attach(stick(thin=True, thin_zeros=False), stick())
+    assert "max unmap            65536 blocks\n" in cli("inquiry", "1-1", "--page", "bl").text
+    assert cli("inquiry", "1-1", "--page", "lbpv").text == (
+        "UNMAP           yes\nWRITE SAME(16)  no\nWRITE SAME(10)  no\nreads zeros     no\nkind            thin\n"
+    )
+    assert cli("inquiry", "1-2", "--page", "lbpv").failed(5)
 
 
 def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:

@@ -60,7 +60,7 @@ def test_dump_of_a_range_as_text(attach: Attached, cli: Cli, tmp_path: Path) -> 
 
 def test_a_dump_that_cannot_go_on_says_why(attach: Attached, cli: Cli, image: Path) -> None:
     attach(stick(blank()))
-    assert cli("dump", "1-1", image, "--resume").failed(15, "no journal", "remove it")
+    assert cli("dump", "1-1", image, "--resume").failed(15, "no complete dump", "remove it")
     assert image.read_bytes() == IMAGE
 
 

@@ -64,6 +64,8 @@ class PolledBus(InterceptedBus):
     The submissions numbered in `refusals` (from 1) fail with NO_MEM. While `hangs` is set, no transfer completes.
     """
 
+    transfers: type[FakeAsyncTransfers] = FakeAsyncTransfers
+
     def __init__(self, *sticks: Any) -> None:
         super().__init__(*sticks)
         self.submitted = 0
@@ -76,7 +78,7 @@ class PolledBus(InterceptedBus):
     def open(self, device: Device) -> VirtualHandle:
         handle = super().open(device)
         assert isinstance(handle, InterceptedHandle)
-        async_transfers = FakeAsyncTransfers(handle, self)
+        async_transfers = self.transfers(handle, self)
         self._async_transfers.append(async_transfers)
         handle.async_transfers = async_transfers  # type: ignore[assignment]
         return handle

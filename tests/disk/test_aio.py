@@ -13,6 +13,7 @@ import scsiusb
 from scsiusb import ledger
 from scsiusb.disk.aio import AsyncDisk
 from scsiusb.opening import open_on
+from scsiusb.scsi.sense import Sense
 from scsiusb.usb.backend import Code
 from scsiusb.virtual import Bus
 from tests.sticks import PATIENCE, InterceptedBus, Wire, stick
@@ -177,3 +178,46 @@ def test_resources_acquired_in_the_disks_thread_have_the_place_of_the_caller_in_
             assert {place.partition(":")[0] for place in places} <= {"test_aio.py"}
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "error", [scsiusb.MediumChanged("swapped", Sense(6, 0x28, 0)), scsiusb.DeviceGone("unplugged")]
+)
+def test_what_a_cancelled_call_was_told_is_raised_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, error: scsiusb.ScsiUsbError
+) -> None:
+    """Found by the model: the change was lost with the call, and the next read gave the other medium's blocks."""
+
+    async def body() -> None:
+        started, goes_on = threading.Event(), threading.Event()
+
+        def fail(lba: int, blocks: int) -> bytes:
+            started.set()
+            goes_on.wait(PATIENCE)
+            raise error
+
+        async with on(Bus(stick())) as disk:
+            with monkeypatch.context() as patched:
+                patched.setattr(disk.disk, "read", fail)
+                reading = asyncio.create_task(disk.read(0, 1))
+                await asyncio.to_thread(started.wait)
+                reading.cancel()
+                asyncio.get_running_loop().call_later(0.01, goes_on.set)
+                with pytest.raises(asyncio.CancelledError):
+                    await reading
+            with pytest.raises(type(error)):
+                await disk.read(0, 1)
+            assert len(await disk.read(0, 1)) == 512
+
+    run(body())
+
+
+def test_closing_raises_that_the_device_had_gone_when_a_call_was_cancelled() -> None:
+    async def body() -> None:
+        disk = on(Bus(stick()))
+        await disk.__aenter__()
+        disk._untold = scsiusb.DeviceGone("unplugged")
+        with pytest.raises(scsiusb.DeviceGone):
+            await disk.aclose()
+
+    run(body())

@@ -295,6 +295,8 @@ def test_a_write_stops_at_a_medium_change_that_another_thread_noticed(monkeypatc
         with pytest.raises(MediumChanged):
             disk.write(0, bytes(480 * 512))
         assert pieces == [0]
+        with pytest.raises(UnitAttention, match="exchanged"):  # before what was written of it was flushed
+            disk.flush()
 
 
 def test_threads_that_start_at_once_agree_on_the_medium() -> None:

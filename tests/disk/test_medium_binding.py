@@ -363,7 +363,7 @@ def test_a_stream_does_not_look_for_the_bad_block_of_an_earlier_command(
         commands.append(lba)
         raise error_for(Sense(3, 0x0C, 0, deferred=True), "READ(10)")
 
-    monkeypatch.setattr(scsiusb.Disk, "read_from", refuse)
+    monkeypatch.setattr(scsiusb.Disk, "read_ahead", refuse)
     with disk.reading(0, 128) as reading, pytest.raises(MediumError) as caught:
         next(reading)
     assert caught.value.sense.deferred

@@ -435,6 +435,17 @@ def test_a_device_that_is_recovered_meanwhile_delivers_all(station: Station) -> 
         assert received.data[reading] == content
 
 
+def test_an_error_that_was_not_taken_spoils_no_later_one(polled: Station) -> None:
+    """Found by the model: after it, each error of any `read_many` of the program was a ValueError."""
+    for _ in range(2):
+        polled.disks[1].read(0, 1)
+        polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
+        with read_many(*polled.readings()[:2]) as chunks:
+            next(chunks)
+    polled.sticks[1].faults.add("sense=E/1D/00,opcode=28")
+    assert [type(error) for error in Received(polled.readings()).errors.values()] == [scsiusb.Miscompare]
+
+
 def test_a_disk_may_be_used_while_it_is_read(station: Station) -> None:
     """No lock is held while the caller has a piece: a command of the caller's comes between two of the stream's."""
     disk, content = station.disks[0], station.contents[0]

@@ -121,6 +121,7 @@ def test_nothing_is_asked_for_no_blocks_or_blocks_beyond_the_end(opened: Opener)
 def test_another_medium_is_asked_for_anew(opened: Opener) -> None:
     reader = opened()
     reader.disk.write(0, DATA)
+    reader.disk.flush()
     reader.unit.remove()
     reader.unit.insert(distinct())
     reader.unit.write_protected = True
@@ -198,6 +199,7 @@ def test_a_unit_that_refuses_is_written_and_not_asked_again(
     asked = odd.asked()
     assert asked <= 2
     assert odd.disk.write_protected is None
+    odd.disk.flush()
     odd.unit.remove()
     odd.unit.insert(distinct())
     with pytest.raises(MediumChanged):

@@ -28,7 +28,7 @@ Attach = Callable[[int], Desk]
 
 
 @pytest.fixture
-def attach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, users_file: Path) -> Iterator[Attach]:
+def attach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, users_file: Path, state_folder: Path) -> Iterator[Attach]:
     """Attach so many sticks at 2-1, 2-2, …; the example runs in a folder that has only the files it may use."""
     import scsiusb.cli.commands.doctor
     import scsiusb.cli.commands.manage

@@ -343,6 +343,7 @@ def small_bounds() -> Iterator[None]:
         for name in (
             "transport.bot.reset_recovery.CONTROL_TIMEOUT",
             "transport.bot.reset_recovery.LEAST_CONTROL_TIMEOUT",
+            "transport.bot.transport.CONTROL_TIMEOUT",
             "disk.medium.PROBE_TIMEOUT",
         ):
             stack.enter_context(patch(f"scsiusb.{name}", FAULTY_TIMEOUT))

@@ -117,7 +117,7 @@ def any_host_fault(choose: Choose) -> HostFault:
 def add_fault(stick: Stick, bus: InterceptedBus, fault: str | HostFault) -> None:
     """Add a fault to the stick or the bus."""
     if isinstance(fault, HostFault):
-        bus.wire.intercept = _intercept(fault)
+        bus.wire.intercept = intercept_for(fault)
         return
     new = Fault.parse(fault)
     if new.name in MASKING or any(entry.fault.name in MASKING for entry in stick.faults.entries):
@@ -142,7 +142,8 @@ def has_left(stick: Stick, bus: InterceptedBus) -> bool:
     return bus._connection_of(stick) is None
 
 
-def _intercept(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
+def intercept_for(fault: HostFault) -> Callable[[Wire, int, memoryview], Answer | None]:
+    """Return the function by which a wire has the fault."""
     left = [fault.nth]
 
     def intercept(wire: Wire, endpoint: int, buffer: memoryview) -> Answer | None:

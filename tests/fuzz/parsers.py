@@ -69,6 +69,7 @@ PAGES: Final = {
         bytes.fromhex("0083000c 61930008 5000c500a1b2c3d4"),
     ),
     0xB0: _hex("00b0 003c 0000 0001 00000080 00000040" + "00" * 52),
+    0xB2: _hex("00b20004 00840200", "00b20004 ffffffff"),
     0xC1: _hex("00c10003 010203"),
 }
 MODE_PAGES: Final = "08 0a" + "00" * 10 + "1c 0a" + "00" * 10 + "4a 01 0004 01020304"
@@ -194,7 +195,7 @@ def _page(asked: int, data: bytes) -> object:
         return page, [words.designator_row(entry) for entry in page.designators]
     if isinstance(page, vpd.SupportedPages):
         return page, words.supported_rows(page)
-    if isinstance(page, (vpd.UnitSerialNumber, vpd.BlockLimits)):
+    if isinstance(page, (vpd.UnitSerialNumber, vpd.BlockLimits, vpd.LogicalBlockProvisioning)):
         return page, [str(word) for word in words.page_words(page).values()]
     return page
 

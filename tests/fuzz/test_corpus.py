@@ -16,7 +16,7 @@ from tests.sticks import PATIENCE
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"
 CORPUS = TOOLS / "fuzz" / "corpus"
-TARGETS = ("replies", "exchange", "descriptors", "usbip")
+TARGETS = ("replies", "exchange", "model", "descriptors", "usbip")
 MOST_FILES = 200
 
 

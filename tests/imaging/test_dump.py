@@ -142,6 +142,30 @@ def test_a_complete_file_is_not_resumed(disk: scsiusb.Disk, tmp_path: Path) -> N
     assert (tmp_path / "a.img").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_a_dump_that_was_complete_already_is_found_complete(
+    name: str, disk: scsiusb.Disk, data: bytearray, tmp_path: Path
+) -> None:
+    dump(disk, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    result = dump(disk, tmp_path / name, resume=True)
+    assert (result.resumed, result.sha256) == (SIZE, hashlib.sha256(data).hexdigest())
+    assert (tmp_path / name).read_bytes() == before
+    with scsiusb.open_on(plug(contents(2, SIZE))) as other, pytest.raises(ImageError, match="no complete dump"):
+        dump(other, tmp_path / name, resume=True)
+
+
+@pytest.mark.parametrize("text", [b"", b'{"scsiusb_jou'])
+def test_a_journal_that_was_not_begun_counts_as_none(
+    text: bytes, disk: scsiusb.Disk, data: bytearray, tmp_path: Path
+) -> None:
+    for resume in (False, True):
+        (tmp_path / "a.img").write_bytes(b"")
+        (tmp_path / "a.img.journal").write_bytes(text)
+        dump(disk, tmp_path / "a.img", resume=resume)
+        assert (tmp_path / "a.img").read_bytes() == data
+
+
 def interrupted(tmp_path: Path, data: bytearray, serial: str = "DUMP0001") -> Path:
     with scsiusb.open_on(plug(data, serial)) as disk, pytest.raises(Stop):
         dump(disk, tmp_path / "a.img", progress=StopAt("reading", 2 * FRAME))
@@ -164,6 +188,14 @@ def test_another_range_is_refused(data: bytearray, disk: scsiusb.Disk, tmp_path:
     path = interrupted(tmp_path, data)
     with pytest.raises(ImageError, match="began with lba"):
         dump(disk, path, lba=1, resume=True)
+
+
+def test_a_frame_of_zeros_is_in_the_file_before_it_is_in_the_journal(tmp_path: Path) -> None:
+    with scsiusb.open_on(plug(bytearray(SIZE))) as disk:
+        with pytest.raises(Stop):
+            dump(disk, tmp_path / "a.img", progress=StopAt("reading", 2 * FRAME))
+        assert (tmp_path / "a.img").stat().st_size == 2 * FRAME
+        assert dump(disk, tmp_path / "a.img", resume=True).resumed == 2 * FRAME
 
 
 def test_a_file_that_was_changed_is_refused(data: bytearray, disk: scsiusb.Disk, tmp_path: Path) -> None:
@@ -191,9 +223,7 @@ def test_a_journal_that_was_cut_off_counts_as_far_as_it_goes(
     assert path.read_bytes() == data
 
 
-@pytest.mark.parametrize(
-    "text", ["", "nonsense\n", "[]\n", '{"scsiusb_journal": 99}\n', '{"scsiusb_journal": 1}\n{}\n']
-)
+@pytest.mark.parametrize("text", ["nonsense\n", "[]\n", '{"scsiusb_journal": 99}\n', '{"scsiusb_journal": 1}\n{}\n'])
 def test_a_damaged_journal_is_refused(text: str, data: bytearray, disk: scsiusb.Disk, tmp_path: Path) -> None:
     path = interrupted(tmp_path, data)
     (tmp_path / "a.img.journal").write_text(text)

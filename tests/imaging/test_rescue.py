@@ -6,7 +6,9 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +27,7 @@ from scsiusb.virtual import Bus, Memory, Stick
 from tests.imaging.failing import FailingBus, FailingUnit
 from tests.imaging.sticks import Stop
 from tests.interrupts import CtrlC
-from tests.sticks import Answer, Wire
+from tests.sticks import Answer, Wire, python
 
 BLOCKS = 400
 SIZE = BLOCKS * 512
@@ -356,11 +358,20 @@ def test_another_device_is_refused(kind: str, job: Job, data: bytearray) -> None
     assert untouched(job) == before
 
 
+def test_a_disk_that_a_desktop_has_mounted_meanwhile_is_the_same(job: Job, data: bytearray) -> None:
+    """Such as by the flag in the first block that says that the file system is mounted."""
+    bus = interrupted(job, data)
+    before = bytes(data)
+    data[37] ^= 1
+    job.run(bus)
+    assert job.image.read_bytes() == before
+
+
 def test_another_device_in_its_place_is_refused_in_the_middle(job: Job, data: bytearray) -> None:
     bus = FailingBus(FailingUnit(data))
     bus.leaves = {200}
     other = FailingBus(FailingUnit(bytearray(random.Random(99).randbytes(SIZE))))
-    with pytest.raises(DeviceMismatch, match="does not have what was rescued"):
+    with pytest.raises(DeviceMismatch, match="do not have what was rescued"):
         job.run(bus, reopen=other.reopen)
     assert other.handles == ()
     bus.plug(bus.stick)
@@ -454,7 +465,7 @@ def test_zeros_take_no_space(job: Job) -> None:
     job.run(FailingBus(FailingUnit(data)))
     found = job.image.stat()
     assert found.st_size == 8 << 20
-    if hasattr(found, "st_blocks"):
+    if sys.platform != "win32":
         assert found.st_blocks * 512 < 1 << 20
 
 
@@ -608,6 +619,32 @@ def test_ctrl_c_at_any_instruction(seed: int, job: Job) -> None:
     assert max(unit.tried.values()) <= 3
     repeated = [lba for lba, count in unit.tried.items() if count > 2]
     assert not repeated or max(repeated) - min(repeated) < 16, "more than one command"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("calls", [0, 10, 40])
+def test_a_killed_process_can_be_continued(calls: int, job: Job, data: bytearray, tmp_path: Path) -> None:
+    (tmp_path / "stick").write_bytes(data)
+    script = f"""
+        import time, scsiusb
+        from scsiusb.imaging import rescue, rescue_passes
+        rescue_passes.FIRST_READ = rescue_passes.LARGEST_READ = 4096
+        left = {calls}
+        def progress(progress):
+            global left
+            left -= 1
+            if left < 0:
+                print("now", flush=True)
+                time.sleep(60)
+        with scsiusb.open("virtual:{tmp_path / "stick"}?serial=RESCUE01") as disk:
+            rescue(disk, {str(job.image)!r}, {str(job.map)!r}, progress=progress)
+    """
+    if sys.platform == "win32":
+        raise NotImplementedError
+    assert python(script, signal_at="now", number=signal.SIGKILL)[0] == -signal.SIGKILL
+    result = job.run(FailingBus(FailingUnit(data)))
+    check(result, job, data, set())
+    assert result.resumed == (calls + 1) * 4096
 
 
 # --- GNU ddrescue ---------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 import threading
 import warnings
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -26,6 +24,7 @@ from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
+from tests.interrupts import At, CtrlC, of_files
 from tests.sticks import (
     PATIENCE,
     InterceptedBus,
@@ -76,26 +75,14 @@ LOCKING = ("watcher.py", "watch.py", "threading.py", "queue.py")  # what the las
 
 def close_again_at(number: int, disk: Disk) -> bool:
     """Close the disk; a signal's handler closes it, too, on the line `number` of LOCKING. False: there is none."""
-    left = number
 
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if os.path.basename(frame.f_code.co_filename) not in LOCKING:
-            return None
-        left -= event == "line"
-        if left == 0:
-            sys.settrace(None)
-            with suppress(DeviceBusy):  # the handler interrupted a command
-                disk.close()
-        return trace
+    def handler() -> None:
+        with suppress(DeviceBusy):  # the handler interrupted a command
+            disk.close()
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        disk.close()
-    finally:
-        sys.settrace(before)
-    return left <= 0
+    signal = At(of_files(*LOCKING), number, handler, event="line")
+    signal.watch(disk.close)
+    return signal.times > 0
 
 
 @pytest.mark.timeout(60)
@@ -266,24 +253,10 @@ def test_ctrl_c_at_any_line_of_closing_leaves_nothing_open(bus: InterceptedBus) 
     """The second attempt is made by `close` itself, or when the disk is dropped."""
     for after in range(200):
         disks = [open_on(bus)]
-        lines = iter(range(after))
-
-        def trace(frame: Any, event: str, _: object, lines: Iterator[int] = lines) -> Any:
-            if "scsiusb/manager/client" not in frame.f_code.co_filename.replace("\\", "/"):
-                return None
-            if event == "line" and next(lines, None) is None:
-                raise KeyboardInterrupt
-            return trace
-
-        before = sys.gettrace()
-        try:
-            sys.settrace(trace)
-            disks[0].close()
+        ctrl_c = CtrlC(of_files("client.py"), after + 1, event="line")
+        ctrl_c.run(disks[0].close)
+        if not ctrl_c.came_out:
             return
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.settrace(before)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             disks.clear()

@@ -40,6 +40,7 @@ CDBS: list[tuple[Command[Any], str]] = [
     (block.Verify10(2, 3), "2f 00 00 00 00 02 00 00 03 00"),
     (block.SynchronizeCache10(), "35 00 00 00 00 00 00 00 00 00"),
     (block.SynchronizeCache10(immediate=True), "35 02 00 00 00 00 00 00 00 00"),
+    (block.Unmap(2, 3), "42 00 00 00 00 00 00 00 18 00"),
     (block.StartStopUnit(start=True), "1b 00 00 00 01 00"),
     (block.StartStopUnit(load_eject=True), "1b 00 00 00 02 00"),
     (multimedia.GetMediaEvent(), "4a 01 00 00 10 00 00 00 08 00"),
@@ -63,6 +64,13 @@ def test_directions_and_lengths_of_the_data_phase() -> None:
     assert (read.direction, read.length) == (Direction.IN, 3 * 4096)
     assert (write.direction, write.length, write.payload) == (Direction.OUT, 2, b"ab")
     assert (primary.TestUnitReady().direction, primary.TestUnitReady().length) == (Direction.NONE, 0)
+
+
+def test_unmap_sends_its_range() -> None:
+    command = block.Unmap(0x123456789A, 0xBCDEF0)
+    assert command.payload.hex(" ", 4) == "00160010 00000000 00000012 3456789a 00bcdef0 00000000"
+    assert (command.direction, command.length) == (Direction.OUT, len(command.payload))
+    assert str(command) == "UNMAP of 12377840 blocks at LBA 78187493530"
 
 
 def test_the_text_of_a_command_has_its_name_and_its_blocks() -> None:
@@ -144,6 +152,14 @@ def test_vpd_pages_are_typed() -> None:
     assert page(0x80, bytes.fromhex("00800004") + b" AB\0") == vpd.UnitSerialNumber("AB")
     limits = page(0xB0, bytes.fromhex("00b0003c 0000 0008 00001000 00000800") + bytes(48))
     assert limits == vpd.BlockLimits(8, 0x1000, 0x800)
+    limits = page(0xB0, bytes.fromhex("00b0003c 0000 0008 00001000 00000800 00000000 00ffffff 00000010") + bytes(36))
+    assert limits == vpd.BlockLimits(8, 0x1000, 0x800, 0xFFFFFF, 16)
+    assert page(0xB0, bytes.fromhex("00b0000c 0000 0008 00001000 00000800")) == vpd.BlockLimits(8, 0x1000, 0x800)
+    provisioning = page(0xB2, bytes.fromhex("00b20004 00 84 02 00"))
+    assert provisioning == vpd.LogicalBlockProvisioning(True, False, False, True, 2)
+    assert page(0xB2, bytes.fromhex("00b20004 00 60 00 00")) == vpd.LogicalBlockProvisioning(
+        False, True, True, False, 0
+    )
     assert page(0xC7, bytes.fromhex("00c70002 abcdee")) == vpd.VpdPage(0xC7, b"\xab\xcd")
 
 

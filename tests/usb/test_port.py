@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from types import FrameType
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -28,6 +26,7 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
+from tests.interrupts import CtrlC, of_module
 from tests.usb.libusb.watched import Scene
 
 OPENING = ["uses", "strings", "open", "driver_active", "detach_driver", "claim"]
@@ -189,36 +188,14 @@ def test_an_interrupt_at_any_line_of_opening_gives_everything_back(uas: bool) ->
     while True:
         line += 1
         scene = Scene(uas)
-        try:
-            port = interrupted_at(line, scene)
-        except KeyboardInterrupt:
+        ctrl_c = CtrlC(of_module(port_module), line, event="line")
+        port = ctrl_c.run(partial(Port, scene.backend, scene.info))
+        if port is None:
             scene.assert_all_given_back()
         else:
             port.close()
             break
     assert line > 30
-
-
-def interrupted_at(line: int, scene: Scene) -> Port:
-    """Opens a port; raises KeyboardInterrupt at the n-th line of the module that is run."""
-    backend, info = scene.backend, scene.info
-    left = line
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal left
-        if frame.f_code.co_filename != port_module.__file__:
-            return None
-        left -= event == "line"
-        if left == 0:
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        return Port(backend, info)
-    finally:
-        sys.settrace(before)
 
 
 def test_a_release_that_fails_is_logged_and_the_rest_goes_on(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:

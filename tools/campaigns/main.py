@@ -76,12 +76,20 @@ def _parser() -> argparse.ArgumentParser:
     writes.add_argument("--writes", type=int, default=300, metavar="N", help="number of writes (default 300)")
     writes.add_argument("--stage", choices=("virtual", "usbip"), default="virtual", help="usbip: lab")
     writes.add_argument("--timeout", type=float, default=1.0, metavar="S", help="timeout of a command, in seconds")
+    interrupts = campaigns.add_parser("interrupts", help="raise exceptions at every bytecode, and send real signals")
+    interrupts.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only at every N-th instruction, counted from the seed"
+    )
+    interrupts.add_argument(
+        "--seconds", type=float, default=60.0, metavar="S", help="time limit for each scenario and error (default 60)"
+    )
+    interrupts.add_argument("--signals", type=int, default=10_000, metavar="N", help="signals (default 10000; 0: none)")
     table = campaigns.add_parser("table", help="make the table of docs/faults.md from runs of `faults`")
     table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="the output of `faults`, one file per stage")
     table.add_argument(
         "--document", type=Path, default=Path("docs/faults.md"), metavar="FILE", help="default: docs/faults.md"
     )
-    for campaign in (crash, plug, many, soak, faults, writes, table):
+    for campaign in (crash, plug, many, soak, faults, writes, interrupts, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
     for campaign in (crash, plug, soak, faults, writes):

@@ -94,15 +94,19 @@ def _atheris(options: dict[str, Any]) -> None:
 
 def _random(options: dict[str, Any]) -> None:
     from fuzz.corpus import seeds
-    from fuzz.targets import TARGETS
+    from fuzz.targets import FRESH, RUNS_OF_A_SEED, TARGETS
     from tests.fuzz.mutate import any_of, mutate
 
     random = Random(options["seed"])
+    fresh = FRESH.get(options["target"])
     found = seeds(options["target"])
     with TARGETS[options["target"]]() as run:
         progress = Progress(run, options["runs"], options["seconds"])
         while not progress.is_over:
-            data = mutate(random.choice(found), random) if random.random() < 0.9 else any_of((), random)
+            if fresh is not None:
+                data = fresh(options["seed"] * RUNS_OF_A_SEED + progress.runs)
+            else:
+                data = mutate(random.choice(found), random) if random.random() < 0.9 else any_of((), random)
             try:
                 progress.run_once(data)
             except BaseException:

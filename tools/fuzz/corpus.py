@@ -16,12 +16,14 @@ from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Stick, VirtualHandle
+from tests.fuzz.model.script import bytes_of
 from tests.fuzz.onwire import wire_parsers
 from tests.fuzz.parsers import DEVICE, TWO_INTERFACES, Parser, all_parsers
 from tests.fuzz.steps import STEPS
 
 HERE: Final = Path(__file__).parent / "corpus"
 SESSIONS: Final = 40
+SEQUENCES: Final = 10
 LONGEST: Final = 1024  # bytes of a seed
 RECEIVED: Final[list[bytes]] = []
 DEVICE_ID: Final = 0x00010002
@@ -29,7 +31,13 @@ DEVICE_ID: Final = 0x00010002
 
 def make() -> dict[str, int]:
     """Write every seed to a file named after its content; return the number of files per target."""
-    made = {"replies": _replies(), "exchange": _exchange(), "descriptors": _descriptors(), "usbip": _usbip()}
+    made = {
+        "replies": _replies(),
+        "exchange": _exchange(),
+        "model": map(bytes_of, range(SEQUENCES)),
+        "descriptors": _descriptors(),
+        "usbip": _usbip(),
+    }
     counts = {}
     for name, seeds in made.items():
         folder = HERE / name

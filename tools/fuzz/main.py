@@ -17,7 +17,7 @@ from typing import Any, Final
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[1]
 KEPT: Final = ROOT / ".fuzz"
-TARGETS: Final = ("replies", "exchange", "descriptors", "usbip")
+TARGETS: Final = ("replies", "exchange", "model", "descriptors", "usbip")
 SHORT: Final = 20.0  # seconds for each target by default
 HANG: Final = 90.0  # seconds without progress
 FLAT: Final = 1.2  # the memory at the end may be that of the first tenth times this, plus SLACK_KIB
@@ -30,6 +30,7 @@ Examples:
   tools/fuzz/run                                20 seconds of each target
   tools/fuzz/run replies --runs 1000000
   tools/fuzz/run exchange --seconds 600 --engine atheris
+  tools/fuzz/run model --runs 20000 --seed 7
   tools/fuzz/run replies --replay .fuzz/replies/crash-0123456789ab
 
 If atheris is installed (pip install '.[fuzz]'), it searches by coverage; otherwise, bytes are changed at random.

@@ -12,6 +12,7 @@ from typing import Final
 from scsiusb.virtual import Stick
 from scsiusb.virtual.usbip.server import Server
 from tests.fuzz.exchange import small_bounds
+from tests.fuzz.model import script
 from tests.fuzz.onwire import wire_parsers
 from tests.fuzz.parsers import Parser, all_parsers, interfaces
 from tests.fuzz.properties import check, check_error
@@ -58,6 +59,17 @@ def exchange() -> Iterator[Target]:
 
         def run(data: bytes) -> None:
             play(data)
+
+        yield run
+
+
+@contextmanager
+def model() -> Iterator[Target]:
+    """Play sequences of users' calls, swapped media, resets and faults, compared with a model of the media."""
+    with small_bounds():
+
+        def run(data: bytes) -> None:
+            script.play(data)
 
         yield run
 
@@ -123,6 +135,10 @@ def _session(port: int, data: bytes) -> bytes:
 TARGETS: Final[Mapping[str, Callable[[], AbstractContextManager[Target]]]] = {
     "replies": replies,
     "exchange": exchange,
+    "model": model,
     "descriptors": descriptors,
     "usbip": usbip,
 }
+FRESH: Final[Mapping[str, Callable[[int], bytes]]] = {"model": script.bytes_of}
+"""Makes the input with that number, for a target of which the random engine tries no changed seeds."""
+RUNS_OF_A_SEED: Final = 1_000_000  # the inputs of two seeds differ

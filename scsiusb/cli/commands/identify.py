@@ -14,7 +14,15 @@ from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
 from scsiusb.errors import Cancelled, CheckCondition, DeviceClosed, DeviceGone, IllegalRequest, TransportError
 from scsiusb.scsi.pages.inquiry import device_type_text
-from scsiusb.scsi.pages.vpd import AnyPage, BlockLimits, DeviceIdentification, SupportedPages, UnitSerialNumber, VpdPage
+from scsiusb.scsi.pages.vpd import (
+    AnyPage,
+    BlockLimits,
+    DeviceIdentification,
+    LogicalBlockProvisioning,
+    SupportedPages,
+    UnitSerialNumber,
+    VpdPage,
+)
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.unit import LogicalUnit
 
@@ -27,6 +35,8 @@ PAGE_NAMES: Final = {  # the abbreviations of sg_vpd, and words
     "identification": DeviceIdentification.PAGE,
     "bl": BlockLimits.PAGE,
     "limits": BlockLimits.PAGE,
+    "lbpv": LogicalBlockProvisioning.PAGE,
+    "provisioning": LogicalBlockProvisioning.PAGE,
 }
 LUN_TIMEOUT: Final = 3.0  # seconds for INQUIRY and TEST UNIT READY; given, so that a timeout is not tried again
 NOT_SUPPORTED: Final = 0x25  # additional sense code: there is no unit at this LUN
@@ -50,7 +60,7 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     "--page",
     metavar="NAME|HEX",
     callback=_page_number,
-    help="Show a vital product data page: sv, sn, di, bl, or hex.",
+    help="Show a vital product data page: sv, sn, di, bl, lbpv, or hex.",
 )
 @global_options
 def inquiry_command(device: str | None, lun: int | None, page: int | None) -> None:
@@ -58,7 +68,7 @@ def inquiry_command(device: str | None, lun: int | None, page: int | None) -> No
 
     \b
     Pages by name: sv (supported pages), sn (unit serial number),
-    di (device identification), bl (block limits).
+    di (device identification), bl (block limits), lbpv (provisioning).
 
     \b
     Examples:

@@ -223,6 +223,39 @@ class SynchronizeCache10(Command[None]):
     """Return before the blocks are on the medium (IMMED)."""
 
 
+UNMAP_HEADER: Final = 8  # bytes before the descriptors of UNMAP
+UNMAP_DESCRIPTOR: Final = 16  # bytes
+
+
+@dataclass(frozen=True)
+class Unmap(Command[None]):
+    """UNMAP of one range: the device need not keep its blocks; up to 2^32 - 1 of them (SBC-3 5.28).
+
+    What the blocks read as afterwards is in the Logical Block Provisioning VPD page.
+    """
+
+    NAME = "UNMAP"
+    repeatable = True
+    CDB = BitStruct(opcode(0x42), Padding(48), "length" / U16, Padding(8))
+    timeout = SLOW
+    accesses_medium = True
+    direction = Direction.OUT
+    length = UNMAP_HEADER + UNMAP_DESCRIPTOR
+    lba: int
+    """First block."""
+    blocks: int
+    """Number of blocks; 0 unmaps nothing."""
+
+    @property
+    def payload(self) -> bytes:
+        """The parameter list: its length fields, which do not count themselves, and one descriptor."""
+        head = (self.length - 2).to_bytes(2, "big") + UNMAP_DESCRIPTOR.to_bytes(2, "big") + bytes(4)
+        return head + self.lba.to_bytes(8, "big") + self.blocks.to_bytes(4, "big") + bytes(4)
+
+    def __str__(self) -> str:
+        return f"UNMAP of {self.blocks} block{'s' * (self.blocks != 1)} at LBA {self.lba}"
+
+
 @dataclass(frozen=True)
 class StartStopUnit(Command[None]):
     """START STOP UNIT: start, stop, load or eject (SBC-3 5.25). `load_eject` without `start` ejects."""

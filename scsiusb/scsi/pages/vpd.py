@@ -7,11 +7,13 @@ from typing import ClassVar, Final
 from construct import (
     BitsInteger,
     BitStruct,
+    Flag,
     GreedyBytes,
     GreedyRange,
     Int8ub,
     Int16ub,
     Int32ub,
+    Optional,
     Padding,
     Prefixed,
     Struct,
@@ -133,6 +135,9 @@ class BlockLimits(Reply):
         "optimal_granularity" / Int16ub,
         "max_transfer" / Int32ub,
         "optimal_transfer" / Int32ub,
+        "max_prefetch" / Optional(Int32ub),
+        "max_unmap_blocks" / Optional(Int32ub),
+        "max_unmap_ranges" / Optional(Int32ub),
     )
     optimal_granularity: int
     """Transfers of a multiple of so many blocks are fast."""
@@ -140,15 +145,60 @@ class BlockLimits(Reply):
     """Largest transfer that a command may ask for."""
     optimal_transfer: int
     """Larger transfers may be slower."""
+    max_unmap_blocks: int = 0
+    """Most blocks that an UNMAP may name; FFFFFFFFh: no limit."""
+    max_unmap_ranges: int = 0
+    """Most ranges that an UNMAP may have."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> BlockLimits:
+        """Parse the bytes after the page's header, which end after the third field before SBC-3."""
+        found = cls.fields_of(data)
+        values = (found.optimal_granularity, found.max_transfer, found.optimal_transfer)
+        return cls(*values, found.max_unmap_blocks or 0, found.max_unmap_ranges or 0)
 
 
-AnyPage = SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits | VpdPage
+@dataclass(frozen=True)
+class LogicalBlockProvisioning(Reply):
+    """Page B2h, Logical Block Provisioning, without its descriptor (SBC-3 6.5.4)."""
 
-PAGES: Final[tuple[type[SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits], ...]] = (
+    PAGE: ClassVar[int] = 0xB2
+    LAYOUT: ClassVar[Struct] = Struct(
+        Padding(1),
+        "flags"
+        / BitStruct(
+            "unmap" / Flag, "write_same_16" / Flag, "write_same_10" / Flag, Padding(2), "zeros" / Flag, Padding(2)
+        ),
+        "kind" / BitStruct(Padding(5), "kind" / BitsInteger(3)),
+    )
+    unmap: bool
+    """Whether the unit supports UNMAP (LBPU)."""
+    write_same_16: bool
+    """Whether WRITE SAME(16) can unmap (LBPWS)."""
+    write_same_10: bool
+    """Whether WRITE SAME(10) can unmap (LBPWS10)."""
+    zeros: bool
+    """Whether blocks that are not mapped read as zeros (LBPRZ)."""
+    kind: int
+    """Provisioning type: 1 resource, 2 thin, 0 not reported."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> LogicalBlockProvisioning:
+        """Parse the bytes after the page's header."""
+        found = cls.fields_of(data)
+        flags = found.flags
+        return cls(flags.unmap, flags.write_same_16, flags.write_same_10, flags.zeros, found.kind.kind)
+
+
+KnownPage = SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits | LogicalBlockProvisioning
+AnyPage = KnownPage | VpdPage
+
+PAGES: Final[tuple[type[KnownPage], ...]] = (
     SupportedPages,
     UnitSerialNumber,
     DeviceIdentification,
     BlockLimits,
+    LogicalBlockProvisioning,
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scsiusb.virtual.target import pages
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.sense import (
+    INVALID_COMMAND,
     INVALID_FIELD_IN_CDB,
     LBA_OUT_OF_RANGE,
     WRITE_PROTECTED,
@@ -16,12 +17,14 @@ from scsiusb.virtual.target.sense import (
     write_error,
 )
 from scsiusb.virtual.target.task import Compare, Parameters, Read, Task, Write
+from scsiusb.virtual.target.unmap import Unmap
 
 if TYPE_CHECKING:
     from scsiusb.virtual.target.primary import Command
     from scsiusb.virtual.target.unit import Unit
 
 _FUA = 0x08
+_LBPME, _LBPRZ = 0x80, 0x40  # of READ CAPACITY(16) parameter data (SBC-3 5.16.2)
 _READ_CAPACITY_16 = 0x10  # SERVICE ACTION
 
 
@@ -101,8 +104,22 @@ def _read_capacity_16(unit: Unit, cdb: bytes) -> Task:
     if cdb[1] & 0x1F != _READ_CAPACITY_16:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
-    data = struct.pack(">QI20x", medium.blocks - 1, medium.block_size)
+    flags = (_LBPME if unit.thin else 0) | (_LBPRZ if unit.thin and unit.thin_zeros else 0)
+    data = struct.pack(">QIxxB17x", medium.blocks - 1, medium.block_size, flags)
     return Parameters(data, int.from_bytes(cdb[10:14], "big"))
+
+
+def _unmap(unit: Unit, cdb: bytes) -> Task:
+    """Unmap ranges of blocks, of a thin unit (SBC-3 5.28). ANCHOR is not supported."""
+    if not unit.thin:
+        raise CommandFailed(INVALID_COMMAND)
+    if cdb[1] & 1:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    medium = unit.ready_medium()
+    if unit.is_write_protected:
+        raise CommandFailed(WRITE_PROTECTED)
+    length = int.from_bytes(cdb[7:9], "big")
+    return Unmap(medium, length, unit.keep_sense, zeros=unit.thin_zeros) if length else Task()
 
 
 _READ_ONLY: Mapping[int, Command] = {
@@ -120,6 +137,7 @@ COMMANDS: Mapping[int, Mapping[int, Command]] = {
         0x0A: _write,
         0x2A: _write,
         0x35: _synchronize_cache,
+        0x42: _unmap,
         0x88: _read,
         0x8A: _write,
         0x8F: _verify,

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from scsiusb.virtual.target import unmap as unmapping
+
 if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
@@ -16,6 +18,8 @@ ALL_PAGES = 0x3F
 
 _RMB = 0x80
 _RESPONSE_DATA_FORMAT = 0x02
+_LBPU, _LBPRZ = 0x80, 0x04
+_THIN = 2  # PROVISIONING TYPE
 
 
 def inquiry(
@@ -48,7 +52,13 @@ def _device_identification(unit: Unit) -> bytes:
 
 def _block_limits(unit: Unit) -> bytes:
     """Return the 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0 reports no limit."""
-    return struct.pack(">4xI52x", unit.maximum_transfer)
+    unmap = (unmapping.MOST_BLOCKS, unmapping.MOST_RANGES) if unit.thin else (0, 0)
+    return struct.pack(">4xI8xII36x", unit.maximum_transfer, *unmap)
+
+
+def _logical_block_provisioning(unit: Unit) -> bytes:
+    """Return page B2h of a thin unit: LBPU, and LBPRZ if its blocks read as zeros (SBC-3 6.5.4)."""
+    return bytes((0, _LBPU | (_LBPRZ if unit.thin_zeros else 0), _THIN, 0))
 
 
 _VPD: Mapping[int, Callable[[Unit], bytes]] = {
@@ -56,12 +66,14 @@ _VPD: Mapping[int, Callable[[Unit], bytes]] = {
     0x80: _unit_serial_number,
     0x83: _device_identification,
     0xB0: _block_limits,
+    0xB2: _logical_block_provisioning,
 }
 
 
 def vpd_pages(unit: Unit) -> list[int]:
     """Return the page codes of the vital product data that the unit has."""
-    return [page for page in _VPD if page != 0xB0 or unit.device_type == DISK]
+    missing = {0xB0: unit.device_type != DISK, 0xB2: not unit.thin}
+    return [page for page in _VPD if not missing.get(page)]
 
 
 def vpd(unit: Unit, page: int) -> bytes | None:

@@ -33,6 +33,7 @@ class Unit:
     `becoming_ready` is the number of commands that still fail with LOGICAL UNIT IS IN PROCESS OF BECOMING READY.
     `serial` is for the vital product data; None: the serial number of the stick's `Identity`.
     `version` is of the standard INQUIRY data: 06h is SPC-4. `maximum_transfer` is in blocks, 0: no limit.
+    `thin`: UNMAP is supported; with `thin_zeros` the blocks read as zeros after it.
 
     Raises ValueError for a device type other than 00h (disk) and 05h (CD-ROM).
     """
@@ -51,6 +52,8 @@ class Unit:
         serial: str | None = None,
         version: int = 0x06,
         maximum_transfer: int = 0,
+        thin: bool = False,
+        thin_zeros: bool = True,
     ) -> None:
         if device_type not in block.COMMANDS:
             raise ValueError(f"peripheral device type {device_type:#04x} is not supported; use 0x00 or 0x05")
@@ -62,6 +65,7 @@ class Unit:
         self.serial, self.device_serial = serial, SERIAL  # the stick sets `device_serial`
         self.version = version
         self.maximum_transfer = maximum_transfer
+        self.thin, self.thin_zeros = thin, thin_zeros
         self.medium = medium
         self.units = 1  # number of units of the target, which sets it
         self.prevented = self.stopped = False

@@ -14,7 +14,7 @@ from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.libusb import transfer as module
 from scsiusb.usb.libusb.transfer import LibusbTransfer, Transfers
 from tests.deadlines import within
-from tests.interrupts import CtrlC
+from tests.interrupts import CtrlC, of_module
 from tests.usb.libusb.fake_libusb import COMPLETED, CONTEXT, HANDLE, Ending, FakeLibusb
 
 
@@ -65,7 +65,7 @@ def closing(transfers: Transfers, buffer: memoryview) -> None:
 
 def interrupted_at(number: int, action: Callable[[], object]) -> bool:
     """Raise KeyboardInterrupt at a bytecode of the module that the action runs; False if there are not so many."""
-    ctrl_c = CtrlC(lambda frame: frame.f_code.co_filename == module.__file__, number)
+    ctrl_c = CtrlC(of_module(module), number)
     ctrl_c.run(action)
     return ctrl_c.at >= 0
 

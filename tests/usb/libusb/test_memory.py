@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -14,6 +11,7 @@ from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb import memory as memory_module
 from scsiusb.usb.libusb.backend import LibusbBackend
 from scsiusb.usb.libusb.memory import ALWAYS_GRANTED, MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
+from tests.interrupts import At, of_module
 from tests.usb.libusb.fake_libusb import DEVICE, FakeBackend, FakeDevice
 
 MIB = 1 << 20
@@ -110,27 +108,15 @@ def test_the_account_is_correct_if_libusb_grants_no_memory(monkeypatch: pytest.M
 def test_a_signal_handler_may_give_memory_back_on_any_line(method: str) -> None:
     """A handler that closes a device runs in the thread that it interrupted."""
     memory = DeviceMemory(16 * MIB)
-    start, lines = memory.left, 0
+    start = memory.left
 
-    def handler(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal lines
-        if frame.f_code.co_filename != memory_module.__file__:
-            return None
-        if event == "line":
-            lines += 1
-            sys.settrace(None)
-            memory.allocate(4096)
-            memory.give_back(4096)
-            sys.settrace(handler)
-        return handler
+    def handler() -> None:
+        memory.allocate(4096)
+        memory.give_back(4096)
 
-    before = sys.gettrace()
-    sys.settrace(handler)
-    try:
-        granted = getattr(memory, method)(MIB)
-    finally:
-        sys.settrace(before)
-    assert lines > 3
+    each_line = At(of_module(memory_module), 0, handler, event="line")
+    granted = each_line.watch(lambda: getattr(memory, method)(MIB))
+    assert each_line.times > 3
     memory.give_back(-MIB if method == "give_back" else MIB)
     assert granted is None or granted
     assert memory.left == start

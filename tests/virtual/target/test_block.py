@@ -292,3 +292,61 @@ def test_a_cd_rom_can_be_read_but_not_written() -> None:
     assert host.data(cdb10(0x28, 1, 1), 2048) == b"\x01" * 2048
     assert host.data(cdb10(0x25, 0, 0), 8) == struct.pack(">II", 1, 2048)
     assert host.fails(cdb10(0x2A, 0, 1), out=bytes(2048)) == (0x5, 0x20, 0x00)
+
+
+# --- UNMAP --------------------------------------------------------------------------------------
+
+
+def unmap(*ranges: tuple[int, int], length: int | None = None) -> tuple[bytes, bytes]:
+    """Return CDB and parameter list."""
+    body = b"".join(struct.pack(">QI4x", lba, blocks) for lba, blocks in ranges)
+    data = struct.pack(">HH4x", len(body) + 6, len(body)) + body
+    return struct.pack(">B6xHx", 0x42, len(data) if length is None else length), data
+
+
+def test_unmapped_blocks_read_as_zeros(medium: Memory) -> None:
+    host = host_of(Unit(medium, thin=True))
+    cdb, data = unmap((1, 2), (BLOCKS - 1, 1))
+    host.ok(cdb, out=data)
+    assert bytes(medium.data) == block(0) + bytes(1024) + block(3, BLOCKS - 4) + bytes(512)
+    host.ok(unmap(length=0)[0])
+
+
+def test_unmapped_blocks_of_a_unit_that_does_not_clear_them_stay(medium: Memory) -> None:
+    host = host_of(Unit(medium, thin=True, thin_zeros=False))
+    cdb, data = unmap((0, BLOCKS))
+    host.ok(cdb, out=data)
+    assert bytes(medium.data) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("ranges", "sense"),
+    [([(0, 1), (BLOCKS, 1)], OUT_OF_RANGE), ([(0, 1)] * 17, (0x5, 0x26, 0x00)), ([(0, 65537)], (0x5, 0x26, 0x00))],
+)
+def test_a_wrong_list_of_ranges_unmaps_nothing(
+    medium: Memory, ranges: list[tuple[int, int]], sense: tuple[int, int, int]
+) -> None:
+    host = host_of(Unit(medium, thin=True))
+    cdb, data = unmap(*ranges)
+    assert host.do(cdb, out=data).status == 1
+    assert host.sense() == sense
+    assert bytes(medium.data) == CONTENT
+
+
+def test_only_a_thin_unit_that_can_be_written_supports_unmap(host: Host, medium: Memory) -> None:
+    cdb, data = unmap((0, 1))
+    assert host.fails(cdb, out=data) == (0x5, 0x20, 0x00)
+    assert host_of(Unit(medium, thin=True, write_protected=True)).fails(cdb, out=data) == WRITE_PROTECTED
+    anchored = bytes((cdb[0], 1)) + cdb[2:]
+    assert host_of(Unit(medium, thin=True)).fails(anchored, out=data) == INVALID_FIELD
+
+
+def test_a_thin_unit_says_so() -> None:
+    capacity = host_of(Unit(Memory(CONTENT), thin=True)).data(capacity_16(32), 32)
+    assert capacity[14] == 0xC0
+    page = bytes((0x12, 1, 0xB2, 0, 64, 0))
+    assert host_of(Unit(Memory(CONTENT), thin=True)).data(page, 64) == bytes.fromhex("00b20004 00840200")
+    kept = host_of(Unit(Memory(CONTENT), thin=True, thin_zeros=False))
+    assert kept.data(page, 64) == bytes.fromhex("00b20004 00800200")
+    assert kept.data(capacity_16(32), 32)[14] == 0x80
+    assert host_of(Unit(Memory(CONTENT))).fails(page, 64) == INVALID_FIELD

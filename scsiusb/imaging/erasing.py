@@ -1,0 +1,320 @@
+"""Erase: overwrites every block of a disk, or unmaps it, and checks on the medium that it did."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import IllegalRequest, ImageError, Miscompare, ScsiUsbError
+from scsiusb.imaging.bad_blocks import move_around
+from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
+from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
+from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
+from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
+from scsiusb.imaging.readback import BlockRange, Ranges, Read, differing, medium_reader
+from scsiusb.imaging.state import journal_place
+from scsiusb.imaging.unmapping import Unmapping, find_unmapping, unmap
+from scsiusb.scsi.sense import Sense
+
+Method = Literal["zero", "random", "pattern", "unmap", "auto"]
+METHODS: Final[tuple[Method, ...]] = ("zero", "random", "pattern", "unmap", "auto")
+VerifyErase = Literal["none", "sample", "whole"]
+VERIFICATIONS: Final[tuple[VerifyErase, ...]] = ("none", "sample", "whole")
+CHECKPOINT: Final = 8 * 1024 * 1024  # bytes; so many at most are written again after an interruption
+SAMPLES: Final = 1000  # blocks that a verification by samples reads
+KNOWN_AGAIN: Final = 64  # blocks that are looked at before an erase goes on
+MOST_BAD: Final = 1000  # blocks that cannot be written, before the erase ends with the error
+MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
+UNSUPPORTED: Final = Sense(0x5, 0x20, 0)
+DIFFERENT: Final = "attach the one that the erase began with, or begin anew without --resume"
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What an erase did."""
+
+    method: Method
+    """What was done: "auto" becomes "unmap" or "zero"."""
+    size: int
+    """Bytes that were erased, with those of earlier runs; without `bad`."""
+    verified: VerifyErase
+    """How it was verified; "none" also after an unmap, unless the unit says that its blocks read as zeros after it."""
+    bad: tuple[BlockRange, ...]
+    """Blocks that could not be written: they keep what they had."""
+    seconds: float
+    resumed: int
+    """Bytes that earlier runs had erased."""
+
+
+def erase(
+    disk: Disk,
+    *,
+    method: Method = "zero",
+    pattern: bytes = b"",
+    verify: VerifyErase = "sample",
+    resume: bool = False,
+    journal: str | os.PathLike[str] | None = None,
+    progress: OnProgress = ignore,
+) -> Erased:
+    """Overwrite all blocks of the disk, and check that they are overwritten on the medium, past the device's cache.
+
+    `method`: "zero"; "random", bytes of which only the key is kept, until the erase is done; "pattern", the bytes
+    `pattern`, which begin anew in each block; "unmap", where the unit supports that; "auto": "unmap" if the blocks read
+    as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole" all.
+
+    `journal` says what is done, by default in the user's state folder; with `resume` an erase that was interrupted goes
+    on, with the method and the pattern that it began with. Without `resume`, or a journal, the erase begins anew.
+
+    A block that cannot be written is in the result's `bad`, and the erase goes on after it; it raises the error of the
+    block if there are more than 1000. Raise Miscompare with the first `lba` if blocks do not have what was written,
+    DataProtect before anything is written, IllegalRequest if the unit does not support UNMAP, ImageError for the
+    journal, DeviceMismatch if it is of another device, OSError, and as `Disk.write`.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if verify not in VERIFICATIONS:
+        raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
+    if bool(pattern) != (method == "pattern"):
+        raise ValueError("give a pattern with the method 'pattern', and with no other")
+    began = time.monotonic()
+    erasure = _Erasure(disk, progress)
+    place = journal_place("erase", disk, erasure.identity, journal)
+    with ExitStack() as held:
+        if resume and is_begun(place):
+            erasure.resume(place)
+        else:
+            erasure.begin(place, method, pattern)
+        held.callback(erasure.close)
+        erasure.run()
+        verified = erasure.verify(verify)
+        erasure.finish()
+    bad = tuple(erasure.bad)
+    size = disk.size - erasure.bad.blocks * disk.block_size
+    return Erased(erasure.method, size, verified, bad, time.monotonic() - began, erasure.resumed)
+
+
+class _Erasure:
+    """One run of an erase."""
+
+    def __init__(self, disk: Disk, progress: OnProgress) -> None:
+        self.disk = disk
+        self.identity = DiskIdentity.of(disk)
+        self.method: Method = "zero"
+        self.bad = Ranges()
+        self.resumed = 0
+        self._progress = progress
+        self._medium = disk.medium_to_write(0)
+        self._size = disk.block_size
+        self._fill: Fill = Repeated(b"\0", self._size)
+        self._unmapping: Unmapping | None = None
+        self._journal: Journal | None = None
+        self._done = 0
+        """The block up to which all is erased and flushed."""
+
+    # --- the journal --------------------------------------------------------------------------------
+
+    def begin(self, place: Path, method: Method, pattern: bytes) -> None:
+        """Choose the method, and begin a journal."""
+        if method in ("unmap", "auto"):
+            self._unmapping = find_unmapping(self.disk)
+            if method == "auto":
+                method = "unmap" if self._unmapping is not None and self._unmapping.zeros else "zero"
+        self._choose(method, pattern, secrets.token_bytes(KEY))
+        self._journal = Journal(place)
+        self._journal.begin(job="erase", device=self.identity.record(), method=method, **self._fill.record())
+
+    def _choose(self, method: Method, pattern: bytes, key: bytes) -> None:
+        if method == "unmap" and self._unmapping is None:
+            what = f"{self.disk.unit.transport.info} does not say that it supports UNMAP"
+            raise IllegalRequest(what, UNSUPPORTED, "use another method, such as zero")
+        self.method = method
+        if method == "pattern":
+            self._fill = Repeated(pattern, self._size)
+        elif method == "random":
+            self._fill = Keyed(key)
+
+    def resume(self, place: Path) -> None:
+        """Take over what an earlier run did."""
+        job, records, length = read_journal(place)
+        if job.get("job") != "erase":
+            raise ImageError(f"{place} is not the journal of an erase", "give that of the erase")
+        self.identity.check(job.get("device"))
+        try:
+            self._take_over(job, records)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
+        self._check_contents()
+        self.resumed = self._done * self._size
+        self._journal = Journal(place, length)
+
+    def _take_over(self, job: Record, records: list[Record]) -> None:
+        method: Method = job["method"]
+        if method not in METHODS[:-1]:
+            raise ValueError(f"the method {method!r} is not known")
+        if method == "unmap":
+            self._unmapping = find_unmapping(self.disk)
+        self._choose(method, bytes.fromhex(job.get("pattern", "")), bytes.fromhex(job.get("key", "")))
+        for record in records:
+            for lba, blocks in record.get("bad", ()):
+                self.bad.add(int(lba), int(blocks))
+            self._done = int(record["done"])
+        if not 0 <= self._done <= self._medium.blocks:
+            raise ValueError(f"{self._done} blocks cannot be done")
+
+    def _check_contents(self) -> None:
+        """Raise ImageError unless blocks that are erased have what they should have: two devices may look the same."""
+        if self._has_no_content() or not self._done:
+            return
+        bad = _members(self.bad)
+        for lba in _samples(self._done, KNOWN_AGAIN, self._done):
+            if lba not in bad and self._differs(self.disk.read_from, lba, memoryview(bytearray(self._size))):
+                what = f"LBA {lba} is not erased, but the journal says it is: the device is another one, or was changed"
+                raise ImageError(what, DIFFERENT)
+
+    def _has_no_content(self) -> bool:
+        return self.method == "unmap" and not (self._unmapping is not None and self._unmapping.zeros)
+
+    def _checkpoint(self, done: int, bad: list[BlockRange]) -> None:
+        """Flush, then note in the journal what is on the medium now."""
+        self.disk.flush()
+        assert self._journal is not None
+        self._journal.add(done=done, **({"bad": bad} if bad else {}))
+        self._done = done
+
+    def finish(self) -> None:
+        """Remove the journal: the job is done."""
+        if self._journal is not None:
+            self._journal.remove()
+
+    def close(self) -> None:
+        """Close the journal, which stays if not all is done."""
+        if self._journal is not None:
+            self._journal.close()
+
+    # --- erasing ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Erase what is not erased yet."""
+        if self.method == "unmap":
+            self._unmap_all()
+        else:
+            self._write_all()
+
+    def _unmap_all(self) -> None:
+        assert self._unmapping is not None
+        while self._done < self._medium.blocks:
+            count = min(self._unmapping.most, self._medium.blocks - self._done)
+            unmap(self.disk, self._done, count)
+            self._checkpoint(self._done + count, [])
+            self._progress(Progress(WRITING, self._done * self._size, self.disk.size))
+
+    def _write_all(self) -> None:
+        step = max(min(self.disk.max_blocks, CHECKPOINT // self._size), 1)
+        most = max(CHECKPOINT // self._size // step, 1) * step
+        with self.disk.buffer(step * self._size) as buffer:
+            if self._fill.is_constant:
+                self._fill.put(buffer, 0)
+            while self._done < self._medium.blocks:
+                self._write_part(buffer, step, min(self._done + most, self._medium.blocks))
+
+    def _write_part(self, buffer: memoryview, step: int, end: int) -> None:
+        """Write up to the block `end`, flush, and note it."""
+        bad: list[BlockRange] = []
+        for lba in range(self._done, end, step):
+            view = buffer[: min(step, end - lba) * self._size]
+            if not self._fill.is_constant:
+                self._fill.put(view, lba * self._size)
+            for _ in move_around(self._write, lba, view, self._size, partial(self._note_bad, bad)):
+                pass
+            if lba + step < end:
+                self._progress(Progress(WRITING, (lba + step) * self._size, self.disk.size))
+        self._checkpoint(end, bad)
+        self._progress(Progress(WRITING, end * self._size, self.disk.size))
+
+    def _write(self, lba: int, view: memoryview) -> None:
+        self.disk.write_to(self._medium, lba, view)
+
+    def _note_bad(self, bad: list[BlockRange], error: ScsiUsbError) -> None:
+        if self.bad.blocks >= MOST_BAD:
+            raise error
+        assert error.lba is not None
+        self.bad.add(error.lba, 1)
+        bad.append(BlockRange(error.lba, 1))
+
+    # --- verifying ----------------------------------------------------------------------------------
+
+    def verify(self, how: VerifyErase) -> VerifyErase:
+        """Read back from the medium. Return how it was verified. Raise Miscompare."""
+        if how == "none" or self._has_no_content():
+            return "none"
+        self._medium, read = medium_reader(self.disk, self.identity)
+        wrong, bad = Ranges(), _members(self.bad)
+        for lba in self._wrong_whole(read) if how == "whole" else self._wrong_samples(read):
+            if lba not in bad:
+                wrong.add(lba, 1)
+        first = next(iter(wrong), None)
+        if first is not None:
+            sampled = "" if how == "whole" else f" of a sample of {min(SAMPLES, self._medium.blocks)}"
+            what = f"{wrong.blocks} blocks{sampled} do not have what was written, the first is LBA {first.lba}"
+            remedy = "erase it by the method zero" if self.method == "unmap" else "do not rely on this device"
+            error = Miscompare(f"{self.disk.unit.transport.info}: {what}", MISCOMPARE, remedy)
+            error.lba = first.lba
+            raise error
+        return how
+
+    def _wrong_samples(self, read: Read) -> Iterator[int]:
+        """Yield which blocks of a sample are wrong, or cannot be read."""
+        chosen = _samples(self._medium.blocks, SAMPLES)
+        for done, lba in enumerate(chosen, 1):
+            if self._differs(read, lba, memoryview(bytearray(self._size))):
+                yield lba
+            self._progress(Progress(VERIFYING, done * self._size, len(chosen) * self._size))
+
+    def _differs(self, read: Read, lba: int, view: memoryview) -> bool:
+        failed: list[ScsiUsbError] = []
+        for _ in move_around(partial(read, self._medium), lba, view, self._size, failed.append):
+            pass
+        return bool(failed) or bool(self._differing(lba, view))
+
+    def _differing(self, lba: int, view: memoryview) -> list[int]:
+        wanted = memoryview(bytearray(len(view)))
+        self._fill.put(wanted, lba * self._size)
+        return [lba + block for block in differing(view, wanted, self._size)]
+
+    def _wrong_whole(self, read: Read) -> Iterator[int]:
+        """Yield which of all blocks are wrong, or cannot be read, in order."""
+        step = max(min(self.disk.max_blocks, CHECKPOINT // self._size), 1)
+        whole = memoryview(bytearray(step * self._size))
+        for lba in range(0, self._medium.blocks, step):
+            view = whole[: (self._medium.blocks - lba) * self._size]
+            failed: list[int] = []
+            for at, piece in move_around(partial(read, self._medium), lba, view, self._size, partial(_keep, failed)):
+                failed += self._differing(at, piece)
+            yield from sorted(failed)
+            self._progress(Progress(VERIFYING, lba * self._size + len(view), self.disk.size))
+
+
+def _keep(failed: list[int], error: ScsiUsbError) -> None:
+    assert error.lba is not None
+    failed.append(error.lba)
+
+
+def _samples(blocks: int, count: int, seed: Any = None) -> list[int]:
+    """Return numbers of blocks at random, in order: the first and the last, and all if there are not more."""
+    if blocks <= count:
+        return list(range(blocks))
+    chosen = random.Random(seed).sample(range(1, blocks - 1), count - 2)
+    return [0, *sorted(chosen), blocks - 1]
+
+
+def _members(ranges: Ranges) -> set[int]:
+    return {lba for each in ranges for lba in range(each.lba, each.lba + each.blocks)}

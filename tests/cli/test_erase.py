@@ -1,0 +1,157 @@
+"""erase: what scripts rely on, and that nothing is erased without a confirmation."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scsiusb.cli.commands import erase
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.cli.conftest import Attached, Cli
+from tests.imaging.sticks import contents, stick
+
+SIZE = 64 * 1024
+
+pytestmark = pytest.mark.usefixtures("state_folder")
+
+
+class Person(io.StringIO):
+    """A terminal at which the user types a line."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Interrupting:
+    """A progress bar during which the user presses Ctrl-C."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def __call__(self, progress: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_erase_prints_how_and_how_much(attach: Attached, cli: Cli) -> None:
+    data = contents(size=SIZE)
+    attach(stick(data, "S1"))
+    result = cli("erase", "serial=S1", "--yes", "--json")
+    assert result.status == 0
+    record = result.record
+    assert record.pop("seconds") >= 0
+    assert record == {"method": "zero", "bytes": SIZE, "verified": "sample", "bad": [], "resumed": 0}
+    assert data == bytes(SIZE)
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "how"),
+    [
+        (["--method", "auto"], "zero", "a sample read back"),
+        (["--method", "random", "--verify", "whole"], "random", "all read back"),
+        (["--pattern", "0x55aa", "--verify", "none"], "pattern", "not verified"),
+    ],
+)
+def test_each_method_as_text(attach: Attached, cli: Cli, words: list[str], method: str, how: str) -> None:
+    data = contents(size=SIZE)
+    attach(stick(data))
+    result = cli("erase", "1-1", "--yes", *words)
+    assert (result.status, result.out) == (0, b"")
+    assert f"erased 65536 bytes (64 KiB) by {method}, {how}" in result.err
+    assert (data == b"\x55\xaa" * (SIZE // 2)) == (method == "pattern")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--method", "pattern"], "needs --pattern"),
+        (["--method", "zero", "--pattern", "00"], "not for --method zero"),
+        (["--pattern", "xyz"], "'xyz' is not"),
+        (["--pattern", "123"], "'123' is not"),
+        (["--resume", "--method", "zero"], "leave out --method"),
+    ],
+)
+def test_options_that_do_not_go_together(attach: Attached, cli: Cli, words: list[str], text: str) -> None:
+    data = contents(size=SIZE)
+    attach(stick(data))
+    assert cli("erase", "1-1", "--yes", *words).failed(1, text)
+    assert data == contents(size=SIZE)
+
+
+def test_erase_asks_and_shows_who_would_be_erased(
+    attach: Attached, screen: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(Stick.formatted(), stick(contents(size=SIZE), "S2"))
+    monkeypatch.setattr(sys, "stdin", Person("n\n"))
+    result = screen("erase", "1-1")
+    assert result.status == 1
+    assert "Erase all of 1-1, scsiusb Virtual Stick" in result.err
+    assert ", with 1 partition (fat16 7 MiB)? [y/N]" in result.err
+    monkeypatch.setattr(sys, "stdin", Person("y\n"))
+    result = screen("erase", "1-2")
+    assert result.status == 0
+    assert "serial S2 (64 KiB), without partitions, with unknown content? [y/N]" in result.err
+
+
+def test_without_a_terminal_nothing_is_erased(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = contents(size=SIZE)
+    attach(stick(data))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert cli("erase", "1-1").failed(1, "cannot ask", "--yes")
+    assert data == contents(size=SIZE)
+
+
+def test_a_partition_table_that_cannot_be_read_is_no_obstacle(
+    attach: Attached, screen: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = stick(contents(size=SIZE))
+    each.faults.add("sense=3/11/00,opcode=28,lba=0,times=always")
+    attach(each)
+    monkeypatch.setattr(sys, "stdin", Person("n\n"))
+    assert ", which cannot be read (" in screen("erase", "1-1").err
+
+
+def test_ctrl_c_says_how_far_and_how_to_go_on(
+    attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data = contents(size=SIZE)
+    attach(stick(data))
+    place = tmp_path / "a b"
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "job_progress", Interrupting)
+        result = cli("erase", "1-1", "--method", "random", "--verify", "whole", "--journal", place, "--yes")
+    command = f"`scsiusb erase 1-1 --verify whole --journal '{place}' --resume`"
+    assert result.failed(130, "writing: 64 KiB of 64 KiB", command)
+    record = cli("erase", "1-1", "--verify", "whole", "--journal", place, "--resume", "--yes", "--json").record
+    assert (record["method"], record["verified"], record["resumed"]) == ("random", "whole", SIZE)
+
+
+def test_blocks_that_cannot_be_written_are_named_by_status_3(attach: Attached, cli: Cli) -> None:
+    each = stick(contents(size=SIZE))
+    each.faults.add("sense=3/0C/00,opcode=2a,lba=7-8,times=always")
+    attach(each)
+    result = cli("erase", "1-1", "--yes", "--json")
+    assert result.status == 3
+    assert result.json["bad"] == [{"lba": 7, "blocks": 2}]
+    assert "2 blocks cannot be written, the first is LBA 7" in result.line
+
+
+class Forgetful(Memory):
+    """A medium that drops all writes."""
+
+    def _write(self, offset: int, view: memoryview) -> None: ...
+
+
+def test_a_device_that_keeps_its_blocks_is_found_out_by_status_14(attach: Attached, cli: Cli) -> None:
+    attach(Stick([Unit(Forgetful(b"\xaa" * SIZE))]))
+    assert cli("erase", "1-1", "--yes").failed(14, "128 blocks of a sample of 128", "do not rely on this device")
+
+
+def test_an_unmap_that_is_not_supported_has_status_5(attach: Attached, cli: Cli) -> None:
+    attach(stick(contents(size=SIZE)))
+    assert cli("erase", "1-1", "--method", "unmap", "--yes").failed(5, "UNMAP", "zero")

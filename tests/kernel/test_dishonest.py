@@ -1,0 +1,68 @@
+"""Dishonest sticks, served over USB/IP to the kernel and driven by libusb: restore and probe are not deceived."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import scsiusb
+from scsiusb.errors import Miscompare
+from scsiusb.imaging import probe, restore
+from scsiusb.imaging.restoring import restore_each
+from scsiusb.imaging.sources import ImageSource
+from scsiusb.virtual import Cached, Fake, Flawed, Identity, Medium, Sparse, Stick, Unit
+
+from .served import serving
+
+BLOCKS = 4096
+HALF = BLOCKS // 2
+ALL = BLOCKS * 512  # bytes: a cache that holds all that is written
+IMAGE = random.Random(1).randbytes(BLOCKS * 512)
+
+STICKS: dict[str, tuple[Callable[[Medium], Medium], list[tuple[int, int]]]] = {
+    "drops": (lambda inner: Flawed(inner, dropped=[(7, 7), (1000, 1063)]), [(7, 1), (1000, 64)]),
+    "wraps at half": (lambda inner: Fake(inner, "wraparound", HALF), [(0, HALF)]),
+    "answers from its cache": (lambda inner: Cached(Fake(inner, "limbo", HALF), ALL), [(HALF, HALF)]),
+    "changes a bit": (lambda inner: Flawed(inner, flipped=[(3000, 3001)]), [(3000, 2)]),
+}
+_serials = itertools.count(1)
+
+
+def stick(medium: Medium) -> Stick:
+    return Stick([Unit(medium)], Identity(serial=f"D15C0{next(_serials):07X}"))
+
+
+@pytest.mark.parametrize("kind", STICKS)
+def test_restore_names_the_blocks_that_are_not_kept(kind: str, tmp_path: Path) -> None:
+    make, expected = STICKS[kind]
+    path = tmp_path / "a.img"
+    path.write_bytes(IMAGE)
+    with (
+        serving(stick(make(Sparse(BLOCKS)))) as device,
+        scsiusb.open(device.address) as disk,
+        ImageSource(path) as source,
+    ):
+        (result,) = restore_each(source, [disk], verify="medium", resume=False, progress=lambda _: None)
+    assert isinstance(result.error, Miscompare)
+    assert [tuple(each) for each in result.differences] == expected
+
+
+def test_an_honest_stick_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "a.img"
+    path.write_bytes(IMAGE)
+    with serving(stick(Cached(Sparse(BLOCKS), ALL))) as device, scsiusb.open(device.address) as disk:
+        (result,) = restore(path, disk)
+    assert (result.verified, result.error) == ("medium", None)
+
+
+@pytest.mark.parametrize("kind", ["limbo", "wraparound", "chain", "real"])
+def test_probe_names_the_kind_and_the_capacity(kind: str) -> None:
+    blocks, usable = 32 * 2048, 9 * 2048 + 123
+    fake = Sparse(blocks) if kind == "real" else Fake(Sparse(blocks), kind, usable)
+    with serving(stick(Cached(fake, 1 << 20))) as device, scsiusb.open(device.address) as disk:
+        result = probe(disk, destructive=True)
+    assert (result.kind, result.usable_blocks) == (kind, blocks if kind == "real" else usable)
