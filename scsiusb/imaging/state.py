@@ -12,7 +12,7 @@ from scsiusb.imaging.journal import SUFFIX
 
 
 def key_of(disk: Disk, known: DiskIdentity) -> str:
-    """Return a part of a file's name by which this disk and others are kept apart: IDs, serial number or address, LUN."""
+    """Return a part of a file's name that tells this disk from others: IDs, serial number or address, LUN."""
     text = known.serial or disk.unit.transport.info.address
     return re.sub(r"[^0-9A-Za-z-]+", "_", f"{known.vid:04x}-{known.pid:04x}-{text}-{known.lun}")[:100]
 

@@ -9,6 +9,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def test_a_raw_image_takes_no_space_for_zeros(tmp_path: Path) -> None:
         dump(disk, tmp_path / "zeros.img")
     found = (tmp_path / "zeros.img").stat()
     assert found.st_size == 8 << 20
-    assert found.st_blocks * 512 < 1 << 20
+    if sys.platform != "win32":
+        assert found.st_blocks * 512 < 1 << 20
 
 
 def test_a_range_can_be_dumped(disk: scsiusb.Disk, data: bytearray, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -187,6 +188,8 @@ class Alarm:
 
     def run(self, action: Callable[[], None]) -> list[str]:
         """Run the action; return what is wrong with what came out."""
+        if sys.platform == "win32":
+            raise NotImplementedError
         before = signal.signal(signal.SIGALRM, self._handle)
         self._is_armed = True
         try:
@@ -204,6 +207,8 @@ class Alarm:
             signal.signal(signal.SIGALRM, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if sys.platform == "win32":
+            raise NotImplementedError
         if not self._is_armed:
             return
         files = [each.f_code.co_filename.replace(os.sep, "/") for each in _stack(frame)]

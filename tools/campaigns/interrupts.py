@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -47,6 +48,8 @@ def inject_all(name: str, error: type[BaseException], options: argparse.Namespac
 
 def signal_all(options: argparse.Namespace, report: Report) -> None:
     """Send the signals in a child process, which reports through a pipe."""
+    if sys.platform == "win32":
+        raise NotImplementedError
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
