@@ -38,8 +38,8 @@ POLLED, THREADED = "polled", "a thread for each"
 HERE = Path(__file__).parent
 SERVER = HERE / "sick_server.py"
 TIMEOUT = 1.0  # seconds of a command: a device that does not answer is recovered during the run
-AMOUNT = 16 * MIB  # read from each virtual stick
-PIECE = 128  # blocks of a command to a virtual stick
+AMOUNT = 32 * MIB  # read from each virtual stick
+PIECE = 1024  # blocks of a command to a virtual stick
 FAULTS: dict[str, str] = dict(
     zip(
         names.SICK,
