@@ -266,12 +266,13 @@ def _runs_python(pid: int) -> bool:
 
 
 def _confirmed(connection: socket.socket) -> int:
-    """Wait for the warden's first message, and return its pid.
+    """Ask the warden for its pid, and return it.
 
-    Raises OSError if none comes: a wrapper that does not hand on standard input or the memfd makes no warden.
+    Raises OSError if no answer comes: a wrapper that does not hand on standard input or the memfd makes no warden.
     """
     connection.settimeout(START_TIMEOUT)
     try:
+        connection.send(b"who")
         words = connection.recv(MAX_MESSAGE_SIZE).split()
     except TimeoutError:
         words = []

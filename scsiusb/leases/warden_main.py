@@ -431,7 +431,7 @@ def settle(kernel: Kernel, holding: Holding, pid: int, since: str = "-") -> None
 
 
 def listen(pid: int, since: str) -> list[Holding]:
-    """Send "up" and the warden's pid, then read the process's messages until it ends; return what it held then.
+    """Read the process's messages until it ends; return what it held then. Answer "who" by the warden's pid.
 
     `since` is the process's start time as `started` returns it, or "-". Returns an empty list if the process said
     "bye".
@@ -440,10 +440,10 @@ def listen(pid: int, since: str) -> list[Holding]:
         raise OSError(LINUX_ONLY)
     holdings: dict[str, Holding] = {}
     os.set_blocking(0, False)
-    _succeeds(os.write, 0, b"up %d" % os.getpid())  # a dead process does not need it
     poll = select.poll()
     poll.register(0, select.POLLIN)
     alive = _watch(lambda descriptor: poll.register(descriptor, select.POLLIN), pid, since)
+    was_reset = False
     while True:
         # A forked child may keep the socket open after the process has died, so the pidfd is polled too. After the
         # death, read on only until the socket is empty: those are the messages that the process had sent.
@@ -454,12 +454,19 @@ def listen(pid: int, since: str) -> list[Holding]:
             if not alive:
                 return list(holdings.values())
             continue
-        except OSError:  # ECONNRESET counts as the end
+        except OSError:
+            # ECONNRESET comes once, and before the messages that wait: the process died without reading an answer.
+            if not was_reset:
+                was_reset = True
+                continue
             message = b""
         if not message:
             return list(holdings.values())
         if message == b"bye":
             return []
+        if message == b"who":
+            _succeeds(os.write, 0, b"up %d" % os.getpid())  # a dead process does not need it
+            continue
         _note(holdings, message.decode().split(" "))
 
 

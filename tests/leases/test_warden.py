@@ -455,6 +455,20 @@ def test_a_warden_that_starts_after_the_death_of_its_process_acts(place: list[Pa
     assert not path.exists()
 
 
+def test_messages_before_a_connection_that_was_reset_count(place: list[Path], dead: tuple[Path, int]) -> None:
+    """The process died before it read an answer: the kernel reports that before the messages that still wait."""
+    path, pid = dead
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        with ours:
+            ours.send(with_lease(path).message())
+            theirs.send(b"an answer that nobody reads")
+        words = [str(pid), str(record_in(path).started), str(place[1]), str(place[2])]
+        command = [sys.executable, "-I", "-S", warden_main.__file__, *words]
+        subprocess.run(command, stdin=theirs.fileno(), check=True, timeout=PATIENCE)
+    assert not path.exists()
+
+
 def test_a_pid_that_another_process_has_by_now_counts_as_dead(place: list[Path], dead: tuple[Path, int]) -> None:
     path, _ = dead
     with running(WAIT, "-") as other:
