@@ -274,7 +274,7 @@ def _confirmed(connection: socket.socket) -> int:
     try:
         connection.send(b"who")
         words = connection.recv(MAX_MESSAGE_SIZE).split()
-    except TimeoutError:
+    except OSError:  # also where it has ended without reading the question
         words = []
     finally:
         connection.settimeout(SEND_TIMEOUT)
