@@ -90,6 +90,7 @@ def never_empty(bus: InterceptedBus, until: str = "") -> None:
     bus.wire.intercept = intercept
 
 
+@pytest.mark.slow
 def test_a_device_that_stays_out_of_step_ends_the_run_with_the_reason() -> None:
     """Its bulk-in never becomes empty, not even after a port reset."""
     bus = InterceptedBus(queueing()[0])

@@ -256,6 +256,7 @@ def test_all_blocks_are_given_back_after_an_interruption(calls: int, error: Base
     assert memory.data == data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [60, 100, 400])
 @pytest.mark.parametrize("fault", ["nak@data", "stall@csw", "sense=6/29/00", "phase-error@csw"])
 def test_a_fault_that_is_recovered_from_changes_nothing(fault: str, command: int) -> None:
@@ -278,6 +279,7 @@ def test_a_device_that_leaves_is_an_error_that_names_what_is_left() -> None:
     assert "blocks that the probe marked, the first is LBA 2048, were not written back" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_region_that_hangs_the_device_is_damage() -> None:
     stick = Stick([Unit(Memory(16 * MIB))], faults=["hang@data,opcode=28,lba=20000-20400,times=always"])
     with scsiusb.open_on(Bus(stick)) as disk:

@@ -17,7 +17,7 @@ from tests.sticks import python
 
 SEED: Final = int(os.environ.get("SCSIUSB_INJECTION_SEED", "0"))
 """Chooses the instructions: each seed tries others."""
-FAST: Final = 2  # instructions of each scenario
+FAST: Final = 1  # instructions of each scenario
 SLOW: Final = 100
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the signals and the ledger of threads are tried on POSIX")

@@ -116,6 +116,7 @@ def test_a_residue_with_less_data_names_no_quirk() -> None:
 # --- what is worked around, and logged ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_get_max_lun_that_hangs_is_logged_with_the_quirk(caplog: pytest.LogCaptureFixture) -> None:
     bus = Bus(Stick([Unit(Memory(BLOCKS * BLOCK))], faults=["max-lun-hangs"]))
     with open_on(bus, quirks="") as disk:

@@ -373,6 +373,7 @@ SFDISK_SCRIPTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SFDISK_SCRIPTS.values(), ids=SFDISK_SCRIPTS.keys())
 def test_what_sfdisk_writes_is_read(tmp_path: Path, script: str) -> None:
     path = tmp_path / "image"
