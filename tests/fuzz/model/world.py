@@ -224,6 +224,7 @@ class World:
         try:
             for stream in tuple(self.streams):
                 self.end(stream)
+            self.remove_faults()  # a command of a stream's thread may have met the last of them only now
             for client in self.clients:
                 self._recover(client)
             self.check_cards()
