@@ -21,7 +21,7 @@ ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KAS
 REBIND = 60.0  # seconds until the kernel must have its driver and nodes back
 
 
-NEEDS_QEMU = pytest.StashKey[list[str]]()
+NEEDS_OTHER = pytest.StashKey[list[str]]()
 FIGURES = pytest.StashKey["Figures"]()
 
 
@@ -45,27 +45,29 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("these tests run in the lab's guest: use tools/lab")
     config.stash[FIGURES] = Figures()
     config.addinivalue_line("markers", "qemu(reason): needs what only QEMU has; not run in the native lab")
+    config.addinivalue_line("markers", "native(reason): run in the native lab only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The checks last: of an exchange that broke the rules QEMU keeps a request, and cannot plug that disk in again.
 
-    In the native lab the tests that are marked `qemu` are deselected, and the summary says so.
+    In the native lab the tests that are marked `qemu` are deselected, in QEMU's those that are marked `native`; the
+    summary says so.
     """
     items.sort(key=lambda item: item.path.name == "test_check.py")
-    if machine.is_native():
-        marks = [(item, item.get_closest_marker("qemu")) for item in items]
-        config.stash[NEEDS_QEMU] = [mark.args[0] for _, mark in marks if mark]
-        config.hook.pytest_deselected(items=[item for item, mark in marks if mark])
-        items[:] = [item for item, mark in marks if not mark]
+    marks = [(item, item.get_closest_marker("qemu" if machine.is_native() else "native")) for item in items]
+    config.stash[NEEDS_OTHER] = [mark.args[0] for _, mark in marks if mark]
+    config.hook.pytest_deselected(items=[item for item, mark in marks if mark])
+    items[:] = [item for item, mark in marks if not mark]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for line in config.stash[FIGURES].lines():
         terminalreporter.write_line(line)
-    reasons = config.stash.get(NEEDS_QEMU, [])
+    reasons = config.stash.get(NEEDS_OTHER, [])
     if reasons:
-        terminalreporter.write_line(f"{len(reasons)} tests were not run, as they need QEMU's lab (tools/lab), for:")
+        other = "QEMU's lab (tools/lab)" if machine.is_native() else "the native lab (tools/lab --native)"
+        terminalreporter.write_line(f"{len(reasons)} tests were not run, as they need {other}, for:")
     for reason, count in Counter(reasons).items():
         terminalreporter.write_line(f"  {count}: {reason}")
 

@@ -18,6 +18,8 @@ from scsiusb.virtual import Cached, Fake, Flawed, Identity, Medium, Sparse, Stic
 
 from .served import serving
 
+pytestmark = pytest.mark.native("under emulation they take minutes")
+
 BLOCKS = 4096
 HALF = BLOCKS // 2
 ALL = BLOCKS * 512  # bytes: a cache that holds all that is written

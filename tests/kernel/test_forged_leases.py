@@ -28,6 +28,8 @@ from .machine import USB, Device
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("under emulation they take minutes")
+
 USER = 1000
 DEAD = 0x7FFFFFF0  # more than the kernel's greatest pid
 MANY = 300  # each, if it were waited for, a second

@@ -27,6 +27,8 @@ if sys.platform == "linux":
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("under emulation they would take an hour")
+
 GIVEN_BACK = 60.0  # seconds, as the machine may be busy; the aim is 2, and the run's last lines show what it took
 STATUS = {"return": 0, "sys.exit": left_open.STATUS, "exception": 1, "os._exit": left_open.STATUS}
 # Under emulation all combinations would take an hour.

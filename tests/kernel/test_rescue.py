@@ -25,6 +25,8 @@ from .served import Served, serving
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("under emulation they take minutes")
+
 BLOCKS = 8192
 SIZE = BLOCKS * 512
 DATA = random.Random(20261126).randbytes(SIZE)
