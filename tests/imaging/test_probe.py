@@ -161,6 +161,7 @@ def test_a_fake_with_bad_blocks_is_a_fake() -> None:
 # --- real ones ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removable", [True, False])
 @pytest.mark.parametrize(
     "make",

@@ -555,6 +555,7 @@ def interrupted_run(chance: random.Random, job: Job, bus: FailingBus) -> None:
         bus.plug(bus.stick)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_any_sequence_of_interruptions_ends_with_the_same_bytes(seed: int, job: Job, data: bytearray) -> None:
     """No block is read more than twice before it is rescued; once more where the stick left in the middle."""

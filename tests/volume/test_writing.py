@@ -386,6 +386,7 @@ def test_what_sfdisk_writes_is_read(tmp_path: Path, script: str) -> None:
     same({"partitions": []} | theirs, table)
 
 
+@pytest.mark.slow
 def test_what_sgdisk_writes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(bytes(SIZE))
