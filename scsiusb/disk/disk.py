@@ -199,17 +199,18 @@ class Disk(Uncopyable):
         """
         if type(lba) is not int:
             lba = integer("lba", lba)
-        if type(buffer) is bytearray:  # the usual case, without a call more
-            with memoryview(buffer) as view:
-                return self._move(READ, self._known or self._medium(), lba, view)
-        if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
-            with _bytes_of("buffer", buffer) as view:
-                return self.readinto(lba, view)
-        if buffer.readonly:
-            raise TypeError("buffer must be writable")
+        if type(buffer) is not bytearray:  # the usual case, without a call more
+            if type(buffer) is not memoryview or buffer.format != "B" or buffer.ndim != 1:
+                with _bytes_of("buffer", buffer) as view:
+                    return self.readinto(lba, view)
+            if buffer.readonly:
+                raise TypeError("buffer must be writable")
         medium = self._known or self._medium()
         try:
-            return self._move(READ, medium, lba, buffer)
+            if type(buffer) is memoryview:
+                return self._move(READ, medium, lba, buffer)
+            with memoryview(buffer) as view:
+                return self._move(READ, medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
             self.note_told(error, medium)
             raise
@@ -476,7 +477,11 @@ class Disk(Uncopyable):
 
         Raises IllegalRequest if the unit does not support that.
         """
-        return self._move(READ_FUA, medium, lba, view)
+        try:
+            return self._move(READ_FUA, medium, lba, view)
+        except (MediumChanged, NoMedium, DeviceGone) as error:
+            self.note_told(error, medium)
+            raise
 
     def write_to(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write`, with this medium and no other. Raises MediumChanged."""

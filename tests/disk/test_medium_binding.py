@@ -401,3 +401,23 @@ def test_a_unit_reset_at_each_look_at_the_known_block_is_given_up(
     unit.power_on()
     with pytest.raises(ScsiUsbError):
         disk.read(1, 1)
+
+
+WAYS_TO_READ: dict[str, Callable[[scsiusb.Disk], object]] = {
+    "read": lambda disk: disk.read(1, 1),
+    "readinto a bytearray": lambda disk: disk.readinto(1, bytearray(512)),
+    "readinto a memoryview": lambda disk: disk.readinto(1, memoryview(bytearray(512))),
+    "readinto items of four bytes": lambda disk: disk.readinto(1, memoryview(bytearray(512)).cast("I")),
+    "write": lambda disk: disk.write(1, bytes(512)),
+    "write of a memoryview": lambda disk: disk.write(1, memoryview(bytes(512))),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_READ)
+def test_a_change_is_raised_once_by_each_way_to_read_and_write(way: str, unit: Unit, disk: scsiusb.Disk) -> None:
+    """Found by reading: after one of the ways, every later call raised MediumChanged again."""
+    disk.read(0, 1)
+    unit.insert(card(b"B"))
+    with pytest.raises(MediumChanged):
+        WAYS_TO_READ[way](disk)
+    WAYS_TO_READ[way](disk)
