@@ -71,7 +71,9 @@ def steady(device: DeviceUnderTest) -> str:
 
 
 def report_luns(device: DeviceUnderTest) -> str:
-    """Compare REPORT LUNS, which is optional before SPC-3, with GET MAX LUN."""
+    """Compare REPORT LUNS, which is optional before SPC-3, and for all units but LUN 0, with GET MAX LUN."""
+    if device.lun:
+        raise NotApplicable("only LUN 0 must support REPORT LUNS (SPC-4 6.33)")
     request = ReportLuns()
     result = device.optional(request) if device.standard.version < SPC_3 else device.good(request)
     try:
