@@ -51,7 +51,7 @@ def is_deleting(frame: FrameType | None) -> bool:
 def _apart(action: Callable[[], R]) -> Iterator[R]:
     """Run the action in a generator, which has its own state of the exception that is being handled.
 
-    An exception between two instructions of an `except` can leave that state behind, with all frames of the exception.
+    After an exception between two instructions of an `except`, that state can stay, with all frames of the exception.
     """
     yield action()
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -127,14 +128,15 @@ class _Work:
     def run(self, *, resume: bool) -> str:
         """Do the work; return the digest of all bytes."""
         place = journal_of(self.path)
-        if not resume and is_begun(place):
+        has_journal = is_begun(place)
+        if has_journal and not resume:
             what = f"{self.path} is a dump that was interrupted: {place.name} is beside it"
             raise ImageError(what, f"go on with --resume, or remove {place}")
         with ExitStack() as held:
-            if resume and not is_begun(place) and self.path.is_file() and self.path.stat().st_size:
+            if resume and not has_journal and self.path.is_file() and self.path.stat().st_size:
                 self._check_complete()
             else:
-                file, done = self._open(held, place, resume=resume)
+                file, done = self._open(held, place, has_journal=has_journal)
                 self._copy(file, done)
                 file.finish([each.frame for each in self._done])
             if self._map is not None:
@@ -144,10 +146,10 @@ class _Work:
                 self._journal.remove()
         return self._sha256.hexdigest()
 
-    def _open(self, held: ExitStack, place: Path, *, resume: bool) -> tuple[ImageFile, int]:
+    def _open(self, held: ExitStack, place: Path, *, has_journal: bool) -> tuple[ImageFile, int]:
         """Open the image and its journal; return the image, and the bytes of the device that it has."""
         is_special = self.path.exists() and not self.path.is_file()
-        if resume and is_begun(place):
+        if has_journal:
             file, done, length = self._resume(held, place)
         else:
             file, done, length = ImageFile(self.path, self._codec), 0, 0
@@ -206,8 +208,7 @@ class _Work:
         pieces, at, source = [], 0, ImageSource(self.path)
         with source:
             for offset, data, _ in source.extents() if source.least in (0, self._total) else ():
-                whole = data[: len(data) - len(data) % self._block_size]
-                if offset != at or at + len(data) > self._total or len(whole) != len(data):
+                if offset != at or at + len(data) > self._total or len(data) % self._block_size:
                     break
                 lba, blocks = self._lba + at // self._block_size, len(data) // self._block_size
                 pieces.append(Piece(lba, blocks, digest_of(data), digest_of(data[: self._block_size])))
@@ -306,8 +307,6 @@ def _contents(data: bytes, codec: Codec | None, name: str) -> bytes | None:
     """Return the contents of a frame; None if it is damaged."""
     if codec is None:
         return data
-    from io import BytesIO
-
     try:
         return b"".join(decompressed(BytesIO(data), codec, name))
     except ImageError:

@@ -23,7 +23,7 @@ from scsiusb.imaging.journal import Journal, Record, read_journal
 from scsiusb.imaging.readback import BlockRange, Ranges, Read, differing, medium_reader
 from scsiusb.imaging.state import can_resume, journal_place
 from scsiusb.imaging.unmapping import Unmapping, find_unmapping, unmap
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import MISCOMPARE, Sense
 
 Method = Literal["zero", "random", "pattern", "unmap", "auto"]
 METHODS: Final[tuple[Method, ...]] = ("zero", "random", "pattern", "unmap", "auto")
@@ -33,7 +33,6 @@ CHECKPOINT: Final = 8 * 1024 * 1024  # bytes; so many at most are written again 
 SAMPLES: Final = 1000  # blocks that a verification by samples reads
 KNOWN_AGAIN: Final = 64  # blocks that are looked at before an erase goes on
 MOST_BAD: Final = 1000  # blocks that cannot be written, before the erase ends with the error
-MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 UNSUPPORTED: Final = Sense(0x5, 0x20, 0)
 DIFFERENT: Final = "attach the one that the erase began with, or begin anew without --resume"
 
@@ -89,11 +88,11 @@ def erase(
     erasure = _Erasure(disk, progress)
     place = journal_place("erase", disk, erasure.identity, journal)
     with ExitStack() as held:
+        held.callback(erasure.close)
         if resume and can_resume("erase", place, journal):
             erasure.resume(place)
         else:
             erasure.begin(place, method, pattern)
-        held.callback(erasure.close)
         erasure.run()
         verified = erasure.verify(verify)
         erasure.finish()

@@ -105,11 +105,11 @@ def scan(
     run = _Run(disk, BlockRange(lba, count), progress)
     place = journal_place("scan", disk, run.identity, journal)
     with ExitStack() as held:
+        held.callback(run.close)
         if resume and can_resume("scan", place, journal):
             run.resume(place, destructive=destructive)
         else:
             run.begin(place, list(patterns) if destructive else [])
-        held.callback(run.close)
         run.run()
         run.finish()
     found = run.findings

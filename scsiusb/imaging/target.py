@@ -13,6 +13,7 @@ from typing import Final
 
 from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.waits import SLICE
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
 from scsiusb.errors import ImageError, Miscompare
@@ -21,14 +22,12 @@ from scsiusb.imaging.journal import Journal, is_begun, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
 from scsiusb.imaging.sources import Extent, Source
 from scsiusb.imaging.state import key_of
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import MISCOMPARE
 
-WAITING: Final = 2  # extents that a target may be behind the source
-SLICE: Final = 0.1  # seconds
+WAITING: Final = 2  # extents that may wait for a target
 PROMPT: Final = 2.0  # seconds that a stopped thread has to end its command by itself
 CHECKPOINT: Final = 4 * 1024 * 1024  # bytes; so many at most are written again after an interruption
 STREAM_PART: Final = 1024 * 1024  # bytes of a stream, which cannot be read twice, that have one digest
-MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 
 
 def _nothing() -> None: ...
@@ -147,8 +146,11 @@ class Target(Uncopyable):
         self._thread = threading.Thread(target=scope.run, args=arguments, name="scsiusb imaging", daemon=True)
         self._thread.start()
 
-    def put(self, extent: Extent) -> None:
-        """Give the thread an extent, when it has room; nothing if the work on this disk has ended by an error."""
+    def put(self, extent: Extent | None) -> None:
+        """Give the thread an extent, when it has room; nothing if the work on this disk has ended by an error.
+
+        None: there are no more in this pass.
+        """
         while self.error is None:
             try:
                 self._queue.put(extent, timeout=SLICE)
@@ -158,12 +160,7 @@ class Target(Uncopyable):
 
     def end_pass(self) -> None:
         """Wait until the thread has done all that it was given."""
-        while self.error is None:
-            try:
-                self._queue.put(None, timeout=SLICE)
-                break
-            except Full:
-                continue
+        self.put(None)
         self._join()
 
     def _join(self) -> None:

@@ -18,14 +18,13 @@ from scsiusb.cli.options import block_number, block_number_option, global_option
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
 from scsiusb.errors import Miscompare, ScsiUsbError
-from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense import MISCOMPARE
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
     from scsiusb.imaging.events import Progress
     from scsiusb.imaging.restoring import Restored
 
-MISCOMPARE: Final = Sense(0xE, 0x1D, 0)
 ALL: Final = "all"
 MOST_SHOWN: Final = 20  # ranges of differing blocks
 
