@@ -97,7 +97,7 @@ def scsiusb(context: click.Context) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit status; print at most one error line. Raises nothing."""
-    settings = Settings()
+    settings = Settings(words=tuple(arguments))
     prepare_streams()
     with unwinding_signals(), log_lines(settings):
         try:

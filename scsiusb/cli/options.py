@@ -22,6 +22,7 @@ NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
 MULTIPLE: Final = re.compile(r"([0-9]{1,32})([kKmMgGtT])")
 POWERS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 LONGEST_TIMEOUT: Final = 1_000_000.0  # seconds; libusb has milliseconds in 32 bits
+ALL: Final = "all"  # in place of a number of blocks
 SHOWN: Final = 40  # characters of an invalid value in an error message
 
 
@@ -34,6 +35,8 @@ class Settings:
     trace: str | None = None
     timeout: float | None = None
     quirks: str | None = None
+    words: tuple[str, ...] = ()
+    """The command line itself."""
 
 
 def quoted(value: str) -> str:
@@ -64,6 +67,11 @@ def block_number(context: click.Context, parameter: click.Parameter, value: str 
     if match is None:
         return number(context, parameter, value)
     return int(match[1]) << POWERS[match[2].upper()]
+
+
+def count_or_all(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """Parse a number of blocks; None for the word `all`. Raises BadParameter."""
+    return None if value == ALL else block_number(context, parameter, value)
 
 
 def block_number_option(*names: str, **attributes: Any) -> Callable[[F], F]:

@@ -19,7 +19,7 @@ from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal_of
 from scsiusb.imaging.readback import BlockRange, Ranges, Read, differing, medium_reader
 from scsiusb.imaging.state import can_resume, journal_place
 from scsiusb.imaging.unmapping import Unmapping, find_unmapping, unmap
@@ -143,9 +143,7 @@ class _Erasure:
 
     def resume(self, place: Path) -> None:
         """Take over what an earlier run did."""
-        job, records, length = read_journal(place)
-        if job.get("job") != "erase":
-            raise ImageError(f"{place} is not the journal of an erase", "give that of the erase")
+        job, records, length = read_journal_of("erase", place)
         self.identity.check(job.get("device"))
         try:
             self._take_over(job, records)

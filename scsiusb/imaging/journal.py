@@ -44,6 +44,15 @@ def read_journal(path: Path) -> tuple[Record, list[Record], int]:
     return records[0], records[1:], length
 
 
+def read_journal_of(job: str, path: Path) -> tuple[Record, list[Record], int]:
+    """Do as `read_journal`; raise ImageError, too, if it is the journal of another job than `job`."""
+    found = read_journal(path)
+    if found[0].get("job") != job:
+        article = "an" if job[0] in "aeiou" else "a"
+        raise ImageError(f"{path} is not the journal of {article} {job}", f"give that of the {job}, or {BEGIN_ANEW}")
+    return found
+
+
 def is_begun(path: Path) -> bool:
     """Return whether there is a journal that says what its job is; not if it was interrupted before that."""
     try:

@@ -28,7 +28,7 @@ from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity
-from scsiusb.imaging.journal import Journal, Record, read_journal
+from scsiusb.imaging.journal import Journal, Record, read_journal_of
 from scsiusb.imaging.latencies import Findings, Region
 from scsiusb.imaging.readback import BlockRange, Read, differing, medium_reader
 from scsiusb.imaging.state import can_resume, journal_place
@@ -181,9 +181,7 @@ class _Run:
 
     def resume(self, place: Path, *, destructive: bool) -> None:
         """Take over what an earlier run found. Raise ImageError, DeviceMismatch."""
-        job, records, length = read_journal(place)
-        if job.get("job") != "scan":
-            raise ImageError(f"{place} is not the journal of a scan", "give that of the scan")
+        job, records, length = read_journal_of("scan", place)
         self.identity.check(job.get("device"))
         if (job.get("lba"), job.get("blocks"), bool(job.get("patterns"))) != (*self._extent, destructive):
             kind = "destructive" if job.get("patterns") else "reading"

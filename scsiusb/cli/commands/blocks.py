@@ -15,7 +15,8 @@ from scsiusb.cli.ask import confirm_overwriting, require_terminal
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
-from scsiusb.cli.options import block_number, block_number_option, global_options, settings
+from scsiusb.cli.jobs import rate
+from scsiusb.cli.options import block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, progress
 from scsiusb.disk.disk import Disk
@@ -24,19 +25,14 @@ from scsiusb.errors import Miscompare, ScsiUsbError
 from scsiusb.scsi.sense import MISCOMPARE
 
 MOST_AS_TEXT: Final = 16 * 1024 * 1024
-ALL: Final = "all"
 HASHES: Final = ("sha256", "sha512", "sha1", "md5", "blake2b")
 CHUNK: Final = 2048  # blocks of a stream that have one digest, to verify them
-
-
-def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    return None if value == ALL else block_number(context, parameter, value)
 
 
 @click.command("read", short_help="Read blocks to a file, a pipe or the terminal.")
 @device_argument
 @block_number_option("--lba", default="0", help="First block (default 0).")
-@click.option("--blocks", metavar="N|all", default="1", callback=_count, help="Number of blocks (default 1).")
+@click.option("--blocks", metavar="N|all", default="1", callback=count_or_all, help="Number of blocks (default 1).")
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write to FILE; - is stdout (default).")
 @click.option("--hash", "algorithm", type=click.Choice(HASHES), help="Also print the digest of the data.")
 @global_options
@@ -91,13 +87,9 @@ def _report_read(record: dict[str, Any], output: str | None, seconds: float, dig
         return
     if is_file:
         count = record["bytes"]
-        say(f"read {counted(count, 'byte')} ({size_text(count)}) in {seconds:.2f} s, {_rate(count, seconds)}")
+        say(f"read {counted(count, 'byte')} ({size_text(count)}) in {seconds:.2f} s, {rate(count, seconds)}")
     if digest is not None:
         (show if is_file else say)(f"{digest.hexdigest()}  {output or STANDARD}")
-
-
-def _rate(count: int, seconds: float) -> str:
-    return f"{count / max(seconds, 1e-6) / 1e6:.1f} MB/s"
 
 
 def _digest(digest: Any) -> dict[str, str]:

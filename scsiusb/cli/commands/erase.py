@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.commands.imaging import Reached, contents_of, name, rate
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import refuse_own_file
+from scsiusb.cli.jobs import Reached, contents_of, name, rate
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import counted, say, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
@@ -95,7 +95,7 @@ def erase_command(
         disk = held.enter_context(opened(device, lun))
         if not yes:
             confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
-        reached = Reached(held.enter_context(job_progress()), _words(device, lun, method, pattern, verify, journal))
+        reached = Reached(held.enter_context(job_progress()))
         with interruptible(reached.text):
             done = erase(
                 disk,
@@ -117,17 +117,6 @@ def _method(method: str | None, pattern: bytes) -> str:
     if method == "pattern" and not pattern:
         raise click.UsageError("--method pattern needs --pattern HEX")
     return "pattern" if pattern else method or "zero"
-
-
-def _words(
-    device: str | None, lun: int | None, method: str, pattern: bytes, verify: str, journal: str | None
-) -> list[str]:
-    """Return the command that goes on, without --resume; with the method, as the journal may not have begun."""
-    words = ["erase", *([] if device is None else [device])]
-    words += [] if lun is None else ["--lun", str(lun)]
-    words += ["--pattern", pattern.hex()] if pattern else [] if method == "zero" else ["--method", method]
-    words += [] if verify == "sample" else ["--verify", verify]
-    return words + ([] if journal is None else ["--journal", journal])
 
 
 def _report(done: Erased, device: dict[str, Any]) -> None:

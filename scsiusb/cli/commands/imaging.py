@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,62 +13,25 @@ from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file
-from scsiusb.cli.options import block_number, block_number_option, global_options, settings
+from scsiusb.cli.jobs import Reached, contents_of, name, rate
+from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
-from scsiusb.errors import Miscompare, ScsiUsbError
+from scsiusb.errors import Miscompare
 from scsiusb.scsi.sense import MISCOMPARE
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
-    from scsiusb.imaging.events import Progress
     from scsiusb.imaging.restoring import Restored
 
-ALL: Final = "all"
 MOST_SHOWN: Final = 20  # ranges of differing blocks
-
-
-def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    return None if value == ALL else block_number(context, parameter, value)
-
-
-def rate(count: int, seconds: float) -> str:
-    """Return "40.1 MB/s"."""
-    return f"{count / max(seconds, 1e-6) / 1e6:.1f} MB/s"
-
-
-def go_on(words: Sequence[str]) -> str:
-    """Return how to go on with an interrupted job."""
-    return f"go on with `scsiusb {shlex.join(words)} --resume`"
-
-
-class Reached:
-    """How far a job has come, for the line that Ctrl-C prints."""
-
-    def __init__(self, show_progress: Callable[[Progress], object], words: Sequence[str]) -> None:
-        self._show = show_progress
-        self._words = words
-        self._last: Progress | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        """Take note of the progress, and show it."""
-        self._last = progress
-        self._show(progress)
-
-    def text(self) -> str:
-        """Return what is done, and how to go on."""
-        last = self._last
-        if last is None:
-            return f"nothing is done; {go_on(self._words)}"
-        total = "" if last.total is None else f" of {size_text(last.total)}"
-        return f"{last.phase}: {size_text(last.done)}{total}; {go_on(self._words)}"
 
 
 @click.command("dump", short_help="Copy a device to an image file.")
 @device_argument
 @click.argument("file", type=click.Path())
 @block_number_option("--lba", default="0", help="First block (default 0).")
-@click.option("--blocks", metavar="N|all", default=ALL, callback=_count, help="Number of blocks (default all).")
+@click.option("--blocks", metavar="N|all", default=ALL, callback=count_or_all, help="Number of blocks (default all).")
 @click.option("--resume", is_flag=True, help="Go on with a dump that was interrupted.")
 @click.option("--sha256", "sha256_file", is_flag=True, help="Also write FILE.sha256, for `sha256sum -c`.")
 @click.option("--bmap", is_flag=True, help="Also write FILE.bmap, which says which blocks are not zeros.")
@@ -102,7 +64,7 @@ def dump_command(
 
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
-        reached = Reached(bar, _words("dump", device, file))
+        reached = Reached(bar)
         with interruptible(reached.text):
             done = dump(
                 disk,
@@ -134,10 +96,6 @@ def dump_command(
     now = done.size - done.resumed
     say(f"dumped {counted(done.size, 'byte')} ({size_text(done.size)}{before}), {rate(now, done.seconds)}")
     show(f"{done.sha256}  {file}")
-
-
-def _words(command: str, *arguments: str | None) -> list[str]:
-    return [command, *(argument for argument in arguments if argument is not None)]
 
 
 @click.command("restore", short_help="Write an image file to one or several devices.")
@@ -184,7 +142,7 @@ def restore_command(
         if not yes:
             confirm(f"Overwrite {_named(disks)} with {source.name}?")
         bar = held.enter_context(job_progress())
-        reached = Reached(bar, ["restore", file, *devices])
+        reached = Reached(bar)
         with interruptible(reached.text):
             results = restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=reached)
     _report(results)
@@ -299,29 +257,8 @@ def _open_targets(
     return disks
 
 
-def name(disk: Disk) -> str:
-    """Return who a disk is, for a question."""
-    unit, info = disk.inquiry(), disk.unit.transport.info
-    serial = "" if info.serial is None else f", serial {info.serial}"
-    return f"{info.address}, {unit.vendor} {unit.product}{serial} ({size_text(disk.size)})"
-
-
 def _named(disks: Sequence[Disk]) -> str:
     return " and ".join(f"{name(disk)}, {contents_of(disk)}," for disk in disks)
-
-
-def contents_of(disk: Disk) -> str:
-    """Return what is on a disk, for a question: its partitions, or what the whole of it has."""
-    from scsiusb.volume import partitions
-
-    try:
-        table = partitions(disk)
-    except ScsiUsbError as error:
-        return f"which cannot be read ({error.what})"
-    if not table:
-        return f"without partitions, with {table.content or 'unknown content'}"
-    shown = ", ".join(f"{each.content or 'unknown'} {size_text(each.size)}" for each in table[:MOST_SHOWN])
-    return f"with {counted(len(table), 'partition')} ({shown})"
 
 
 def _report(results: Sequence[Restored]) -> None:

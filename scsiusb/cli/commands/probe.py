@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.commands.imaging import name
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.failure import Refused
+from scsiusb.cli.jobs import name
 from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,23 +10,18 @@ import click
 
 from scsiusb.cli.device import device_argument, device_record, opened, reopener
 from scsiusb.cli.files import refuse_own_file
-from scsiusb.cli.options import block_number, block_number_option, global_options, number_option, settings
+from scsiusb.cli.jobs import Reached, again
+from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, number_option, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
 from scsiusb.errors import DeviceGone, NotReady
 
 if TYPE_CHECKING:
-    from scsiusb.imaging.events import Progress
     from scsiusb.imaging.rescuing import Rescue
 
-ALL: Final = "all"
 INCOMPLETE: Final = 3  # exit status, as of a medium error
 MOST_SHOWN: Final = 20  # areas that are not rescued
 LONGEST_WAIT: Final = 1_000_000.0  # seconds
-
-
-def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    return None if value == ALL else block_number(context, parameter, value)
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -36,25 +30,16 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     return value
 
 
-class _Reached:
+class _Reached(Reached):
     """How far a rescue has come, and the command to go on."""
-
-    def __init__(self, show_progress: Callable[[Progress], object], words: Sequence[str]) -> None:
-        self._show = show_progress
-        self._again = shlex.join(["scsiusb", "rescue", *words])
-        self._last: Progress | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        self._last = progress
-        self._show(progress)
 
     def text(self) -> str:
         """Return the phase, what is rescued, and the command."""
-        return f"{self._done}; go on with `{self._again}`"
+        return f"{self._done}; go on with `{again()}`"
 
     @property
     def _done(self) -> str:
-        last = self._last
+        last = self.last
         if last is None or last.total is None:
             return "nothing was read"
         return f"{last.phase}: {size_text(last.done)} of {size_text(last.total)} rescued"
@@ -67,7 +52,7 @@ class _Reached:
                 yield
             except (DeviceGone, NotReady) as error:
                 error.what += f": {self._done}"
-                error.remedy = f"when the device is back, go on with `{self._again}`"
+                error.remedy = f"when the device is back, go on with `{again()}`"
                 raise
 
 
@@ -85,7 +70,7 @@ class _Reached:
     help="Seconds to wait for a device that has left the bus (default 60).",
 )
 @block_number_option("--lba", default="0", help="First block (default 0).")
-@click.option("--blocks", metavar="N|all", default=ALL, callback=_count, help="Number of blocks (default all).")
+@click.option("--blocks", metavar="N|all", default=ALL, callback=count_or_all, help="Number of blocks (default all).")
 @global_options
 def rescue_command(
     device: str | None,
@@ -116,12 +101,9 @@ def rescue_command(
 
     for path in (file, mapfile):
         refuse_own_file(device, path)
-    words = [word for word in (device, file, mapfile) if word is not None]
-    if retries:
-        words += ["--retries", str(retries)]
     with opened(device, lun) as disk, job_progress() as bar:
         device_of = device_record(disk)
-        reached = _Reached(bar, words)
+        reached = _Reached(bar)
         with reached.said():
             done = rescue(
                 disk,

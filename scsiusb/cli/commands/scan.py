@@ -12,10 +12,10 @@ import click
 
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
-from scsiusb.cli.commands.imaging import Reached, contents_of, name, rate
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import Sink, refuse_own_file, sink
-from scsiusb.cli.options import block_number, block_number_option, global_options, settings
+from scsiusb.cli.jobs import Reached, contents_of, name, rate
+from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
 from scsiusb.errors import MediumError
@@ -26,14 +26,9 @@ if TYPE_CHECKING:
     from scsiusb.imaging.scanning import Scan
 
 FORMATS: Final = (".html", ".svg", ".png", ".json")
-ALL: Final = "all"
 READ_ERROR: Final = Sense(0x3, 0x11, 0)
 MOST_SHOWN: Final = 20  # ranges of each kind
 RANDOM, FOUR = "random", "badblocks"
-
-
-def _count(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    return None if value == ALL else block_number(context, parameter, value)
 
 
 def _report_path(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -59,7 +54,7 @@ def _patterns(context: click.Context, parameter: click.Parameter, value: Sequenc
 @click.command("scan", short_help="Find bad and slow blocks.")
 @device_argument
 @block_number_option("--lba", default="0", help="First block (default 0).")
-@click.option("--blocks", metavar="N|all", default=ALL, callback=_count, help="Number of blocks (default all).")
+@click.option("--blocks", metavar="N|all", default=ALL, callback=count_or_all, help="Number of blocks (default all).")
 @click.option("--destructive", is_flag=True, help="Overwrite the blocks, and read them back.")
 @click.option(
     "--pattern",
@@ -117,8 +112,7 @@ def scan_command(
         if destructive and not yes:
             what = "all" if blocks is None and not lba else "a part"
             confirm(f"Overwrite {what} of {name(disk)}, {contents_of(disk)}?")
-        words = _words(device, lun, lba, blocks, patterns, report, journal, destructive=destructive)
-        reached = Reached(held.enter_context(job_progress()), words)
+        reached = Reached(held.enter_context(job_progress()))
         with interruptible(reached.text):
             found = scan(
                 disk,
@@ -148,33 +142,6 @@ def _open_report(held: ExitStack, path: str | None) -> Sink | None:
 
         scan_picture.check()
     return held.enter_context(sink(path))
-
-
-def _words(
-    device: str | None,
-    lun: int | None,
-    lba: int,
-    blocks: int | None,
-    patterns: Sequence[bytes | str],
-    report: str | None,
-    journal: str | None,
-    *,
-    destructive: bool,
-) -> list[str]:
-    """Return the command that goes on, without --resume."""
-    given = {
-        "--lun": lun,
-        "--lba": lba or None,
-        "--blocks": blocks,
-        "--report": report,
-        "--journal": journal,
-    }
-    words = ["scan", *([] if device is None else [device]), *(["--destructive"] if destructive else [])]
-    for pattern in patterns:
-        words += ["--pattern", pattern.hex() if isinstance(pattern, bytes) else pattern]
-    for option, value in given.items():
-        words += [] if value is None else [option, str(value)]
-    return words
 
 
 def _content(found: Scan, title: str, kind: str) -> bytes:
