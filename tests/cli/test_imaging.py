@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from scsiusb.cli import jobs
 from scsiusb.cli import progress as progress_module
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
@@ -87,6 +88,27 @@ def test_ctrl_c_says_how_far_the_dump_came_and_how_to_go_on(
     assert cli("dump", "1-1", tmp_path / "a b.img").failed(15, "interrupted", "--resume")
     assert cli("dump", "1-1", tmp_path / "a b.img", "--resume").status == 0
     assert (tmp_path / "a b.img").read_bytes() == IMAGE
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dump", "1-1", "{folder}/b.img", "--lba", "1", "--blocks", "2", "--sha256"),
+        ("restore", "{folder}/a.img", "1-1", "--lun", "0", "--verify", "none"),
+    ],
+)
+def test_the_command_to_go_on_has_all_options_but_yes(
+    words: tuple[str, ...], attach: Attached, cli: Cli, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attach(stick(bytearray(IMAGE)))
+
+    def interrupted(reached: object, progress: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.Reached, "__call__", interrupted)
+    given = [word.format(folder=image.parent) for word in words]
+    result = cli(*given, *(["--yes"] if words[0] == "restore" else []))
+    assert result.failed(130, f"`scsiusb {' '.join(given)} --resume`")
 
 
 def test_restore_to_two_devices(attach: Attached, cli: Cli, image: Path) -> None:
