@@ -12,14 +12,15 @@ from typing import Final, Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import DeviceMismatch, ImageError, OutOfRange, ScsiUsbError
+from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import BEGIN_ANEW, digest_of
-from scsiusb.imaging.journal import SUFFIX, is_begun, journal_of
+from scsiusb.imaging.identity import digest_of
+from scsiusb.imaging.journal import SUFFIX, journal_of
 from scsiusb.imaging.readback import BlockRange
 from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source
+from scsiusb.imaging.state import check_not_exchanged
 from scsiusb.imaging.target import Target
 
 Verify = Literal["none", "read", "medium"]
@@ -122,8 +123,9 @@ def restore_each(
         for target in targets:
             held.callback(target.close)
         places = [_journal(source, target) for target in targets]
-        if resume:
-            _check_none_was_exchanged(places)
+        if resume and source.path is not None:
+            known = [place for place in places if place is not None]
+            check_not_exchanged("restore", known, f"{glob.escape(source.path.name)}.*{SUFFIX}")
         for target, place in zip(targets, places, strict=True):  # all before anything is written to one
             target.prepare(place, resume=resume)
         _write(source, targets, progress)
@@ -146,20 +148,7 @@ def _check_size(source: Source, disk: Disk) -> None:
 
 
 def _journal(source: Source, target: Target) -> Path | None:
-    path = getattr(source, "path", None)
-    return None if path is None or not source.is_repeatable else journal_of(path, target.key)
-
-
-def _check_none_was_exchanged(places: Sequence[Path | None]) -> None:
-    """Raise DeviceMismatch if one of these journals is not there, but one of a device that is not given is."""
-    missing = [place for place in places if place is not None and not is_begun(place)]
-    for place in missing:
-        image = place.name.removesuffix(SUFFIX).rpartition(".")[0]
-        pending = {path for path in place.parent.glob(f"{glob.escape(image)}.*{SUFFIX}") if is_begun(path)}
-        others = sorted(path.name for path in pending.difference(places))
-        if others:
-            what = f"no restore to this device was interrupted, but one to another: {', '.join(others)} is there"
-            raise DeviceMismatch(what, f"attach the one that the restore began with, or {BEGIN_ANEW}")
+    return journal_of(source.path, target.key) if source.path is not None and source.is_repeatable else None
 
 
 def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:

@@ -39,6 +39,8 @@ class Source(Protocol):
     """An image that is read from its start to its end, more than once unless it is a stream."""
 
     name: str
+    path: Path | None
+    """Of the image, beside which journals can be kept; None for a stream, or a disk."""
     length: int | None
     """Bytes of the image; None if that is not known before its end."""
     least: int
@@ -171,6 +173,7 @@ class DiskSource:
     is_repeatable = True
 
     def __init__(self, disk: Disk) -> None:
+        self.path: Path | None = None
         self._disk = disk
         self.name = str(disk.unit.transport.info)
         self.length: int | None = disk.size
@@ -203,6 +206,7 @@ class MappedSource:
         self._source = source
         self._map = block_map
         self.name = source.name
+        self.path = source.path
         self.length: int | None = block_map.size
         self.least = block_map.size
         self.is_repeatable = source.is_repeatable

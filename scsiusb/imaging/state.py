@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from scsiusb.disk.disk import Disk
@@ -35,14 +36,23 @@ def journal_place(job: str, disk: Disk, known: DiskIdentity, given: str | os.Pat
 def can_resume(job: str, place: Path, given: str | os.PathLike[str] | None) -> bool:
     """Return whether the journal at `place` says what to go on with; not if the job was interrupted before that.
 
-    Raise DeviceMismatch if there is none for this device, but one for another: it was exchanged meanwhile.
+    Raise DeviceMismatch as `check_not_exchanged`, unless the caller has given the place.
     """
-    if is_begun(place):
-        return True
     if given is None:
-        others = [path for path in place.parent.glob(f"{job}-*{SUFFIX}") if path != place and is_begun(path)]
-        if others:
-            names = ", ".join(path.name for path in sorted(others))
-            what = f"no interrupted {job} of this device is known, but of another: {names} in {place.parent}"
-            raise DeviceMismatch(what, f"attach the one that the job began with, or {BEGIN_ANEW}")
-    return False
+        check_not_exchanged(job, [place], f"{job}-*{SUFFIX}")
+    return is_begun(place)
+
+
+def check_not_exchanged(job: str, places: Sequence[Path], pattern: str) -> None:
+    """Raise DeviceMismatch if a device has no journal among `places`, but one that is not here has: it was exchanged.
+
+    `pattern` matches the names of all journals of this job, in the folder of `places`.
+    """
+    missing = [place for place in places if not is_begun(place)]
+    if not missing:
+        return
+    folder = missing[0].parent
+    others = sorted(path.name for path in folder.glob(pattern) if path not in places and is_begun(path))
+    if others:
+        what = f"no interrupted {job} of this device is known, but of another: {', '.join(others)} in {folder}"
+        raise DeviceMismatch(what, f"attach the one that the job began with, or {BEGIN_ANEW}")

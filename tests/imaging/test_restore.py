@@ -294,6 +294,20 @@ def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
     assert (result.written, result.verified) == (SIZE - len(zeros), "medium")
 
 
+@pytest.mark.parametrize("done", [PIECE, 5 * PIECE])
+def test_an_interrupted_restore_by_a_block_map_goes_on(done: int, tmp_path: Path) -> None:
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        dump(disk, tmp_path / "a.img", bmap=True)
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(Stop):
+            restore(tmp_path / "a.img", disk, progress=StopAt("writing", done))
+        (result,) = restore(tmp_path / "a.img", disk, resume=True)
+    assert bytes(data[: SIZE // 4] + data[SIZE // 2 :]) == IMAGE[: SIZE // 4] + IMAGE[SIZE // 2 :]
+    assert (result.written, result.verified) == (SIZE - SIZE // 4, "medium")
+    assert sorted(os.listdir(tmp_path)) == ["a.img", "a.img.bmap"]
+
+
 def test_an_image_that_is_not_that_of_its_block_map_is_refused(tmp_path: Path) -> None:
     with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
         dump(disk, tmp_path / "a.img", bmap=True)
