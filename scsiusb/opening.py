@@ -197,10 +197,10 @@ class Manager(Uncopyable):
             self._releases.hold(self._entry)
             self._registry = Registry(self._backend, self._releases)
             PROCESS.close_at_exit(self)
+            self._is_closed = False
         except BaseException:
             self._releases.close()
             raise
-        self._is_closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closing else f"{len(self.devices())} attached, {len(self._disks)} opened"

@@ -56,6 +56,8 @@ class Releases:
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], object]] = []
+        self._starved: Callable[[], object] | None = None
+        """The step that last had no memory; it is run twice at most for that."""
 
     def add(self, step: Callable[..., object], *arguments: object) -> None:
         """Add a step: `step(*arguments)`."""
@@ -98,9 +100,15 @@ class Releases:
         self._steps.clear()
 
     def _run(self, step: Callable[[], object]) -> None:
-        """Run a step and remove it; a step that KeyboardInterrupt interrupted stays, and is run again."""
+        """Run a step and remove it; a step that Ctrl-C or a lack of memory interrupted stays, and is run again."""
         try:
             step()
+        except MemoryError:  # what was allocated meanwhile is free now
+            if self._starved is step:
+                self._drop(step)
+            else:
+                self._starved = step
+            raise
         except Exception:  # the step has failed by itself: running it again would fail again
             self._drop(step)
             raise
@@ -108,5 +116,6 @@ class Releases:
 
     def _drop(self, step: Callable[[], object]) -> None:
         """Remove the step, unless another thread, or a second run of the same step, has done so."""
+        self._starved = None
         if self._steps and self._steps[-1] is step:
             del self._steps[-1]

@@ -45,6 +45,25 @@ def test_a_step_that_ctrl_c_interrupted_is_run_again() -> None:
     assert done == ["begun", "begun", "ended", "below"]
 
 
+def test_a_step_that_had_no_memory_is_run_once_more() -> None:
+    done: list[str] = []
+
+    def step(name: str, lacks: int) -> None:
+        done.append(name)
+        if done.count(name) <= lacks:
+            raise MemoryError
+
+    releases = Releases()
+    releases.add(step, "first", 1)
+    releases.add(step, "second", 5)
+    releases.add(step, "third", 0)
+    with pytest.raises(MemoryError):
+        releases.close()
+    assert done == ["third", "second", "second", "first", "first"]
+    releases.close()
+    assert done == ["third", "second", "second", "first", "first"]
+
+
 def test_forgotten_steps_are_not_run() -> None:
     done: list[str] = []
     releases = Releases()
