@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 R = TypeVar("R")
 RESUME = dis.opmap.get("RESUME", -1)
 """The entry of a function, left out: there, it comes before any `try` of the function, as in `__exit__`."""
+ALLOCATES_NOTHING = frozenset(
+    dis.opmap[name] for name in ("LOAD_CONST", "LOAD_FAST", "NOP", "POP_TOP", "RETURN_VALUE", "STORE_FAST")
+) | {RESUME}
+"""Instructions that cannot raise MemoryError."""
 Selects = Callable[[FrameType], bool]
 
 
@@ -60,6 +64,8 @@ class At:
     """Calls `act` before the `count`th instruction (or line) that runs in the selected frames; 0: before each."""
 
     def __init__(self, selects: Selects, count: int, act: Callable[[], object], *, event: str = "opcode") -> None:
+        self.left_out = frozenset((RESUME,))
+        """Opcodes before which it never acts."""
         self._selects = selects
         self._left = count
         self._is_each = not count
@@ -90,8 +96,8 @@ class At:
         if self._is_acting or not self._selects(frame):
             return None
         frame.f_trace_opcodes = self._event == "opcode"
-        is_entry = event == "opcode" and frame.f_code.co_code[frame.f_lasti] == RESUME
-        if event == self._event and not is_entry and (self._left or self._is_each):
+        is_left_out = event == "opcode" and frame.f_code.co_code[frame.f_lasti] in self.left_out
+        if event == self._event and not is_left_out and (self._left or self._is_each):
             self.passed += 1
             self._left -= not self._is_each
             if not self._left:
@@ -115,6 +121,8 @@ class Raise(At):
 
     def __init__(self, error: type[BaseException], selects: Selects, count: int, *, event: str = "opcode") -> None:
         super().__init__(selects, count, self._raise, event=event)
+        if issubclass(error, MemoryError):
+            self.left_out = ALLOCATES_NOTHING
         self._error = error
         self.came_out = False
         """Whether the exception was what ended the action."""

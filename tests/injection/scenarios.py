@@ -172,9 +172,9 @@ def inject(name: str, error: type[BaseException], count: int) -> tuple[Raise, li
     return raised, _judge(name, act, may_say_so=error is MemoryError)
 
 
-def instructions(name: str) -> int:
-    """Return about how many instructions the driver runs; threads make it vary."""
-    return inject(name, KeyboardInterrupt, 1 << 40)[0].passed
+def instructions(name: str, error: type[BaseException] = KeyboardInterrupt) -> int:
+    """Return about how many instructions the driver runs that can raise the error; threads make it vary."""
+    return inject(name, error, 1 << 40)[0].passed
 
 
 class Alarm:
@@ -262,13 +262,3 @@ def _remaining(threads: set[threading.Thread]) -> list[str]:
             return [f"the thread {thread.name!r} goes on" for thread in left]
         time.sleep(0.001)
     return []
-
-
-def _run(raised: Raise, action: Callable[[], None]) -> list[str]:
-    """Run the action; return what is wrong with the error that came out."""
-    try:
-        raised.run(action)
-    except ScsiUsbError as error:
-        return [] if issubclass(raised._error, Exception) else [f"{error!r} came out"]
-    is_swallowed = raised.at >= 0 and not raised.came_out and not issubclass(raised._error, Exception)
-    return ["nothing came out"] if is_swallowed else []

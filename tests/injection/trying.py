@@ -14,7 +14,7 @@ LONGEST: Final = 0.02  # seconds until a signal
 def try_exceptions(name: str, error: type[BaseException], count: int, seed: int) -> None:
     """Raise the error at `count` instructions, one in each equal part of all of them. Raise AssertionError."""
     with quiet():
-        part = max(instructions(name) // count, 1)
+        part = max(instructions(name, error) // count, 1)
         offset = Random(seed).randrange(part)
         for number in range(count):
             raised, faults = inject(name, error, 1 + number * part + offset)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import subprocess
 import sys
 import time
@@ -61,7 +60,6 @@ def test_jobs_that_are_killed_go_on(scratch: Device, tmp_path: Path) -> None:
 
 def kill_once_begun(folder: Path, *words: str) -> None:
     """Kill the command when its journal has a record."""
-    assert sys.platform != "win32"
     command = [sys.executable, "-m", "scsiusb", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
@@ -69,4 +67,4 @@ def kill_once_begun(folder: Path, *words: str) -> None:
                 process.kill()
                 break
             time.sleep(0.005)
-        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        assert process.wait() < 0, "it ended before it was killed"
