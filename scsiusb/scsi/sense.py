@@ -46,6 +46,8 @@ NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
 UNIT_ATTENTION: Final = 0x6
 
+VENDOR_SPECIFIC: Final = 0x80  # and above, of ASC and of ASCQ (SPC-4 table 58)
+
 IN_PROGRESS: Final = frozenset(  # additional sense of a unit that will be ready by itself
     (
         *((0x04, ascq) for ascq in (0x01, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0E)),
@@ -164,18 +166,17 @@ class Sense:
 
     @property
     def text(self) -> str:
-        """Text of ASC and ASCQ in the T10 list, or the numbers if they are not in the list."""
+        """Text of ASC and ASCQ in the T10 list; or the numbers, which are vendor specific from 80h on."""
         try:
             from scsiusb.scsi.additional_sense import ADDITIONAL_SENSE, ADDITIONAL_SENSE_RANGES
         except OSError:  # no descriptor is free to read the list: an error must not be replaced by that one
             return f"Additional sense {self.asc:02X}h/{self.ascq:02X}h"
 
-        known = ADDITIONAL_SENSE.get((self.asc, self.ascq))
-        if known:
-            return known
-        if self.asc in ADDITIONAL_SENSE_RANGES:
-            return ADDITIONAL_SENSE_RANGES[self.asc].format(self.ascq)
-        return f"Additional sense {self.asc:02X}h/{self.ascq:02X}h"
+        for asc, first, last, text in ADDITIONAL_SENSE_RANGES:
+            if asc == self.asc and first <= self.ascq <= last:
+                return text.format(self.ascq)
+        origin = "Vendor specific additional" if max(self.asc, self.ascq) >= VENDOR_SPECIFIC else "Additional"
+        return ADDITIONAL_SENSE.get((self.asc, self.ascq), f"{origin} sense {self.asc:02X}h/{self.ascq:02X}h")
 
     @property
     def is_empty(self) -> bool:

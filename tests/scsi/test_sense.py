@@ -102,7 +102,13 @@ def test_any_bytes_are_a_sense(data: bytes) -> None:
         (0x3A, 0x00, "Medium not present"),
         (0x04, 0x01, "Logical unit is in process of becoming ready"),
         (0x40, 0x85, "Diagnostic failure on component 85h"),
-        (0x80, 0x12, "Additional sense 80h/12h"),
+        (0x40, 0x00, "RAM failure (should use 40 nn)"),
+        (0x40, 0x11, "RAM failure 11h"),
+        (0x4D, 0x00, "Tagged overlapped commands 00h"),
+        (0x30, 0x0D, "WORM medium - integrity check"),
+        (0x7F, 0x12, "Additional sense 7Fh/12h"),
+        (0x80, 0x12, "Vendor specific additional sense 80h/12h"),
+        (0x74, 0x81, "Vendor specific additional sense 74h/81h"),
     ],
 )
 def test_the_text_is_from_the_t10_list_or_has_the_numbers(asc: int, ascq: int, text: str) -> None:
