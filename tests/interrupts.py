@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
+import scsiusb
+
 R = TypeVar("R")
 RESUME = dis.opmap.get("RESUME", -1)
 """The entry of a function, left out: there, it comes before any `try` of the function, as in `__exit__`."""
@@ -16,6 +18,7 @@ ALLOCATES_NOTHING = frozenset(
     dis.opmap[name] for name in ("LOAD_CONST", "LOAD_FAST", "NOP", "POP_TOP", "RETURN_VALUE", "STORE_FAST")
 ) | {RESUME}
 """Instructions that cannot raise MemoryError."""
+PACKAGE = os.path.join(os.path.dirname(scsiusb.__file__), "")
 Selects = Callable[[FrameType], bool]
 
 
@@ -39,8 +42,8 @@ def of_driver(frame: FrameType) -> bool:
 
 def is_driver(path: str) -> bool:
     """Return whether a file is the driver's."""
-    name = path.replace(os.sep, "/")
-    return "/scsiusb/" in name and "/scsiusb/virtual/" not in name and "/tests/" not in name and "/tools/" not in name
+    # By its folder: the checkout's folder, in which .venv is, may have the package's name, too.
+    return path.startswith(PACKAGE) and not path.startswith(os.path.join(PACKAGE, "virtual", ""))
 
 
 def is_deleting(frame: FrameType | None) -> bool:

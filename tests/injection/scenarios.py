@@ -211,7 +211,7 @@ class Alarm:
             raise NotImplementedError
         if not self._is_armed:
             return
-        files = [each.f_code.co_filename.replace(os.sep, "/") for each in _stack(frame)]
+        files = [each.f_code.co_filename for each in _stack(frame)]
         if frame is None or any("/scsiusb/virtual/" in file for file in files) or is_deleting(frame):
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         elif any(map(is_driver, files)):
