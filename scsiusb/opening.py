@@ -252,14 +252,16 @@ class Manager(Uncopyable):
         """Open a device of this manager's bus, as `scsiusb.open`; the manager's `close` closes it, too."""
         _check_arguments(device, options)
         self._check()
-        with ExitStack() as stack:
-            disk = _open(self._backend, device, options, stack)
+        disk: Disk | None = None
         try:
+            with ExitStack() as stack:
+                disk = _open(self._backend, device, options, stack)
             with self._lock:
                 self._check()
                 self._disks.add(disk)
         except BaseException:
-            disk.close()
+            if disk is not None:
+                disk.close()
             raise
         return disk
 
