@@ -19,6 +19,7 @@ ALLOCATES_NOTHING = frozenset(
 ) | {RESUME}
 """Instructions that cannot raise MemoryError."""
 PACKAGE = os.path.join(os.path.dirname(scsiusb.__file__), "")
+VIRTUAL = os.path.join(PACKAGE, "virtual", "")
 Selects = Callable[[FrameType], bool]
 
 
@@ -43,7 +44,7 @@ def of_driver(frame: FrameType) -> bool:
 def is_driver(path: str) -> bool:
     """Return whether a file is the driver's."""
     # By its folder: the checkout's folder, in which .venv is, may have the package's name, too.
-    return path.startswith(PACKAGE) and not path.startswith(os.path.join(PACKAGE, "virtual", ""))
+    return path.startswith(PACKAGE) and not path.startswith(VIRTUAL)
 
 
 def is_deleting(frame: FrameType | None) -> bool:

@@ -46,7 +46,7 @@ NOT_READY: Final = 0x2
 ILLEGAL_REQUEST: Final = 0x5
 UNIT_ATTENTION: Final = 0x6
 
-VENDOR_SPECIFIC: Final = 0x80  # and above, of ASC and of ASCQ (SPC-4 table 58)
+VENDOR_SPECIFIC: Final = 0x80  # and above, of ASC and of ASCQ (SPC-4 4.5.6)
 
 IN_PROGRESS: Final = frozenset(  # additional sense of a unit that will be ready by itself
     (

@@ -21,7 +21,7 @@ from scsiusb.opening import open_on
 from scsiusb.usb.interface import find
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.disk.polling import PolledBus
-from tests.interrupts import Raise, is_deleting, is_driver, of_driver
+from tests.interrupts import VIRTUAL, Raise, is_deleting, is_driver, of_driver
 from tests.sticks import InterceptedBus
 
 BLOCKS: Final = 64
@@ -172,7 +172,7 @@ def inject(name: str, error: type[BaseException], count: int) -> tuple[Raise, li
     return raised, _judge(name, act, may_say_so=error is MemoryError)
 
 
-def instructions(name: str, error: type[BaseException] = KeyboardInterrupt) -> int:
+def instructions(name: str, error: type[BaseException]) -> int:
     """Return about how many instructions the driver runs that can raise the error; threads make it vary."""
     return inject(name, error, 1 << 40)[0].passed
 
@@ -212,7 +212,7 @@ class Alarm:
         if not self._is_armed:
             return
         files = [each.f_code.co_filename for each in _stack(frame)]
-        if frame is None or any("/scsiusb/virtual/" in file for file in files) or is_deleting(frame):
+        if frame is None or any(file.startswith(VIRTUAL) for file in files) or is_deleting(frame):
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         elif any(map(is_driver, files)):
             self._is_armed = False
