@@ -343,20 +343,36 @@ def test_a_harmful_class_reset_is_not_sent_with_the_quirk() -> None:
     after_class_reset("R")
 
 
-def rush(letters: str) -> None:
+class Clock:
+    """A clock in which time passes only while the driver pauses, as a busy machine may be slower than any limit."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def rush(monkeypatch: pytest.MonkeyPatch, letters: str) -> None:
+    """Read from a device that needs 100 microseconds after each CBW; nothing else takes time."""
+    clock = Clock()
+    monkeypatch.setattr("scsiusb.transport.base.time", clock)  # of which the driver's pauses are made
+    monkeypatch.setattr("scsiusb.virtual.faults.bot_faults.time", clock)
     with opened(device("rushed=100"), letters) as disk:
         for _ in range(100):
             read_a_block(disk)
 
 
-def test_a_slow_device_is_waited_for() -> None:
-    rush("G")
+def test_a_slow_device_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rush(monkeypatch, "G")
 
 
-def test_a_slow_device_is_not_waited_for_without_the_quirk() -> None:
-    """One of a hundred commands is too fast on any machine; if it is REQUEST SENSE, the sense data is lost."""
-    with pytest.raises((PhaseError, MediumChanged)):
-        rush("")
+def test_a_slow_device_is_not_waited_for_without_the_quirk(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PhaseError):
+        rush(monkeypatch, "")
 
 
 TESTED_ABOVE: dict[str, Callable[..., None]] = {
