@@ -24,7 +24,6 @@ from scsiusb import (
     LbaOutOfRange,
     MalformedReply,
     Manager,
-    MediumChanged,
     MediumError,
     NoMedium,
     PhaseError,
