@@ -85,6 +85,7 @@ def fail(number: int) -> None:
     raise error_for(Sense(number, 0, 0), "READ(10)")
 
 
+@pytest.mark.slow
 def test_a_pool_of_processes_raises_the_error_of_its_worker() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         outcome = pool.map_async(fail, [3])

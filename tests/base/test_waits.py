@@ -159,6 +159,7 @@ class Unbounded(ast.NodeVisitor):
         self.generic_visit(node)
 
 
+@pytest.mark.slow
 def test_no_wait_of_a_main_thread_is_without_a_timeout() -> None:
     found = set()
     for path in PACKAGE.rglob("*.py"):

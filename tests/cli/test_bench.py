@@ -61,6 +61,7 @@ def test_the_table_has_a_row_for_each_pattern_and_size(cli: Cli) -> None:
     assert note == "commands per call: 256 KiB 3, 1 MiB 9, 4 MiB 35; p50, p99 and max are per call"
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_is_a_table_of_80_columns(screen: Cli) -> None:
     ended = screen("bench", "virtual:", *QUICK, "--write", "--lba", "0", "--blocks", "16384", "--yes")
     assert ended.status == 0
@@ -281,6 +282,7 @@ def test_ctrl_c_ends_it_with_130_and_releases_the_device(
     assert len(reads) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG\r\n\x1a\n"), ("a.SVG", b"<?xml")])
 def test_the_plot_replaces_an_existing_file(
     cli: Cli, attach: Attached, tmp_path: Path, name: str, magic: bytes
@@ -296,6 +298,7 @@ def test_the_plot_replaces_an_existing_file(
     assert 10_000 < len(drawn) < 1 << 20
 
 
+@pytest.mark.slow
 def test_a_single_point_can_be_drawn(cli: Cli, tmp_path: Path) -> None:
     words = ["--sizes", "4K", "--pattern", "random", "--plot", tmp_path / "a.svg"]
     assert cli("bench", "virtual:", *QUICK, *words).status == 0

@@ -48,6 +48,7 @@ def test_a_failed_check_shows_request_reply_and_expected_reply(cli: Cli, attach:
     assert ended.text.splitlines()[at + 1].strip() == "GET MAX LUN: 10; expected one byte from 0 to 15, or STALL"
 
 
+@pytest.mark.slow
 def test_json_has_each_check_with_its_evidence(cli: Cli, attach: Attached) -> None:
     attach(faulty("tag=7@csw,times=always"))
     ended = cli("check", "1-1", "--json", "--timeout", "0.1")
@@ -131,6 +132,7 @@ def test_without_a_terminal_the_writing_checks_need_yes(cli: Cli) -> None:
     assert cli("check", "virtual:", *WRITE_CHECKS).failed(1, "not a terminal", "--yes")
 
 
+@pytest.mark.slow
 def test_the_writing_checks_ask_first_and_restore_the_content(
     cli: Cli, screen: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +162,7 @@ def test_without_destructive_nothing_is_written(cli: Cli, attach: Attached) -> N
     assert row(ended, "case-12")["verdict"] == "skip"
 
 
+@pytest.mark.slow
 def test_a_lun_can_be_given(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512 * 64)), Unit()]))
     ended = cli("check", "1-1", "--lun", "1", "--json")

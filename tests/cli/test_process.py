@@ -51,6 +51,7 @@ def test_a_piped_command_does_not_load_rich() -> None:
     assert "rich" not in loaded_by(code)
 
 
+@pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("words", ["read virtual:", "capacity --help"])
 def test_a_full_or_closed_stdout_is_one_error(words: str) -> None:
@@ -71,6 +72,7 @@ def test_a_reader_that_closes_the_pipe_ends_it_quietly(tmp_path: Path) -> None:
     assert status.read_text() == "141\n"
 
 
+@pytest.mark.slow
 @on_posix
 def test_closed_streams(tmp_path: Path) -> None:
     """No device or file may get the file descriptor of a missing stream."""
@@ -182,6 +184,7 @@ class Terminal:
         return bool(data)
 
 
+@pytest.mark.slow
 @on_posix
 def test_a_write_on_a_terminal_asks_once(tmp_path: Path) -> None:
     image, stick = tmp_path / "image", tmp_path / "stick"

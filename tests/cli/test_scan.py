@@ -223,6 +223,7 @@ def test_a_png_without_matplotlib_is_refused_before_the_scan(
 # --- destructive, interrupted ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_destructive_scan_asks(attach: Attached, screen: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     data = contents()
     attach(stick(data, "S1"))

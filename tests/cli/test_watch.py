@@ -262,6 +262,7 @@ def test_lines_are_written_at_once_and_signals_end_it(program: list[str], number
     assert (running.returncode, out, err) == (status, "", "")
 
 
+@pytest.mark.slow
 @on_posix
 def test_it_ends_with_its_reader_even_without_events(program: list[str], tmp_path: Path) -> None:
     """`scsiusb watch | head -1` must not wait for the next event."""

@@ -87,6 +87,7 @@ def test_every_speed_and_block_size_passes(speed: str, block_size: int) -> None:
     assert report.count(Verdict.SKIP) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -109,6 +110,7 @@ def test_every_kind_of_unit_passes(make: Callable[[], Unit]) -> None:
     assert (report.failed, report.warned, report.ended) == ([], [], "")
 
 
+@pytest.mark.slow
 def test_every_lun_passes() -> None:
     stick = Stick([disk(), Unit(), disk(32, 4096), Unit.cd_rom()])
     for lun in range(4):
@@ -502,6 +504,7 @@ class NoisyBus(Bus):
         return handle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_noise_never_breaks_a_check(seed: int) -> None:
     """Whatever bytes come, each check ends with a verdict and the run continues."""
@@ -521,6 +524,7 @@ def test_the_docs_have_every_check() -> None:
     assert rows == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["sense=3/03/00", "sense=B/00/00", "stall@cbw", "phase-error@csw"])
 def test_the_old_content_is_restored_even_if_that_fails_at_first(fault: str) -> None:
     first = 4  # which WRITE of case 12 restores the content is found by trying

@@ -41,6 +41,7 @@ def skipped(report: Report) -> set[str]:
 # --- out of step --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_one_check_leaves_in_bulk_in_does_not_hide_the_failures_of_later_ones() -> None:
     stick, function = queueing()
     report = examine(stick, area=AREA)
@@ -56,6 +57,7 @@ def test_a_check_says_what_reset_recovery_left_in_bulk_in() -> None:
     assert "left" not in verdict(report, "case-6").detail
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_another_place_by_a_device_that_is_out_of_step() -> None:
     medium = Memory(bytes(range(256)) * 2 * 256)
     before = bytes(medium.data)
@@ -101,6 +103,7 @@ def test_a_device_that_stays_out_of_step_ends_the_run_with_the_reason() -> None:
     assert "a CSW of 512 bytes" in report.ended
 
 
+@pytest.mark.slow
 def test_a_port_reset_gets_into_step_where_a_reset_recovery_does_not() -> None:
     bus = InterceptedBus(queueing()[0])
     never_empty(bus, until="port reset")

@@ -97,6 +97,7 @@ WAYS: dict[str, Way] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [InterceptedBus, PolledBus])
 @pytest.mark.parametrize("way", WAYS)
 def test_no_error_is_kept_by_a_cycle(kind: type[InterceptedBus], way: str) -> None:

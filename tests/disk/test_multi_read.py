@@ -138,6 +138,7 @@ def test_an_error_names_its_block_and_the_other_streams_continue(station: Statio
         assert received.data[readings[number]] == station.contents[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted({Fault.parse(text).name for text in FAULTS}))
 def test_a_fault_has_the_same_result_as_in_a_single_read_and_no_byte_is_wrong(
     monkeypatch: pytest.MonkeyPatch, kind: str
@@ -293,6 +294,7 @@ class Watched:
         self._loan.__exit__(*error)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_streams_are_left_gives_no_buffer_back_that_is_in_use(
     polled: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +324,7 @@ def test_ctrl_c_while_streams_are_left_gives_no_buffer_back_that_is_in_use(
     bus.hangs = False
 
 
+@pytest.mark.slow
 def test_a_device_that_hangs_when_leaving_early_is_recovered_before_its_next_command(polled: Station) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, PolledBus)
@@ -414,6 +417,7 @@ def test_a_csw_of_a_whole_packet_is_malformed_as_for_a_single_read(polled: Stati
 # --- one device that fails or hangs, and other users ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_device_in_trouble_does_not_hold_up_the_others(station: Station) -> None:
     """Its waits for readiness, 3 s in all, are not waited for by the others: they are done before its first piece."""
     station.sticks[1].faults.add("sense=2/04/01,opcode=28,times=12")

@@ -214,6 +214,7 @@ def assert_read_up_to(way: Way, unit: OddUnit, lba: int, bad: int, blocks: int =
 # --- bad blocks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_removable", [True, False])
 @pytest.mark.parametrize("codes", KEYS)
 def test_a_bad_block_is_found_whatever_the_sense_key(way: Way, codes: tuple[int, ...], is_removable: bool) -> None:
@@ -252,6 +253,7 @@ def test_the_first_of_two_bad_blocks_is_named(way: Way) -> None:
     assert_read_up_to(way, unit, 702, 900)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "named",
     [
@@ -299,6 +301,7 @@ def test_a_block_that_the_device_names_is_tried_first() -> None:
 # --- no bad block ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [(3, 0x11), (5, 0x21), (4, 0x44)])
 @pytest.mark.parametrize("failing", [1, 2, 3, 5])
 def test_an_error_that_goes_away_is_no_bad_block(way: Way, codes: tuple[int, int], failing: int) -> None:
@@ -339,6 +342,7 @@ def test_a_block_is_not_tried_again_without_retries() -> None:
     assert moved(unit) == [(BAD, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", TOO_LARGE)
 @pytest.mark.parametrize("most", [1, 64, 100])
 def test_a_device_that_fails_on_large_commands_is_read_by_smaller_ones(
@@ -361,6 +365,7 @@ def fail_near_the_end(unit: OddUnit, first: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [1, 2, 8])
 @pytest.mark.parametrize("lba", [0, BLOCKS - 9, BLOCKS - 2, BLOCKS - 1])
 def test_last_blocks_that_are_readable_only_alone_are_read(way: Way, lba: int, last: int) -> None:

@@ -106,6 +106,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 9], ids=["once", "again and again"])
 @pytest.mark.parametrize("kind", sorted({Fault.parse(text).name for text in FAULTS}))
 def test_no_fault_changes_memory_outside_the_buffer_or_leaves_old_data_in_it(kind: str, times: int) -> None:

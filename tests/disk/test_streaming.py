@@ -481,6 +481,7 @@ class Watched:
         self._loan.__exit__(*error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_reading", [True, False])
 def test_ctrl_c_while_a_stream_is_left_gives_no_buffer_back_that_is_in_use(
     disk: scsiusb.Disk, monkeypatch: pytest.MonkeyPatch, *, is_reading: bool

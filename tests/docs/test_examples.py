@@ -30,6 +30,7 @@ def test_python_examples_run(block: Block, attach: Attach, capsys: pytest.Captur
     assert block.output in (None, capsys.readouterr().out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.name)
 def test_shell_examples_run(block: Block, attach: Attach, tmp_path: Path) -> None:
     for command in commands(block):

@@ -20,6 +20,7 @@ TARGETS = ("replies", "exchange", "model", "descriptors", "usbip")
 MOST_FILES = 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_file_of_the_corpus_passes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, target: str
@@ -40,6 +41,7 @@ def test_the_corpus_stays_small() -> None:
     assert {path.parent.name for path in files} == set(TARGETS)
 
 
+@pytest.mark.slow
 def test_the_runner_prints_its_figures_and_a_verdict() -> None:
     found = subprocess.run(
         [sys.executable, "-m", "fuzz", "descriptors", "--engine", "random", "--runs", "50"],

@@ -29,6 +29,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_few_sequences() -> None:
     for seed in range(FAST):
         script.play(script.bytes_of(seed), f"seed {seed}")

@@ -87,6 +87,7 @@ def test_one_of_the_seeds_is_parsed(parser: Parser) -> None:
     assert any(judge(parser, seed) for seed in parser.seeds)
 
 
+@pytest.mark.slow
 @each_parser
 @given(data=st.binary(max_size=300))
 @profiles.quick(15)
@@ -109,6 +110,7 @@ def test_a_reply_cut_anywhere_is_a_typed_value_or_the_documented_error(parser: P
             judge(parser, seed[:end])
 
 
+@pytest.mark.slow
 @each_parser
 def test_false_lengths_take_no_memory(parser: Parser) -> None:
     """A reply of 1 KiB never takes many MiB, whatever a length field in it claims."""

@@ -85,6 +85,7 @@ def fake(kind: str, announced: int, seed: int) -> Fake:
 # --- fakes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("removable", [True, False])
 def test_each_kind_of_fake_is_named_with_its_capacity(kind: str, removable: bool) -> None:
@@ -111,6 +112,7 @@ def test_a_probe_writes_little_of_a_large_fake(kind: str) -> None:
     assert probed(medium).written_bytes < 64 * GIB // 50
 
 
+@pytest.mark.slow
 def test_a_fake_with_a_cache_is_not_believed() -> None:
     for cached in (Cached(fake("limbo", 16 * MIB, 5), 8 * MIB), Cached(fake("wraparound", 16 * MIB, 5), 2 * MIB)):
         assert isinstance(cached.inner, Fake)
@@ -118,12 +120,14 @@ def test_a_fake_with_a_cache_is_not_believed() -> None:
         assert (result.kind, result.usable_blocks) == (cached.inner.kind, cached.inner.usable)
 
 
+@pytest.mark.slow
 def test_a_cache_that_a_reset_does_not_empty_is_overwhelmed() -> None:
     inner = fake("limbo", 16 * MIB, 6)
     result = probed(Cached(inner, 1 * MIB, is_lasting=True))
     assert (result.kind, result.usable_blocks) == ("limbo", inner.usable)
 
 
+@pytest.mark.slow
 def test_a_lasting_cache_that_is_too_large_leaves_it_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "OVERWHELMING", (0, MIB, 2 * MIB))
     result = probed(Cached(fake("limbo", 16 * MIB, 7), MIB + 96 * 1024, is_lasting=True))
@@ -131,6 +135,7 @@ def test_a_lasting_cache_that_is_too_large_leaves_it_unknown(monkeypatch: pytest
     assert "a cache of more than 1 MiB" in result.findings[0]
 
 
+@pytest.mark.slow
 def test_where_the_port_cannot_be_reset_the_cache_is_overwhelmed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(port: Port) -> None:
         raise scsiusb.TransportError("the system cannot reset a port")
@@ -141,6 +146,7 @@ def test_where_the_port_cannot_be_reset_the_cache_is_overwhelmed(monkeypatch: py
     assert (result.kind, result.usable_blocks) == ("limbo", inner.usable)
 
 
+@pytest.mark.slow
 def test_a_fake_whose_missing_part_cannot_be_read_is_one() -> None:
     usable = 10 * 2048 + 77
     medium = Flawed(Sparse(16 * 2048), bad=[(usable, 16 * 2048 - 1)])
@@ -192,6 +198,7 @@ def every(step: int, length: int, blocks: int) -> list[tuple[int, int]]:
     return [(lba, lba + length - 1) for lba in range(step, blocks - length, step)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -246,6 +253,7 @@ class Interrupt:
             raise self._error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 17, 60, 300])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the terminal is gone")])
 def test_all_blocks_are_given_back_after_an_interruption(calls: int, error: BaseException) -> None:
@@ -297,6 +305,7 @@ def test_a_write_protected_disk_is_not_probed() -> None:
     assert memory.writes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16 * MIB, 32 * MIB])
 @pytest.mark.parametrize("calls", [20, 60])
 def test_another_medium_that_is_put_in_is_never_written(calls: int, size: int) -> None:
@@ -325,6 +334,7 @@ def looked(medium: Medium) -> Probe:
     return result
 
 
+@pytest.mark.slow
 def test_without_a_write_little_is_certain() -> None:
     assert looked(Memory(bytearray(random.Random(6).randbytes(16 * MIB)))).kind == "unknown"
     for kind in KINDS:
@@ -334,6 +344,7 @@ def test_without_a_write_little_is_certain() -> None:
     assert "cannot be read" in result.findings[0]
 
 
+@pytest.mark.slow
 def test_an_unreadable_end_is_reported() -> None:
     result = looked(Flawed(Sparse(16 * 2048), bad=[(9 * 2048, 16 * 2048)]))
     assert result.kind == "unknown"
@@ -353,6 +364,7 @@ def test_data_that_repeats_is_reported() -> None:
     assert any("it may begin again at LBA 32768" in each for each in result.findings)
 
 
+@pytest.mark.slow
 def test_the_least_distance_is_found_on_a_disk_where_not_every_place_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -240,6 +240,7 @@ def test_a_region_in_which_the_device_stops_answering(job: Job, data: bytearray)
     assert bus.wire.log.count("port reset") == bus.hung, "one reset for each read that was not answered"
 
 
+@pytest.mark.slow
 def test_a_deadline_that_passes(job: Job, data: bytearray) -> None:
     """The same, with a device that is silent in real time until it is reset."""
     bus = FailingBus(FailingUnit(data))
@@ -460,6 +461,7 @@ def test_hostile_records_of_a_journal_change_nothing(job: Job, data: bytearray) 
     check(job.run(bus), job, data, set())
 
 
+@pytest.mark.slow
 def test_zeros_take_no_space(job: Job) -> None:
     data = bytearray(8 << 20)
     job.run(FailingBus(FailingUnit(data)))
@@ -605,6 +607,7 @@ def in_the_rescue(frame: FrameType) -> bool:
     return Path(frame.f_code.co_filename).name in ("rescue_record.py", "mapfile.py", "rescue_passes.py", "journal.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(25))
 def test_ctrl_c_at_any_instruction(seed: int, job: Job) -> None:
     """The next run goes on; only the read in the middle of which it came may be repeated."""

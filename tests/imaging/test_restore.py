@@ -352,6 +352,7 @@ def test_an_android_sparse_image_is_unfolded(is_stream: bool, pack: Callable[[by
     assert data == unfolded + blank()[len(unfolded) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", range(0, 120, 3))
 def test_a_damaged_sparse_image_is_an_image_error_or_written(at: int, tmp_path: Path) -> None:
     damaged = bytearray(sparse())

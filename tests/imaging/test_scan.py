@@ -211,6 +211,7 @@ def test_a_read_that_is_not_answered_costs_its_blocks() -> None:
     assert found.bad == (BlockRange(96, STEP_BLOCKS),)
 
 
+@pytest.mark.slow
 def test_a_device_that_does_not_answer_any_more_ends_the_scan() -> None:
     each = stick(contents())
     each.faults.add(f"nak@data,opcode=28,lba=100-{BLOCKS},times=always")

@@ -29,6 +29,7 @@ def run(call: str) -> None:
     assert (status, out) == (0, ""), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "MemoryError"])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_an_exception_at_some_bytecodes_leaves_nothing_held(name: str, error: str) -> None:
@@ -42,6 +43,7 @@ def test_an_exception_at_many_bytecodes_leaves_nothing_held(name: str, error: st
     run(f"try_exceptions({name!r}, {error}, {SLOW}, {SEED})")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
 def test_real_signals_leave_nothing_held_and_come_out() -> None:
     run(f"try_signals({SEED})")

@@ -173,6 +173,7 @@ FAST = [*(("first", free) for free in range(7)), *(("opened", free) for free in 
 SLOW = [(when, free) for when in MODES for free in range(31) if (when, free) not in FAST]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("when", "free"), [*FAST, *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)])
 def test_with_few_descriptors_all_works_or_raises_a_clear_error(tmp_path: Path, when: str, free: int) -> None:
     """`when`: before anything is opened, after the disk was, or after everything was imported and used once."""

@@ -146,6 +146,7 @@ def test_a_command_in_progress_is_visible_in_the_file_and_survives_record_driver
     assert not held.in_command
 
 
+@pytest.mark.slow
 def test_many_readers_never_make_an_acquire_fail(folder: Path, info: InterfaceInfo) -> None:
     acquire_among_readers(info)
 
@@ -374,6 +375,7 @@ def is_of_leases(frame: FrameType) -> bool:
     return not any(caller is not None and caller.f_code.co_name == "__del__" for caller in callers)
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its last reference closes it
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -201,6 +201,7 @@ def test_a_lease_held_in_a_namespace_is_neither_recovered_nor_taken_outside(
     Lease.acquire(info).release()
 
 
+@pytest.mark.slow
 @in_namespace
 def test_two_namespaces_with_the_same_pids_know_each_other_apart(folder: Path) -> None:
     with unshared(HOLD + WAIT, folder, "--mount-proc") as one:

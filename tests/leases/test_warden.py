@@ -123,6 +123,7 @@ def test_a_dropped_holding_is_not_given_back(place: list[Path]) -> None:
     assert len(left(place)) == 1
 
 
+@pytest.mark.slow
 def test_the_warden_notices_the_death_although_a_forked_child_lives_on(place: list[Path]) -> None:
     """As when C code forks: the child keeps the warden's socket and the lease's lock."""
     code = "if os.fork() == 0:\n    say('child')\n    sys.stdin.read()\n    os._exit(0)\nsignal.pause()\n"
@@ -273,6 +274,7 @@ def test_one_warden_for_all_threads(watched: Warden) -> None:
     assert len(pids) == 1
 
 
+@pytest.mark.slow
 def test_a_broken_connection_does_not_kill_a_program_with_the_default_sigpipe_action(place: list[Path]) -> None:
     code = """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -481,6 +483,7 @@ def test_a_pid_that_another_process_has_by_now_counts_as_dead(place: list[Path],
     assert path.exists()  # the lease names another process
 
 
+@pytest.mark.slow
 def test_leases_of_a_live_process_are_not_touched_by_a_warden_that_lost_its_connection(place: list[Path]) -> None:
     with running(HOLD + START + "warden._socket.close()\n" + WAIT, *place) as process:
         pid = int(line(process))

@@ -117,6 +117,7 @@ def test_a_fork_during_a_command_and_an_iteration_in_other_threads(bus: Intercep
     assert reader.result() == []
 
 
+@pytest.mark.slow
 def test_a_fork_at_any_moment_while_other_threads_open_and_close() -> None:
     """Runs in a separate process without coverage: a forked child may wait forever for a lock of coverage."""
     script = "from tests.manager.test_fork import fork_among_threads; fork_among_threads()"

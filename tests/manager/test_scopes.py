@@ -77,6 +77,7 @@ def read_all(disk: Disk) -> int:
         return sum(len(piece) // 512 for piece in pieces)
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_left_early_does_not_end_a_read_of_another_thread(bus: InterceptedBus, disk: Disk) -> None:
     """The stream's thread waits for its turn then; another stream reads all."""
     hang = Hang(bus, 1999)
@@ -91,6 +92,7 @@ def test_a_stream_that_is_left_early_does_not_end_a_read_of_another_thread(bus: 
     assert other.result() == BLOCKS
 
 
+@pytest.mark.slow
 def test_the_command_of_a_stream_that_is_left_early_is_ended(bus: InterceptedBus, disk: Disk) -> None:
     hang = Hang(bus, 64)
     with disk.reading(0, BLOCKS) as pieces:
@@ -187,6 +189,7 @@ def test_a_failed_command_of_a_scope_raises_its_own_error(bus: InterceptedBus, d
         disk.unit.transport.scope().run(disk.read, 1, 1)
 
 
+@pytest.mark.slow
 def test_leaving_many_streams_does_not_wait_for_a_read_of_another_thread() -> None:
     """The story of one is then in the hands of a thread that waits for the turn."""
     bus, another = PolledBus(stick(BLOCKS)), PolledBus(stick(BLOCKS))

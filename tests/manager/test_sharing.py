@@ -85,6 +85,7 @@ def close_again_at(number: int, disk: Disk) -> bool:
     return signal.times > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_signal_handler_may_close_a_disk_that_is_being_closed() -> None:
     """An Event has a plain lock: a handler that comes while its own thread holds it would wait for ever."""

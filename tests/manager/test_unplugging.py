@@ -234,6 +234,7 @@ def test_opening_using_and_closing_while_unplugging_raises_only_our_errors(bus: 
     assert {type(error).__name__ for error in errors} <= {"DeviceGone", "DeviceNotFound", "DeviceNotUnique"}
 
 
+@pytest.mark.slow
 def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: InterceptedBus) -> None:
     with frequent_thread_switches():
         for _ in range(20):

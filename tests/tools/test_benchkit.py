@@ -188,6 +188,7 @@ def last_byte(piece: Slice) -> int:
     return max(piece.lbas) * 512 + piece.size
 
 
+@pytest.mark.slow
 def test_the_sick_device_has_a_fault_of_each_kind_and_the_others_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sick, "AMOUNT", 4 * sick.PIECE * 512)
     found = dict(sick.in_this_process())

@@ -31,6 +31,7 @@ def summary(campaign: subprocess.Popen[str]) -> dict[str, Any]:
     return last
 
 
+@pytest.mark.slow
 def test_a_few_faults_and_writes() -> None:
     faults, writes = start("faults", "--every", 12), start("writes", "--writes", 15)
     assert summary(faults)["scenarios"] > 5

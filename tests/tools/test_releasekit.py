@@ -30,6 +30,7 @@ def wheel_of_the_tree(path: Path, leave_out: str = "", change: str = "") -> Rele
     return Release(path, path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ON_WINDOWS, reason="the release check runs on POSIX systems")
 def test_this_python_is_found() -> None:
     found = find_pythons()

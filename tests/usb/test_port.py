@@ -402,6 +402,7 @@ def test_threads_never_share_a_buffer(scene: Scene) -> None:
 # --- transfers and requests -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bytes_go_through_the_bulk_endpoints_with_their_code_and_count(scene: Scene) -> None:
     with Port(scene.backend, scene.info) as port, port.memory.lend(31) as cbw, port.memory.lend(13) as csw:
         cbw[:] = b"USBC" + bytes((7, 0, 0, 0)) + bytes(6) + b"\6" + bytes(16)

@@ -70,6 +70,7 @@ def interrupted_at(number: int, action: Callable[[], object]) -> bool:
     return ctrl_c.at >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [blocking, polled, cancelling, refused, closing])
 @pytest.mark.parametrize("is_first", [False, True])
 def test_ctrl_c_at_any_bytecode_of_a_transfer_leaves_nothing(

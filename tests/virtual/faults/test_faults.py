@@ -185,6 +185,7 @@ def test_a_phase_is_delayed_and_then_the_command_continues(phase: str) -> None:
     check_recovered(host)
 
 
+@pytest.mark.slow
 def test_a_delay_that_is_longer_than_the_timeout_continues_after_it() -> None:
     host = make("delay=0.5@data")
     host.command(READ_2, 1024)

@@ -364,6 +364,7 @@ def test_a_stick_that_leaves_by_itself_ends_the_connection(server: Server, clien
         again.configure()
 
 
+@pytest.mark.slow
 def test_a_stick_that_leaves_for_a_time_cannot_be_attached_before(server: Server, client: Client, stick: Stick) -> None:
     stick.faults.add("away=0.5@data")
     client.command(cdb10(0x28, 0, 2), 1024)
