@@ -520,7 +520,7 @@ class Disk(Uncopyable):
         note: Callable[[], object] | None,
     ) -> None:
         """Send one command, and smaller ones if it failed and they may succeed."""
-        if transfer is WRITE and medium.is_removable:
+        if transfer is WRITE and medium.is_removable and self._attentions.witness is not None:
             keep_witness(self._attentions, WRITE, medium, lba, blocks, buffer, is_done=False)
         drive, stories = self.unit.transport.drive, self._stories
         try:

@@ -51,9 +51,11 @@ class Unflushed:
         """Record that `call` has returned; the blocks that it wrote stay unflushed."""
         with self._lock:
             mark, ended = self._calls.get(call), self._ended
-            if mark is not None and (ended is None or mark[0] < ended[0] or mark[1] < ended[1]):
+            if mark is None:
+                return
+            if mark != ended and (ended is None or mark[0] < ended[0] or mark[1] < ended[1]):
                 self._ended = _lowest((mark, ended))
-            self._calls.pop(call, None)
+            del self._calls[call]
 
     def begin_flush(self) -> tuple[int, Mark | None]:
         """Return the number of a flush that begins, and `since`."""

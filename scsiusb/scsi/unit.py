@@ -100,7 +100,8 @@ class LogicalUnit(Uncopyable):
     @property
     def cache_losses(self) -> int:
         """How often the unit was reset, or its medium may have been exchanged: what its cache held may be lost."""
-        return self.resets + self.medium_changes
+        attentions = self.attentions
+        return attentions.resets + self._port_resets.count + attentions.medium_changes
 
     def cure(self, symptom: cures.Symptom) -> str:
         """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
@@ -25,7 +26,7 @@ class Buffers:
         self._allocate = allocate
         self._name = name
         self.lock = threading.RLock()  # reentrant: a signal handler may close the port while a buffer is lent
-        self.idle: dict[int, list[memoryview]] = {}
+        self.idle: defaultdict[int, list[memoryview]] = defaultdict(list)
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
         self.is_drained = False
         self.most = 0
@@ -39,13 +40,16 @@ class Buffers:
 
         Raises what the allocator raises.
         """
-        capacity = max(PAGE, 1 << (size - 1).bit_length())
-        if capacity > self.most >= max(size, PAGE):
-            capacity = self.most
+        idle = self.idle
+        capacity = size if size in idle else self._capacity(size)  # most sizes are one already
         try:  # without testing for an empty list first: other threads pop from it, too
-            return self.idle[capacity].pop()
-        except (KeyError, IndexError):
+            return idle[capacity].pop()
+        except IndexError:
             return self._make(capacity)
+
+    def _capacity(self, size: int) -> int:
+        capacity = max(PAGE, 1 << (size - 1).bit_length())
+        return self.most if capacity > self.most >= max(size, PAGE) else capacity
 
     def _make(self, capacity: int) -> memoryview:
         entry = ledger.entry("memory", f"of {capacity} bytes for {self._name}")
@@ -115,4 +119,4 @@ class Loan:
             # After `drain` the view is released: it has no `obj` any more. A buffer that the kernel may still write to
             # is not used again; `drain` frees it.
             if not buffers.is_drained and not (ABANDONED and id(whole.obj) in ABANDONED):
-                buffers.idle.setdefault(len(whole), []).append(whole)
+                buffers.idle[len(whole)].append(whole)

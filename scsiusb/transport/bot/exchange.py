@@ -82,10 +82,10 @@ class Exchange:
         recovery of the device; ValueError for what a CBW cannot say.
         """
         device, turns = self._synchronizer, self._turns
-        length = len(data)
+        length, size = len(data), len(cdb)
         is_in = direction is IN
-        if lun not in LUNS or len(cdb) not in CDB_LENGTHS or (length and direction is NONE):
-            raise ValueError(f"LUN {lun}, {direction}: a CDB of {len(cdb)} and data of {length} bytes do not fit a CBW")
+        if lun not in LUNS or size not in CDB_LENGTHS or (length and direction is NONE):
+            raise ValueError(f"LUN {lun}, {direction}: a CDB of {size} and data of {length} bytes do not fit a CBW")
         turn = turns.holder.get(None)
         if turns.is_closed or (turn is not None and turn.user is not None and turn.user.is_over):
             turns.check(turn)
@@ -101,7 +101,8 @@ class Exchange:
                 device.owes_data = length > 0 and not is_in
                 deadline = monotonic() + timeout
                 self._tag = tag = (self._tag + 1) & 0xFFFFFFFF
-                size = len(cdb) if len(cdb) > self._least_cdb else self._least_cdb  # the rest of the CBW is zeros
+                if size < self._least_cdb:
+                    size = self._least_cdb  # the rest of the CBW is zeros
                 patch_cbw(self._cbw, CBW_PATCH, tag, length, FLAG_DATA_IN if is_in else 0, lun, size, cdb)
                 code, count = yield self._bulk_out, self._cbw, deadline
                 if code is not OK or count != CBW_LENGTH:
