@@ -157,6 +157,7 @@ def test_each_character_can_be_read_on_its_colour(level: heat_map.Level) -> None
 # --- reports ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.html", "a.svg", "a.png", "a.json"])
 def test_a_report_of_each_format(name: str, attach: Attached, cli: Cli, tmp_path: Path) -> None:
     attach(failing())

@@ -69,6 +69,7 @@ def test_a_unit_that_wants_command_blocks_of_12_bytes_passes() -> None:
     assert {result.verdict for result in report.results} == {Verdict.PASS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_in", DataIn)
 @pytest.mark.parametrize("data_out", DataOut)
 def test_all_behaviour_that_the_specification_allows_passes(data_in: DataIn, data_out: DataOut) -> None:
@@ -78,6 +79,7 @@ def test_all_behaviour_that_the_specification_allows_passes(data_in: DataIn, dat
     assert report.count(Verdict.SKIP) == 1  # the stick has no BOS descriptor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("speed", "block_size"), [("full", 512), ("full", 4096), ("high", 2048), ("super", 512), ("super-plus", 4096)]
 )
@@ -198,6 +200,7 @@ def test_an_injected_fault_is_found_among_all_checks(fault: str) -> None:
     assert report.ended == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("identity", "meant"),
     [(Identity(serial="12AB"), "serial-number"), (Identity(serial="0123456789ab"), "serial-number")],

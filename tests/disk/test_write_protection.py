@@ -209,6 +209,7 @@ def test_a_unit_that_refuses_is_written_and_not_asked_again(
     assert (written(odd), odd.asked()) == (DATA, asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removable", [True, False])
 @pytest.mark.parametrize("make", [blank, distinct])
 @pytest.mark.parametrize("fault", ["nak@data", "nak@csw", "stall@cbw", "phase-error", "short=0@csw", "short=2"])

@@ -21,6 +21,7 @@ SHELL = [block for block in CONSOLE if not block.not_run]
 MOST_NOT_RUN = 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.name)
 def test_python_examples_run(block: Block, attach: Attach, capsys: pytest.CaptureFixture[str]) -> None:
     attach(block.attached)

@@ -133,6 +133,7 @@ SEEDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", SEEDED.values(), ids=SEEDED.keys())
 def test_all_but_the_bad_blocks_is_rescued(bad: set[int], job: Job, data: bytearray) -> None:
     unit = FailingUnit(data, bad)
@@ -625,6 +626,7 @@ def test_ctrl_c_at_any_instruction(seed: int, job: Job) -> None:
     assert not repeated or max(repeated) - min(repeated) < 16, "more than one command"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 @pytest.mark.parametrize("calls", [0, 10, 40])
 def test_a_killed_process_can_be_continued(calls: int, job: Job, data: bytearray, tmp_path: Path) -> None:

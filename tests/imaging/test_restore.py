@@ -52,6 +52,7 @@ def blank(extra: int = 0) -> bytearray:
     return bytearray(b"\xaa" * (SIZE + extra))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", ["none", "read", "medium"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_format_is_known_by_its_content(name: str, verify: str, tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def named(result: Restored) -> list[int]:
     return [lba for first, blocks in result.differences for lba in range(first, first + blocks)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removable", [True, False])
 @pytest.mark.parametrize("is_cached", [False, True])
 @pytest.mark.parametrize("kind", STICKS)

@@ -170,6 +170,7 @@ def unshared(code: str, folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @in_namespace
 @pytest.mark.parametrize("options", [["--mount-proc"], []], ids=["own /proc", "shared /proc"])
 def test_a_lease_held_outside_is_neither_recovered_nor_taken_in_a_namespace(folder: Path, options: list[str]) -> None:

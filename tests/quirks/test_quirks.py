@@ -218,6 +218,7 @@ BESIDE = {"g": "mL", "h": "c"}  # the quirks that the error names where others c
 UNNAMED = "bn"  # the error is not specific
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [case for case in CASES if case.error is not AssertionError and case.letters not in UNNAMED],

@@ -331,6 +331,7 @@ def random_rows(random: Random, blocks: int, *, is_gpt: bool) -> list[NewPartiti
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_the_judges_accept_what_we_write(tmp_path: Path, seed: int) -> None:
     random, data = Random(seed), bytearray(SIZE)
