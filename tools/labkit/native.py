@@ -36,7 +36,8 @@ class Native:
 
     def boot(self, work: Path, shell: bool) -> Boot:
         """Return how to boot the kernel; its end cannot outlive this process's."""
-        environment = {**os.environ, "TMPDIR": str(memory_folder((*PLACES, tempfile.gettempdir()), MEMORY << 20))}
+        folder = memory_folder((*PLACES, tempfile.gettempdir()), MEMORY << 20)
+        environment = {**os.environ, "TMPDIR": str(folder), "LD_PRELOAD": str(uml.SHIM)}
         console = None if shell else os.pipe()
         command = [need("setpriv"), "--pdeathsig", "KILL", str(uml.LINUX)]
         return Boot([*command, *kernel_words(work, self._gadgets, console and console[1])], environment, console)
