@@ -56,6 +56,7 @@ def folders() -> Iterator[Callable[[int], Path]]:
     def make(user: int) -> Path:
         folder = folder_of(user)
         made.append(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier test's program may have run as that user
         folder.mkdir(mode=0o700)
         os.chown(folder, user, user)
         return folder
