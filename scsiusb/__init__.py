@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from scsiusb.errors import DeviceTimeout as DeviceTimeout
     from scsiusb.errors import DeviceUnsupported as DeviceUnsupported
     from scsiusb.errors import EventsLost as EventsLost
+    from scsiusb.errors import FileSystemError as FileSystemError
     from scsiusb.errors import HardwareError as HardwareError
     from scsiusb.errors import IllegalRequest as IllegalRequest
     from scsiusb.errors import ImageError as ImageError
@@ -97,6 +98,7 @@ _EXPORTS = {
         "Cancelled",
         "DeviceUnsupported",
         "EventsLost",
+        "FileSystemError",
         "HardwareError",
         "IllegalRequest",
         "ImageError",

@@ -49,6 +49,13 @@ class ImageError(ScsiUsbError):
     """
 
 
+class FileSystemError(ScsiUsbError):
+    """Raised if the files on a partition cannot be used: no known file system, a damaged one, or a missing library.
+
+    A path that is not there is a FileNotFoundError, and so on, as for the operating system's own files.
+    """
+
+
 class DeviceMismatch(ImageError):
     """Raised if a job that was interrupted is to go on with another device, or with other contents than it began with.
 

@@ -22,6 +22,7 @@ STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (  # most specifi
     (errors.LbaOutOfRange, 22),
     (errors.OutOfRange, 22),
     (errors.ImageError, CANNOT_OPEN),
+    (errors.FileSystemError, CANNOT_OPEN),
     (errors.IllegalRequest, 5),
     (errors.UnitAttention, 6),
     (errors.DataProtect, 7),
