@@ -35,8 +35,8 @@ class Openable(Protocol):
 def filesystem(where: Openable, mode: str = "rb") -> FileSystem:
     """Open the file system of a partition, or of a disk that has no table; `mode` is "rb", or "r+b" to write as well.
 
-    FAT, exFAT, NTFS, ext, HFS+ and ISO 9660 are read by pytsk3, FAT is written by fatfs-ng: `pip install
-    scsiusb[files]`. Use it in a `with`; the disk stays open. It is bound to the medium that was in the unit.
+    FAT, exFAT, NTFS, ext, HFS+ and ISO 9660 are read by pytsk3, FAT is written by fatfs-ng; both come with
+    `pip install scsiusb[files]`. Use it in a `with`; the disk stays open. It is bound to the medium in the unit.
 
     Raises FileSystemError if nothing that is known is there, if it is damaged, or if a library is missing; ValueError
     for another mode; as `Disk.read`.

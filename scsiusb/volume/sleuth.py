@@ -21,6 +21,7 @@ MOST_PIECE: Final = 1 << 24  # bytes that the library may ask of us at once
 CASELESS: Final = ("fat", "exfat", "ntfs", "hfs")
 CHECK: Final = "check it (fsck), or make an image and look there"
 EXFAT_TABLES: Final = ("$ALLOC_BITMAP", "$UPCASE_TABLE")  # names that the library gives to what has none
+LABEL: Final = " (Volume Label Entry)"  # what the library adds to the name of a volume label on FAT and exFAT
 NTFS_RESERVED: Final = 16  # the first files are the file system itself
 INSTALL: Final = "pip install 'scsiusb[files]'"
 
@@ -111,9 +112,12 @@ class Sleuth:
         if named is None or meta is None or not int(named.flags) & int(tsk.TSK_FS_NAME_FLAG_ALLOC):
             return None
         name, kind = bytes(named.name).decode("utf-8", "surrogateescape"), int(meta.type)
+        name = name.replace("/", "_")  # no file system allows it; made to harm
         if name in ("", ".", "..") or kind not in (int(tsk.TSK_FS_META_TYPE_REG), int(tsk.TSK_FS_META_TYPE_DIR)):
             return None
         if name in EXFAT_TABLES or (self._is_ntfs and int(meta.addr) < NTFS_RESERVED):
+            return None
+        if self._ignores_case and name.endswith(LABEL):
             return None
         is_directory = kind == int(tsk.TSK_FS_META_TYPE_DIR)
         return FileEntry(name, 0 if is_directory else int(meta.size), is_directory, _time(meta.mtime), int(meta.addr))

@@ -313,7 +313,7 @@ def test_a_file_system_of_linux_is_read(tmp_path: Path, image: Path, kind: str) 
 def test_an_empty_file_system_of_another_program_is_read(image: Path, program: str, kind: str) -> None:
     image.write_bytes(b"")
     os.truncate(image, 32 * MIB)
-    run(program, image)
+    run(program, *(["-n", "LABEL"] if program == "mkfs.vfat" else []), image)
     with scsiusb.open(f"virtual:{image}") as disk, filesystem(disk) as files:
         assert (files.kind, files.entries()) == (kind, [])
 
