@@ -67,7 +67,7 @@ def _write(unit: Unit, cdb: bytes) -> Task:
     medium, lba, blocks = _checked_extent(unit, cdb)
     if unit.is_write_protected:
         raise CommandFailed(WRITE_PROTECTED)
-    flush = bool(cdb[0] >> 5 and cdb[1] & _FUA)
+    flush = bool(cdb[0] >> 5 and cdb[1] & _FUA) or not unit.modes.has_write_cache
     return Write(medium, lba, blocks, unit.keep_sense, flush) if blocks else Task()
 
 

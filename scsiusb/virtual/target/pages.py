@@ -1,4 +1,4 @@
-"""Parameter data that describe a unit: standard INQUIRY data, vital product data pages, mode pages."""
+"""Parameter data that describe a unit: standard INQUIRY data, vital product data pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 DISK = 0x00  # PERIPHERAL DEVICE TYPE direct access block device
 CD_ROM = 0x05
 NO_DEVICE = 0x7F  # PERIPHERAL QUALIFIER 3, PERIPHERAL DEVICE TYPE 1Fh
-ALL_PAGES = 0x3F
 
 _RMB = 0x80
 _RESPONSE_DATA_FORMAT = 0x02
@@ -82,26 +81,6 @@ def vpd(unit: Unit, page: int) -> bytes | None:
         return None
     body = _VPD[page](unit)
     return struct.pack(">BBH", unit.device_type, page, len(body)) + body
-
-
-_MODE_PAGES: Mapping[int, bytes] = {
-    0x01: bytes((0x01, 0x0A, 0xC0, 3, 0, 0, 0, 0, 3, 0, 0, 0)),  # read-write error recovery: AWRE, ARRE, 3 retries
-    0x08: bytes((0x08, 0x12, 0x04)) + bytes(17),  # caching: WCE
-}
-
-
-def mode_pages(page: int, changeable: bool) -> bytes | None:
-    """Return one mode page, or all for 3Fh; None if there is no such page.
-
-    `changeable` asks for the mask of changeable bits, which is all zeros here.
-    """
-    if page == ALL_PAGES:
-        chosen = list(_MODE_PAGES.values())
-    elif page in _MODE_PAGES:
-        chosen = [_MODE_PAGES[page]]
-    else:
-        return None
-    return b"".join(body[:2] + bytes(len(body) - 2) if changeable else body for body in chosen)
 
 
 def mode_block_descriptor(blocks: int, block_size: int, long_lba: bool) -> bytes:

@@ -6,11 +6,10 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import pages
+from scsiusb.virtual.target import modes, pages
 from scsiusb.virtual.target.sense import (
     INVALID_FIELD_IN_CDB,
     MEDIUM_REMOVAL_PREVENTED,
-    SAVING_NOT_SUPPORTED,
     CommandFailed,
 )
 from scsiusb.virtual.target.task import Parameters, Task
@@ -26,6 +25,7 @@ REPORT_LUNS = 0xA0
 
 _WRITE_PROTECT = 0x80  # WP and DPOFUA of the device-specific parameter (SBC-3 6.4.1)
 _DPOFUA = 0x10
+_PF, _SP = 0x10, 0x01  # of MODE SELECT
 
 
 def _test_unit_ready(unit: Unit, cdb: bytes) -> Task:
@@ -56,12 +56,7 @@ def _inquiry(unit: Unit, cdb: bytes) -> Task:
 
 def _mode_body(unit: Unit, cdb: bytes) -> tuple[int, bytes]:
     """Return the device-specific parameter and the mode pages, for MODE SENSE(6) and MODE SENSE(10)."""
-    control, subpage = cdb[2] >> 6, cdb[3]
-    if control == 3:
-        raise CommandFailed(SAVING_NOT_SUPPORTED)
-    body = pages.mode_pages(cdb[2] & 0x3F, control == 1)
-    if body is None or (subpage and (subpage != 0xFF or cdb[2] & 0x3F != pages.ALL_PAGES)):
-        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    body = unit.modes.sense(cdb[2] & 0x3F, cdb[3], cdb[2] >> 6)
     if unit.device_type != pages.DISK:
         return 0, body
     return _DPOFUA | (_WRITE_PROTECT if unit.is_write_protected else 0), body
@@ -91,6 +86,21 @@ def _mode_sense_10(unit: Unit, cdb: bytes) -> Task:
     flags = 1 if long_lba and descriptor else 0
     head = struct.pack(">HBBBBH", 6 + len(descriptor) + len(body), 0, parameter, flags, 0, len(descriptor))
     return Parameters(head + descriptor + body, int.from_bytes(cdb[7:9], "big"))
+
+
+def _mode_select(unit: Unit, cdb: bytes, length: int, header: int) -> Task:
+    """Take mode pages; PF must be set, as there is no other format (SPC-4 6.11)."""
+    if not cdb[1] & _PF:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    return modes.Select(unit.modes, length, header, bool(cdb[1] & _SP), unit.keep_sense) if length else Task()
+
+
+def _mode_select_6(unit: Unit, cdb: bytes) -> Task:
+    return _mode_select(unit, cdb, cdb[4], 4)
+
+
+def _mode_select_10(unit: Unit, cdb: bytes) -> Task:
+    return _mode_select(unit, cdb, int.from_bytes(cdb[7:9], "big"), 8)
 
 
 def _start_stop_unit(unit: Unit, cdb: bytes) -> Task:
@@ -135,9 +145,11 @@ COMMANDS: Mapping[int, Command] = {
     0x00: _test_unit_ready,
     REQUEST_SENSE: _request_sense,
     INQUIRY: _inquiry,
+    0x15: _mode_select_6,
     0x1A: _mode_sense_6,
     0x1B: _start_stop_unit,
     0x1E: _prevent_allow_medium_removal,
+    0x55: _mode_select_10,
     0x5A: _mode_sense_10,
     REPORT_LUNS: _report_luns,
 }

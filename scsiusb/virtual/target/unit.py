@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from scsiusb.virtual.target import block, pages, primary
 from scsiusb.virtual.target.media import Medium
+from scsiusb.virtual.target.modes import ModePages
 from scsiusb.virtual.target.primary import INQUIRY, REPORT_LUNS, REQUEST_SENSE
 from scsiusb.virtual.target.sense import (
     BECOMING_READY,
@@ -66,6 +67,7 @@ class Unit:
         self.version = version
         self.maximum_transfer = maximum_transfer
         self.thin, self.thin_zeros = thin, thin_zeros
+        self.modes = ModePages(device_type == pages.DISK)
         self.medium = medium
         self.units = 1  # number of units of the target, which sets it
         self.prevented = self.stopped = False
@@ -102,6 +104,7 @@ class Unit:
             self._attentions = [POWER_ON]
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
+            self.modes.power_on()
             for medium in (self.medium, self._tray):
                 if medium is not None:
                     medium.power_on()
@@ -116,8 +119,10 @@ class Unit:
 
     @property
     def is_write_protected(self) -> bool:
-        """Whether the unit or its medium is write protected."""
-        return self.write_protected or (self.medium is not None and self.medium.read_only)
+        """Whether the unit or its medium is write protected, or the host has protected it."""
+        return (
+            self.write_protected or self.modes.is_write_protected or (self.medium is not None and self.medium.read_only)
+        )
 
     def execute(self, cdb: bytes) -> Task:
         """Decode and start a command; for one that fails at once, return a task that has failed and moves no data."""

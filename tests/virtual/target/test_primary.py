@@ -238,7 +238,8 @@ def test_reserved_values_of_prevent_are_refused() -> None:
 # --- MODE SENSE ---------------------------------------------------------------------------------
 
 ERROR_RECOVERY = bytes.fromhex("010a c003000000000300 0000")
-CACHING = bytes.fromhex("0812 04 0000000000000000000000000000000000")
+CACHING = bytes.fromhex("8812 04 0000000000000000000000000000000000")
+CONTROL = bytes.fromhex("8a0a") + bytes(10)
 
 
 def mode_6(page: int, flags: int = 0, length: int = 192, subpage: int = 0) -> bytes:
@@ -250,9 +251,9 @@ def mode_10(page: int, flags: int = 0, length: int = 192) -> bytes:
 
 
 def test_mode_sense_6_returns_all_pages_after_a_block_descriptor() -> None:
-    expected = bytes.fromhex("2b 00 10 08 00000080 00000200") + ERROR_RECOVERY + CACHING
-    assert unit_host().data(mode_6(0x3F), 44) == expected
-    assert unit_host().data(mode_6(0x3F, subpage=0xFF), 44) == expected
+    expected = bytes.fromhex("37 00 10 08 00000080 00000200") + ERROR_RECOVERY + CACHING + CONTROL
+    assert unit_host().data(mode_6(0x3F), 56) == expected
+    assert unit_host().data(mode_6(0x3F, subpage=0xFF), 56) == expected
 
 
 def test_mode_sense_without_block_descriptor_and_with_write_protection() -> None:
@@ -278,10 +279,61 @@ def test_mode_sense_of_a_cd_rom_has_no_block_descriptor() -> None:
     assert host.data(mode_6(0x01), 16) == bytes.fromhex("0f 00 00 00") + ERROR_RECOVERY
 
 
-def test_no_mode_parameter_is_changeable_or_saved() -> None:
+def test_only_some_bits_are_changeable() -> None:
     host = unit_host()
-    assert host.data(mode_6(0x40 | 0x08, 0x08), 24) == bytes.fromhex("17 00 10 00 08 12") + bytes(18)
-    assert host.fails(mode_6(0xC0 | 0x08), 192) == (0x5, 0x39, 0x00)
+    assert host.data(mode_6(0x40 | 0x08, 0x08), 24) == bytes.fromhex("17 00 10 00 88 12 04") + bytes(17)
+    assert host.data(mode_6(0x40 | 0x01, 0x08), 16) == bytes.fromhex("0f 00 10 00 01 0a") + bytes(10)
+
+
+def select(host: Host, page: bytes, save: bool = False) -> object:
+    return host.do(bytes((0x15, 0x10 | save, 0, 0, 4 + len(page), 0)), out=bytes(4) + page).status
+
+
+def test_mode_select_changes_and_saves() -> None:
+    unit = Unit(Memory(512 * 8))
+    host = unit_host(unit)
+    off = bytes((0x08, 0x12)) + bytes(18)
+    assert select(host, off) == 0
+    assert host.data(mode_6(0x08, 0x08), 24)[4:] == bytes((0x88, *off[1:]))
+    assert host.data(mode_6(0x80 | 0x08, 0x08), 24)[4:] == CACHING, "the default"
+    assert host.data(mode_6(0xC0 | 0x08, 0x08), 24)[4:] == CACHING, "the saved one"
+    assert not unit.modes.has_write_cache
+    unit.power_on()
+    assert unit.modes.has_write_cache
+    host.do(TEST_UNIT_READY)
+    assert select(host, off, save=True) == 0
+    unit.power_on()
+    assert not unit.modes.has_write_cache
+
+
+@pytest.mark.parametrize(
+    ("page", "sense"),
+    [
+        (bytes((0x08, 0x12, 0x05)) + bytes(17), (5, 0x26, 0)),  # RCD cannot be changed
+        (bytes((0x88, 0x12)) + bytes(18), (5, 0x26, 0)),  # PS is reserved here
+        (bytes((0x08, 0x10)) + bytes(16), (5, 0x26, 0)),
+        (bytes((0x08, 0x12)) + bytes(10), (5, 0x1A, 0)),
+        (bytes((0x02, 0x0E)) + bytes(14), (5, 0x26, 0)),
+        (b"\x08", (5, 0x1A, 0)),
+    ],
+)
+def test_a_wrong_mode_select_is_refused_and_changes_nothing(page: bytes, sense: tuple[int, int, int]) -> None:
+    unit = Unit(Memory(512 * 8))
+    host = unit_host(unit)
+    before = unit.modes.sense(0x3F, 0, 0)
+    off = bytes((0x08, 0x12)) + bytes(18)
+    assert select(host, off + page) == 1
+    assert host.sense()[:3] == sense
+    assert unit.modes.sense(0x3F, 0, 0) == before
+
+
+def test_a_unit_that_the_host_write_protects() -> None:
+    host = unit_host(Unit(Memory(512 * 8)))
+    page = bytes((0x0A, 0x0A, 0, 0, 0x08)) + bytes(7)
+    assert host.do(bytes((0x55, 0x10, 0, 0, 0, 0, 0, 0, 20, 0)), out=bytes(8) + page).status == 0
+    assert host.data(mode_6(0x08, 0x08), 24)[2] == 0x90
+    assert host.do(bytes((0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0)), out=bytes(512)).status == 1
+    assert host.sense()[:3] == (7, 0x27, 0)
 
 
 @pytest.mark.parametrize("cdb", [mode_6(0x02), mode_6(0x08, subpage=1), mode_6(0x08, subpage=0xFF)])
@@ -291,7 +343,7 @@ def test_mode_pages_that_do_not_exist_are_refused(cdb: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0, 4, 192])
 def test_mode_sense_returns_at_most_the_allocation_length(length: int) -> None:
-    assert len(unit_host().do(mode_6(0x3F, 0, length), length).data) == min(length, 44)
+    assert len(unit_host().do(mode_6(0x3F, 0, length), length).data) == min(length, 56)
 
 
 # --- REPORT LUNS and units that do not exist ----------------------------------------------------

@@ -1,0 +1,177 @@
+"""Mode pages of a unit by name: read all four values of each field, and change fields, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.errors import IllegalRequest, MalformedReply, Miscompare, UnsupportedOpcode
+from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
+from scsiusb.scsi.commands.spc_modes import ModeSelect6, ModeSelect10
+from scsiusb.scsi.pages.mode import ModePage, ModeParameters
+from scsiusb.scsi.pages.mode_pages import PageLayout, find_layout
+from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.unit import LogicalUnit
+
+LENGTH: Final = 252  # bytes: less than 256, and a multiple of 4
+VENDOR_PAGE: Final = 0x00
+VENDOR_PAGES: Final = range(0x20, 0x3F)
+NOT_KEPT: Final = Sense(0xE, 0x1D, 0)
+
+
+class Values(IntEnum):
+    """Which values of a page, as the PAGE CONTROL field has them (SPC-4 6.13)."""
+
+    CURRENT = 0
+    CHANGEABLE = 1
+    DEFAULT = 2
+    SAVED = 3
+
+
+@dataclass(frozen=True)
+class FieldValues:
+    """The values of one field; None where the unit does not give them."""
+
+    current: int | None
+    changeable: bool | None
+    """Whether all bits of the field can be changed."""
+    default: int | None
+    saved: int | None
+
+
+@dataclass(frozen=True)
+class PageValues:
+    """A mode page of a unit, with the header of the page; b"" for values that the unit does not give."""
+
+    code: int
+    subpage: int
+    current: bytes
+    changeable: bytes
+    default: bytes
+    saved: bytes
+
+    @property
+    def layout(self) -> PageLayout | None:
+        """The names of its fields; None where they are not known."""
+        return find_layout(self.code, self.subpage)
+
+    @property
+    def name(self) -> str:
+        """Its name, or the numbers in hex; pages that vendors define say so."""
+        if self.layout is not None:
+            return self.layout.name
+        number = f"{self.code:02x}" + (f",{self.subpage:02x}" if self.subpage else "")
+        return f"vendor specific {number}" if self.code == VENDOR_PAGE or self.code in VENDOR_PAGES else number
+
+    @property
+    def fields(self) -> dict[str, FieldValues]:
+        """The values of the fields that the page has, by sdparm's names; empty where they are not known."""
+        found = {}
+        for field in () if self.layout is None else self.layout.fields:
+            if field.value(self.current) is not None:
+                mask = field.value(self.changeable)
+                found[field.name] = FieldValues(
+                    field.value(self.current),
+                    None if mask is None else mask == (1 << field.bits) - 1,
+                    field.value(self.default),
+                    field.value(self.saved),
+                )
+        return found
+
+
+def read_pages(unit: LogicalUnit, code: int = ALL_PAGES, subpage: int = 0) -> list[PageValues]:
+    """Return a mode page, or all that the unit has, with all of their values.
+
+    Raises as `LogicalUnit.execute`, IllegalRequest for a page that the unit does not have.
+    """
+    current = _sense(unit, code, subpage, Values.CURRENT)
+    others = [_others(unit, code, subpage, values) for values in (Values.CHANGEABLE, Values.DEFAULT, Values.SAVED)]
+    return [
+        PageValues(page.code, page.subpage, whole(page), *(_same(page, each) for each in others))
+        for page in current.pages
+    ]
+
+
+def change_page(unit: LogicalUnit, code: int, subpage: int, changes: Mapping[str, int], *, save: bool = False) -> None:
+    """Change fields of a mode page, by sdparm's names; with `save`, also for the time after power off.
+
+    All other bits of the page are sent as they are. The page is read back. Raises ValueError for a field that the
+    page does not have, that the unit does not let change, or a number that does not fit, before anything is sent;
+    Miscompare if the unit has not done what it accepted; as `LogicalUnit.execute`.
+    """
+    before = read_pages(unit, code, subpage)
+    page = next((each for each in before if (each.code, each.subpage) == (code, subpage)), None)
+    if page is None:
+        raise MalformedReply(f"MODE SENSE: the unit did not send the page {code:02x}h that was asked for")
+    wanted = _changed(page, changes)
+    _select(unit, bytes([wanted[0] & 0x7F]) + wanted[1:], save)
+    _check(unit, page, wanted, save)
+
+
+def _changed(page: PageValues, changes: Mapping[str, int]) -> bytes:
+    """Return the page with the changes. Raise ValueError."""
+    wanted, fields = page.current, () if page.layout is None else page.layout.fields
+    for name, value in changes.items():
+        field = next((each for each in fields if each.name == name.upper()), None)
+        if field is None:
+            raise ValueError(
+                f"the page {page.name} has no field {name!r}; it has {', '.join(each.name for each in fields)}"
+            )
+        mask, old = field.value(page.changeable), field.value(wanted)
+        changed = field.changed(wanted, value)
+        if old is not None and mask is not None and (old ^ value) & ~mask:
+            raise ValueError(f"this device does not let {field.name} be changed to {value}; it stays {old}")
+        wanted = changed
+    return wanted
+
+
+def _check(unit: LogicalUnit, before: PageValues, wanted: bytes, save: bool) -> None:
+    """Read the page back. Raise Miscompare if it is not what was sent."""
+    after = next(
+        (each for each in read_pages(unit, before.code, before.subpage) if each.code == before.code),
+        before,
+    )
+    if after.current[1:] != wanted[1:]:
+        raise Miscompare(f"the unit accepted the change of the page {before.name}, and did not make it", NOT_KEPT)
+    if save and after.saved and after.saved[1:] != wanted[1:]:
+        raise Miscompare(f"the unit accepted the change of the page {before.name}, and did not save it", NOT_KEPT)
+
+
+def whole(page: ModePage) -> bytes:
+    """Return a page with its header."""
+    if page.subpage:
+        return bytes([0x40 | page.code, page.subpage]) + len(page.body).to_bytes(2, "big") + page.body
+    return bytes([page.code, len(page.body)]) + page.body
+
+
+def _same(page: ModePage, parameters: ModeParameters | None) -> bytes:
+    """Return the page with the same number and size; b"" if there is none."""
+    for each in () if parameters is None else parameters.pages:
+        if (each.code, each.subpage, len(each.body)) == (page.code, page.subpage, len(page.body)):
+            return whole(each)
+    return b""
+
+
+def _others(unit: LogicalUnit, code: int, subpage: int, values: Values) -> ModeParameters | None:
+    """Return other values than the current ones; None where the unit does not give them."""
+    try:
+        return _sense(unit, code, subpage, values)
+    except IllegalRequest:
+        return None
+
+
+def _sense(unit: LogicalUnit, code: int, subpage: int, values: Values) -> ModeParameters:
+    """Send MODE SENSE(6), or (10) to a unit that does not have that."""
+    try:
+        return unit.execute(ModeSense6(code, subpage, int(values), True, LENGTH))
+    except UnsupportedOpcode:
+        return unit.execute(ModeSense10(code, subpage, int(values), True, length=LENGTH))
+
+
+def _select(unit: LogicalUnit, page: bytes, save: bool) -> None:
+    try:
+        unit.execute(ModeSelect6(page, save))
+    except UnsupportedOpcode:
+        unit.execute(ModeSelect10(page, save))
