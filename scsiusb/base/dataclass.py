@@ -56,18 +56,18 @@ def _init(cls: Any) -> Any:
     """Compile the class's `__init__`."""
     # A loop over the fields at each call would be slow, and one object is made per command that is sent.
     scope: dict[str, Any] = {"MISSING": MISSING}
-    parameters, keywords, body = ["self"], ["*"], ["values = self.__dict__"]
+    parameters, keywords, body = ["self"], ["*"], ["_fields_of_self = self.__dict__"]
     for field in dataclasses.fields(cls):
         if not field.init:
             continue
         name, default, value = field.name, "", field.name
         if field.default is not MISSING:
-            scope[f"{name}_"], default = field.default, f"={name}_"
+            scope[f"_default_of_{name}"], default = field.default, f"=_default_of_{name}"
         elif field.default_factory is not MISSING:
-            scope[f"{name}_"], default = field.default_factory, "=MISSING"
-            value = f"{name}_() if {name} is MISSING else {name}"
+            scope[f"_default_of_{name}"], default = field.default_factory, "=MISSING"
+            value = f"_default_of_{name}() if {name} is MISSING else {name}"
         (keywords if field.kw_only else parameters).append(name + default)
-        body.append(f"values[{name!r}] = {value}")
+        body.append(f"_fields_of_self[{name!r}] = {value}")
     if hasattr(cls, "__post_init__"):
         body.append("self.__post_init__()")
     head = ", ".join(parameters + (keywords if len(keywords) > 1 else []))

@@ -50,6 +50,8 @@ COMMANDS: Final = {  # in the order of --help
     "unlock": "scsiusb.cli.commands.power",
     "sync": "scsiusb.cli.commands.power",
     "modes": "scsiusb.cli.commands.modes",
+    "logs": "scsiusb.cli.commands.logs",
+    "decode": "scsiusb.cli.commands.decode",
     "watch": "scsiusb.cli.commands.watch",
     "leases": "scsiusb.cli.commands.manage",
     "recover": "scsiusb.cli.commands.manage",

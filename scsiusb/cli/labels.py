@@ -10,10 +10,12 @@ from scsiusb.scsi.pages.vpd import (
     AnyPage,
     BlockLimits,
     Designator,
+    FieldsPage,
     LogicalBlockProvisioning,
     SupportedPages,
     UnitSerialNumber,
 )
+from scsiusb.scsi.pages.vpd_fields import find_layout
 
 VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.6.2
 PAGES: Final = {  # SPC-4 7.8, SBC-3 6.5, and what came later
@@ -97,6 +99,16 @@ DESIGNATOR_COLUMNS: Final = ("of", "kind", "value")
 def designator_row(entry: Designator) -> tuple[str, str, str]:
     """Return a row of the table of designators."""
     return ASSOCIATIONS.get(entry.association, f"{entry.association}h"), entry.kind_text, entry.text
+
+
+FIELD_COLUMNS: Final = ("field", "value", "meaning")
+
+
+def field_rows(page: FieldsPage) -> list[tuple[str, int | str, str | None]]:
+    """Return the table of a page's fields."""
+    layout = find_layout(page.page)
+    texts = {field.name.lower(): field.text for field in layout.fields} if layout else {}
+    return [(name, value, texts.get(name)) for name, value in page.fields.items()]
 
 
 SUPPORTED_COLUMNS: Final = ("page", "name")

@@ -9,7 +9,7 @@ from typing import Final
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import IllegalRequest, MalformedReply, Miscompare, UnsupportedOpcode
 from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
-from scsiusb.scsi.commands.spc_modes import ModeSelect6, ModeSelect10
+from scsiusb.scsi.commands.spc_parameters import ModeSelect6, ModeSelect10
 from scsiusb.scsi.pages.mode import ModePage, ModeParameters
 from scsiusb.scsi.pages.mode_pages import PageLayout, find_layout
 from scsiusb.scsi.sense import Sense

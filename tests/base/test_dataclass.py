@@ -171,3 +171,17 @@ def test_many_threads_may_make_the_first_object_at_once() -> None:
         make = partial(fresh, 7)
         with frequent_thread_switches():
             assert run_all(make, make, make, make) == [make()] * 4
+
+
+def test_a_field_may_have_any_name() -> None:
+    @dataclass(frozen=True)
+    class Odd:
+        values: int
+        name: str
+        values_: int = 3
+        name_: tuple[int, ...] = field(default_factory=lambda: (4,))
+        name__: tuple[int, ...] = field(default_factory=lambda: (5,))
+
+    odd = Odd(1, "two")
+    assert (odd.values, odd.name, odd.values_, odd.name_, odd.name__) == (1, "two", 3, (4,), (5,))
+    assert vars(odd).keys() == {"values", "name", "values_", "name_", "name__"}

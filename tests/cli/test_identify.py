@@ -253,7 +253,7 @@ def test_an_unknown_page_is_a_hex_dump(
 
     monkeypatch.setattr(pages, "vpd", lambda unit, page: bytes((0, page, 0, len(body))) + body)
     attach(stick())
-    assert cli("inquiry", "--page", "b1").text == f"page B1h block device characteristics{dump}\n"
+    assert cli("inquiry", "--page", "85").text == f"page 85h management network addresses{dump}\n"
     assert cli("inquiry", "--page", "c5").text == f"page C5h vendor specific{dump}\n"
     assert cli("inquiry", "--page", "0x9a", "--json").record == {"page": 0x9A, "body": body.hex()}
 

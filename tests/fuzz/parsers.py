@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import io
+import json
 import pkgutil
 import struct
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import Any, Final
 
 import scsiusb
 from scsiusb.cli import labels as words
+from scsiusb.cli.commands import decode
+from scsiusb.cli.output import jsonable
 from scsiusb.errors import MalformedReply
 from scsiusb.leases import record
 from scsiusb.quirks.model import Quirk, letters, parse_letters
@@ -69,9 +72,23 @@ PAGES: Final = {
         bytes.fromhex("0083000c 61930008 5000c500a1b2c3d4"),
     ),
     0xB0: _hex("00b0 003c 0000 0001 00000080 00000040" + "00" * 52),
+    0x86: _hex("0086003c 4501 07" + "00" * 57),
+    0x89: (bytes.fromhex("00890238 00000000") + b"VENDOR  A product       1.00" + bytes(20) + b"\xec" + bytes(515),),
+    0x8A: _hex("008a000e 0300 0001 0002 0003 0004 0005 0006"),
+    0xB1: _hex("00b1003c 0001 00 02" + "00" * 56),
+    0xB3: _hex("00b30030 00000000 00000100 00000004" + "00" * 36),
+    0xB7: _hex("00b70010 0000 0010 0020 00000001" + "00" * 6),
     0xB2: _hex("00b20004 00840200", "00b20004 ffffffff"),
     0xC1: _hex("00c10003 010203"),
 }
+LOGS: Final = _hex(
+    "00 00 0003 00 0d 2f",
+    "40 ff 0004 0000 0d01",
+    "0d 00 000c 0000 03 02 001f 0001 03 02 0046",
+    "02 00 000c 0003 00 08 0000000000001234",
+    "10 00 0018 0001 03 14 20 00 0123 00000000000000ff 03 11 00 00",
+    "2f 00 0008 0000 03 04 5d 10 28 00",
+)
 MODE_PAGES: Final = "08 0a" + "00" * 10 + "1c 0a" + "00" * 10 + "4a 01 0004 01020304"
 REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "ReadCapacity10": _hex("000007ff 00000200", "ffffffff 00000200"),
@@ -84,6 +101,7 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "ModeSense6": _hex("23 00 80 00" + MODE_PAGES, "2b 00 00 08 0000080000000200" + MODE_PAGES, "03000000"),
     "ModeSense10": _hex("0026 00 80 00000000" + MODE_PAGES, "002e 00 00 0000 0008 0000080000000200" + MODE_PAGES),
     "ReportLuns": _hex("00000010 00000000 0000000000000000 0001000000000000", "00000008 00000000 4001000000000000"),
+    "LogSense": LOGS,
     "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
 }
 ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need arguments
@@ -178,6 +196,7 @@ def all_parsers() -> tuple[Parser, ...]:
     return (
         *(command_parser(kind) for kind in commands()),
         *pages,
+        *(Parser(f"decode {kind}", partial(_decoded, kind), seeds) for kind, seeds in DECODED.items()),
         Parser("VPD page length", lambda data: vpd.page_length(data, 0x83), PAGES[0x83]),
         Parser("interfaces", interfaces, (DEVICE, TWO_INTERFACES), errors=()),
         Parser("lease", lease, (LEASE,), errors=()),
@@ -198,6 +217,24 @@ def _page(asked: int, data: bytes) -> object:
     if isinstance(page, (vpd.UnitSerialNumber, vpd.BlockLimits, vpd.LogicalBlockProvisioning)):
         return page, [str(word) for word in words.page_words(page).values()]
     return page
+
+
+DECODED: Final = {
+    "inquiry": REPLIES["Inquiry"],
+    "vpd": tuple(seed for seeds in PAGES.values() for seed in seeds),
+    "mode": (*REPLIES["ModeSense6"], *REPLIES["ModeSense10"]),
+    "log": LOGS,
+    "sense": SENSE,
+    "cdb": _hex("28 00 00001000 00 0008 00", "9e 10 0000000000000000 00000020 00 00", "08 1fffff 00 00", "c1 e2"),
+}
+
+
+def _decoded(kind: str, data: bytes) -> object:
+    """Return what `scsiusb decode` shows as JSON."""
+    if not data:
+        raise MalformedReply("no bytes")
+    found = decode.KINDS[kind](data)
+    return json.dumps(jsonable({**found.record, "problems": found.problems}))
 
 
 def interfaces(data: bytes) -> list[InterfaceInfo]:

@@ -15,6 +15,7 @@ from scsiusb.scsi import reply, sense
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.pages import inquiry, mode, vpd
+from scsiusb.scsi.pages.vpd_fields import LAYOUTS
 from tests.fuzz import profiles
 from tests.fuzz.mutate import EXTREMES, any_of
 from tests.fuzz.onwire import wire_parsers
@@ -68,13 +69,15 @@ def test_every_parser_of_replies_is_reached_by_a_command_or_is_fuzzed_itself() -
         if isinstance(kind, type) and hasattr(kind, "parse") and kind.__module__.startswith("scsiusb.")
     }
     assert {kind.__name__ for kind in parsing - {reply.Reply}} == {
+        "FieldsPage",
         "InquiryData",
         "ModeParameters",
         "MediaEvent",
         "Sense",
         *(kind.__name__ for kind in vpd.PAGES),
     }
-    assert {f"VPD page {kind.PAGE:02X}h" for kind in vpd.PAGES} <= set(NAMES)
+    known = {kind.PAGE for kind in vpd.PAGES} | {layout.page for layout in LAYOUTS}
+    assert {f"VPD page {page:02X}h" for page in known} <= set(NAMES)
 
 
 def test_all_parsers_on_the_wire_are_named(parsers: dict[str, Parser]) -> None:

@@ -13,6 +13,7 @@ from scsiusb.scsi.command import Command, opcode
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.commands import spc_parameters as parameters
 from scsiusb.scsi.pages import inquiry, mode, vpd
 from scsiusb.transport.base import Direction
 
@@ -43,6 +44,11 @@ CDBS: list[tuple[Command[Any], str]] = [
     (block.Unmap(2, 3), "42 00 00 00 00 00 00 00 18 00"),
     (block.StartStopUnit(start=True), "1b 00 00 00 01 00"),
     (block.StartStopUnit(load_eject=True), "1b 00 00 00 02 00"),
+    (parameters.ModeSelect6(bytes(20)), "15 10 00 00 18 00"),
+    (parameters.ModeSelect6(bytes(20), save=True), "15 11 00 00 18 00"),
+    (parameters.ModeSelect10(bytes(20), save=True), "55 11 00 00 00 00 00 00 1c 00"),
+    (parameters.LogSense(0x0D), "4d 00 4d 00 00 00 00 10 00 00"),
+    (parameters.LogSense(0x19, 0x20, pointer=3, length=252), "4d 00 59 20 00 00 03 00 fc 00"),
     (multimedia.GetMediaEvent(), "4a 01 00 00 10 00 00 00 08 00"),
     (block.StartStopUnit(power_condition=3, immediate=True), "1b 01 00 00 30 00"),
 ]

@@ -11,7 +11,8 @@ import click
 from scsiusb.cli import labels
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
-from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
+from scsiusb.cli.output import show_json, show_record, show_table, size_text
+from scsiusb.cli.pages import show_page
 from scsiusb.errors import Cancelled, CheckCondition, DeviceClosed, DeviceGone, IllegalRequest, TransportError
 from scsiusb.scsi.pages.inquiry import device_type_text
 from scsiusb.scsi.pages.vpd import (
@@ -21,7 +22,6 @@ from scsiusb.scsi.pages.vpd import (
     LogicalBlockProvisioning,
     SupportedPages,
     UnitSerialNumber,
-    VpdPage,
 )
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.unit import LogicalUnit
@@ -94,16 +94,8 @@ def inquiry_command(device: str | None, lun: int | None, page: int | None) -> No
 def _show_page(number: int, page: AnyPage, device: dict[str, Any]) -> None:
     if settings().json:
         show_json({"page": number, **asdict(page), "device": device})
-    elif isinstance(page, SupportedPages):
-        show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
-    elif isinstance(page, DeviceIdentification):
-        show_table(labels.DESIGNATOR_COLUMNS, [labels.designator_row(entry) for entry in page.designators])
-    elif isinstance(page, VpdPage):
-        show(f"page {labels.page_name(number)}")
-        if page.body:
-            show(hex_dump(page.body))
     else:
-        show_record(labels.page_words(page))
+        show_page(number, page)
 
 
 @click.command("capacity", short_help="Show the capacity of the medium.")

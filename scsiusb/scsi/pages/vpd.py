@@ -21,6 +21,7 @@ from construct import (
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
+from scsiusb.scsi.pages.vpd_fields import find_layout
 from scsiusb.scsi.reply import Reply, parse, text
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
@@ -73,6 +74,35 @@ class VpdPage:
 
     page: int
     body: bytes
+
+
+@dataclass(frozen=True)
+class FieldsPage:
+    """A page whose fields have fixed places; those that the page ends before are left out."""
+
+    page: int
+    name: str
+    fields: dict[str, int | str]
+    """By name, in the order of the page."""
+    body: bytes
+    """The bytes after the page's header."""
+
+    @classmethod
+    def parse(cls, page: int, body: bytes) -> FieldsPage | None:
+        """Parse the bytes after the page's header; None for a page whose fields are not known."""
+        layout = find_layout(page)
+        if layout is None:
+            return None
+        whole = bytes(HEADER_LENGTH) + body
+        found: dict[str, int | str] = {}
+        for name, at, length in layout.texts:
+            if len(whole) >= at + length:
+                found[name.lower()] = text(whole[at : at + length])
+        for field in layout.fields:
+            value = field.value(whole)
+            if value is not None:
+                found[field.name.lower()] = value
+        return cls(page, layout.name, found, body)
 
 
 @dataclass(frozen=True)
@@ -191,7 +221,7 @@ class LogicalBlockProvisioning(Reply):
 
 
 KnownPage = SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits | LogicalBlockProvisioning
-AnyPage = KnownPage | VpdPage
+AnyPage = KnownPage | FieldsPage | VpdPage
 
 PAGES: Final[tuple[type[KnownPage], ...]] = (
     SupportedPages,
@@ -222,4 +252,4 @@ def parse_page(data: bytes, asked: int) -> AnyPage:
     for kind in PAGES:
         if asked == kind.PAGE:
             return kind.parse(body)
-    return VpdPage(asked, body)
+    return FieldsPage.parse(asked, body) or VpdPage(asked, body)

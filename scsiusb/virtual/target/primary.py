@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import modes, pages
+from scsiusb.virtual.target import logs, modes, pages
 from scsiusb.virtual.target.sense import (
     INVALID_FIELD_IN_CDB,
     MEDIUM_REMOVAL_PREVENTED,
@@ -103,6 +103,15 @@ def _mode_select_10(unit: Unit, cdb: bytes) -> Task:
     return _mode_select(unit, cdb, int.from_bytes(cdb[7:9], "big"), 8)
 
 
+def _log_sense(unit: Unit, cdb: bytes) -> Task:
+    """Report a log page with current cumulative values; parameters cannot be saved (SPC-4 6.8)."""
+    page, subpage, pointer = cdb[2] & 0x3F, cdb[3], int.from_bytes(cdb[5:7], "big")
+    body = logs.page(page, pointer)
+    if cdb[1] & 1 or subpage or body is None:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    return Parameters(struct.pack(">BBH", page, 0, len(body)) + body, int.from_bytes(cdb[7:9], "big"))
+
+
 def _start_stop_unit(unit: Unit, cdb: bytes) -> Task:
     power, load, start = cdb[4] >> 4, cdb[4] & 2, bool(cdb[4] & 1)
     if power > 3:  # ACTIVE, IDLE and STANDBY are accepted and ignored (SBC-3 5.25)
@@ -149,6 +158,7 @@ COMMANDS: Mapping[int, Command] = {
     0x1A: _mode_sense_6,
     0x1B: _start_stop_unit,
     0x1E: _prevent_allow_medium_removal,
+    0x4D: _log_sense,
     0x55: _mode_select_10,
     0x5A: _mode_sense_10,
     REPORT_LUNS: _report_luns,

@@ -1,11 +1,12 @@
-"""Commands that change the mode parameters of a unit (SPC-4), as declarations."""
+"""Commands that change mode parameters, and read log parameters (SPC-4), as declarations."""
 
 from __future__ import annotations
 
 from construct import BitStruct, Flag, Padding
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.scsi.command import U8, U16, Command, opcode
+from scsiusb.scsi.command import U2, U6, U8, U16, Command, opcode
+from scsiusb.scsi.pages.log import LogPage
 from scsiusb.transport.base import Direction
 
 HEADER_6 = 4  # bytes
@@ -78,3 +79,40 @@ class ModeSelect10(Command[None]):
     def payload(self) -> bytes:
         """The header, with its reserved fields zero, and the pages."""
         return bytes(HEADER_10) + self.pages
+
+
+@dataclass(frozen=True)
+class LogSense(Command[LogPage]):
+    """LOG SENSE: report a log page (SPC-4 6.8)."""
+
+    NAME = "LOG SENSE"
+    repeatable = True
+    CDB = BitStruct(
+        opcode(0x4D),
+        Padding(7),
+        "save" / Flag,  # SP
+        "page_control" / U2,  # PC
+        "page" / U6,
+        "subpage" / U8,
+        Padding(8),
+        "pointer" / U16,
+        "length" / U16,
+        Padding(8),
+    )
+    direction = Direction.IN
+    page: int = 0
+    """Page code; 0 lists the pages that there are."""
+    subpage: int = 0
+    """Subpage code; FFh of page 0 lists subpages, too."""
+    page_control: int = 1
+    """Values to report: 0 thresholds, 1 cumulative, 2 default thresholds, 3 default cumulative values."""
+    pointer: int = 0
+    """First parameter to report."""
+    save: bool = False
+    """Save the parameters first (SP)."""
+    length: int = 4096
+    """Allocation length in bytes."""
+
+    def reply(self, data: bytes) -> LogPage:
+        """Return the page. Raises MalformedReply below 4 bytes."""
+        return LogPage.parse(data)

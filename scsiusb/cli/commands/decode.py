@@ -1,0 +1,260 @@
+"""The command decode: reads what a device sent, or is sent, without a device."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
+
+import click
+
+from scsiusb.cli import labels
+from scsiusb.cli.commands.logs import log_record, show_log
+from scsiusb.cli.files import read_whole
+from scsiusb.cli.options import global_options, quoted, settings
+from scsiusb.cli.output import hex_dump, say, sense_record, show, show_json, show_record, show_table
+from scsiusb.cli.pages import show_page
+from scsiusb.errors import MalformedReply
+from scsiusb.scsi.opcodes import command_name
+from scsiusb.scsi.pages.fields import Field
+from scsiusb.scsi.pages.inquiry import STANDARD_LENGTH, InquiryData
+from scsiusb.scsi.pages.log import LogPage
+from scsiusb.scsi.pages.mode import ModePage, ModeParameters
+from scsiusb.scsi.pages.mode_pages import find_layout
+from scsiusb.scsi.pages.vpd import (
+    HEADER_LENGTH,
+    AnyPage,
+    VpdPage,
+    parse_page,
+)
+from scsiusb.scsi.sense import Sense
+
+MOST: Final = 1 << 20  # bytes
+WORD: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2})+)")
+OFFSET: Final = re.compile(r"^\s*(?:[0-9a-fA-F]{2,}:|0x[0-9a-fA-F]+:|[0-9a-fA-F]{3,8}\s{2,}|[0-9a-fA-F]{2}\s{4,})\s*")
+TEXT: Final = re.compile(r"\s{3,}\S.*$|\s\|.*$")  # after the bytes of a line, as hex dumps have it
+GROUPS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # bytes of a CDB, by the opcode's upper three bits (SPC-4 4.2.5.1)
+WITH_SERVICE_ACTION: Final = (0x5E, 0x5F, 0x83, 0x84, 0x9E, 0x9F, 0xA3, 0xA4, 0xAB)
+
+
+class Decoded(NamedTuple):
+    """What was read: for JSON, and how to print it."""
+
+    record: dict[str, Any]
+    show: Callable[[], None]
+    problems: tuple[str, ...] = ()
+
+
+@click.command("decode", short_help="Read INQUIRY, pages, sense data or a CDB without a device.")
+@click.argument("kind", metavar="KIND")
+@click.argument("words", nargs=-1, required=True, metavar="HEX...|@FILE|-")
+@global_options
+def decode_command(kind: str, words: tuple[str, ...]) -> None:
+    """Read bytes in hex, without a device: KIND is inquiry, vpd, mode, log, sense
+    or cdb.
+
+    @FILE is a file with bytes in hex, or with the bytes themselves; - is stdin.
+    The offsets and the text of a hex dump, and what follows a #, are skipped.
+    Data that are cut or too long are shown as far as they go.
+
+    \b
+    Examples:
+      scsiusb decode sense 70 00 03 00 00 10 00 0a 00 00 00 00 11 00
+      scsiusb decode vpd @page83.hex --json
+      sg_inq -HH /dev/sg0 | scsiusb decode inquiry -
+    """
+    if kind not in KINDS:
+        raise click.UsageError(f"{quoted(kind)} is not a KIND; use one of: {', '.join(KINDS)}")
+    data = _data(words)
+    if not data:
+        raise MalformedReply("there are no bytes to decode", "give bytes in hex")
+    found = KINDS[kind](data)
+    if settings().json:
+        show_json({**found.record, "problems": list(found.problems)})
+        return
+    found.show()
+    for problem in found.problems:
+        say(f"scsiusb: warning: {problem}")
+
+
+def _data(words: tuple[str, ...]) -> bytes:
+    """Return the bytes that the words are, or name."""
+    if len(words) == 1 and (words[0] == "-" or words[0].startswith("@")):
+        content = read_whole(words[0].removeprefix("@"), MOST)
+        if len(content) > MOST:
+            raise click.UsageError(f"there are more than {MOST} bytes")
+        try:
+            return _hex(content.decode("ascii"))
+        except (UnicodeDecodeError, click.UsageError):
+            if content and all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in content):
+                raise
+            return content  # the bytes themselves
+    return _hex(" ".join(words))
+
+
+def _hex(text: str) -> bytes:
+    data = bytearray()
+    for line in text.splitlines():
+        bare = TEXT.sub("", OFFSET.sub("", line.partition("#")[0]).strip())
+        for word in bare.replace(",", " ").replace("-", " ").split():
+            match = WORD.fullmatch(word)
+            if match is None:
+                raise click.UsageError(f"{quoted(word)} is not one or more bytes in hex, such as 0a or 0a1b")
+            data += bytes.fromhex(match[1] if len(match[1]) > 1 else f"0{match[1]}")
+    return bytes(data)
+
+
+def _sense(data: bytes) -> Decoded:
+    sense = Sense.parse(data)
+    if sense.is_unreadable:
+        raise MalformedReply(f"the bytes {data[:18].hex(' ')} are not sense data", "the first byte is 70 to 73 in hex")
+    record = sense_record(sense)
+    shown = {
+        "key": f"{sense.key:X}h {sense.key_text}",
+        "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
+        "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
+        "deferred": sense.deferred,
+    }
+    return Decoded(record, lambda: show_record(shown))
+
+
+def _inquiry(data: bytes) -> Decoded:
+    found = InquiryData.parse(data)
+    whole = data[4] + 5
+    problems = []
+    if len(data) < min(whole, STANDARD_LENGTH):
+        problems.append(f"the data are of {whole} bytes, of which {len(data)} are here: missing texts are empty")
+    if len(data) > whole:
+        problems.append(f"{len(data) - whole} bytes are after the end of the data")
+    record = {**asdict(found), "more": data[STANDARD_LENGTH:]}
+    return Decoded(record, lambda: show_record(labels.inquiry_words(found)), tuple(problems))
+
+
+def _vpd(data: bytes) -> Decoded:
+    if len(data) < HEADER_LENGTH:
+        raise MalformedReply(f"a VPD page has at least {HEADER_LENGTH} bytes, and {len(data)} are here")
+    length, here = int.from_bytes(data[2:4], "big"), len(data) - HEADER_LENGTH
+    problems = []
+    if length != here:
+        problems.append(f"the page says that {length} bytes follow its header, and {here} are here")
+    body = data[HEADER_LENGTH:][:length]
+    page = _lenient(data[1], bytes([*data[:2], *len(body).to_bytes(2, "big")]) + body, problems)
+    return Decoded({"page": data[1], **asdict(page)}, lambda: show_page(data[1], page), tuple(problems))
+
+
+def _lenient(number: int, data: bytes, problems: list[str]) -> AnyPage:
+    """Return the page; its bytes alone where they do not have its layout."""
+    try:
+        return parse_page(data, number)
+    except MalformedReply as error:
+        problems.append(error.what)
+        return VpdPage(number, data[HEADER_LENGTH:])
+
+
+def _mode(data: bytes) -> Decoded:
+    """Read a header of MODE SENSE(6) or (10), whichever the MODE DATA LENGTH fits, and pages."""
+    is_long = not (len(data) >= 4 and data[0] + 1 == len(data)) and (data[0] == 0 or len(data) < 4)
+    whole = int.from_bytes(data[: 2 if is_long else 1], "big") + (2 if is_long else 1)
+    problems = []
+    if whole != len(data):
+        problems.append(f"the header says {whole} bytes, and {len(data)} are here")
+    found = ModeParameters.parse(data, long_header=is_long)
+    decoded = sum(len(page.body) + (4 if page.subpage else 2) for page in found.pages)
+    left = min(len(data), whole) - (8 if is_long else 4) - len(found.block_descriptors) - decoded
+    if left > 0:
+        problems.append(f"the last {left} bytes are no whole page: {data[-left:].hex(' ')}")
+    record = {
+        "medium_type": found.medium_type,
+        "write_protected": found.write_protected,
+        "dpo_fua": found.dpo_fua,
+        "block_descriptors": found.block_descriptors,
+        "pages": [_mode_record(page) for page in found.pages],
+    }
+    return Decoded(record, lambda: _show_modes(found), tuple(problems))
+
+
+def _mode_fields(page: ModePage) -> tuple[str, list[tuple[Field, int]]]:
+    layout = find_layout(page.code, page.subpage)
+    if layout is None:
+        return f"{page.code:02x}" + (f",{page.subpage:02x}" if page.subpage else ""), []
+    whole = bytes(4 if page.subpage else 2) + page.body
+    values = ((field, field.value(whole)) for field in layout.fields)
+    return layout.name, [(field, value) for field, value in values if value is not None]
+
+
+def _mode_record(page: ModePage) -> dict[str, Any]:
+    name, fields = _mode_fields(page)
+    values = {field.name: value for field, value in fields}
+    return {"page": page.code, "subpage": page.subpage, "name": name, "fields": values, "body": page.body}
+
+
+def _show_modes(found: ModeParameters) -> None:
+    show_record({"write protected": found.write_protected, "DPO and FUA": found.dpo_fua})
+    for page in found.pages:
+        name, fields = _mode_fields(page)
+        show(f"\n{name} ({page.code:02X}h)")
+        if fields:
+            show_table(("field", "value", "meaning"), [(field.name, value, field.text) for field, value in fields])
+        else:
+            show(hex_dump(page.body))
+
+
+def _log(data: bytes) -> Decoded:
+    found = LogPage.parse(data)
+    record = {name: value for name, value in log_record(found).items() if name != "problems"}
+    return Decoded(record, lambda: show_log(found), found.problems)
+
+
+def _cdb(data: bytes) -> Decoded:
+    opcode = data[0]
+    action = data[1] & 0x1F if opcode in WITH_SERVICE_ACTION and len(data) > 1 else None
+    length = GROUPS.get(opcode >> 5)
+    problems = []
+    if length is not None and len(data) != length:
+        problems.append(f"a CDB with this operation code has {length} bytes, and {len(data)} are here")
+    record: dict[str, Any] = {"opcode": opcode, "name": command_name(opcode, action)}
+    if action is not None:
+        record["service_action"] = action
+    if length is not None and len(data) >= length and action is None:
+        record |= _extent(opcode, data)
+    shown = {name.replace("_", " "): value for name, value in record.items()}
+    shown["opcode"] = f"{opcode:02X}h"
+    return Decoded({**record, "bytes": data}, lambda: show_record(shown), tuple(problems))
+
+
+BLOCK_COMMANDS: Final = {  # where the first block and the number of blocks are: byte and length of each
+    **dict.fromkeys((0x08, 0x0A), ((1, 3), (4, 1))),
+    **dict.fromkeys((0x28, 0x2A, 0x2E, 0x2F, 0x34, 0x35, 0x41), ((2, 4), (7, 2))),
+    **dict.fromkeys((0xA8, 0xAA, 0xAE, 0xAF), ((2, 4), (6, 4))),
+    **dict.fromkeys((0x88, 0x8A, 0x8E, 0x8F, 0x90, 0x91, 0x93), ((2, 8), (10, 4))),
+}
+ALLOCATIONS: Final = {  # where the allocation or parameter list length is
+    **dict.fromkeys((0x03, 0x15, 0x1A), (4, 1)),
+    **dict.fromkeys((0x12, 0x1C, 0x1D), (3, 2)),
+    **dict.fromkeys((0x42, 0x43, 0x46, 0x4C, 0x4D, 0x55, 0x5A), (7, 2)),
+    **dict.fromkeys((0xA0, 0xA2, 0xB5), (6, 4)),
+}
+
+
+def _extent(opcode: int, data: bytes) -> dict[str, int]:
+    """Return the first block and the number of blocks, or the length of the data, where the command has them."""
+    if opcode in BLOCK_COMMANDS:
+        (lba, size), (blocks, width) = BLOCK_COMMANDS[opcode]
+        first = int.from_bytes(data[lba : lba + size], "big") & (0x1FFFFF if size == 3 else -1)
+        count = int.from_bytes(data[blocks : blocks + width], "big")
+        return {"lba": first, "blocks": count or 256 if width == 1 else count}  # READ(6): 0 is 256
+    if opcode in ALLOCATIONS:
+        at, size = ALLOCATIONS[opcode]
+        return {"length": int.from_bytes(data[at : at + size], "big")}
+    return {}
+
+
+KINDS: Final[dict[str, Callable[[bytes], Decoded]]] = {
+    "inquiry": _inquiry,
+    "vpd": _vpd,
+    "mode": _mode,
+    "log": _log,
+    "sense": _sense,
+    "cdb": _cdb,
+}
