@@ -17,9 +17,7 @@ from .command import scsiusb as cli
 from .machine import Device
 from .served import serving
 
-ROW = re.compile(
-    r"^\s+([A-Z][A-Z0-9_]*)\s+(-?\d+)\s+\[cha: ([yn])(?:, def:\s*(-?\d+))?(?:, sav:\s*(-?\d+))?", re.MULTILINE
-)
+ROW = re.compile(r"^\s+([A-Z][A-Z0-9_]*)\s+(-?\d+)\s+\[cha: ([yn])", re.MULTILINE)
 ONES = (0xFFFF, 0xFFFFFFFF)  # which sdparm shows as -1
 PAGES = {0x08: "ca", 0x0A: "co", 0x01: "rw"}
 
