@@ -52,6 +52,15 @@ COMMANDS: Final = {  # in the order of --help
     "modes": "scsiusb.cli.commands.modes",
     "logs": "scsiusb.cli.commands.logs",
     "decode": "scsiusb.cli.commands.decode",
+    "opcodes": "scsiusb.cli.commands.reports",
+    "lba-status": "scsiusb.cli.commands.reports",
+    "defects": "scsiusb.cli.commands.reports",
+    "reservations": "scsiusb.cli.commands.reports",
+    "timestamp": "scsiusb.cli.commands.reports",
+    "security": "scsiusb.cli.commands.reports",
+    "toc": "scsiusb.cli.commands.discs",
+    "features": "scsiusb.cli.commands.discs",
+    "disc": "scsiusb.cli.commands.discs",
     "watch": "scsiusb.cli.commands.watch",
     "leases": "scsiusb.cli.commands.manage",
     "recover": "scsiusb.cli.commands.manage",
@@ -75,7 +84,7 @@ class LazyGroup(click.Group):
         """Import and return a command, or None if there is no such command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name}_command")
+        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), f"{cmd_name.replace('-', '_')}_command")
         return command
 
 

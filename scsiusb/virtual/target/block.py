@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import pages
+from scsiusb.virtual.target import disc, pages, reports
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.sense import (
     INVALID_COMMAND,
@@ -100,7 +100,9 @@ def _read_capacity_10(unit: Unit, cdb: bytes) -> Task:
     return Parameters(struct.pack(">II", last, medium.block_size), 8)
 
 
-def _read_capacity_16(unit: Unit, cdb: bytes) -> Task:
+def _service_action_in_16(unit: Unit, cdb: bytes) -> Task:
+    if cdb[1] & 0x1F == reports.GET_LBA_STATUS:
+        return reports.get_lba_status(unit, cdb)
     if cdb[1] & 0x1F != _READ_CAPACITY_16:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
@@ -130,7 +132,12 @@ _READ_ONLY: Mapping[int, Command] = {
 }
 
 COMMANDS: Mapping[int, Mapping[int, Command]] = {
-    pages.CD_ROM: _READ_ONLY,
+    pages.CD_ROM: {
+        **_READ_ONLY,
+        0x43: disc.read_toc,
+        0x46: disc.get_configuration,
+        0x51: disc.read_disc_information,
+    },
     pages.DISK: {
         **_READ_ONLY,
         0x08: _read,
@@ -142,8 +149,9 @@ COMMANDS: Mapping[int, Mapping[int, Command]] = {
         0x8A: _write,
         0x8F: _verify,
         0x91: _synchronize_cache,
-        0x9E: _read_capacity_16,
+        0x9E: _service_action_in_16,
         0xAA: _write,
         0xAF: _verify,
+        reports.MAINTENANCE_IN: reports.maintenance_in,
     },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 
 from scsiusb.virtual.target import block, pages, primary
@@ -24,6 +25,7 @@ from scsiusb.virtual.target.sense import (
 from scsiusb.virtual.target.task import Task
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
+UNMAP = 0x42
 SERIAL = "000000000001"  # used when neither the unit nor the stick has a serial number
 _NACA = 0x04  # in the CONTROL byte (SAM-5 5.2)
 
@@ -76,6 +78,7 @@ class Unit:
         self._attentions = [POWER_ON]
         self._lock = threading.RLock()
         self._commands = {**primary.COMMANDS, **block.COMMANDS[device_type]}
+        self.powered_at = time.monotonic()
 
     @classmethod
     def cd_rom(cls, medium: Medium | None = None, *, product: str = "Virtual CD-ROM") -> Unit:
@@ -105,6 +108,7 @@ class Unit:
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
             self.modes.power_on()
+            self.powered_at = time.monotonic()
             for medium in (self.medium, self._tray):
                 if medium is not None:
                     medium.power_on()
@@ -114,6 +118,11 @@ class Unit:
         for medium in (self.medium, self._tray):
             if medium is not None:
                 medium.close()
+
+    @property
+    def opcodes(self) -> list[int]:
+        """The operation codes that the unit supports."""
+        return [code for code in self._commands if code != UNMAP or self.thin]
 
     # --- commands -------------------------------------------------------------------------------
 
