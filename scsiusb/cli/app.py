@@ -49,6 +49,8 @@ COMMANDS: Final = {  # in the order of --help
     "lock": "scsiusb.cli.commands.power",
     "unlock": "scsiusb.cli.commands.power",
     "sync": "scsiusb.cli.commands.power",
+    "health": "scsiusb.cli.commands.health",
+    "smart": "scsiusb.cli.commands.health",
     "modes": "scsiusb.cli.commands.modes",
     "logs": "scsiusb.cli.commands.logs",
     "decode": "scsiusb.cli.commands.decode",

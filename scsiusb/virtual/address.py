@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from scsiusb.virtual.device.descriptors import Identity
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.stick import Stick
+from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
 from scsiusb.virtual.target.fat import Formatted
 from scsiusb.virtual.target.media import File
 from scsiusb.virtual.target.options import MEDIUM_OPTIONS, apply_options
@@ -19,6 +20,8 @@ from scsiusb.virtual.target.unit import Unit
 PREFIX = "virtual:"
 MOST_LUNS = 16  # GET MAX LUN reports 15 at most (BOT 3.2)
 BLOCK_SIZE = 512
+PROFILES = ("flash", *KINDS, "card-reader")
+CARD_SLOTS = 4  # of the card reader, of which the first has a card
 
 
 def _whole(text: str) -> int:
@@ -46,6 +49,18 @@ def _yes(text: str) -> bool:
     return text != "no"
 
 
+def _profile(text: str) -> str:
+    if text not in PROFILES:
+        raise ValueError(f"there is no profile {text!r}; use {', '.join(PROFILES)}")
+    return text
+
+
+def _health(text: str) -> str:
+    if text not in HEALTHS:
+        raise ValueError(f"there is no health {text!r}; use {', '.join(HEALTHS)}")
+    return text
+
+
 OPTIONS: Mapping[str, Callable[[str], object]] = {
     "fault": Fault.parse,
     "block-size": _whole,
@@ -56,6 +71,8 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "pid": _hex_16,
     "serial": str,
     "speed": str,
+    "profile": _profile,
+    "health": _health,
     **{name: option.read for name, option in MEDIUM_OPTIONS.items()},
 }
 
@@ -128,9 +145,17 @@ def open_stick(name: str) -> Stick:
     more = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
     first = File(address.path, size, values.get("read-only") or None) if address.path else Formatted(size)
     try:
-        units = [Unit(apply_options(first, values), write_protected=bool(values.get("read-only"))), *more]
+        profile = values.get("profile", "flash")
+        disk = AtaDisk(profile, values.get("health", HEALTHS[0])) if profile in KINDS else None
+        unit = Unit(apply_options(first, values), write_protected=bool(values.get("read-only")), ata=disk)
+        if disk is not None:
+            unit.vendor, unit.product = "ATA", disk.model
+        elif profile == "card-reader":
+            more += [Unit(product="Card Reader") for _ in range(CARD_SLOTS - 1 - len(more))]
+            unit.product = "Card Reader"
+        units = [unit, *more]
         for unit in units:
-            unit.removable = values.get("removable", True)
+            unit.removable = values.get("removable", disk is None)
         return Stick(units, identity, faults=address.faults)
     except BaseException:
         first.close()

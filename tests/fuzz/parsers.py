@@ -15,6 +15,8 @@ from operator import or_
 from typing import Any, Final
 
 import scsiusb
+from scsiusb.ata.passthrough import AtaPassThrough12, AtaPassThrough16
+from scsiusb.ata.smart import parse_attributes
 from scsiusb.cli import labels as words
 from scsiusb.cli.commands import decode
 from scsiusb.cli.output import jsonable
@@ -29,7 +31,9 @@ from scsiusb.scsi.commands.spc_reports import SecurityProtocolIn
 from scsiusb.scsi.pages import vpd
 from scsiusb.transport.base import Direction
 from scsiusb.usb.interface import InterfaceInfo, find, matches
+from scsiusb.virtual import Memory, Unit
 from scsiusb.virtual.faults.faults import Fault
+from scsiusb.virtual.target.ata import AtaDisk
 from scsiusb.virtual.usbip import wire as usbip_wire
 from scsiusb.volume import content
 from scsiusb.volume.source import Source
@@ -103,6 +107,8 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "ModeSense10": _hex("0026 00 80 00000000" + MODE_PAGES, "002e 00 00 0000 0008 0000080000000200" + MODE_PAGES),
     "ReportLuns": _hex("00000010 00000000 0000000000000000 0001000000000000", "00000008 00000000 4001000000000000"),
     "LogSense": LOGS,
+    "AtaPassThrough16": (AtaDisk().smart_data(),),
+    "AtaPassThrough12": (AtaDisk().thresholds(),),
     "ReportSupportedOpcodes": _hex("00000010 1200 0000 0000 0006  9e00 0010 0001 0010"),
     "ReportTimestamp": _hex("000a 02 00 018c00000000 0000", "000a 00 00 000000001234 0000"),
     "ReadKeys": _hex("00000001 00000010 0000000000000001 00000000000000ff", "00000000 00000000"),
@@ -120,6 +126,8 @@ ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need argument
     "Read16": block.Read16(0, 1, block_size=512),
     "InquiryVpdBytes": primary.InquiryVpdBytes(0x83),
     "SecurityProtocolIn": SecurityProtocolIn(0),
+    "AtaPassThrough16": AtaPassThrough16(0xB0, 0xD0),
+    "AtaPassThrough12": AtaPassThrough12(0xB0, 0xD1),
 }
 LEASE: Final = (
     b'{"in_command": 0, "pid": 5, "started": 7, "boot": "0c15-ab", "command": "python x.py",'
@@ -210,6 +218,7 @@ def all_parsers() -> tuple[Parser, ...]:
         *pages,
         *(Parser(f"decode {kind}", partial(_decoded, kind), seeds) for kind, seeds in DECODED.items()),
         Parser("VPD page length", lambda data: vpd.page_length(data, 0x83), PAGES[0x83]),
+        Parser("SMART", lambda data: parse_attributes(data, data), (AtaDisk().smart_data(), AtaDisk().thresholds())),
         Parser("interfaces", interfaces, (DEVICE, TWO_INTERFACES), errors=()),
         Parser("lease", lease, (LEASE,), errors=()),
         Parser("quirks", quirks, (b"152d:2329:rG, 0x781:5572:s", b"0781:5572:", b"#"), errors=(ValueError,)),
@@ -237,6 +246,7 @@ DECODED: Final = {
     "mode": (*REPLIES["ModeSense6"], *REPLIES["ModeSense10"]),
     "log": LOGS,
     "sense": SENSE,
+    "identify": (AtaDisk().identify(Unit(Memory(512 * 100))),),
     "cdb": _hex("28 00 00001000 00 0008 00", "9e 10 0000000000000000 00000020 00 00", "08 1fffff 00 00", "c1 e2"),
 }
 

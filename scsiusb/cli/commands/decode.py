@@ -51,8 +51,8 @@ class Decoded(NamedTuple):
 @click.argument("words", nargs=-1, required=True, metavar="HEX...|@FILE|-")
 @global_options
 def decode_command(kind: str, words: tuple[str, ...]) -> None:
-    """Read bytes in hex, without a device: KIND is inquiry, vpd, mode, log, sense
-    or cdb.
+    """Read bytes in hex, without a device: KIND is inquiry, vpd, mode, log, sense,
+    cdb or identify.
 
     @FILE is a file with bytes in hex, or with the bytes themselves; - is stdin.
     The offsets and the text of a hex dump, and what follows a #, are skipped.
@@ -250,6 +250,16 @@ def _extent(opcode: int, data: bytes) -> dict[str, int]:
     return {}
 
 
+def _identify(data: bytes) -> Decoded:
+    from scsiusb.ata.identify import IdentifyData
+
+    found = IdentifyData.parse(data)
+    problems = ("the checksum is wrong",) if found.checksum_fits is False else ()
+    record = asdict(found)
+    shown = {name.replace("_", " "): value for name, value in record.items()}
+    return Decoded(record, lambda: show_record(shown), problems)
+
+
 KINDS: Final[dict[str, Callable[[bytes], Decoded]]] = {
     "inquiry": _inquiry,
     "vpd": _vpd,
@@ -257,4 +267,5 @@ KINDS: Final[dict[str, Callable[[bytes], Decoded]]] = {
     "log": _log,
     "sense": _sense,
     "cdb": _cdb,
+    "identify": _identify,
 }

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import disc, pages, reports
+from scsiusb.virtual.target import ata, disc, pages, reports
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.sense import (
     INVALID_COMMAND,
@@ -153,5 +153,7 @@ COMMANDS: Mapping[int, Mapping[int, Command]] = {
         0xAA: _write,
         0xAF: _verify,
         reports.MAINTENANCE_IN: reports.maintenance_in,
+        ata.PASS_THROUGH_16: ata.pass_through_16,
+        ata.PASS_THROUGH_12: ata.pass_through_12,
     },
 }

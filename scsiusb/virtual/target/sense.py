@@ -6,7 +6,7 @@ import struct
 
 from scsiusb.base.dataclass import dataclass
 
-_FIXED = struct.Struct(">BBBIB4xBBBBH")
+_FIXED = struct.Struct(">BBBIB4sBBBBH")
 _FIXED_CURRENT = 0x70
 _DESCRIPTOR_CURRENT = 0x72
 _DEFERRED = 0x01  # added to either
@@ -26,13 +26,15 @@ class Sense:
     ascq: int = 0
     information: int | None = None
     deferred: bool = False
+    specific: bytes = bytes(4)
+    """The COMMAND-SPECIFIC INFORMATION of the fixed format."""
 
     def fixed(self) -> bytes:
         """Return fixed format sense data (SPC-4 4.5.3); VALID is set only if INFORMATION fits into its four bytes."""
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
         first = _FIXED_CURRENT | (_DEFERRED if self.deferred else 0) | (_VALID if valid else 0)
-        return _FIXED.pack(first, 0, self.key, information, 10, self.asc, self.ascq, 0, 0, 0)
+        return _FIXED.pack(first, 0, self.key, information, 10, self.specific, self.asc, self.ascq, 0, 0, 0)
 
     def descriptors(self) -> bytes:
         """Return descriptor format sense data (SPC-4 4.5.2)."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from scsiusb.virtual.target import block, pages, primary
+from scsiusb.virtual.target.ata import PASS_THROUGH_12, PASS_THROUGH_16, AtaDisk
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.modes import ModePages
 from scsiusb.virtual.target.primary import INQUIRY, REPORT_LUNS, REQUEST_SENSE
@@ -37,6 +38,7 @@ class Unit:
     `serial` is for the vital product data; None: the serial number of the stick's `Identity`.
     `version` is of the standard INQUIRY data: 06h is SPC-4. `maximum_transfer` is in blocks, 0: no limit.
     `thin`: UNMAP is supported; with `thin_zeros` the blocks read as zeros after it.
+    `ata`: the ATA disk of which the unit is made, if any.
 
     Raises ValueError for a device type other than 00h (disk) and 05h (CD-ROM).
     """
@@ -57,6 +59,7 @@ class Unit:
         maximum_transfer: int = 0,
         thin: bool = False,
         thin_zeros: bool = True,
+        ata: AtaDisk | None = None,
     ) -> None:
         if device_type not in block.COMMANDS:
             raise ValueError(f"peripheral device type {device_type:#04x} is not supported; use 0x00 or 0x05")
@@ -69,6 +72,7 @@ class Unit:
         self.version = version
         self.maximum_transfer = maximum_transfer
         self.thin, self.thin_zeros = thin, thin_zeros
+        self.ata = ata
         self.modes = ModePages(device_type == pages.DISK)
         self.medium = medium
         self.units = 1  # number of units of the target, which sets it
@@ -122,7 +126,8 @@ class Unit:
     @property
     def opcodes(self) -> list[int]:
         """The operation codes that the unit supports."""
-        return [code for code in self._commands if code != UNMAP or self.thin]
+        missing = {UNMAP: not self.thin, PASS_THROUGH_16: self.ata is None, PASS_THROUGH_12: self.ata is None}
+        return [code for code in self._commands if not missing.get(code)]
 
     # --- commands -------------------------------------------------------------------------------
 

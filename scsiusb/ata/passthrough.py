@@ -1,0 +1,260 @@
+"""ATA commands in SCSI ones: ATA PASS-THROUGH(16) and (12) (SAT-3 12.2)."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from construct import BitsInteger, BitStruct, Flag, Padding
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.errors import DeviceUnsupported, IllegalRequest, MalformedReply, UnsupportedOpcode
+from scsiusb.scsi.command import U2, U4, U8, Command, opcode
+from scsiusb.scsi.sense import UNIT_ATTENTION, Sense, error_for
+from scsiusb.scsi.unit import LogicalUnit
+from scsiusb.transport.base import Direction
+
+SECTOR: Final = 512  # bytes of the data of the commands here
+NON_DATA, PIO_IN = 3, 4  # PROTOCOL (SAT-3 table 148)
+SECTOR_COUNT_HAS_LENGTH: Final = 2  # T_LENGTH
+SHORTLY: Final = 10.0  # seconds: a bridge that does not translate may not answer at all
+REGISTERS_RETURNED: Final = (0x00, 0x1D)  # additional sense: ATA pass-through information available
+STATUS_DESCRIPTOR: Final = 0x09
+STATUS_DESCRIPTOR_LENGTH: Final = 14
+DISK_TYPES: Final = (0x00, 0x0E, 0x14)  # peripheral device types: disk, simplified disk, zoned disk
+UNIT_ATTENTIONS: Final = 5  # that may be pending
+ERROR_BIT: Final = 0x01  # of the status register
+
+
+class Registers(NamedTuple):
+    """The registers after a command; the 24 low bits of the LBA."""
+
+    error: int
+    status: int
+    sectors: int
+    lba: int
+
+
+@dataclass(frozen=True)
+class AtaPassThrough16(Command[bytes]):
+    """ATA PASS-THROUGH(16) of a command of 28 bits (SAT-3 12.2.3)."""
+
+    NAME = "ATA PASS-THROUGH(16)"
+    CDB = BitStruct(
+        opcode(0x85),
+        Padding(3),
+        "protocol" / U4,
+        Padding(1),
+        Padding(2),
+        "check" / Flag,
+        Padding(1),
+        "is_in" / Flag,
+        "in_blocks" / Flag,
+        "length_in" / U2,
+        Padding(8),
+        "features" / U8,
+        Padding(8),
+        "count" / U8,
+        Padding(8),
+        "lba_low" / U8,
+        Padding(8),
+        "lba_mid" / U8,
+        Padding(8),
+        "lba_high" / U8,
+        "device" / U8,
+        "command" / U8,
+        Padding(8),
+    )
+    direction = Direction.IN
+    command: int
+    features: int = 0
+    count: int = 1
+    lba: int = 0
+    device: int = 0
+    protocol: int = PIO_IN
+    check: bool = False
+    """Return the registers in sense data (CK_COND)."""
+    is_in = True
+    in_blocks = True
+    length_in = SECTOR_COUNT_HAS_LENGTH
+
+    @property
+    def lba_low(self) -> int:
+        """Bits 0 to 7 of the LBA."""
+        return self.lba & 0xFF
+
+    @property
+    def lba_mid(self) -> int:
+        """Bits 8 to 15 of the LBA."""
+        return self.lba >> 8 & 0xFF
+
+    @property
+    def lba_high(self) -> int:
+        """Bits 16 to 23 of the LBA."""
+        return self.lba >> 16 & 0xFF
+
+    @property
+    def length(self) -> int:
+        """Bytes of the data phase."""
+        return SECTOR * self.count
+
+    def reply(self, data: bytes) -> bytes:
+        """Return the data. Raises MalformedReply if it is not all there."""
+        if len(data) != self.length:
+            raise MalformedReply(f"{self.NAME}: received {len(data)} of {self.length} bytes")
+        return data
+
+    def __str__(self) -> str:
+        return f"ATA command {self.command:02X}h"
+
+
+@dataclass(frozen=True)
+class AtaNonData16(AtaPassThrough16):
+    """ATA PASS-THROUGH(16) of a command without data; its result is in the registers."""
+
+    NAME = "ATA PASS-THROUGH(16)"
+    direction = Direction.NONE
+    protocol: int = NON_DATA
+    count: int = 0
+    check: bool = True
+    is_in = False
+    in_blocks = False
+    length_in = 0
+    length = 0
+
+    def reply(self, data: bytes) -> bytes:
+        """Return nothing."""
+        return b""
+
+
+@dataclass(frozen=True)
+class AtaPassThrough12(Command[bytes]):
+    """ATA PASS-THROUGH(12) of a command with data-in; to an optical drive, this is BLANK (SAT-3 12.2.2)."""
+
+    NAME = "ATA PASS-THROUGH(12)"
+    CDB = BitStruct(
+        opcode(0xA1),
+        Padding(3),
+        "protocol" / U4,
+        Padding(1),
+        "flags" / BitsInteger(8),
+        "features" / U8,
+        "count" / U8,
+        "lba" / BitsInteger(24),
+        "device" / U8,
+        "command" / U8,
+        Padding(16),
+    )
+    direction = Direction.IN
+    command: int
+    features: int = 0
+    count: int = 1
+    lba: int = 0
+    """The three registers: low, mid, high."""
+    device: int = 0
+    protocol = PIO_IN
+    flags = 0x08 | 0x04 | SECTOR_COUNT_HAS_LENGTH  # T_DIR, BYT_BLOK, T_LENGTH
+
+    @property
+    def length(self) -> int:
+        """Bytes of the data phase."""
+        return SECTOR * self.count
+
+    def reply(self, data: bytes) -> bytes:
+        """Return the data. Raises MalformedReply if it is not all there."""
+        if len(data) != self.length:
+            raise MalformedReply(f"{self.NAME}: received {len(data)} of {self.length} bytes")
+        return data
+
+    def __str__(self) -> str:
+        return f"ATA command {self.command:02X}h"
+
+
+def registers_of(sense: Sense) -> Registers | None:
+    """Return the registers that sense data have, in either format (SAT-3 12.2.5); None if there are none."""
+    raw = sense.raw
+    if len(raw) >= 8 and raw[0] & 0x7F in (0x72, 0x73):
+        at = 8
+        while at + 2 <= len(raw):
+            kind, length = raw[at], raw[at + 1] + 2
+            if kind == STATUS_DESCRIPTOR and length == STATUS_DESCRIPTOR_LENGTH and at + length <= len(raw):
+                found = raw[at : at + length]
+                return Registers(found[3], found[13], found[5], found[7] | found[9] << 8 | found[11] << 16)
+            at += length
+    elif len(raw) >= 12 and (sense.asc, sense.ascq) == REGISTERS_RETURNED:
+        return Registers(raw[3], raw[4], raw[6], raw[9] | raw[10] << 8 | raw[11] << 16)
+    return None
+
+
+class Ata:
+    """The ATA device behind a unit whose bridge translates commands."""
+
+    def __init__(self, unit: LogicalUnit) -> None:
+        """Take the unit; nothing is sent."""
+        self._unit = unit
+        self._is_disk = False
+        self.via = ""
+        """The form of the commands that the bridge understands: "sat" or "sat,12"; "" before the first."""
+
+    def read(self, command: int, *, features: int = 0, count: int = 1, lba: int = 0) -> bytes:
+        """Return `count` sectors that a command with data-in gives.
+
+        The first command finds out which form the bridge understands. Raises UnsupportedOpcode or IllegalRequest from
+        a bridge that does not translate, DeviceUnsupported for a unit that is no disk, other CheckConditions,
+        TransportError; a device that is silent is recovered.
+        """
+        self._check_type()
+        long = AtaPassThrough16(command, features, count, lba)
+        if self.via == "sat,12":
+            return self._short(command, features, count, lba)
+        try:
+            data = self._unit.execute(long, timeout=self._timeout())
+        except (UnsupportedOpcode, IllegalRequest):
+            if self.via:
+                raise
+            data = self._short(command, features, count, lba)
+            self.via = "sat,12"
+            return data
+        self.via = "sat"
+        return data
+
+    def registers(self, command: int, *, features: int = 0, lba: int = 0) -> Registers | None:
+        """Send a command without data; return the registers after it, None if the bridge does not return them.
+
+        Raises a CheckCondition if the device aborted the command, and as `read`.
+        """
+        self._check_type()
+        cdb = AtaNonData16(command, features, lba=lba).cdb()
+        sense = self._sent(cdb)
+        for _ in range(UNIT_ATTENTIONS):
+            if sense is None or sense.key != UNIT_ATTENTION:
+                break
+            sense = self._sent(cdb)  # the unit did not begin the command
+        if sense is None:
+            return None
+        found = registers_of(sense)
+        if found is None or found.status & ERROR_BIT:
+            raise error_for(sense, f"ATA command {command:02X}h")
+        return found
+
+    def _sent(self, cdb: bytes) -> Sense | None:
+        """Send a command without data once; return its sense, None for good status."""
+        with self._unit.transport.memory.lend(1) as buffer:
+            return self._unit.send(cdb, Direction.NONE, buffer[:0], self._timeout())[1]
+
+    def _check_type(self) -> None:
+        """Raise DeviceUnsupported unless the unit is a disk: to an optical drive, the short form means BLANK."""
+        if self._is_disk:
+            return
+        data = self._unit.inquiry()
+        if data.peripheral_device_type not in DISK_TYPES:
+            what = f"ATA commands are for disks, and the unit is one of type {data.type_text}"
+            raise DeviceUnsupported(what, "name a unit that is a disk (--lun)")
+        self._is_disk = True
+
+    def _short(self, command: int, features: int, count: int, lba: int) -> bytes:
+        swapped = (lba & 0xFF) << 16 | lba & 0xFF00 | lba >> 16 & 0xFF
+        short = AtaPassThrough12(command, features, count, swapped)
+        return self._unit.execute(short, timeout=self._timeout())
+
+    def _timeout(self) -> float:
+        return min(SHORTLY, self._unit.timeout or SHORTLY)

@@ -1,0 +1,175 @@
+"""An ATA disk behind a bridge that translates its commands (SAT-3): IDENTIFY DEVICE and SMART."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, CommandFailed, Sense
+from scsiusb.virtual.target.task import Parameters, Task
+
+if TYPE_CHECKING:
+    from scsiusb.virtual.target.unit import Unit
+
+PASS_THROUGH_16, PASS_THROUGH_12 = 0x85, 0xA1
+IDENTIFY, CHECK_POWER, SMART = 0xEC, 0xE5, 0xB0
+READ_DATA, READ_THRESHOLDS, RETURN_STATUS = 0xD0, 0xD1, 0xDA
+KEY, FAILING_KEY = 0xC24F00, 0x2CF400
+NON_DATA, PIO_IN = 3, 4
+
+ABORTED = Sense(0xB, 0x00, 0x00)
+READY = 0x50  # the status register: DRDY, DSC
+ERROR, ABORT = 0x51, 0x04
+
+Row = tuple[int, int, int, int, int]
+"""An attribute: number, flags, value, threshold, raw number."""
+
+SSD: Final[Mapping[str, tuple[Row, ...]]] = {  # as makers of SATA SSDs have them, by health
+    "good": (
+        (5, 0x33, 100, 10, 0),
+        (9, 0x32, 99, 0, 1234),
+        (12, 0x32, 99, 0, 210),
+        (177, 0x13, 97, 0, 31),
+        (194, 0x22, 67, 0, 33),
+        (197, 0x12, 100, 0, 0),
+        (199, 0x3E, 100, 0, 0),
+        (241, 0x32, 99, 0, 5_000_000_000),
+    ),
+    "worn": (
+        (5, 0x33, 98, 10, 12),
+        (9, 0x32, 60, 0, 41234),
+        (177, 0x13, 4, 0, 2950),
+        (194, 0x22, 60, 0, 40),
+        (197, 0x12, 100, 0, 0),
+    ),
+    "failing": (
+        (5, 0x33, 8, 10, 2044),
+        (9, 0x32, 55, 0, 46000),
+        (177, 0x13, 1, 0, 3300),
+        (194, 0x22, 35, 0, 65),
+        (197, 0x12, 70, 0, 24),
+    ),
+}
+HDD: Final[Mapping[str, tuple[Row, ...]]] = {
+    "good": (
+        (1, 0x2F, 200, 51, 0),
+        (3, 0x27, 175, 21, 2233),
+        (5, 0x33, 200, 140, 0),
+        (9, 0x32, 90, 0, 7300),
+        (194, 0x22, 115, 0, 32),
+        (197, 0x32, 200, 0, 0),
+        (198, 0x30, 100, 0, 0),
+    ),
+    "worn": ((5, 0x33, 199, 140, 5), (9, 0x32, 40, 0, 43800), (194, 0x22, 110, 0, 37), (197, 0x32, 200, 0, 0)),
+    "failing": ((5, 0x33, 120, 140, 900), (9, 0x32, 30, 0, 51100), (194, 0x22, 104, 0, 43), (197, 0x32, 190, 0, 56)),
+}
+KINDS: Final = {"sat-ssd": ("Virtual SSD 870", 1, SSD), "sat-hdd": ("Virtual WD10 HDD", 5400, HDD)}
+HEALTHS: Final = ("good", "worn", "failing")
+
+
+class AtaDisk:
+    """The disk. `kind`: one of `KINDS`; `health`: one of `HEALTHS`. `short_only`: it knows ATA PASS-THROUGH(12) only.
+
+    `has_registers`: whether the bridge returns registers in sense data.
+    """
+
+    def __init__(
+        self, kind: str = "sat-ssd", health: str = "good", *, short_only: bool = False, has_registers: bool = True
+    ) -> None:
+        self.model, self.rotation, rows = KINDS[kind]
+        self.attributes = rows[health]
+        self.is_failing = health == "failing"
+        self.short_only = short_only
+        self.has_registers = has_registers
+
+    def identify(self, unit: Unit) -> bytes:
+        """Return the 512 bytes of IDENTIFY DEVICE (ACS-3 7.12)."""
+        words = [0] * 256
+        blocks = unit.medium.blocks if unit.medium is not None else 0
+        words[0], words[47], words[49] = 0x0040, 0x8001, 0x2F00
+        words[60], words[61] = min(blocks, 0x0FFFFFFF) & 0xFFFF, min(blocks, 0x0FFFFFFF) >> 16
+        words[76], words[77], words[80] = 0x000E, 0x0006, 0x03FC
+        words[82], words[83], words[84] = 0x0021, 0x7400, 0x4000  # SMART and write cache, 48-bit addresses
+        words[85], words[86], words[87] = 0x0021 if unit.modes.has_write_cache else 0x0001, 0x7400, 0x4000
+        words[100:104] = [blocks >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
+        words[106] = 0x6003  # eight logical sectors in a physical one
+        words[128] = 0x0021  # security is supported, and not enabled
+        words[169] = 1 if self.rotation == 1 else 0
+        words[217], words[222] = self.rotation, 0x107F
+        data = bytearray(struct.pack("<256H", *words))
+        for word, count, text in ((10, 10, unit.device_serial), (23, 4, "1.00"), (27, 20, self.model)):
+            field = text.encode("ascii", "replace")[: 2 * count].ljust(2 * count)
+            data[2 * word : 2 * (word + count)] = bytes(field[at ^ 1] for at in range(2 * count))
+        data[510] = 0xA5
+        return _summed(data)
+
+    def smart_data(self) -> bytes:
+        """Return the attributes (SMART READ DATA)."""
+        data = bytearray(512)
+        struct.pack_into("<H", data, 0, 16)
+        for at, (number, flags, value, _, raw) in enumerate(self.attributes):
+            struct.pack_into("<BHBB6s", data, 2 + 12 * at, number, flags, value, value, raw.to_bytes(6, "little"))
+        return _summed(data)
+
+    def thresholds(self) -> bytes:
+        """Return the thresholds (SMART READ THRESHOLDS)."""
+        data = bytearray(512)
+        struct.pack_into("<H", data, 0, 16)
+        for at, (number, _, _, threshold, _) in enumerate(self.attributes):
+            struct.pack_into("<BB", data, 2 + 12 * at, number, threshold)
+        return _summed(data)
+
+
+def _summed(data: bytearray) -> bytes:
+    """Return the data with the byte at the end that makes the sum of all zero."""
+    data[511] = -sum(data[:511]) & 0xFF
+    return bytes(data)
+
+
+def pass_through_16(unit: Unit, cdb: bytes) -> Task:
+    """Translate a command of 28 bits (SAT-3 12.2.3)."""
+    if unit.ata is None or unit.ata.short_only:
+        raise CommandFailed(Sense(0x5, 0x20, 0x00))
+    lba = cdb[8] | cdb[10] << 8 | cdb[12] << 16
+    return _run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[4], cdb[6], lba, cdb[14])
+
+
+def pass_through_12(unit: Unit, cdb: bytes) -> Task:
+    """Translate a command (SAT-3 12.2.2)."""
+    if unit.ata is None:
+        raise CommandFailed(Sense(0x5, 0x20, 0x00))
+    lba = cdb[5] | cdb[6] << 8 | cdb[7] << 16
+    return _run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[3], cdb[4], lba, cdb[9])
+
+
+def _run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: int, command: int) -> Task:
+    disk = unit.ata
+    assert disk is not None
+    data: Mapping[tuple[int, int], Callable[[], bytes]] = {
+        (IDENTIFY, 0): lambda: disk.identify(unit),
+        (SMART, READ_DATA): disk.smart_data,
+        (SMART, READ_THRESHOLDS): disk.thresholds,
+    }
+    key = (command, features if command == SMART else 0)
+    if command == SMART and lba & 0xFFFF00 != KEY:
+        raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
+    if key in data:
+        if protocol != PIO_IN or count != 1:
+            raise CommandFailed(INVALID_FIELD_IN_CDB)
+        return Parameters(data[key](), 512)
+    if key not in ((SMART, RETURN_STATUS), (CHECK_POWER, 0)):
+        raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
+    if check and disk.has_registers:
+        answer = FAILING_KEY if key[0] == SMART and disk.is_failing else lba
+        raise CommandFailed(_returned(0x1, 0, READY, 0xFF if command == CHECK_POWER else count, answer))
+    return Task()
+
+
+def _returned(key: int, error: int, status: int, count: int, lba: int) -> Sense:
+    """Return sense data in fixed format with the registers (SAT-3 12.2.5)."""
+    return Sense(key, 0x00, 0x1D, information=error << 24 | status << 16 | 0 << 8 | count, specific=_low(lba))
+
+
+def _low(lba: int) -> bytes:
+    return bytes((0, lba & 0xFF, lba >> 8 & 0xFF, lba >> 16 & 0xFF))

@@ -1,0 +1,61 @@
+"""smart and health: what scripts rely on, and that a person understands it."""
+
+from __future__ import annotations
+
+import pytest
+
+from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.target.ata import AtaDisk
+from tests.cli.conftest import Attached, Cli
+
+
+def test_smart_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512 * 100), ata=AtaDisk())]))
+    found = cli("smart", "1-1", "--json").record
+    assert {"via", "kind", "model", "serial", "passed", "temperature", "attributes"} <= found.keys()
+    assert (found["via"], found["kind"], found["passed"], found["temperature"]) == ("sat", "ata", True, 33)
+    assert found["attributes"]["9"]["raw"] == 1234
+    text = cli("smart", "1-1").text
+    assert "SMART        passed" in text
+    assert "power_on_hours" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict", "reason"),
+    [
+        ("profile=sat-ssd", "good", ""),
+        ("profile=sat-ssd&health=worn", "worn", "12 sectors were reallocated"),
+        ("profile=sat-hdd&health=failing", "failing", "SMART predicts"),
+        ("profile=sat-ssd&read-only", "good", "write protected"),
+        ("profile=flash", "unknown", "no SMART"),
+        ("fault=hang@data,opcode=85,times=always&profile=sat-ssd", "unknown", "no SMART that can be read: "),
+    ],
+)
+def test_health_has_a_verdict_and_reasons(cli: Cli, options: str, verdict: str, reason: str) -> None:
+    found = cli("health", f"virtual:?{options}", "--json", "--timeout", "0.2").record
+    assert found["verdict"] == verdict
+    assert reason in " ".join(found["reasons"])
+    shown = cli("health", f"virtual:?{options}", "--timeout", "0.2")
+    assert shown.text.startswith(f"{verdict.upper()}: ")
+    assert all(len(line) <= 80 for line in shown.text.splitlines())
+
+
+def test_a_stick_without_smart_says_so(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512 * 100))]))
+    assert cli("smart", "1-1").failed(9, "Invalid command operation code")
+
+
+def test_an_identification_is_decoded(cli: Cli) -> None:
+    data = AtaDisk().identify(Unit(Memory(512 * 100)))
+    found = cli("decode", "identify", data.hex(), "--json").json
+    assert (found["model"], found["blocks"], found["problems"]) == ("Virtual SSD 870", 100, [])
+    broken = data[:100] + b"\x01" + data[101:]
+    assert cli("decode", "identify", broken.hex(), "--json").json["problems"] == ["the checksum is wrong"]
+    assert cli("decode", "identify", "00" * 512).failed(97, "no identification")
+
+
+def test_profiles_are_checked(cli: Cli) -> None:
+    assert cli("health", "virtual:?profile=nonsense").failed(1, "sat-ssd")
+    assert cli("health", "virtual:?health=nonsense").failed(1, "failing")
+    rows = cli("luns", "virtual:?profile=card-reader", "--json").json
+    assert [row["ready"] for row in rows] == [True, False, False, False]
