@@ -36,6 +36,7 @@ from scsiusb.volume.table import content_of
 from scsiusb.volume.table import read as read_table
 from scsiusb.volume.types import type_text
 from tests.fuzz.devices import Shown, device_of
+from tests.scsi.command_rows import ROWS
 
 Seeds = tuple[bytes, ...]
 
@@ -184,7 +185,10 @@ def _below(kind: type[Command[Any]]) -> Iterator[type[Command[Any]]]:
 
 
 def command_parser(kind: type[Command[Any]]) -> Parser:
-    """Return the parser of a command's reply. KeyError: REPLIES has no example of it; TypeError: it needs ARGUMENTS."""
+    """Return the parser of a command's reply. KeyError: there is no example of it; TypeError: it needs ARGUMENTS."""
+    row = next((row for row in ROWS if type(row.command) is kind and row.replies), None)
+    if row is not None:
+        return Parser(kind.__name__, row.command.reply, _hex(*row.replies))
     command = ARGUMENTS[kind.__name__] if kind.__name__ in ARGUMENTS else kind()
     return Parser(kind.__name__, command.reply, REPLIES[kind.__name__])
 
