@@ -198,7 +198,7 @@ def test_read_capacity_16_returns_at_most_the_allocation_length(host: Host) -> N
 def test_read_capacity_refuses_a_partial_medium_without_pmi_and_other_service_actions(host: Host) -> None:
     assert host.fails(cdb10(0x25, 1, 0), 8) == INVALID_FIELD
     assert host.data(struct.pack(">BxIxxBx", 0x25, 1, 1), 8) == struct.pack(">II", BLOCKS - 1, 512)
-    assert host.fails(capacity_16(32, 0x12), 32) == INVALID_FIELD
+    assert host.fails(capacity_16(32, 0x13), 32) == INVALID_FIELD
 
 
 @pytest.mark.parametrize(
