@@ -13,6 +13,7 @@ from construct import Const, Renamed
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi import commands
 from scsiusb.scsi.command import Command
+from scsiusb.scsi.opcodes import command_name
 
 SECTION: Final = re.compile(r"\(((?:SPC|SBC|MMC|SSC|ZBC|SAT|UFI|TCG)[^()]*(?:\(\d+\))?)")
 
@@ -86,11 +87,6 @@ def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
 
 
 def name_of(opcode: int, service: int | None = None, device_type: int = 0) -> str:
-    """Return the name of a command for a device type; "vendor specific" or "unknown" for one that is not declared."""
+    """Return the name of a command for a device type, also of one that is not declared; see `command_name`."""
     kind = lookup(bytes((opcode, service or 0)), device_type)
-    if kind is not None:
-        return kind.NAME
-    return "vendor specific" if opcode >= 0xC0 or opcode in VENDOR else "unknown to scsiusb"
-
-
-VENDOR: Final = frozenset({0x02, 0x06, 0x09, 0x0C, 0x0D, 0x0E, *range(0x20, 0x23), 0x26, 0x27})  # SPC-4 annex D
+    return command_name(opcode, service, device_type) if kind is None else kind.NAME

@@ -141,10 +141,9 @@ def test_opcodes_that_differ_by_device_type_are_looked_up_with_it() -> None:
         (0x01, disk, "REZERO UNIT"),
         (0x01, tape, "REWIND"),
         (0x05, tape, "READ BLOCK LIMITS"),
-        (0x05, disk, "unknown to scsiusb"),
         (0x42, disk, "UNMAP"),
         (0x42, optical, "READ SUB-CHANNEL"),
-        (0xC5, disk, "vendor specific"),
+        (0xC5, disk, "vendor specific C5h"),
     ):
         assert catalog.name_of(opcode, device_type=kind) == name
     assert catalog.name_of(0xA3, 0x0F) == "REPORT TIMESTAMP"
