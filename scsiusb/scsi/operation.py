@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 WHOLE: Final = 0x10000  # of the progress (SPC-4 4.5.2.4.4)
 FIRST_PAUSE: Final = 0.05  # seconds between the first two questions; each pause is twice as long as the one before
 LONGEST_PAUSE: Final = 2.0  # seconds
+MOST_ATTENTIONS: Final = 16  # unit attentions in sequence, before one counts as an error
 VALID: Final = 0x80  # SKSV
 SPECIFIC: Final = 0x02  # type of the sense key specific descriptor
 HEADER: Final = 8  # bytes before the descriptors
@@ -46,13 +47,16 @@ def follow(unit: LogicalUnit, doing: str, report: Callable[[float | None], objec
     text begins with `doing`.
     """
     pause = FIRST_PAUSE
+    attentions = 0
     while True:
         sense = unit.request_sense()
         if sense.is_becoming_ready:
             report(progress_of(sense))
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
-        elif sense.key != UNIT_ATTENTION:  # which only says what happened before, and is reported once
+        elif sense.key != UNIT_ATTENTION or attentions == MOST_ATTENTIONS:
             break
+        else:  # it only says what happened before, and is reported once
+            attentions += 1
     if not sense.is_empty and sense.key != RECOVERED_ERROR:
         raise error_for(sense, doing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,7 +14,8 @@ from scsiusb.cli.jobs import contents_of, name
 from scsiusb.cli.options import block_number_option, global_options, settings
 from scsiusb.cli.output import counted, say, show_json
 from scsiusb.cli.progress import interruptible, percent_bar
-from scsiusb.errors import UnsupportedOpcode
+from scsiusb.errors import IllegalRequest, UnsupportedOpcode
+from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import Unmap
 from scsiusb.scsi.commands.sbc_media import (
     FormatUnit,
@@ -28,7 +29,6 @@ from scsiusb.scsi.commands.sbc_media import (
 from scsiusb.scsi.commands.sbc_transfer import WriteSame10, WriteSame16
 from scsiusb.scsi.commands.spc import InquiryVpdBytes
 from scsiusb.scsi.operation import follow
-from scsiusb.scsi.pages.vpd import BlockLimits
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MOST_SAME: Final = 0xFFFF  # blocks in one WRITE SAME(10)
 MOST_UNMAPPED: Final = 0xFFFFFFFF
 BLOCK_LIMITS: Final = 0xB0
+SPC_3: Final = 5  # version in INQUIRY data
 ON: Final = "the device goes on by itself; --wait shows when it is done"
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 wait_option = click.option("--wait", is_flag=True, help="Only follow one that has begun before.")
@@ -162,16 +163,16 @@ def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, ye
         disk.check_range(lba, blocks)
         if not yes:
             confirm_overwriting(disk, device, lba, blocks, ", by UNMAP")
-        limits = disk.unit.vpd(BLOCK_LIMITS)
-        most = limits.max_unmap_blocks if isinstance(limits, BlockLimits) else 0
+        most = int.from_bytes(_block_limits(disk)[20:24], "big")  # MAXIMUM UNMAP LBA COUNT
         for at, count in _pieces(lba, blocks, most or MOST_UNMAPPED):
             disk.execute(Unmap(at, count))
         device_of = device_record(disk)
     _finish(f"unmapped {counted(blocks, 'block')}", {"lba": lba, "blocks": blocks, "device": device_of})
 
 
-def _pieces(lba: int, blocks: int, most: int) -> list[tuple[int, int]]:
-    return [(lba + at, min(most, blocks - at)) for at in range(0, blocks, most)]
+def _pieces(lba: int, blocks: int, most: int) -> Iterator[tuple[int, int]]:
+    for at in range(0, blocks, most):
+        yield lba + at, min(most, blocks - at)
 
 
 @click.command("write-same", short_help="Write one block to a range of blocks.")
@@ -205,9 +206,20 @@ def write_same_command(device: str | None, lun: int | None, lba: int, blocks: in
 
 def _most_same(disk: Disk) -> int:
     """Return the blocks in one command: MAXIMUM WRITE SAME LENGTH, if the unit reports any (SBC-3 6.5.3)."""
-    data = disk.execute(InquiryVpdBytes(BLOCK_LIMITS))
-    announced = int.from_bytes(data[36:44], "big")
+    announced = int.from_bytes(_block_limits(disk)[36:44], "big")
     return min(announced, MOST_SAME) if announced else MOST_SAME
+
+
+def _block_limits(disk: Disk) -> bytes:
+    """Return the Block Limits page; nothing of a unit that is too old for it, which may hang, or does not have it."""
+    unit = disk.unit
+    is_old = disk.inquiry().version < SPC_3 or Quirk.NO_VPD in unit.transport.quirks
+    if is_old or unit.attentions.cannot_give_vpd:
+        return b""
+    try:
+        return disk.execute(InquiryVpdBytes(BLOCK_LIMITS))
+    except IllegalRequest:
+        return b""
 
 
 def _write_same(disk: Disk, lba: int, blocks: int, block: bytes) -> None:

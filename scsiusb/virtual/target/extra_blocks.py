@@ -158,7 +158,10 @@ def _statuses(medium: Medium, lba: int, thin: bool) -> list[tuple[int, int, int]
     found: list[tuple[int, int, int]] = []
     block, zeros = bytearray(medium.block_size), bytes(medium.block_size)
     for at in range(lba, min(medium.blocks, lba + _SCANNED)):
-        medium.readinto(at * medium.block_size, memoryview(block))
+        try:
+            medium.readinto(at * medium.block_size, memoryview(block))
+        except OSError:
+            block[0] = 1  # it cannot be read, and so is mapped
         status = _DEALLOCATED if block == zeros else _MAPPED
         if found and found[-1][2] == status:
             found[-1] = (found[-1][0], found[-1][1] + 1, status)

@@ -171,8 +171,10 @@ class Unit:
                 raise CommandFailed(sense)
 
     def _advance(self) -> Sense | None:
-        sense = None if self.operation is None else self.operation.advance()
-        if sense is None:
+        if self.operation is None:
+            return None
+        sense = self.operation.advance()
+        if self.operation.is_over:
             self.operation = None
         return sense
 

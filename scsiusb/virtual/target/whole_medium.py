@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scsiusb.virtual.target.media import Medium
     from scsiusb.virtual.target.unit import Unit
 
+FORMAT_FAILED = Sense(0x3, 0x31, 0x01)
 STEPS = 4  # commands that ask, until it is done
 _WHOLE = 0x10000
 _LARGEST = 1 << 30  # bytes of a medium in memory that a pattern may fill
@@ -38,21 +39,30 @@ class Operation:
         self._asc = asc
         self._finish = finish
         self._steps = 0
+        self.is_over = False
 
     def advance(self) -> Sense | None:
         """Return the sense that reports the progress; None: the operation has just ended."""
         self._steps += 1
         if self._steps <= STEPS:
             return Sense(0x2, *self._asc, progress=self._steps * _WHOLE // (STEPS + 1))
-        self._finish()
+        try:
+            self._finish()
+        except OSError:
+            self.is_over = True
+            return FORMAT_FAILED
+        self.is_over = True
         return None
 
 
 def _begin(unit: Unit, immediate: bool, asc: tuple[int, int], finish: Callable[[], None]) -> None:
     if immediate:
         unit.operation = Operation(asc, finish)
-    else:
+        return
+    try:
         finish()
+    except OSError as error:
+        raise CommandFailed(FORMAT_FAILED) from error
 
 
 def _checked(unit: Unit) -> Medium:

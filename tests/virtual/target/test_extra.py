@@ -236,6 +236,24 @@ def test_a_sanitize_of_a_write_protected_unit_is_refused(medium: Memory) -> None
     assert bytes(medium.data[:512]) == BLOCK
 
 
+class Failing(Memory):
+    def fill(self, pattern: bytes) -> None:
+        raise OSError("no room")
+
+
+@pytest.mark.parametrize("immediate", [True, False])
+def test_a_format_that_fails_says_so(immediate: bool) -> None:
+    host = Host(Stick([Unit(Failing(BLOCK))]))
+    if immediate:
+        assert write(host, cdb("041000000000"), cdb("00020000")) is None
+        while (key := progress(host)[0]) == 2:
+            pass
+        assert key == 3
+    else:
+        assert host.fails(cdb("040000000000")) == (0x3, 0x31, 0x01)
+    assert host.do(bytes(6)).status == 0
+
+
 def test_a_large_empty_medium_is_formatted_at_once() -> None:
     medium = Sparse(1 << 32)
     medium.write(0, memoryview(BLOCK))
