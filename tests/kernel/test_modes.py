@@ -13,6 +13,7 @@ import scsiusb
 from scsiusb.scsi.modes import change_page, read_pages
 from scsiusb.virtual import Memory, Stick, Unit
 
+from . import oracles
 from .command import scsiusb as cli
 from .machine import Device
 from .served import serving
@@ -66,9 +67,7 @@ def test_the_virtual_sticks_pages_agree_and_changes_are_seen() -> None:
         sdparm(there.sg, "--set=WCE=1", "--save")
         assert cli("modes", there.address, "--json").json()["caching"]["WCE"]["current"] == 1
         there.wait()
-        text = subprocess.run(
-            ["sg_logs", "--page=0xd", str(there.sg)], capture_output=True, text=True, check=True
-        ).stdout
+        text = oracles.tool("sg_logs", "--page=0xd", there.sg).decode()
         (current, _) = cli("logs", there.address, "--page", "d", "--json").json()["parameters"]
         assert f"Current temperature = {current['celsius']} C" in text
         there.wait()
@@ -93,3 +92,25 @@ def test_qemus_write_cache_is_switched_off_and_on_again(stick: Device) -> None:
             change_page(disk.unit, 0x08, 0, {"RCD": 1})
     stick.wait()
     assert theirs(unit.sg, "ca")["WCE"][0] == 1
+
+
+def test_the_virtual_sticks_reports_agree_with_sg3_utils() -> None:
+    with serving(Stick([Unit(Memory(1 << 20))])) as there:
+        text = oracles.tool("sg_opcodes", "--no-inquiry", there.sg).decode()
+        wanted = {int(code, 16) for code in re.findall(r"^ ([0-9a-f]{2})\s", text, re.MULTILINE)}
+        status = oracles.tool("sg_get_lba_status", "--lba=5", "--brief", there.sg).decode().split()[-4:-1]
+        rows = cli("opcodes", there.address, "--json").json()["commands"]
+        assert {row["opcode"] for row in rows} == wanted
+        there.wait()
+        (row,) = cli("lba-status", there.address, "--lba", "5", "--json").json()["ranges"]
+        assert [row["lba"], row["blocks"], row["status"]] == [int(status[0], 16), int(status[1], 16), int(status[2])]
+        there.wait()
+
+
+def test_the_virtual_drives_features_agree_with_sg_get_config() -> None:
+    with serving(Stick([Unit.cd_rom(Memory(2048 * 1000, 2048))])) as there:
+        text = oracles.tool("sg_get_config", there.sg).decode()
+        found = cli("features", there.address, "--json").json()
+        there.wait()
+        codes = [int(code, 16) for code in re.findall(r"current=\d \[0x([0-9a-f]+)\]", text)]
+        assert [row["code"] for row in found["features"]] == codes, text

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from sys import intern
 
 import scsiusb
 from scsiusb.manager.events import Event, Events
@@ -15,7 +16,7 @@ from scsiusb.manager.events import Event, Events
 ATTACHED, DETACHED = "attached", "detached"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # thousands are kept, and memory is measured
 class Seen:
     """An event as one of the ways showed it; a callback does not get the generation."""
 
@@ -86,7 +87,7 @@ class Recorder:
         return info.serial in self._serials
 
     def _call(self, kind: str, info: scsiusb.InterfaceInfo) -> None:
-        self.by_callback.append(Seen(kind, info.serial or "", info.device.number, None, time.monotonic()))
+        self.by_callback.append(Seen(kind, intern(info.serial or ""), info.device.number, None, time.monotonic()))
 
     def _iterate(self, events: Iterable[Event]) -> None:
         for event in events:

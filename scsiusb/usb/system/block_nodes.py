@@ -23,7 +23,7 @@ OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 def disks(device: Device, interface: int) -> list[BlockDisk]:
     """Return the block devices of the interface's logical units, by LUN; empty while no kernel driver is bound."""
     folder = USB_DEVICES / device.interface_name(interface)
-    paths = list(folder.glob("host*/target*/*/block/*"))
+    paths = linux.matching(folder, "host*/target*/*/block/*")
     mounts = _mounts() if paths else {}
     return sorted((_disk(path, mounts) for path in paths), key=lambda disk: (disk.lun, disk.node))
 
@@ -44,7 +44,7 @@ def _numbers(path: Path, depth: int = 0) -> Iterator[str]:
     """Yield the device numbers, "8:1", of a block device, its partitions, and what is stacked on them."""
     yield _text(path / "dev")
     if depth < DEEPEST:
-        above = [each.parent for each in path.glob("*/partition")] + list(path.glob("holders/*"))
+        above = [each.parent for each in linux.matching(path, "*/partition")] + linux.matching(path, "holders/*")
         for each in sorted(above):
             yield from _numbers(each, depth + 1)
 

@@ -118,11 +118,11 @@ class _Stack:
         self.seen: dict[str, None] = {}
         """Disks, partitions and stacked devices that `uses_of` has come to."""
         self._table = _uses_by_block_device()
-        self._btrfs = {path.name: path.parent.parent.name for path in BTRFS.glob("*/devices/*")}
+        self._btrfs = {path.name: path.parent.parent.name for path in linux.matching(BTRFS, "*/devices/*")}
         self._above: dict[str, list[str]] = {}
-        for path in CLASS_BLOCK.glob("*/slaves/*"):
+        for path in linux.matching(CLASS_BLOCK, "*/slaves/*"):
             self._put(path.name, path.parent.parent.name)
-        for path in CLASS_BLOCK.glob("loop*/loop/backing_file"):
+        for path in linux.matching(CLASS_BLOCK, "loop*/loop/backing_file"):
             below = _below_loop(path)
             if below is not None:
                 self._put(below, path.parent.parent.name)
@@ -139,9 +139,9 @@ class _Stack:
         for use in self._direct_uses(name):
             yield f"{node} {use}"
         folder = CLASS_BLOCK / name
-        for partition in sorted(folder.glob(f"{name}*/partition")):
+        for partition in sorted(linux.matching(folder, f"{name}*/partition")):
             yield from self.uses_of(partition.parent.name, within, below)
-        holders = [path.name for path in sorted(folder.glob("holders/*"))]
+        holders = [path.name for path in sorted(linux.matching(folder, "holders/*"))]
         for holder in dict.fromkeys((*holders, *sorted(self._above.get(name, [])))):
             label = read_text(CLASS_BLOCK / holder / "dm" / "name") or holder
             above = list(self.uses_of(holder, f"{node} is held by {label}, and ", below))
@@ -231,7 +231,7 @@ def _one_process_of_each_mount_namespace() -> Iterator[Path]:
     table of mounts differs from those before.
     """
     seen: set[object] = {read_link(linux.PROC / "self" / "ns" / "mnt"), _table(linux.PROC / "self")}
-    for process in sorted(linux.PROC.glob("[0-9]*"), key=lambda path: (len(path.name), path.name)):
+    for process in sorted(linux.matching(linux.PROC, "[0-9]*"), key=lambda path: (len(path.name), path.name)):
         namespace = read_link(process / "ns" / "mnt")
         if namespace is not None and namespace in seen:
             continue
@@ -283,13 +283,13 @@ def _unescape(text: str) -> str:
 def _generic_nodes(device: Device, interface: int) -> list[str]:
     """Return the names of the interface's SCSI generic nodes, such as ["sg0"]: programs also write through those."""
     folder = linux.interface_path(device, interface)
-    return [path.name for path in folder.glob("host*/target*/*/scsi_generic/*")]
+    return [path.name for path in linux.matching(folder, "host*/target*/*/scsi_generic/*")]
 
 
 def _writers(names: list[str]) -> Iterator[str]:
     """Describe the processes, this one included, that have a node of these names open for writing."""
     wanted = {f"/dev/{name}" for name in names}
-    for process in linux.PROC.glob("[0-9]*"):
+    for process in linux.matching(linux.PROC, "[0-9]*"):
         try:
             descriptors = os.listdir(process / "fd")
         except OSError:  # it has ended, or is another user's

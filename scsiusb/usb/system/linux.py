@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ USB_DEVICES: Final = Path("/sys/bus/usb/devices")
 PROC: Final = Path("/proc")
 JUST_PLUGGED: Final = 3.0  # seconds after plugging in, in which the kernel may not have bound a driver yet
 DRIVER_TIMEOUT: Final = 1.0  # seconds
+ATTEMPTS: Final = 20  # to look into folders that come and go
 
 
 def interface_path(device: Device, interface: int) -> Path:
@@ -61,7 +63,7 @@ def _is_just_plugged(device: Device) -> bool:
 
 def disks(device: Device, interface: int) -> list[str]:
     """Return the kernel's names of the interface's block devices, such as ["sda"]."""
-    return sorted(path.name for path in interface_path(device, interface).glob("host*/target*/*/block/*"))
+    return sorted(path.name for path in matching(interface_path(device, interface), "host*/target*/*/block/*"))
 
 
 def node(device: Device) -> str:
@@ -85,7 +87,7 @@ def openers(device: Device) -> list[str]:
     wanted = node(device)
     return [
         f"pid {folder.name} ({read_text(folder / 'comm')})"
-        for folder in PROC.glob("[0-9]*")
+        for folder in matching(PROC, "[0-9]*")
         if int(folder.name) != os.getpid() and wanted in _open_files(folder)
     ]
 
@@ -104,6 +106,21 @@ def number_of(found: os.stat_result) -> str:
     if sys.platform == "win32":
         raise OSError("Windows has no device numbers")
     return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths in a folder of sysfs or procfs that a pattern matches; none if the folder is not there.
+
+    `Path.glob` raises FileNotFoundError, or ENODEV, if a folder goes while it looks in there: a device was unplugged,
+    or a process has ended. Then it looks again, so that nothing else is missed.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return list(folder.glob(pattern))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ESRCH):
+                raise
+    return list(folder.glob(pattern))
 
 
 def read_link(link: Path) -> str | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +92,28 @@ def test_a_file_that_a_process_closes_meanwhile_does_not_hide_its_others(machine
     for name in ("a", "b", "c", "z"):
         (folder / "fd" / name).write_bytes(b"")  # readlink fails, as for a descriptor that was closed
     assert linux.openers(DEVICE) == ["pid 12 (python3)"]
+
+
+def test_a_folder_that_goes_while_it_is_looked_at_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path.glob` checks that a folder is there and then reads it; an unplug may come between the two."""
+    for name in ("a", "b"):
+        (tmp_path / name / "block").mkdir(parents=True)
+    before, left = Path.glob, [errno.ENOENT, errno.ENODEV]
+
+    def glob(self: Path, pattern: str) -> Iterator[Path]:
+        found = iter(before(self, pattern))
+        yield next(found)
+        if left:
+            raise OSError(left.pop(), "it has gone")
+        yield from found
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert sorted(path.parent.name for path in linux.matching(tmp_path, "*/block")) == ["a", "b"]
+    left[:] = [errno.EACCES]
+    with pytest.raises(PermissionError):
+        linux.matching(tmp_path, "*/block")
+    left[:] = [errno.ENOENT] * 1000
+    with pytest.raises(FileNotFoundError):
+        linux.matching(tmp_path, "*/block")
