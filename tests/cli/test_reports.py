@@ -46,7 +46,7 @@ def test_defects_are_listed(attach: Attached, cli: Cli) -> None:
 def test_the_status_of_blocks(attach: Attached, cli: Cli) -> None:
     attach(Stick([Unit(Memory(b"\1" * 1024 + bytes(1024)), thin=True)]))
     record = cli("lba-status", "1-1", "--json").record
-    assert [(row["lba"], row["blocks"], row["status"]) for row in record["descriptors"]] == [(0, 2, 0), (2, 2, 1)]
+    assert [(row["lba"], row["blocks"], row["status"]) for row in record["ranges"]] == [(0, 2, 0), (2, 2, 1)]
     assert cli("lba-status", "1-1", "--lba", "4").failed(22)
 
 

@@ -131,9 +131,9 @@ def lba_status_command(device: str | None, lun: int | None, lba: int) -> None:
         rows = _statuses(disk, lba)
         device_of = device_record(disk)
     if settings().json:
-        show_json({"descriptors": rows, "device": device_of})
+        show_json({"ranges": rows, "device": device_of})
     else:
-        show_table(("LBA", "blocks", "status"), [(row["lba"], row["blocks"], row["text"]) for row in rows])
+        show_table(("LBA", "blocks", "status"), [(row["lba"], row["blocks"], row["status_text"]) for row in rows])
 
 
 def _statuses(disk: Disk, lba: int) -> list[dict[str, Any]]:
@@ -143,7 +143,7 @@ def _statuses(disk: Disk, lba: int) -> list[dict[str, Any]]:
         found = [each for each in disk.execute(GetLbaStatus(lba)) if each.blocks and each.lba + each.blocks > lba]
         if not found:
             break
-        rows += [{**asdict(each), "text": each.text} for each in found]
+        rows += [{**asdict(each), "status_text": each.text} for each in found]
         lba = max(each.lba + each.blocks for each in found)
     return rows
 
@@ -221,7 +221,9 @@ def timestamp_command(device: str | None, lun: int | None, moment: int | None) -
         stamp = disk.execute(ReportTimestamp())
         device_of = device_record(disk)
     if settings().json:
-        show_json({"timestamp": stamp.milliseconds, "timestamp_origin": stamp.origin, "device": device_of})
+        text = _stamp_text(stamp.milliseconds, stamp.origin) if stamp.origin else None
+        record = {"timestamp": stamp.milliseconds, "timestamp_origin": stamp.origin, "time": text}
+        show_json({**record, "device": device_of})
     else:
         show_record({"timestamp": _stamp_text(stamp.milliseconds, stamp.origin), "origin": stamp.text})
 

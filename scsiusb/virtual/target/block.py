@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import disc, pages, reports
+from scsiusb.virtual.target import pages
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.sense import (
     INVALID_COMMAND,
@@ -129,12 +129,7 @@ _READ_ONLY: Mapping[int, Command] = {
 }
 
 COMMANDS: Mapping[int, Mapping[int, Command]] = {
-    pages.CD_ROM: {
-        **_READ_ONLY,
-        0x43: disc.read_toc,
-        0x46: disc.get_configuration,
-        0x51: disc.read_disc_information,
-    },
+    pages.CD_ROM: _READ_ONLY,
     pages.DISK: {
         **_READ_ONLY,
         0x08: _read,
@@ -148,6 +143,5 @@ COMMANDS: Mapping[int, Mapping[int, Command]] = {
         0x91: _synchronize_cache,
         0xAA: _write,
         0xAF: _verify,
-        reports.MAINTENANCE_IN: reports.maintenance_in,
     },
 }

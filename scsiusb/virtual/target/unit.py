@@ -28,7 +28,6 @@ from scsiusb.virtual.target.task import Parameters, Task
 from scsiusb.virtual.target.whole_medium import Operation
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
-UNMAP = 0x42
 SERIAL = "000000000001"  # used when neither the unit nor the stick has a serial number
 _NACA = 0x04  # in the CONTROL byte (SAM-5 5.2)
 
@@ -115,7 +114,6 @@ class Unit:
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
             self.modes.power_on()
-            self.powered_at = time.monotonic()
             for medium in (self.medium, self._tray):
                 if medium is not None:
                     medium.power_on()
