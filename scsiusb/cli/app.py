@@ -29,7 +29,6 @@ COMMANDS: Final = {  # in the order of --help
     "mkdir": "scsiusb.cli.commands.files",
     "rm": "scsiusb.cli.commands.files",
     "mkfs": "scsiusb.cli.commands.files",
-    "sense": "scsiusb.cli.commands.control",
     "read": "scsiusb.cli.commands.blocks",
     "write": "scsiusb.cli.commands.blocks",
     "dump": "scsiusb.cli.commands.imaging",
@@ -40,6 +39,7 @@ COMMANDS: Final = {  # in the order of --help
     "rescue": "scsiusb.cli.commands.rescue",
     "erase": "scsiusb.cli.commands.erase",
     "scan": "scsiusb.cli.commands.scan",
+    "sense": "scsiusb.cli.commands.control",
     "raw": "scsiusb.cli.commands.control",
     "ready": "scsiusb.cli.commands.power",
     "start": "scsiusb.cli.commands.power",
@@ -55,14 +55,20 @@ COMMANDS: Final = {  # in the order of --help
     "logs": "scsiusb.cli.commands.logs",
     "decode": "scsiusb.cli.commands.decode",
     "opcodes": "scsiusb.cli.commands.reports",
-    "lba-status": "scsiusb.cli.commands.reports",
     "defects": "scsiusb.cli.commands.reports",
+    "lba-status": "scsiusb.cli.commands.reports",
     "reservations": "scsiusb.cli.commands.reports",
     "timestamp": "scsiusb.cli.commands.reports",
     "security": "scsiusb.cli.commands.reports",
-    "toc": "scsiusb.cli.commands.discs",
-    "features": "scsiusb.cli.commands.discs",
-    "disc": "scsiusb.cli.commands.discs",
+    "buffer": "scsiusb.cli.commands.buffer",
+    "toc": "scsiusb.cli.commands.optical",
+    "features": "scsiusb.cli.commands.optical",
+    "disc": "scsiusb.cli.commands.optical",
+    "format": "scsiusb.cli.commands.medium",
+    "sanitize": "scsiusb.cli.commands.medium",
+    "unmap": "scsiusb.cli.commands.medium",
+    "write-same": "scsiusb.cli.commands.medium",
+    "reassign": "scsiusb.cli.commands.medium",
     "watch": "scsiusb.cli.commands.watch",
     "leases": "scsiusb.cli.commands.manage",
     "recover": "scsiusb.cli.commands.manage",
@@ -75,12 +81,37 @@ COMMANDS: Final = {  # in the order of --help
 }
 
 
+GROUPS: Final = {  # the titles of --help, and the first command under each
+    "Devices": "list",
+    "Partitions and files": "partitions",
+    "Blocks and images": "read",
+    "The unit and its medium": "sense",
+    "Reports": "modes",
+    "Optical drives": "toc",
+    "Change the medium": "format",
+    "Programs and tests": "watch",
+}
+
+
 class LazyGroup(click.Group):
     """Command group that imports the module of a command only when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the commands in the order of --help."""
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, each with a title."""
+        names = list(COMMANDS)
+        starts = [names.index(first) for first in GROUPS.values()]
+        width = formatter.width - 6 - max(map(len, names))
+        for title, start, end in zip(GROUPS, starts, [*starts[1:], len(names)], strict=True):
+            with formatter.section(title):
+                formatter.write_dl([(name, self._help_of(ctx, name, width)) for name in names[start:end]])
+
+    def _help_of(self, ctx: click.Context, name: str, width: int) -> str:
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(width)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command, or None if there is no such command."""

@@ -30,6 +30,25 @@ def progress(doing: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
+def percent_bar(doing: str) -> Iterator[Callable[[float | None], None]]:
+    """Yield a function that shows, on a terminal, how much of an operation is done, 0 to 1; None: not known."""
+    if not sys.stderr.isatty():
+        yield lambda part: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(doing, total=None)
+
+        def update(part: float | None) -> None:
+            bar.update(task, total=None if part is None else 1.0, completed=part or 0.0)
+
+        yield update
+
+
+@contextmanager
 def job_progress() -> Iterator[OnProgress]:
     """Yield a function that shows a job's progress as a bar for each phase, on a terminal and if it takes some time."""
     with ExitStack() as held:

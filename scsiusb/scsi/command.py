@@ -18,18 +18,27 @@ DEFAULT_TIMEOUT = 30 * SECOND
 LONGEST_CDB = 16  # bytes; longer ones (SPC-4 4.2.6) do not fit a CBW
 
 U2 = BitsInteger(2)
+U3 = BitsInteger(3)
 U4 = BitsInteger(4)
 U5 = BitsInteger(5)
 U6 = BitsInteger(6)
 U8 = BitsInteger(8)
 U16 = BitsInteger(16)
+U21 = BitsInteger(21)
+U24 = BitsInteger(24)
 U32 = BitsInteger(32)
+U48 = BitsInteger(48)
 U64 = BitsInteger(64)
 
 
 def opcode(value: int) -> Renamed:
     """Return the OPERATION CODE field, the first byte of every CDB (SPC-4 4.2.5.1)."""
     return "opcode" / Const(value, U8)
+
+
+def service(value: int) -> Renamed:
+    """Return the SERVICE ACTION field, bits 4 to 0 of the second byte, which names a command with its opcode."""
+    return "service" / Const(value, U5)
 
 
 class Command(Generic[R]):
@@ -64,6 +73,8 @@ class Command(Generic[R]):
     """The command must not be retried after a change of medium."""
     repeatable: ClassVar[bool] = False
     """The command is retried after a transport error, because executing it twice has the same result as once."""
+    device_types: ClassVar[frozenset[int] | None] = None
+    """Peripheral device types for which the operation code has this meaning; None: all that no other command claims."""
     exact: ClassVar[bool] = False
     """GOOD status with fewer than `length` bytes is a malformed reply."""
     _packer: ClassVar[BitPacker]

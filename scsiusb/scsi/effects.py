@@ -17,7 +17,17 @@ CHANGING: Final = frozenset(
         ),  # WRITE, ERASE, WRITE AND VERIFY (10), COPY AND VERIFY, WRITE BUFFER
         *(0x41, 0x42, 0x48, 0x4C),  # WRITE SAME(10), UNMAP, SANITIZE, LOG SELECT
         *(0x50, 0x53, 0x54, 0x55, 0x58, 0x5B, 0x5D, 0x5F),  # MODE SELECT(10), RESERVE OUT, and those of burners
-        *(0x83, 0x89, 0x8A, 0x8E, 0x93, 0x9F),  # COPY, COMPARE AND WRITE, WRITE, WRITE SAME (16), SERVICE ACTION OUT
+        *(
+            0x83,
+            0x89,
+            0x8A,
+            0x8B,
+            0x8E,
+            0x93,
+            0x94,
+            0x9C,
+            0x9F,
+        ),  # writes of 16 bytes, COPY, zones
         *(0xAA, 0xAE, 0xB5, 0xBF),  # WRITE, WRITE AND VERIFY (12), SECURITY PROTOCOL OUT, SEND DVD STRUCTURE
     }
 )

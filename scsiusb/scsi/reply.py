@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
@@ -11,6 +12,7 @@ from scsiusb.base.text import printable
 from scsiusb.errors import MalformedReply
 
 R = TypeVar("R", bound="Reply")
+E = TypeVar("E")
 
 
 class Reply:
@@ -36,6 +38,26 @@ def parse(layout: Construct, data: bytes, what: str) -> Any:
         return layout.parse(data)
     except ConstructError as error:
         raise MalformedReply(f"{what}: the {len(data)} bytes received do not have its layout") from error
+
+
+def listed(data: bytes, start: int, length: int) -> tuple[bytes, int]:
+    """Return the bytes of a list of `length` bytes from `start` on, and how many of them did not come."""
+    end = start + length
+    return data[start:end], max(end - max(len(data), start), 0)
+
+
+def entries(layout: Construct, body: bytes, kind: Callable[..., E]) -> tuple[E, ...]:
+    """Return `kind` made of each whole entry of a list; the bytes of an entry that was cut are not used.
+
+    Fields of the layout without a name, and those that begin with "_", are left out.
+    """
+    size = layout.sizeof()
+    whole = range(0, len(body) - size + 1, size)
+    return tuple(kind(**_named(layout.parse(body[at : at + size]))) for at in whole)
+
+
+def _named(fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if not name.startswith("_")}
 
 
 def text(field: bytes) -> str:

@@ -27,7 +27,6 @@ from scsiusb.quirks.user import parse_rows
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
-from scsiusb.scsi.commands.spc_reports import SecurityProtocolIn
 from scsiusb.scsi.pages import vpd
 from scsiusb.transport.base import Direction
 from scsiusb.usb.interface import InterfaceInfo, find, matches
@@ -41,6 +40,7 @@ from scsiusb.volume.table import content_of
 from scsiusb.volume.table import read as read_table
 from scsiusb.volume.types import type_text
 from tests.fuzz.devices import Shown, device_of
+from tests.scsi.command_rows import ROWS
 
 Seeds = tuple[bytes, ...]
 
@@ -109,23 +109,12 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "LogSense": LOGS,
     "AtaPassThrough16": (AtaDisk().smart_data(),),
     "AtaPassThrough12": (AtaDisk().thresholds(),),
-    "ReportSupportedOpcodes": _hex("00000010 1200 0000 0000 0006  9e00 0010 0001 0010"),
-    "ReportTimestamp": _hex("000a 02 00 018c00000000 0000", "000a 00 00 000000001234 0000"),
-    "ReadKeys": _hex("00000001 00000010 0000000000000001 00000000000000ff", "00000000 00000000"),
-    "ReadReservation": _hex("00000001 00000010 00000000000000ff 00000000 00 05 0000", "00000001 00000000"),
-    "SecurityProtocolIn": _hex("000000000000 0003 00 01 ef", "00" * 8),
-    "GetLbaStatus": _hex("00000014 00000000 0000000000000010 00000100 01 000000", "00000004 00000000"),
-    "ReadDefectData10": _hex("00 08 0008 00000001 00000002", "00 0d 0008 0000010203040506", "00000000"),
-    "ReadToc": _hex("0012 01 01 00 14 01 00 00000000 00 14 aa 00 00001000", "000a 02 02 00 10 02 00 00002000"),
-    "GetConfiguration": _hex("00000014 0000 0008 0000 03 04 0008 01 00 0001 0b 04 00000008", "00000004 0000 0000"),
-    "ReadDiscInformation": _hex("0020 0e 01 01 01 01" + "00" * 27),
     "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
 }
 ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need arguments
     "Read10": block.Read10(0, 1, block_size=512),
     "Read16": block.Read16(0, 1, block_size=512),
     "InquiryVpdBytes": primary.InquiryVpdBytes(0x83),
-    "SecurityProtocolIn": SecurityProtocolIn(0),
     "AtaPassThrough16": AtaPassThrough16(0xB0, 0xD0),
     "AtaPassThrough12": AtaPassThrough12(0xB0, 0xD1),
 }
@@ -204,7 +193,10 @@ def _below(kind: type[Command[Any]]) -> Iterator[type[Command[Any]]]:
 
 
 def command_parser(kind: type[Command[Any]]) -> Parser:
-    """Return the parser of a command's reply. KeyError: REPLIES has no example of it; TypeError: it needs ARGUMENTS."""
+    """Return the parser of a command's reply. KeyError: there is no example of it; TypeError: it needs ARGUMENTS."""
+    row = next((row for row in ROWS if type(row.command) is kind and row.replies), None)
+    if row is not None:
+        return Parser(kind.__name__, row.command.reply, _hex(*row.replies))
     command = ARGUMENTS[kind.__name__] if kind.__name__ in ARGUMENTS else kind()
     return Parser(kind.__name__, command.reply, REPLIES[kind.__name__])
 

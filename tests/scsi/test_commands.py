@@ -11,12 +11,9 @@ from construct import BitStruct, Int8ub, Padding, Struct
 from scsiusb import MalformedReply
 from scsiusb.scsi.command import Command, opcode
 from scsiusb.scsi.commands import mmc as multimedia
-from scsiusb.scsi.commands import mmc_discs as discs
 from scsiusb.scsi.commands import sbc as block
-from scsiusb.scsi.commands import sbc_ranges as ranges
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.scsi.commands import spc_parameters as parameters
-from scsiusb.scsi.commands import spc_reports as reports
 from scsiusb.scsi.pages import inquiry, mode, vpd
 from scsiusb.transport.base import Direction
 
@@ -52,22 +49,6 @@ CDBS: list[tuple[Command[Any], str]] = [
     (parameters.ModeSelect10(bytes(20), save=True), "55 11 00 00 00 00 00 00 1c 00"),
     (parameters.LogSense(0x0D), "4d 00 4d 00 00 00 00 10 00 00"),
     (parameters.LogSense(0x19, 0x20, pointer=3, length=252), "4d 00 59 20 00 00 03 00 fc 00"),
-    (reports.ReportSupportedOpcodes(), "a3 0c 00 00 00 00 00 00 20 00 00 00"),
-    (reports.ReportTimestamp(), "a3 0f 00 00 00 00 00 00 00 0c 00 00"),
-    (reports.ReadKeys(length=512), "5e 00 00 00 00 00 00 02 00 00"),
-    (reports.ReadReservation(), "5e 01 00 00 00 00 00 00 18 00"),
-    (reports.SecurityProtocolIn(1, 0x1234, 256), "a2 01 12 34 00 00 00 00 01 00 00 00"),
-    (reports.SecurityProtocolIn(0xEF, 0, 1, in_512=True), "a2 ef 00 00 80 00 00 00 00 01 00 00"),
-    (ranges.GetLbaStatus(0x123456789A, 512), "9e 12 00 00 00 12 34 56 78 9a 00 00 02 00 00 00"),
-    (ranges.SynchronizeCache16(1, 2, immediate=True), "91 02 00 00 00 00 00 00 00 01 00 00 00 02 00 00"),
-    (ranges.Verify16(1, 2), "8f 00 00 00 00 00 00 00 00 01 00 00 00 02 00 00"),
-    (ranges.PreFetch10(1, 2), "34 00 00 00 00 01 00 00 02 00"),
-    (ranges.WriteSame10(1, 2, bytes(512), unmap=True), "41 08 00 00 00 01 00 00 02 00"),
-    (ranges.WriteSame16(1, 2, bytes(512), anchor=True), "93 10 00 00 00 00 00 00 00 01 00 00 00 02 00 00"),
-    (ranges.ReadDefectData10(primary=True, format=5, length=8), "37 00 1d 00 00 00 00 00 08 00"),
-    (discs.ReadToc(track=1, msf=True, length=12), "43 02 00 00 00 00 01 00 0c 00"),
-    (discs.GetConfiguration(which=2, first=0x1E, length=16), "46 02 00 1e 00 00 00 00 10 00"),
-    (discs.ReadDiscInformation(), "51 00 00 00 00 00 00 00 22 00"),
     (multimedia.GetMediaEvent(), "4a 01 00 00 10 00 00 00 08 00"),
     (block.StartStopUnit(power_condition=3, immediate=True), "1b 01 00 00 30 00"),
 ]

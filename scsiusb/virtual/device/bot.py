@@ -172,8 +172,11 @@ class Bot:
         If the host has less data than the command needs, nothing is written.
         """
         wrong_way = self._task.direction is Direction.IN and self._task.length > 0
-        self._is_phase_error = wrong_way or self._task.length > self._transfer_length
-        self._wanted = 0 if self._is_phase_error else self._task.length
+        needed = self._task.length
+        if self._task.takes_less:
+            needed = min(needed, self._transfer_length)
+        self._is_phase_error = wrong_way or needed > self._transfer_length
+        self._wanted = 0 if self._is_phase_error else needed
         self._phase, self._left = Phase.DATA_OUT, self._transfer_length + self._surplus
         if not self._wanted:
             self._end_data_out()

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import ata, disc, pages, reports
+from scsiusb.virtual.target import ata, pages
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.sense import (
     INVALID_COMMAND,
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 _FUA = 0x08
 _LBPME, _LBPRZ = 0x80, 0x40  # of READ CAPACITY(16) parameter data (SBC-3 5.16.2)
-_READ_CAPACITY_16 = 0x10  # SERVICE ACTION
 
 
-def _extent(cdb: bytes) -> tuple[int, int]:
+def extent(cdb: bytes) -> tuple[int, int]:
     """Return LOGICAL BLOCK ADDRESS and TRANSFER LENGTH of a CDB of 6, 10, 12 or 16 bytes (SPC-4 4.2)."""
     group = cdb[0] >> 5
     if group == 0:
@@ -38,12 +37,13 @@ def _extent(cdb: bytes) -> tuple[int, int]:
     return lba, blocks
 
 
-def _check_range(medium: Medium, lba: int, blocks: int) -> None:
+def check_range(medium: Medium, lba: int, blocks: int) -> None:
+    """Raise `CommandFailed` for blocks that the medium does not have."""
     if lba >= medium.blocks or lba + blocks > medium.blocks:
         raise CommandFailed(LBA_OUT_OF_RANGE)
 
 
-def _checked_extent(unit: Unit, cdb: bytes) -> tuple[Medium, int, int]:
+def checked_extent(unit: Unit, cdb: bytes) -> tuple[Medium, int, int]:
     """Return the medium, the first LBA and the number of blocks of a transfer, after all checks.
 
     Protection information (RDPROTECT, WRPROTECT, VRPROTECT) is not supported. Raises `CommandFailed`.
@@ -51,20 +51,20 @@ def _checked_extent(unit: Unit, cdb: bytes) -> tuple[Medium, int, int]:
     if cdb[0] >> 5 and cdb[1] & 0xE0:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium = unit.ready_medium()
-    lba, blocks = _extent(cdb)
-    _check_range(medium, lba, blocks)
+    lba, blocks = extent(cdb)
+    check_range(medium, lba, blocks)
     if unit.maximum_transfer and blocks > unit.maximum_transfer:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     return medium, lba, blocks
 
 
 def _read(unit: Unit, cdb: bytes) -> Task:
-    medium, lba, blocks = _checked_extent(unit, cdb)
+    medium, lba, blocks = checked_extent(unit, cdb)
     return Read(medium, lba, blocks, unit.keep_sense) if blocks else Task()
 
 
 def _write(unit: Unit, cdb: bytes) -> Task:
-    medium, lba, blocks = _checked_extent(unit, cdb)
+    medium, lba, blocks = checked_extent(unit, cdb)
     if unit.is_write_protected:
         raise CommandFailed(WRITE_PROTECTED)
     flush = bool(cdb[0] >> 5 and cdb[1] & _FUA) or not unit.modes.has_write_cache
@@ -76,14 +76,14 @@ def _verify(unit: Unit, cdb: bytes) -> Task:
     check = cdb[1] >> 1 & 3
     if check > 1:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
-    medium, lba, blocks = _checked_extent(unit, cdb)
+    medium, lba, blocks = checked_extent(unit, cdb)
     return Compare(medium, lba, blocks, unit.keep_sense) if check and blocks else Task()
 
 
 def _synchronize_cache(unit: Unit, cdb: bytes) -> Task:
     medium = unit.ready_medium()
-    lba, blocks = _extent(cdb)
-    _check_range(medium, lba, blocks)
+    lba, blocks = extent(cdb)
+    check_range(medium, lba, blocks)
     try:
         medium.flush()
     except OSError as error:
@@ -100,11 +100,8 @@ def _read_capacity_10(unit: Unit, cdb: bytes) -> Task:
     return Parameters(struct.pack(">II", last, medium.block_size), 8)
 
 
-def _service_action_in_16(unit: Unit, cdb: bytes) -> Task:
-    if cdb[1] & 0x1F == reports.GET_LBA_STATUS:
-        return reports.get_lba_status(unit, cdb)
-    if cdb[1] & 0x1F != _READ_CAPACITY_16:
-        raise CommandFailed(INVALID_FIELD_IN_CDB)
+def read_capacity_16(unit: Unit, cdb: bytes) -> Task:
+    """Report the capacity with 64 bits, and whether the unit is thin (SBC-3 5.16)."""
     medium = unit.ready_medium()
     flags = (_LBPME if unit.thin else 0) | (_LBPRZ if unit.thin and unit.thin_zeros else 0)
     data = struct.pack(">QIxxB17x", medium.blocks - 1, medium.block_size, flags)
@@ -132,12 +129,7 @@ _READ_ONLY: Mapping[int, Command] = {
 }
 
 COMMANDS: Mapping[int, Mapping[int, Command]] = {
-    pages.CD_ROM: {
-        **_READ_ONLY,
-        0x43: disc.read_toc,
-        0x46: disc.get_configuration,
-        0x51: disc.read_disc_information,
-    },
+    pages.CD_ROM: _READ_ONLY,
     pages.DISK: {
         **_READ_ONLY,
         0x08: _read,
@@ -149,10 +141,8 @@ COMMANDS: Mapping[int, Mapping[int, Command]] = {
         0x8A: _write,
         0x8F: _verify,
         0x91: _synchronize_cache,
-        0x9E: _service_action_in_16,
         0xAA: _write,
         0xAF: _verify,
-        reports.MAINTENANCE_IN: reports.maintenance_in,
         ata.PASS_THROUGH_16: ata.pass_through_16,
         ata.PASS_THROUGH_12: ata.pass_through_12,
     },

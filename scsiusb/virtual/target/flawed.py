@@ -34,6 +34,10 @@ class Wrapper(Medium):
         super().close()
         self.inner.close()
 
+    def fill(self, pattern: bytes) -> None:
+        """See `Medium.fill`; the inner medium is filled, past what is wrong with this one."""
+        self.inner.fill(pattern)
+
     def _readinto(self, offset: int, view: memoryview) -> None:
         self.inner.readinto(offset, view)
 
@@ -172,6 +176,12 @@ class Flawed(Wrapper):
             self._unsettled.update(range(lba, lba + blocks))
         if good < len(view):
             raise BadBlock(good)
+
+    def reassign(self, lba: int) -> None:
+        """See `Medium.reassign`; the block is no longer a bad one."""
+        parts = [((first, min(last, lba - 1)), (max(first, lba + 1), last)) for first, last in self._bad]
+        self._bad = tuple(extent for pair in parts for extent in pair if extent[0] <= extent[1])
+        super().reassign(lba)
 
     def _before_bad(self, offset: int, view: memoryview) -> int:
         """Return how many bytes of a transfer come before the first bad block."""

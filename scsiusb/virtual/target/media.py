@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from scsiusb.base.locks import is_refused
 
 _CHUNK = 1 << 16
+_PIECE = 1 << 20  # bytes that `Medium.fill` writes at once
 
 
 class BadBlock(OSError):
@@ -54,6 +55,19 @@ class Medium(ABC):
         """Make sure that written data are durable; OSError if that fails."""
         self.flushes += 1
 
+    def fill(self, pattern: bytes) -> None:
+        """Write a pattern to all blocks, repeated in each; OSError if the medium cannot be written."""
+        block = (pattern * (self.block_size // len(pattern) + 1))[: self.block_size]
+        count = max(_PIECE // self.block_size, 1)
+        piece = memoryview(block * min(count, self.blocks))
+        for lba in range(0, self.blocks, count):
+            blocks = min(count, self.blocks - lba)
+            self.write(lba * self.block_size, piece[: blocks * self.block_size])
+
+    def reassign(self, lba: int) -> None:
+        """Replace a defective block by a spare one, which reads as zeros."""
+        self.write(lba * self.block_size, memoryview(bytes(self.block_size)))
+
     def power_on(self) -> None:
         """Enter the state after power-on or a port reset: the cache is empty, if the medium has one."""
         self.power_ons += 1
@@ -89,6 +103,12 @@ class Sparse(Medium):
     def __init__(self, blocks: int, block_size: int = 512, read_only: bool = False) -> None:
         super().__init__(blocks * block_size, block_size, read_only)
         self.chunks: dict[int, bytearray] = {}
+
+    def fill(self, pattern: bytes) -> None:
+        """See `Medium.fill`; zeros take no memory."""
+        self.chunks.clear()
+        if any(pattern):
+            super().fill(pattern)
 
     def _readinto(self, offset: int, view: memoryview) -> None:
         done = 0

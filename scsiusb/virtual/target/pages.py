@@ -11,6 +11,8 @@ from scsiusb.virtual.target import unmap as unmapping
 if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
+MOST_COMPARED = 128  # MAXIMUM COMPARE AND WRITE LENGTH of the Block Limits page
+MOST_SAME = 1 << 16  # MAXIMUM WRITE SAME LENGTH
 DISK = 0x00  # PERIPHERAL DEVICE TYPE direct access block device
 CD_ROM = 0x05
 NO_DEVICE = 0x7F  # PERIPHERAL QUALIFIER 3, PERIPHERAL DEVICE TYPE 1Fh
@@ -52,7 +54,8 @@ def _device_identification(unit: Unit) -> bytes:
 def _block_limits(unit: Unit) -> bytes:
     """Return the 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0 reports no limit."""
     unmap = (unmapping.MOST_BLOCKS, unmapping.MOST_RANGES) if unit.thin else (0, 0)
-    return struct.pack(">4xI8xII36x", unit.maximum_transfer, *unmap)
+    limits = struct.pack(">xB2xI8x", MOST_COMPARED, unit.maximum_transfer)
+    return limits + struct.pack(">II8xQ20x", *unmap, MOST_SAME)
 
 
 def _logical_block_provisioning(unit: Unit) -> bytes:

@@ -18,7 +18,7 @@ _INFORMATION = struct.Struct(">BBBBQ")
 class Sense:
     """A sense key, an additional sense code with its qualifier, and the INFORMATION field if any.
 
-    `deferred`: it belongs to an earlier command (SPC-4 4.5.7).
+    `deferred`: it belongs to an earlier command (SPC-4 4.5.7). `progress`: of an operation, in 65536ths.
     """
 
     key: int
@@ -28,19 +28,28 @@ class Sense:
     deferred: bool = False
     specific: bytes = bytes(4)
     """The COMMAND-SPECIFIC INFORMATION of the fixed format."""
+    progress: int | None = None
 
     def fixed(self) -> bytes:
         """Return fixed format sense data (SPC-4 4.5.3); VALID is set only if INFORMATION fits into its four bytes."""
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
         first = _FIXED_CURRENT | (_DEFERRED if self.deferred else 0) | (_VALID if valid else 0)
-        return _FIXED.pack(first, 0, self.key, information, 10, self.specific, self.asc, self.ascq, 0, 0, 0)
+        return _FIXED.pack(
+            first, 0, self.key, information, 10, self.specific, self.asc, self.ascq, 0, *self._key_specific()
+        )
 
     def descriptors(self) -> bytes:
         """Return descriptor format sense data (SPC-4 4.5.2)."""
         tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
+        if self.progress is not None:
+            tail += struct.pack(">BBxxBHx", 0x02, 0x06, *self._key_specific())
         code = _DESCRIPTOR_CURRENT | (_DEFERRED if self.deferred else 0)
         return bytes((code, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
+
+    def _key_specific(self) -> tuple[int, int]:
+        """Return the sense key specific field: SKSV, and the progress (SPC-4 4.5.2.4.4)."""
+        return (0, 0) if self.progress is None else (_VALID, self.progress)
 
 
 NO_SENSE = Sense(0x0)

@@ -25,6 +25,8 @@ class Task:
 
     direction = Direction.NONE
     length = 0
+    takes_less = False
+    """The CDB has no length of the data-out, which says its length itself: less than `length` is no error."""
 
     def __init__(self, failed: bool = False) -> None:
         self.failed = failed

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from scsiusb.virtual.target import block, pages, primary
+from scsiusb.virtual.target import block, optical, pages, primary, support
 from scsiusb.virtual.target.ata import PASS_THROUGH_12, PASS_THROUGH_16, AtaDisk
+from scsiusb.virtual.target.collecting import act_on
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.modes import ModePages
 from scsiusb.virtual.target.primary import INQUIRY, REPORT_LUNS, REQUEST_SENSE
+from scsiusb.virtual.target.reservations import Reservations
 from scsiusb.virtual.target.sense import (
     BECOMING_READY,
     INITIALIZING_COMMAND_REQUIRED,
     INVALID_COMMAND,
     INVALID_FIELD_IN_CDB,
+    INVALID_FIELD_IN_PARAMETERS,
     MEDIUM_CHANGED,
     MEDIUM_NOT_PRESENT,
     NO_SENSE,
@@ -23,7 +25,8 @@ from scsiusb.virtual.target.sense import (
     CommandFailed,
     Sense,
 )
-from scsiusb.virtual.target.task import Task
+from scsiusb.virtual.target.task import Parameters, Task
+from scsiusb.virtual.target.whole_medium import Operation
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
 UNMAP = 0x42
@@ -81,8 +84,12 @@ class Unit:
         self._sense = NO_SENSE
         self._attentions = [POWER_ON]
         self._lock = threading.RLock()
-        self._commands = {**primary.COMMANDS, **block.COMMANDS[device_type]}
-        self.powered_at = time.monotonic()
+        self.kept = support.Kept()
+        self.reservations = Reservations()
+        self.grown: list[int] = []  # reassigned blocks
+        self.operation: Operation | None = None  # a format or sanitize in progress
+        more = support.COMMANDS if device_type == pages.DISK else optical.COMMANDS
+        self._commands = {**primary.COMMANDS, **block.COMMANDS[device_type], **more}
 
     @classmethod
     def cd_rom(cls, medium: Medium | None = None, *, product: str = "Virtual CD-ROM") -> Unit:
@@ -112,7 +119,6 @@ class Unit:
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
             self.modes.power_on()
-            self.powered_at = time.monotonic()
             for medium in (self.medium, self._tray):
                 if medium is not None:
                     medium.power_on()
@@ -123,11 +129,19 @@ class Unit:
             if medium is not None:
                 medium.close()
 
-    @property
-    def opcodes(self) -> list[int]:
-        """The operation codes that the unit supports."""
-        missing = {UNMAP: not self.thin, PASS_THROUGH_16: self.ata is None, PASS_THROUGH_12: self.ata is None}
-        return [code for code in self._commands if not missing.get(code)]
+    def add_data_in(self, opcode: int, reply: Callable[[bytes], bytes]) -> None:
+        """Add a vendor's command with data-in: `reply` gets the CDB and returns the data.
+
+        A ValueError that it raises is reported as INVALID FIELD IN CDB.
+        """
+        self._commands[opcode] = lambda unit, cdb: _reply(reply, cdb)
+
+    def add_data_out(self, opcode: int, act: Callable[[bytes, bytes], None], length: Callable[[bytes], int]) -> None:
+        """Add a vendor's command with data-out: `act` gets the CDB and the data, of `length(cdb)` bytes.
+
+        A ValueError that `act` raises is reported as INVALID FIELD IN PARAMETER LIST.
+        """
+        self._commands[opcode] = lambda unit, cdb: act_on(unit, length(cdb), lambda data: _take(act, cdb, data))
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -145,6 +159,7 @@ class Unit:
                 self._sense = NO_SENSE  # kept only until the next command (SPC-4 4.5.1)
             try:
                 self._report_attention(cdb[0])
+                self._report_operation(cdb[0])
                 return self._decode(cdb)
             except CommandFailed as failure:
                 self.keep_sense(failure.sense)
@@ -154,11 +169,36 @@ class Unit:
         if self._attentions and opcode not in (INQUIRY, REQUEST_SENSE, REPORT_LUNS):
             raise CommandFailed(self._attentions.pop(0))
 
+    def _report_operation(self, opcode: int) -> None:
+        if self.operation is not None and opcode not in (INQUIRY, REQUEST_SENSE, REPORT_LUNS):
+            sense = self._advance()
+            if sense is not None:
+                raise CommandFailed(sense)
+
+    def _advance(self) -> Sense | None:
+        if self.operation is None:
+            return None
+        sense = self.operation.advance()
+        if self.operation.is_over:
+            self.operation = None
+        return sense
+
+    @property
+    def opcodes(self) -> list[int]:
+        """The operation codes of all commands that the unit supports, in order."""
+        missing = {UNMAP: not self.thin, PASS_THROUGH_16: self.ata is None, PASS_THROUGH_12: self.ata is None}
+        return sorted(code for code in self._commands if not missing.get(code))
+
+    @staticmethod
+    def cdb_length(opcode: int) -> int:
+        """Return the bytes of a CDB; 10 for those of groups that have no length in the standard."""
+        return _CDB_LENGTH.get(opcode >> 5, _CDB_LENGTH[1])
+
     def _decode(self, cdb: bytes) -> Task:
         command = self._commands.get(cdb[0])
         if command is None:
             raise CommandFailed(INVALID_COMMAND)
-        length = _CDB_LENGTH[cdb[0] >> 5]
+        length = _CDB_LENGTH.get(cdb[0] >> 5, len(cdb))
         if len(cdb) < length or cdb[length - 1] & _NACA:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         return command(self, cdb)
@@ -193,6 +233,8 @@ class Unit:
     def take_sense(self) -> Sense:
         """Return the kept sense, or else a pending unit attention; each is reported once (SPC-4 6.39)."""
         sense, self._sense = self._sense, NO_SENSE
+        if sense == NO_SENSE and self.operation is not None:
+            return self._advance() or NO_SENSE
         if sense == NO_SENSE and self._attentions:
             return self._attentions.pop(0)
         return sense
@@ -220,3 +262,18 @@ class Unit:
         self.stopped = False
         if MEDIUM_CHANGED not in self._attentions:
             self._attentions.append(MEDIUM_CHANGED)
+
+
+def _reply(reply: Callable[[bytes], bytes], cdb: bytes) -> Task:
+    try:
+        data = reply(cdb)
+    except ValueError as error:
+        raise CommandFailed(INVALID_FIELD_IN_CDB) from error
+    return Parameters(data, len(data))
+
+
+def _take(act: Callable[[bytes, bytes], None], cdb: bytes, data: bytes) -> None:
+    try:
+        act(cdb, data)
+    except ValueError as error:
+        raise CommandFailed(INVALID_FIELD_IN_PARAMETERS) from error

@@ -62,7 +62,9 @@ def test_vital_product_data() -> None:
     designator = b"scsiusb Virtual Stick   S123"
     assert host.data(inquiry(255, 0x83), 36) == bytes.fromhex("00 83 0020 02 01 00 1c") + designator
     limits = host.data(inquiry(255, 0xB0), 64)
-    assert limits == bytes.fromhex("00 b0 003c 0000 0000 00000040") + bytes(52)
+    assert limits == bytes.fromhex("00 b0 003c 0080 0000 00000040") + bytes(24) + bytes.fromhex(
+        "0000000000010000"
+    ) + bytes(20)
 
 
 def test_a_unit_without_a_serial_number_uses_that_of_its_stick() -> None:

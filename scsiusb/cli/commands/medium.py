@@ -1,0 +1,256 @@
+"""Commands that change the whole medium or ranges of it: format, sanitize, unmap, write-same, reassign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from scsiusb.cli.ask import confirm, confirm_overwriting, require_terminal
+from scsiusb.cli.commands.erase import parse_pattern
+from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.jobs import contents_of, name
+from scsiusb.cli.options import block_number_option, global_options, settings
+from scsiusb.cli.output import counted, say, show_json
+from scsiusb.cli.progress import interruptible, percent_bar
+from scsiusb.errors import IllegalRequest, UnsupportedOpcode
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.commands.sbc import Unmap
+from scsiusb.scsi.commands.sbc_media import (
+    FormatUnit,
+    ReassignBlocks,
+    SanitizeBlockErase,
+    SanitizeCommand,
+    SanitizeCryptoErase,
+    SanitizeExitFailure,
+    SanitizeOverwrite,
+)
+from scsiusb.scsi.commands.sbc_transfer import WriteSame10, WriteSame16
+from scsiusb.scsi.commands.spc import InquiryVpdBytes
+from scsiusb.scsi.operation import follow
+
+if TYPE_CHECKING:
+    from scsiusb.disk.disk import Disk
+    from scsiusb.scsi.command import Command
+
+MOST_SAME: Final = 0xFFFF  # blocks in one WRITE SAME(10)
+MOST_UNMAPPED: Final = 0xFFFFFFFF
+BLOCK_LIMITS: Final = 0xB0
+SPC_3: Final = 5  # version in INQUIRY data
+ON: Final = "the device goes on by itself; --wait shows when it is done"
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+wait_option = click.option("--wait", is_flag=True, help="Only follow one that has begun before.")
+
+
+def _run(disk: Disk, command: Command[None] | None, doing: str) -> None:
+    """Begin an operation, if a command is given, and follow it to its end, with a bar on a terminal."""
+    with interruptible(lambda: ON), percent_bar(doing) as show:
+        if command is not None:
+            disk.execute(command)
+        follow(disk.unit, doing, show)
+
+
+def _finish(done: str, record: dict[str, Any]) -> None:
+    if settings().json:
+        show_json({"done": True, **record})
+    else:
+        say(done)
+
+
+def _ask_about(disk: Disk, question: str) -> None:
+    """Ask, and say what is on the device if that can be read."""
+    confirm(f"{question} {name(disk)}, {contents_of(disk)}? All data on it will be lost.")
+
+
+@click.command("format", short_help="Format the medium (FORMAT UNIT).")
+@device_argument
+@click.option("--forget-defects", is_flag=True, help="Forget the defects that were found in use (CMPLST).")
+@wait_option
+@yes_option
+@global_options
+def format_command(device: str | None, lun: int | None, forget_defects: bool, wait: bool, yes: bool) -> None:
+    """Format the medium with the device's own command; all data are lost.
+
+    Few USB sticks support it; disks may take hours. It goes on in the device after
+    Ctrl-C: --wait follows it again.
+
+    \b
+    Examples:
+      scsiusb format 2-1
+      scsiusb format 2-1 --wait
+      scsiusb format virtual: --yes
+    """
+    if not (yes or wait):
+        require_terminal("the format")
+    with opened(device, lun) as disk:
+        if not (yes or wait):
+            _ask_about(disk, "Format")
+        command = FormatUnit(immediate=True, complete_list=forget_defects)
+        _run(disk, None if wait else command, "format")
+        device_of = device_record(disk)
+    _finish("formatted", {"device": device_of})
+
+
+METHODS: Final[dict[str, Callable[[bytes, int], SanitizeCommand]]] = {
+    "block": lambda pattern, passes: SanitizeBlockErase(),
+    "crypto": lambda pattern, passes: SanitizeCryptoErase(),
+    "overwrite": lambda pattern, passes: SanitizeOverwrite(pattern=pattern or bytes(4), passes=passes),
+    "exit-failure": lambda pattern, passes: SanitizeExitFailure(),
+}
+
+
+@click.command("sanitize", short_help="Make all former data unreadable (SANITIZE).")
+@device_argument
+@click.option("--method", type=click.Choice(tuple(METHODS)), help="What the device does; needed unless --wait.")
+@click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat (overwrite); default zeros.")
+@click.option("--passes", type=click.IntRange(1, 31), default=1, help="How often to overwrite.")
+@wait_option
+@yes_option
+@global_options
+def sanitize_command(
+    device: str | None, lun: int | None, method: str | None, pattern: bytes, passes: int, wait: bool, yes: bool
+) -> None:
+    """Make all former data unreadable, also in blocks that have no address.
+
+    It cannot be stopped, and goes on after Ctrl-C and power loss: --wait follows
+    it again. exit-failure makes a unit usable after a sanitize that failed.
+
+    \b
+    Examples:
+      scsiusb sanitize 2-1 --method block
+      scsiusb sanitize 2-1 --method overwrite --pattern 55aa --yes
+      scsiusb sanitize 2-1 --wait
+    """
+    if method is None and not wait:
+        raise click.UsageError("--method or --wait is needed")
+    if pattern and method != "overwrite":
+        raise click.UsageError("--pattern is for --method overwrite")
+    if not (yes or wait):
+        require_terminal("the sanitize")
+    with opened(device, lun) as disk:
+        if not (yes or wait):
+            _ask_about(disk, "Sanitize")
+        _run(disk, None if wait or method is None else METHODS[method](pattern, passes), "sanitize")
+        device_of = device_record(disk)
+    _finish("sanitized", {"method": method, "device": device_of})
+
+
+def range_options(function: Any) -> Any:
+    """Add --lba and --blocks, both needed."""
+    function = block_number_option("--blocks", required=True, help="How many blocks.")(function)
+    return block_number_option("--lba", required=True, help="First block.")(function)
+
+
+@click.command("unmap", short_help="Let the device forget blocks (UNMAP).")
+@device_argument
+@range_options
+@yes_option
+@global_options
+def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, yes: bool) -> None:
+    """Let the device forget blocks, as TRIM does.
+
+    `inquiry --page lbpv` tells whether it can, and what the blocks read as then.
+
+    \b
+    Examples:
+      scsiusb unmap 2-1 --lba 2048 --blocks 1M
+      scsiusb unmap 2-1 --lba 0 --blocks 8 --yes
+    """
+    if not yes:
+        require_terminal("the unmap")
+    with opened(device, lun) as disk:
+        disk.check_range(lba, blocks)
+        if not yes:
+            confirm_overwriting(disk, device, lba, blocks, ", by UNMAP")
+        most = int.from_bytes(_block_limits(disk)[20:24], "big")  # MAXIMUM UNMAP LBA COUNT
+        for at, count in _pieces(lba, blocks, most or MOST_UNMAPPED):
+            disk.execute(Unmap(at, count))
+        device_of = device_record(disk)
+    _finish(f"unmapped {counted(blocks, 'block')}", {"lba": lba, "blocks": blocks, "device": device_of})
+
+
+def _pieces(lba: int, blocks: int, most: int) -> Iterator[tuple[int, int]]:
+    for at in range(0, blocks, most):
+        yield lba + at, min(most, blocks - at)
+
+
+@click.command("write-same", short_help="Write one block to a range of blocks.")
+@device_argument
+@range_options
+@click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat in the block; default zeros.")
+@yes_option
+@global_options
+def write_same_command(device: str | None, lun: int | None, lba: int, blocks: int, pattern: bytes, yes: bool) -> None:
+    """Write one block to a range of blocks, which the device repeats itself.
+
+    \b
+    Examples:
+      scsiusb write-same 2-1 --lba 0 --blocks 2048
+      scsiusb write-same 2-1 --lba 0 --blocks 8 --pattern 55aa --yes
+    """
+    if not yes:
+        require_terminal("the write")
+    with opened(device, lun) as disk:
+        disk.check_range(lba, blocks)
+        if not yes:
+            confirm_overwriting(disk, device, lba, blocks, ", by WRITE SAME")
+        size = disk.block_size
+        block = (pattern * (size // len(pattern) + 1))[:size] if pattern else bytes(size)
+        for at, count in _pieces(lba, blocks, _most_same(disk)):
+            _write_same(disk, at, count, block)
+        disk.flush()
+        device_of = device_record(disk)
+    _finish(f"wrote {counted(blocks, 'block')}", {"lba": lba, "blocks": blocks, "device": device_of})
+
+
+def _most_same(disk: Disk) -> int:
+    """Return the blocks in one command: MAXIMUM WRITE SAME LENGTH, if the unit reports any (SBC-3 6.5.3)."""
+    announced = int.from_bytes(_block_limits(disk)[36:44], "big")
+    return min(announced, MOST_SAME) if announced else MOST_SAME
+
+
+def _block_limits(disk: Disk) -> bytes:
+    """Return the Block Limits page; nothing of a unit that is too old for it, which may hang, or does not have it."""
+    unit = disk.unit
+    is_old = disk.inquiry().version < SPC_3 or Quirk.NO_VPD in unit.transport.quirks
+    if is_old or unit.attentions.cannot_give_vpd:
+        return b""
+    try:
+        return disk.execute(InquiryVpdBytes(BLOCK_LIMITS))
+    except IllegalRequest:
+        return b""
+
+
+def _write_same(disk: Disk, lba: int, blocks: int, block: bytes) -> None:
+    try:
+        disk.execute(WriteSame16(lba, blocks, block))
+    except UnsupportedOpcode:
+        disk.execute(WriteSame10(lba, blocks, block))
+
+
+@click.command("reassign", short_help="Replace defective blocks by spare ones.")
+@device_argument
+@block_number_option("--lba", multiple=False, required=True, help="The block.")
+@yes_option
+@global_options
+def reassign_command(device: str | None, lun: int | None, lba: int, yes: bool) -> None:
+    """Replace a defective block by a spare one (REASSIGN BLOCKS); its data are lost.
+
+    Read the block before, as long as that is possible. Most devices do this by
+    themselves when the block is written.
+
+    \b
+    Examples:
+      scsiusb reassign 2-1 --lba 123456
+      scsiusb reassign 2-1 --lba 123456 --yes
+    """
+    if not yes:
+        require_terminal("the reassignment")
+    with opened(device, lun) as disk:
+        disk.check_range(lba, 1)
+        if not yes:
+            confirm_overwriting(disk, device, lba, 1, ", by REASSIGN BLOCKS")
+        disk.execute(ReassignBlocks((lba,)))
+        device_of = device_record(disk)
+    _finish(f"reassigned LBA {lba}", {"lba": lba, "device": device_of})

@@ -1,0 +1,92 @@
+"""The commands that scsiusb declares, looked up by CDB and device type."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from functools import cache
+from importlib import import_module
+from typing import Any, Final
+
+from construct import Const, Renamed
+
+from scsiusb.base.dataclass import dataclass
+from scsiusb.scsi import commands
+from scsiusb.scsi.command import Command
+from scsiusb.scsi.opcodes import command_name
+
+SECTION: Final = re.compile(r"\(((?:SPC|SBC|MMC|SSC|ZBC|SAT|UFI|TCG)[^()]*(?:\(\d+\))?)")
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A declared command, with what tells it from others."""
+
+    kind: type[Command[Any]]
+    opcode: int
+    service: int | None
+    """SERVICE ACTION; None for a command without one."""
+    length: int
+    """Bytes of the CDB."""
+    mask: int
+    """Bits of the CDB that are constant, and their `value`."""
+    value: int
+
+    @property
+    def name(self) -> str:
+        """Name in the standard."""
+        return self.kind.NAME
+
+    @property
+    def section(self) -> str:
+        """Standard and section, from the declaration's docstring: "SBC-3 5.11"; "" if it names none."""
+        found = SECTION.findall(" ".join((self.kind.__doc__ or "").split()))
+        return found[-1] if found else ""
+
+    def matches(self, cdb: bytes) -> bool:
+        """Whether the CDB, or its beginning, has the constants of the command."""
+        return int.from_bytes(cdb[: self.length].ljust(self.length, b"\0"), "big") & self.mask == self.value
+
+
+@cache
+def declared() -> tuple[Declared, ...]:
+    """Return all commands that are declared in `scsiusb.scsi.commands`, by operation code."""
+    found = []
+    for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+        home = import_module(module.name)
+        for kind in vars(home).values():
+            if isinstance(kind, type) and issubclass(kind, Command) and kind.__module__ == home.__name__:
+                found += [describe(kind)] if "CDB" in vars(kind) else []
+    return tuple(sorted(found, key=lambda each: (each.opcode, each.service or 0, each.kind.__name__)))
+
+
+def describe(kind: type[Command[Any]]) -> Declared:
+    """Return what tells a command from others, from its layout."""
+    constants: dict[str | None, int] = {}
+    mask = value = 0
+    for field in kind.CDB.subcon.subcons:
+        name, inner = (field.name, field.subcon) if isinstance(field, Renamed) else (None, field)
+        width = inner.sizeof()
+        is_constant = isinstance(inner, Const)
+        constants |= {name: int(inner.value)} if is_constant else {}
+        mask = mask << width | ((1 << width) - 1 if is_constant else 0)
+        value = value << width | (int(inner.value) if is_constant else 0)
+    return Declared(kind, constants["opcode"], constants.get("service"), kind.CDB.sizeof(), mask, value)
+
+
+def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
+    """Return the declaration of the command that a CDB is for a peripheral device type; None: it is not declared.
+
+    A declaration that names the device type comes before one for all types, and the one with more constants first.
+    """
+    fits = [each for each in declared() if cdb and each.matches(cdb)]
+    special = [each for each in fits if each.kind.device_types and device_type in each.kind.device_types]
+    general = [each for each in fits if each.kind.device_types is None]
+    found = max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)
+    return None if found is None else found.kind
+
+
+def name_of(opcode: int, service: int | None = None, device_type: int = 0) -> str:
+    """Return the name of a command for a device type, also of one that is not declared; see `command_name`."""
+    kind = lookup(bytes((opcode, service or 0)), device_type)
+    return command_name(opcode, service, device_type) if kind is None else kind.NAME

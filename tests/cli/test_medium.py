@@ -1,0 +1,104 @@
+"""format, sanitize, unmap, write-same, reassign: nothing is done without a confirmation, and progress is followed."""
+
+from __future__ import annotations
+
+import pytest
+
+from scsiusb.scsi import operation
+from scsiusb.scsi.sense import Sense
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.cli.conftest import Attached, Cli
+
+BLOCKS = 64
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation, "FIRST_PAUSE", 0.0)
+
+
+@pytest.fixture
+def medium() -> Memory:
+    return Memory(b"\xaa" * 512 * BLOCKS)
+
+
+@pytest.fixture
+def unit(medium: Memory, attach: Attached) -> Unit:
+    unit = Unit(medium, thin=True)
+    attach(Stick([unit]))
+    return unit
+
+
+COMMANDS = [
+    ["format"],
+    ["sanitize", "--method", "block"],
+    ["unmap", "--lba", "0", "--blocks", "8"],
+    ["write-same", "--lba", "0", "--blocks", "8"],
+    ["reassign", "--lba", "0"],
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+def test_nothing_is_done_without_a_confirmation(unit: Unit, medium: Memory, cli: Cli, words: list[str]) -> None:
+    name, *options = words
+    assert cli(name, "1-1", *options).failed(1, "--yes")
+    assert bytes(medium.data) == b"\xaa" * 512 * BLOCKS
+
+
+def test_a_format_is_followed_to_its_end(unit: Unit, medium: Memory, cli: Cli) -> None:
+    assert cli("format", "1-1", "--yes", "--json").record == {"done": True}
+    assert unit.operation is None
+    assert not any(medium.data)
+
+
+def test_a_sanitize_writes_the_pattern(unit: Unit, medium: Memory, cli: Cli) -> None:
+    words = ("sanitize", "1-1", "--method", "overwrite", "--pattern", "55", "--yes")
+    assert cli(*words, "--json").record == {"done": True, "method": "overwrite"}
+    assert bytes(medium.data) == b"\x55" * 512 * BLOCKS
+    assert cli("sanitize", "1-1", "--yes").failed(1, "--method")
+    assert cli("sanitize", "1-1", "--method", "block", "--pattern", "55", "--yes").failed(1, "--pattern")
+
+
+def test_an_operation_goes_on_after_ctrl_c_and_is_taken_up_again(
+    unit: Unit, medium: Memory, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def interrupted(seconds: float) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("scsiusb.scsi.operation.time.sleep", interrupted)
+        ended = cli("format", "1-1", "--yes")
+        assert ended.status == 130
+        assert "--wait" in ended.err
+    assert unit.operation is not None
+    assert cli("format", "1-1", "--wait", "--json").record == {"done": True}
+    assert not any(medium.data)
+
+
+def test_unmap_and_write_same(unit: Unit, medium: Memory, cli: Cli) -> None:
+    assert cli("unmap", "1-1", "--lba", "2", "--blocks", "3", "--yes", "--json").record == {
+        "done": True,
+        "lba": 2,
+        "blocks": 3,
+    }
+    assert bytes(medium.data[1024:2560]) == bytes(1536)
+    assert cli("write-same", "1-1", "--lba", "0", "--blocks", "2", "--pattern", "1122", "--yes").status == 0
+    assert bytes(medium.data[:1024]) == b"\x11\x22" * 512
+    assert cli("write-same", "1-1", "--lba", "60", "--blocks", "5", "--yes").failed(22)
+
+
+@pytest.mark.parametrize(
+    ("raw", "part"),
+    [
+        ("70 00 02 00000000 0a 00000000 04 04 00 80 8000", 0.5),
+        ("72 02 04 04 000000 08 02 06 0000 80 4000 00", 0.25),
+        ("70 00 02 00000000 0a 00000000 04 04 00 00 8000", None),
+        ("70 00 05 00000000 0a 00000000 24 00 00 c0 0001", None),
+        ("72 02 04 04 000000 00", None),
+        ("70 00 02", None),
+        ("", None),
+    ],
+)
+def test_progress_is_read_from_both_formats(raw: str, part: float | None) -> None:
+    assert operation.progress_of(Sense.parse(bytes.fromhex(raw))) == part
