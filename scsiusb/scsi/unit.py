@@ -187,6 +187,7 @@ class LogicalUnit(Uncopyable):
                         yield from ask_after_loss(self, timeout)
                     is_doubtful = verify is not None and self._doubts.count != attentions.settled
                     if medium is not None and medium.changes != attentions.medium_changes:
+                        transport.check()  # a device that has gone says so, whatever was counted when it went
                         sense = MEDIUM_CHANGED
                     elif not is_doubtful:
                         completion = yield from transport.exchange(self.lun, cdb, direction, buffer, timeout)

@@ -216,7 +216,7 @@ def all_parsers() -> tuple[Parser, ...]:
         Parser("quirks", quirks, (b"152d:2329:rG, 0x781:5572:s", b"0781:5572:", b"#"), errors=(ValueError,)),
         Parser("fault", fault, FAULTS, errors=(ValueError,)),
         Parser("partition table", partition_table, (mbr_disk(), gpt_disk(), FAT), errors=()),
-        Parser("USB/IP command", usbip_wire.parse_command, USBIP, errors=(usbip_wire.Malformed, struct.error)),
+        Parser("USB/IP commands", usbip_wire.parse_command, USBIP, errors=(usbip_wire.Malformed, struct.error)),
     )
 
 

@@ -252,6 +252,23 @@ def test_on_gone_of_every_open_client_is_called_at_each_of_many_unplugs(bus: Int
             bus.plug(stick(64))
 
 
+def test_an_unplug_that_another_client_met_is_no_change_of_medium(bus: InterceptedBus) -> None:
+    """The exchange that failed at the unplug is counted as a change; the next client in the queue finds the count."""
+    first, second = open_on(bus), open_on(bus)
+    for disk in (first, second):
+        disk.read(0, 1)
+    bus.unplug(bus.devices()[0])
+    with pytest.raises(DeviceGone):
+        first.read(0, 1)
+    attentions = second.unit.attentions
+    attentions.losses_seen = attentions.losses.count
+    attentions.medium_changes += 1
+    with pytest.raises(DeviceGone):
+        second.read(0, 1)
+    for disk in (first, second):
+        disk.close()
+
+
 def read_until_gone(disk: Disk) -> None:
     with pytest.raises(DeviceGone):
         while True:

@@ -13,6 +13,7 @@ from pathlib import Path
 LIMIT = 60  # seconds for a command
 RULE = 'TAG+="uaccess"'
 IMAGE = "round-trip.img"
+EXTRAS = {"scsiusb.fs": "fsspec", "scsiusb.python_scsi": "pyscsi"}  # modules, and the libraries of their extras
 
 
 def scsiusb_command(*words: str, data: bytes = b"") -> bytes:
@@ -35,7 +36,15 @@ def check_import() -> None:
     assert len(names) > 50, names
     for name in names:
         if name != "scsiusb.__main__":
-            importlib.import_module(name)
+            _import(name)
+
+
+def _import(name: str) -> None:
+    """Import a module; one of an extra says which library it needs."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        assert error.name == EXTRAS.get(name), f"{name} needs {error.name}"
 
 
 def check_data() -> None:
