@@ -44,7 +44,8 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        assert error.name == EXTRAS.get(name), f"{name} needs {error.name}"
+        if error.name != EXTRAS.get(name):
+            raise
 
 
 def check_data() -> None:
