@@ -161,7 +161,8 @@ class FatWriter:
             if self._file.block_size > SECTOR:
                 what = f"the device has blocks of {self._file.block_size} bytes, and FAT is written on 512"
                 raise FileSystemError(what, "write an image of the file system (`scsiusb restore`)")
-            partition = fatfs.Partition(_blocks(fatfs, self._file, errors))
+            sectors = Sectors(self._file, errors)
+            partition = fatfs.Partition(_disk(fatfs, sectors, self._file.size // SECTOR))
             try:
                 drive = bytes(partition._adjust_path("/"))[:-1]
                 try:
@@ -176,6 +177,7 @@ class FatWriter:
                     partition.unmount()
                 except fatfs.wrapper.FatFSException as error:
                     errors.append(error)
+                sectors.settle()
                 if errors:
                     raise errors[0]
             self._file.flush()
@@ -205,29 +207,62 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name!r} cannot be written: fatfs-ng has no {letter!r}, only code page 437") from error
 
 
-def _blocks(fatfs: ModuleType, file: DiskFile, errors: list[BaseException]) -> Any:
-    """Return the sectors as the library wants them.
+class Sectors:
+    """The sectors of a partition for the library, whose errors are kept, as an exception must not go through it.
 
-    An exception must not go through the library. After the first error nothing more is written, and reads give zeros:
-    what the library does then stays in memory, and is dropped with it.
+    After the first error nothing more is written, and reads give zeros: what the library does then stays in memory,
+    and is dropped with it. Neighbours that are written one after the other, as the clusters of a file are, are one
+    write; the order of writes stays.
     """
 
-    def move(sector: int, transfer: Callable[[], int | None], count: int) -> None:
-        if errors:
+    def __init__(self, file: DiskFile, errors: list[BaseException]) -> None:
+        """`errors`: where the errors go."""
+        self._file = file
+        self._errors = errors
+        self._first = 0
+        self._pending = bytearray()
+
+    def read(self, sector: int, count: int) -> bytes:
+        """Return `count` bytes."""
+        self.settle()
+        data = bytearray(count)
+        self._move(sector, partial(self._file.readinto, data), count)
+        return bytes(count) if self._errors else bytes(data)
+
+    def write(self, sector: int, data: bytes) -> None:
+        """Write whole sectors, perhaps when the next ones come."""
+        length = len(self._pending)
+        if sector != self._first + length // SECTOR or length + len(data) > PIECE:
+            self.settle()
+            self._first = sector
+        self._pending += data
+
+    def settle(self) -> None:
+        """Write what was not written yet."""
+        pending, self._pending = self._pending, bytearray()
+        if pending:
+            self._move(self._first, partial(self._file.write, pending), len(pending))
+
+    def _move(self, sector: int, transfer: Callable[[], int | None], count: int) -> None:
+        if self._errors:
             return
         try:
-            file.seek(sector * SECTOR)
+            self._file.seek(sector * SECTOR)
             if transfer() != count:
                 raise FileSystemError("the file system leads to blocks after its end", "check it (fsck)")
         except BaseException as error:  # noqa: BLE001 - raised when the library has returned
-            errors.append(error)
+            self._errors.append(error)
 
-    class Blocks(fatfs.diskio.Disk):  # type: ignore[misc, name-defined]
-        """The sectors of a partition. Its methods are called by the library."""
+
+def _disk(fatfs: ModuleType, sectors: Sectors, count: int) -> Any:
+    """Return sectors as the library wants them."""
+
+    class Disk(fatfs.diskio.Disk):  # type: ignore[misc, name-defined]
+        """Its methods are called by the library."""
 
         def ioctl_get_sector_count(self) -> int:
             """Return the number of sectors."""
-            return file.size // SECTOR
+            return count
 
         def ioctl_get_sector_size(self) -> int:
             """Return their size in bytes."""
@@ -239,12 +274,10 @@ def _blocks(fatfs: ModuleType, file: DiskFile, errors: list[BaseException]) -> A
 
         def read(self, sector: int, count: int) -> bytes:
             """Return `count` bytes."""
-            data = bytearray(count)
-            move(sector, partial(file.readinto, data), count)
-            return bytes(count) if errors else bytes(data)
+            return sectors.read(sector, count)
 
         def write(self, sector: int, count: int, buff: bytes) -> None:
             """Write `count` bytes."""
-            move(sector, partial(file.write, buff), count)
+            sectors.write(sector, buff)
 
-    return Blocks()
+    return Disk()

@@ -28,7 +28,12 @@ def test_smart_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         ("profile=sat-hdd&health=failing", "failing", "SMART predicts"),
         ("profile=sat-ssd&read-only", "good", "write protected"),
         ("profile=flash", "unknown", "no SMART"),
-        ("fault=hang@data,opcode=85,times=always&profile=sat-ssd", "unknown", "no SMART that can be read: "),
+        pytest.param(
+            "fault=hang@data,opcode=85,times=always&profile=sat-ssd",
+            "unknown",
+            "no SMART that can be read: ",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_health_has_a_verdict_and_reasons(cli: Cli, options: str, verdict: str, reason: str) -> None:

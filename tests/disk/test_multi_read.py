@@ -225,7 +225,7 @@ def test_a_disk_that_is_closed_meanwhile_ends_its_stream(polled: Station) -> Non
     assert isinstance(errors[readings[1]], scsiusb.DeviceClosed)
 
 
-@pytest.mark.parametrize("number", range(1, 8))
+@pytest.mark.parametrize("number", [1, 2, 3, *(pytest.param(number, marks=pytest.mark.slow) for number in range(4, 8))])
 def test_a_transfer_that_usbfs_has_no_memory_for_is_retried_as_in_a_single_read(polled: Station, number: int) -> None:
     bus = polled.buses[0]
     assert isinstance(bus, PolledBus)
