@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from scsiusb.ata.nvme import NvmeHealth, NvmeSmart
 from scsiusb.ata.smart import Smart
 from scsiusb.base.dataclass import dataclass
 
@@ -19,7 +20,8 @@ WARNINGS: Final = {  # attributes that count what should never happen
 ALARMING: Final = ("pending_sectors", "offline_uncorrectable")
 MANY: Final = 100  # reallocated sectors
 LIFE_LEFT: Final = ("ssd_life_left", "percent_lifetime_left", "media_wearout", "wear_leveling_count")
-LITTLE_LIFE: Final = 10  # of the normalized value
+LITTLE_LIFE: Final = 10  # of the normalized value, or percent
+TEMPERATURE_BIT: Final = 1  # of the critical warning
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,25 @@ class Health:
     reasons: tuple[str, ...]
 
 
-def judge(smart: Smart | None, *, write_protected: bool | None = None, without: str = NO_SMART) -> Health:
+def judge(smart: Smart | NvmeSmart | None, *, write_protected: bool | None = None, without: str = NO_SMART) -> Health:
     """Return the verdict on a device; `smart` None: it has none that can be read, and `without` says why."""
-    failing: list[str] = []
-    worn: list[str] = []
-    notes: list[str] = ["the medium is write protected"] if write_protected else []
+    notes = ["the medium is write protected"] if write_protected else []
     if smart is None:
         return Health(UNKNOWN, (*notes, without))
+    failing, worn = _of_nvme(smart.health) if isinstance(smart, NvmeSmart) else _of_ata(smart)
+    if smart.temperature is not None and smart.temperature >= HOT:
+        notes.append(f"it is hot: {smart.temperature} degrees Celsius")
+    if isinstance(smart, Smart) and smart.identity.security_locked:
+        notes.append("it is locked by an ATA password")
+    known = smart.passed is not None or (isinstance(smart, Smart) and bool(smart.attributes))
+    verdict = FAILING if failing else WORN if worn else GOOD if known else UNKNOWN
+    return Health(verdict, (*failing, *worn, *notes, *smart.problems))
+
+
+def _of_ata(smart: Smart) -> tuple[list[str], list[str]]:
+    """Return what shows that the disk fails, and what shows wear."""
+    failing: list[str] = []
+    worn: list[str] = []
     if smart.passed is False:
         failing.append("SMART predicts that the disk fails soon: copy what is on it now")
     for each in smart.attributes:
@@ -50,10 +64,21 @@ def judge(smart: Smart | None, *, write_protected: bool | None = None, without: 
         count = smart.raw(name)
         if count and count < 1 << 32:  # some makers put more than a count into the upper bytes
             (failing if name in ALARMING or count >= MANY else worn).append(f"{count} {what}")
-    if smart.temperature is not None and smart.temperature >= HOT:
-        notes.append(f"it is hot: {smart.temperature} degrees Celsius")
-    if smart.identity.security_locked:
-        notes.append("it is locked by an ATA password")
-    known = smart.passed is not None or smart.attributes
-    verdict = FAILING if failing else WORN if worn else GOOD if known else UNKNOWN
-    return Health(verdict, (*failing, *worn, *notes, *smart.problems))
+    return failing, worn
+
+
+def _of_nvme(health: NvmeHealth | None) -> tuple[list[str], list[str]]:
+    """Return what shows that the disk fails, and what shows wear. Heat alone, which passes, is counted as wear."""
+    failing: list[str] = []
+    worn: list[str] = []
+    if health is None:
+        return failing, worn
+    for bit, what in health.warnings:
+        (worn if bit == TEMPERATURE_BIT else failing).append(f"the disk warns: {what}")
+    if health.percentage_used >= 100 - LITTLE_LIFE:
+        worn.append(f"{health.percentage_used} percent of the writes that it was made for are used")
+    if health.available_spare <= health.spare_threshold and not health.critical_warning & 1:
+        worn.append(f"{health.available_spare} percent of the spare blocks are left")
+    if health.media_errors:
+        worn.append(f"{health.media_errors} errors could not be corrected")
+    return failing, worn

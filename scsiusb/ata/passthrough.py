@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
-from construct import BitsInteger, BitStruct, Flag, Padding
+from construct import BitStruct, Const, Flag, Padding
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceUnsupported, IllegalRequest, MalformedReply, UnsupportedOpcode
@@ -25,6 +25,15 @@ UNIT_ATTENTIONS: Final = 5  # that may be pending
 ERROR_BIT: Final = 0x01  # of the status register
 
 
+class Registers28(TypedDict):
+    """What is written into the registers for a command with data, and its length in bytes."""
+
+    features: int
+    count: int
+    lba: int
+    length: int
+
+
 class Registers(NamedTuple):
     """The registers after a command; the 24 low bits of the LBA."""
 
@@ -35,47 +44,16 @@ class Registers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AtaPassThrough16(Command[bytes]):
-    """ATA PASS-THROUGH(16) of a command of 28 bits (SAT-3 12.2.3)."""
+class AtaRegisters(Command[bytes], abstract=True):
+    """An ATA command of 28 bits as the values of its registers, and its data phase."""
 
-    NAME = "ATA PASS-THROUGH(16)"
-    CDB = BitStruct(
-        opcode(0x85),
-        Padding(3),
-        "protocol" / U4,
-        Padding(1),
-        Padding(2),
-        "check" / Flag,
-        Padding(1),
-        "is_in" / Flag,
-        "in_blocks" / Flag,
-        "length_in" / U2,
-        Padding(8),
-        "features" / U8,
-        Padding(8),
-        "count" / U8,
-        Padding(8),
-        "lba_low" / U8,
-        Padding(8),
-        "lba_mid" / U8,
-        Padding(8),
-        "lba_high" / U8,
-        "device" / U8,
-        "command" / U8,
-        Padding(8),
-    )
-    direction = Direction.IN
     command: int
     features: int = 0
     count: int = 1
     lba: int = 0
     device: int = 0
-    protocol: int = PIO_IN
-    check: bool = False
-    """Return the registers in sense data (CK_COND)."""
-    is_in = True
-    in_blocks = True
-    length_in = SECTOR_COUNT_HAS_LENGTH
+    direction: Direction = Direction.IN
+    length: int = SECTOR
 
     @property
     def lba_low(self) -> int:
@@ -92,11 +70,6 @@ class AtaPassThrough16(Command[bytes]):
         """Bits 16 to 23 of the LBA."""
         return self.lba >> 16 & 0xFF
 
-    @property
-    def length(self) -> int:
-        """Bytes of the data phase."""
-        return SECTOR * self.count
-
     def reply(self, data: bytes) -> bytes:
         """Return the data. Raises MalformedReply if it is not all there."""
         if len(data) != self.length:
@@ -108,65 +81,74 @@ class AtaPassThrough16(Command[bytes]):
 
 
 @dataclass(frozen=True)
-class AtaNonData16(AtaPassThrough16):
-    """ATA PASS-THROUGH(16) of a command without data; its result is in the registers."""
+class AtaPassThrough16(AtaRegisters):
+    """ATA PASS-THROUGH(16) of a command of 28 bits (SAT-3 12.2.3)."""
 
     NAME = "ATA PASS-THROUGH(16)"
-    direction = Direction.NONE
-    protocol: int = NON_DATA
-    count: int = 0
-    check: bool = True
-    is_in = False
-    in_blocks = False
-    length_in = 0
-    length = 0
+    CDB = BitStruct(
+        opcode(0x85),
+        Padding(3),
+        "protocol" / U4,
+        Padding(1),
+        Padding(2),
+        "check" / Flag,
+        Padding(1),
+        "has_data" / Flag,  # T_DIR: to the host
+        "has_data" / Flag,  # BYT_BLOK: the length is in blocks
+        "length_in" / U2,
+        Padding(8),
+        "features" / U8,
+        Padding(8),
+        "count" / U8,
+        Padding(8),
+        "lba_low" / U8,
+        Padding(8),
+        "lba_mid" / U8,
+        Padding(8),
+        "lba_high" / U8,
+        "device" / U8,
+        "command" / U8,
+        Padding(8),
+    )
+    check: bool = False
+    """Return the registers in sense data (CK_COND)."""
 
-    def reply(self, data: bytes) -> bytes:
-        """Return nothing."""
-        return b""
+    @property
+    def has_data(self) -> bool:
+        """Whether there is data-in."""
+        return self.length > 0
+
+    @property
+    def protocol(self) -> int:
+        """PROTOCOL (SAT-3 table 148)."""
+        return PIO_IN if self.length else NON_DATA
+
+    @property
+    def length_in(self) -> int:
+        """T_LENGTH."""
+        return SECTOR_COUNT_HAS_LENGTH if self.length else 0
 
 
 @dataclass(frozen=True)
-class AtaPassThrough12(Command[bytes]):
+class AtaPassThrough12(AtaRegisters):
     """ATA PASS-THROUGH(12) of a command with data-in; to an optical drive, this is BLANK (SAT-3 12.2.2)."""
 
     NAME = "ATA PASS-THROUGH(12)"
     CDB = BitStruct(
         opcode(0xA1),
         Padding(3),
-        "protocol" / U4,
+        Const(PIO_IN, U4),
         Padding(1),
-        "flags" / BitsInteger(8),
+        Const(0x08 | 0x04 | SECTOR_COUNT_HAS_LENGTH, U8),  # T_DIR, BYT_BLOK, T_LENGTH
         "features" / U8,
         "count" / U8,
-        "lba" / BitsInteger(24),
+        "lba_low" / U8,
+        "lba_mid" / U8,
+        "lba_high" / U8,
         "device" / U8,
         "command" / U8,
         Padding(16),
     )
-    direction = Direction.IN
-    command: int
-    features: int = 0
-    count: int = 1
-    lba: int = 0
-    """The three registers: low, mid, high."""
-    device: int = 0
-    protocol = PIO_IN
-    flags = 0x08 | 0x04 | SECTOR_COUNT_HAS_LENGTH  # T_DIR, BYT_BLOK, T_LENGTH
-
-    @property
-    def length(self) -> int:
-        """Bytes of the data phase."""
-        return SECTOR * self.count
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        if len(data) != self.length:
-            raise MalformedReply(f"{self.NAME}: received {len(data)} of {self.length} bytes")
-        return data
-
-    def __str__(self) -> str:
-        return f"ATA command {self.command:02X}h"
 
 
 def registers_of(sense: Sense) -> Registers | None:
@@ -203,15 +185,15 @@ class Ata:
         TransportError; a device that is silent is recovered.
         """
         self._check_type()
-        long = AtaPassThrough16(command, features, count, lba)
+        values: Registers28 = {"features": features, "count": count, "lba": lba, "length": SECTOR * count}
         if self.via == "sat,12":
-            return self._short(command, features, count, lba)
+            return self._unit.execute(AtaPassThrough12(command, **values), timeout=self._timeout())
         try:
-            data = self._unit.execute(long, timeout=self._timeout())
+            data = self._unit.execute(AtaPassThrough16(command, **values), timeout=self._timeout())
         except (UnsupportedOpcode, IllegalRequest):
             if self.via:
                 raise
-            data = self._short(command, features, count, lba)
+            data = self._unit.execute(AtaPassThrough12(command, **values), timeout=self._timeout())
             self.via = "sat,12"
             return data
         self.via = "sat"
@@ -223,7 +205,7 @@ class Ata:
         Raises a CheckCondition if the device aborted the command, and as `read`.
         """
         self._check_type()
-        cdb = AtaNonData16(command, features, lba=lba).cdb()
+        cdb = AtaPassThrough16(command, features, 0, lba, 0, Direction.NONE, 0, check=True).cdb()
         sense = self._sent(cdb)
         for _ in range(UNIT_ATTENTIONS):
             if sense is None or sense.key != UNIT_ATTENTION:
@@ -250,11 +232,6 @@ class Ata:
             what = f"ATA commands are for disks, and the unit is one of type {data.type_text}"
             raise DeviceUnsupported(what, "name a unit that is a disk (--lun)")
         self._is_disk = True
-
-    def _short(self, command: int, features: int, count: int, lba: int) -> bytes:
-        swapped = (lba & 0xFF) << 16 | lba & 0xFF00 | lba >> 16 & 0xFF
-        short = AtaPassThrough12(command, features, count, swapped)
-        return self._unit.execute(short, timeout=self._timeout())
 
     def _timeout(self) -> float:
         return min(SHORTLY, self._unit.timeout or SHORTLY)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 from scsiusb.ata.identify import IDENTIFY_DEVICE, IdentifyData
-from scsiusb.ata.passthrough import Ata
+from scsiusb.ata.passthrough import Registers
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import CheckCondition, MalformedReply
-from scsiusb.scsi.unit import LogicalUnit
 
 SMART: Final = 0xB0
 READ_DATA, READ_THRESHOLDS, RETURN_STATUS = 0xD0, 0xD1, 0xDA  # features
@@ -74,6 +73,20 @@ NAMES: Final = {  # the meanings that most makers agree on
 }
 
 
+class AtaChannel(Protocol):
+    """How ATA commands reach a disk."""
+
+    @property
+    def via(self) -> str:
+        """The name of the bridge's dialect; "" if it is not known yet."""
+
+    def read(self, command: int, *, features: int = 0, count: int = 1, lba: int = 0) -> bytes:
+        """Return `count` sectors that a command with data-in gives. Raises CheckCondition, TransportError."""
+
+    def registers(self, command: int, *, features: int = 0, lba: int = 0) -> Registers | None:
+        """Send a command without data; return the registers after it, None if they are not known."""
+
+
 @dataclass(frozen=True)
 class Attribute:
     """One SMART attribute. Normalized values fall from 100 to 253 on; a threshold of 0 is never reached."""
@@ -101,7 +114,7 @@ class Smart:
     """What an ATA disk says of its health."""
 
     via: str
-    """How the commands went: "sat" or "sat,12"."""
+    """How the commands went: "sat", "sat,12", or the bridge's own dialect."""
     identity: IdentifyData
     passed: bool | None
     """False if the disk predicts its failure; None if it does not say."""
@@ -123,13 +136,13 @@ class Smart:
         return next((each.raw for each in self.attributes if each.name == name), None)
 
 
-def read_smart(unit: LogicalUnit) -> Smart:
-    """Ask an ATA disk behind a bridge for its SMART data.
+def read_ata(ata: AtaChannel) -> Smart:
+    """Ask an ATA disk for its identity and its SMART data.
 
-    Raises UnsupportedOpcode or IllegalRequest where the bridge does not translate ATA commands, MalformedReply for an
+    Raises UnsupportedOpcode or IllegalRequest where the bridge does not know the dialect, MalformedReply for an
     identification that is none, and as `LogicalUnit.execute`.
     """
-    ata, problems = Ata(unit), list[str]()
+    problems = list[str]()
     identity = IdentifyData.parse(ata.read(IDENTIFY_DEVICE))
     if identity.checksum_fits is False:
         problems.append("the checksum of the identification is wrong")
@@ -161,7 +174,7 @@ def _thresholds(data: bytes) -> dict[int, int]:
     return {number: limit for number, limit in rows if number}
 
 
-def _attributes(ata: Ata, problems: list[str]) -> tuple[Attribute, ...]:
+def _attributes(ata: AtaChannel, problems: list[str]) -> tuple[Attribute, ...]:
     try:
         data = ata.read(SMART, features=READ_DATA, lba=KEY)
     except CheckCondition as error:
@@ -177,7 +190,7 @@ def _attributes(ata: Ata, problems: list[str]) -> tuple[Attribute, ...]:
     return parse_attributes(data, thresholds)
 
 
-def _passed(ata: Ata, problems: list[str]) -> bool | None:
+def _passed(ata: AtaChannel, problems: list[str]) -> bool | None:
     """Return what RETURN STATUS says; by the thresholds, where the bridge does not return registers."""
     try:
         found = ata.registers(SMART, features=RETURN_STATUS, lba=KEY)

@@ -11,16 +11,19 @@ from urllib.parse import unquote
 from scsiusb.virtual.device.descriptors import Identity
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.stick import Stick
+from scsiusb.virtual.target import bridges
 from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
 from scsiusb.virtual.target.fat import Formatted
 from scsiusb.virtual.target.media import File
+from scsiusb.virtual.target.nvme import NvmeDisk
 from scsiusb.virtual.target.options import MEDIUM_OPTIONS, apply_options
 from scsiusb.virtual.target.unit import Unit
 
 PREFIX = "virtual:"
+NVME_BRIDGE = "nvme-bridge"
 MOST_LUNS = 16  # GET MAX LUN reports 15 at most (BOT 3.2)
 BLOCK_SIZE = 512
-PROFILES = ("flash", *KINDS, "card-reader")
+PROFILES = ("flash", *KINDS, NVME_BRIDGE, "card-reader")
 CARD_SLOTS = 4  # of the card reader, of which the first has a card
 
 
@@ -61,6 +64,12 @@ def _health(text: str) -> str:
     return text
 
 
+def _bridge(text: str) -> str:
+    if text not in (*bridges.ATA, *bridges.NVME):
+        raise ValueError(f"there is no bridge {text!r}; use {', '.join((*bridges.ATA, *bridges.NVME))}")
+    return text
+
+
 OPTIONS: Mapping[str, Callable[[str], object]] = {
     "fault": Fault.parse,
     "block-size": _whole,
@@ -73,6 +82,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "speed": str,
     "profile": _profile,
     "health": _health,
+    "bridge": _bridge,
     **{name: option.read for name, option in MEDIUM_OPTIONS.items()},
 }
 
@@ -140,17 +150,19 @@ def open_stick(name: str) -> Stick:
     """
     address = parse(name)
     values, size = address.values, address.block_size
+    disk, bridge = _disk(values)
     names = ("vid", "pid", "serial", "speed")
-    identity = Identity(**{each: values[each] for each in names if each in values})
+    given = {each: values[each] for each in names if each in values}
+    ids = dict(zip(("vid", "pid"), bridges.IDS[bridge], strict=True)) if bridge in bridges.IDS else {}
+    identity = Identity(**{**ids, **given})
     more = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
     first = File(address.path, size, values.get("read-only") or None) if address.path else Formatted(size)
     try:
-        profile = values.get("profile", "flash")
-        disk = AtaDisk(profile, values.get("health", HEALTHS[0])) if profile in KINDS else None
-        unit = Unit(apply_options(first, values), write_protected=bool(values.get("read-only")), ata=disk)
+        unit = Unit(apply_options(first, values), write_protected=bool(values.get("read-only")))
         if disk is not None:
-            unit.vendor, unit.product = "ATA", disk.model
-        elif profile == "card-reader":
+            unit.vendor, unit.product = "ATA" if isinstance(disk, AtaDisk) else "NVMe", disk.model
+            bridges.furnish(unit, disk, bridge)
+        elif values.get("profile") == "card-reader":
             more += [Unit(product="Card Reader") for _ in range(CARD_SLOTS - 1 - len(more))]
             unit.product = "Card Reader"
         units = [unit, *more]
@@ -160,3 +172,21 @@ def open_stick(name: str) -> Stick:
     except BaseException:
         first.close()
         raise
+
+
+def _disk(values: Mapping[str, Any]) -> tuple[AtaDisk | NvmeDisk | None, str]:
+    """Return the disk after the bridge, None for a stick, and the bridge. Raise ValueError if they do not fit."""
+    profile, health = values.get("profile", "flash"), values.get("health", HEALTHS[0])
+    if profile in KINDS:
+        disk: AtaDisk | NvmeDisk = AtaDisk(profile, health)
+    elif profile == NVME_BRIDGE:
+        disk = NvmeDisk(health)
+    elif "bridge" in values:
+        raise ValueError(f"bridge: a {profile} has none; give profile={NVME_BRIDGE}, or one of {', '.join(KINDS)}")
+    else:
+        return None, ""
+    known = bridges.ATA if isinstance(disk, AtaDisk) else bridges.NVME
+    bridge = values.get("bridge", next(iter(known)))
+    if bridge not in known:
+        raise ValueError(f"bridge: {bridge} has no {profile}; use {', '.join(known)}")
+    return disk, bridge

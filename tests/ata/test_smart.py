@@ -10,11 +10,13 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk, IllegalRequest, MalformedReply, Sense, UnsupportedOpcode
+from scsiusb.ata.device import read_smart
 from scsiusb.ata.health import judge
 from scsiusb.ata.identify import IdentifyData
-from scsiusb.ata.passthrough import AtaNonData16, AtaPassThrough12, AtaPassThrough16, registers_of
-from scsiusb.ata.smart import KEY, parse_attributes, read_smart
+from scsiusb.ata.passthrough import AtaPassThrough12, AtaPassThrough16, registers_of
+from scsiusb.ata.smart import KEY, Smart, parse_attributes
 from scsiusb.errors import DeviceUnsupported
+from scsiusb.transport.base import Direction
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
 
@@ -30,8 +32,9 @@ def test_cdbs_are_those_of_smartctl() -> None:
     """As `smartctl -r ioctl,2 -d sat` and `-d sat,12` print them."""
     assert AtaPassThrough16(0xEC).cdb().hex(" ") == "85 08 0e 00 00 00 01 00 00 00 00 00 00 00 ec 00"
     assert AtaPassThrough16(0xB0, 0xD0, 1, KEY).cdb().hex(" ") == "85 08 0e 00 d0 00 01 00 00 00 4f 00 c2 00 b0 00"
-    assert AtaNonData16(0xB0, 0xDA, lba=KEY).cdb().hex(" ") == "85 06 20 00 da 00 00 00 00 00 4f 00 c2 00 b0 00"
-    assert AtaPassThrough12(0xB0, 0xD0, 1, 0x004FC2).cdb().hex(" ") == "a1 08 0e d0 01 00 4f c2 00 b0 00 00"
+    without_data = AtaPassThrough16(0xB0, 0xDA, 0, KEY, 0, Direction.NONE, 0, check=True)
+    assert without_data.cdb().hex(" ") == "85 06 20 00 da 00 00 00 00 00 4f 00 c2 00 b0 00"
+    assert AtaPassThrough12(0xB0, 0xD0, 1, KEY).cdb().hex(" ") == "a1 08 0e d0 01 00 4f c2 00 b0 00 00"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,6 +43,7 @@ def test_cdbs_are_those_of_smartctl() -> None:
 def test_a_disk_says_how_it_is(kind: str, health: str, short_only: bool) -> None:
     with opened(AtaDisk(kind, health, short_only=short_only)) as disk:
         found = read_smart(disk.unit)
+    assert isinstance(found, Smart)
     assert found.via == ("sat,12" if short_only else "sat")
     assert (found.identity.model, found.identity.blocks, found.identity.block_size) == (KINDS[kind][0], 100, 512)
     assert (found.identity.rotation_rate, found.identity.checksum_fits) == (KINDS[kind][1], True)
@@ -69,7 +73,7 @@ def test_an_optical_drive_never_gets_the_short_form_which_blanks_its_disc() -> N
     sent: list[int] = []
     before = drive.execute
     drive.execute = lambda cdb: sent.append(cdb[0]) or before(cdb)  # type: ignore[method-assign, func-returns-value]
-    with opened(None, drive) as disk, pytest.raises(DeviceUnsupported, match="disks"):
+    with opened(None, drive) as disk, pytest.raises(DeviceUnsupported, match="type CD/DVD"):
         read_smart(disk.unit)
     assert not {0x85, 0xA1}.intersection(sent)
 
@@ -146,6 +150,7 @@ def test_refused_smart_is_a_problem_and_no_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(AtaDisk, "smart_data", refuse)
     with opened(AtaDisk()) as disk:
         found = read_smart(disk.unit)
+        assert isinstance(found, Smart)
         assert (found.passed, found.attributes) == (True, ())
         assert "cannot be read" in found.problems[0]
         with pytest.raises(IllegalRequest):

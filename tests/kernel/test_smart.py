@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.address import open_stick
+from scsiusb.virtual.target import bridges
 from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
 
 from .command import scsiusb as cli
@@ -60,3 +62,42 @@ def test_smartctl_agrees_by_the_short_form_and_hdparm_reads_the_identification()
         assert f"Serial Number:      {ours['serial']}" in text
         assert "Checksum: correct" in text
         assert "Nominal Media Rotation Rate: Solid State Device" in text
+
+
+@pytest.mark.parametrize("bridge", [name for name in bridges.ATA if name != "sat"])
+def test_smartctl_agrees_through_a_bridge_with_commands_of_its_own(bridge: str) -> None:
+    with serving(open_stick(f"virtual:?profile=sat-hdd&health=failing&bridge={bridge}")) as there:
+        status, theirs = smartctl(there.sg, bridge)
+        ours = cli("smart", there.address, "--json").json()
+        there.wait()
+        assert status & FAILING
+        assert ours["passed"] is theirs["smart_status"]["passed"] is False
+        assert (ours["via"], ours["model"]) == (bridge, theirs["model_name"])
+        rows = theirs["ata_smart_attributes"]["table"]
+        assert {row["id"]: (row["value"], row["thresh"], row["raw"]["value"]) for row in rows} == {
+            int(number): (row["value"], row["threshold"], row["raw"]) for number, row in ours["attributes"].items()
+        }
+
+
+@pytest.mark.parametrize("health", HEALTHS)
+@pytest.mark.parametrize("bridge", bridges.NVME)
+def test_smartctl_agrees_about_an_nvme_disk(bridge: str, health: str) -> None:
+    with serving(open_stick(f"virtual:?profile=nvme-bridge&health={health}&bridge={bridge}")) as there:
+        status, theirs = smartctl(there.sg, bridge)
+        ours = cli("smart", there.address, "--json").json()
+        there.wait()
+        assert bool(status & FAILING) == (health == "failing")
+        assert (ours["via"], ours["kind"]) == (bridge, "nvme")
+        assert ours["passed"] == theirs["smart_status"]["passed"]
+        assert (ours["model"], ours["serial"]) == (theirs["model_name"], theirs["serial_number"])
+        assert (ours["firmware"], ours["bytes"]) == (theirs["firmware_version"], theirs["nvme_total_capacity"])
+        their_log, our_log = theirs["nvme_smart_health_information_log"], ours["health"]
+        same = {"critical_warning", "temperature", "available_spare", "percentage_used", "host_reads", "host_writes"}
+        same |= {"power_cycles", "power_on_hours", "unsafe_shutdowns", "media_errors"}
+        assert {name: their_log[name] for name in same} == {name: our_log[name] for name in same}
+        assert their_log["available_spare_threshold"] == our_log["spare_threshold"]
+        assert their_log["num_err_log_entries"] == our_log["error_log_entries"]
+        assert their_log["data_units_written"] * 512_000 == our_log["bytes_written"]
+        assert their_log["data_units_read"] * 512_000 == our_log["bytes_read"]
+        assert their_log["controller_busy_time"] == our_log["busy_minutes"]
+        assert their_log["temperature_sensors"] == our_log["sensors"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from scsiusb.ata import dialects, nvme_bridges
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import (
     mmc_audio,
@@ -276,4 +277,29 @@ ROWS: Final[tuple[Row, ...]] = (
         ("0006 0000 64 fd 01 00",),
     ),
     Row(mmc_burn.SendKey(0x06, bytes(8), agid=1), "a3 00 00 00 00 00 00 00 00 08 46 00"),
+    # bridges' own, as smartmontools sends them (lib/scsiata.cpp, lib/scsinvme.cpp)
+    Row(
+        dialects.CypressAta(0xB0, 0xD0, 1, 0xC24F00),
+        "24 24 00 be 01 00 d0 01 00 4f c2 00 b0 00 00 00",
+        ("00" * 512,),
+    ),
+    Row(dialects.JmicronAta(0xB0, 0xD0, 1, 0xC24F00, 0xB0), "df 10 00 02 00 d0 01 00 4f c2 b0 b0", ("00" * 512,)),
+    Row(dialects.Pl3507Ata(0xEC, 0, 1, 0, 0xA0), "df 10 00 02 00 00 01 00 00 00 a0 ec 06 7b", ("00" * 512,)),
+    Row(dialects.JmicronRegister(0x720F), "df 10 00 00 01 00 72 0f 00 00 00 fd", ("40",)),
+    Row(
+        dialects.ProlificAta(0xB0, 0xD0, 1, 0xC24F01, 0xA0),
+        "d8 15 00 d0 06 7b 00 00 02 00 01 01 4f c2 a0 b0",
+        ("00" * 512,),
+    ),
+    Row(
+        dialects.ProlificRegisters(),
+        "d7 00 00 00 06 7b 00 00 00 00 00 00 00 00 00 00",
+        ("50000000 00014f00 c200a0da 00b00050",),
+    ),
+    Row(dialects.SunplusAta(0xEC, 0, 1, 0, 0xA0), "f8 00 22 10 01 00 01 00 00 00 a0 ec", ("00" * 512,)),
+    Row(dialects.SunplusRegisters(), "f8 00 21 00 00 00 00 00 00 00 00 00", ("0000 00 004fc2 a0 50",)),
+    Row(nvme_bridges.AsmediaNvme(), "e6 06 00 01 00 00 00 00 00 00 00 00 00 00 00 00", ("00" * 4096,)),
+    Row(nvme_bridges.RealtekNvme(2, 2, 512), "e4 00 02 02 02 00 00 00 00 00 00 00 00 00 00 00", ("00" * 512,)),
+    Row(nvme_bridges.JmicronNvme(2, 4096), "a1 82 00 00 10 00 00 00 00 00 00 00", ("00" * 4096,)),
+    Row(nvme_bridges.JmicronNvmeCommand(), "a1 80 00 00 02 00 00 00 00 00 00 00"),
 )

@@ -23,37 +23,64 @@ from scsiusb.errors import (
 )
 
 if TYPE_CHECKING:
+    from scsiusb.ata.nvme import NvmeSmart
     from scsiusb.ata.smart import Smart
     from scsiusb.disk.disk import Disk
 
 COLUMNS: Final = ("ID", "attribute", "value", "worst", "threshold", "raw", "kind")
 WIDTH: Final = 80
+VIA: Final = (  # scsiusb.ata.device.DIALECTS, which would load what only these commands need
+    "sat",
+    *("usbcypress", "usbjmicron", "usbjmicron,0", "usbjmicron,p", "usbprolific", "usbsunplus"),
+    *("sntasmedia", "sntjmicron", "sntrealtek"),
+)
 WORDS: Final = {"good": "GOOD", "worn": "WORN", "failing": "FAILING", "unknown": "UNKNOWN"}
+
+
+via_option = click.option(
+    "--via",
+    type=click.Choice(VIA),
+    metavar="DIALECT",
+    help=f"What the bridge speaks; by default its IDs say it. {', '.join(VIA)}.",
+)
 
 
 @click.command("smart", short_help="Show the SMART data of a disk.")
 @device_argument
+@via_option
 @global_options
-def smart_command(device: str | None, lun: int | None) -> None:
-    """Show what a SATA disk or SSD says of its health, through a bridge that
-    translates ATA commands (SAT).
+def smart_command(device: str | None, lun: int | None, via: str | None) -> None:
+    """Show what a SATA or NVMe disk says of its health, through a bridge that
+    translates ATA commands (SAT), or that has commands of its own for them.
 
     Sticks and card readers have no SMART: exit status 9, or 5.
 
     \b
     Examples:
       scsiusb smart 2-1
+      scsiusb smart 2-1 --via sntasmedia
       scsiusb smart virtual:?profile=sat-ssd --json
+      scsiusb smart virtual:?profile=nvme-bridge
     """
-    from scsiusb.ata.smart import read_smart
+    from scsiusb.ata.device import read_smart
+    from scsiusb.ata.nvme import NvmeSmart
 
     with opened(device, lun) as disk:
-        found = read_smart(disk.unit)
+        found = read_smart(disk.unit, via)
         device_of = device_record(disk)
     if settings().json:
         show_json({**_record(found), "device": device_of})
         return
     show_record(_identity(found))
+    if isinstance(found, NvmeSmart):
+        _show_nvme(found)
+    else:
+        _show_attributes(found)
+    for problem in found.problems:
+        say(f"scsiusb: warning: {problem}")
+
+
+def _show_attributes(found: Smart) -> None:
     rows = [
         (
             each.id,
@@ -69,11 +96,50 @@ def smart_command(device: str | None, lun: int | None) -> None:
     if rows:
         show("")
         show_table(COLUMNS, rows, optional=("kind",))
-    for problem in found.problems:
-        say(f"scsiusb: warning: {problem}")
 
 
-def _record(found: Smart) -> dict[str, Any]:
+def _show_nvme(found: NvmeSmart) -> None:
+    health = found.health
+    if health is None:
+        return
+    show("")
+    show_record(
+        {
+            "warnings": ", ".join(what for _, what in health.warnings) or None,
+            "spare blocks": f"{health.available_spare} % (warns at {health.spare_threshold} %)",
+            "used": f"{health.percentage_used} % of the writes that it was made for",
+            "read": size_text(health.bytes_read),
+            "written": size_text(health.bytes_written),
+            "power on": f"{health.power_on_hours} hours, {health.power_cycles} times",
+            "unsafe shutdowns": health.unsafe_shutdowns,
+            "errors not corrected": health.media_errors,
+            "error log": f"{health.error_log_entries} entries",
+            "sensors": ", ".join(f"{value} °C" for value in health.sensors) or None,
+        }
+    )
+
+
+def _record(found: Smart | NvmeSmart) -> dict[str, Any]:
+    from scsiusb.ata.smart import Smart
+
+    record: dict[str, Any] = {
+        "via": found.via,
+        "model": found.identity.model,
+        "serial": found.identity.serial,
+        "firmware": found.identity.firmware,
+        "bytes": found.identity.size,
+        "passed": found.passed,
+        "temperature": found.temperature,
+        "problems": found.problems,
+    }
+    return record | (_ata_record(found) if isinstance(found, Smart) else _nvme_record(found))
+
+
+def _nvme_record(found: NvmeSmart) -> dict[str, Any]:
+    return {"kind": "nvme", "namespaces": found.identity.namespaces, "health": found.health}
+
+
+def _ata_record(found: Smart) -> dict[str, Any]:
     attributes = {
         str(each.id): {
             "name": each.name,
@@ -86,29 +152,21 @@ def _record(found: Smart) -> dict[str, Any]:
         }
         for each in found.attributes
     }
-    return {
-        "via": found.via,
-        "kind": "ata",
-        "model": found.identity.model,
-        "serial": found.identity.serial,
-        "firmware": found.identity.firmware,
-        "bytes": found.identity.size,
-        "rotation_rate": found.identity.rotation_rate,
-        "passed": found.passed,
-        "temperature": found.temperature,
-        "attributes": attributes,
-        "problems": found.problems,
-    }
+    return {"kind": "ata", "rotation_rate": found.identity.rotation_rate, "attributes": attributes}
 
 
-def _identity(found: Smart) -> dict[str, Any]:
-    identity = found.identity
-    turns = {0: None, 1: "does not rotate"}.get(identity.rotation_rate, f"{identity.rotation_rate} rotations a minute")
+def _identity(found: Smart | NvmeSmart) -> dict[str, Any]:
+    from scsiusb.ata.smart import Smart
+
+    identity, turns = found.identity, None
+    if isinstance(found, Smart):
+        rate = found.identity.rotation_rate
+        turns = {0: None, 1: "does not rotate"}.get(rate, f"{rate} rotations a minute")
     return {
         "model": identity.model,
         "serial": identity.serial,
         "firmware": identity.firmware,
-        "size": size_text(identity.size),
+        "size": None if identity.size is None else size_text(identity.size),
         "rotation": turns,
         "SMART": {True: "passed", False: "FAILING", None: "does not say"}[found.passed],
         "temperature": None if found.temperature is None else f"{found.temperature} °C",
@@ -118,8 +176,9 @@ def _identity(found: Smart) -> dict[str, Any]:
 
 @click.command("health", short_help="Say whether a device is well, and why.")
 @device_argument
+@via_option
 @global_options
-def health_command(device: str | None, lun: int | None) -> None:
+def health_command(device: str | None, lun: int | None, via: str | None) -> None:
     """Say whether a device is well, and why: good, worn, failing or unknown.
 
     The verdict comes from SMART, where the device has it. Nothing is written.
@@ -132,7 +191,7 @@ def health_command(device: str | None, lun: int | None) -> None:
     from scsiusb.ata.health import judge
 
     with opened(device, lun) as disk:
-        smart, without = _smart_of(disk)
+        smart, without = _smart_of(disk, via)
         protected = _protected(disk)
         unit = disk.inquiry()
         info = disk.unit.transport.info
@@ -151,13 +210,13 @@ def health_command(device: str | None, lun: int | None) -> None:
         show(f"  {smart.temperature} °C")
 
 
-def _smart_of(disk: Disk) -> tuple[Smart | None, str]:
+def _smart_of(disk: Disk, via: str | None) -> tuple[Smart | NvmeSmart | None, str]:
     """Return the SMART data, or None and the reason: there is none, or the device did not answer."""
+    from scsiusb.ata.device import read_smart
     from scsiusb.ata.health import NO_SMART
-    from scsiusb.ata.smart import read_smart
 
     try:
-        return read_smart(disk.unit), ""
+        return read_smart(disk.unit, via), ""
     except (DeviceGone, DeviceClosed, Cancelled):
         raise
     except (UnsupportedOpcode, IllegalRequest, MalformedReply, DeviceUnsupported):

@@ -132,7 +132,7 @@ def pass_through_16(unit: Unit, cdb: bytes) -> Task:
     if unit.ata is None or unit.ata.short_only:
         raise CommandFailed(Sense(0x5, 0x20, 0x00))
     lba = cdb[8] | cdb[10] << 8 | cdb[12] << 16
-    return _run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[4], cdb[6], lba, cdb[14])
+    return run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[4], cdb[6], lba, cdb[14])
 
 
 def pass_through_12(unit: Unit, cdb: bytes) -> Task:
@@ -140,10 +140,11 @@ def pass_through_12(unit: Unit, cdb: bytes) -> Task:
     if unit.ata is None:
         raise CommandFailed(Sense(0x5, 0x20, 0x00))
     lba = cdb[5] | cdb[6] << 8 | cdb[7] << 16
-    return _run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[3], cdb[4], lba, cdb[9])
+    return run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[3], cdb[4], lba, cdb[9])
 
 
-def _run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: int, command: int) -> Task:
+def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: int, command: int) -> Task:
+    """Run a command of 28 bits. With `check`, one without data gives its registers, in `CommandFailed`."""
     disk = unit.ata
     assert disk is not None
     data: Mapping[tuple[int, int], Callable[[], bytes]] = {

@@ -10,6 +10,7 @@ from scsiusb.virtual.target.ata import PASS_THROUGH_12, PASS_THROUGH_16, AtaDisk
 from scsiusb.virtual.target.collecting import act_on
 from scsiusb.virtual.target.media import Medium
 from scsiusb.virtual.target.modes import ModePages
+from scsiusb.virtual.target.nvme import NvmeDisk
 from scsiusb.virtual.target.primary import INQUIRY, REPORT_LUNS, REQUEST_SENSE
 from scsiusb.virtual.target.reservations import Reservations
 from scsiusb.virtual.target.sense import (
@@ -30,6 +31,7 @@ from scsiusb.virtual.target.whole_medium import Operation
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
 UNMAP = 0x42
+Decode = Callable[["Unit", bytes], Task]
 SERIAL = "000000000001"  # used when neither the unit nor the stick has a serial number
 _NACA = 0x04  # in the CONTROL byte (SAM-5 5.2)
 
@@ -76,6 +78,7 @@ class Unit:
         self.maximum_transfer = maximum_transfer
         self.thin, self.thin_zeros = thin, thin_zeros
         self.ata = ata
+        self.nvme: NvmeDisk | None = None
         self.modes = ModePages(device_type == pages.DISK)
         self.medium = medium
         self.units = 1  # number of units of the target, which sets it
@@ -90,6 +93,7 @@ class Unit:
         self.operation: Operation | None = None  # a format or sanitize in progress
         more = support.COMMANDS if device_type == pages.DISK else optical.COMMANDS
         self._commands = {**primary.COMMANDS, **block.COMMANDS[device_type], **more}
+        self._added: dict[int, Decode] = {}
 
     @classmethod
     def cd_rom(cls, medium: Medium | None = None, *, product: str = "Virtual CD-ROM") -> Unit:
@@ -134,14 +138,23 @@ class Unit:
 
         A ValueError that it raises is reported as INVALID FIELD IN CDB.
         """
-        self._commands[opcode] = lambda unit, cdb: _reply(reply, cdb)
+        self.add(opcode, lambda unit, cdb: _reply(reply, cdb))
 
     def add_data_out(self, opcode: int, act: Callable[[bytes, bytes], None], length: Callable[[bytes], int]) -> None:
         """Add a vendor's command with data-out: `act` gets the CDB and the data, of `length(cdb)` bytes.
 
         A ValueError that `act` raises is reported as INVALID FIELD IN PARAMETER LIST.
         """
-        self._commands[opcode] = lambda unit, cdb: act_on(unit, length(cdb), lambda data: _take(act, cdb, data))
+        self.add(opcode, lambda unit, cdb: act_on(unit, length(cdb), lambda data: _take(act, cdb, data)))
+
+    def add(self, opcode: int, decode: Decode) -> None:
+        """Add a vendor's command, or replace one: `decode` gets the unit and the CDB, whose bytes are all its own."""
+        self._added[opcode] = decode
+
+    def withdraw(self, *opcodes: int) -> None:
+        """Support these commands no more."""
+        for opcode in opcodes:
+            self._commands.pop(opcode, None)
 
     # --- commands -------------------------------------------------------------------------------
 
@@ -187,7 +200,7 @@ class Unit:
     def opcodes(self) -> list[int]:
         """The operation codes of all commands that the unit supports, in order."""
         missing = {UNMAP: not self.thin, PASS_THROUGH_16: self.ata is None, PASS_THROUGH_12: self.ata is None}
-        return sorted(code for code in self._commands if not missing.get(code))
+        return sorted({code for code in self._commands if not missing.get(code)} | self._added.keys())
 
     @staticmethod
     def cdb_length(opcode: int) -> int:
@@ -195,6 +208,8 @@ class Unit:
         return _CDB_LENGTH.get(opcode >> 5, _CDB_LENGTH[1])
 
     def _decode(self, cdb: bytes) -> Task:
+        if cdb[0] in self._added:
+            return self._decode_added(cdb)
         command = self._commands.get(cdb[0])
         if command is None:
             raise CommandFailed(INVALID_COMMAND)
@@ -202,6 +217,13 @@ class Unit:
         if len(cdb) < length or cdb[length - 1] & _NACA:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         return command(self, cdb)
+
+    def _decode_added(self, cdb: bytes) -> Task:
+        """Run a vendor's command; a CDB that is shorter than what it looks at is refused."""
+        try:
+            return self._added[cdb[0]](self, cdb)
+        except IndexError as error:
+            raise CommandFailed(INVALID_FIELD_IN_CDB) from error
 
     def ready_medium(self) -> Medium:
         """Return the medium for a command that needs it; raises `CommandFailed` if the unit is not ready."""

@@ -1,0 +1,77 @@
+"""Reads the health of a disk behind a USB bridge, by whichever dialect the bridge speaks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from scsiusb.ata import dialects, nvme_bridges
+from scsiusb.ata.bridges import dialects_of
+from scsiusb.ata.nvme import NvmeChannel, NvmeSmart, read_nvme
+from scsiusb.ata.passthrough import DISK_TYPES, Ata
+from scsiusb.ata.smart import AtaChannel, Smart, read_ata
+from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, MalformedReply
+from scsiusb.scsi.pages.inquiry import InquiryData
+from scsiusb.scsi.unit import LogicalUnit
+
+log = logging.getLogger(__name__)
+
+ATA: Final[Mapping[str, Callable[[LogicalUnit], AtaChannel]]] = {
+    "sat": Ata,
+    "usbcypress": dialects.Cypress,
+    "usbjmicron": dialects.Jmicron,
+    "usbjmicron,0": dialects.FirstPort,
+    "usbjmicron,p": dialects.Pl3507,
+    "usbprolific": dialects.Prolific,
+    "usbsunplus": dialects.Sunplus,
+}
+NVME: Final[Mapping[str, Callable[[LogicalUnit], NvmeChannel]]] = {
+    "sntasmedia": nvme_bridges.Asmedia,
+    "sntjmicron": nvme_bridges.Jmicron,
+    "sntrealtek": nvme_bridges.Realtek,
+}
+DIALECTS: Final = (*ATA, *NVME)
+"""How a bridge can be asked: names as smartctl's `-d` has them."""
+
+
+def read_smart(unit: LogicalUnit, via: str | None = None) -> Smart | NvmeSmart:
+    """Ask the disk behind a bridge for its identity and its health.
+
+    `via`: the dialect to use, one of `DIALECTS`; by default the table of bridges says it, and where either may be,
+    the other one is tried. Each command has a short deadline, after which the device is recovered.
+
+    Raises ValueError for an unknown dialect, DeviceUnsupported for a unit that is no disk, UnsupportedOpcode or
+    IllegalRequest where the bridge speaks none of them, MalformedReply for an identification that is none, and as
+    `LogicalUnit.execute`.
+    """
+    if via is not None and via not in DIALECTS:
+        raise ValueError(f"there is no dialect {via!r}; use {', '.join(DIALECTS)}")
+    data = _disk(unit)
+    info = unit.transport.info
+    names = (via,) if via is not None else dialects_of(info.vid, info.pid, is_removable=data.removable)
+    for name in names[:-1]:
+        try:
+            return _read(unit, name)
+        except (CheckCondition, DeviceTimeout, MalformedReply) as error:
+            log.info("%s: not %s: %s", info.name, name, error.what)
+            first = error
+    try:
+        return _read(unit, names[-1])
+    except (CheckCondition, DeviceTimeout, MalformedReply):
+        if len(names) > 1 and names[0] == "sat":
+            raise first from None  # what a bridge that is not in the table says by itself
+        raise
+
+
+def _read(unit: LogicalUnit, name: str) -> Smart | NvmeSmart:
+    return read_nvme(NVME[name](unit)) if name in NVME else read_ata(ATA[name](unit))
+
+
+def _disk(unit: LogicalUnit) -> InquiryData:
+    """Return the unit's INQUIRY data. Raise DeviceUnsupported unless it is a disk: others have other commands."""
+    data = unit.inquiry()
+    if data.peripheral_device_type not in DISK_TYPES:
+        what = f"a disk's health is asked for, and the unit is one of type {data.type_text}"
+        raise DeviceUnsupported(what, "name a unit that is a disk (--lun)")
+    return data

@@ -1,0 +1,94 @@
+"""An NVMe disk: Identify Controller, and the health, error and self-test logs (NVMe 1.4)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from scsiusb.virtual.target.unit import Unit
+
+GET_LOG_PAGE, IDENTIFY = 0x02, 0x06
+NAMESPACE, CONTROLLER = 0, 1  # CNS of Identify
+HEALTH_LOG, ERROR_LOG, FIRMWARE_LOG, SELF_TEST_LOG = 0x02, 0x01, 0x03, 0x06
+IDENTIFY_LENGTH: Final = 4096
+LENGTHS: Final = {ERROR_LOG: 64, HEALTH_LOG: 512, FIRMWARE_LOG: 512, SELF_TEST_LOG: 564}
+MODEL: Final = "Virtual NVMe 980"
+KELVIN: Final = 273
+
+HEALTHS: Final[Mapping[str, Mapping[str, int]]] = {  # as makers of SSDs have them
+    "good": {"temperature": 38, "spare": 100, "used": 3, "hours": 1234, "written": 21_000_000},
+    "worn": {"temperature": 44, "spare": 92, "used": 97, "hours": 30_112, "written": 980_000_000, "errors": 2},
+    "failing": {"warning": 0x05, "temperature": 71, "spare": 4, "used": 141, "hours": 41_000, "errors": 1207},
+}
+
+
+class NvmeDisk:
+    """The disk. `health`: one of `HEALTHS`."""
+
+    def __init__(self, health: str = "good") -> None:
+        self.model = MODEL
+        self.values = HEALTHS[health]
+
+    def admin(self, unit: Unit, opcode: int, low: int) -> bytes | None:
+        """Return all the data of an admin command; `low`: the page of a log, or CNS. None: not supported."""
+        if opcode == IDENTIFY and low in (NAMESPACE, CONTROLLER):
+            return self.identify(unit) if low == CONTROLLER else self.namespace(unit)
+        if opcode == GET_LOG_PAGE and low in LENGTHS:
+            return self.health() if low == HEALTH_LOG else bytes(LENGTHS[low])
+        return None
+
+    def identify(self, unit: Unit) -> bytes:
+        """Return Identify Controller (figure 247)."""
+        data = bytearray(IDENTIFY_LENGTH)
+        struct.pack_into("<HH", data, 0, 0x144D, 0x144D)
+        for at, size, text in ((4, 20, unit.device_serial), (24, 40, self.model), (64, 8, "1.00")):
+            data[at : at + size] = text.encode("ascii", "replace")[:size].ljust(size)
+        struct.pack_into("<I", data, 80, 0x00010400)  # version 1.4
+        struct.pack_into("<HH", data, 266, 273 + 81, 273 + 85)  # warning and critical temperature
+        data[262] = 3  # entries of the error log, less 1
+        size = self._blocks(unit) * self._block_size(unit)
+        data[280:296] = size.to_bytes(16, "little")
+        data[512:514] = b"\x66\x44"  # sizes of queue entries
+        struct.pack_into("<I", data, 516, 1)
+        return bytes(data)
+
+    def namespace(self, unit: Unit) -> bytes:
+        """Return Identify Namespace (figure 245)."""
+        data = bytearray(IDENTIFY_LENGTH)
+        blocks = self._blocks(unit)
+        struct.pack_into("<QQQ", data, 0, blocks, blocks, blocks)
+        struct.pack_into("<HBB", data, 128, 0, self._block_size(unit).bit_length() - 1, 0)
+        return bytes(data)
+
+    def health(self) -> bytes:
+        """Return SMART / Health Information (figure 196)."""
+        values = self.values
+        data = bytearray(LENGTHS[HEALTH_LOG])
+        warning, spare, used = values.get("warning", 0), values["spare"], values["used"]
+        struct.pack_into("<BHBBB", data, 0, warning, values["temperature"] + KELVIN, spare, 10, used)
+        counts = (
+            (32, values.get("read", 12_000_000)),
+            (48, values.get("written", 21_000_000)),
+            (64, 91_000_000),
+            (80, 83_000_000),
+            (96, 310),
+            (112, 210),
+            (128, values["hours"]),
+            (144, 17),
+            (160, values.get("errors", 0)),
+            (176, values.get("errors", 0)),
+        )
+        for at, count in counts:
+            data[at : at + 16] = count.to_bytes(16, "little")
+        struct.pack_into("<HH", data, 200, values["temperature"] + KELVIN, values["temperature"] + KELVIN + 9)
+        return bytes(data)
+
+    @staticmethod
+    def _blocks(unit: Unit) -> int:
+        return unit.medium.blocks if unit.medium is not None else 0
+
+    @staticmethod
+    def _block_size(unit: Unit) -> int:
+        return unit.medium.block_size if unit.medium is not None else 512
