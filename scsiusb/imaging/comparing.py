@@ -55,7 +55,7 @@ def compare_with(source: Source, disk: Disk, progress: OnProgress) -> Comparison
         what = f"{source.name} has {source.least} bytes, {disk.unit.transport.info} only {disk.size}"
         raise OutOfRange(what, "compare with a larger disk")
     medium, ranges = disk.medium(), Ranges()
-    for offset, data, _ in source.extents():
+    for offset, data in source.extents():
         first, last = offset // size, -(-(offset + len(data)) // size)
         disk.check_range(first, last - first)
         found = memoryview(bytearray((last - first) * size))

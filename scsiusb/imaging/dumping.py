@@ -116,6 +116,8 @@ class _Work:
         self._codec = codec_by_name(path.name)
         self._sha256 = hashlib.sha256()
         self._done: list[_Done] = []
+        self._spare: list[bytearray] = []
+        self._is_broken = False
         self._journal: Journal | None = None
         self._job: dict[str, Any] = {
             "job": "dump",
@@ -207,7 +209,7 @@ class _Work:
         """
         pieces, at, source = [], 0, ImageSource(self.path)
         with source:
-            for offset, data, _ in source.extents() if source.least in (0, self._total) else ():
+            for offset, data in source.extents() if source.least in (0, self._total) else ():
                 if offset != at or at + len(data) > self._total or len(data) % self._block_size:
                     break
                 lba, blocks = self._lba + at // self._block_size, len(data) // self._block_size
@@ -236,56 +238,64 @@ class _Work:
     # --- copying ------------------------------------------------------------------------------------
 
     def _copy(self, file: ImageFile, done: int) -> None:
-        """Read the rest, a frame at a time; other threads compress what this one has read, and take its digest."""
+        """Read the rest, a frame at a time; other threads take its digest, compress it, and write it to the file."""
         threads = min(MOST_THREADS, os.cpu_count() or 1)
         with (
             ThreadPoolExecutor(threads, thread_name_prefix="scsiusb dump") as pool,
             ThreadPoolExecutor(1, thread_name_prefix="scsiusb digest") as digester,
+            ThreadPoolExecutor(1, thread_name_prefix="scsiusb file") as writer,
         ):
-            waiting: deque[tuple[Future[None], Future[tuple[_Done, bytes | bytearray]]]] = deque()
+            waiting: deque[Future[None]] = deque()
             try:
                 for data in self._frames(done):
                     packing = pool.submit(_packed, data, self._codec, self._block_size if self._journal else 0)
-                    waiting.append((digester.submit(self._take, data), packing))
+                    taking = digester.submit(self._take, data)
+                    waiting.append(writer.submit(self._keep, file, data, taking, packing))
                     done += len(data)
                     if len(waiting) > threads:
-                        self._keep(file, *waiting.popleft())
+                        result_of(waiting.popleft())
                     self._progress(Progress(READING, done, self._total))
             finally:
                 # Also after an error, such as a block that cannot be read: what was read before it is kept.
                 while waiting:
-                    self._keep(file, *waiting.popleft())
+                    result_of(waiting.popleft())
 
     def _frames(self, done: int) -> Iterator[bytearray]:
-        """Yield the rest of the device in frames; the last one is shorter."""
-        left = self._blocks - done // self._block_size
-        if not left:
-            return
-        frame, count = bytearray(self._frame), 0
-        with self._disk.reading(self._lba + done // self._block_size, left) as pieces:
-            for piece in pieces:
-                at = 0
-                while at < len(piece):
-                    size = min(len(piece) - at, self._frame - count)
-                    frame[count : count + size] = piece[at : at + size]
-                    at, count = at + size, count + size
-                    if count == self._frame:
-                        yield frame
-                        frame, count = bytearray(self._frame), 0
-        if count:
-            del frame[count:]
+        """Yield the rest of the device in frames; the last one is shorter. Each is read into where it stays."""
+        size, medium = self._block_size, self._disk.medium()
+        lba, end = self._lba + done // size, self._lba + self._blocks
+        while lba < end:
+            length = min(self._frame, (end - lba) * size)
+            frame = self._spare.pop() if self._spare and length == self._frame else bytearray(length)
+            with memoryview(frame) as view:
+                self._disk.read_from(medium, lba, view)
             yield frame
+            lba += length // size
 
     def _take(self, data: bytes | bytearray) -> None:
         self._sha256.update(data)
         if self._map is not None:
             self._map.add(data)
 
-    def _keep(self, file: ImageFile, taking: Future[None], packing: Future[tuple[_Done, bytes | bytearray]]) -> None:
-        """Write a frame to the file, then note in the journal that it is there."""
-        done, packed = result_of(packing)
-        result_of(taking)
+    def _keep(
+        self,
+        file: ImageFile,
+        data: bytearray,
+        taking: Future[None],
+        packing: Future[tuple[_Done, bytes | bytearray]],
+    ) -> None:
+        """Write a frame to the file, then note in the journal that it is there; nothing after one that failed."""
+        if self._is_broken:
+            return
+        self._is_broken = True
+        done, packed = packing.result()
+        taking.result()
         file.add(packed)
+        self._note(done)
+        self._is_broken = False
+        self._spare.append(data)
+
+    def _note(self, done: _Done) -> None:
         self._done.append(done)
         if self._journal is not None:
             frame = done.frame

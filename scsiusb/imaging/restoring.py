@@ -16,7 +16,6 @@ from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
-from scsiusb.imaging.identity import digest_of
 from scsiusb.imaging.journal import SUFFIX, journal_of
 from scsiusb.imaging.readback import BlockRange
 from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source
@@ -157,10 +156,7 @@ def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
     total = source.length
     for target in targets:
         target.start_writing()
-    has_journal = any(target.has_journal for target in targets)
     for extent in source.extents(start):
-        if has_journal:  # here, once for all targets, while they write
-            extent = extent._replace(digest=digest_of(extent.data))
         for target in targets:
             target.put(extent)
         if all(target.error is not None for target in targets):

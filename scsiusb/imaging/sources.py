@@ -17,7 +17,7 @@ from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError
 from scsiusb.imaging import android_sparse
 from scsiusb.imaging.bmap import BlockMap, Mapped
-from scsiusb.imaging.codecs import FRAME, ZST, codec_by_content, decompressed, zstd
+from scsiusb.imaging.codecs import PIECE, ZST, codec_by_content, decompressed, zstd
 from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.imaging.seekable import Frame, read_seek_table
 
@@ -31,8 +31,6 @@ class Extent(NamedTuple):
     offset: int
     """Bytes from the start of the image."""
     data: bytes
-    digest: str = ""
-    """Of the data, by `digest_of`; empty if it was not taken."""
 
 
 class Source(Protocol):
@@ -52,7 +50,7 @@ class Source(Protocol):
         """Return, for a journal, what must be the same when the job goes on."""
 
     def extents(self, start: int = 0) -> Iterator[Extent]:
-        """Yield the parts with data from byte `start` on, in order, of at most FRAME bytes; gaps need no data."""
+        """Yield the parts with data from byte `start` on, in order, of at most PIECE bytes; gaps need no data."""
 
 
 class ImageSource(Uncopyable):
@@ -133,8 +131,8 @@ class ImageSource(Uncopyable):
                 yield from self._unfolded(stream, start)
                 return
             while at < start:
-                at += len(stream.read(min(FRAME, start - at)) or _end(self.name))
-            while data := stream.read(FRAME):
+                at += len(stream.read(min(PIECE, start - at)) or _end(self.name))
+            while data := stream.read(PIECE):
                 yield Extent(at, data)
                 at += len(data)
 
@@ -189,7 +187,7 @@ class DiskSource:
         with _Bytes(self._read(start // size)) as stream:
             at = start
             stream.read(start % size)
-            while data := stream.read(FRAME):
+            while data := stream.read(PIECE):
                 yield Extent(at, data)
                 at += len(data)
 
@@ -228,7 +226,7 @@ class MappedSource:
         ranges = iter(each for each in self._map.ranges if each.end > start)
         now = next(ranges, None)
         digest = self._begin(now, start)
-        for offset, data, _ in self._source.extents(start):
+        for offset, data in self._source.extents(start):
             while now is not None and now.start < offset + len(data):
                 part = data[max(now.start - offset, 0) : now.end - offset]
                 if part:
@@ -312,7 +310,7 @@ def _can_repeat(file: BinaryIO) -> bool:
 
 
 def _file_pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(FRAME):
+    while piece := file.read(PIECE):
         yield piece
 
 

@@ -15,7 +15,6 @@ from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.waits import SLICE
 from scsiusb.disk.disk import Disk
-from scsiusb.disk.streaming import Writing
 from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, is_begun, read_journal
@@ -24,9 +23,9 @@ from scsiusb.imaging.sources import Extent, Source
 from scsiusb.imaging.state import key_of
 from scsiusb.scsi.sense import MISCOMPARE
 
-WAITING: Final = 2  # extents that may wait for a target
+WAITING: Final = 8  # extents, of a MiB at most, that may wait for a target
 PROMPT: Final = 2.0  # seconds that a stopped thread has to end its command by itself
-CHECKPOINT: Final = 4 * 1024 * 1024  # bytes; so many at most are written again after an interruption
+CHECKPOINT: Final = 7 * 1024 * 1024  # bytes; so many, and an extent, at most are written again after an interruption
 STREAM_PART: Final = 1024 * 1024  # bytes of a stream, which cannot be read twice, that have one digest
 
 
@@ -54,18 +53,13 @@ class Target(Uncopyable):
         self._journal: Journal | None = None
         self._digests: list[tuple[int, int, bytes]] | None = None if source.is_repeatable else []
         self._since = 0
-        self._last = Piece(0, 0, "", "")
+        self._last: tuple[int, bytes] = 0, b""
         self._queue: Queue[Extent | None] = Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._entry: ledger.Entry | None = None
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
         self._read: Read = disk.read_from
-
-    @property
-    def has_journal(self) -> bool:
-        """Whether the work can be resumed after an interruption."""
-        return self._journal is not None
 
     @property
     def key(self) -> str:
@@ -194,20 +188,20 @@ class Target(Uncopyable):
     # --- writing ------------------------------------------------------------------------------------
 
     def _write(self, extent: Extent) -> None:
-        offset, data, digest = extent
+        offset, data = extent
         if offset + len(data) <= self.done:
             return
         if offset < self.done:
-            offset, data, digest = self.done, data[self.done - offset :], ""
+            offset, data = self.done, data[self.done - offset :]
         self._check(offset, data)
         lba = offset // self._size
-        with Writing(self.disk, lba, self._medium) as out:
-            out.write(data)
+        with memoryview(data) as view:
+            self.disk.write_to(self._medium, lba, view)
         self.written += len(data)
         self._since += len(data)
         self._note_digests(offset, data)
         if self._journal is not None:
-            self._last = Piece(lba, len(data) // self._size, digest or digest_of(data), digest_of(data[: self._size]))
+            self._last = lba, data
             if self._since >= CHECKPOINT:
                 self._checkpoint()
 
@@ -231,7 +225,8 @@ class Target(Uncopyable):
         """Flush, then note in the journal what is on the medium now."""
         self.disk.flush()
         assert self._journal is not None
-        last = self._last
+        lba, data = self._last
+        last = Piece(lba, len(data) // self._size, digest_of(data), digest_of(data[: self._size]))
         self._journal.add(**last._asdict(), written=self.written)
         self.done, self._since = (last.lba + last.blocks) * self._size, 0
 
@@ -247,7 +242,7 @@ class Target(Uncopyable):
         self._medium, self._read = medium_reader(self.disk, self.identity)
 
     def _verify(self, extent: Extent) -> None:
-        offset, data, _ = extent
+        offset, data = extent
         lba = offset // self._size
         found = memoryview(bytearray(len(data)))
         self._read(self._medium, lba, found)

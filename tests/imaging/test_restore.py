@@ -36,8 +36,9 @@ FORMATS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FRAME", PIECE)
+    monkeypatch.setattr(sources, "PIECE", PIECE)
     monkeypatch.setattr(target, "CHECKPOINT", PIECE)
+    monkeypatch.setattr(target, "WAITING", 2)
     monkeypatch.setattr(target, "STREAM_PART", PIECE // 2)
 
 

@@ -36,7 +36,7 @@ STICKS: dict[str, tuple[Callable[[Medium], Medium], list[tuple[int, int]]]] = {
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FRAME", PIECE)
+    monkeypatch.setattr(sources, "PIECE", PIECE)
     monkeypatch.setattr(target, "CHECKPOINT", PIECE)
 
 
