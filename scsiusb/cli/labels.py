@@ -107,8 +107,12 @@ FIELD_COLUMNS: Final = ("field", "value", "meaning")
 def field_rows(page: FieldsPage) -> list[tuple[str, int | str, str | None]]:
     """Return the table of a page's fields."""
     layout = find_layout(page.page)
-    texts = {field.name.lower(): field.text for field in layout.fields} if layout else {}
-    return [(name, value, texts.get(name)) for name, value in page.fields.items()]
+    fields = (*layout.fields, *(layout.entries.fields if layout.entries else ())) if layout else ()
+    texts = {field.name.lower(): field.text for field in fields}
+    rows = [(name, value, texts.get(name)) for name, value in page.fields.items()]
+    for number, entry in enumerate(page.entries):
+        rows += [(f"{number}: {name}", value, texts.get(name)) for name, value in entry.items()]
+    return rows
 
 
 SUPPORTED_COLUMNS: Final = ("page", "name")

@@ -86,6 +86,8 @@ class FieldsPage:
     """By name, in the order of the page."""
     body: bytes
     """The bytes after the page's header."""
+    entries: tuple[dict[str, int | str], ...] = ()
+    """Of the list at the end of the page, where there is one: the fields of each."""
 
     @classmethod
     def parse(cls, page: int, body: bytes) -> FieldsPage | None:
@@ -102,7 +104,8 @@ class FieldsPage:
             value = field.value(whole)
             if value is not None:
                 found[field.name.lower()] = value
-        return cls(page, layout.name, found, body)
+        entries = () if layout.entries is None else tuple(layout.entries.parse(whole))
+        return cls(page, layout.name, found, body, entries)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from scsiusb.scsi.pages.fields import Field, flags, number
+from scsiusb.scsi.reply import text
+
+
+class Entries(NamedTuple):
+    """A list at the end of a page. Offsets are from the first byte of an entry."""
+
+    at: int
+    """The first byte of the first entry."""
+    header: int
+    """Bytes of an entry before its first part of variable length."""
+    fields: tuple[Field, ...]
+    parts: tuple[tuple[str, bool, int], ...] = ()
+    """Parts of variable length: the name, whether it is ASCII, and the bytes between it and the part before. The two
+    bytes before each part are its length."""
+
+    def parse(self, page: bytes) -> Iterator[dict[str, int | str]]:
+        """Yield the values of each entry; of one that the page ends in, those that are there."""
+        at = self.at
+        while at < len(page):
+            entry, found = page[at:], dict[str, int | str]()
+            for field in self.fields:
+                value = field.value(entry)
+                if value is not None:
+                    found[field.name.lower()] = value
+            end = self.header
+            for name, is_text, gap in self.parts:
+                end += gap
+                length = int.from_bytes(entry[end - 2 : end], "big")
+                part, end = entry[end : end + length], end + length
+                if part:
+                    found[name.lower()] = text(part) if is_text else part.hex()
+            yield found
+            at += end
 
 
 class VpdLayout(NamedTuple):
@@ -15,9 +49,24 @@ class VpdLayout(NamedTuple):
     fields: tuple[Field, ...]
     texts: tuple[tuple[str, int, int], ...] = ()
     """ASCII fields: name, first byte, length."""
+    entries: Entries | None = None
 
 
 LAYOUTS: Final = (
+    VpdLayout(
+        0x85,
+        "management network addresses",
+        (),
+        entries=Entries(
+            4,
+            4,
+            (
+                Field("ASSOCIATION", 0, 6, 2, "0: the unit, 1: the port, 2: the device"),
+                Field("SERVICE_TYPE", 0, 4, 5, "1: storage configuration, 2: diagnostics, 3: status, 4: logging"),
+            ),
+            (("ADDRESS", True, 0),),
+        ),
+    ),
     VpdLayout(
         0x86,
         "extended INQUIRY data",
@@ -51,6 +100,34 @@ LAYOUTS: Final = (
         ),
     ),
     VpdLayout(
+        0x87,
+        "mode page policy",
+        (),
+        entries=Entries(
+            4,
+            4,
+            (
+                Field("POLICY_PAGE_CODE", 0, 5, 6, "of the mode page; 3F: of all others"),
+                number("POLICY_SUBPAGE_CODE", 1, 1, "FF: of all others"),
+                Field("MLUS", 2, 7, 1, "shared by several units"),
+                Field(
+                    "POLICY", 2, 1, 2, "0: shared, 1: for each target port, 2: for each initiator, 3: for each nexus"
+                ),
+            ),
+        ),
+    ),
+    VpdLayout(
+        0x88,
+        "SCSI ports",
+        (),
+        entries=Entries(
+            4,
+            8,
+            (number("RELATIVE_PORT", 2, 2, "number of the port"),),
+            (("INITIATOR_PORT", False, 0), ("TARGET_PORT_DESIGNATORS", False, 4)),
+        ),
+    ),
+    VpdLayout(
         0x89,
         "ATA information",
         (number("COMMAND_CODE", 56, 1, "EC: IDENTIFY DEVICE, A1: IDENTIFY PACKET DEVICE"),),
@@ -68,6 +145,38 @@ LAYOUTS: Final = (
             number("IDLE_A_RECOVERY", 12, 2, "milliseconds"),
             number("IDLE_B_RECOVERY", 14, 2, "milliseconds"),
             number("IDLE_C_RECOVERY", 16, 2, "milliseconds"),
+        ),
+    ),
+    VpdLayout(
+        0x8D,
+        "power consumption",
+        (),
+        entries=Entries(
+            4,
+            4,
+            (
+                number("POWER_CONSUMPTION_ID", 0, 1, "for the power consumption mode page"),
+                Field("UNITS", 1, 2, 3, "0: GW, 1: MW, 2: kW, 3: W, 4: mW, 5: uW"),
+                number("VALUE", 2, 2, "at most so many of the units"),
+            ),
+        ),
+    ),
+    VpdLayout(
+        0x8F,
+        "third-party copy",
+        (),
+        entries=Entries(
+            4,
+            4,
+            (
+                number(
+                    "DESCRIPTOR_TYPE",
+                    0,
+                    2,
+                    "0: limits, 1: commands, 4: parameters, 8: descriptors, 106h: token features, 108h: token types",
+                ),
+            ),
+            (("DATA", False, 0),),
         ),
     ),
     VpdLayout(
@@ -92,12 +201,56 @@ LAYOUTS: Final = (
         ),
     ),
     VpdLayout(
+        0xB5,
+        "block device characteristics extension",
+        (
+            number("UTILIZATION_TYPE", 5, 1, "1: writes and reads together, 2: writes, 3: each of them"),
+            number("UTILIZATION_UNITS", 6, 1, "2: MB, 3: GB, 4: TB, 5: PB"),
+            number("UTILIZATION_INTERVAL", 7, 1, "0Ah: a day, 0Eh: a year"),
+            number("UTILIZATION_B", 8, 4, "that the device was made for, per interval"),
+            number("UTILIZATION_A", 12, 4, "that the device was made for, in the whole"),
+        ),
+    ),
+    VpdLayout(
         0xB7,
         "block limits extension",
         (
             number("MAXIMUM_STREAMS", 6, 2, "streams"),
             number("OPTIMAL_STREAM_WRITE_SIZE", 8, 2, "blocks"),
             number("STREAM_GRANULARITY_SIZE", 10, 4, "write sizes"),
+        ),
+    ),
+    VpdLayout(
+        0xB8,
+        "format presets",
+        (),
+        entries=Entries(
+            4,
+            64,
+            (
+                number("PRESET_IDENTIFIER", 0, 4, "for FORMAT WITH PRESET"),
+                number("SCHEMA_TYPE", 4, 1, "2: host-aware zones, 3: host-managed, 4: domains and realms; 1: none"),
+                Field("LB_PER_PB_EXPONENT", 7, 3, 4, "logical blocks of a physical block, as a power of two"),
+                number("BLOCK_LENGTH", 8, 4, "bytes of a logical block"),
+                number("LAST_LBA", 16, 8, "after the format"),
+                Field("FMTPINFO", 38, 7, 2, "protection information"),
+                Field("PROTECTION_FIELD_USAGE", 38, 2, 3, "its usage"),
+            ),
+        ),
+    ),
+    VpdLayout(
+        0xB9,
+        "concurrent positioning ranges",
+        (),
+        entries=Entries(
+            64,
+            32,
+            (
+                number("RANGE_NUMBER", 0, 1, "of the range"),
+                number("STORAGE_ELEMENTS", 1, 1, "that have it"),
+                number("LOWEST_LBA", 8, 8, "of the range"),
+                number("BLOCKS", 16, 8, "of the range"),
+            ),
         ),
     ),
 )
