@@ -29,6 +29,7 @@ from scsiusb.scsi.pages.vpd import (
     parse_page,
 )
 from scsiusb.scsi.sense import Sense
+from scsiusb.scsi.sense_details import details
 
 MOST: Final = 1 << 20  # bytes
 WORD: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2})+)")
@@ -109,13 +110,17 @@ def _sense(data: bytes) -> Decoded:
     sense = Sense.parse(data)
     if sense.is_unreadable:
         raise MalformedReply(f"the bytes {data[:18].hex(' ')} are not sense data", "the first byte is 70 to 73 in hex")
-    record = sense_record(sense)
+    said = details(sense)
+    record = {**sense_record(sense), "details": [{"name": each.name, **each.values} for each in said]}
     shown = {
         "key": f"{sense.key:X}h {sense.key_text}",
         "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
         "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
         "deferred": sense.deferred,
     }
+    for each in said:
+        if each.name != "information":
+            shown[each.name] = str(each)
     return Decoded(record, lambda: show_record(shown))
 
 
