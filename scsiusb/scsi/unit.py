@@ -296,11 +296,15 @@ class LogicalUnit(Uncopyable):
 
         Raise IllegalRequest if the unit does not have the page, MalformedReply for nonsense.
         """
+        return parse_page(self.vpd_bytes(page, timeout=timeout), page)
+
+    def vpd_bytes(self, page: int, *, timeout: float | None = None) -> bytes:
+        """Return the bytes of a vital product data page, its header too, as far as it goes. Raise as `vpd`."""
         data = self.execute(InquiryVpdBytes(page), timeout=timeout)
         needed = min(page_length(data, page), LARGEST_PAGE)
         if needed > len(data) == VPD_LENGTH:
             data = self.execute(InquiryVpdBytes(page, length=needed), timeout=timeout)
-        return parse_page(data, page)
+        return data[:needed]
 
     def test_unit_ready(self, *, retry: RetryPolicy | None = None) -> None:
         """Return when the unit is ready; raise NotReady, NoMedium or another CheckCondition if it is not."""

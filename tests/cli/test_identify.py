@@ -236,6 +236,48 @@ def test_what_a_thin_unit_says_of_unmap(cli: Cli, attach: Attached) -> None:
     assert cli("inquiry", "1-2", "--page", "lbpv").failed(5)
 
 
+def test_all_that_a_unit_says_of_itself(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(Stick([Unit(Memory(512 * 64), serial="S1"), Unit.cd_rom(Memory(2048 * 4, 2048))]))
+    text = cli("inquiry", "1-1", "--all").text
+    assert text.startswith("vendor ")
+    for part in (
+        "\npage 00h supported pages\n",
+        "\npage 80h unit serial number\nserial  S1\n",
+        "\npage B0h block limits\n",
+    ):
+        assert part in text
+    record = cli("inquiry", "1-1", "--all", "--json").record
+    assert record["vendor"] == "scsiusb"
+    assert record["pages"]["80"] == {"page": 0x80, "serial": "S1"}
+    assert set(record["pages"]) == {"00", "80", "83", "b0"}
+    assert cli("inquiry", "1-1", "--all", "--page", "80").failed(1, "together")
+    from scsiusb.virtual.target import pages
+
+    before = pages.vpd
+    monkeypatch.setattr(pages, "vpd", lambda unit, page: b"\0\0\0\0" if page == 0x83 else before(unit, page))
+    assert "the device sent page 00h" in cli("inquiry", "1-1", "--all").text
+    assert "sent page 00h" in cli("inquiry", "1-1", "--all", "--json").record["pages"]["83"]["error"]
+    assert "serial  S1" in cli("inquiry", "1-1", "--all").text, "the others are shown"
+
+
+def test_the_bytes_of_what_a_unit_says(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512 * 64), serial="S1")]))
+    shown = cli("inquiry", "1-1", "--hex").text
+    assert shown.startswith("00000000  00 80 06 02 ")
+    assert "|Virtual Stick   |" in shown
+    data = cli("inquiry", "1-1", "--hex", "--json").record["hex"]
+    assert data.startswith("00800602")
+    assert len(data) == 2 * (int(data[8:10], 16) + 5), "as many as it says"
+    assert cli("inquiry", "1-1", "--page", "80", "--hex", "--json").record["hex"] == "008000025331"
+    assert cli("inquiry", "1-1", "--page", "80", "--hex").text == (
+        "00000000  00 80 00 02 53 31                                 |....S1|\n"
+    )
+    assert cli("inquiry", "1-1", "--all", "--hex", "--json").record["pages"]["80"] == {
+        "page": 0x80,
+        "hex": "008000025331",
+    }
+
+
 def test_the_serial_number_page(cli: Cli, attach: Attached) -> None:
     attach(stick(serial="S1"))
     assert cli("inquiry", "--page", "sn").text == "serial  S1\n"
@@ -253,7 +295,7 @@ def test_an_unknown_page_is_a_hex_dump(
 
     monkeypatch.setattr(pages, "vpd", lambda unit, page: bytes((0, page, 0, len(body))) + body)
     attach(stick())
-    assert cli("inquiry", "--page", "85").text == f"page 85h management network addresses{dump}\n"
+    assert cli("inquiry", "--page", "84").text == f"page 84h software interface identification{dump}\n"
     assert cli("inquiry", "--page", "c5").text == f"page C5h vendor specific{dump}\n"
     assert cli("inquiry", "--page", "0x9a", "--json").record == {"page": 0x9A, "body": body.hex()}
 

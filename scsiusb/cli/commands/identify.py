@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -11,17 +12,29 @@ import click
 from scsiusb.cli import labels
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
-from scsiusb.cli.output import show_json, show_record, show_table, size_text
+from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
 from scsiusb.cli.pages import show_page
-from scsiusb.errors import Cancelled, CheckCondition, DeviceClosed, DeviceGone, IllegalRequest, TransportError
-from scsiusb.scsi.pages.inquiry import device_type_text
+from scsiusb.errors import (
+    Cancelled,
+    CheckCondition,
+    DeviceClosed,
+    DeviceGone,
+    DeviceUnsupported,
+    IllegalRequest,
+    MalformedReply,
+    ScsiUsbError,
+    TransportError,
+)
+from scsiusb.quirks.model import Quirk
+from scsiusb.scsi.commands.spc import InquiryVpdBytes
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, LEAST_LENGTH, STANDARD_LENGTH, device_type_text
 from scsiusb.scsi.pages.vpd import (
-    AnyPage,
     BlockLimits,
     DeviceIdentification,
     LogicalBlockProvisioning,
     SupportedPages,
     UnitSerialNumber,
+    parse_page,
 )
 from scsiusb.scsi.retry import NO_WAIT
 from scsiusb.scsi.unit import LogicalUnit
@@ -62,9 +75,11 @@ def _page_number(context: click.Context, parameter: click.Parameter, value: str 
     callback=_page_number,
     help="Show a vital product data page: sv, sn, di, bl, lbpv, or hex.",
 )
+@click.option("--all", "everything", is_flag=True, help="Show the standard data and each page that the unit has.")
+@click.option("--hex", "as_hex", is_flag=True, help="Show the bytes, not what they mean.")
 @global_options
-def inquiry_command(device: str | None, lun: int | None, page: int | None) -> None:
-    """Show INQUIRY data, or a vital product data (VPD) page.
+def inquiry_command(device: str | None, lun: int | None, page: int | None, everything: bool, as_hex: bool) -> None:
+    """Show INQUIRY data, or a vital product data (VPD) page, or all of them.
 
     \b
     Pages by name: sv (supported pages), sn (unit serial number),
@@ -75,27 +90,86 @@ def inquiry_command(device: str | None, lun: int | None, page: int | None) -> No
       scsiusb inquiry 2-1
       scsiusb inquiry 2-1 --page sv
       scsiusb inquiry 2-1 --page b1 --json
+      scsiusb inquiry 2-1 --all
+      scsiusb inquiry 2-1 --page di --hex
     """
+    if everything and page is not None:
+        raise click.UsageError("--all and --page do not go together; give one of them")
     with opened(device, lun) as disk:
-        if page is None:
-            data = disk.inquiry()
-            record, shown = {**asdict(data), "device": device_record(disk)}, labels.inquiry_words(data)
-        else:
-            found = disk.unit.vpd(page)
         device_of = device_record(disk)
-    if page is not None:
-        _show_page(page, found, device_of)
-    elif settings().json:
-        show_json(record)
-    else:
-        show_record(shown)
-
-
-def _show_page(number: int, page: AnyPage, device: dict[str, Any]) -> None:
+        data = disk.inquiry() if page is None else None
+        standard = _standard(disk.unit) if as_hex and page is None else None
+        numbers = _supported(disk.unit) if everything else [] if page is None else [page]
+        pages = {number: _page(disk.unit, number, is_listed=everything) for number in numbers}
     if settings().json:
-        show_json({"page": number, **asdict(page), "device": device})
+        record = {} if data is None else asdict(data)
+        if standard is not None:
+            record["hex"] = standard.hex()
+        show_json({**record, **_pages_record(pages, everything, as_hex), "device": device_of})
+        return
+    if standard is not None:
+        show(hex_dump(standard))
+    elif data is not None:
+        show_record(labels.inquiry_words(data))
+    for number, found in pages.items():
+        if everything:
+            show(f"\npage {labels.page_name(number)}")
+        _show_page(number, found, as_hex)
+
+
+def _standard(unit: LogicalUnit) -> bytes:
+    """Return the bytes of the standard data, as many as it says it has; those that come by the usual length, if not."""
+    if Quirk.NO_INQUIRY in unit.transport.quirks:
+        raise DeviceUnsupported("the device cannot take INQUIRY (a quirk)", "its data are not asked for")
+    data = unit.execute(InquiryVpdBytes(0, STANDARD_LENGTH, evpd=False))
+    whole = data[ADDITIONAL_LENGTH] + LEAST_LENGTH if len(data) >= LEAST_LENGTH else 0
+    if whole > len(data):
+        with suppress(CheckCondition):  # what is there is enough
+            return unit.execute(InquiryVpdBytes(0, whole, evpd=False))
+    return data
+
+
+def _supported(unit: LogicalUnit) -> list[int]:
+    """Return the pages that the unit lists; none if it has no such list."""
+    try:
+        found = unit.vpd(SupportedPages.PAGE)
+    except IllegalRequest:
+        return []
+    return sorted({*found.pages, SupportedPages.PAGE}) if isinstance(found, SupportedPages) else []
+
+
+def _page(unit: LogicalUnit, number: int, *, is_listed: bool) -> bytes | ScsiUsbError:
+    """Return the bytes of a page. Of one in a list that cannot be read, return why: the others are shown."""
+    try:
+        data = unit.vpd_bytes(number)
+        parse_page(data, number)
+    except (CheckCondition, MalformedReply) as error:
+        if not is_listed:
+            raise
+        return error.with_traceback(None)
+    return data
+
+
+def _pages_record(pages: dict[int, bytes | ScsiUsbError], everything: bool, as_hex: bool) -> dict[str, Any]:
+    found = {number: _page_record(number, page, as_hex) for number, page in pages.items()}
+    if everything:
+        return {"pages": {f"{number:02x}": page for number, page in found.items()}}
+    return next(iter(found.values()), {})
+
+
+def _page_record(number: int, page: bytes | ScsiUsbError, as_hex: bool) -> dict[str, Any]:
+    if isinstance(page, ScsiUsbError):
+        return {"page": number, "error": str(page)}
+    return {"page": number, **({"hex": page.hex()} if as_hex else asdict(parse_page(page, number)))}
+
+
+def _show_page(number: int, page: bytes | ScsiUsbError, as_hex: bool) -> None:
+    if isinstance(page, ScsiUsbError):
+        show(f"cannot be read: {page}")
+    elif as_hex:
+        show(hex_dump(page))
     else:
-        show_page(number, page)
+        show_page(number, parse_page(page, number))
 
 
 @click.command("capacity", short_help="Show the capacity of the medium.")
