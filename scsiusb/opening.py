@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -15,6 +16,7 @@ from scsiusb import ledger
 from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.finalizing import run_aside
+from scsiusb.base.logs import COMMANDS
 from scsiusb.base.releases import Releases
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceClosed, DeviceNotFound, DeviceUnsupported
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from scsiusb.manager.registry import Subscription
     from scsiusb.trace.recorder import Tracing
     from scsiusb.virtual import Bus
+
+
+commands = logging.getLogger(COMMANDS)
 
 
 class OpenOptions(TypedDict, total=False):
@@ -132,6 +137,8 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     trace, quirks, lun = options.get("trace"), options.get("quirks"), options.get("lun", 0)
     if trace is not None:
         backend = below.enter_context(closing(_tracing(backend, trace)))
+    if commands.isEnabledFor(logging.DEBUG):
+        backend = _telling(backend)
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
     if isinstance(device, str):
         lun = _lun(info, device, options.get("lun"))
@@ -301,6 +308,15 @@ def _virtual(path: str, held: ExitStack) -> Bus:
         return Bus(held.enter_context(open_stick(path)))
     except ValueError as error:
         raise ValueError(f"{VIRTUAL}{path}: {error}") from error
+
+
+def _telling(backend: Backend) -> Backend:
+    """Return a backend that logs each command."""
+    from scsiusb.scsi.telling import Teller
+    from scsiusb.trace.commands import CommandLog
+
+    teller = Teller()
+    return CommandLog(backend, lambda exchange: commands.debug("%s", teller.line(exchange)))
 
 
 def _tracing(backend: Backend, path: str) -> Tracing:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from scsiusb.base.logs import COMMANDS
 from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
@@ -31,6 +33,7 @@ def open_disk(
     """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
+    logging.getLogger(COMMANDS).setLevel(logging.DEBUG if settings().verbosity else logging.INFO)
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
 
 

@@ -128,7 +128,14 @@ def global_options(function: F) -> F:
         click.option("--timeout", metavar="S", help="Timeout of a device command, in seconds.", **shared),
         click.option("--quirks", metavar="VID:PID:LETTERS", multiple=True, help="Quirk flags for a device.", **shared),
         click.option("--trace", metavar="FILE.pcapng", help="Record the USB transfers in a file.", **shared),
-        click.option("-v", "--verbose", "verbosity", count=True, help="Log to stderr; -vv logs everything.", **shared),
+        click.option(
+            "-v",
+            "--verbose",
+            "verbosity",
+            count=True,
+            help="Log each command; -vv logs everything.",
+            **shared,
+        ),
         click.option("--json", is_flag=True, help="Print the result as JSON.", **shared),
         click.version_option(__version__, message="scsiusb %(version)s"),
     ):

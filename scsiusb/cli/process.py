@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
+from scsiusb.base.logs import COMMANDS
 from scsiusb.cli.failure import Terminated
 from scsiusb.cli.options import LEVELS, Settings
 from scsiusb.cli.output import STDOUT, naming, say
@@ -82,7 +83,8 @@ class _Lines(logging.Handler):
         self._settings = settings
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= LEVELS[min(self._settings.verbosity, len(LEVELS) - 1)]:
+        least = LEVELS[min(self._settings.verbosity, len(LEVELS) - 1)]
+        if record.levelno >= least or (record.name == COMMANDS and self._settings.verbosity):
             say(f"scsiusb: {record.levelname.lower()}: {self.format(record)}")
 
 

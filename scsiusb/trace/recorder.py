@@ -10,13 +10,13 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Hashable, Sequence
 from typing import Final
 
 from construct import Bytes, Const, Default, Int8ul, Int16ul, Int32sl, Int32ul, Int64sl, Int64ul, Struct
 
 from scsiusb.base.locks import is_refused
-from scsiusb.usb.backend import ENDPOINT_IN, Backend, BlockDisk, Code, Device, Handle, Hotplug, Strings, UsbError
+from scsiusb.trace.passing import PassingBackend, PassingHandle
+from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle, UsbError
 
 LINKTYPE_USB_LINUX_MMAPPED: Final = 220
 SNAPLEN: Final = 0x10000  # bytes of a transfer's data that are recorded; the rest is dropped
@@ -114,7 +114,7 @@ def _create(path: str) -> io.FileIO:
     return file
 
 
-class Tracing:
+class Tracing(PassingBackend):
     """A backend that passes every call to another one, and records the transfers of the handles that it opens.
 
     The trace is written to the file at `path`, which is created; an older trace there is overwritten. `close` closes
@@ -123,7 +123,7 @@ class Tracing:
     """
 
     def __init__(self, backend: Backend, path: str) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._path = path
         self._file = _create(path)
         self._lock = threading.Lock()
@@ -135,26 +135,6 @@ class Tracing:
             self._file.close()
             raise
 
-    def devices(self) -> Sequence[Device]:
-        """See `Backend.devices`."""
-        return self._backend.devices()
-
-    def strings(self, device: Device) -> Strings:
-        """See `Backend.strings`."""
-        return self._backend.strings(device)
-
-    def driver(self, device: Device, interface: int) -> str | None:
-        """See `Backend.driver`."""
-        return self._backend.driver(device, interface)
-
-    def uses(self, device: Device, interface: int) -> Sequence[str]:
-        """See `Backend.uses`."""
-        return self._backend.uses(device, interface)
-
-    def disks(self, device: Device, interface: int) -> Sequence[BlockDisk]:
-        """See `Backend.disks`."""
-        return self._backend.disks(device, interface)
-
     def open(self, device: Device) -> Handle:
         """See `Backend.open`; the handle's transfers are recorded, after those of its descriptors."""
         handle = _TracingHandle(self._backend.open(device), device, self)
@@ -164,24 +144,6 @@ class Tracing:
             handle.close()
             raise
         return handle
-
-    @property
-    def identity(self) -> Hashable:
-        """See `Backend.identity`; that of the other backend."""
-        return self._backend.identity
-
-    @property
-    def is_shared(self) -> bool:
-        """See `Backend.is_shared`."""
-        return self._backend.is_shared
-
-    def watch(self) -> Hotplug:
-        """See `Backend.watch`."""
-        return self._backend.watch()
-
-    def after_fork(self, device: Device) -> None:
-        """See `Backend.after_fork`."""
-        self._backend.after_fork(device)
 
     def close(self) -> None:
         """Close the file; raises the OSError that ended the recording early, if any."""
@@ -227,28 +189,13 @@ class Tracing:
             raise OSError(error.errno, error.strerror, self._path) from error
 
 
-class _TracingHandle:
-    """A handle that passes every call to another one, and records the transfers."""
-
-    async_transfers = None  # all transfers go through `bulk`, which records them
+class _TracingHandle(PassingHandle):
+    """A handle that records the transfers."""
 
     def __init__(self, handle: Handle, device: Device, trace: Tracing) -> None:
-        self._handle = handle
+        super().__init__(handle)
         self._device = device
         self._trace = trace
-        self.claim = handle.claim
-        self.release = handle.release
-        self.set_alternate = handle.set_alternate
-        self.driver_active = handle.driver_active
-        self.detach_driver = handle.detach_driver
-        self.attach_driver = handle.attach_driver
-        self.clear_halt = handle.clear_halt
-        self.reset = handle.reset
-        self.limit_transfer_size = handle.limit_transfer_size
-        self.allocate = handle.allocate
-        self.free = handle.free
-        self.interrupt = handle.interrupt
-        self.close = handle.close
 
     def record_descriptors(self) -> None:
         """Request the descriptors, so that a reader of the trace (such as Wireshark) knows what the endpoints are."""

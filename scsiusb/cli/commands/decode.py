@@ -13,7 +13,7 @@ from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
 from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, quoted, settings
-from scsiusb.cli.output import hex_dump, say, sense_record, show, show_json, show_record, show_table
+from scsiusb.cli.output import hex_dump, naming, say, sense_record, show, show_json, show_record, show_table
 from scsiusb.cli.pages import show_page
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.opcodes import command_name
@@ -39,6 +39,9 @@ GROUPS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # bytes of a CDB, by the opc
 WITH_SERVICE_ACTION: Final = (0x5E, 0x5F, 0x83, 0x84, 0x9E, 0x9F, 0xA3, 0xA4, 0xAB)
 
 
+PCAPNG: Final = "pcapng"
+
+
 class Decoded(NamedTuple):
     """What was read: for JSON, and how to print it."""
 
@@ -53,7 +56,8 @@ class Decoded(NamedTuple):
 @global_options
 def decode_command(kind: str, words: tuple[str, ...]) -> None:
     """Read bytes in hex, without a device: KIND is inquiry, vpd, mode, log, sense,
-    cdb or identify.
+    cdb or identify. With KIND pcapng, @FILE has USB packets that Linux's usbmon,
+    Wireshark or --trace recorded, and each command is shown.
 
     @FILE is a file with bytes in hex, or with the bytes themselves; - is stdin.
     The offsets and the text of a hex dump, and what follows a #, are skipped.
@@ -64,9 +68,13 @@ def decode_command(kind: str, words: tuple[str, ...]) -> None:
       scsiusb decode sense 70 00 03 00 00 10 00 0a 00 00 00 00 11 00
       scsiusb decode vpd @page83.hex --json
       sg_inq -HH /dev/sg0 | scsiusb decode inquiry -
+      scsiusb decode pcapng @trace.pcapng
     """
+    if kind == PCAPNG:
+        _show_packets(words)
+        return
     if kind not in KINDS:
-        raise click.UsageError(f"{quoted(kind)} is not a KIND; use one of: {', '.join(KINDS)}")
+        raise click.UsageError(f"{quoted(kind)} is not a KIND; use one of: {', '.join((*KINDS, PCAPNG))}")
     data = _data(words)
     if not data:
         raise MalformedReply("there are no bytes to decode", "give bytes in hex")
@@ -77,6 +85,29 @@ def decode_command(kind: str, words: tuple[str, ...]) -> None:
     found.show()
     for problem in found.problems:
         say(f"scsiusb: warning: {problem}")
+
+
+def _show_packets(words: tuple[str, ...]) -> None:
+    """Print the commands in a file of packets, as they are read; under --json a list of them."""
+    from scsiusb.scsi.telling import Teller
+    from scsiusb.trace.reading import read_commands
+
+    if len(words) != 1 or not words[0].startswith("@"):
+        raise click.UsageError("packets are read from a file; give @FILE")
+    path = words[0].removeprefix("@")
+    tellers: dict[tuple[int, int], Teller] = {}
+    records: list[dict[str, Any]] = []
+    with naming(path), open(path, "rb") as file:
+        for bus, device, exchange in read_commands(file):
+            line = tellers.setdefault((bus, device), Teller()).line(exchange)
+            if not settings().json:
+                show(f"{bus}.{device}: {line}")
+                continue
+            record = {"bus": bus, "device": device, "lun": exchange.lun, "cdb": exchange.cdb.hex(), "text": line}
+            record |= {"bytes": exchange.moved, "status": exchange.status, "residue": exchange.residue}
+            records.append({**record, "seconds": round(exchange.seconds, 6)})
+    if settings().json:
+        show_json(records)
 
 
 def _data(words: tuple[str, ...]) -> bytes:
@@ -257,9 +288,15 @@ def _extent(opcode: int, data: bytes) -> dict[str, int]:
 
 def _identify(data: bytes) -> Decoded:
     from scsiusb.ata.identify import IdentifyData
+    from scsiusb.ata.nvme import IDENTIFY_LENGTH, NvmeIdentity
 
-    found = IdentifyData.parse(data)
-    problems = ("the checksum is wrong",) if found.checksum_fits is False else ()
+    found: IdentifyData | NvmeIdentity
+    problems: tuple[str, ...] = ()
+    if len(data) == IDENTIFY_LENGTH:
+        found = NvmeIdentity.parse(data)
+    else:
+        found = IdentifyData.parse(data)
+        problems = ("the checksum is wrong",) if found.checksum_fits is False else ()
     record = asdict(found)
     shown = {name.replace("_", " "): value for name, value in record.items()}
     return Decoded(record, lambda: show_record(shown), problems)

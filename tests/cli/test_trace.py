@@ -1,0 +1,31 @@
+"""Commands in text: with -v as they are sent, and from a file that --trace recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scsiusb.virtual import Memory, Stick, Unit
+from tests.cli.conftest import Attached, Cli
+
+
+def test_the_command_line_tells_them(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512 * 64))]))
+    assert "INQUIRY [12 00 00 00 24 00], 36 bytes in: good" in cli("-v", "inquiry", "1-1").err
+    assert "INQUIRY [12" not in cli("inquiry", "1-1").err
+
+
+def test_what_was_recorded_is_read(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "a.pcapng"
+    out = str(tmp_path / "out")
+    shown = cli("-v", "--trace", str(path), "read", "virtual:", "--lba", "0", "--blocks", "8", "-o", out)
+    live = [line.split("LUN ", 1)[1] for line in shown.err.splitlines() if ": LUN " in line and "bytes in" in line]
+    lines = [line.split("LUN ", 1)[1] for line in cli("decode", "pcapng", f"@{path}").text.splitlines()]
+    names = [line.split("]")[0] for line in lines]
+    assert [line.split("]")[0] for line in live] == [name for name in names if "TEST UNIT READY" not in name]
+    records = cli("decode", "pcapng", f"@{path}", "--json").json
+    assert [record["text"].split("]")[0] for record in records] == [f"LUN {name}" for name in names]
+    assert records[-1]["bytes"] == 4096
+    assert cli("decode", "pcapng", "00").failed(1, "@FILE")
+    assert cli("decode", "pcapng", "@nothing").failed(15, "nothing")
+    (tmp_path / "other").write_bytes(b"no packets at all")
+    assert cli("decode", "pcapng", f"@{tmp_path / 'other'}").failed(97, "no pcapng file")
