@@ -263,12 +263,14 @@ class Jmicron(Bridge):
 class FirstPort(Jmicron):
     """Behind bridges with JMicron's command that cannot tell which port they use: the first."""
 
+    via = "usbjmicron,0"
     _port = 0
 
 
 class Pl3507(FirstPort):
     """Behind Prolific's PL3507."""
 
+    via = "usbjmicron,p"
     _command = Pl3507Ata
 
 

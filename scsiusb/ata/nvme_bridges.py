@@ -18,13 +18,13 @@ from scsiusb.transport.base import Direction
 
 R = TypeVar("R")
 
-GET_LOG_PAGE, IDENTIFY = 0x02, 0x06  # admin commands (NVMe 1.4 figure 139)
+GET_LOG_PAGE, IDENTIFY, DEVICE_SELF_TEST = 0x02, 0x06, 0x14  # admin commands (NVMe 1.4 figure 139)
 CONTROLLER: Final = 1  # CNS of Identify
 ALL_NAMESPACES: Final = 0xFFFFFFFF
 DWORD: Final = 4  # bytes
 SIGNATURE: Final = b"NVME"
 BLOCK: Final = 512  # bytes of JMicron's command and of its response
-COMMAND, DATA_IN, RESPONSE = 0x0, 0x2, 0xF  # JMicron's protocols
+COMMAND, NO_DATA, DATA_IN, RESPONSE = 0x0, 0x1, 0x2, 0xF  # JMicron's protocols
 MOST_REALTEK: Final = 512  # bytes of a log: more gives old data
 MOST_JMICRON_SELF_TEST: Final = 0x218  # bytes of the self-test log: more hangs the JMS583
 SELF_TEST_LOG: Final = 0x06
@@ -89,6 +89,7 @@ class JmicronNvme(_DataIn):
     CDB = BitStruct(opcode(0xA1), Const(0x8, U4), "protocol" / U4, Padding(8), "length" / U24, Padding(48))
     protocol: int = RESPONSE
     length: int = BLOCK
+    direction: Direction = Direction.IN
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,16 @@ class Jmicron(Bridge):
         dword = page | (size // DWORD - 1) << 16
         return self._run(JmicronNvmeCommand(GET_LOG_PAGE, ALL_NAMESPACES, dword), size).ljust(length, b"\0")
 
+    def begin_self_test(self, code: int) -> None:
+        """Begin a self-test, or abort it (Device Self-test, NVMe 1.4 5.8)."""
+        self._run(JmicronNvmeCommand(DEVICE_SELF_TEST, ALL_NAMESPACES, code), 0)
+
     def _run(self, command: JmicronNvmeCommand, length: int) -> bytes:
         self._execute(command)
-        data = self._execute(JmicronNvme(DATA_IN, length))
+        if length:
+            data = self._execute(JmicronNvme(DATA_IN, length))
+        else:
+            data = self._execute(JmicronNvme(NO_DATA, 0, direction=Direction.NONE))
         response = self._execute(JmicronNvme())
         if not response.startswith(SIGNATURE):
             raise MalformedReply(f"{command}: the bridge's response has no signature")

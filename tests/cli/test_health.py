@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from scsiusb.cli.commands import health
 from scsiusb.virtual import Memory, Stick, Unit
 from scsiusb.virtual.target.ata import AtaDisk
 from tests.cli.conftest import Attached, Cli
@@ -43,6 +44,31 @@ def test_health_has_a_verdict_and_reasons(cli: Cli, options: str, verdict: str, 
     shown = cli("health", f"virtual:?{options}", "--timeout", "0.2")
     assert shown.text.startswith(f"{verdict.upper()}: ")
     assert all(len(line) <= 80 for line in shown.text.splitlines())
+
+
+@pytest.mark.parametrize("bridge", ["sntasmedia", "sntjmicron", "sntrealtek"])
+def test_smart_of_an_nvme_disk_has_the_contracts_keys(cli: Cli, bridge: str) -> None:
+    name = f"virtual:?profile=nvme-bridge&bridge={bridge}"
+    found = cli("smart", name, "--json").record
+    assert {"via", "kind", "model", "serial", "passed", "temperature", "health"} <= found.keys()
+    assert (found["via"], found["kind"], found["passed"], found["temperature"]) == (bridge, "nvme", True, 38)
+    assert (found["health"]["percentage_used"], found["health"]["sensors"]) == (3, [38, 47])
+    text = cli("smart", name).text
+    assert f"through      {bridge}" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert cli("health", name, "--json").record["smart"]["health"]["power_on_hours"] == 1234
+    assert cli("smart", name, "--via", "sat").status in (5, 9)
+    assert cli("smart", name, "--via", "nothing").failed(1, "sntasmedia")
+
+
+def test_a_self_test_is_begun_and_followed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "POLL", 0.0)
+    for name in ("profile=sat-ssd", "profile=sat-hdd&bridge=usbsunplus", "profile=nvme-bridge&bridge=sntjmicron"):
+        found = cli("smart", f"virtual:?{name}", "--test", "short", "--wait", "--json").record["self_test"]
+        assert (found["running"], found["result"], found["passed"]) == (False, "passed", True)
+    assert "self-test    running, " in cli("smart", "virtual:?profile=sat-ssd", "--test", "long").text
+    assert cli("smart", "virtual:?profile=sat-ssd", "--test", "nothing").failed(1, "short")
+    assert cli("smart", "virtual:?profile=nvme-bridge", "--test", "short").failed(15, "self-test")
 
 
 def test_a_stick_without_smart_says_so(cli: Cli, attach: Attached) -> None:

@@ -101,3 +101,17 @@ def test_smartctl_agrees_about_an_nvme_disk(bridge: str, health: str) -> None:
         assert their_log["data_units_read"] * 512_000 == our_log["bytes_read"]
         assert their_log["controller_busy_time"] == our_log["busy_minutes"]
         assert their_log["temperature_sensors"] == our_log["sensors"]
+
+
+@pytest.mark.parametrize("bridge", bridges.ATA)
+def test_smartctl_sees_the_self_test_that_we_began(bridge: str) -> None:
+    with serving(open_stick(f"virtual:?profile=sat-ssd&bridge={bridge}")) as there:
+        found = cli("smart", there.address, "--test", "long", "--json").json()["self_test"]
+        there.wait()
+        assert found["running"]
+        words = ["smartctl", "--json", "-d", bridge, "-c", str(there.sg)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        theirs = json.loads(done.stdout)["ata_smart_data"]["self_test"]
+        assert theirs["status"]["value"] >> 4 == 0xF
+        assert 100 - theirs["status"]["remaining_percent"] >= found["percent"]
+        assert theirs["polling_minutes"] == {"short": found["short_minutes"], "extended": found["long_minutes"]}

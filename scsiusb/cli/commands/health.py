@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +12,7 @@ import click
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import say, show, show_json, show_record, show_table, size_text
+from scsiusb.cli.progress import interruptible, percent_bar
 from scsiusb.errors import (
     Cancelled,
     CheckCondition,
@@ -24,11 +27,13 @@ from scsiusb.errors import (
 
 if TYPE_CHECKING:
     from scsiusb.ata.nvme import NvmeSmart
+    from scsiusb.ata.self_test import SelfTest
     from scsiusb.ata.smart import Smart
     from scsiusb.disk.disk import Disk
 
 COLUMNS: Final = ("ID", "attribute", "value", "worst", "threshold", "raw", "kind")
 WIDTH: Final = 80
+POLL: Final = 0.5  # seconds between two looks at a self-test
 VIA: Final = (  # scsiusb.ata.device.DIALECTS, which would load what only these commands need
     "sat",
     *("usbcypress", "usbjmicron", "usbjmicron,0", "usbjmicron,p", "usbprolific", "usbsunplus"),
@@ -48,36 +53,74 @@ via_option = click.option(
 @click.command("smart", short_help="Show the SMART data of a disk.")
 @device_argument
 @via_option
+@click.option(
+    "--test", type=click.Choice(("short", "long", "abort")), help="Begin a self-test of the disk, or abort it."
+)
+@click.option("--wait", is_flag=True, help="Wait until the self-test has ended, with its progress.")
 @global_options
-def smart_command(device: str | None, lun: int | None, via: str | None) -> None:
+def smart_command(device: str | None, lun: int | None, via: str | None, test: str | None, wait: bool) -> None:
     """Show what a SATA or NVMe disk says of its health, through a bridge that
     translates ATA commands (SAT), or that has commands of its own for them.
 
-    Sticks and card readers have no SMART: exit status 9, or 5.
+    Sticks and card readers have no SMART: exit status 9, or 5. A self-test runs in
+    the disk, also after Ctrl-C; --wait follows it again.
 
     \b
     Examples:
       scsiusb smart 2-1
+      scsiusb smart 2-1 --test short --wait
       scsiusb smart 2-1 --via sntasmedia
       scsiusb smart virtual:?profile=sat-ssd --json
       scsiusb smart virtual:?profile=nvme-bridge
     """
     from scsiusb.ata.device import read_smart
     from scsiusb.ata.nvme import NvmeSmart
+    from scsiusb.ata.self_test import begin_self_test
 
     with opened(device, lun) as disk:
-        found = read_smart(disk.unit, via)
         device_of = device_record(disk)
+        if test is not None:
+            begin_self_test(disk.unit, test, via)
+        if wait:
+            _follow(disk, via)
+        found = read_smart(disk.unit, via)
+        tests = _self_test(disk, via)
     if settings().json:
-        show_json({**_record(found), "device": device_of})
+        show_json({**_record(found), "self_test": tests and asdict(tests), "device": device_of})
         return
-    show_record(_identity(found))
+    show_record({**_identity(found), "self-test": _test_text(tests)})
     if isinstance(found, NvmeSmart):
         _show_nvme(found)
     else:
         _show_attributes(found)
     for problem in found.problems:
         say(f"scsiusb: warning: {problem}")
+
+
+def _follow(disk: Disk, via: str | None) -> None:
+    """Return when no self-test runs any more; show its progress on a terminal."""
+    from scsiusb.ata.self_test import read_self_test
+
+    with interruptible(lambda: "the self-test goes on in the disk"), percent_bar("self-test") as show_part:
+        while (now := read_self_test(disk.unit, via)).running:
+            show_part(None if now.percent is None else now.percent / 100)
+            time.sleep(POLL)
+
+
+def _self_test(disk: Disk, via: str | None) -> SelfTest | None:
+    """Return the state of the self-tests; None if the disk does not say."""
+    from scsiusb.ata.self_test import read_self_test
+
+    try:
+        return read_self_test(disk.unit, via)
+    except (CheckCondition, MalformedReply, DeviceUnsupported):
+        return None
+
+
+def _test_text(found: SelfTest | None) -> str | None:
+    if found is None:
+        return None
+    return f"running, {found.percent} % done" if found.running else found.result
 
 
 def _show_attributes(found: Smart) -> None:
@@ -136,7 +179,8 @@ def _record(found: Smart | NvmeSmart) -> dict[str, Any]:
 
 
 def _nvme_record(found: NvmeSmart) -> dict[str, Any]:
-    return {"kind": "nvme", "namespaces": found.identity.namespaces, "health": found.health}
+    health = None if found.health is None else asdict(found.health)
+    return {"kind": "nvme", "namespaces": found.identity.namespaces, "health": health}
 
 
 def _ata_record(found: Smart) -> dict[str, Any]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 PASS_THROUGH_16, PASS_THROUGH_12 = 0x85, 0xA1
 IDENTIFY, CHECK_POWER, SMART = 0xEC, 0xE5, 0xB0
-READ_DATA, READ_THRESHOLDS, RETURN_STATUS = 0xD0, 0xD1, 0xDA
+READ_DATA, READ_THRESHOLDS, EXECUTE, RETURN_STATUS = 0xD0, 0xD1, 0xD4, 0xDA
+SELF_TESTS = {0x01: 2, 0x02: 90}  # subcommands of EXECUTE, and the minutes that they take
+ABORT_SELF_TEST = 0x7F
 KEY, FAILING_KEY = 0xC24F00, 0x2CF400
 NON_DATA, PIO_IN = 3, 4
 
@@ -82,6 +84,9 @@ class AtaDisk:
         self.is_failing = health == "failing"
         self.short_only = short_only
         self.has_registers = has_registers
+        self.self_test = 0x00
+        """The status of the last self-test, as in READ DATA: in the high nibble Fh while it runs, in the low one tenths
+        that are left."""
 
     def identify(self, unit: Unit) -> bytes:
         """Return the 512 bytes of IDENTIFY DEVICE (ACS-3 7.12)."""
@@ -110,7 +115,19 @@ class AtaDisk:
         struct.pack_into("<H", data, 0, 16)
         for at, (number, flags, value, _, raw) in enumerate(self.attributes):
             struct.pack_into("<BHBB6s", data, 2 + 12 * at, number, flags, value, value, raw.to_bytes(6, "little"))
+        data[363], data[367], data[372], data[373] = self.self_test, 0x5B, SELF_TESTS[0x01], SELF_TESTS[0x02]
+        if self.self_test >> 4 == 0xF:  # each look finds it a tenth further
+            left = (self.self_test & 0xF) - 1
+            self.self_test = 0xF0 | left if left > 0 else 0x70 if self.is_failing else 0x00
         return _summed(data)
+
+    def execute(self, subcommand: int) -> bool:
+        """Begin or abort a self-test (SMART EXECUTE OFFLINE IMMEDIATE); return whether the disk knows it."""
+        if subcommand == ABORT_SELF_TEST:
+            self.self_test = 0x10 if self.self_test >> 4 == 0xF else self.self_test
+        elif subcommand in SELF_TESTS:
+            self.self_test = 0xFA
+        return subcommand == ABORT_SELF_TEST or subcommand in SELF_TESTS
 
     def thresholds(self) -> bytes:
         """Return the thresholds (SMART READ THRESHOLDS)."""
@@ -159,11 +176,20 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         if protocol != PIO_IN or count != 1:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         return Parameters(data[key](), 512)
+    if key == (SMART, EXECUTE) and disk.execute(lba & 0xFF):
+        return _done(disk, check, count, lba)
     if key not in ((SMART, RETURN_STATUS), (CHECK_POWER, 0)):
         raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
     if check and disk.has_registers:
         answer = FAILING_KEY if key[0] == SMART and disk.is_failing else lba
         raise CommandFailed(_returned(0x1, 0, READY, 0xFF if command == CHECK_POWER else count, answer))
+    return Task()
+
+
+def _done(disk: AtaDisk, check: bool, count: int, lba: int) -> Task:
+    """Return a task that is done already; with `check`, give the registers."""
+    if check and disk.has_registers:
+        raise CommandFailed(_returned(0x1, 0, READY, count, lba))
     return Task()
 
 

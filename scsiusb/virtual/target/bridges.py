@@ -146,7 +146,10 @@ def _jmicron_nvme(unit: Unit) -> None:
         if data[:4] != JMICRON_SIGNATURE:
             raise CommandFailed(INVALID_FIELD_IN_PARAMETERS)
         opcode, dword_10 = struct.unpack_from("<I", data, 8)[0], struct.unpack_from("<I", data, 48)[0]
-        answer = unit.nvme.admin(unit, opcode & 0xFF, dword_10 & 0xFF) if unit.nvme is not None else None
+        disk = unit.nvme
+        answer = disk.admin(unit, opcode & 0xFF, dword_10 & 0xFF) if disk is not None else None
+        if opcode & 0xFF == 0x14 and disk is not None and disk.begin_self_test(dword_10 & 0xF):
+            answer = b""
         given.update(data=answer or b"", status=0 if answer is not None else NOT_SUPPORTED)
 
     def admin(unit: Unit, cdb: bytes) -> Task:
@@ -157,6 +160,8 @@ def _jmicron_nvme(unit: Unit) -> None:
             return act_on(unit, length, take)
         data, status = given["data"], given["status"]
         assert isinstance(data, bytes)
+        if protocol == 0x1:
+            return Task()
         if protocol == 0x2:
             return Parameters(data[:length].ljust(length, b"\0"), length)
         if protocol == 0xF:

@@ -16,6 +16,7 @@ IDENTIFY_LENGTH: Final = 4096
 LENGTHS: Final = {ERROR_LOG: 64, HEALTH_LOG: 512, FIRMWARE_LOG: 512, SELF_TEST_LOG: 564}
 MODEL: Final = "Virtual NVMe 980"
 KELVIN: Final = 273
+ABORT: Final = 0xF
 
 HEALTHS: Final[Mapping[str, Mapping[str, int]]] = {  # as makers of SSDs have them
     "good": {"temperature": 38, "spare": 100, "used": 3, "hours": 1234, "written": 21_000_000},
@@ -30,14 +31,41 @@ class NvmeDisk:
     def __init__(self, health: str = "good") -> None:
         self.model = MODEL
         self.values = HEALTHS[health]
+        self.is_failing = health == "failing"
+        self.running = 0
+        """The self-test that runs, and how far it is in percent; then how the last one ended."""
+        self.percent = 0
+        self.result: tuple[int, int] | None = None
 
     def admin(self, unit: Unit, opcode: int, low: int) -> bytes | None:
         """Return all the data of an admin command; `low`: the page of a log, or CNS. None: not supported."""
         if opcode == IDENTIFY and low in (NAMESPACE, CONTROLLER):
             return self.identify(unit) if low == CONTROLLER else self.namespace(unit)
         if opcode == GET_LOG_PAGE and low in LENGTHS:
-            return self.health() if low == HEALTH_LOG else bytes(LENGTHS[low])
+            made = {HEALTH_LOG: self.health, SELF_TEST_LOG: self.self_test_log}.get(low)
+            return made() if made is not None else bytes(LENGTHS[low])
         return None
+
+    def begin_self_test(self, code: int) -> bool:
+        """Begin (1 short, 2 extended) or abort (Fh) a self-test; return whether the code is known."""
+        if code == ABORT and self.running:
+            self.result, self.running = (self.running, 1), 0
+        elif code in (1, 2):
+            self.running, self.percent = code, 0
+        return code in (1, 2, ABORT)
+
+    def self_test_log(self) -> bytes:
+        """Return Device Self-test (figure 199); each look finds a running test a quarter further."""
+        data = bytearray(LENGTHS[SELF_TEST_LOG])
+        data[0], data[1] = self.running, self.percent if self.running else 0
+        data[4] = 0x0F if self.result is None else self.result[0] << 4 | self.result[1]
+        for at in range(1, 20):
+            data[4 + 28 * at] = 0x0F
+        if self.running:
+            self.percent += 25
+            if self.percent >= 100:
+                self.result, self.running = (self.running, 7 if self.is_failing else 0), 0
+        return bytes(data)
 
     def identify(self, unit: Unit) -> bytes:
         """Return Identify Controller (figure 247)."""
