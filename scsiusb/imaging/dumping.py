@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SHA256: Final = ".sha256"
 MOST_THREADS: Final = 4  # that compress; each has two frames in memory
+AHEAD: Final = 3  # frames that may wait besides, so that reading does not wait for a moment of the others
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ class _Work:
                     taking = digester.submit(self._take, data)
                     waiting.append(writer.submit(self._keep, file, data, taking, packing))
                     done += len(data)
-                    if len(waiting) > threads:
+                    if len(waiting) > threads + AHEAD:
                         result_of(waiting.popleft())
                     self._progress(Progress(READING, done, self._total))
             finally:
