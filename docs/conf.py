@@ -13,7 +13,14 @@ project = "scsiusb"
 author = "the scsiusb authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "plain_docstrings", "cli_reference", "command_table"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "plain_docstrings",
+    "cli_reference",
+    "command_table",
+    "terminal_pictures",
+]
 exclude_patterns = ["_build"]
 nitpicky = True
 # Without intersphinx, types of other packages and private ones cannot be linked. Links that an author wrote must work.
