@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
 from scsiusb.cli import labels
 from scsiusb.cli.output import hex_dump, show, show_record, show_table
+from scsiusb.errors import MalformedReply
 from scsiusb.scsi.pages.vpd import AnyPage, DeviceIdentification, FieldsPage, SupportedPages, VpdPage
+
+if TYPE_CHECKING:
+    from scsiusb.ata.identify import IdentifyData
+
+ATA_INFORMATION: Final = 0x89
+IDENTIFICATION_AT: Final = 56  # in the bytes after the page's header
+
+
+def identification_in(page: AnyPage) -> IdentifyData | None:
+    """Return the disk's own identification, which the page ATA information has (SAT-3 12.4.2); None if it has none."""
+    if not isinstance(page, FieldsPage) or page.page != ATA_INFORMATION or page.fields.get("command_code") != 0xEC:
+        return None
+    from scsiusb.ata.identify import LENGTH, IdentifyData
+
+    try:
+        return IdentifyData.parse(page.body[IDENTIFICATION_AT:][:LENGTH])
+    except MalformedReply:
+        return None
+
+
+def page_record(number: int, page: AnyPage) -> dict[str, Any]:
+    """Return a page as names and values."""
+    disk = identification_in(page)
+    return {"page": number, **asdict(page), **({} if disk is None else {"identification": asdict(disk)})}
 
 
 def show_page(number: int, page: AnyPage) -> None:
@@ -15,6 +43,10 @@ def show_page(number: int, page: AnyPage) -> None:
         show_table(labels.DESIGNATOR_COLUMNS, [labels.designator_row(entry) for entry in page.designators])
     elif isinstance(page, FieldsPage):
         show_table(labels.FIELD_COLUMNS, labels.field_rows(page), wrapped=("meaning",))
+        disk = identification_in(page)
+        if disk is not None:
+            show("")
+            show_record({name.replace("_", " "): value for name, value in asdict(disk).items()})
     elif isinstance(page, VpdPage):
         show(f"page {labels.page_name(number)}")
         if page.body:

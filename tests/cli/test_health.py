@@ -76,6 +76,21 @@ def test_a_stick_without_smart_says_so(cli: Cli, attach: Attached) -> None:
     assert cli("smart", "1-1").failed(9, "Invalid command operation code")
 
 
+def test_the_page_of_a_bridge_has_the_disks_identification(cli: Cli) -> None:
+    record = cli("inquiry", "virtual:?profile=sat-ssd", "--page", "89", "--json").record
+    assert (record["fields"]["sat_product"], record["fields"]["command_code"]) == ("Virtual SAT", 0xEC)
+    assert record["identification"]["model"] == "Virtual SSD 870"
+    text = cli("inquiry", "virtual:?profile=sat-ssd", "--page", "89").text
+    assert "Virtual SSD 870" in text
+    data = cli("inquiry", "virtual:?profile=sat-ssd", "--page", "89", "--hex", "--json").record["hex"]
+    assert cli("decode", "vpd", data, "--json").json["identification"]["model"] == "Virtual SSD 870"
+    assert "identification" not in cli("decode", "vpd", f"{data[:112]}00{data[114:]}", "--json").json
+    assert cli("decode", "vpd", data[:400], "--json").status == 0
+    assert (
+        cli("inquiry", "virtual:?profile=sat-hdd", "--page", "b1", "--json").record["fields"]["rotation_rate"] == 5400
+    )
+
+
 def test_an_identification_is_decoded(cli: Cli) -> None:
     data = AtaDisk().identify(Unit(Memory(512 * 100)))
     found = cli("decode", "identify", data.hex(), "--json").json

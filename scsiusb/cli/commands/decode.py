@@ -14,7 +14,7 @@ from scsiusb.cli.commands.logs import log_record, show_log
 from scsiusb.cli.files import read_whole
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, naming, say, sense_record, show, show_json, show_record, show_table
-from scsiusb.cli.pages import show_page
+from scsiusb.cli.pages import page_record, show_page
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.opcodes import command_name
 from scsiusb.scsi.pages.fields import Field
@@ -176,7 +176,7 @@ def _vpd(data: bytes) -> Decoded:
         problems.append(f"the page says that {length} bytes follow its header, and {here} are here")
     body = data[HEADER_LENGTH:][:length]
     page = _lenient(data[1], bytes([*data[:2], *len(body).to_bytes(2, "big")]) + body, problems)
-    return Decoded({"page": data[1], **asdict(page)}, lambda: show_page(data[1], page), tuple(problems))
+    return Decoded(page_record(data[1], page), lambda: show_page(data[1], page), tuple(problems))
 
 
 def _lenient(number: int, data: bytes, problems: list[str]) -> AnyPage:

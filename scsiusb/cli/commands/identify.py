@@ -13,7 +13,7 @@ from scsiusb.cli import labels
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
-from scsiusb.cli.pages import show_page
+from scsiusb.cli.pages import page_record, show_page
 from scsiusb.errors import (
     Cancelled,
     CheckCondition,
@@ -160,7 +160,7 @@ def _pages_record(pages: dict[int, bytes | ScsiUsbError], everything: bool, as_h
 def _page_record(number: int, page: bytes | ScsiUsbError, as_hex: bool) -> dict[str, Any]:
     if isinstance(page, ScsiUsbError):
         return {"page": number, "error": str(page)}
-    return {"page": number, **({"hex": page.hex()} if as_hex else asdict(parse_page(page, number)))}
+    return {"page": number, "hex": page.hex()} if as_hex else page_record(number, parse_page(page, number))
 
 
 def _show_page(number: int, page: bytes | ScsiUsbError, as_hex: bool) -> None:

@@ -63,18 +63,39 @@ def _logical_block_provisioning(unit: Unit) -> bytes:
     return bytes((0, _LBPU | (_LBPRZ if unit.thin_zeros else 0), _THIN, 0))
 
 
+def _ata_information(unit: Unit) -> bytes:
+    """Return page 89h: who translates, the signature of an ATA disk, and its identification (SAT-3 12.4.2)."""
+    names = ascii_field("scsiusb", 8) + ascii_field("Virtual SAT", 16) + ascii_field("1.00", 4)
+    signature = bytes((0x34, 0, 0x50, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1)).ljust(20, b"\0")
+    identification = unit.ata.identify(unit) if unit.ata is not None else bytes(512)
+    return bytes(4) + names + signature + bytes((0xEC, 0, 0, 0)) + identification
+
+
+def _block_device_characteristics(unit: Unit) -> bytes:
+    """Return page B1h: the rotation rate, and the form factor 2.5 inch (SBC-3 6.5.2)."""
+    rotation = unit.ata.rotation if unit.ata is not None else 1
+    return struct.pack(">HBB", rotation, 0, 3).ljust(60, b"\0")
+
+
 _VPD: Mapping[int, Callable[[Unit], bytes]] = {
     0x00: _supported_pages,
     0x80: _unit_serial_number,
     0x83: _device_identification,
+    0x89: _ata_information,
     0xB0: _block_limits,
+    0xB1: _block_device_characteristics,
     0xB2: _logical_block_provisioning,
 }
 
 
 def vpd_pages(unit: Unit) -> list[int]:
     """Return the page codes of the vital product data that the unit has."""
-    missing = {0xB0: unit.device_type != DISK, 0xB2: not unit.thin}
+    missing = {
+        0x89: not unit.translates_ata,
+        0xB0: unit.device_type != DISK,
+        0xB1: unit.ata is None and unit.nvme is None,
+        0xB2: not unit.thin,
+    }
     return [page for page in _VPD if not missing.get(page)]
 
 

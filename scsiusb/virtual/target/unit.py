@@ -202,6 +202,11 @@ class Unit:
         missing = {UNMAP: not self.thin, PASS_THROUGH_16: self.ata is None, PASS_THROUGH_12: self.ata is None}
         return sorted({code for code in self._commands if not missing.get(code)} | self._added.keys())
 
+    @property
+    def translates_ata(self) -> bool:
+        """Whether there is an ATA disk whose commands are translated (SAT)."""
+        return self.ata is not None and PASS_THROUGH_16 in self._commands
+
     @staticmethod
     def cdb_length(opcode: int) -> int:
         """Return the bytes of a CDB; 10 for those of groups that have no length in the standard."""
