@@ -20,6 +20,7 @@ from scsiusb.scsi.commands import (
     sbc_transfer,
     spc_buffer,
     spc_copy,
+    spc_diagnostic,
     spc_reserve,
     spc_security,
     spc_support,
@@ -277,6 +278,13 @@ ROWS: Final[tuple[Row, ...]] = (
         ("0006 0000 64 fd 01 00",),
     ),
     Row(mmc_burn.SendKey(0x06, bytes(8), agid=1), "a3 00 00 00 00 00 00 00 00 08 46 00"),
+    # SPC-4: diagnostics and logs
+    Row(spc_diagnostic.SendDiagnostic(2), "1d 40 00 00 00 00"),
+    Row(spc_diagnostic.SendDiagnostic(default_test=True), "1d 04 00 00 00 00"),
+    Row(spc_diagnostic.SendDiagnostic(page=bytes(12)), "1d 10 00 00 0c 00"),
+    Row(spc_diagnostic.ReceiveDiagnosticResults(2, length=0x102), "1c 01 02 01 02 00", ("02 00 0004 00000001",)),
+    Row(spc_diagnostic.LogSelect(0x02, reset=True), "4c 02 42 00 00 00 00 00 00 00"),
+    Row(spc_diagnostic.LogSelect(0x18, 1, save=True, parameters=bytes(8)), "4c 01 58 01 00 00 00 00 08 00"),
     # bridges' own, as smartmontools sends them (lib/scsiata.cpp, lib/scsinvme.cpp)
     Row(
         dialects.CypressAta(0xB0, 0xD0, 1, 0xC24F00),
