@@ -21,7 +21,6 @@ from labkit.guest import is_over  # noqa: E402
 from labkit.host import LabError  # noqa: E402
 from labkit.main import parse  # noqa: E402
 from labkit.marks import BEGIN, END, Gate, Log  # noqa: E402
-from labkit.shares import Share  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -131,27 +130,3 @@ def test_a_campaign_goes_to_the_native_lab_as_it_was_ordered_but_for_its_output(
     words = command(["crash", "--native", "--output", "file", "--kills", "7", "--output=other"])
     assert words[2] == "--native"
     assert words[words.index("run") :][-4:] == ["crash", "--native", "--kills", "7"]
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 9])
-def test_each_test_file_is_in_one_share(tmp_path: Path, count: int) -> None:
-    folder = tmp_path / "tests" / "kernel"
-    folder.mkdir(parents=True)
-    for number in range(7):
-        (folder / f"test_{number}.py").write_bytes(bytes(100 * (number + 1)))
-    (folder / "helper.py").write_bytes(b"")
-    shares = [Share(number + 1, count).files(tmp_path, ["--ignore=tests/kernel/test_3.py"]) for number in range(count)]
-    assert sorted(name for share in shares for name in share) == [
-        f"tests/kernel/test_{n}.py" for n in (0, 1, 2, 4, 5, 6)
-    ]
-    sizes = [sum((tmp_path / name).stat().st_size for name in share) for share in shares]
-    assert max(sizes) - min(sizes) <= 700
-
-
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/2/3", "a/b", "1/0"])
-def test_a_share_that_is_none(text: str) -> None:
-    with pytest.raises(ValueError):
-        Share.parse(text)
-    with pytest.raises(SystemExit):
-        parse(["--share", text])
-    assert parse(["--share", "2/3", "-x"])[0].share == Share(2, 3)

@@ -21,7 +21,6 @@ from .host import CACHE, PYTHON, ROOT, VENV, LabError, say
 from .marks import BEGIN, END
 from .native import Native
 from .qemu import Qemu
-from .shares import Share
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
 USAGE = """\
@@ -36,7 +35,7 @@ LIMITS = {
 }
 HELP = ("-h", "--help")
 FLAGS = (*HELP, "--native")
-OWN = (*FLAGS, "--zoo", "--share", *(f"--{name}" for name in LIMITS))
+OWN = (*FLAGS, "--zoo", *(f"--{name}" for name in LIMITS))
 MODES = ("run", "shell", "prepare")
 TESTS = "tests/kernel"
 WELCOME = """
@@ -86,7 +85,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name, (default, text) in LIMITS.items():
         parser.add_argument(f"--{name}", type=float, default=default, metavar="S", help=f"{text} (default {default})")
     parser.add_argument("--native", action="store_true", help="a guest without QEMU, which starts in seconds")
-    parser.add_argument("--share", type=Share.parse, metavar="K/N", help="run the K-th of N shares of the test files")
     parser.add_argument("--zoo", choices=zoo.ZOOS, default="tests", help="which devices there are (default tests)")
     own = 0
     while own < len(arguments) and arguments[own].partition("=")[0] in OWN:
@@ -106,7 +104,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
     _prepare(lab)
     if mode == "prepare":
         return 0
-    command = rest if mode == "run" else _pytest(rest, options.share)
+    command = rest if mode == "run" else _pytest(rest)
     with _work_folder() as work:
         _furnish(work, lab, command, mode, options.zoo)
         say(f"booting the {lab.name} guest")
@@ -129,10 +127,10 @@ def _prepare(lab: Lab) -> None:
         lab.prepare()
 
 
-def _pytest(rest: list[str], share: Share | None) -> list[str]:
+def _pytest(rest: list[str]) -> list[str]:
     """Only the plugins needed: each costs seconds of import under emulation."""
     words = ["-p", "pytest_timeout", "-p", "no:cacheprovider", "--timeout=240"]
-    where = [] if any(word.startswith(TESTS) for word in rest) else share.files(ROOT, rest) if share else [TESTS]
+    where = [] if any(word.startswith(TESTS) for word in rest) else [TESTS]
     return ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", str(PYTHON), "-m", "pytest", *words, *where, *rest]
 
 
