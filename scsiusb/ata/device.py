@@ -45,9 +45,7 @@ def read_smart(unit: LogicalUnit, via: str | None = None) -> Smart | NvmeSmart:
     IllegalRequest where the bridge speaks none of them, MalformedReply for an identification that is none, and as
     `LogicalUnit.execute`.
     """
-    if via is not None and via not in DIALECTS:
-        raise ValueError(f"there is no dialect {via!r}; use {', '.join(DIALECTS)}")
-    data = _disk(unit)
+    data = check_disk(unit, via)
     info = unit.transport.info
     names = (via,) if via is not None else dialects_of(info.vid, info.pid, is_removable=data.removable)
     for name in names[:-1]:
@@ -68,8 +66,13 @@ def _read(unit: LogicalUnit, name: str) -> Smart | NvmeSmart:
     return read_nvme(NVME[name](unit)) if name in NVME else read_ata(ATA[name](unit))
 
 
-def _disk(unit: LogicalUnit) -> InquiryData:
-    """Return the unit's INQUIRY data. Raise DeviceUnsupported unless it is a disk: others have other commands."""
+def check_disk(unit: LogicalUnit, via: str | None) -> InquiryData:
+    """Return the unit's INQUIRY data, if it is a disk, and `via` a dialect or None; else raise as `read_smart`.
+
+    Other units have other commands of the same operation codes.
+    """
+    if via is not None and via not in DIALECTS:
+        raise ValueError(f"there is no dialect {via!r}; use {', '.join(DIALECTS)}")
     data = unit.inquiry()
     if data.peripheral_device_type not in DISK_TYPES:
         what = f"a disk's health is asked for, and the unit is one of type {data.type_text}"

@@ -6,11 +6,11 @@ from typing import ClassVar, Final, TypeVar
 
 from construct import BitStruct, Const, Flag, Padding
 
-from scsiusb.ata.passthrough import ERROR_BIT, SECTOR, SHORTLY, AtaRegisters, Registers
+from scsiusb.ata.passthrough import ABORTED, ERROR_BIT, SECTOR, AtaRegisters, Registers, WholeData, execute_shortly
 from scsiusb.base.dataclass import dataclass
-from scsiusb.errors import DeviceUnsupported, MalformedReply
+from scsiusb.errors import DeviceUnsupported
 from scsiusb.scsi.command import U8, U16, U32, Command, opcode
-from scsiusb.scsi.sense import Sense, error_for
+from scsiusb.scsi.sense import error_for
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
 
@@ -18,7 +18,6 @@ R = TypeVar("R")
 
 SMART, RETURN_STATUS = 0xB0, 0xDA
 PASSED, FAILING = 0xC24F00, 0x2CF400  # in the LBA after RETURN STATUS (ACS-3 7.52)
-ABORTED: Final = Sense(0xB, 0x00, 0x00)
 MASTER: Final = 0xA0  # of the device register
 PORT_REGISTER: Final = 0x720F  # of JMicron's bridges: which ports have a disk
 PORTS: Final = {0x04: 0, 0x40: 1}
@@ -86,20 +85,15 @@ class Pl3507Ata(JmicronAta):
 
 
 @dataclass(frozen=True)
-class JmicronRegister(Command[bytes]):
+class JmicronRegister(WholeData):
     """Read registers of a JMicron bridge."""
 
     NAME = "JMicron READ REGISTER"
     CDB = BitStruct(
         opcode(0xDF), Const(0x10, U8), Padding(8), "length" / U16, Padding(8), "at" / U16, Padding(24), Const(0xFD, U8)
     )
-    direction = Direction.IN
     at: int
     length: int = 1
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        return _whole(self, data)
 
 
 @dataclass(frozen=True)
@@ -124,17 +118,12 @@ class ProlificAta(AtaRegisters):
 
 
 @dataclass(frozen=True)
-class ProlificRegisters(Command[bytes]):
+class ProlificRegisters(WholeData):
     """Read the ATA registers that Prolific's bridge kept."""
 
     NAME = "Prolific READ REGISTERS"
     CDB = BitStruct(opcode(0xD7), Padding(24), Const(0x067B, U16), Padding(80))
-    direction = Direction.IN
     length = 16
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        return _whole(self, data)
 
 
 @dataclass(frozen=True)
@@ -169,17 +158,12 @@ class SunplusAta(AtaRegisters):
 
 
 @dataclass(frozen=True)
-class SunplusRegisters(Command[bytes]):
+class SunplusRegisters(WholeData):
     """Read the ATA registers that Sunplus's bridge kept."""
 
     NAME = "Sunplus GET STATUS"
     CDB = BitStruct(opcode(0xF8), Padding(8), Const(0x21, U8), Padding(72))
-    direction = Direction.IN
     length = 8
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        return _whole(self, data)
 
 
 class Bridge:
@@ -213,7 +197,7 @@ class Bridge:
         raise NotImplementedError
 
     def _execute(self, command: Command[R]) -> R:
-        return self._unit.execute(command, timeout=min(SHORTLY, self._unit.timeout or SHORTLY))
+        return execute_shortly(self._unit, command)
 
 
 class Cypress(Bridge):
@@ -228,7 +212,7 @@ class Cypress(Bridge):
         found = self._execute(
             CypressAta(command, features, 0, lba, direction=Direction.IN, length=8, reads_registers=True)
         )
-        return Registers(found[1], found[7], found[2], found[3] | found[4] << 8 | found[5] << 16)
+        return _task_file(found)
 
 
 class Jmicron(Bridge):
@@ -297,10 +281,9 @@ class Sunplus(Bridge):
 
     def _registers_after(self, command: int, features: int, lba: int) -> Registers | None:
         found = self._execute(SunplusRegisters())
-        return Registers(found[1], found[7], found[2], found[3] | found[4] << 8 | found[5] << 16)
+        return _task_file(found)
 
 
-def _whole(command: Command[bytes], data: bytes) -> bytes:
-    if len(data) != command.length:
-        raise MalformedReply(f"{command.NAME}: received {len(data)} of {command.length} bytes")
-    return data
+def _task_file(data: bytes) -> Registers:
+    """Return the registers in the order of the ATA task file, which begins with the device control."""
+    return Registers(data[1], data[7], data[2], int.from_bytes(data[3:6], "little"))

@@ -8,11 +8,10 @@ from typing import Final, TypeVar
 from construct import BitStruct, Const, Padding
 
 from scsiusb.ata.nvme import IDENTIFY_LENGTH
-from scsiusb.ata.passthrough import SHORTLY
+from scsiusb.ata.passthrough import ABORTED, WholeData, execute_shortly
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import CheckCondition, MalformedReply
 from scsiusb.scsi.command import U4, U8, U16, U24, Command, opcode
-from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
 
@@ -28,23 +27,10 @@ COMMAND, NO_DATA, DATA_IN, RESPONSE = 0x0, 0x1, 0x2, 0xF  # JMicron's protocols
 MOST_REALTEK: Final = 512  # bytes of a log: more gives old data
 MOST_JMICRON_SELF_TEST: Final = 0x218  # bytes of the self-test log: more hangs the JMS583
 SELF_TEST_LOG: Final = 0x06
-ABORTED: Final = Sense(0xB, 0x00, 0x00)
-
-
-class _DataIn(Command[bytes], abstract=True):
-    """A command whose data must all come."""
-
-    direction = Direction.IN
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        if len(data) != self.length:
-            raise MalformedReply(f"{self}: received {len(data)} of {self.length} bytes")
-        return data
 
 
 @dataclass(frozen=True)
-class AsmediaNvme(_DataIn):
+class AsmediaNvme(WholeData):
     """NVMe admin command of ASMedia's ASM236x and ASM2464."""
 
     NAME = "ASMedia NVMe"
@@ -60,7 +46,7 @@ class AsmediaNvme(_DataIn):
 
 
 @dataclass(frozen=True)
-class RealtekNvme(_DataIn):
+class RealtekNvme(WholeData):
     """NVMe admin command of Realtek's RTL9210, RTL9211 and RTL9220."""
 
     NAME = "Realtek NVMe"
@@ -82,7 +68,7 @@ class RealtekNvme(_DataIn):
 
 
 @dataclass(frozen=True)
-class JmicronNvme(_DataIn):
+class JmicronNvme(WholeData):
     """The data or the response of the NVMe admin command that JMicron's JMS583 or JMS581 was given before."""
 
     NAME = "JMicron NVMe"
@@ -118,7 +104,7 @@ class Bridge:
         self._unit = unit
 
     def _execute(self, command: Command[R]) -> R:
-        return self._unit.execute(command, timeout=min(SHORTLY, self._unit.timeout or SHORTLY))
+        return execute_shortly(self._unit, command)
 
 
 class Asmedia(Bridge):

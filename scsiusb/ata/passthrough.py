@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict, TypeVar
 
 from construct import BitStruct, Const, Flag, Padding
 
@@ -13,6 +13,8 @@ from scsiusb.scsi.sense import UNIT_ATTENTION, Sense, error_for
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
 
+R = TypeVar("R")
+
 SECTOR: Final = 512  # bytes of the data of the commands here
 NON_DATA, PIO_IN = 3, 4  # PROTOCOL (SAT-3 table 148)
 SECTOR_COUNT_HAS_LENGTH: Final = 2  # T_LENGTH
@@ -22,6 +24,7 @@ STATUS_DESCRIPTOR: Final = 0x09
 STATUS_DESCRIPTOR_LENGTH: Final = 14
 DISK_TYPES: Final = (0x00, 0x0E, 0x14)  # peripheral device types: disk, simplified disk, zoned disk
 UNIT_ATTENTIONS: Final = 5  # that may be pending
+ABORTED: Final = Sense(0xB, 0x00, 0x00)  # of a command that the disk refused, where the bridge does not say so
 ERROR_BIT: Final = 0x01  # of the status register
 
 
@@ -43,8 +46,30 @@ class Registers(NamedTuple):
     lba: int
 
 
+class WholeData(Command[bytes], abstract=True):
+    """A command whose data-in must all come."""
+
+    direction = Direction.IN
+
+    def reply(self, data: bytes) -> bytes:
+        """Return the data. Raises MalformedReply if it is not all there."""
+        if len(data) != self.length:
+            raise MalformedReply(f"{self.NAME}: received {len(data)} of {self.length} bytes")
+        return data
+
+
+def short_timeout(unit: LogicalUnit) -> float:
+    """Return the seconds that a command to the disk may take: a bridge that does not know it may not answer."""
+    return min(SHORTLY, unit.timeout or SHORTLY)
+
+
+def execute_shortly(unit: LogicalUnit, command: Command[R]) -> R:
+    """Run a command with that deadline. Raises as `LogicalUnit.execute`."""
+    return unit.execute(command, timeout=short_timeout(unit))
+
+
 @dataclass(frozen=True)
-class AtaRegisters(Command[bytes], abstract=True):
+class AtaRegisters(WholeData, abstract=True):
     """An ATA command of 28 bits as the values of its registers, and its data phase."""
 
     command: int
@@ -69,12 +94,6 @@ class AtaRegisters(Command[bytes], abstract=True):
     def lba_high(self) -> int:
         """Bits 16 to 23 of the LBA."""
         return self.lba >> 16 & 0xFF
-
-    def reply(self, data: bytes) -> bytes:
-        """Return the data. Raises MalformedReply if it is not all there."""
-        if len(data) != self.length:
-            raise MalformedReply(f"{self.NAME}: received {len(data)} of {self.length} bytes")
-        return data
 
     def __str__(self) -> str:
         return f"ATA command {self.command:02X}h"
@@ -187,13 +206,13 @@ class Ata:
         self._check_type()
         values: Registers28 = {"features": features, "count": count, "lba": lba, "length": SECTOR * count}
         if self.via == "sat,12":
-            return self._unit.execute(AtaPassThrough12(command, **values), timeout=self._timeout())
+            return execute_shortly(self._unit, AtaPassThrough12(command, **values))
         try:
-            data = self._unit.execute(AtaPassThrough16(command, **values), timeout=self._timeout())
+            data = execute_shortly(self._unit, AtaPassThrough16(command, **values))
         except (UnsupportedOpcode, IllegalRequest):
             if self.via:
                 raise
-            data = self._unit.execute(AtaPassThrough12(command, **values), timeout=self._timeout())
+            data = execute_shortly(self._unit, AtaPassThrough12(command, **values))
             self.via = "sat,12"
             return data
         self.via = "sat"
@@ -221,7 +240,7 @@ class Ata:
     def _sent(self, cdb: bytes) -> Sense | None:
         """Send a command without data once; return its sense, None for good status."""
         with self._unit.transport.memory.lend(1) as buffer:
-            return self._unit.send(cdb, Direction.NONE, buffer[:0], self._timeout())[1]
+            return self._unit.send(cdb, Direction.NONE, buffer[:0], short_timeout(self._unit))[1]
 
     def _check_type(self) -> None:
         """Raise DeviceUnsupported unless the unit is a disk: to an optical drive, the short form means BLANK."""
@@ -232,6 +251,3 @@ class Ata:
             what = f"ATA commands are for disks, and the unit is one of type {data.type_text}"
             raise DeviceUnsupported(what, "name a unit that is a disk (--lun)")
         self._is_disk = True
-
-    def _timeout(self) -> float:
-        return min(SHORTLY, self._unit.timeout or SHORTLY)

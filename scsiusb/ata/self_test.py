@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from scsiusb.ata.device import ATA, NVME, read_smart
+from scsiusb.ata.device import ATA, NVME, check_disk, read_smart
 from scsiusb.ata.smart import KEY, READ_DATA, SMART, AtaChannel
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceUnsupported, MalformedReply
@@ -63,9 +63,9 @@ class SelfTest:
 
 
 def read_self_test(unit: LogicalUnit, via: str | None = None) -> SelfTest:
-    """Return the state of the self-tests; `via` as in `read_smart`.
+    """Return the state of the self-tests. `via`: as in `read_smart`, or that of its result, which saves commands.
 
-    Raises DeviceUnsupported if the disk has none, and as `read_smart`.
+    Raises as `read_smart`.
     """
     name = _dialect(unit, via)
     if name in NVME:
@@ -121,6 +121,9 @@ def parse_log(data: bytes) -> SelfTest:
 
 
 def _dialect(unit: LogicalUnit, via: str | None) -> str:
-    """Return the dialect that the bridge answers in."""
-    found = read_smart(unit, via).via
-    return "sat" if found.startswith("sat") else found
+    """Return the dialect that the bridge answers in: the given one, or that in which it gives its identity."""
+    if via is None:
+        via = read_smart(unit).via
+    name = "sat" if via == "sat,12" else via  # the long form is tried first, and then the short one
+    check_disk(unit, name)
+    return name

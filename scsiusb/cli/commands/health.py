@@ -79,12 +79,13 @@ def smart_command(device: str | None, lun: int | None, via: str | None, test: st
 
     with opened(device, lun) as disk:
         device_of = device_record(disk)
-        if test is not None:
-            begin_self_test(disk.unit, test, via)
-        if wait:
-            _follow(disk, via)
         found = read_smart(disk.unit, via)
-        tests = _self_test(disk, via)
+        if test is not None:
+            begin_self_test(disk.unit, test, found.via)
+        if wait:
+            _follow(disk, found.via)
+            found = read_smart(disk.unit, via)  # a test may have found something
+        tests = _self_test(disk, found.via)
     if settings().json:
         show_json({**_record(found), "self_test": tests and asdict(tests), "device": device_of})
         return
@@ -97,7 +98,7 @@ def smart_command(device: str | None, lun: int | None, via: str | None, test: st
         say(f"scsiusb: warning: {problem}")
 
 
-def _follow(disk: Disk, via: str | None) -> None:
+def _follow(disk: Disk, via: str) -> None:
     """Return when no self-test runs any more; show its progress on a terminal."""
     from scsiusb.ata.self_test import read_self_test
 
@@ -107,7 +108,7 @@ def _follow(disk: Disk, via: str | None) -> None:
             time.sleep(POLL)
 
 
-def _self_test(disk: Disk, via: str | None) -> SelfTest | None:
+def _self_test(disk: Disk, via: str) -> SelfTest | None:
     """Return the state of the self-tests; None if the disk does not say."""
     from scsiusb.ata.self_test import read_self_test
 

@@ -36,6 +36,11 @@ class Registers:
         lba = specific[1] | specific[2] << 8 | specific[3] << 16
         self.values = (information >> 24, information >> 16 & 0xFF, information & 0xFF, lba)
 
+    def task_file(self) -> bytes:
+        """Return them in the order of the ATA task file."""
+        error, status, count, lba = self.values
+        return bytes((0, error, count)) + lba.to_bytes(3, "little") + bytes((0xA0, status))
+
 
 def _ata(unit: Unit, registers: Registers, features: int, count: int, lba: int, command: int, has_data: bool) -> Task:
     """Run an ATA command; keep the registers after one without data."""
@@ -59,8 +64,7 @@ def _cypress(unit: Unit) -> None:
         if cdb[1] != 0x24:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         if cdb[2] & 1:
-            error, status, count, lba = registers.values
-            return Parameters(bytes((0, error, count)) + lba.to_bytes(3, "little") + bytes((0xA0, status)), 8)
+            return Parameters(registers.task_file(), 8)
         return _ata(unit, registers, cdb[6], cdb[7], _low(cdb, 8), cdb[12], has_data=bool(cdb[7]))
 
     unit.add(0x24, atacb)
@@ -107,8 +111,7 @@ def _sunplus(unit: Unit) -> None:
 
     def ata(unit: Unit, cdb: bytes) -> Task:
         if cdb[2] == 0x21:
-            error, status, count, lba = registers.values
-            return Parameters(bytes((0, error, count)) + lba.to_bytes(3, "little") + bytes((0xA0, status)), 8)
+            return Parameters(registers.task_file(), 8)
         if cdb[2] != 0x22:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         return _ata(unit, registers, cdb[5], cdb[6], _low(cdb, 7), cdb[11], has_data=cdb[3] == 0x10)
