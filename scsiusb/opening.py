@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from scsiusb import ledger
 from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
@@ -30,7 +30,7 @@ from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.bot.formats import MAX_LUN
 from scsiusb.usb.backend import Backend
-from scsiusb.usb.interface import InterfaceInfo, find
+from scsiusb.usb.interface import InterfaceInfo, by_protocol, find
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 
 commands = logging.getLogger(COMMANDS)
+AUTO: Final = "auto"
+TRANSPORTS: Final = (AUTO, "bot", "uas")
 
 
 class OpenOptions(TypedDict, total=False):
@@ -55,6 +57,7 @@ class OpenOptions(TypedDict, total=False):
     `trace`: a pcapng file that records what goes over the bus. Only the first user of a device can record.
     `quirks`: letters of the quirks that the device needs, "" for none (`scsiusb quirks --list` shows them), or rows as
     the option --quirks takes them; default, or None: what SCSIUSB_QUIRKS, the user's file or the table says.
+    `transport`: "bot" or "uas", the protocol to use; default, "auto": BOT where the device has it, else UAS.
     """
 
     lun: int
@@ -62,6 +65,7 @@ class OpenOptions(TypedDict, total=False):
     on_gone: OnGone | None
     trace: str | None
     quirks: str | None
+    transport: str
 
 
 def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:
@@ -69,7 +73,7 @@ def open(device: str | InterfaceInfo | None = None, **options: Unpack[OpenOption
 
     `device`: an address ("2-1"), "VID:PID", "serial=TEXT", "/dev/sdX", "virtual:FILE" or "virtual:", both also with
     options such as "virtual:?luns=2&fault=nak@csw", or what `devices` returned; None: the only one attached.
-    `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`; see `OpenOptions`.
+    `options`: `lun`, `timeout`, `on_gone`, `trace`, `quirks`, `transport`; see `OpenOptions`.
 
     A device that this process has open already is shared: commands take turns.
     Raise DeviceNotFound, DeviceNotUnique, DeviceBusy (mounted, or another program has it), AccessDenied,
@@ -130,6 +134,8 @@ def _check_arguments(device: object, options: OpenOptions) -> None:
         raise ValueError(f"a timeout of {timeout} seconds is not possible; give more than 0, or None")
     if not 0 <= integer("lun", lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
+    if options.get("transport", AUTO) not in TRANSPORTS:
+        raise ValueError(f"the transport {options['transport']!r} is not one of {', '.join(TRANSPORTS)}")
 
 
 def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOptions, below: ExitStack) -> Disk:
@@ -142,14 +148,17 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     info = device if isinstance(device, InterfaceInfo) else select(find(backend), device)
     if isinstance(device, str):
         lun = _lun(info, device, options.get("lun"))
+    known = _quirks(info, quirks)
+    transport = options.get("transport", AUTO)
     client = PROCESS.join(
         backend,
-        info,
+        _by_transport(info, transport, known),
         on_gone=options.get("on_gone"),
         below=below,
         exclusive=trace is not None,
-        quirks=_quirks(info, quirks),
+        quirks=known,
         same_quirks=quirks is not None,
+        same_protocol=transport != AUTO,
     )
     try:
         if lun > client.max_lun:
@@ -179,6 +188,20 @@ def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
         what = f"{info} must not be opened: {quirks.why(Quirk.IGNORE_DEVICE)}"
         raise DeviceUnsupported(what, f"--quirks {info.vid:04x}:{info.pid:04x}: opens it nevertheless")
     return quirks
+
+
+def _by_transport(info: InterfaceInfo, transport: str, quirks: Quirks) -> InterfaceInfo:
+    """Return the interface as it is used by the wanted transport. Raises DeviceUnsupported if it does not have it."""
+    wanted = info.protocol if transport == AUTO else transport
+    if wanted == "uas" and Quirk.IGNORE_UAS in quirks:
+        what = f"{info} must not be used by UAS: {quirks.why(Quirk.IGNORE_UAS)}"
+        raise DeviceUnsupported(what, "open it with the transport 'bot', if the device has it")
+    if wanted == info.protocol:
+        return info
+    found = by_protocol(info, wanted)
+    if found is None:
+        raise DeviceUnsupported(f"{info} has no setting for {wanted.upper()}", "use the transport 'auto'")
+    return found
 
 
 class Manager(Uncopyable):

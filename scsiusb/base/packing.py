@@ -114,7 +114,7 @@ def _unwrap(field: Construct) -> tuple[str | None, Construct]:
 class ByteCodec:
     """A packer and unpacker for a `Struct` of fixed size.
 
-    Values are passed by position, without the constants, which must come first in the layout. `length` and
+    Values are passed by position, without padding, and without the constants, which must come first. `length` and
     `values_offset` are in bytes.
     """
 
@@ -159,4 +159,6 @@ def _byte_column(field: Construct) -> tuple[str, str, Any]:
         return inner.fmtstr[1], inner.fmtstr[0] if inner.length > 1 else "", constant
     if isinstance(inner, Bytes):
         return f"{inner.length}s", "", constant
+    if isinstance(inner, Padded) and inner.subcon is Pass:
+        return f"{inner.length}x", "", None
     raise TypeError(f"the field {field!r} is not supported by the codec")

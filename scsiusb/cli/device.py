@@ -28,13 +28,19 @@ MAX_LUN: Final = 15  # as in the transport, which takes too long to import for a
 
 
 def open_disk(
-    device: str | None, *, lun: int, timeout: float | None, trace: str | None, quirks: str | None = None
+    device: str | None,
+    *,
+    lun: int,
+    timeout: float | None,
+    trace: str | None,
+    quirks: str | None = None,
+    transport: str = "auto",
 ) -> Disk:
     """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
     logging.getLogger(COMMANDS).setLevel(logging.DEBUG if settings().verbosity else logging.INFO)
-    return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
+    return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks, transport=transport)
 
 
 def opened(device: str | None, lun: int | None) -> Disk:
@@ -46,7 +52,14 @@ def opened(device: str | None, lun: int | None) -> Disk:
     check_quirks()
     with sized(device):
         unit = _default_lun(device) if lun is None else lun
-        disk = open_disk(device, lun=unit, timeout=given.timeout, trace=given.trace, quirks=given.quirks)
+        disk = open_disk(
+            device,
+            lun=unit,
+            timeout=given.timeout,
+            trace=given.trace,
+            quirks=given.quirks,
+            transport=given.transport,
+        )
     _warn_unused_quirks(disk.unit.transport.info)
     return disk
 
@@ -61,7 +74,9 @@ def reopener(disk: Disk, device: str | None) -> Callable[[], Disk]:
     def reopen() -> Disk:
         is_virtual = device is not None and device.startswith(VIRTUAL)
         word = device if is_virtual else _same_device(info).name
-        return open_disk(word, lun=lun, timeout=given.timeout, trace=None, quirks=given.quirks)
+        return open_disk(
+            word, lun=lun, timeout=given.timeout, trace=None, quirks=given.quirks, transport=given.transport
+        )
 
     return reopen
 

@@ -22,6 +22,7 @@ NUMBER: Final = re.compile(r"(-?)(?:0[xX]([0-9a-fA-F]{1,32})|([0-9]{1,32}))")
 MULTIPLE: Final = re.compile(r"([0-9]{1,32})([kKmMgGtT])")
 POWERS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 LONGEST_TIMEOUT: Final = 1_000_000.0  # seconds; libusb has milliseconds in 32 bits
+TRANSPORTS: Final = ("auto", "bot", "uas")
 ALL: Final = "all"  # in place of a number of blocks
 SHOWN: Final = 40  # characters of an invalid value in an error message
 
@@ -35,6 +36,7 @@ class Settings:
     trace: str | None = None
     timeout: float | None = None
     quirks: str | None = None
+    transport: str = "auto"
     words: tuple[str, ...] = ()
     """The command line itself."""
 
@@ -127,6 +129,12 @@ def global_options(function: F) -> F:
     for option in (
         click.option("--timeout", metavar="S", help="Timeout of a device command, in seconds.", **shared),
         click.option("--quirks", metavar="VID:PID:LETTERS", multiple=True, help="Quirk flags for a device.", **shared),
+        click.option(
+            "--transport",
+            type=click.Choice(TRANSPORTS),
+            help="The protocol: by default BOT where the device has it, else UAS.",
+            **shared,
+        ),
         click.option("--trace", metavar="FILE.pcapng", help="Record the USB transfers in a file.", **shared),
         click.option(
             "-v",

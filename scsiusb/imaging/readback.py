@@ -63,8 +63,7 @@ def empty_cache(disk: Disk) -> None:
     A device may answer reads from its cache, which then hides that a block was not written. Raise as `Disk.flush`.
     """
     disk.flush()
-    with disk.unit.transport.probing() as port:
-        port.reset()
+    disk.unit.transport.reset_port()
 
 
 def leave_cache(disk: Disk) -> bool:

@@ -134,8 +134,7 @@ class RescueDevice(Uncopyable):
             raise
         except TransportError:
             try:
-                with self._unit.transport.probing() as port:
-                    port.reset()
+                self._unit.transport.reset_port()
                 self._ask()
             except (DeviceGone, DeviceClosed, Cancelled):
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,6 +14,7 @@ from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.port_transport import PortTransport
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import NO_QUIRKS, Port
@@ -65,12 +67,12 @@ class Attachment:
         self._releases = Releases()
         self._lease: Lease | None = None
         self._port: Port | None = None
-        self._transport: BulkOnlyTransport | None = None
+        self._transport: PortTransport | None = None
         self._is_over = False
         self._is_ended = False
 
     @property
-    def transport(self) -> BulkOnlyTransport:
+    def transport(self) -> PortTransport:
         """The transport that all clients share; it exists while the interface is taken."""
         assert self._transport is not None
         return self._transport
@@ -184,7 +186,8 @@ class Attachment:
         if self.backend.is_shared:
             self._take_lease()
         self._port = port = Port(self.backend, self.info, self._before_taking, self._releases, self.quirks)
-        self._transport = BulkOnlyTransport(port, self._lease.note_command if self._lease else None, self._releases)
+        note = self._lease.note_command if self._lease else None
+        self._transport = _transport_of(self.info)(port, note, self._releases)
 
     def _take_lease(self) -> None:
         from scsiusb.leases.lease import Lease
@@ -227,3 +230,12 @@ class Attachment:
             self._is_over = True
             self._port = self._transport = None  # these refer to this object: a cycle
             self._owner.remove(self)
+
+
+def _transport_of(info: InterfaceInfo) -> Callable[[Port, Callable[[bool], None] | None, Releases], PortTransport]:
+    """Return the class of the protocol that the interface is used by."""
+    if info.protocol == "uas":
+        from scsiusb.transport.uas.transport import UasTransport
+
+        return UasTransport
+    return BulkOnlyTransport

@@ -22,7 +22,7 @@ from scsiusb.base.finalizing import run_aside
 from scsiusb.errors import DeviceBusy, DeviceClosed, DeviceGone, TransportError
 from scsiusb.manager.scope import CURRENT, Scope, current
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.port_transport import PortTransport
 from scsiusb.transport.turns import Turn, User
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
@@ -49,7 +49,7 @@ class Holder(Protocol):
         """The interface as it was found."""
 
     @property
-    def transport(self) -> BulkOnlyTransport:
+    def transport(self) -> PortTransport:
         """The transport that all clients share."""
 
     def leave(self, client: Client) -> None:
@@ -248,6 +248,16 @@ class Client(Uncopyable):
         user.check()
         try:
             self._transport.check_identity(user)
+        except DeviceGone:
+            self._holder.note_gone()
+            raise
+
+    def reset_port(self) -> None:
+        """See `Transport.reset_port`."""
+        user = self._user()
+        user.check()
+        try:
+            self._transport.reset_port(user)
         except DeviceGone:
             self._holder.note_gone()
             raise

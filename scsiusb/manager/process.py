@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from scsiusb import ledger
 from scsiusb.errors import DeviceBusy, DeviceGone, ScsiUsbError
@@ -40,6 +40,14 @@ class Closable(Protocol):
         """Forget it, in the child of a fork."""
 
 
+class Needed(NamedTuple):
+    """What a new client needs of an attachment that the process has already."""
+
+    exclusive: bool
+    same_quirks: bool
+    same_protocol: bool
+
+
 class Process:
     """The attachments, at most one per interface; watchers, one per bus; and one warden."""
 
@@ -62,13 +70,15 @@ class Process:
         exclusive: bool = False,
         quirks: Quirks | None = None,
         same_quirks: bool = False,
+        same_protocol: bool = False,
     ) -> Client:
         """Return a client of the interface.
 
         `below` is released after the interface, or at once if the process has the interface already.
         `exclusive`: raise DeviceBusy unless this is the first client.
         `quirks`: of the device; None: those of the table, with those learned since it was plugged in. The quirks of the
-        first client apply to all; `same_quirks`: raise DeviceBusy if they are different.
+        first client apply to all; `same_quirks`: raise DeviceBusy if they are different. `same_protocol`: raise
+        DeviceBusy if the process uses the interface by another one than `info` says.
         Raises as `Attachment.enter`.
         """
         self.prepare()
@@ -78,7 +88,8 @@ class Process:
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
-                attach = partial(self._attachment, backend, info, quirks, exclusive, same_quirks)
+                needed = Needed(exclusive, same_quirks, same_protocol)
+                attach = partial(self._attachment, backend, info, quirks, needed)
                 return self._join(attach, on_gone, stack)
             except BaseException:
                 held = self._attachments.get(Attachment(backend, info, self).key)
@@ -99,9 +110,7 @@ class Process:
         with self._lock:
             self._open.add(thing)
 
-    def _attachment(
-        self, backend: Backend, info: InterfaceInfo, quirks: Quirks, exclusive: bool, same_quirks: bool
-    ) -> Attachment:
+    def _attachment(self, backend: Backend, info: InterfaceInfo, quirks: Quirks, needed: Needed) -> Attachment:
         new = Attachment(backend, info, self, quirks)
         with self._lock:
             held = self._attachments.get(new.key)
@@ -113,9 +122,12 @@ class Process:
         if not is_same(held.info, info):
             what = f"{info} was unplugged, or {held.info} was, which is open: both have the same number"
             raise DeviceGone(what, LOOK_AGAIN)
-        if same_quirks and not held.has_quirks(quirks):
+        if needed.same_protocol and held.info.protocol != info.protocol:
+            what = f"this process has {info} open already, by {held.info.protocol.upper()}"
+            raise DeviceBusy(what, f"close it first, or open it with the transport {held.info.protocol!r} or 'auto'")
+        if needed.same_quirks and not held.has_quirks(quirks):
             raise DeviceBusy(f"this process has {info} open already, with other quirks", "close it first")
-        if exclusive:
+        if needed.exclusive:
             what = f"this process has {info} open already"
             raise DeviceBusy(what, "close it first: a trace must begin when the device is opened")
         return held

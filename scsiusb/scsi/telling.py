@@ -24,6 +24,7 @@ class Ended(Protocol):
     residue: int
     seconds: float
     problems: list[str]
+    sense: bytes
 
 
 class Teller:
@@ -42,7 +43,8 @@ class Teller:
         status = "no status" if ended.status is None else STATUSES.get(ended.status, f"status {ended.status}")
         residue = f", residue {ended.residue}" if ended.residue else ""
         problems = f" ({', '.join(ended.problems)})" if ended.problems else ""
-        sense = f": {Sense.parse(ended.data)}" if cdb[:1] == bytes((REQUEST_SENSE,)) and ended.data else ""
+        told = ended.sense or (ended.data if cdb[:1] == bytes((REQUEST_SENSE,)) else b"")
+        sense = f": {Sense.parse(told)}" if told else ""
         seconds = f", {ended.seconds * 1000:.2f} ms" if ended.status is not None else ""
         return f"LUN {ended.lun}: {name} [{cdb.hex(' ')}]{data}: {status}{residue}{problems}{seconds}{sense}"
 

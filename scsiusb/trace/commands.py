@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from scsiusb.trace.conversation import Conversation, Exchange
+from scsiusb.trace.conversation import Conversation, Exchange, UasConversation
 from scsiusb.trace.passing import PassingBackend, PassingHandle
 from scsiusb.usb.backend import ENDPOINT_IN, Backend, Code, Device, Handle
 
@@ -21,12 +21,13 @@ class CommandLog(PassingBackend):
 
     def open(self, device: Device) -> Handle:
         """See `Backend.open`."""
-        return _LoggingHandle(self._backend.open(device), self._tell)
+        return _LoggingHandle(self._backend.open(device), self._tell, device)
 
 
 class _LoggingHandle(PassingHandle):
-    def __init__(self, handle: Handle, tell: Tell) -> None:
+    def __init__(self, handle: Handle, tell: Tell, device: Device) -> None:
         super().__init__(handle)
+        self._by_uas = UasConversation(device)
         self._tell = tell
         self._conversation = Conversation()
         self.reset = self._reset
@@ -47,6 +48,10 @@ class _LoggingHandle(PassingHandle):
             self._conversation.failed(code.name.lower())
         self._say(ended)
         return code, count
+
+    def ended(self, number: int, endpoint: int, buffer: memoryview, stream: int, code: Code, count: int) -> None:
+        """See `PassingHandle.ended`."""
+        self._say(self._by_uas.moved(endpoint, buffer[:count], stream, time.monotonic()))
 
     def _say(self, exchange: Exchange | None) -> None:
         if exchange is not None:

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
-from scsiusb.usb.backend import Backend, BlockDisk, Code, Device, Handle, Hotplug, Strings
+from scsiusb.usb.backend import (
+    AsyncTransfers,
+    Backend,
+    BlockDisk,
+    Code,
+    Device,
+    Handle,
+    Hotplug,
+    Strings,
+    UsbError,
+)
+
+Begun = Callable[[int, memoryview, int], int]
+"""Called with the endpoint, the buffer and the stream."""
+Ended = Callable[[int, int, memoryview, int, Code, int], None]
+"""Called with the number, the endpoint, the buffer, the stream, the result and the bytes moved."""
 
 
 class PassingBackend:
@@ -55,16 +71,61 @@ class PassingBackend:
         """Do nothing: the other backend is closed by its owner."""
 
 
-class PassingHandle:
-    """A handle that passes every call to another one."""
+class WatchedTransfers:
+    """Asynchronous transfers that are passed to others, and told of when they begin and when they have ended."""
 
-    async_transfers = None  # all transfers go through `bulk`, which derived classes watch
+    def __init__(self, transfers: AsyncTransfers, begun: Begun, ended: Ended) -> None:
+        """`begun` gives a number for the transfer, which `ended` is called with."""
+        self._transfers = transfers
+        self._begun, self._ended = begun, ended
+        self._under_way: dict[int, tuple[int, int, memoryview, int]] = {}  # by the id of `held`, which the caller keeps
+        self.handle_events = transfers.handle_events
+        self.await_events = transfers.await_events
+
+    def fileno(self) -> int:
+        """See `AsyncTransfers.fileno`; none, so that no loop polls what is watched."""
+        return -1
+
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0) -> None:
+        """See `AsyncTransfers.submit`."""
+        number = self._begun(endpoint, buffer, stream)
+        self._under_way[id(held)] = number, endpoint, buffer, stream
+        try:
+            self._transfers.submit(endpoint, buffer, held, stream)
+        except UsbError as error:
+            self._tell(held, error.code, 0)
+            raise
+
+    def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
+        """See `AsyncTransfers.outcome`."""
+        answer = self._transfers.outcome(held)
+        if answer is not None:
+            self._tell(held, *answer)
+        return answer
+
+    def cancel(self, held: list[Any]) -> tuple[Code, int]:
+        """See `AsyncTransfers.cancel`."""
+        answer = self._transfers.cancel(held)
+        self._tell(held, *answer)
+        return answer
+
+    def _tell(self, held: list[Any], code: Code, count: int) -> None:
+        known = self._under_way.pop(id(held), None)
+        if known is not None:
+            number, endpoint, buffer, stream = known
+            self._ended(number, endpoint, buffer, stream, code, count)
+
+
+class PassingHandle:
+    """A handle that passes every call to another one; derived classes watch its transfers."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self.claim = handle.claim
         self.release = handle.release
         self.set_alternate = handle.set_alternate
+        self.alloc_streams = handle.alloc_streams
+        self.free_streams = handle.free_streams
         self.driver_active = handle.driver_active
         self.detach_driver = handle.detach_driver
         self.attach_driver = handle.attach_driver
@@ -75,6 +136,12 @@ class PassingHandle:
         self.free = handle.free
         self.interrupt = handle.interrupt
         self.close = handle.close
+
+    @property
+    def async_transfers(self) -> AsyncTransfers | None:
+        """See `Handle.async_transfers`; made anew each time, as it refers to this handle."""
+        transfers = self._handle.async_transfers
+        return None if transfers is None else WatchedTransfers(transfers, self.begun, self.ended)
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int
@@ -91,3 +158,10 @@ class PassingHandle:
     def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """See `Handle.bulk`."""
         return self._handle.bulk(endpoint, buffer, deadline)
+
+    def begun(self, endpoint: int, buffer: memoryview, stream: int) -> int:
+        """Take note of an asynchronous transfer that begins; return a number for it."""
+        return 0
+
+    def ended(self, number: int, endpoint: int, buffer: memoryview, stream: int, code: Code, count: int) -> None:
+        """Take note of an asynchronous transfer that has ended."""

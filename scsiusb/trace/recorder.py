@@ -244,6 +244,14 @@ class _TracingHandle(PassingHandle):
         self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if is_in else b"")
         return code, count
 
+    def begun(self, endpoint: int, buffer: memoryview, stream: int) -> int:
+        """See `PassingHandle.begun`. The format has no place for the stream; the tags in the data tell it."""
+        return self._submit(BULK, endpoint, len(buffer), b"" if endpoint & ENDPOINT_IN else bytes(buffer))
+
+    def ended(self, number: int, endpoint: int, buffer: memoryview, stream: int, code: Code, count: int) -> None:
+        """See `PassingHandle.ended`."""
+        self._complete(number, BULK, endpoint, code, count, bytes(buffer[:count]) if endpoint & ENDPOINT_IN else b"")
+
     def _submit(self, transfer: int, endpoint: int, length: int, data: bytes, setup: bytes = b"") -> int:
         number = self._trace.identify()
         self._write(number, "S", transfer, endpoint, IN_PROGRESS, length, data, setup)

@@ -238,10 +238,13 @@ class Transport(Protocol):
     def scope(self) -> Scope:
         """Return a new scope, a part of the scope that this thread is in, if any. It needs no release."""
 
+    def reset_port(self) -> None:
+        """Reset the device at its port, which empties its cache. Raise TransportError; the device is then recovered."""
+
     def probing(self) -> AbstractContextManager[Port]:
         """Lend the port for exchanges that break the protocol's rules; the device is recovered after them.
 
-        Raise DeviceUnsupported if there is no port to lend.
+        Raise DeviceUnsupported if there is no port to lend, or if the protocol is not BOT.
         """
 
     def close(self) -> None:

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from scsiusb.base.dataclass import dataclass
 
+PIPE_USAGE = 0x24  # bDescriptorType of the pipe usage descriptor (UAS 5.2.3.3)
+SS_ENDPOINT_COMPANION = 0x30  # bDescriptorType (USB 3.2 9.6.7)
+MAX_STREAMS = 0x1F  # bmAttributes bits 4..0 of the companion of a bulk endpoint: an exponent of 2
 ENDPOINT_IN = 0x80  # bEndpointAddress bit 7 (USB 2.0 table 9-13)
 TRANSFER_TYPE = 0x03  # bmAttributes bits 1..0
 BULK = 0x02
@@ -63,6 +66,8 @@ class Endpoint:
     address: int  # bEndpointAddress
     attributes: int  # bmAttributes
     max_packet_size: int  # wMaxPacketSize
+    pipe: int = 0  # bPipeID of the pipe usage descriptor that follows it (UAS 5.2.3.3); 0 if there is none
+    max_streams: int = 0  # how many streams it has (USB 3.2 9.6.7); 0 if none
 
     @property
     def is_bulk_in(self) -> bool:
@@ -73,6 +78,22 @@ class Endpoint:
     def is_bulk_out(self) -> bool:
         """Return whether this is a bulk endpoint from the host to the device."""
         return self.attributes & TRANSFER_TYPE == BULK and not self.address & ENDPOINT_IN
+
+
+def endpoint_extras(extra: bytes) -> tuple[int, int]:
+    """Return `pipe` and `max_streams` of an endpoint, from the descriptors that follow its own.
+
+    Lengths that cannot be true end the search: a device may say anything.
+    """
+    pipe = streams = at = 0
+    while at + 4 <= len(extra) and 2 <= extra[at] <= len(extra) - at:
+        length, kind = extra[at], extra[at + 1]
+        if kind == PIPE_USAGE and length >= 3:
+            pipe = extra[at + 2]
+        elif kind == SS_ENDPOINT_COMPANION and length >= 4 and extra[at + 3] & MAX_STREAMS:
+            streams = 1 << min(extra[at + 3] & MAX_STREAMS, 16)
+        at += length
+    return pipe, streams
 
 
 @dataclass(frozen=True)
@@ -141,7 +162,7 @@ class BlockDisk:
 
 
 class AsyncTransfers(Protocol):
-    """Asynchronous bulk transfers of one handle, so that one thread can serve many handles.
+    """Asynchronous bulk transfers of one handle, so that one thread can have many, on one handle or on many.
 
     The caller must keep a buffer alive until its transfer has ended, and must not use `Handle.bulk` meanwhile.
 
@@ -150,13 +171,19 @@ class AsyncTransfers(Protocol):
     """
 
     def fileno(self) -> int:
-        """Return a descriptor for `poll`: it is writable, or in error, when a transfer may have ended."""
+        """Return a descriptor for `poll`: it is writable, or in error, when a transfer may have ended. -1: none is."""
 
-    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
-        """Begin a transfer, and put it into `held`, which is empty. Raises UsbError; then it is still empty."""
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0) -> None:
+        """Begin a transfer, and put it into `held`, which is empty. Raises UsbError; then it is still empty.
+
+        `stream`: the stream of the endpoint that it is for, from 1; 0 for an endpoint without streams.
+        """
 
     def handle_events(self, held: list[Any] | None = None) -> None:
         """Process what has ended. Does not block; with a transfer in `held`, waits a millisecond at most for it."""
+
+    def await_events(self, seconds: float) -> None:
+        """Wait until something has ended, `seconds` and a tenth of a second at most, and process it."""
 
     def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
         """Return what `Handle.bulk` would, and empty `held`; None while the transfer is in progress."""
@@ -186,7 +213,16 @@ class Handle(Protocol):
         """Release the claimed interface."""
 
     def set_alternate(self, interface: int, alternate: int) -> None:
-        """Select an alternate setting of the claimed interface (SET_INTERFACE, USB 2.0 9.4.10)."""
+        """Select an alternate setting of the claimed interface (SET_INTERFACE, USB 2.0 9.4.10). It ends streams."""
+
+    def alloc_streams(self, endpoints: Sequence[int], count: int) -> int:
+        """Allocate streams 1 to the returned number, at most `count`, on each of the claimed interface's endpoints.
+
+        UsbError: NOT_SUPPORTED where this platform has no streams, other codes where the bus or its driver refuses.
+        """
+
+    def free_streams(self, endpoints: Sequence[int]) -> None:
+        """Free the streams of the endpoints. UsbError: NOT_FOUND if there are none."""
 
     def driver_active(self, interface: int) -> bool:
         """Return whether a kernel driver is bound to the interface."""

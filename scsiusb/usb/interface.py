@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.base.text import printable
@@ -26,6 +26,7 @@ CONTROL_BULK_INTERRUPT: Final = (0x00, 0x01)  # bInterfaceProtocol; with and wit
 NODE: Final = "/dev/"
 SERIAL: Final = "serial="
 VID_PID: Final = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})")
+PIPES: Final = (1, 2, 3, 4)  # bPipeID: command, status, data-in, data-out
 PROTOCOLS: Final = {0x50: "bot", 0x62: "uas"}  # bInterfaceProtocol, the preferred one first
 
 
@@ -135,6 +136,8 @@ def _problem(device: Device, setting: Setting) -> str | None:
         return f"its protocol {setting.protocol:02X}h is neither Bulk-Only Transport nor UAS"
     if setting.subclass not in SUBCLASSES:
         return f"its subclass {setting.subclass:02X}h has no SCSI commands"
+    if PROTOCOLS[setting.protocol] == "uas" and uas_pipes(setting) is None:
+        return "its descriptors do not say which endpoints are the four pipes of UAS"
     if bulk_in(setting) is None or bulk_out(setting) is None:
         return "its descriptors have no usable pair of bulk endpoints"
     return None
@@ -142,6 +145,43 @@ def _problem(device: Device, setting: Setting) -> str | None:
 
 def _protocol(setting: Setting) -> str:
     return "cbi" if setting.protocol in CONTROL_BULK_INTERRUPT else PROTOCOLS.get(setting.protocol, "other")
+
+
+class UasPipes(NamedTuple):
+    """The four endpoints of a UAS setting, as its pipe usage descriptors name them (UAS-3 5.2.3.3)."""
+
+    command: Endpoint
+    status: Endpoint
+    data_in: Endpoint
+    data_out: Endpoint
+
+    @property
+    def streaming(self) -> tuple[Endpoint, Endpoint, Endpoint]:
+        """The endpoints that have streams at SuperSpeed: all but the command pipe."""
+        return self.status, self.data_in, self.data_out
+
+
+def uas_pipes(setting: Setting) -> UasPipes | None:
+    """Return the pipes of a UAS setting; None if one is missing, twice there, or goes the wrong way."""
+    found = {number: [each for each in setting.endpoints if each.pipe == number] for number in PIPES}
+    if any(len(each) != 1 or not each[0].max_packet_size for each in found.values()):
+        return None
+    pipes = UasPipes(*(found[number][0] for number in PIPES))
+    ways = (pipes.command.is_bulk_out, pipes.status.is_bulk_in, pipes.data_in.is_bulk_in, pipes.data_out.is_bulk_out)
+    return pipes if all(ways) else None
+
+
+def by_protocol(info: InterfaceInfo, protocol: str) -> InterfaceInfo | None:
+    """Return the interface as it is used by "bot" or "uas"; None if it has no usable setting for it."""
+    for setting in info.device.settings:
+        if (
+            setting.interface == info.interface
+            and setting.interface_class == MASS_STORAGE
+            and PROTOCOLS.get(setting.protocol) == protocol
+            and _problem(info.device, setting) is None
+        ):
+            return replace(info, protocol=protocol, alternate=setting.alternate, setting=setting, unsupported=None)
+    return None
 
 
 def bulk_in(setting: Setting) -> Endpoint | None:

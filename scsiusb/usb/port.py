@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -17,7 +18,7 @@ from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedR
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
 from scsiusb.usb.buffers import Buffers
-from scsiusb.usb.interface import InterfaceInfo, bulk_in, bulk_out
+from scsiusb.usb.interface import InterfaceInfo, UasPipes, bulk_in, bulk_out, uas_pipes
 from scsiusb.usb.translate import translate
 
 PART: Final = 16 * 1024  # bytes; a whole number of packets, and at most what usbfs allocates in one piece
@@ -42,10 +43,12 @@ log = logging.getLogger(__name__)
 class Port(Uncopyable):
     """Opens the device, detaches the kernel's driver and claims the interface; `close` undoes all of it.
 
+    The interface's setting is the one that speaks `info.protocol`.
+
     `before_taking` is called before anything is changed, with whether a kernel driver will be detached.
     `close` is added to `releases` before that. `quirks`: the device's quirks; none by default.
     Raises DeviceBusy if a mounted file system or another program uses the device, AccessDenied, DeviceGone,
-    DeviceUnsupported for an interface that supports only UAS.
+    DeviceUnsupported for an interface that cannot be used.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class Port(Uncopyable):
         self.resets = EventCounter()
         self.quirks = quirks
         self._before_taking = before_taking
-        self.bulk_in, self.bulk_out = _endpoints(info)
+        self.pipes = uas_pipes(info.setting) if info.protocol == "uas" else None
+        """The four pipes of an interface that is used by UAS."""
+        self.bulk_in, self.bulk_out = _endpoints(info, self.pipes)
         self._in, self._out = self.bulk_in.address, self.bulk_out.address
         self._backend = backend
         uses = backend.uses(info.device, info.interface)
@@ -68,6 +73,7 @@ class Port(Uncopyable):
             remedy = "unmount it first, or end the program that uses it"
             raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", remedy)
         self._releases = Releases()
+        self._has_streams = False
         try:
             if releases is not None:
                 releases.add(self.close)
@@ -159,13 +165,17 @@ class Port(Uncopyable):
             lambda: self._handle.control_out(request_type, request, value, index, data, milliseconds(timeout)),
         )
 
+    def clear_halt(self, endpoint: int) -> None:
+        """Clear the halt of an endpoint (CLEAR_FEATURE, USB 2.0 9.4.1). Raises TransportError."""
+        self._do("clearing a halt of", lambda: self._handle.clear_halt(endpoint))
+
     def clear_halt_in(self) -> None:
         """Clear the halt of the bulk-in endpoint (CLEAR_FEATURE, USB 2.0 9.4.1). Raises TransportError."""
-        self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_in.address))
+        self.clear_halt(self.bulk_in.address)
 
     def clear_halt_out(self) -> None:
         """Clear the halt of the bulk-out endpoint (CLEAR_FEATURE, USB 2.0 9.4.1). Raises TransportError."""
-        self._do("clearing a halt of", lambda: self._handle.clear_halt(self.bulk_out.address))
+        self.clear_halt(self.bulk_out.address)
 
     def reset(self) -> None:
         """Reset the device at its port, and select the alternate setting again.
@@ -182,6 +192,33 @@ class Port(Uncopyable):
                 self._check_still_attached()
             raise translate(error, f"resetting {self.info}") from error
         self._select()
+
+    def allocate_streams(self, most: int) -> int:
+        """Allocate streams on the pipes of UAS, and return how many, from stream 1; 0 where there can be none.
+
+        May be called again, as after a reset, which ends them. They are freed before the claim is released.
+        """
+        pipes = self.pipes
+        if pipes is None or not all(each.max_streams for each in pipes.streaming):
+            return 0
+        endpoints = [each.address for each in pipes.streaming]
+        if not self._has_streams:
+            self._enter("streams")
+            self._has_streams = True
+            self._releases.add(self._free_streams, endpoints)
+        self._free_streams(endpoints)
+        try:
+            return self._handle.alloc_streams(endpoints, most)
+        except UsbError as error:
+            if error.code is Code.NO_DEVICE:
+                raise translate(error, f"allocating streams of {self.info}") from error
+            log.info("%s: no streams: %s", self.info, error.code.name)
+            return 0
+
+    def _free_streams(self, endpoints: list[int]) -> None:
+        """Free the streams, if there are any; there are none after a reset."""
+        with suppress(UsbError):
+            self._handle.free_streams(endpoints)
 
     def _check_still_attached(self) -> None:
         """Raise DeviceGone where the device is being removed.
@@ -266,11 +303,14 @@ class Port(Uncopyable):
         self._releases.hold(ledger.entry(kind, f"of {self.info.name}"))
 
     def _select(self) -> None:
-        """Select the alternate setting for BOT if there are several: the kernel's uas driver selects another."""
+        """Select the alternate setting of the protocol if there are several: the kernel's driver may select another."""
         choice = sum(setting.interface == self.info.interface for setting in self.info.device.settings)
         if choice > 1:
             info = self.info
-            self._do("selecting BOT on", lambda: self._handle.set_alternate(info.interface, info.alternate))
+            self._do(
+                f"selecting {info.protocol.upper()} on",
+                lambda: self._handle.set_alternate(info.interface, info.alternate),
+            )
 
     def _close_handle(self) -> None:
         if hasattr(self, "_handle"):
@@ -300,13 +340,12 @@ class Port(Uncopyable):
             raise translate(error, f"{doing} {self.info}") from error
 
 
-def _endpoints(info: InterfaceInfo) -> tuple[Endpoint, Endpoint]:
+def _endpoints(info: InterfaceInfo, pipes: UasPipes | None) -> tuple[Endpoint, Endpoint]:
+    """Return the endpoints that data comes from, and goes to."""
     into, out = bulk_in(info.setting), bulk_out(info.setting)
-    if info.unsupported is not None:
-        raise DeviceUnsupported(f"{info} is not supported: {info.unsupported}")
-    if info.protocol != "bot" or into is None or out is None:
-        raise DeviceUnsupported(f"{info} supports only UAS, which scsiusb does not support; nothing was detached")
-    return into, out
+    if info.unsupported is not None or into is None or out is None:
+        raise DeviceUnsupported(f"{info} is not supported: {info.unsupported}; nothing was detached")
+    return (into, out) if pipes is None else (pipes.data_in, pipes.data_out)
 
 
 def milliseconds(seconds: float) -> int:

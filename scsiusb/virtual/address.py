@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from scsiusb.virtual.device.descriptors import Identity
+from scsiusb.virtual.device.descriptors import Identity, InterfaceDescriptor, bot_interface, uas_interface
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.target import bridges
@@ -24,6 +24,11 @@ NVME_BRIDGE = "nvme-bridge"
 MOST_LUNS = 16  # GET MAX LUN reports 15 at most (BOT 3.2)
 BLOCK_SIZE = 512
 PROFILES = ("flash", *KINDS, NVME_BRIDGE, "card-reader")
+PROTOCOLS: Mapping[str, Sequence[InterfaceDescriptor]] = {
+    "bot": (bot_interface(),),
+    "uas": (uas_interface(alternate=0),),
+    "both": (bot_interface(), uas_interface()),
+}
 CARD_SLOTS = 4  # of the card reader, of which the first has a card
 
 
@@ -70,6 +75,12 @@ def _bridge(text: str) -> str:
     return text
 
 
+def _protocol(text: str) -> str:
+    if text not in PROTOCOLS:
+        raise ValueError(f"there is no protocol {text!r}; use {', '.join(PROTOCOLS)}")
+    return text
+
+
 OPTIONS: Mapping[str, Callable[[str], object]] = {
     "fault": Fault.parse,
     "block-size": _whole,
@@ -83,6 +94,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "profile": _profile,
     "health": _health,
     "bridge": _bridge,
+    "protocol": _protocol,
     **{name: option.read for name, option in MEDIUM_OPTIONS.items()},
 }
 
@@ -168,7 +180,7 @@ def open_stick(name: str) -> Stick:
         units = [unit, *more]
         for unit in units:
             unit.removable = values.get("removable", disk is None)
-        return Stick(units, identity, faults=address.faults)
+        return Stick(units, identity, PROTOCOLS[values.get("protocol", "bot")], faults=address.faults)
     except BaseException:
         first.close()
         raise

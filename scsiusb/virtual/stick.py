@@ -17,6 +17,7 @@ from scsiusb.virtual.device.function import ENDINGS, Answer, Function, Plug, Sil
 from scsiusb.virtual.faults.bot_faults import FaultyBot
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.faults.script import Script
+from scsiusb.virtual.faults.uas_faults import FaultyUas
 from scsiusb.virtual.target import fat
 from scsiusb.virtual.target.media import File
 from scsiusb.virtual.target.target import Target
@@ -72,6 +73,7 @@ class Stick(Uncopyable):
         self.disks: Sequence[BlockDisk] = ()
         self.accessible = True
         self.has_readable_strings = True
+        self.host_has_streams = True  # whether the host's controller and platform have them
         self.on_leave: list[Callable[[], None]] = []  # called, without a lock held, when it leaves the bus by itself
         self._plug = Plug()
         self.configuration = 0
@@ -150,6 +152,11 @@ class Stick(Uncopyable):
         is_bot = setting.interface_class == descriptors.MASS_STORAGE and setting.protocol == descriptors.BOT
         if is_bot and bulk_in and bulk_out:
             return FaultyBot(bulk_in, bulk_out, self._targets[setting.interface], bot_options, self.faults, self._plug)
+        is_uas = setting.interface_class == descriptors.MASS_STORAGE and setting.protocol == descriptors.UAS
+        if is_uas and {each.pipe for each in setting.endpoints} >= {1, 2, 3, 4}:
+            has_streams = self.identity.speed.startswith("super")
+            target = self._targets[setting.interface]
+            return FaultyUas(setting.endpoints, target, self.faults, self._plug, has_streams=has_streams)
         return SilentFunction(setting.interface_class == descriptors.HID)
 
     # --- the device's state, for the default control pipe and the bus ---------------------------
@@ -302,14 +309,15 @@ class Stick(Uncopyable):
                     return Code.TIMEOUT
             return Code.NO_DEVICE if self.is_gone else token.code or Code.IO
 
-    def step(self, endpoint: int, rest: memoryview) -> tuple[Code | None, int, bool]:
+    def step(self, endpoint: int, rest: memoryview, stream: int = 0) -> tuple[Code | None, int, bool]:
         """Move a part of a transfer without waiting, for hosts that poll.
 
-        `rest` is the part of the transfer's buffer that has not been moved. Returns the result if the transfer has
-        ended, else None; the number of bytes moved; and whether to wait before the next step, because of a NAK.
+        `stream`: the stream of the endpoint, 0 for none. `rest` is the part of the transfer's buffer that has not been
+        moved. Returns the result if the transfer has ended, else None; the number of bytes moved; and whether to wait
+        before the next step, because of a NAK.
         """
         with self._changed:
-            result = self._step(endpoint, rest)
+            result = self._step(endpoint, rest, stream)
         if self._plug.is_unreported:
             self._report_leaving()
         return result
@@ -319,7 +327,12 @@ class Stick(Uncopyable):
         found = (each for setting in self.settings for each in setting.endpoints if each.address == endpoint)
         return max((each.max_packet_size for each in found), default=1) or 1
 
-    def _step(self, endpoint: int, rest: memoryview) -> tuple[Code | None, int, bool]:
+    def await_change(self, seconds: float) -> None:
+        """Wait until something has changed, for `seconds` and a short time at most."""
+        with self._changed:
+            self._wait(time.monotonic() + seconds)
+
+    def _step(self, endpoint: int, rest: memoryview, stream: int = 0) -> tuple[Code | None, int, bool]:
         """See `step`; the lock must be held."""
         if self._plug.is_gone:
             return Code.NO_DEVICE, 0, False
@@ -328,7 +341,7 @@ class Stick(Uncopyable):
             return Code.NOT_FOUND, 0, False
         function = self.function_of_interface(interface)
         move = function.send if endpoint & ENDPOINT_IN else function.receive
-        answer, count = move(endpoint, rest)
+        answer, count = move(endpoint, rest, stream)
         if answer is Answer.NAK:
             return None, 0, not self._plug.is_gone
         self._changed.notify_all()

@@ -94,10 +94,11 @@ class Attached:
         timeout: float | None,
         trace: str | None,
         quirks: str | None = None,
+        transport: str = "auto",
     ) -> Disk:
         if device is not None and device.startswith(VIRTUAL):
-            return open_disk(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks)
-        return open_on(self.bus, device, lun=lun, timeout=timeout, quirks=quirks)
+            return open_disk(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks, transport=transport)
+        return open_on(self.bus, device, lun=lun, timeout=timeout, quirks=quirks, transport=transport)
 
     def devices(self) -> list[InterfaceInfo]:
         return find(self.bus)

@@ -41,13 +41,14 @@ def test_an_empty_cd_rom_drive(cli: Cli, attach: Attached) -> None:
     assert cli("inquiry", "--json").json["peripheral_device_type"] == 5
 
 
-def test_uas_only_is_listed_and_refused_and_nothing_is_detached(
+def test_what_the_device_cannot_speak_is_refused_and_nothing_is_detached(
     cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attach(uas_only())
     monkeypatch.setattr(VirtualHandle, "detach_driver", lambda *_: pytest.fail("detached"))
     assert cli("list", "--json").json[0]["protocol"] == "uas"
-    assert cli("inquiry").failed(15, "UAS", "nothing was detached")
+    assert cli("inquiry", "--transport", "bot").failed(15, "no setting for BOT", "use the transport 'auto'")
+    assert cli("inquiry", "--quirks", "1209:0001:u").failed(15, "must not be used by UAS")
 
 
 def test_a_mounted_stick_is_refused_with_its_mount_point(

@@ -61,7 +61,7 @@ class QueueingFunction:
             return b"\0"
         raise Stall
 
-    def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+    def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         if endpoint in self._halted:
             return Answer.STALL, 0
         if not self.queue:
@@ -73,7 +73,7 @@ class QueueingFunction:
             self.queue.appendleft(chunk[len(sent) :])
         return Answer.SHORT, len(sent)
 
-    def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+    def receive(self, endpoint: int, data: memoryview, stream: int = 0) -> tuple[Answer, int]:
         if endpoint in self._halted:
             return Answer.STALL, 0
         if self._pending is not None:

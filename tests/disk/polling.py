@@ -10,7 +10,7 @@ from scsiusb.virtual import VirtualHandle
 from tests.deadlines import within
 from tests.sticks import Answer, InterceptedBus, InterceptedHandle
 
-LONG = 1000  # milliseconds: timeout of a transfer to a virtual stick that does not answer
+LONG = 10_000  # milliseconds: timeout of a transfer; a busy machine may stop this process for a second
 
 
 class Pending:
@@ -31,7 +31,7 @@ class FakeAsyncTransfers:
     def fileno(self) -> int:
         return self._ends[1]
 
-    def submit(self, endpoint: int, buffer: memoryview, held: list[Pending]) -> None:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Pending], stream: int = 0) -> None:
         self._bus.submitted += 1
         if self._bus.refusals.pop(self._bus.submitted, None) is not None:
             raise UsbError(Code.NO_MEM)
@@ -41,6 +41,9 @@ class FakeAsyncTransfers:
 
     def handle_events(self, held: list[Pending] | None = None) -> None:
         """Do nothing: the result of every transfer is already known."""
+
+    def await_events(self, seconds: float) -> None:
+        """Do nothing, as `handle_events`."""
 
     def outcome(self, held: list[Pending]) -> Answer | None:
         answer = held[0].answer

@@ -341,8 +341,8 @@ def small_bounds() -> Iterator[None]:
     """Replace timeouts of seconds by short ones, for sticks that do not answer."""
     with ExitStack() as stack:
         for name in (
-            "transport.bot.reset_recovery.CONTROL_TIMEOUT",
-            "transport.bot.reset_recovery.LEAST_CONTROL_TIMEOUT",
+            "transport.recovery.CONTROL_TIMEOUT",
+            "transport.recovery.LEAST_CONTROL_TIMEOUT",
             "transport.bot.transport.CONTROL_TIMEOUT",
             "disk.medium.PROBE_TIMEOUT",
         ):

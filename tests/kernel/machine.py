@@ -216,8 +216,8 @@ def zoo() -> dict[str, Device]:
     return {row["name"]: _device(row) for row in rows}
 
 
-def units(*, medium: bool | None = None, bot: bool = True) -> list[Unit]:
-    """The zoo's logical units, for parametrize: with or without a medium, of BOT devices or of all."""
+def units(*, medium: bool | None = None, bot: bool = False) -> list[Unit]:
+    """The zoo's logical units, for parametrize: with or without a medium, of all devices or of those that speak BOT."""
     found = [unit for device in zoo().values() if device.driver == "usb-storage" or not bot for unit in device.units]
     return [unit for unit in found if medium is None or (unit.path is not None) == medium]
 

@@ -115,6 +115,15 @@ def raw(sg: Path, cdb: bytes, length: int) -> bytes:
     return tool("sg_raw", "--binary", f"--request={length}", sg, *(f"{byte:02x}" for byte in cdb))
 
 
+def failure(sg: Path, cdb: bytes) -> str:
+    """sg_raw: what it says of a command that the unit refuses."""
+    try:
+        raw(sg, cdb, 512)
+    except OracleError as error:
+        return str(error)
+    raise AssertionError(f"{cdb.hex(' ')} did not fail")
+
+
 def ready(sg: Path) -> int:
     """sg_raw: the exit status for TEST UNIT READY; 0 if ready, 2 if not. sg_turs 1.48 sends nothing and returns 0."""
     try:

@@ -93,7 +93,7 @@ def insert(device: Device) -> None:
             qmp("human-monitor-command", **{"command-line": f"drive_add 0 if=none,id={device.name}-{unit.lun}"})
     for properties in device.qemu:
         _add(properties)
-    if device.kind == "usb-bot":
+    if device.kind in ("usb-bot", "usb-uas"):
         # Hot-plugged, it stays off the bus until its disks are complete.
         qmp("qom-set", path=f"/machine/peripheral/{device.name}", property="attached", value=True)
 

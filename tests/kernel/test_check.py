@@ -91,7 +91,7 @@ def checked(unit: Unit) -> Report:
         return run(transport, unit.lun, checks, timeout=TIMEOUT, area=AREA if str(unit) in SCRATCH else None)
 
 
-@pytest.mark.parametrize("unit", units(), ids=str)
+@pytest.mark.parametrize("unit", units(bot=True), ids=str)
 def test_each_device_fails_exactly_the_checks_that_it_should(unit: Unit) -> None:
     report = checked(unit)
     is_gadget = unit.device.kind == "gadget"

@@ -14,7 +14,7 @@ from . import oracles
 from .command import scsiusb as cli
 from .machine import Device, Unit, units, zoo
 
-BOT_UNITS = units()
+EVERY = units()
 WITH_MEDIUM = units(medium=True)
 WITHOUT_MEDIUM = units(medium=False)
 BOT_DEVICES = [device for device in zoo().values() if device.driver == "usb-storage"]
@@ -36,7 +36,7 @@ def test_list_shows_every_device_and_opens_none(zoo: dict[str, Device]) -> None:
         assert row["lease"] is None
 
 
-@pytest.mark.parametrize("unit", BOT_UNITS, ids=str)
+@pytest.mark.parametrize("unit", EVERY, ids=str)
 def test_inquiry_agrees_with_sg_inq_field_by_field(unit: Unit) -> None:
     wanted = oracles.inquiry(unit.device.wait().units[unit.lun].sg)
     with scsiusb.open(unit.device.address, lun=unit.lun) as disk:
@@ -122,16 +122,6 @@ def test_sense_texts_are_those_of_sg_decode_sense() -> None:
     for asc, ascq in list(ADDITIONAL_SENSE)[::25]:
         data = bytes([0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, asc, ascq, 0, 0, 0, 0])
         assert scsiusb.Sense.parse(data).text.lower() in oracles.decode_sense(data).lower()
-
-
-@pytest.mark.qemu("a device that speaks UAS")
-def test_a_uas_device_is_refused_plainly_and_keeps_its_driver(uas: Device) -> None:
-    for command in (["inquiry"], ["capacity"], ["read"], ["sense"]):
-        ended = cli(command[0], uas.address)
-        assert ended.status == 15
-        assert "UAS" in ended.err
-        assert "nothing was detached" in ended.err
-        assert uas.bound() == "uas"
 
 
 def test_raw_inquiry_equals_that_of_sg_inq(stick: Device) -> None:

@@ -9,9 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,7 @@ import pytest
 import scsiusb
 from scsiusb import ledger
 from scsiusb.leases.lease import leases
-from scsiusb.manager.process import PROCESS
 from scsiusb.usb.interface import InterfaceInfo
-from scsiusb.usb.libusb.backend import LibusbBackend
 
 from .command import NOBODY, as_user
 from .command import scsiusb as run
@@ -324,33 +321,3 @@ def test_a_driver_that_was_not_bound_before_is_not_bound_after(driverless: Devic
         process.kill()
         process.wait()
         given_back(driverless, None)
-
-
-def hold_uas(device: Device) -> Callable[[], None]:
-    """Claim a device of the uas driver. QEMU's device has no BOT setting, so the interface is passed off as BOT."""
-    backend = LibusbBackend()
-    (info,) = (info for info in scsiusb.devices() if info.serial == device.serial)
-    assert (info.protocol, info.driver) == ("uas", "uas")
-    return PROCESS.join(backend, replace(info, protocol="bot")).close
-
-
-@pytest.mark.qemu("a device that speaks UAS")
-def test_a_device_whose_driver_was_uas_gets_uas_back(uas: Device) -> None:
-    close = hold_uas(uas)
-    assert uas.bound() == "usbfs"
-    close()
-    assert uas.bound() == "uas"
-
-
-@pytest.mark.qemu("a device that speaks UAS")
-def test_a_device_whose_driver_was_uas_gets_uas_back_after_a_crash(uas: Device) -> None:
-    code = (
-        "import os, signal\n"
-        "from tests.kernel import machine\n"
-        "from tests.kernel.test_lifetime import hold_uas\n"
-        "close = hold_uas(machine.zoo()['uas'])\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code], check=False)
-    assert process.returncode == -signal.SIGKILL
-    given_back(uas, "uas")

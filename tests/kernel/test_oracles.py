@@ -16,8 +16,8 @@ from .qmp import QmpError, qmp
 
 assert sys.platform == "linux"
 
-EVERY = units(bot=False)
-WITH_MEDIUM = units(medium=True, bot=False)
+EVERY = units()
+WITH_MEDIUM = units(medium=True)
 WITHOUT_MEDIUM = [unit for unit in units(medium=False) if unit.lun == 0 or unit.device.kind == "gadget"]
 CHUNK = 1 << 20
 

@@ -133,6 +133,9 @@ class DirectTransport:
     def check_identity(self) -> None:
         self.check()
 
+    def reset_port(self) -> None:
+        raise DeviceUnsupported("a target in this process has no port")
+
     def probing(self) -> AbstractContextManager[Port]:
         raise DeviceUnsupported("a target in this process has no port")
 

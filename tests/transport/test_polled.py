@@ -39,7 +39,7 @@ class Transfers:
     def fileno(self) -> int:
         return -1
 
-    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0) -> None:
         assert not self.under_way, "submitted twice"
         held.append(object())
         self.under_way.extend(held)
@@ -48,6 +48,9 @@ class Transfers:
 
     def handle_events(self, held: list[Any] | None = None) -> None:
         self.on_wait()
+
+    def await_events(self, seconds: float) -> None:
+        raise AssertionError("a poll loop does not wait")
 
     def outcome(self, held: list[Any]) -> tuple[Code, int] | None:
         if self.answer is not None:

@@ -15,7 +15,8 @@ from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 
 IN, OUT = Endpoint(0x81, 2, 512), Endpoint(0x02, 2, 512)
 BOT = Setting(0, 0, 0x08, 0x06, 0x50, (IN, OUT))
-UAS = replace(BOT, alternate=1, protocol=0x62)
+PIPES = tuple(Endpoint(address, 2, 1024, pipe) for address, pipe in ((0x04, 1), (0x83, 2), (0x81, 3), (0x02, 4)))
+UAS = replace(BOT, alternate=1, protocol=0x62, endpoints=PIPES)
 STRINGS = Strings("0123", "ACME", "Stick")
 
 

@@ -267,13 +267,14 @@ def test_a_device_that_we_may_not_open_is_denied_with_what_to_do(scene: Scene) -
     assert scene.bus.handles == ()
 
 
-def test_an_interface_that_speaks_only_uas_is_refused_with_nothing_touched() -> None:
+def test_a_uas_interface_whose_pipes_are_not_named_is_refused_with_nothing_touched() -> None:
     uas: InterfaceDescriptor = uas_interface(alternate=0)
+    uas = replace(uas, endpoints=tuple(replace(each, extra=b"") for each in uas.endpoints))
     scene = Scene()
     scene.bus.unplug(scene.stick)
     scene.stick = Stick([Unit(Memory(512))], None, [uas])
     scene.device = scene.bus.plug(scene.stick)
-    with pytest.raises(DeviceUnsupported, match="only UAS"):
+    with pytest.raises(DeviceUnsupported, match="four pipes of UAS"):
         Port(scene.backend, scene.info)
     assert scene.watched.names == []
     assert scene.driver == "uas"

@@ -19,6 +19,7 @@ PIECE = 64 << 10  # small enough for the heap: new pages are slow in the native 
 Value = str | int  # of a property of QEMU's devices; bool is an int
 GADGET = "gadget"  # the kind of those that the guest's own kernel makes
 CONTROLLERS = ("xhci", "xhci-spare")  # the tests' zoo is on the first; one has 15 ports at most
+HIGH_SPEED = "xhci-high"  # of its ports, only the first has SuperSpeed
 PARTITION = MIB  # where the FAT stick's partition begins
 
 
@@ -87,6 +88,7 @@ ZOO = (
     # Apart from the one above: QEMU answers REQUEST SENSE for any LUN but 0 with "logical unit not supported".
     Device("cdrom", "usb-bot", (Unit(type="cdrom", block_size=2048, removable=True),)),
     Device("uas", "usb-uas", (Unit(blocks=65536),), driver="uas"),
+    Device("uas-high", "usb-uas", (Unit(blocks=8192),), driver="uas", speed=480, controller="xhci-high"),
     Device("fat", "usb-storage", (Unit(blocks=65536, removable=True, fat=True),)),
     Device("scratch", "usb-storage", (Unit(blocks=65536),)),
     Device("gadget-high", GADGET, (Unit(blocks=8192), Unit(blocks=4096 + 1, read_only=True)), speed=480),
@@ -146,6 +148,7 @@ def describe(share: Path, devices: Sequence[Device]) -> None:
 def qemu_options(folder: Path, devices: Sequence[Device]) -> list[str]:
     """Return QEMU's options for its controllers, devices and media."""
     controllers = [word for name in CONTROLLERS for word in ("-device", f"qemu-xhci,id={name},p2=15,p3=15")]
+    controllers += ["-device", f"qemu-xhci,id={HIGH_SPEED},p2=2,p3=1"]
     return [*controllers, *(word for device in devices for word in _qemu(device, folder))]
 
 
@@ -224,6 +227,8 @@ def _models(device: Device) -> list[dict[str, Value]]:
         return []
     bus = f"{device.controller}.0"
     usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": bus, "serial": device.serial}
+    if device.controller == HIGH_SPEED:
+        usb["port"] = "2"
     if device.kind == "usb-storage":
         return [{**usb, **_disk(device, 0), "removable": device.units[0].removable}]
     models = [usb]

@@ -24,7 +24,7 @@ from scsiusb.transport.bot.formats import (
     STATUS_PHASE_ERROR,
     least_cdb,
 )
-from scsiusb.transport.bot.reset_recovery import Synchronizer, note_step
+from scsiusb.transport.recovery import Synchronizer, note_step
 from scsiusb.transport.turns import Turns
 from scsiusb.usb.backend import Code
 from scsiusb.usb.port import LONGEST_TIMEOUT_MS, Port

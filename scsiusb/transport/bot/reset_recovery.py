@@ -1,167 +1,33 @@
-"""Error recovery after a failed exchange: class reset with clear-halt, then port reset (BOT 5.3.4)."""
+"""The recovery steps of Bulk-Only Transport: class reset with clear-halt, then port reset (BOT 5.3.4)."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
-from scsiusb.base.counter import EventCounter
-from scsiusb.errors import DeviceGone, DeviceTimeout, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Call, Story
 from scsiusb.transport.bot.formats import CLASS_INTERFACE_OUT, MASS_STORAGE_RESET
-from scsiusb.transport.turns import Turns
+from scsiusb.transport.recovery import PORT_RESET, Rung, Trouble
 from scsiusb.usb.port import Port
 
 CLASS_RESET: Final = "class reset"
-PORT_RESET: Final = "port reset"
-CONTROL_TIMEOUT: Final = 5.0  # seconds; in a recovery no more than the command had, if that is not too little
-LEAST_CONTROL_TIMEOUT: Final = 0.5
-
-log = logging.getLogger(__name__)
 
 
-class Recovery(NamedTuple):
-    """The recovery steps taken, in order, and the error of the last one; no error: the device is recovered."""
+def ladder(port: Port, timeout: float, trouble: Trouble) -> Sequence[Rung]:
+    """Return the steps, the gentlest first; `timeout`: seconds for each control request.
 
-    tried: tuple[str, ...]
-    error: TransportError | None = None
-
-
-class Failures:
-    """Count of exchanges that failed.
-
-    It returns to 0 when the opcode that failed last succeeds. It restarts at 1 when a different opcode fails, if an
-    opcode other than the one that failed last has succeeded since.
+    The port is reset also where a class reset was followed by another failure, where the device says nothing (it may
+    ignore a class reset, too), and where it waits for data-out (it would take the next CBW for data).
     """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._opcode = -1
-        self._others_succeed = False
-
-    def note_success(self, opcode: int) -> None:
-        """Record an exchange that worked; `opcode` is the command's."""
-        if opcode == self._opcode:
-            self.count = 0
-        else:
-            self._others_succeed = True
-
-    def note_failure(self, opcode: int) -> None:
-        """Record an exchange that failed."""
-        if self._others_succeed and opcode != self._opcode:
-            self.count = 0
-        self.count += 1
-        self._opcode = opcode
-        self._others_succeed = False
+    by_port = Rung(PORT_RESET, port.reset)
+    if Quirk.NO_CLASS_RESET in port.quirks:
+        return (by_port,)
+    return Rung(CLASS_RESET, partial(_reset_class, port, timeout), not any(trouble)), by_port
 
 
-class Synchronizer:
-    """Knows whether the device is in step with the host, between two commands, and brings it back."""
-
-    def __init__(self, port: Port, turns: Turns, note_exchange: Callable[[bool], None] | None) -> None:
-        self._port = port
-        self._turns = turns
-        self.note_exchange = note_exchange
-        self.out_of_step = False
-        """Set from before the CBW until a CSW was accepted, or the device was recovered."""
-        self.owes_data = False
-        """Whether the device, as far as is known, still waits for data-out."""
-        self.failures = Failures()
-        self.losses = EventCounter()
-        """Exchanges that did not end with an accepted CSW."""
-        self.doubts = EventCounter()
-        """The same, and resets that a unit reported."""
-        self._is_silent = False
-
-    def begin(self) -> None:
-        """Take note that something goes onto the wire."""
-        if self.note_exchange is not None:
-            self.note_exchange(True)
-        self.out_of_step = True
-
-    def recover_first(self, timeout: float) -> Story[None]:
-        """Recover before a command, where an earlier one, or another program, left the device out of step."""
-        error = (yield Call(partial(self.recover, timeout))).error
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # this frame is in its traceback
-
-    def fail(self, cdb: bytes, timeout: float, error: TransportError) -> Story[None]:
-        """Recover after a failed exchange, and add to the error how; raise DeviceGone, which says more than that."""
-        if isinstance(error, DeviceGone):
-            return
-        self.failures.note_failure(cdb[0])
-        self._is_silent = isinstance(error, DeviceTimeout)
-        recovery = yield Call(partial(self.recover, timeout))
-        error.tried = recovery.tried
-        error.may_repeat = recovery.error is None and not self._turns.is_interrupted
-        done = "recovered by" if recovery.error is None else "not recovered by"
-        error.what += f" ({done} {' and '.join(recovery.tried)})"
-
-    def recover(self, timeout: float) -> Recovery:
-        """Do a reset recovery (BOT 5.3.4), then a port reset if needed; it blocks. Raise DeviceGone."""
-        seconds = min(CONTROL_TIMEOUT, max(timeout, LEAST_CONTROL_TIMEOUT))
-        # A port reset also where a class reset was followed by another failure, where the device says nothing (it may
-        # ignore a class reset, too), and where it waits for data-out (it would take the next CBW for data).
-        thorough = self.failures.count > 1 or self.owes_data or self._is_silent
-        recovery = recover(self._port, seconds, thorough=thorough)
-        if recovery.error is None:
-            self.owes_data = self._is_silent = False
-            self.out_of_step = False
-            if self.note_exchange is not None:
-                self.note_exchange(False)
-        return recovery
-
-    def settle(self) -> None:
-        """On close, recover the device if a command was interrupted: the next driver expects it in step."""
-        if self.out_of_step and not self._turns.is_lost:
-            with suppress(DeviceGone):
-                self.recover(CONTROL_TIMEOUT)
-
-
-def recover(port: Port, timeout: float, *, thorough: bool) -> Recovery:
-    """Recover the device; if `thorough`, do a port reset even if the class reset worked.
-
-    `timeout`: seconds for each control request. Raises DeviceGone; other errors are in the result.
-    """
-    tried: list[str] = []
-    error: TransportError | None = None
-    has_helped = False
-    for step in (PORT_RESET,) if Quirk.NO_CLASS_RESET in port.quirks else (CLASS_RESET, PORT_RESET):
-        tried.append(step)
-        note_step(port, step)
-        try:
-            _run_step(port, step, timeout)
-        except DeviceGone:
-            raise
-        except TransportError as failure:
-            log.warning("the %s of %s failed: %s", step, port.info, failure.what)
-            error = type(failure)(
-                failure.what, failure.remedy
-            )  # a copy: the traceback of `failure` refers to this frame
-        else:
-            has_helped = True
-            if not thorough:
-                break
-    return Recovery(tuple(tried), None if has_helped else error)
-
-
-def note_step(port: Port, step: str, level: int = logging.INFO) -> None:
-    """Log a recovery step, which is also the record's attribute `recovery_step`, for programs that count them."""
-    log.log(level, "%s: %s", port.info, step, extra={"recovery_step": step})
-
-
-def _run_step(port: Port, step: str, timeout: float) -> None:
-    if step == PORT_RESET:
-        port.reset()
-        return
-    # Reset recovery (BOT 5.3.4): class reset, then CLEAR_FEATURE HALT for both endpoints.
+def _reset_class(port: Port, timeout: float) -> None:
+    """Do a reset recovery (BOT 5.3.4): class reset, then CLEAR_FEATURE HALT for both endpoints."""
     port.control_out(CLASS_INTERFACE_OUT, MASS_STORAGE_RESET, 0, port.info.interface, b"", timeout)
     port.clear_halt_in()
     port.clear_halt_out()

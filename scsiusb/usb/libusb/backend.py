@@ -12,7 +12,19 @@ from typing import Any, Final
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.text import printable
-from scsiusb.usb.backend import Backend, BlockDisk, Code, Device, Endpoint, Handle, Hotplug, Setting, Strings, UsbError
+from scsiusb.usb.backend import (
+    Backend,
+    BlockDisk,
+    Code,
+    Device,
+    Endpoint,
+    Handle,
+    Hotplug,
+    Setting,
+    Strings,
+    UsbError,
+    endpoint_extras,
+)
 from scsiusb.usb.libusb import library
 from scsiusb.usb.libusb.context import Context, check
 from scsiusb.usb.libusb.memory import MIN_DEVICE_MEMORY, DeviceMemory, usbfs_limit
@@ -189,8 +201,13 @@ def _settings(configuration: Any) -> Iterator[Setting]:
                 interface_class=setting.bInterfaceClass,
                 subclass=setting.bInterfaceSubClass,
                 protocol=setting.bInterfaceProtocol,
-                endpoints=tuple(Endpoint(e.bEndpointAddress, e.bmAttributes, e.wMaxPacketSize) for e in endpoints),
+                endpoints=tuple(map(_endpoint, endpoints)),
             )
+
+
+def _endpoint(found: Any) -> Endpoint:
+    pipe, streams = endpoint_extras(bytes(found.extra[: found.extra_length]))
+    return Endpoint(found.bEndpointAddress, found.bmAttributes, found.wMaxPacketSize, pipe, streams)
 
 
 class LibusbHandle:
@@ -212,7 +229,7 @@ class LibusbHandle:
             raise
         self._transfers = Transfers(lib, self._context.pointer, self._handle)
         self.bulk = self._transfers.bulk
-        self.async_transfers = self._transfers if self._transfers.fileno() >= 0 else None
+        self.async_transfers = self._transfers
 
     def claim(self, interface: int) -> None:
         """See `Handle.claim`. On Linux, a BUSY error names the processes that have the device open."""
@@ -230,6 +247,16 @@ class LibusbHandle:
     def set_alternate(self, interface: int, alternate: int) -> None:
         """See `Handle.set_alternate`."""
         self._call("set_interface_alt_setting", interface, alternate)
+
+    def alloc_streams(self, endpoints: Sequence[int], count: int) -> int:
+        """See `Handle.alloc_streams`."""
+        addresses = bytes(endpoints)
+        return self._call("alloc_streams", ctypes.c_uint32(count), addresses, len(addresses))
+
+    def free_streams(self, endpoints: Sequence[int]) -> None:
+        """See `Handle.free_streams`."""
+        addresses = bytes(endpoints)
+        self._call("free_streams", addresses, len(addresses))
 
     def driver_active(self, interface: int) -> bool:
         """See `Handle.driver_active`. False on a platform without kernel drivers to detach."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 from scsiusb.usb.backend import ABANDONED, Code, UsbError
 
 BULK_TRANSFER: Final = 2  # LIBUSB_TRANSFER_TYPE_BULK
+STREAM_TRANSFER: Final = 4  # LIBUSB_TRANSFER_TYPE_BULK_STREAM
 # Written into `status` before a transfer is submitted; no libusb_transfer_status has this value. When libusb has
 # written another one, the transfer has ended, and the kernel no longer uses its buffer.
 PENDING: Final = -1
@@ -103,6 +104,8 @@ def _owner(anchor: Any) -> int:
 def declare(lib: Any) -> None:
     """Set the prototypes that pyusb does not set; without them, ctypes would cut pointers to 32 bits."""
     lib.libusb_cancel_transfer.argtypes = [ctypes.c_void_p]
+    lib.libusb_transfer_set_stream_id.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    lib.libusb_transfer_set_stream_id.restype = None
     lib.libusb_handle_events_timeout_completed.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
     lib.libusb_get_pollfds.argtypes = [ctypes.c_void_p]
     lib.libusb_get_pollfds.restype = ctypes.POINTER(ctypes.POINTER(PollDescriptor))
@@ -113,20 +116,21 @@ def declare(lib: Any) -> None:
 
 
 class _Transfer:
-    """One libusb_transfer to one endpoint, which is reused for many transfers.
+    """One libusb_transfer to one endpoint, or one stream of it, which is reused for many transfers.
 
     It has no callback: a call from C into Python would take as long as everything else here. Instead, `status` changes
     from PENDING when it has ended. It has no timeout either, as libusb would read the clock and set a timer twice for
     each transfer; `Transfers` cancels it after the deadline.
     """
 
-    def __init__(self, pointer: Any, handle: ctypes.c_void_p, endpoint: int) -> None:
+    def __init__(self, pointer: Any, handle: ctypes.c_void_p, endpoint: int, stream: int) -> None:
         self.is_being_cancelled = False
+        self.pipe = pipe_key(endpoint, stream)
         self.address = ctypes.addressof(pointer.contents)
         self.place = ctypes.c_void_p(self.address)
         self.fields = fields = LibusbTransfer.from_address(self.address)
         fields.dev_handle = handle.value
-        fields.type = BULK_TRANSFER
+        fields.type = STREAM_TRANSFER if stream else BULK_TRANSFER
         fields.endpoint = endpoint
         self.memory = memoryview(fields).cast("B")
         # A ctypes object over the buffer. While it exists, the buffer can neither be freed nor resized. Set between
@@ -140,6 +144,11 @@ class _Transfer:
     def is_pending(self) -> bool:
         """Return whether it was submitted and has not ended."""
         return bool(self.fields.status == PENDING)
+
+
+def pipe_key(endpoint: int, stream: int) -> int:
+    """Return a number for a stream of an endpoint; the endpoint itself where there is no stream."""
+    return endpoint | stream << 8
 
 
 def _node(lib: Any, context: ctypes.c_void_p) -> int:
@@ -214,12 +223,12 @@ class Transfers:
             self._idle[endpoint].append(transfer)
         return STATUS[status], count
 
-    def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any) -> _Transfer:
+    def _prepare(self, endpoint: int, buffer: memoryview, anchor: Any, stream: int = 0) -> _Transfer:
         """Return a transfer with the buffer in it, ready to submit: an idle one, or a new one."""
         try:
-            transfer = self._idle[endpoint].pop()
+            transfer = self._idle[pipe_key(endpoint, stream) if stream else endpoint].pop()
         except (KeyError, IndexError):  # a check before the pop would be a race with other threads
-            transfer = self._add(endpoint)
+            transfer = self._add(endpoint, stream)
         transfer.is_being_cancelled = False
         _set_buffer(transfer.memory, BUFFER_OFFSET, _address(anchor))
         _set_state(transfer.memory, STATE_OFFSET, PENDING, len(buffer), 0)
@@ -231,12 +240,12 @@ class Transfers:
         """See `AsyncTransfers.fileno`; -1 if the platform has none. It is the usbfs descriptor of the device."""
         return self._node
 
-    def submit(self, endpoint: int, buffer: memoryview, held: list[_Transfer]) -> None:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[_Transfer], stream: int = 0) -> None:
         """See `AsyncTransfers.submit`."""
         if self._refusal is not None:
             raise UsbError(self._refusal)
         anchor = _at(buffer)
-        transfer = self._prepare(endpoint, buffer, anchor)
+        transfer = self._prepare(endpoint, buffer, anchor, stream)
         transfer.anchor = anchor
         held.append(transfer)
         refused = self._submit(transfer.place)
@@ -254,6 +263,13 @@ class Transfers:
         else:
             self._handle_events(self._context, self._no_time, None)
 
+    def await_events(self, seconds: float) -> None:
+        """See `AsyncTransfers.await_events`."""
+        slice_ = Timeval(0, min(SLICE_MS * 1000, max(0, math.ceil(seconds * 1e6))))
+        code = self._handle_events(self._context, ctypes.c_void_p(_address(slice_)), None)
+        if code not in (Code.OK, Code.INTERRUPTED):
+            time.sleep(SLICE_MS / 1000)  # as in `_wait`
+
     def outcome(self, held: list[_Transfer]) -> tuple[Code, int] | None:
         """See `AsyncTransfers.outcome`."""
         transfer = held[0]
@@ -262,7 +278,7 @@ class Transfers:
             return None
         transfer.anchor = None
         held.clear()  # before others can use it: an exception in between only keeps it from being used again
-        self._idle[transfer.fields.endpoint].append(transfer)
+        self._idle[transfer.pipe].append(transfer)
         return STATUS[status], count
 
     def cancel(self, held: list[_Transfer]) -> tuple[Code, int]:
@@ -281,7 +297,7 @@ class Transfers:
     def _refused(self, transfer: _Transfer, code: int) -> tuple[Code, int]:
         """Mark a transfer that libusb refused to submit as not pending, and return the result."""
         transfer.fields.status = CANCELLED
-        self._idle[transfer.fields.endpoint].append(transfer)
+        self._idle[transfer.pipe].append(transfer)
         return Code(code), 0
 
     def interrupt(self, on: bool) -> None:
@@ -323,16 +339,18 @@ class Transfers:
             deque(map(self._lib.libusb_free_transfer, map(self._pointers.pop, last)), maxlen=0)
             return not leaked
 
-    def _add(self, endpoint: int) -> _Transfer:
-        """Allocate a transfer for the endpoint."""
-        self._idle.setdefault(endpoint, [])
+    def _add(self, endpoint: int, stream: int) -> _Transfer:
+        """Allocate a transfer for the endpoint, or for one stream of it."""
+        self._idle.setdefault(pipe_key(endpoint, stream), [])
         with self._cancel_lock:
             # One call, which is implemented in C: Ctrl-C cannot come between the allocation and the list.
             self._pointers.extend(map(self._lib.libusb_alloc_transfer, (0,)))
             if not self._pointers[-1]:
                 self._pointers.pop()
                 raise MemoryError("libusb_alloc_transfer")
-            transfer = _Transfer(self._pointers[-1], self._handle, endpoint)
+            transfer = _Transfer(self._pointers[-1], self._handle, endpoint, stream)
+            if stream:
+                self._lib.libusb_transfer_set_stream_id(transfer.address, stream)
             self._all.append(transfer)
         return transfer
 
@@ -394,7 +412,7 @@ class Transfers:
             held.clear()
         if status == PENDING:
             return PENDING, 0
-        self._idle[transfer.fields.endpoint].append(transfer)
+        self._idle[transfer.pipe].append(transfer)
         return status, count
 
     def _begin_cancel(self, transfer: _Transfer) -> bool:

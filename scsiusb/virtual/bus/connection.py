@@ -23,6 +23,7 @@ class Connection:
         self.token = CancelToken()
         self.lock = threading.RLock()
         self.claims: dict[int, object] = {}  # interface number to the handle that claimed it
+        self.streams: dict[int, int] = {}  # how many are allocated, by endpoint
         self._drivers: dict[int, str] = {}
         self._on_leave: Callable[[], None] | None = None
         stick.plug_in()
@@ -130,6 +131,7 @@ class Connection:
 
     def reset(self) -> None:
         """Reset the port; bound drivers then select their alternate settings again."""
+        self.streams.clear()
         self.stick.power_on()
         self.stick.configure(1)
         for interface in tuple(self._drivers):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 import threading
 import time
+from collections.abc import Sequence
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.virtual.bus.connection import Connection
+from scsiusb.virtual.bus.transfers import VirtualTransfers
 from scsiusb.virtual.device.function import Hang, Stall
 from scsiusb.virtual.stick import CancelToken
 
@@ -22,9 +24,8 @@ _GET_DESCRIPTOR = 6
 class VirtualHandle(Uncopyable):
     """An open virtual device; see `Handle`. Closing releases its claims but binds no kernel driver, like usbfs."""
 
-    async_transfers = None
-
     def __init__(self, connection: Connection) -> None:
+        self.async_transfers = VirtualTransfers(self)
         self._connection = connection
         self._buffers: dict[int, memoryview] = {}
         self._lock = threading.Lock()
@@ -64,11 +65,14 @@ class VirtualHandle(Uncopyable):
         with connection.lock:
             self._check_claimed(interface)
             del connection.claims[interface]
+            connection.streams.clear()
 
     def set_alternate(self, interface: int, alternate: int) -> None:
         """See `Handle.set_alternate`; NOT_FOUND if the interface is not claimed or has no such setting."""
-        with self._check().lock:
+        connection = self._check()
+        with connection.lock:
             self._check_claimed(interface)
+            connection.streams.clear()
             try:
                 self._control(*_SET_INTERFACE, alternate, interface)
             except Stall:
@@ -144,14 +148,57 @@ class VirtualHandle(Uncopyable):
 
     def bulk(self, endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]:
         """See `Handle.bulk`; NOT_FOUND unless the endpoint's interface is claimed."""
+        refusal = self.refusal(endpoint)
+        if refusal is not None:
+            return refusal, 0
+        timeout = max(deadline - time.monotonic(), 0.001)
+        return self._connection.stick.transfer(endpoint, buffer.cast("B"), timeout, self._token)
+
+    def refusal(self, endpoint: int, stream: int = 0) -> Code | None:
+        """Return the code that a transfer to the endpoint, or to a stream of it, ends with at once, if any."""
         connection = self._connection
         if connection.is_disconnected or not self.is_open:
-            return Code.NO_DEVICE, 0
+            return Code.NO_DEVICE
         interface = connection.interface_of_endpoint(endpoint)
         if interface is None or connection.claims.get(interface) is not self:
-            return Code.NOT_FOUND, 0
-        timeout = max(deadline - time.monotonic(), 0.001)
-        return connection.stick.transfer(endpoint, buffer.cast("B"), timeout, self._token)
+            return Code.NOT_FOUND
+        if stream > connection.streams.get(endpoint, 0):
+            return Code.INVALID_PARAM
+        return self._token.code
+
+    def step(self, endpoint: int, rest: memoryview, stream: int) -> tuple[Code | None, int, bool]:
+        """See `Stick.step`."""
+        return self._connection.stick.step(endpoint, rest, stream)
+
+    def await_change(self, seconds: float) -> None:
+        """Wait until something has changed on the device, `seconds` at most."""
+        self._connection.stick.await_change(seconds)
+
+    def alloc_streams(self, endpoints: Sequence[int], count: int) -> int:
+        """See `Handle.alloc_streams`; refused below SuperSpeed, and by a stick whose `host_has_streams` is False."""
+        connection = self._check()
+        selected = connection.stick.alternates.items()
+        settings = [each for each in connection.settings if (each.interface, each.alternate) in selected]
+        found = [each for setting in settings for each in setting.endpoints if each.address in endpoints]
+        if not connection.stick.host_has_streams:
+            raise UsbError(Code.NOT_SUPPORTED)
+        granted = min([count, *(each.max_streams for each in found)])
+        if connection.device().speed not in ("super", "super-plus") or granted < 1 or count < 2:
+            raise UsbError(Code.INVALID_PARAM)
+        for endpoint in endpoints:
+            self._check_claimed(connection.interface_of_endpoint(endpoint))
+            if endpoint in connection.streams:
+                raise UsbError(Code.INVALID_PARAM)
+        connection.streams.update(dict.fromkeys(endpoints, granted))
+        return granted
+
+    def free_streams(self, endpoints: Sequence[int]) -> None:
+        """See `Handle.free_streams`."""
+        streams = self._check().streams
+        if any(endpoint not in streams for endpoint in endpoints):
+            raise UsbError(Code.NOT_FOUND)
+        for endpoint in endpoints:
+            del streams[endpoint]
 
     def interrupt(self, on: bool) -> None:
         """See `Handle.interrupt`."""

@@ -109,7 +109,7 @@ class Bot:
 
     # --- the command ----------------------------------------------------------------------------
 
-    def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+    def receive(self, endpoint: int, data: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.receive`; answers NAK unless the device expects a CBW or data."""
         if endpoint in self._halted:
             return Answer.STALL, 0
@@ -183,7 +183,7 @@ class Bot:
 
     # --- the data -------------------------------------------------------------------------------
 
-    def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+    def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.send`; answers NAK unless there is data or a CSW to send."""
         if endpoint in self._halted:
             return Answer.STALL, 0

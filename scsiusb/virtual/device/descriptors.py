@@ -13,6 +13,7 @@ from scsiusb.usb.backend import BULK, TRANSFER_TYPE, Endpoint, Setting
 DEVICE, CONFIGURATION, STRING, INTERFACE, ENDPOINT, DEVICE_QUALIFIER, OTHER_SPEED = range(1, 8)
 BOS = 0x0F
 SS_ENDPOINT_COMPANION = 0x30
+PIPE_USAGE = 0x24
 HID_REPORT = 0x22
 ENGLISH = 0x0409
 
@@ -114,7 +115,7 @@ def uas_interface(number: int = 0, alternate: int = 1, *, address: int = 1) -> I
     """
     pipes = ((address + 3, 1, 0), (0x80 | address + 2, 2, 4), (0x80 | address, 3, 4), (address + 1, 4, 4))
     endpoints = tuple(
-        EndpointDescriptor(pipe, max_streams=streams, extra=bytes((4, 0x24, usage, 0)))
+        EndpointDescriptor(pipe, max_streams=streams, extra=bytes((4, PIPE_USAGE, usage, 0)))
         for pipe, usage, streams in pipes
     )
     return InterfaceDescriptor(number, alternate, MASS_STORAGE, SCSI, UAS, endpoints)
@@ -236,7 +237,19 @@ def parse_settings(configuration: bytes) -> tuple[Setting, ...]:
             _, _, address, attributes, size, _ = _ENDPOINT.unpack_from(descriptor)
             endpoint = Endpoint(address, attributes, size & 0x7FF)
             settings[-1] = replace(settings[-1], endpoints=(*settings[-1].endpoints, endpoint))
+        elif kind in (PIPE_USAGE, SS_ENDPOINT_COMPANION) and settings and settings[-1].endpoints:
+            *others, last = settings[-1].endpoints
+            last = replace(last, **_extra(kind, descriptor))
+            settings[-1] = replace(settings[-1], endpoints=(*others, last))
     return tuple(settings)
+
+
+def _extra(kind: int, descriptor: bytes) -> dict[str, int]:
+    """Return what a descriptor that follows an endpoint's says of it, as fields of `Endpoint`."""
+    if kind == PIPE_USAGE:
+        return {"pipe": descriptor[2]} if len(descriptor) >= 3 else {}
+    exponent = descriptor[3] & 0x1F if len(descriptor) >= 4 else 0
+    return {"max_streams": 1 << min(exponent, 16) if exponent else 0}
 
 
 def _split(configuration: bytes) -> Iterator[bytes]:

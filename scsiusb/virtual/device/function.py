@@ -71,10 +71,10 @@ class Setup:
 class Function(Protocol):
     """The device's side of one alternate setting. Every method is called with the stick's lock held."""
 
-    def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+    def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """Fill `room`, the host's buffer, from an IN endpoint, in whole packets; return how many bytes were sent."""
 
-    def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+    def receive(self, endpoint: int, data: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """Accept `data`, the host's buffer, for an OUT endpoint, in whole packets; return how many bytes were taken."""
 
     def control(self, setup: Setup, data: bytes) -> bytes:
@@ -106,11 +106,11 @@ class SilentFunction:
         self._takes_requests = takes_requests
         self._halted: set[int] = set()
 
-    def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+    def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.send`."""
         return self._answer(endpoint)
 
-    def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+    def receive(self, endpoint: int, data: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.receive`."""
         return self._answer(endpoint)
 

@@ -89,7 +89,7 @@ class FaultyBot(Bot):
 
     # --- transfers ------------------------------------------------------------------------------
 
-    def receive(self, endpoint: int, data: memoryview) -> tuple[Answer, int]:
+    def receive(self, endpoint: int, data: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.receive`."""
         if self._active_faults is None and not self._script.entries:
             return super().receive(endpoint, data)
@@ -99,7 +99,7 @@ class FaultyBot(Bot):
             return super().receive(endpoint, data)
         return self._transfer(super().receive, self._active_faults, endpoint, data)
 
-    def send(self, endpoint: int, room: memoryview) -> tuple[Answer, int]:
+    def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.send`."""
         if self._active_faults is None and not self._trailing:
             return super().send(endpoint, room)

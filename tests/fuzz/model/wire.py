@@ -65,7 +65,7 @@ class LaterTransfers(FakeAsyncTransfers):
         super().__init__(handle, bus)
         self._pending: list[_Later] = []
 
-    def submit(self, endpoint: int, buffer: memoryview, held: list[Any]) -> None:
+    def submit(self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0) -> None:
         held.append(_Later(endpoint, buffer))
         self._pending.append(held[-1])
 

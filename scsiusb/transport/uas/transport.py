@@ -1,0 +1,97 @@
+"""USB Attached SCSI (T10 UAS-3): streams at SuperSpeed, ready information units below it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final
+
+from scsiusb.base.releases import Releases
+from scsiusb.errors import AccessDenied, DeviceGone, DeviceUnsupported, TransportError
+from scsiusb.quirks.model import Quirk
+from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.port_transport import PortTransport, largest_transfer
+from scsiusb.transport.recovery import CONTROL_TIMEOUT, Rung, Trouble
+from scsiusb.transport.turns import User
+from scsiusb.transport.uas.exchange import UasExchange
+from scsiusb.transport.uas.tasks import Tasks
+from scsiusb.usb.port import Port
+
+DEPTH: Final = 16
+"""Streams to ask for: as many as the devices at hand have, and as usbfs has memory for."""
+MAX_TRANSFER_HIGH_SPEED: Final = 120 * 1024
+MOST_LUNS: Final = 16  # as many as BOT can have; no device with more is known
+REPORT_LUNS: Final = bytes.fromhex("a00000000000000000880000")  # SPC-4 6.33; room for 16 of them
+
+log = logging.getLogger(__name__)
+
+
+class UasTransport(PortTransport):
+    """Commands with a status of their own, and sense in it. See `PortTransport` for the arguments.
+
+    One command is under way at a time. Raises DeviceUnsupported where the bus or the platform has no streams.
+    """
+
+    def __init__(
+        self, port: Port, note_exchange: Callable[[bool], None] | None = None, releases: Releases | None = None
+    ) -> None:
+        super().__init__(port, self._steps, largest_transfer(port, MAX_TRANSFER_HIGH_SPEED), note_exchange, releases)
+
+    def _steps(self, timeout: float, trouble: Trouble) -> tuple[Rung, ...]:
+        return tuple(self._exchange.ladder(timeout, trouble))
+
+    def _prepare(self) -> None:
+        port, releases = self._port, self._releases
+        transfers = port.async_transfers
+        if transfers is None:
+            raise DeviceUnsupported(f"{port.info}: this platform has no transfers that UAS can use")
+        tasks = Tasks(port, transfers, port.memory.allocate)
+        releases.add(tasks.release)
+        if port.info.speed.startswith("super"):
+            tasks.streams = port.allocate_streams(DEPTH)
+            if not tasks.streams:
+                raise DeviceUnsupported(f"{port.info}: this bus has no streams, which UAS needs at SuperSpeed")
+        self._exchange = exchange = UasExchange(port, tasks, self.turns, releases)
+        exchange.synchronizer = self._synchronizer
+        self.exchange = exchange.run
+        releases.add(self._synchronizer.settle)
+        self.max_lun = 0 if self.quirks & (Quirk.SINGLE_LUN | Quirk.NO_REPORT_LUNS) else self._last_lun()
+
+    @property
+    def descriptor(self) -> int | None:
+        """None: its transfers are not those that a poll loop makes, so that many devices are read by threads."""
+        return None
+
+    @property
+    def ignore_residue(self) -> bool:
+        """See `Transport.ignore_residue`: nothing reports a residue here; it is what did not go over the wire."""
+        return False
+
+    @ignore_residue.setter
+    def ignore_residue(self, ignored: bool) -> None:
+        """Do nothing."""
+
+    def probing(self, user: User | None = None) -> AbstractContextManager[Port]:
+        """Raise DeviceUnsupported: the exchanges that break the protocol's rules are those of BOT."""
+        raise DeviceUnsupported(
+            f"{self._port.info} is used by UAS, and this needs Bulk-Only Transport", "use --transport bot"
+        )
+
+    def _last_lun(self) -> int:
+        """Return the largest LUN, which UAS has no request for; 0 where the device does not list its units."""
+        reply = bytearray(8 + 8 * MOST_LUNS)
+        try:
+            with memoryview(reply) as room:
+                story = self.exchange(0, REPORT_LUNS, Direction.IN, room, CONTROL_TIMEOUT)
+                completion = self.drive(story)
+        except (DeviceGone, AccessDenied):
+            raise
+        except TransportError as error:
+            log.info("REPORT LUNS: %s; one unit is assumed", error)
+            return 0
+        if completion.status != GOOD:
+            return 0
+        count = min(int.from_bytes(reply[:4], "big"), completion.transferred - 8) // 8
+        luns = [reply[8 + 8 * at : 16 + 8 * at] for at in range(max(count, 0))]
+        return max((lun[1] for lun in luns if lun[0] == 0 and lun[1] < MOST_LUNS), default=0)

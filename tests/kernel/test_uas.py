@@ -1,0 +1,112 @@
+"""UAS against QEMU's device, with streams at SuperSpeed and without at high speed: data, sense, recovery, lifetime."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+import scsiusb
+from scsiusb import Disk
+from scsiusb.scsi.commands.sbc import Read10
+from scsiusb.scsi.retry import NO_RETRY
+
+from . import oracles
+from .command import scsiusb as cli
+from .machine import Device, zoo
+from .plugging import plug, pull
+from .test_lifetime import given_back, worker
+
+pytestmark = pytest.mark.qemu("devices that speak UAS")
+BLOCK = 512
+OUT_OF_RANGE = bytes.fromhex("28007fffffff00000100")  # READ(10) of a block that is not there
+OPERATIONS = 150
+
+
+@pytest.fixture(params=["uas", "uas-high"])
+def device(request: pytest.FixtureRequest) -> Device:
+    return zoo()[request.param].wait()
+
+
+def transport(disk: Disk) -> str:
+    return disk.unit.transport.info.protocol
+
+
+def test_the_protocol_is_uas_at_the_speed_of_the_port(device: Device) -> None:
+    with scsiusb.open(device.address) as disk:
+        assert transport(disk) == "uas"
+        assert disk.unit.transport.info.speed == {480: "high", 5000: "super"}[device.speed]
+    assert device.bound() == "uas"
+
+
+def test_what_a_failed_command_says_equals_what_sg_raw_is_told(device: Device) -> None:
+    sense = oracles.failure(device.units[0].sg, OUT_OF_RANGE)
+    with scsiusb.open(device.address) as disk, pytest.raises(scsiusb.LbaOutOfRange) as failure:
+        disk.unit.execute(Read10(0x7FFFFFFF, 1, block_size=BLOCK))
+    assert failure.value.sense.text.lower() in sense.lower()
+
+
+def test_mixed_reads_and_writes_agree_with_a_model(device: Device) -> None:
+    unit, choice = device.units[0], random.Random(15)
+    model = bytearray(unit.kernel_read(0, unit.blocks))
+    with scsiusb.open(device.address) as disk:
+        for _ in range(OPERATIONS):
+            blocks = choice.choice((1, 2, 8, 63, 256))
+            at = choice.randrange(unit.blocks - blocks)
+            part = slice(at * BLOCK, (at + blocks) * BLOCK)
+            if choice.random() < 0.5:
+                assert disk.read(at, blocks) == model[part]
+            else:
+                model[part] = choice.randbytes(blocks * BLOCK)
+                disk.write(at, bytes(model[part]))
+    assert unit.backing(0, unit.blocks) == model
+
+
+def test_a_command_that_is_late_is_aborted_and_the_next_one_is_right(device: Device) -> None:
+    unit = device.units[0]
+    with scsiusb.open(device.address) as disk:
+        tried: list[tuple[str, ...]] = []
+        for at in range(0, 4000, 400):
+            try:
+                disk.unit.execute(Read10(at, 200, block_size=BLOCK), timeout=0.0005, retry=NO_RETRY)
+            except scsiusb.DeviceTimeout as error:
+                tried.append(error.tried)
+            assert disk.read(at, 8) == unit.backing(at, 8)
+    assert tried, "no command was late: the timeout is too long for this machine"
+    assert {first for first, *_ in tried} == {"abort task"}
+
+
+def test_after_a_port_reset_the_device_works(device: Device) -> None:
+    unit = device.units[0]
+    with scsiusb.open(device.address) as disk:
+        for _ in range(2):
+            disk.unit.transport.reset_port()
+            assert disk.read(100, 300) == unit.backing(100, 300)
+    assert device.bound() == "uas"
+
+
+def test_killed_while_it_reads_the_kernels_driver_is_back(device: Device) -> None:
+    with worker(device, "read") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        given_back(device, "uas")
+    assert cli("read", device.address, "--lba", 5).out == device.units[0].backing(5, 1)
+
+
+def test_unplugged_while_it_reads_the_reader_is_told_once(device: Device) -> None:
+    gone: list[scsiusb.InterfaceInfo] = []
+    with scsiusb.open(device.address, on_gone=gone.append) as disk:
+        pull(device)
+        try:
+            with pytest.raises(scsiusb.DeviceGone):
+                while True:
+                    disk.read(0, 64)
+            deadline = time.monotonic() + 30
+            while not gone and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            plug(device)
+    assert len(gone) == 1
+    assert device.bound() == "uas"
