@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -18,6 +18,7 @@ from scsiusb.base.waits import long_lock
 from scsiusb.disk.block_stories import BlockStories
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
+    PIECE,
     READ,
     READ_FUA,
     WRITE,
@@ -70,6 +71,7 @@ class Disk(Uncopyable):
     def __init__(self, unit: LogicalUnit, place: str = "an unknown place") -> None:
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
+        self._depth = unit.transport.depth
         self._attentions = unit.attentions
         self._stories = BlockStories(unit)
         self._place = place
@@ -215,6 +217,17 @@ class Disk(Uncopyable):
             self.note_told(error, medium)
             raise
 
+    def read_many(self, requests: Iterable[tuple[int, int]]) -> Iterator[tuple[int, bytes]]:
+        """Read many places: yield the number of each request, `(lba, blocks)`, from 0, and its bytes, as they come.
+
+        By UAS, several commands are in flight at once; `requests` is read as far ahead as that needs. The medium is
+        the one that is in the unit when the iteration begins. Raises as `read`; requests after the error may be
+        missing, and those before it have all been yielded if the device takes one command at a time.
+        """
+        from scsiusb.disk.at_once import read_many
+
+        return read_many(self, requests)
+
     def reading(self, lba: int, blocks: int) -> Reading:
         """Return a stream of blocks, for a `with`: it iterates over memoryviews, and prefetches the next ones.
 
@@ -356,7 +369,11 @@ class Disk(Uncopyable):
             check_fits(medium, lba, view)
         if medium.is_removable and medium is not self._bound and blocks:
             self._bind(medium)
-        if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
+        if transfer is READ and self._depth > 1 and size > PIECE:
+            from scsiusb.disk.at_once import cut, read_pieces
+
+            read_pieces(self, medium, cut(self, medium, lba, view))
+        elif blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
             for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                 with piece:
                     self._move_piece(transfer, medium, at, count, piece, note)
@@ -494,6 +511,22 @@ class Disk(Uncopyable):
     def read_ahead(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `read_from`, for a stream's thread: an error is not told yet (`note_told`)."""
         return self._move(READ, medium, lba, view)
+
+    def bind_once(self, medium: Medium) -> None:
+        """Find a block by which the medium will be known again, if it can be exchanged, and none was found yet."""
+        if medium.is_removable and medium is not self._bound:
+            self._bind(medium)
+
+    def read_one(self, medium: Medium, lba: int, view: memoryview) -> None:
+        """Read the blocks of one command, and in smaller ones what fails; raises as `read_from`, but tells nobody."""
+        self._move_piece(READ, medium, lba, len(view) // medium.block_size, view, None)
+
+    @property
+    def stream_blocks(self) -> int:
+        """The most blocks that a stream should read at a time: one command's, or what can be in flight at once."""
+        if self._depth == 1:
+            return self.max_blocks
+        return max(self.max_blocks, self._depth * PIECE // self.block_size)
 
     def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""

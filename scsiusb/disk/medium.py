@@ -27,6 +27,7 @@ from scsiusb.scsi.sense import MEDIUM_CHANGED
 from scsiusb.scsi.unit import LogicalUnit
 
 MAX_BLOCKS_10: Final = 0xFFFF
+PIECE: Final = 128 * 1024  # bytes of each of several commands at once: a device works on all, and none waits long
 BEYOND_LBA_10: Final = 1 << 32  # the first LBA that READ(10) and WRITE(10) cannot address
 SPC_3: Final = 5  # version in INQUIRY data; older devices may hang when asked for a VPD page
 NEVER_STILL: Final = "the unit reported changes or resets of its medium again and again"

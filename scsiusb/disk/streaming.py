@@ -35,13 +35,13 @@ class _Load(NamedTuple):
 class _Stream(Uncopyable, ABC):
     """A thread, and a few buffers that circulate between it and the caller; they are released with the `with`."""
 
-    def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium) -> None:
-        """Take the medium that the stream begins with: it goes on over no other."""
+    def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium, most: int) -> None:
+        """Take the medium that the stream begins with: it goes on over no other. `most`: blocks in a buffer."""
         disk.check_range(lba, blocks)
         self.disk = disk
         self._medium = medium
         self.block_size = disk.block_size
-        step = min(disk.max_blocks, max(blocks, 1))
+        step = min(most, max(blocks, 1))
         self._step_bytes = step * self.block_size
         self._most_buffers = -(-blocks // step)
         self.lba = lba
@@ -137,7 +137,7 @@ class Reading(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
-        super().__init__(disk, lba, blocks, disk.medium())
+        super().__init__(disk, lba, blocks, disk.medium(), disk.stream_blocks)
         self.end = lba + blocks
         self._load: _Load | None = None
 
@@ -217,7 +217,7 @@ class Writing(_Stream):
         """Begin at `lba`, on `medium` if it is given: with that one and no other."""
         lba = integer("lba", lba)
         medium = medium or disk.medium_to_write(lba)
-        super().__init__(disk, lba, max(medium.blocks - lba, 0), medium)
+        super().__init__(disk, lba, max(medium.blocks - lba, 0), medium, disk.max_blocks)
         self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None
         self._count = 0

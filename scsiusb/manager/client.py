@@ -87,6 +87,8 @@ class Client(Uncopyable):
         self.losses = transport.losses
         self.doubts = transport.doubts
         self.exchange = transport.exchange
+        self.exchange_many = transport.exchange_many
+        self.depth = transport.depth
         self.drive = transport.drive
         self.poll = transport.poll
         self._entry = ledger.entry("client", f"of {holder.info.name}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from functools import partial
@@ -77,6 +77,10 @@ Transfer = tuple[int, memoryview, float]
 Step = Transfer | Call
 Story = Generator[Step, Any, R]
 """What a command does, step by step; it does no I/O, so that one story serves every way to wait."""
+
+
+Read = tuple[bytes, memoryview]
+"""A command with data-in: its CDB and its buffer."""
 
 
 class Memory(Protocol):
@@ -212,6 +216,16 @@ class Transport(Protocol):
         """Run one command, within a turn that was taken; `buffer` is the whole data phase, empty for none.
 
         `timeout` in seconds. Raise TransportError; whether the command was carried out is then not known.
+        """
+
+    @property
+    def depth(self) -> int:
+        """How many commands the device takes at once; with more than 1, there is `exchange_many`."""
+
+    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+        """Run commands with data-in at once, within a turn that was taken; return how each ended, and its sense.
+
+        They are carried out in any order. `timeout`: seconds for each. Raise TransportError for all: none counts then.
         """
 
     def check_identity(self) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeVar
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction, Polled, Scope, Story, leaving
+from scsiusb.transport.base import Completion, Direction, Polled, Read, Scope, Story, leaving
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.recovery import Ladder, Synchronizer
 from scsiusb.transport.turns import Turn, Turns, User
@@ -59,8 +59,13 @@ class PortTransport(Uncopyable):
             self._releases.close()
             raise
 
+    depth = 1
     max_lun: int
     exchange: Callable[[int, bytes, Direction, memoryview, float], Story[Completion]]
+
+    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+        """See `Transport.exchange_many`; where `depth` is 1, there is none."""
+        raise NotImplementedError
 
     @property
     def ignore_residue(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk
+from scsiusb.scsi.at_once import read_at_once
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.scsi.retry import NO_RETRY
 
@@ -62,6 +63,29 @@ def test_mixed_reads_and_writes_agree_with_a_model(device: Device) -> None:
                 model[part] = choice.randbytes(blocks * BLOCK)
                 disk.write(at, bytes(model[part]))
     assert unit.backing(0, unit.blocks) == model
+
+
+def test_reads_in_flight_agree_with_the_backing_file(device: Device) -> None:
+    unit, choice = device.units[0], random.Random(16)
+    sizes = (1, 2, 8, 64, 300)
+    requests = [(choice.randrange(unit.blocks - 300), choice.choice(sizes)) for _ in range(OPERATIONS * 4)]
+    with scsiusb.open(device.address) as disk:
+        assert disk.unit.transport.depth > 10
+        found = dict(disk.read_many(requests))
+        assert disk.read(0, unit.blocks) == unit.backing(0, unit.blocks)
+    assert found == {number: unit.backing(*request) for number, request in enumerate(requests)}
+
+
+def test_a_block_that_is_not_there_fails_alone_among_those_in_flight(device: Device) -> None:
+    unit = device.units[0]
+    with scsiusb.open(device.address) as disk:
+        medium = disk.medium()
+        beyond = disk.unit.transport.memory
+        with beyond.lend(BLOCK) as first, beyond.lend(BLOCK) as second:
+            reads = [(bytes.fromhex("28000000000500000100"), first), (OUT_OF_RANGE, second)]
+            story = read_at_once(disk.unit, reads, 30.0, medium, must_be_settled=False)
+            assert disk.unit.transport.drive(story) == [True, False]
+            assert bytes(first) == unit.backing(5, 1)
 
 
 def test_a_command_that_is_late_is_aborted_and_the_next_one_is_right(device: Device) -> None:

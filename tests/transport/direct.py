@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from scsiusb.base.counter import EventCounter
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Scope, Story
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Read, Scope, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
@@ -132,6 +132,11 @@ class DirectTransport:
 
     def check_identity(self) -> None:
         self.check()
+
+    depth = 1
+
+    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+        raise NotImplementedError
 
     def reset_port(self) -> None:
         raise DeviceUnsupported("a target in this process has no port")

@@ -132,7 +132,17 @@ def _pytest(rest: list[str]) -> list[str]:
     words = ["-p", "pytest_timeout", "-p", "no:cacheprovider", "--timeout=240"]
     where = [] if any(word.startswith(TESTS) for word in rest) else [TESTS]
     # BUILD_NUMBER: the summary then has the whole message of a failure, which may be all that is kept of a run.
-    return ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", "BUILD_NUMBER=0", str(PYTHON), "-m", "pytest", *words, *where, *rest]
+    return [
+        "env",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1",
+        "BUILD_NUMBER=0",
+        str(PYTHON),
+        "-m",
+        "pytest",
+        *words,
+        *where,
+        *rest,
+    ]
 
 
 @contextmanager

@@ -266,9 +266,10 @@ class _Written:
     def _verify_bytes(self, file: Source, moved: Any) -> None:
         file.rewind()
         with self._disk.reading(self._lba, self.blocks) as pieces:
-            whole = memoryview(bytearray(min(self._disk.max_blocks, self.blocks) * self._size))
+            whole = bytearray()
             for found in pieces:
-                with whole[: len(found)] as wanted:
+                whole.extend(bytes(max(len(found) - len(whole), 0)))  # the first piece is the largest
+                with memoryview(whole)[: len(found)] as wanted:
                     file.fill(wanted)
                     if found != wanted:
                         raise _difference(pieces.lba - len(found) // self._size, found, wanted, self._size)

@@ -8,7 +8,7 @@ from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceBusy, MalformedReply, PhaseError, TransportError
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Story
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Read, Story
 from scsiusb.transport.recovery import PORT_RESET, Rung, Synchronizer, Trouble
 from scsiusb.transport.turns import Turns
 from scsiusb.transport.uas.formats import (
@@ -34,6 +34,7 @@ NO_DATA: Final = memoryview(b"")
 BUSY_SENSE: Final = bytes.fromhex("700002000000000a00000000040700000000")  # NOT READY, OPERATION IN PROGRESS
 ABORTED_SENSE: Final = bytes.fromhex("70000b000000000a00000000000000000000")  # ABORTED COMMAND
 NO_UNIT_SENSE: Final = bytes.fromhex("700005000000000a00000000250000000000")  # LOGICAL UNIT NOT SUPPORTED
+PASSED: Final = (Status.GOOD, Status.CONDITION_MET, Status.RESERVATION_CONFLICT)
 FAILURES: Final = {
     Status.CHECK_CONDITION: b"",
     Status.BUSY: BUSY_SENSE,
@@ -62,8 +63,6 @@ class UasExchange:
         self._iu, self._order = whole[: COMMAND_CODEC.length], whole[-TASK_MANAGEMENT_CODEC.length :]
         for view in (self._order, self._iu):
             releases.add(view.release)
-        COMMAND_CODEC.put_constants(self._iu)
-        TASK_MANAGEMENT_CODEC.put_constants(self._order)
 
     def run(self, lun: int, cdb: bytes, direction: Direction, data: memoryview, timeout: float) -> Story[Completion]:
         """Run one command, within a turn; `data` is the whole data phase, empty for none; `timeout` in seconds.
@@ -71,73 +70,87 @@ class UasExchange:
         Raise TransportError where the exchange does not end with a status, after the recovery of the device;
         DeviceBusy if the unit is reserved; ValueError for what a command IU cannot say.
         """
-        device, turns = self.synchronizer, self._turns
-        if not 0 <= lun <= MAX_LUN or not 0 < len(cdb) <= MAX_CDB or (len(data) and direction is Direction.NONE):
-            raise ValueError(f"LUN {lun}, {direction}: a CDB of {len(cdb)} bytes does not fit a command IU")
+        self._check(lun, cdb, direction, data)
         kept, self._sense = self._sense, None
         if kept is not None and kept[0] == lun and cdb[0] == REQUEST_SENSE and len(data):
             count = min(len(data), len(kept[1]))
             data[:count] = kept[1][:count]
             return Completion(GOOD, len(data) - count, count)
+        pack = partial(self._pack, self._iu, lun, cdb)
+        task = Task(pack, data, direction is Direction.IN, min(timeout, LONGEST))
+        yield from self._perform(lun, (task,), cdb, timeout)
+        completion, sense = self._completion(task)
+        if task.status == Status.RESERVATION_CONFLICT:
+            what = f"{self._port.info}, LUN {lun}, is reserved by another host or program (RESERVATION CONFLICT)"
+            raise DeviceBusy(what, "have the holder release the reservation, or clear it there")
+        self._sense = (lun, sense) if sense else None
+        return completion
+
+    def run_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+        """Run commands with data-in, `depth` at once, within a turn; return for each how it ended, and its sense.
+
+        They are carried out in any order, and one that fails does not hold up the others. `reads`: the CDB and the
+        buffer of each; `timeout`: seconds for each. Raise as `run`, for all of them: none counts then.
+        """
+        for cdb, data in reads:
+            self._check(lun, cdb, Direction.IN, data)
+        self._sense = None
+        tasks = [
+            Task(partial(self._pack, memoryview(bytearray(COMMAND_CODEC.length)), lun, cdb), data, True, timeout)
+            for cdb, data in reads
+        ]
+        if tasks:
+            yield from self._perform(lun, tasks, reads[0][0], timeout)
+        return [self._completion(task) for task in tasks]
+
+    def _check(self, lun: int, cdb: bytes, direction: Direction, data: memoryview) -> None:
+        """Raise ValueError for what a command IU cannot say."""
+        if not 0 <= lun <= MAX_LUN or not 0 < len(cdb) <= MAX_CDB or (len(data) and direction is Direction.NONE):
+            raise ValueError(f"LUN {lun}, {direction}: a CDB of {len(cdb)} bytes does not fit a command IU")
+
+    def _pack(self, unit: memoryview, lun: int, cdb: bytes, tag: int) -> memoryview:
+        """Write the command IU into the memory, and return it."""
+        COMMAND_CODEC.pack_into(unit, tag, 0, 0, lun_field(lun), cdb.ljust(MAX_CDB, b"\0"))
+        return unit
+
+    def _perform(self, lun: int, tasks: Sequence[Task], cdb: bytes, timeout: float) -> Story[None]:
+        """Perform the tasks; each has then ended properly. Raise TransportError, after the recovery of the device."""
+        device, turns = self.synchronizer, self._turns
         turns.check(turns.current)
         try:
             if device.out_of_step:
                 yield from device.recover_first(timeout)
             device.begin()
             try:
-                tag = self._tasks.next_tag()
-                self._in_doubt, self._lun = [tag], lun
-                COMMAND_CODEC.pack_values_into(
-                    self._iu, COMMAND_CODEC.values_offset, tag, 0, 0, lun_field(lun), cdb.ljust(MAX_CDB, b"\0")
-                )
-                task = Task(self._iu, data, direction is Direction.IN, min(timeout, LONGEST))
                 device.owes_data = False
-                yield Call(partial(self._tasks.perform, (task,)))
-                completion = self._completion(lun, task)
+                self._lun = lun
+                yield Call(partial(self._tasks.perform, tasks))
+                for task in sorted(tasks, key=_has_no_error):  # what was not sent has no status, after an error
+                    _check_ended(task)
             except BaseException as error:
                 device.losses.count += 1  # without a call: see the exchange of BOT
                 device.doubts.count += 1
+                self._in_doubt = [task.tag for task in tasks if task.is_in_doubt]
                 if isinstance(error, TransportError):
                     yield from device.fail(cdb, timeout, error)
                 raise
         except TransportError as error:
             turns.note(error)
             raise
-        self._in_doubt = []
         if device.failures.count:
             device.failures.note_success(cdb[0])
         device.out_of_step = False
         if device.note_exchange is not None:
             device.note_exchange(False)
-        if task.status == Status.RESERVATION_CONFLICT:
-            what = f"{self._port.info}, LUN {lun}, is reserved by another host or program (RESERVATION CONFLICT)"
-            raise DeviceBusy(what, "have the holder release the reservation, or clear it there")
-        return completion
 
-    def _completion(self, lun: int, task: Task) -> Completion:
-        """Return how the task ended, and keep its sense. Raise TransportError if it did not end properly."""
-        error, task.error = task.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # this frame is in its traceback
-        if task.response is not None:
-            if task.response != Response.INCORRECT_LUN:
-                raise MalformedReply(f"the device refused the command IU: {_name(Response, task.response)}")
-            self._sense = lun, NO_UNIT_SENSE
-            return Completion(FAILED, len(task.data) - task.moved, task.moved)
-        if task.has_more:
-            raise PhaseError(f"data-in pipe: the device sent more than the {len(task.data)} bytes asked for")
+    def _completion(self, task: Task) -> tuple[Completion, bytes]:
+        """Return how a task ended, and the sense that came with it."""
         residue = len(task.data) - task.moved
-        if task.status in (Status.GOOD, Status.CONDITION_MET, Status.RESERVATION_CONFLICT):
-            return Completion(GOOD, residue, task.moved)
-        try:
-            sense = task.sense or FAILURES[Status(task.status)]
-        except (KeyError, ValueError):
-            raise MalformedReply(f"the status is {_name(Status, task.status)}") from None
-        self._sense = (lun, sense) if sense else None
-        return Completion(FAILED, residue, task.moved)
+        if task.response is not None:  # an incorrect LUN: see `_check_ended`
+            return Completion(FAILED, residue, task.moved), NO_UNIT_SENSE
+        if task.status in PASSED:
+            return Completion(GOOD, residue, task.moved), b""
+        return Completion(FAILED, residue, task.moved), task.sense or FAILURES[Status(task.status)]
 
     # --- recovery -----------------------------------------------------------------------------------
 
@@ -166,22 +179,14 @@ class UasExchange:
 
     def _manage(self, function: Function, task: int, timeout: float) -> None:
         """Send a task management function (UAS-3 6.2.6). Raise TransportError unless the device has done it."""
-        TASK_MANAGEMENT_CODEC.pack_values_into(
-            self._order,
-            TASK_MANAGEMENT_CODEC.values_offset,
-            self._tasks.tag_of(function),
-            function,
-            task,
-            lun_field(self._lun),
-        )
-        order = Task(self._order, NO_DATA, False, timeout)
+
+        def pack(tag: int) -> memoryview:
+            TASK_MANAGEMENT_CODEC.pack_into(self._order, tag, function, task, lun_field(self._lun))
+            return self._order
+
+        order = Task(pack, NO_DATA, False, timeout, self._tasks.tag_of(function))
         self._tasks.perform((order,))
-        error, order.error = order.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
+        _raise_error_of(order)
         if order.response not in DONE:
             answer = "a status" if order.response is None else _name(Response, order.response)
             raise MalformedReply(f"the device answered {function.name.replace('_', ' ')} with {answer}")
@@ -193,6 +198,31 @@ class UasExchange:
         if wanted and self._port.allocate_streams(wanted) < wanted:
             raise TransportError("the streams could not be allocated again after the port reset")
         self._in_doubt = []
+
+
+def _has_no_error(task: Task) -> bool:
+    return task.error is None
+
+
+def _raise_error_of(task: Task) -> None:
+    error, task.error = task.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # this frame is in its traceback
+
+
+def _check_ended(task: Task) -> None:
+    """Raise TransportError if the task did not end with a status that means something."""
+    _raise_error_of(task)
+    if task.response is not None:
+        if task.response != Response.INCORRECT_LUN:
+            raise MalformedReply(f"the device refused the command IU: {_name(Response, task.response)}")
+    elif task.has_more:
+        raise PhaseError(f"data-in pipe: the device sent more than the {len(task.data)} bytes asked for")
+    elif task.status not in PASSED and task.status not in FAILURES:
+        raise MalformedReply(f"the status is {_name(Status, task.status)}")
 
 
 def _name(kind: type[Status] | type[Response], value: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from scsiusb.errors import DeviceTimeout, MalformedReply, TransferStalled, TransportError
@@ -37,16 +38,23 @@ OK, PIPE, OVERFLOW, NO_MEM, TIMEOUT = Code.OK, Code.PIPE, Code.OVERFLOW, Code.NO
 class Task:
     """One command, or one task management function, from its information unit to its status."""
 
-    def __init__(self, iu: memoryview, data: memoryview, is_in: bool, timeout: float) -> None:
-        """`iu`: what is sent, with its tag; `data`: the data phase, empty for none; `timeout` in seconds."""
-        self.iu = iu
+    def __init__(
+        self, pack: Callable[[int], memoryview], data: memoryview, is_in: bool, timeout: float, tag: int = 0
+    ) -> None:
+        """`pack`: returns the information unit to send, with the tag that it is given; `tag`: that one, 0 for any.
+
+        `data`: the data phase, empty for none; `timeout` in seconds.
+        """
+        self.pack = pack
         self.data = data
         self.is_in = is_in
         self.timeout = timeout
-        self.tag: int = HEADER_CODEC.unpack_from(iu)[1]
+        self.tag = tag
         self.deadline = 0.0
+        """By `time.monotonic`; 0: it was not sent."""
         self.ended = 0.0
         """When its status came; 0: not yet."""
+        self.iu = data[:0]
         self.status = NOT_SENT
         self.sense = b""
         self.response: int | None = None
@@ -66,6 +74,11 @@ class Task:
     def is_over(self) -> bool:
         """Whether nothing is awaited any more."""
         return self.error is not None or (bool(self.ended) and not self.moving and not self.sending)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the device may still have it."""
+        return bool(self.deadline) and not self.ended
 
     def fail(self, error: TransportError) -> None:
         """Note the first error."""
@@ -105,15 +118,17 @@ class Tasks:
         """How many commands may be in flight: as many as there are streams, but for those of task management."""
         return max(self.streams - len(Function), 1) if self.streams else DEPTH_WITHOUT_STREAMS
 
-    def next_tag(self) -> int:
-        """Return the tag of the next command: of the last `depth` calls, each has another one."""
-        self._last_tag = self._last_tag % (self.depth if self.streams else LAST_TAG) + 1
-        return self._last_tag
+    def _next_tag(self, taken: Collection[int] = ()) -> int:
+        """Return a tag that is not taken; the one that was free for longest."""
+        while True:
+            self._last_tag = self._last_tag % (self.depth if self.streams else LAST_TAG) + 1
+            if self._last_tag not in taken:
+                return self._last_tag
 
     def tag_of(self, function: Function) -> int:
         """Return the tag of a task management function: what comes late for a command is not taken for its answer."""
         if not self.streams:
-            return self.next_tag()
+            return self._next_tag()
         return max(self.streams - list(Function).index(function), 1)
 
     def drain(self, tag: int) -> None:
@@ -137,52 +152,76 @@ class Tasks:
                 self._rooms.append(room)
 
     def perform(self, tasks: Sequence[Task]) -> None:
-        """Send the tasks, and return when each is over; nothing of them is in flight then.
+        """Send the tasks, `depth` at a time, and return when each is over; nothing of them is in flight then.
 
-        What went wrong with a task is in its `error`; an error of all of them is in each that was not over.
+        After a transport error no more are sent. It is in the `error` of the first task that was not over, and what
+        was in flight beside it is in doubt.
         """
         self._strays = 0
-        flying = list(tasks)
+        waiting = deque(tasks)
+        flying: list[Task] = []
         try:
-            for task in flying:
-                self._send(task, flying)
-            while flying:
+            while waiting or flying:
+                while waiting and len(flying) < self.depth:
+                    flying.append(waiting[0])
+                    if not self._send(waiting[0], flying):
+                        flying.pop()  # until another one gives its memory back
+                        break
+                    waiting.popleft()
                 moved = self._look(flying)
+                failed = next((task for task in flying if task.error is not None), None)
+                if failed is not None:
+                    return
                 flying = [task for task in flying if not task.is_over]
                 if flying and not moved:
                     self._await(flying)
         except TransportError as error:
-            for task in flying:
-                task.fail(error if task is flying[0] else type(error)(error.what, error.remedy))
+            (flying or tasks)[0].fail(error)
         finally:
             self._end(tasks)
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def _send(self, task: Task, flying: Sequence[Task]) -> None:
-        """Begin a task's transfers: who listens comes first, so that nothing is said to nobody."""
-        task.deadline = monotonic() + task.timeout
+    def _send(self, task: Task, flying: Sequence[Task]) -> bool:
+        """Begin a task's transfers: who listens comes first, so that nothing is said to nobody.
+
+        Return False where there is no memory for its data now, but others in flight will give theirs back.
+        """
+        if not task.tag:
+            task.tag = self._next_tag([each.tag for each in flying])
         if self.streams:
+            if len(task.data):
+                way = self._in if task.is_in else self._out
+                if not self._begin(way, task.data, task.moving, task.tag, may_wait=len(flying) == 1):
+                    return False
             task.room = self._rooms.pop() if self._rooms else self._new_room()
             self._begin(self._status, task.room, task.listening, task.tag)
-            if len(task.data):
-                self._begin(self._in if task.is_in else self._out, task.data, task.moving, task.tag)
         elif not self._listening:
             self._begin(self._status, self._common, self._listening)
+        task.iu = task.pack(task.tag)
+        task.deadline = monotonic() + task.timeout
         self._begin(self._command, task.iu, task.sending)
+        return True
 
-    def _begin(self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0) -> None:
-        """Begin a transfer; wait a little for memory, which other devices may use now. Raise TransportError."""
+    def _begin(
+        self, endpoint: int, buffer: memoryview, held: list[Any], stream: int = 0, *, may_wait: bool = True
+    ) -> bool:
+        """Begin a transfer. Raise TransportError.
+
+        Where there is no memory, which other devices may use now, wait a little for it, or return False.
+        """
         enough = monotonic() + MEMORY_PATIENCE
         while True:
             try:
                 self._transfers.submit(endpoint, buffer, held, stream)
             except UsbError as error:
+                if error.code is NO_MEM and not may_wait:
+                    return False
                 if error.code is not NO_MEM or monotonic() > enough:
                     self._port.check(error.code, "beginning a transfer")
                     raise
             else:
-                return
+                return True
             time.sleep(MEMORY_PAUSE)
 
     def _new_room(self) -> memoryview:

@@ -55,6 +55,8 @@ class UasTransport(PortTransport):
         self._exchange = exchange = UasExchange(port, tasks, self.turns, releases)
         exchange.synchronizer = self._synchronizer
         self.exchange = exchange.run
+        self.exchange_many = exchange.run_many  # type: ignore[method-assign]
+        self.depth = tasks.depth
         releases.add(self._synchronizer.settle)
         self.max_lun = 0 if self.quirks & (Quirk.SINGLE_LUN | Quirk.NO_REPORT_LUNS) else self._last_lun()
 

@@ -102,12 +102,14 @@ class VirtualHandle(Uncopyable):
     def clear_halt(self, endpoint: int) -> None:
         """See `Handle.clear_halt`; NOT_FOUND unless the endpoint's interface is claimed."""
         self._request(*_CLEAR_FEATURE, 0, endpoint, 0, b"")
+        self.async_transfers.stalled.discard(endpoint)
 
     def reset(self) -> None:
         """See `Handle.reset`."""
         connection = self._check()
         with connection.lock:
             connection.reset()
+        self.async_transfers.stalled.clear()
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int

@@ -30,6 +30,8 @@ class VirtualTransfers:
     def __init__(self, handle: VirtualHandle) -> None:
         self._of = weakref.ref(handle)  # the handle refers to this object: no cycle
         self._pending: list[Transfer] = []
+        self.stalled: set[int] = set()
+        """Endpoints of which the host's controller moves no transfer on, because one was answered by a STALL."""
 
     @property
     def _handle(self) -> VirtualHandle:
@@ -87,9 +89,11 @@ class VirtualTransfers:
 
     def _move(self, transfer: Transfer) -> bool:
         transfer.code = self._handle.refusal(transfer.endpoint, transfer.stream)
-        waits = False
+        waits = transfer.endpoint in self.stalled
         while transfer.code is None and not waits:
             rest = transfer.buffer[transfer.done :]
             transfer.code, count, waits = self._handle.step(transfer.endpoint, rest, transfer.stream)
             transfer.done += count
+        if transfer.code is Code.PIPE:
+            self.stalled.add(transfer.endpoint)
         return transfer.code is not None
