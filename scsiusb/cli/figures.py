@@ -13,6 +13,7 @@ from scsiusb.disk.disk import Disk
 from scsiusb.disk.speed import READ, WRITE, Case, Figures, Plan
 
 Record = dict[str, Any]
+AT_ONCE: Final = " at depth "
 SHORT: Final = {"sequential": "seq", "random": "rand"}
 COLUMNS: Final = ("test", "size", "MB/s", "cmd/s", "p50 µs", "p99 µs", "max µs", "CPU µs")
 
@@ -27,6 +28,7 @@ def record(disk: Disk, plan: Plan, found: Mapping[Case, Figures], left_out: Mapp
         "seconds": plan.seconds,
         "calls": plan.calls,
         "seed": plan.seed,
+        "depths": list(plan.depths) or None,
         "read": _by_pattern(disk, found, READ),
         "write": _by_pattern(disk, found, WRITE) if plan.writes else None,
         "left_out": [{"bytes": size, "reason": reason} for size, reason in left_out.items()],
@@ -51,7 +53,11 @@ def _by_pattern(disk: Disk, found: Mapping[Case, Figures], direction: str) -> di
     tree: dict[str, dict[str, Record]] = {}
     for case, figures in found.items():
         if case.direction == direction:
-            tree.setdefault(case.pattern, {})[str(case.size)] = _numbers(figures)
+            by_size = tree.setdefault(case.pattern, {})
+            if case.depth:
+                by_size.setdefault(str(case.size), {})[str(case.depth)] = _numbers(figures)
+            else:
+                by_size[str(case.size)] = _numbers(figures)
     return tree
 
 
@@ -73,11 +79,18 @@ def _numbers(figures: Figures) -> Record:
 
 
 def measurements(found: Record) -> Iterator[tuple[str, str, int, Record]]:
-    """Yield direction, pattern, size in bytes and numbers of each measurement, in the order of measuring."""
+    """Yield direction, pattern, size in bytes and numbers of each measurement, in the order of measuring.
+
+    With `depths`, the pattern has the depth: "random at depth 8".
+    """
     for direction in (READ, WRITE):
         for pattern, by_size in (found[direction] or {}).items():
             for size, numbers in by_size.items():
-                yield direction, pattern, int(size), numbers
+                if not found.get("depths"):
+                    yield direction, pattern, int(size), numbers
+                    continue
+                for depth, each in numbers.items():
+                    yield direction, f"{pattern}{AT_ONCE}{depth}", int(size), each
 
 
 def device_name(found: Record) -> str:
@@ -129,7 +142,8 @@ def table(found: Record) -> list[list[str]]:
 def _row(direction: str, pattern: str, size: int, numbers: Record) -> tuple[str, ...]:
     speeds = numbers["mb_per_s"], numbers["commands_per_s"]
     values = (*speeds, *numbers["latency_us"].values(), numbers["cpu_us_per_command"])
-    return f"{direction} {SHORT[pattern]}", size_text(size), *map(_short, values)
+    name, at_once, depth = pattern.partition(AT_ONCE)
+    return f"{direction} {SHORT[name]}{at_once}{depth}", size_text(size), *map(_short, values)
 
 
 def _short(value: float) -> str:

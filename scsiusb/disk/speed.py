@@ -10,10 +10,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from typing import Final, NamedTuple
 
+from scsiusb.disk.at_once import ROUNDS
 from scsiusb.disk.disk import Disk
+from scsiusb.disk.medium import READ as READING
+from scsiusb.scsi.at_once import read_at_once
 
 KIB: Final = 1024
 SIZES: Final = tuple(4 * KIB << power for power in range(0, 11, 2))  # 4 KiB to 4 MiB
@@ -40,6 +44,8 @@ class Case(NamedTuple):
     """SEQUENTIAL or RANDOM."""
     size: int
     """Bytes per call."""
+    depth: int = 0
+    """Commands in flight, each of `size` bytes; 0: one call after the other."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class Plan:
     """A measurement ends with the first call that ends after this time."""
     calls: int | None = None
     """It ends earlier after this many calls; None: no limit."""
+    depths: Sequence[int] = ()
+    """Measure reads with so many commands in flight, in place of calls; `too_deep` returns which there cannot be."""
     seed: int = 0
     """Equal seeds give the same blocks in the same order, and the same data."""
 
@@ -63,7 +71,8 @@ class Plan:
     def cases(self) -> list[Case]:
         """The cases, in the order of measurement."""
         directions = (READ, WRITE) if self.writes else (READ,)
-        return [Case(*each, size) for each in _pairs(directions, self.patterns) for size in self.sizes]
+        kinds = [(each, size) for each in _pairs(directions, self.patterns) for size in self.sizes]
+        return [Case(*each, size, depth) for each, size in kinds for depth in self.depths or (0,)]
 
     @property
     def case_seconds(self) -> float:
@@ -133,6 +142,11 @@ def unfit(disk: Disk, extent: Extent, size: int) -> str | None:
     return "larger than the range" if size > extent.blocks * block else None
 
 
+def too_deep(disk: Disk, depth: int) -> bool:
+    """Return whether the device, by the protocol that it is used by, takes fewer commands at once."""
+    return depth > disk.unit.transport.depth
+
+
 def whole_commands(disk: Disk, extent: Extent) -> Extent:
     """Return the extent without the blocks that are each moved by a separate command: calls would differ."""
     lba, blocks = extent
@@ -163,6 +177,8 @@ class Bench:
 
     def measure(self, case: Case) -> Figures:
         """Measure one case, after a warm-up that does the same for a tenth of the time."""
+        if case.depth:
+            return self._measure_at_once(case)
         plan, disk = self._plan, self._disk
         places = self._places(case)
         with self._call(case.direction, case.size) as (call, buffer):
@@ -186,6 +202,29 @@ class Bench:
                 flush_seconds=ended - called if flush else None,
                 cpu_seconds=cpu,
                 latency=_latency(taken),
+                is_device_memory=not isinstance(buffer.obj, bytearray),
+            )
+
+    def _measure_at_once(self, case: Case) -> Figures:
+        """Measure reads with several commands in flight; latency is that of `depth` commands together."""
+        plan, disk = self._plan, self._disk
+        places = self._places(case)
+        with disk.buffer(case.size) as buffer:
+            reads = partial(_read_together, disk, case.depth, buffer)
+            _repeat_batches(reads, places, case.depth, plan.seconds * WARM_UP, _part(plan.calls, WARM_UP))
+            with _garbage_collector_off():
+                cpu, began = time.process_time(), time.perf_counter()
+                taken = _repeat_batches(reads, places, case.depth, plan.seconds, plan.calls)
+                ended = time.perf_counter()
+                cpu = time.process_time() - cpu
+            return Figures(
+                size=case.size,
+                calls=len(taken) * case.depth * ROUNDS,
+                commands=len(taken) * case.depth * ROUNDS,
+                seconds=ended - began,
+                flush_seconds=None,
+                cpu_seconds=cpu,
+                latency=_latency([each // ROUNDS for each in taken]),
                 is_device_memory=not isinstance(buffer.obj, bytearray),
             )
 
@@ -248,6 +287,32 @@ def _repeat(call: _Call, buffer: memoryview, places: Iterable[int], seconds: flo
         taken.append(ended - began)
         if ended >= end:
             break
+    return taken
+
+
+def _read_together(disk: Disk, depth: int, buffer: memoryview, lbas: Sequence[int]) -> None:
+    """Read these places, all into the same buffer: what is read is of no interest. Raise if one cannot be read."""
+    medium, unit = disk.medium(), disk.unit
+    blocks = len(buffer) // medium.block_size
+    reads = [(READING.cdb(lba, blocks), buffer) for lba in lbas]
+    timeout = unit.timeout or READING.timeout
+    story = read_at_once(unit, reads, timeout, medium, must_be_settled=medium.is_removable, depth=depth)
+    for lba, is_read in zip(lbas, unit.transport.drive(story), strict=True):
+        if not is_read:
+            disk.read_one(medium, lba, buffer)
+
+
+def _repeat_batches(
+    read: Callable[[Sequence[int]], None], places: Iterator[int], depth: int, seconds: float, calls: int | None
+) -> array[int]:
+    """Read batches until the time or the number of reads is reached, at least one; return the nanoseconds of each."""
+    clock, taken = time.perf_counter_ns, array("q")
+    end = clock() + round(seconds * 1e9)
+    while not taken or (clock() < end and (calls is None or len(taken) * depth * ROUNDS < calls)):
+        batch = list(islice(places, depth * ROUNDS))
+        began = clock()
+        read(batch)
+        taken.append(clock() - began)
     return taken
 
 

@@ -16,7 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def read_at_once(
-    unit: LogicalUnit, reads: Sequence[Read], timeout: float, medium: Bound, *, must_be_settled: bool
+    unit: LogicalUnit,
+    reads: Sequence[Read],
+    timeout: float,
+    medium: Bound,
+    *,
+    must_be_settled: bool,
+    depth: int | None = None,
 ) -> Story[list[bool]]:
     """Read once, with as many commands in flight as the transport takes; return for each whether its data counts.
 
@@ -24,13 +30,14 @@ def read_at_once(
     about an error: to read twice does no harm. If the unit said anything by which the medium may be another one, none
     counts: commands in flight are carried out in any order, before that and after it.
     `timeout`: seconds for each. `must_be_settled`: whether the medium can be another one after a reset, or after an
-    exchange that failed. Raise DeviceGone, DeviceClosed, Cancelled; TransportError if nothing may be repeated.
+    exchange that failed. `depth`: how many at a time, None: as many as the device takes.
+    Raise DeviceGone, DeviceClosed, Cancelled; TransportError if nothing may be repeated.
     """
     turn = unit.transport.turn()
     try:
         if not turn.try_enter():
             yield Enter(turn)
-        return (yield from _read(unit, reads, timeout, medium, must_be_settled=must_be_settled))
+        return (yield from _read(unit, reads, timeout, medium, must_be_settled=must_be_settled, depth=depth))
     except (DeviceGone, DeviceClosed, Cancelled):
         raise
     except TransportError as error:
@@ -47,7 +54,7 @@ def read_at_once(
 
 
 def _read(
-    unit: LogicalUnit, reads: Sequence[Read], timeout: float, medium: Bound, *, must_be_settled: bool
+    unit: LogicalUnit, reads: Sequence[Read], timeout: float, medium: Bound, *, must_be_settled: bool, depth: int | None
 ) -> Story[list[bool]]:
     """Do it within the turn: nobody else's command comes between the commands and what is counted of them."""
     attentions = unit.attentions
@@ -56,7 +63,7 @@ def _read(
     settled = attentions.settled if must_be_settled else None
     if not _is_same(unit, medium, settled):
         return [False] * len(reads)  # one command at a time finds out
-    ended = yield from unit.transport.exchange_many(unit.lun, reads, timeout)
+    ended = yield from unit.transport.exchange_many(unit.lun, reads, timeout, depth)
     for completion, sense in ended:
         if completion.status != GOOD:
             _note(unit, sense)

@@ -222,10 +222,13 @@ class Transport(Protocol):
     def depth(self) -> int:
         """How many commands the device takes at once; with more than 1, there is `exchange_many`."""
 
-    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+    def exchange_many(
+        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+    ) -> Story[list[tuple[Completion, bytes]]]:
         """Run commands with data-in at once, within a turn that was taken; return how each ended, and its sense.
 
-        They are carried out in any order. `timeout`: seconds for each. Raise TransportError for all: none counts then.
+        They are carried out in any order, so many at a time as `depth` says; None: as many as the device takes.
+        `timeout`: seconds for each. Raise TransportError for all: none counts then.
         """
 
     def check_identity(self) -> None:

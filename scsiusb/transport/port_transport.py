@@ -63,7 +63,9 @@ class PortTransport(Uncopyable):
     max_lun: int
     exchange: Callable[[int, bytes, Direction, memoryview, float], Story[Completion]]
 
-    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+    def exchange_many(
+        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+    ) -> Story[list[tuple[Completion, bytes]]]:
         """See `Transport.exchange_many`; where `depth` is 1, there is none."""
         raise NotImplementedError
 

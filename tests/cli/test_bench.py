@@ -121,6 +121,30 @@ def test_sizes_and_the_pattern_can_be_chosen(cli: Cli) -> None:
     }
 
 
+@pytest.mark.parametrize("speed", ["high", "super"])
+def test_reads_in_flight_are_measured_by_size_and_depth(cli: Cli, speed: str) -> None:
+    device = f"virtual:?protocol=uas&speed={speed}"
+    words = ["--sizes", "4K,64K", "--depth", "1,8,200", "--seconds", "0.05"]
+    ended = cli("bench", device, *words, "--json")
+    assert "depth 200 left out" in ended.err
+    found = ended.json
+    assert found["depths"] == [1, 8]
+    for pattern in ("sequential", "random"):
+        assert list(found["read"][pattern]) == ["4096", "65536"]
+        for size, by_depth in found["read"][pattern].items():
+            assert list(by_depth) == ["1", "8"]
+            assert all(consistent(size, numbers) for numbers in by_depth.values())
+    text = cli("bench", device, "--sizes", "4K", "--depth", "8", "--calls", "32", "--pattern", "random")
+    assert "read rand at depth 8" in text.text
+
+
+def test_depth_is_for_reads_by_uas(cli: Cli) -> None:
+    assert cli("bench", "virtual:", "--depth", "8").failed(15, "by BOT the device takes 1 at once")
+    for wrong in ("0", "x", "-1", "1,,2"):
+        assert cli("bench", "virtual:", "--depth", wrong).status == 1
+    assert cli("bench", "virtual:", "--depth", "2", *RANGE, "--yes").status == 1
+
+
 def test_nothing_is_written_unless_asked_for(cli: Cli, attach: Attached) -> None:
     plugged = stick(blocks=16384)
     attach(plugged)

@@ -67,8 +67,8 @@ def test_the_sizes_are_those_from_4_kib_to_4_mib() -> None:
 def test_every_direction_pattern_and_size_is_a_case() -> None:
     plan = replace(PLAN, sizes=(4096, 8192), writes=True)
     assert len(set(plan.cases)) == len(plan.cases) == 8
-    assert plan.cases[0] == (READ, SEQUENTIAL, 4096)
-    assert plan.cases[-1] == (WRITE, RANDOM, 8192)
+    assert plan.cases[0] == Case(READ, SEQUENTIAL, 4096)
+    assert plan.cases[-1] == Case(WRITE, RANDOM, 8192)
     assert {case.direction for case in replace(plan, writes=False).cases} == {READ}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from itertools import cycle
 
 import pytest
 
@@ -92,9 +93,9 @@ def test_a_command_that_is_late_is_aborted_and_the_next_one_is_right(device: Dev
     unit = device.units[0]
     with scsiusb.open(device.address) as disk:
         tried: list[tuple[str, ...]] = []
-        for at in range(0, 4000, 400):
+        for at, late in zip(range(0, 4000, 400), cycle((0.0005, 0.00001)), strict=False):
             try:
-                disk.unit.execute(Read10(at, 200, block_size=BLOCK), timeout=0.0005, retry=NO_RETRY)
+                disk.unit.execute(Read10(at, 200, block_size=BLOCK), timeout=late, retry=NO_RETRY)
             except scsiusb.DeviceTimeout as error:
                 tried.append(error.tried)
             assert disk.read(at, 8) == unit.backing(at, 8)

@@ -135,7 +135,9 @@ class DirectTransport:
 
     depth = 1
 
-    def exchange_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+    def exchange_many(
+        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+    ) -> Story[list[tuple[Completion, bytes]]]:
         raise NotImplementedError
 
     def reset_port(self) -> None:

@@ -52,6 +52,14 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
     return seconds
 
 
+def _depths(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    words = [] if value is None else [word.strip() for word in value.split(",")]
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,3}", word) or not int(word):
+            raise click.BadParameter(f"{quoted(word)} is not a number of commands, such as 8")
+    return tuple(sorted({int(word) for word in words}))
+
+
 @click.command("bench", short_help="Measure how fast the device reads and writes.")
 @device_argument
 @click.option("--write", "writes", is_flag=True, help="Also measure writes, which overwrite the whole range.")
@@ -59,6 +67,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> 
 @number_option("--blocks", help="Number of blocks in it (default: to the end).")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--sizes", metavar="SIZE,…", callback=_sizes, help="Bytes per call (default 4K,16K,64K,256K,1M,4M).")
+@click.option("--depth", "depths", metavar="N,…", callback=_depths, help="Read with N commands in flight (UAS).")
 @click.option("--pattern", type=click.Choice(speed.PATTERNS), help="Measure only this access pattern (default: both).")
 @click.option(
     "--seconds",
@@ -81,6 +90,7 @@ def bench_command(
     blocks: int | None,
     yes: bool,
     sizes: tuple[int, ...],
+    depths: tuple[int, ...],
     pattern: str | None,
     seconds: float,
     calls: int | None,
@@ -101,14 +111,20 @@ def bench_command(
     flush at the end of each measurement. Data that is read is not verified.
     Flash blocks that were never written may read faster than others.
 
+    With --depth, reads are single commands, N of them in flight; p50, p99 and max
+    are then of N commands together.
+
     \b
     Examples:
       scsiusb bench 2-1
       scsiusb bench 2-1 --sizes 4K,1M --pattern random --seconds 5 --json
       scsiusb bench 2-1 --plot speed.svg
+      scsiusb bench 2-1 --transport uas --sizes 4K --depth 1,8,16
       scsiusb bench 2-1 --write --lba 2048 --blocks 0x80000
     """
     _check_arguments(writes, lba, blocks, calls)
+    if depths and (writes or picture):
+        raise click.UsageError("--depth is for reads, and has no plot: leave out --write and --plot")
     if writes and not yes:
         require_terminal("the writes")
     if picture is not None:
@@ -117,9 +133,10 @@ def bench_command(
     with sink(picture) if picture is not None else nullcontext() as target:
         with opened(device, lun) as disk:
             extent = _extent(disk, lba, blocks)
-            suitable, left_out = _split_sizes(disk, extent, sizes)
+            depths = _possible(disk, depths)
+            suitable, left_out = _split_sizes(disk, extent, sizes, in_one=bool(depths))
             patterns = (pattern,) if pattern else speed.PATTERNS
-            plan = speed.Plan(extent, suitable, patterns, writes, seconds, calls, seed)
+            plan = speed.Plan(extent, suitable, patterns, writes, seconds, calls, depths, seed)
             bench = speed.Bench(disk, plan)
             if writes and not yes:
                 confirm_overwriting(disk, device, extent.lba, extent.blocks, ", with random bytes")
@@ -147,9 +164,31 @@ def _extent(disk: Disk, lba: int | None, blocks: int | None) -> speed.Extent:
     return speed.whole_commands(disk, speed.Extent(lba, disk.blocks - lba if blocks is None else blocks))
 
 
-def _split_sizes(disk: Disk, extent: speed.Extent, sizes: Sequence[int]) -> tuple[list[int], dict[int, str]]:
-    """Return the sizes that can be measured, and the reasons for the others. Raises Refused if none is left."""
+def _possible(disk: Disk, depths: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the depths that there can be. Raises Refused if none is left."""
+    most = disk.unit.transport.depth
+    possible = tuple(depth for depth in depths if not speed.too_deep(disk, depth))
+    if depths and (most == 1 or not possible):
+        protocol = disk.unit.transport.info.protocol.upper()
+        raise Refused(f"no depth can be measured: by {protocol} the device takes {most} at once", "try --transport uas")
+    for depth in depths:
+        if depth not in possible:
+            say(f"scsiusb: warning: depth {depth} left out: the device takes at most {most} at once")
+    return possible
+
+
+def _split_sizes(
+    disk: Disk, extent: speed.Extent, sizes: Sequence[int], *, in_one: bool
+) -> tuple[list[int], dict[int, str]]:
+    """Return the sizes that can be measured, and the reasons for the others. Raises Refused if none is left.
+
+    `in_one`: only those that one command moves.
+    """
     reasons = {size: speed.unfit(disk, extent, size) for size in sizes}
+    largest = disk.max_blocks * disk.block_size
+    for size in sizes:
+        if in_one and size > largest:
+            reasons[size] = reasons[size] or f"larger than a command of {size_text(largest)}"
     left_out = {size: reason for size, reason in reasons.items() if reason}
     if len(left_out) == len(sizes):
         size, reason = next(iter(left_out.items()))
@@ -184,7 +223,8 @@ def _steps(plan: speed.Plan) -> Iterator[Callable[[int, speed.Case], None]]:
         task = bar.add_task("starting", total=count, left="")
 
         def step(done: int, case: speed.Case) -> None:
-            what = f"{case.direction} {case.pattern} {size_text(case.size)}"
+            at_once = f", {case.depth} at once" if case.depth else ""
+            what = f"{case.direction} {case.pattern} {size_text(case.size)}{at_once}"
             left = f"about {(count - done) * plan.case_seconds:.0f} s left"
             bar.update(task, description=what, completed=done, left=left, refresh=True)
 

@@ -86,11 +86,14 @@ class UasExchange:
         self._sense = (lun, sense) if sense else None
         return completion
 
-    def run_many(self, lun: int, reads: Sequence[Read], timeout: float) -> Story[list[tuple[Completion, bytes]]]:
+    def run_many(
+        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+    ) -> Story[list[tuple[Completion, bytes]]]:
         """Run commands with data-in, `depth` at once, within a turn; return for each how it ended, and its sense.
 
         They are carried out in any order, and one that fails does not hold up the others. `reads`: the CDB and the
-        buffer of each; `timeout`: seconds for each. Raise as `run`, for all of them: none counts then.
+        buffer of each; `timeout`: seconds for each; `depth` None: as many as the device takes. Raise as `run`, for all
+        of them: none counts then.
         """
         for cdb, data in reads:
             self._check(lun, cdb, Direction.IN, data)
@@ -100,7 +103,7 @@ class UasExchange:
             for cdb, data in reads
         ]
         if tasks:
-            yield from self._perform(lun, tasks, reads[0][0], timeout)
+            yield from self._perform(lun, tasks, reads[0][0], timeout, depth)
         return [self._completion(task) for task in tasks]
 
     def _check(self, lun: int, cdb: bytes, direction: Direction, data: memoryview) -> None:
@@ -113,7 +116,9 @@ class UasExchange:
         COMMAND_CODEC.pack_into(unit, tag, 0, 0, lun_field(lun), cdb.ljust(MAX_CDB, b"\0"))
         return unit
 
-    def _perform(self, lun: int, tasks: Sequence[Task], cdb: bytes, timeout: float) -> Story[None]:
+    def _perform(
+        self, lun: int, tasks: Sequence[Task], cdb: bytes, timeout: float, depth: int | None = None
+    ) -> Story[None]:
         """Perform the tasks; each has then ended properly. Raise TransportError, after the recovery of the device."""
         device, turns = self.synchronizer, self._turns
         turns.check(turns.current)
@@ -124,7 +129,7 @@ class UasExchange:
             try:
                 device.owes_data = False
                 self._lun = lun
-                yield Call(partial(self._tasks.perform, tasks))
+                yield Call(partial(self._tasks.perform, tasks, depth))
                 for task in sorted(tasks, key=_has_no_error):  # what was not sent has no status, after an error
                     _check_ended(task)
             except BaseException as error:

@@ -151,27 +151,25 @@ class Tasks:
             if id(room.obj) not in ABANDONED:
                 self._rooms.append(room)
 
-    def perform(self, tasks: Sequence[Task]) -> None:
-        """Send the tasks, `depth` at a time, and return when each is over; nothing of them is in flight then.
+    def perform(self, tasks: Sequence[Task], depth: int | None = None) -> None:
+        """Send the tasks, `depth` at a time, or as many as there can be, and return when each is over.
 
+        Nothing of them is in flight then.
         After a transport error no more are sent. It is in the `error` of the first task that was not over, and what
         was in flight beside it is in doubt.
         """
         self._strays = 0
-        waiting = deque(tasks)
+        waiting, most = deque(tasks), min(depth or self.depth, self.depth)
         flying: list[Task] = []
         try:
             while waiting or flying:
-                while waiting and len(flying) < self.depth:
+                while waiting and len(flying) < most:
                     flying.append(waiting[0])
                     if not self._send(waiting[0], flying):
                         flying.pop()  # until another one gives its memory back
                         break
                     waiting.popleft()
                 moved = self._look(flying)
-                failed = next((task for task in flying if task.error is not None), None)
-                if failed is not None:
-                    return
                 flying = [task for task in flying if not task.is_over]
                 if flying and not moved:
                     self._await(flying)
@@ -338,7 +336,7 @@ class Tasks:
     # --- waiting, and the end -----------------------------------------------------------------------
 
     def _await(self, flying: Sequence[Task]) -> None:
-        """Wait for the next event, or for the next deadline."""
+        """Wait for the next event, or for the next deadline. Raise DeviceTimeout when that has passed."""
         now = monotonic()
         left = min((task.ended + GRACE if task.ended else task.deadline) - now for task in flying)
         if left > 0:
@@ -348,7 +346,7 @@ class Tasks:
             if task.ended and now >= task.ended + GRACE:
                 self._end_data(task)
             elif not task.ended and now >= task.deadline:
-                task.fail(DeviceTimeout(f"no status came within {task.timeout:g} s, {self._port.info.address}"))
+                raise DeviceTimeout(f"no status came within {task.timeout:g} s, {self._port.info.address}")
 
     def _end_data(self, task: Task) -> None:
         """Cancel a data transfer whose command has ended, and count what it has moved."""
