@@ -70,7 +70,7 @@ def test_the_letters(cli: Cli) -> None:
     assert not {row["letter"]: row["linux"] for row in rows}["G"]
     text = cli("quirks", "--list").text
     assert len(text.splitlines()) == len(MEANINGS) + 1
-    assert "u       ignore-uas                  Linux    none here (no UAS): scsiusb drives BOT only" in text
+    assert "k       no-write-same               Linux    none here (no WRITE SAME): scsiusb does not send it" in text
 
 
 def test_the_option_the_variable_and_the_file(

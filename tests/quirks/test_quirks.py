@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -40,7 +40,7 @@ from scsiusb.quirks.model import MEANINGS, Meaning, Quirk, Quirks
 from scsiusb.scsi.commands.spc import RequestSense
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import NO_QUIRKS
-from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit
+from scsiusb.virtual import Bus, Identity, Memory, Sparse, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.sense import Sense
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.sticks import Answer, InterceptedBus, OddUnit, Wire, stick
@@ -375,6 +375,27 @@ def test_a_slow_device_is_not_waited_for_without_the_quirk(monkeypatch: pytest.M
         rush(monkeypatch, "")
 
 
+def uas_with_units(units: int, **identity: Any) -> Bus:
+    """Make a device that speaks BOT and UAS."""
+    made = [Unit(Memory(bytearray(8 * 512))) for _ in range(units)]
+    return Bus(Stick(made, Identity(**identity), [bot_interface(), uas_interface()]))
+
+
+def test_the_units_of_a_device_that_cannot_report_its_luns_are_one_by_uas() -> None:
+    bus = uas_with_units(3)
+    for quirks, last in (("", 2), ("1209:0001:j", 0)):
+        with open_on(bus, transport="uas", quirks=quirks) as disk:
+            assert disk.unit.transport.max_lun == last
+
+
+def test_a_device_that_does_uas_badly_is_used_by_bot_only() -> None:
+    bus = uas_with_units(1, vid=0x0B05, pid=0x1932)  # of the table
+    with pytest.raises(DeviceUnsupported, match=r"must not be used by UAS: .*unusual_uas"):
+        open_on(bus, transport="uas")
+    with open_on(bus) as disk:
+        assert disk.unit.transport.info.protocol == "bot"
+
+
 TESTED_ABOVE: dict[str, Callable[..., None]] = {
     "o": test_a_correct_odd_capacity_is_used_with_capacity_ok,
     "i": test_an_ignored_device_is_listed_and_not_opened,
@@ -382,6 +403,8 @@ TESTED_ABOVE: dict[str, Callable[..., None]] = {
     "K": test_a_flush_after_which_the_medium_would_be_ejected_is_followed_by_a_command,
     "R": test_a_harmful_class_reset_is_not_sent_with_the_quirk,
     "G": test_a_slow_device_is_waited_for,
+    "j": test_the_units_of_a_device_that_cannot_report_its_luns_are_one_by_uas,
+    "u": test_a_device_that_does_uas_badly_is_used_by_bot_only,
 }
 
 
