@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -88,6 +88,12 @@ class AsyncDisk(Uncopyable):
     async def read(self, lba: int, blocks: int) -> bytes:
         """See `Disk.read`."""
         return await self._do(self.disk.read, lba, blocks)
+
+    async def read_many(self, requests: Iterable[tuple[int, int]]) -> AsyncIterator[tuple[int, bytes]]:
+        """See `Disk.read_many`; `requests` is iterated over in another thread."""
+        found = self.disk.read_many(requests)
+        while (one := await self._do(next, found, None)) is not None:
+            yield one
 
     async def readinto(self, lba: int, buffer: bytearray | memoryview) -> int:
         """See `Disk.readinto`; the buffer must not be used until this has returned or raised."""

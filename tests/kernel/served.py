@@ -8,13 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from scsiusb.virtual import Fault, File, Identity, Memory, Stick, Unit
+from scsiusb.virtual.device.descriptors import InterfaceDescriptor
 from scsiusb.virtual.usbip.server import Server
 
 from .machine import USB, Device, LabError, wait_for
@@ -37,6 +38,8 @@ class Served:
     stick: Stick
     server: Server
     serial: str
+    driver: str = "usb-storage"
+    """The kernel's driver for it."""
     port: int = -1
     _device: Device | None = field(default=None, repr=False)
 
@@ -64,7 +67,7 @@ class Served:
     def device(self) -> Device:
         """The stick described as a device of the zoo."""
         if self._device is None:
-            device = Device(f"virtual-{self.serial}", "virtual", "usb-storage", self.serial, MBITS[self.speed], (), ())
+            device = Device(f"virtual-{self.serial}", "virtual", self.driver, self.serial, MBITS[self.speed], (), ())
             units = tuple(_place(device, lun, unit) for lun, unit in enumerate(self.stick.units))
             object.__setattr__(device, "units", units)
             self._device = device
@@ -136,6 +139,7 @@ def served(
     read_only: bool = False,
     driver: str | None = "usb-storage",
     wait: bool = True,
+    interfaces: Sequence[InterfaceDescriptor] | None = None,
 ) -> Iterator[Served]:
     """Attach a stick with one unit, on the file or in memory, and wait until the driver is bound.
 
@@ -147,7 +151,10 @@ def served(
         medium.data[63 * block_size] = 1  # scsiusb would not recognize a blank medium after a reset
     medium.read_only |= read_only
     identity = Identity(serial=f"{next(_serials):012X}", speed=speed)
-    with Stick([Unit(medium)], identity, faults=faults) as stick, serving(stick, driver=driver, wait=wait) as device:
+    with (
+        Stick([Unit(medium)], identity, interfaces, faults=faults) as stick,
+        serving(stick, driver=driver, wait=wait) as device,
+    ):
         yield device
 
 
@@ -155,7 +162,7 @@ def served(
 def serving(stick: Stick, *, driver: str | None = "usb-storage", wait: bool = True) -> Iterator[Served]:
     """Attach a stick of the caller, as `served` does; its serial number should be unique."""
     with Server(stick, port=0) as server:
-        device = Served(stick, server, stick.identity.serial or "")
+        device = Served(stick, server, stick.identity.serial or "", driver or "usb-storage")
         _load()
         try:
             with _left_alone(device.speed, driver is None):

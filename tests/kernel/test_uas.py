@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import cycle
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +18,15 @@ from scsiusb import Disk
 from scsiusb.scsi.at_once import read_at_once
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.scsi.retry import NO_RETRY
+from scsiusb.virtual import bot_interface, uas_interface
 
 from . import oracles
 from .command import scsiusb as cli
-from .machine import Device, zoo
+from .machine import Device, wait_for, zoo
 from .plugging import plug, pull
+from .served import Served, served
 from .test_lifetime import given_back, worker
+from .test_usbip import MIB, mounted, tool
 
 pytestmark = pytest.mark.qemu("devices that speak UAS")
 BLOCK = 512
@@ -135,3 +142,52 @@ def test_unplugged_while_it_reads_the_reader_is_told_once(device: Device) -> Non
             plug(device)
     assert len(gone) == 1
     assert device.bound() == "uas"
+
+
+# --- Linux's uas driver, and scsiusb, on the virtual stick over USB/IP, at high speed -------------------
+
+
+@contextmanager
+def virtual(*, both: bool, **options: Any) -> Iterator[Served]:
+    interfaces = [bot_interface(), uas_interface()] if both else [uas_interface(alternate=0)]
+    with served(interfaces=interfaces, driver="uas", size=40 * MIB, **options) as stick:
+        yield stick
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["only", "beside BOT"])
+def test_linux_drives_the_virtual_stick_by_uas_and_a_file_system_is_whole(both: bool, tmp_path: Path) -> None:
+    content = random.Random(32).randbytes(32 * MIB)
+    with virtual(both=both) as stick:
+        assert stick.bound() == "uas"
+        tool("mkfs.vfat", "-F", "32", stick.node)
+        with mounted(stick.node, tmp_path) as folder:
+            (folder / "content").write_bytes(content)
+        with mounted(stick.node, tmp_path) as folder:
+            assert (folder / "content").read_bytes() == content
+        tool("fsck.vfat", "-n", stick.node)
+
+
+def test_scsiusb_drives_the_virtual_stick_by_either_protocol_and_linux_has_it_back() -> None:
+    data = random.Random(33).randbytes(4 * MIB)
+    with virtual(both=True) as stick:
+        for protocol in ("uas", "bot", "uas"):
+            with scsiusb.open(stick.address, transport=protocol) as disk:
+                assert transport(disk) == protocol
+                disk.write(0, data)
+                assert disk.read(0, len(data) // BLOCK) == data
+                found = disk.read_many((lba, 4) for lba in range(0, 2000, 100))
+                assert all(piece == data[100 * n * BLOCK : (100 * n + 4) * BLOCK] for n, piece in found)
+            wait_for(lambda: stick.bound() == "uas", "uas to have the stick again")
+
+
+@pytest.mark.parametrize(
+    "fault", ["stall@data", "stall@csw", "nak@csw", "hang@data", "short=5@csw", "tag=77@csw", "status=8", "phase-error"]
+)
+def test_over_the_kernel_a_fault_ends_in_right_data_or_an_error_in_time(fault: str) -> None:
+    with virtual(both=False) as stick, scsiusb.open(stick.address, timeout=2.0) as disk:
+        wanted = disk.read(0, 2000)
+        stick.stick.faults.add(fault)
+        with suppress(scsiusb.DeviceTimeout):
+            assert disk.read(0, 2000) == wanted
+        assert stick.stick.faults.fired
+        assert disk.read(0, 2000) == wanted

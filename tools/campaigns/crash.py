@@ -48,7 +48,7 @@ WEIGHTS = (30, 28, 18, 10, 6, 8)
 def run(options: argparse.Namespace, report: Report) -> None:
     """Kill a worker so many times; check the machine after each."""
     warm_up()
-    campaign = Campaign(zoo()["scratch"].wait(), options.seed, report, options.within)
+    campaign = Campaign(zoo()[options.on].wait(), options.seed, report, options.within)
     try:
         campaign.run(options.kills)
     finally:

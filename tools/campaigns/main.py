@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     crash.add_argument(
         "--within", type=float, default=2.0, metavar="S", help="time limit for the recovery, in seconds after the kill"
     )
+    crash.add_argument("--on", default="scratch", metavar="NAME", help="device of the lab's zoo (default scratch)")
     plug = campaigns.add_parser("plug", help="unplug a device that is in use, and plug it in again (lab)")
     plug.add_argument("--cycles", type=int, default=100, metavar="N", help="number of unplugs (default 100)")
     plug.add_argument(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, DeviceUnsupported, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import GOOD, Direction
+from scsiusb.transport.base import GOOD, Completion, Direction, Read, Story
 from scsiusb.transport.port_transport import PortTransport, largest_transfer
 from scsiusb.transport.recovery import CONTROL_TIMEOUT, Rung, Trouble
 from scsiusb.transport.turns import User
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 class UasTransport(PortTransport):
     """Commands with a status of their own, and sense in it. See `PortTransport` for the arguments.
 
-    One command is under way at a time. Raises DeviceUnsupported where the bus or the platform has no streams.
+    One command is under way at a time, or several of one user. Raises DeviceUnsupported where the bus or the platform
+    has no streams.
     """
 
     def __init__(
@@ -38,8 +39,8 @@ class UasTransport(PortTransport):
     ) -> None:
         super().__init__(port, self._steps, largest_transfer(port, MAX_TRANSFER_HIGH_SPEED), note_exchange, releases)
 
-    def _steps(self, timeout: float, trouble: Trouble) -> tuple[Rung, ...]:
-        return tuple(self._exchange.ladder(timeout, trouble))
+    def _steps(self, timeout: float, trouble: Trouble) -> Sequence[Rung]:
+        return self._exchange.ladder(timeout, trouble)
 
     def _prepare(self) -> None:
         port, releases = self._port, self._releases
@@ -55,7 +56,6 @@ class UasTransport(PortTransport):
         self._exchange = exchange = UasExchange(port, tasks, self.turns, releases)
         exchange.synchronizer = self._synchronizer
         self.exchange = exchange.run
-        self.exchange_many = exchange.run_many  # type: ignore[method-assign]
         self.depth = tasks.depth
         releases.add(self._synchronizer.settle)
         self.max_lun = 0 if self.quirks & (Quirk.SINGLE_LUN | Quirk.NO_REPORT_LUNS) else self._last_lun()
@@ -64,6 +64,12 @@ class UasTransport(PortTransport):
     def descriptor(self) -> int | None:
         """None: its transfers are not those that a poll loop makes, so that many devices are read by threads."""
         return None
+
+    def exchange_many(
+        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+    ) -> Story[list[tuple[Completion, bytes]]]:
+        """See `Transport.exchange_many`."""
+        return self._exchange.run_many(lun, reads, timeout, depth)
 
     @property
     def ignore_residue(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk
+from scsiusb.disk.aio import AsyncDisk
 from scsiusb.disk.medium import PIECE
 from scsiusb.opening import open_on
 from scsiusb.transport import recovery
@@ -206,3 +208,28 @@ def test_by_bot_the_same_comes_one_after_the_other() -> None:
             (1, block(0)),
             (2, block(7, 600)),
         ]
+
+
+def test_many_places_are_read_from_asyncio(scene: Scene) -> None:
+    requests = [(lba, 3) for lba in range(0, 3000, 7)]
+
+    async def read() -> dict[int, bytes]:
+        async with AsyncDisk(lambda: open_on(scene.bus)) as disk:
+            return {number: data async for number, data in disk.read_many(requests)}
+
+    assert asyncio.run(read()) == {number: block(*request) for number, request in enumerate(requests)}
+
+
+def test_a_change_of_the_medium_is_told_to_asyncio_once(scene: Scene) -> None:
+    async def read() -> list[int]:
+        seen = []
+        async with AsyncDisk(scene.open) as disk:
+            scene.unit.reads, scene.unit.change_at = 0, 30
+            with pytest.raises(scsiusb.MediumChanged):
+                async for number, _ in disk.read_many((lba, 8) for lba in range(0, BLOCKS - 8, 8)):
+                    seen.append(number)
+            assert await disk.read(0, 1) == OTHER[:512]
+        return seen
+
+    seen = asyncio.run(read())
+    assert seen == list(range(len(seen)))
