@@ -26,6 +26,8 @@ class VirtualHandle(Uncopyable):
 
     def __init__(self, connection: Connection) -> None:
         self.async_transfers = VirtualTransfers(self)
+        self.stalled: set[int] = set()
+        """Endpoints of which no asynchronous transfer moves on, because one was answered by a STALL."""
         self._connection = connection
         self._buffers: dict[int, memoryview] = {}
         self._lock = threading.Lock()
@@ -102,14 +104,14 @@ class VirtualHandle(Uncopyable):
     def clear_halt(self, endpoint: int) -> None:
         """See `Handle.clear_halt`; NOT_FOUND unless the endpoint's interface is claimed."""
         self._request(*_CLEAR_FEATURE, 0, endpoint, 0, b"")
-        self.async_transfers.stalled.discard(endpoint)
+        self.stalled.discard(endpoint)
 
     def reset(self) -> None:
         """See `Handle.reset`."""
         connection = self._check()
         with connection.lock:
             connection.reset()
-        self.async_transfers.stalled.clear()
+        self.stalled.clear()
 
     def control_in(
         self, request_type: int, request: int, value: int, index: int, length: int, timeout_ms: int

@@ -30,8 +30,6 @@ class VirtualTransfers:
     def __init__(self, handle: VirtualHandle) -> None:
         self._of = weakref.ref(handle)  # the handle refers to this object: no cycle
         self._pending: list[Transfer] = []
-        self.stalled: set[int] = set()
-        """Endpoints of which the host's controller moves no transfer on, because one was answered by a STALL."""
 
     @property
     def _handle(self) -> VirtualHandle:
@@ -89,11 +87,11 @@ class VirtualTransfers:
 
     def _move(self, transfer: Transfer) -> bool:
         transfer.code = self._handle.refusal(transfer.endpoint, transfer.stream)
-        waits = transfer.endpoint in self.stalled
+        waits = transfer.endpoint in self._handle.stalled
         while transfer.code is None and not waits:
             rest = transfer.buffer[transfer.done :]
             transfer.code, count, waits = self._handle.step(transfer.endpoint, rest, transfer.stream)
             transfer.done += count
         if transfer.code is Code.PIPE:
-            self.stalled.add(transfer.endpoint)
+            self._handle.stalled.add(transfer.endpoint)
         return transfer.code is not None
