@@ -105,3 +105,10 @@ def test_profiles_are_checked(cli: Cli) -> None:
     assert cli("health", "virtual:?health=nonsense").failed(1, "failing")
     rows = cli("luns", "virtual:?profile=card-reader", "--json").json
     assert [row["ready"] for row in rows] == [True, False, False, False]
+
+
+def test_the_power_mode_is_told_and_the_disk_is_not_woken(cli: Cli) -> None:
+    assert cli("smart", "virtual:?profile=sat-ssd", "--power").text == "active or idle\n"
+    found = cli("smart", "virtual:?profile=sat-ssd", "--power", "--json").json
+    assert (found["power_mode"], found["resting"]) == ("active or idle", False)
+    assert cli("smart", "virtual:?profile=sat-ssd", "--power", "--test", "short").status == 1

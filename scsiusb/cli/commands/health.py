@@ -57,17 +57,22 @@ via_option = click.option(
     "--test", type=click.Choice(("short", "long", "abort")), help="Begin a self-test of the disk, or abort it."
 )
 @click.option("--wait", is_flag=True, help="Wait until the self-test has ended, with its progress.")
+@click.option("--power", is_flag=True, help="Say only the power mode, which does not wake a disk that rests.")
 @global_options
-def smart_command(device: str | None, lun: int | None, via: str | None, test: str | None, wait: bool) -> None:
+def smart_command(
+    device: str | None, lun: int | None, via: str | None, test: str | None, wait: bool, power: bool
+) -> None:
     """Show what a SATA or NVMe disk says of its health, through a bridge that
     translates ATA commands (SAT), or that has commands of its own for them.
 
     Sticks and card readers have no SMART: exit status 9, or 5. A self-test runs in
-    the disk, also after Ctrl-C; --wait follows it again.
+    the disk, also after Ctrl-C; --wait follows it again. --power says only whether
+    the disk works or rests (`scsiusb stop` lets it rest), and does not wake it.
 
     \b
     Examples:
       scsiusb smart 2-1
+      scsiusb smart 2-1 --power
       scsiusb smart 2-1 --test short --wait
       scsiusb smart 2-1 --via sntasmedia
       scsiusb smart virtual:?profile=sat-ssd --json
@@ -77,8 +82,13 @@ def smart_command(device: str | None, lun: int | None, via: str | None, test: st
     from scsiusb.ata.nvme import NvmeSmart
     from scsiusb.ata.self_test import begin_self_test
 
+    if power and (test or wait):
+        raise click.UsageError("--power asks for nothing else: leave out --test and --wait")
     with opened(device, lun) as disk:
         device_of = device_record(disk)
+        if power:
+            _show_power(disk, via, device_of)
+            return
         found = read_smart(disk.unit, via)
         if test is not None:
             begin_self_test(disk.unit, test, found.via)
@@ -96,6 +106,16 @@ def smart_command(device: str | None, lun: int | None, via: str | None, test: st
         _show_attributes(found)
     for problem in found.problems:
         say(f"scsiusb: warning: {problem}")
+
+
+def _show_power(disk: Disk, via: str | None, device_of: dict[str, Any]) -> None:
+    from scsiusb.ata.power import is_resting, power_mode
+
+    mode = power_mode(disk.unit, via or "sat")
+    if settings().json:
+        show_json({"power_mode": mode, "resting": is_resting(mode), "device": device_of})
+    else:
+        show(mode)
 
 
 def _follow(disk: Disk, via: str) -> None:

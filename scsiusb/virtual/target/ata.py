@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
 PASS_THROUGH_16, PASS_THROUGH_12 = 0x85, 0xA1
-IDENTIFY, CHECK_POWER, SMART = 0xEC, 0xE5, 0xB0
+IDENTIFY, CHECK_POWER, SMART, STANDBY_IMMEDIATE = 0xEC, 0xE5, 0xB0, 0xE0
 READ_DATA, READ_THRESHOLDS, EXECUTE, RETURN_STATUS = 0xD0, 0xD1, 0xD4, 0xDA
 SELF_TESTS = {0x01: 2, 0x02: 90}  # subcommands of EXECUTE, and the minutes that they take
 ABORT_SELF_TEST = 0x7F
+_WAKING = (0x28, 0x2A, 0x88, 0x8A, 0x2F, 0x8F, 0x1B)  # reads, writes, VERIFY, START STOP UNIT
 KEY, FAILING_KEY = 0xC24F00, 0x2CF400
 NON_DATA, PIO_IN = 3, 4
 
@@ -84,9 +85,20 @@ class AtaDisk:
         self.is_failing = health == "failing"
         self.short_only = short_only
         self.has_registers = has_registers
+        self.is_resting = False
+        """Whether it was put into standby, and not woken since."""
         self.self_test = 0x00
         """The status of the last self-test, as in READ DATA: in the high nibble Fh while it runs, in the low one tenths
         that are left."""
+
+    def note(self, opcode: int) -> None:
+        """Wake for a command that needs the medium."""
+        self.is_resting &= opcode not in _WAKING
+
+    @property
+    def power_mode(self) -> int:
+        """The answer to CHECK POWER MODE."""
+        return 0x00 if self.is_resting else 0xFF
 
     def identify(self, unit: Unit) -> bytes:
         """Return the 512 bytes of IDENTIFY DEVICE (ACS-3 7.12)."""
@@ -178,11 +190,14 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         return Parameters(data[key](), 512)
     if key == (SMART, EXECUTE) and disk.execute(lba & 0xFF):
         return _done(disk, check, count, lba)
+    if command == STANDBY_IMMEDIATE:
+        disk.is_resting = True
+        return _done(disk, check, count, lba)
     if key not in ((SMART, RETURN_STATUS), (CHECK_POWER, 0)):
         raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
     if check and disk.has_registers:
         answer = FAILING_KEY if key[0] == SMART and disk.is_failing else lba
-        raise CommandFailed(_returned(0x1, 0, READY, 0xFF if command == CHECK_POWER else count, answer))
+        raise CommandFailed(_returned(0x1, 0, READY, disk.power_mode if command == CHECK_POWER else count, answer))
     return Task()
 
 

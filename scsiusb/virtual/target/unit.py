@@ -170,6 +170,8 @@ class Unit:
         with self._lock:
             if cdb[0] != REQUEST_SENSE:
                 self._sense = NO_SENSE  # kept only until the next command (SPC-4 4.5.1)
+            if self.ata is not None:
+                self.ata.note(cdb[0])
             try:
                 self._report_attention(cdb[0])
                 self._report_operation(cdb[0])
