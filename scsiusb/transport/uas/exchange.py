@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -178,8 +179,9 @@ class UasExchange:
         self._drain()
 
     def _drain(self) -> None:
-        for tag in self._in_doubt:
-            self._tasks.drain(tag)
+        with self._undisturbed():
+            for tag in self._in_doubt:
+                self._tasks.drain(tag)
         self._in_doubt = []
 
     def _manage(self, function: Function, task: int, timeout: float) -> None:
@@ -190,11 +192,24 @@ class UasExchange:
             return self._order
 
         order = Task(pack, NO_DATA, False, timeout, self._tasks.tag_of(function))
-        self._tasks.perform((order,))
+        with self._undisturbed():
+            self._tasks.perform((order,))
         _raise_error_of(order)
         if order.response not in DONE:
             answer = "a status" if order.response is None else _name(Response, order.response)
             raise MalformedReply(f"the device answered {function.name.replace('_', ' ')} with {answer}")
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Let transfers begin after an interruption: the command must be aborted in the device, too."""
+        was_interrupted = self._turns.is_interrupted
+        if was_interrupted:
+            self._port.interrupt(False)
+        try:
+            yield
+        finally:
+            if was_interrupted:
+                self._port.interrupt(True)
 
     def _reset_port(self) -> None:
         """Reset the port; the streams end with it, and are allocated again."""

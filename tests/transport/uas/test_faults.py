@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -184,3 +186,18 @@ def test_the_sense_comes_with_the_status_and_is_not_asked_for(bus: Bus) -> None:
         with pytest.raises(scsiusb.IllegalRequest):
             disk.unit.test_unit_ready()
         assert stick.faults.commands == before + 1
+
+
+def test_a_command_that_is_cancelled_is_aborted_in_the_device(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
+    stick = stick_of(bus)
+    with opened(bus) as disk:
+        stick.faults.add("nak@csw")
+        scope = disk.unit.transport.scope()
+        timer = threading.Timer(0.1, scope.cancel)
+        timer.start()
+        with caplog.at_level(logging.INFO), pytest.raises(scsiusb.Cancelled):
+            scope.run(disk.read, 8, 64)
+        timer.join()
+        steps = [record.recovery_step for record in caplog.records if hasattr(record, "recovery_step")]
+        assert steps == ["abort task"]
+        read(disk)
