@@ -23,7 +23,7 @@ from scsiusb.usb.interface import InterfaceInfo
 from .command import NOBODY, as_user
 from .command import scsiusb as run
 from .machine import USB, Device, wait_for
-from .plugging import plug, unplug
+from .plugging import plug, pull, unplug
 
 assert sys.platform == "linux"
 
@@ -321,3 +321,39 @@ def test_a_driver_that_was_not_bound_before_is_not_bound_after(driverless: Devic
         process.kill()
         process.wait()
         given_back(driverless, None)
+
+
+# --- UAS --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["uas", "uas-high"])
+def by_uas(request: pytest.FixtureRequest, zoo: dict[str, Device]) -> Device:
+    """A device that speaks UAS only, with streams or without."""
+    return zoo[request.param].wait()
+
+
+@pytest.mark.qemu("a device that speaks UAS")
+def test_killed_while_it_reads_by_uas_the_kernels_driver_is_back(by_uas: Device) -> None:
+    with worker(by_uas, "read") as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        given_back(by_uas, "uas")
+    assert run("read", by_uas.address, "--lba", 5).out == by_uas.units[0].backing(5, 1)
+
+
+@pytest.mark.qemu("a device that speaks UAS")
+def test_unplugged_while_it_reads_by_uas_the_reader_is_told_once(by_uas: Device) -> None:
+    gone: list[scsiusb.InterfaceInfo] = []
+    with scsiusb.open(by_uas.address, on_gone=gone.append) as disk:
+        pull(by_uas)
+        try:
+            with pytest.raises(scsiusb.DeviceGone):
+                while True:
+                    disk.read(0, 64)
+            deadline = time.monotonic() + 30
+            while not gone and time.monotonic() < deadline:
+                time.sleep(0.01)
+        finally:
+            plug(by_uas)
+    assert len(gone) == 1
+    assert by_uas.bound() == "uas"

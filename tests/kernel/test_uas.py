@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import cycle
@@ -22,17 +20,15 @@ from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.virtual import Fault, bot_interface, uas_interface
 
 from . import oracles
-from .command import scsiusb as cli
 from .machine import Device, wait_for, zoo
-from .plugging import plug, pull
+from .mounting import mounted, tool
 from .served import Served, served
-from .test_lifetime import given_back, worker
-from .test_usbip import MIB, mounted, tool
 
 assert sys.platform == "linux"
 
 pytestmark = pytest.mark.qemu("devices that speak UAS")
 BLOCK = 512
+MIB = 1 << 20
 OUT_OF_RANGE = bytes.fromhex("28007fffffff00000100")  # READ(10) of a block that is not there
 OPERATIONS = 150
 FAULTS = ("stall@data", "stall@csw", "nak@csw", "hang@data", "short=5@csw", "tag=77@csw", "status=8", "phase-error@csw")
@@ -120,31 +116,6 @@ def test_after_a_port_reset_the_device_works(device: Device) -> None:
         for _ in range(2):
             disk.unit.transport.reset_port()
             assert disk.read(100, 300) == unit.backing(100, 300)
-    assert device.bound() == "uas"
-
-
-def test_killed_while_it_reads_the_kernels_driver_is_back(device: Device) -> None:
-    with worker(device, "read") as process:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        given_back(device, "uas")
-    assert cli("read", device.address, "--lba", 5).out == device.units[0].backing(5, 1)
-
-
-def test_unplugged_while_it_reads_the_reader_is_told_once(device: Device) -> None:
-    gone: list[scsiusb.InterfaceInfo] = []
-    with scsiusb.open(device.address, on_gone=gone.append) as disk:
-        pull(device)
-        try:
-            with pytest.raises(scsiusb.DeviceGone):
-                while True:
-                    disk.read(0, 64)
-            deadline = time.monotonic() + 30
-            while not gone and time.monotonic() < deadline:
-                time.sleep(0.01)
-        finally:
-            plug(device)
-    assert len(gone) == 1
     assert device.bound() == "uas"
 
 

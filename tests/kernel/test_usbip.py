@@ -26,6 +26,7 @@ from . import oracles
 from .command import scsiusb as run
 from .command import start
 from .machine import USB, wait_for
+from .mounting import mounted, tool
 from .served import Served, served
 
 assert sys.platform == "linux"
@@ -40,15 +41,6 @@ EXPECTED_WARNINGS = (  # all but the first: what vhci_hcd says if the kernel sti
     "speed not set",
 )
 COMPLAINT = re.compile(r"error(?! recovery)|malformed|truncated|unexpected|fail|too (long|short)", re.IGNORECASE)
-
-
-def tool(*words: str | Path, status: int = 0) -> str:
-    """Run a program of the system; return its output."""
-    command = [str(word) for word in words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == status, f"{' '.join(command)}: status {done.returncode}: {said}"
-    return said
 
 
 class Complaints:
@@ -87,16 +79,6 @@ def kernel_messages() -> Iterator[Complaints]:
 def complaints() -> Iterator[Complaints]:
     with kernel_messages() as complaints:
         yield complaints
-
-
-@contextmanager
-def mounted(node: Path, at: Path) -> Iterator[Path]:
-    at.mkdir(exist_ok=True)
-    tool("mount", "-t", "vfat", node, at)
-    try:
-        yield at
-    finally:
-        tool("umount", at)
 
 
 def image(folder: Path, size: int) -> Path:
