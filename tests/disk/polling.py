@@ -10,7 +10,7 @@ from scsiusb.virtual import VirtualHandle
 from tests.deadlines import within
 from tests.sticks import Answer, InterceptedBus, InterceptedHandle
 
-LONG = 10_000  # milliseconds: timeout of a transfer; a busy machine may stop this process for a second
+LONG = 1000  # milliseconds: timeout of a transfer to a virtual stick that does not answer
 
 
 class Pending:

@@ -108,7 +108,8 @@ def test_all_blocks_of_all_streams_are_delivered_in_order(station: Station, lba:
     assert_all_read(station, lba, blocks)
 
 
-def test_the_first_chunks_are_of_all_streams(station: Station) -> None:
+def test_the_first_chunks_are_of_all_streams(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "LONG", 10_000)  # a busy machine may stop this process for a second: a false timeout
     with read_many(*station.readings()) as parts:
         order = [part.reading for part in parts]
     first = order[: 2 * STICKS]

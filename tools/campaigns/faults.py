@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,8 @@ from campaigns.report import Report
 from campaigns.scenarios import ANY, SCENARIOS, Scenario
 from campaigns.stages import BLOCK, Failed, InProcess, Kernel, Stage, Target, ThroughKernel
 from scsiusb import ledger
-from scsiusb.virtual import Identity, Memory, Stick, Unit
+from scsiusb.virtual import Identity, Memory, Stick, Unit, uas_interface
+from scsiusb.virtual.device.uas import Uas
 
 BLOCKS: Final = 2048
 LBA: Final = 40
@@ -25,7 +27,16 @@ STAGES: Final[dict[str, Callable[[float], Stage]]] = {
     "virtual": InProcess,
     "usbip": ThroughKernel,
     "linux": Kernel,
+    "uas-high": InProcess,
+    "uas-super": InProcess,
 }
+SPEEDS: Final = {"uas-high": "high", "uas-super": "super"}  # of the stages whose stick speaks UAS
+BY_UAS: Final = {  # the kinds of faults that a UAS device can have, of those that the scenarios use
+    *("stall", "nak", "hang", "delay", "short", "long", "empty", "tag", "no-sense", "phase-error", "status"),
+    *("csw-as-data", "extra", "disconnect", "away", "sense", "eject", "attentions", "becoming-ready"),
+    *("inquiry", "inquiry-garbage", "capacity", "blocks", "block-size", "write-protected"),
+}
+FUNCTIONS: Final = {0x01: "abort task", 0x08: "logical unit reset"}
 RIGHT: Final = "right"
 WRONG: Final = ("WRONG DATA", "LOST WRITE")
 LEAST_BOUND: Final = 8.0  # seconds: the time limit is not below this
@@ -58,12 +69,26 @@ class Witness(Stick):
         self.recovery["port reset"] += 1
         super().power_on()
 
+    def count_orders(self) -> None:
+        """Count the task management functions, too, of a stick that speaks UAS and is plugged in."""
+        function = self.function_of_interface(0)
+        assert isinstance(function, Uas)
+        manage = function.manage
+
+        def counted(order: int, task: int, lun: int) -> int:
+            self.recovery[FUNCTIONS.get(order, "task management")] += 1
+            return manage(order, task, lun)
+
+        function.manage = counted  # type: ignore[method-assign]
+
 
 def run(options: argparse.Namespace, report: Report) -> None:
     """Try all scenarios, or those whose name contains `options.only`, or every N-th one."""
-    chosen = [each for each in SCENARIOS if options.only in each.name][options.seed % options.every :: options.every]
+    speed = SPEEDS.get(options.stage)
+    possible = [each for each in SCENARIOS if options.only in each.name and (speed is None or _is_for_uas(each))]
+    chosen = possible[options.seed % options.every :: options.every]
     outcomes: Counter[str] = Counter()
-    with Session(STAGES[options.stage](options.timeout), random.Random(options.seed)) as session:
+    with Session(STAGES[options.stage](options.timeout), random.Random(options.seed), speed) as session:
         for scenario in chosen:
             for facts in session.trials(scenario):
                 outcomes[facts["outcome"]] += 1
@@ -73,6 +98,10 @@ def run(options: argparse.Namespace, report: Report) -> None:
     report.line([f"still held at the end: {each}" for each in held])
     report.summary = {"stage": options.stage, "scenarios": len(chosen), "outcomes": dict(outcomes)}
     report.words = [options.stage, f"{len(chosen)} scenarios", f"{outcomes[RIGHT]} of {outcomes.total()} right"]
+
+
+def _is_for_uas(scenario: Scenario) -> bool:
+    return all(re.match(r"[a-z-]+", fault)[0] in BY_UAS for fault in scenario.faults)  # type: ignore[index]
 
 
 def _wrong(facts: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
@@ -91,8 +120,9 @@ def _wrong(facts: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
 class Session:
     """A stick that stays plugged in and open from one trial to the next, as long as possible."""
 
-    def __init__(self, stage: Stage, source: random.Random) -> None:
-        self._stage, self._source = stage, source
+    def __init__(self, stage: Stage, source: random.Random, speed: str | None) -> None:
+        """`speed`: of a stick that speaks UAS; None: it speaks BOT."""
+        self._stage, self._source, self._speed = stage, source, speed
         self._plugged = ExitStack()
         self._target: Target | None = None
         self._open: Callable[[], Target] | None = None
@@ -183,10 +213,13 @@ class Session:
         }
 
     def _plug(self, script: Sequence[str]) -> None:
-        identity = Identity(serial=f"F{self._source.randrange(16**11):011X}")
-        self._stick = Witness([Unit(Memory(BLOCKS * BLOCK), vendor=VENDOR)], identity, faults=script)
+        identity = Identity(serial=f"F{self._source.randrange(16**11):011X}", speed=self._speed or "high")
+        interfaces = [uas_interface(alternate=0)] if self._speed else None
+        self._stick = Witness([Unit(Memory(BLOCKS * BLOCK), vendor=VENDOR)], identity, interfaces, faults=script)
         self._plugged.callback(self._stick.close)
         self._open = self._plugged.enter_context(self._stage.plugged(self._stick))
+        if self._speed:
+            self._stick.count_orders()
         self._stick.recovery.clear()
 
     def _opened(self) -> Target:

@@ -67,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     soak.add_argument("--commands", type=int, default=100_000, metavar="N", help="number of commands (default 100000)")
     soak.add_argument("--opens", type=int, default=1_000, metavar="N", help="number of openings (default 1000)")
     faults = campaigns.add_parser("faults", help="try every fault of the virtual stick with each operation")
-    faults.add_argument("--stage", choices=("virtual", "usbip", "linux"), default="virtual", help="usbip, linux: lab")
+    faults.add_argument(
+        "--stage",
+        choices=("virtual", "usbip", "linux", "uas-high", "uas-super"),
+        default="virtual",
+        help="usbip, linux: lab",
+    )
     faults.add_argument("--only", default="", metavar="TEXT", help="only scenarios whose name contains TEXT")
     faults.add_argument(
         "--every", type=int, default=1, metavar="N", help="only every N-th scenario, counted from the seed"

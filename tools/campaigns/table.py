@@ -16,9 +16,20 @@ from campaigns.faults import RIGHT
 from campaigns.report import Report
 
 Row = dict[str, Any]
-STAGES: Final = ("virtual", "usbip", "linux")
-TITLES: Final = ("scsiusb, in process", "scsiusb, libusb and kernel", "Linux's usb-storage")
-SHORT: Final = {"class reset": "class", "port reset": "port", "clear halt": "halt"}
+TITLES: Final = {
+    "virtual": "scsiusb, in process",
+    "usbip": "scsiusb, libusb and kernel",
+    "linux": "Linux's usb-storage",
+    "uas-high": "by UAS at high speed",
+    "uas-super": "by UAS at SuperSpeed",
+}
+SHORT: Final = {
+    "class reset": "class",
+    "port reset": "port",
+    "clear halt": "halt",
+    "abort task": "abort",
+    "logical unit reset": "unit",
+}
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -61,11 +72,12 @@ def _facts(runs: Sequence[Row]) -> str:
 
 
 def _table(found: dict[tuple[str, str, str], Row]) -> Iterator[str]:
-    yield "| fault | operation | " + " | ".join(TITLES) + " |"
-    yield "| --- | --- | --- | --- | --- |"
+    stages = [stage for stage in TITLES if any(key[2] == stage for key in found)]
+    yield "| fault | operation | " + " | ".join(TITLES[stage] for stage in stages) + " |"
+    yield "| --- | --- |" + " --- |" * len(stages)
     last = ""
     for scenario, operation in dict.fromkeys(key[:2] for key in found):
-        cells = [_cell(found.get((scenario, operation, stage))) for stage in STAGES]
+        cells = [_cell(found.get((scenario, operation, stage))) for stage in stages]
         name = scenario if scenario != last else ""
         last = scenario
         yield f"| {name} | {operation} | {' | '.join(cells)} |"
@@ -81,6 +93,8 @@ def _cell(row: Row | None) -> str:
 
 def _compared(found: dict[tuple[str, str, str], Row]) -> Sequence[str]:
     """Return the lines on where only one of the kernel's driver and scsiusb succeeds."""
+    if not {"usbip", "linux"} <= {key[2] for key in found}:
+        return []
     theirs: list[str] = []
     ours: list[str] = []
     for scenario, operation in dict.fromkeys(key[:2] for key in found):
