@@ -71,15 +71,15 @@ class Witness(Stick):
 
     def count_orders(self) -> None:
         """Count the task management functions, too, of a stick that speaks UAS and is plugged in."""
-        function = self.function_of_interface(0)
-        assert isinstance(function, Uas)
-        manage = function.manage
+        device = self.function_of_interface(0)
+        assert isinstance(device, Uas)
+        manage = device.manage
 
-        def counted(order: int, task: int, lun: int) -> int:
-            self.recovery[FUNCTIONS.get(order, "task management")] += 1
-            return manage(order, task, lun)
+        def counted(function: int, task: int, lun: int) -> int:
+            self.recovery[FUNCTIONS.get(function, "task management")] += 1
+            return manage(function, task, lun)
 
-        function.manage = counted  # type: ignore[method-assign]
+        device.manage = counted  # type: ignore[method-assign]
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
