@@ -8,7 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from campaigns.report import Report
@@ -123,6 +123,7 @@ class Session:
     def __init__(self, stage: Stage, source: random.Random, speed: str | None) -> None:
         """`speed`: of a stick that speaks UAS; None: it speaks BOT."""
         self._stage, self._source, self._speed = stage, source, speed
+        self._content = source.randbytes(BLOCKS * BLOCK)  # of the blocks that no operation moves
         self._plugged = ExitStack()
         self._target: Target | None = None
         self._open: Callable[[], Target] | None = None
@@ -139,7 +140,7 @@ class Session:
             self._unplug()
         for operation in OPERATIONS:
             script = [fault.replace(ANY, OPERATIONS[operation]) for fault in scenario.faults]
-            trial = Trial(operation, self._source)
+            trial = Trial(operation, self._source, self._content)
             facts = self._standing(trial, script) if scenario.is_standing else self._transient(trial, script)
             must_fire = bool(script) and not scenario.is_standing
             yield {"scenario": scenario.name, "script": script, **facts, "must_fire": must_fire}
@@ -153,7 +154,7 @@ class Session:
                 self._plug(script)
             except Failed as error:
                 return self._facts(trial, str(error), 0.0, "")
-        trial.prepare(self._stick)
+        trial.prepare(self._stick, self._target)
         outcome = ""
         began = time.monotonic()
         try:
@@ -174,8 +175,8 @@ class Session:
         """
         if self._open is None:
             self._plug(())
-        trial.prepare(self._stick)
         target = self._target = self._target or self._opened()
+        trial.prepare(self._stick, target)
         target.read(0, COUNT)
         fired = len(self._stick.faults.fired)
         self._stick.recovery.clear()
@@ -236,12 +237,16 @@ class Session:
 class Trial:
     """One operation, and what it must leave on the medium."""
 
-    def __init__(self, operation: str, source: random.Random) -> None:
+    def __init__(self, operation: str, source: random.Random, content: bytes) -> None:
         self.operation = operation
-        self._old, self._new = source.randbytes(BLOCKS * BLOCK), source.randbytes(COUNT * BLOCK)
+        self._before, self._new = source.randbytes(COUNT * BLOCK), source.randbytes(COUNT * BLOCK)
+        self._old = content[: LBA * BLOCK] + self._before + content[(LBA + COUNT) * BLOCK :]
 
-    def prepare(self, stick: Witness) -> None:
-        """Set the content of the medium."""
+    def prepare(self, stick: Witness, target: Target | None) -> None:
+        """Set the content of the medium; through the target, if it is open, which else takes it for another medium."""
+        if target is not None:
+            with suppress(Failed):
+                target.write(LBA, self._before)
         stick.data[:] = self._old
 
     def run(self, target: Target) -> str:

@@ -24,6 +24,7 @@ _MANAGEMENT = struct.Struct(">BxHBxH8s")
 _SENSE = struct.Struct(">BxHHB7xH")
 _RESPONSE = struct.Struct(">BxH3xB")
 _READY = struct.Struct(">BxH")
+_CDB_LENGTHS = {0: 6, 1: 10, 2: 10, 5: 12}  # by the group code of the operation code (SPC-4 4.2.5.1); others: 16
 _REQUEST_SENSE = bytes((0x03, 0, 0, 0, 252, 0))
 
 
@@ -97,7 +98,9 @@ class Uas:
         """Receive an information unit on the command pipe."""
         if len(unit) >= _COMMAND.size and unit[0] == COMMAND_IU:
             _, tag, _, additional, lun, cdb = _COMMAND.unpack_from(unit)
-            self._enqueue(Queued(tag, lun[1], cdb), is_valid=not additional and len(unit) == _COMMAND.size)
+            self._enqueue(
+                Queued(tag, lun[1], cdb[: cdb_length(cdb[0])]), is_valid=not additional and len(unit) == _COMMAND.size
+            )
         elif len(unit) == _MANAGEMENT.size and unit[0] == TASK_MANAGEMENT_IU:
             _, tag, function, task, lun = _MANAGEMENT.unpack(unit)
             self.respond(tag, self.manage(function, task, lun[1]))
@@ -215,3 +218,8 @@ class Uas:
                 room[:count] = unit[:count]
                 return (Answer.BABBLE if count < len(unit) else Answer.SHORT), count
         return Answer.NAK, 0
+
+
+def cdb_length(opcode: int) -> int:
+    """Return the length of a CDB; the information unit has 16 bytes for each, and does not say it."""
+    return _CDB_LENGTHS.get(opcode >> 5, 16)

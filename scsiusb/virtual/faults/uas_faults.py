@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from scsiusb.usb.backend import Endpoint
 from scsiusb.virtual.device.function import Answer, Plug
-from scsiusb.virtual.device.uas import CHECK_CONDITION, COMMAND_IU, RESPONSE_IU, TASK_MANAGEMENT_IU, Queued, Uas
+from scsiusb.virtual.device.uas import (
+    CHECK_CONDITION,
+    COMMAND_IU,
+    RESPONSE_IU,
+    TASK_MANAGEMENT_IU,
+    Queued,
+    Uas,
+    cdb_length,
+)
 from scsiusb.virtual.faults import unit_faults
 from scsiusb.virtual.faults.active_faults import ActiveFaults, limit_length
 from scsiusb.virtual.faults.faults import CBW, CSW, DATA, Fault
@@ -80,6 +88,7 @@ class FaultyUas(Uas):
 
     def _receive_command(self, endpoint: int, data: memoryview, stream: int) -> tuple[Answer, int]:
         tag, lun, cdb = int.from_bytes(data[2:4], "big"), data[9], bytes(data[16:32])
+        cdb = cdb[: cdb_length(cdb[0])]
         length = 0 if cdb[0] in _WITHOUT_DATA else 1
         active = ActiveFaults(self._script.next_for_command(Command(length, lun, cdb)))
         self._faults[tag] = active

@@ -189,3 +189,11 @@ def test_a_trace_has_the_information_units(tmp_path: Path, speed: str, caplog: p
     assert bytes.fromhex("2a000000000100000100") in data
     assert b"written!" * 64 in data
     assert not caplog.records
+
+
+@pytest.mark.parametrize("speed", ["high", "super"])
+def test_the_device_knows_how_long_each_command_is(speed: str) -> None:
+    """A command IU has 16 bytes for every CDB: READ CAPACITY(10) must not be taken for a longer one."""
+    stick = Stick(units_of(1), Identity(speed=speed), UAS_ONLY, faults=["capacity=+1"])
+    with open_on(Bus(stick)) as disk:
+        assert disk.blocks == 65
