@@ -7,7 +7,7 @@ from enum import Enum
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.usb.backend import Endpoint
-from scsiusb.virtual.device.function import Answer, Setup, Stall
+from scsiusb.virtual.device.function import Answer, Halts, Setup, Stall
 from scsiusb.virtual.target.target import Target
 from scsiusb.virtual.target.task import Direction, Parameters, Task
 
@@ -56,12 +56,12 @@ class Phase(Enum):
     BROKEN = 4  # after an invalid CBW, until reset recovery (BOT 6.6.1)
 
 
-class Bot:
+class Bot(Halts):
     """The function of a Bulk-Only Transport interface: receives a CBW, moves the command's data, sends a CSW."""
 
     def __init__(self, bulk_in: Endpoint, bulk_out: Endpoint, target: Target, bot_options: BotOptions) -> None:
+        super().__init__()
         self._in, self._out, self._target, self._bot_options = bulk_in, bulk_out, target, bot_options
-        self._halted: set[int] = set()
         self._wait_for_cbw()
 
     def _wait_for_cbw(self) -> None:
@@ -83,14 +83,6 @@ class Bot:
         self._wait_for_cbw()
 
     # --- halts and class requests ---------------------------------------------------------------
-
-    def is_halted(self, endpoint: int) -> bool:
-        """See `Function.is_halted`."""
-        return endpoint in self._halted
-
-    def halt(self, endpoint: int) -> None:
-        """See `Function.halt`."""
-        self._halted.add(endpoint)
 
     def clear_halt(self, endpoint: int) -> None:
         """See `Function.clear_halt`; after an invalid CBW without effect until the class reset (BOT 6.6.1)."""

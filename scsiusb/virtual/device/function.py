@@ -96,15 +96,34 @@ class Function(Protocol):
         """Return to the state after SET_CONFIGURATION, SET_INTERFACE or a port reset."""
 
 
-class SilentFunction:
+class Halts:
+    """The halts of a function's endpoints (USB 2.0 9.4.5)."""
+
+    def __init__(self) -> None:
+        self._halted: set[int] = set()
+
+    def is_halted(self, endpoint: int) -> bool:
+        """See `Function.is_halted`."""
+        return endpoint in self._halted
+
+    def halt(self, endpoint: int) -> None:
+        """See `Function.halt`."""
+        self._halted.add(endpoint)
+
+    def clear_halt(self, endpoint: int) -> None:
+        """See `Function.clear_halt`."""
+        self._halted.discard(endpoint)
+
+
+class SilentFunction(Halts):
     """A function whose endpoints always answer NAK.
 
     With `takes_requests` it accepts class requests without a data-in stage, and ignores them.
     """
 
     def __init__(self, takes_requests: bool = False) -> None:
+        super().__init__()
         self._takes_requests = takes_requests
-        self._halted: set[int] = set()
 
     def send(self, endpoint: int, room: memoryview, stream: int = 0) -> tuple[Answer, int]:
         """See `Function.send`."""
@@ -122,18 +141,6 @@ class SilentFunction:
         if setup.request_type & 0x80 or not self._takes_requests:
             raise Stall
         return b""
-
-    def is_halted(self, endpoint: int) -> bool:
-        """See `Function.is_halted`."""
-        return endpoint in self._halted
-
-    def halt(self, endpoint: int) -> None:
-        """See `Function.halt`."""
-        self._halted.add(endpoint)
-
-    def clear_halt(self, endpoint: int) -> None:
-        """See `Function.clear_halt`."""
-        self._halted.discard(endpoint)
 
     def reset(self) -> None:
         """See `Function.reset`."""

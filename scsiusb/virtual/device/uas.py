@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.usb.backend import Endpoint
-from scsiusb.virtual.device.function import Answer, Setup, Stall
+from scsiusb.virtual.device.function import Answer, Halts, Setup, Stall
 from scsiusb.virtual.target.target import Target
 from scsiusb.virtual.target.task import Direction, Task
 
@@ -39,17 +39,17 @@ class Queued:
     left: int = 0  # bytes of its data that were not moved
 
 
-class Uas:
+class Uas(Halts):
     """The function of a UAS setting: it carries out one command after the other, in the order in which they came."""
 
     def __init__(self, endpoints: Sequence[Endpoint], target: Target, *, has_streams: bool) -> None:
+        super().__init__()
         pipes = {each.pipe: each for each in endpoints}
         self._command, self._status, self._in, self._out = (
             pipes[each] for each in (PIPE_COMMAND, PIPE_STATUS, PIPE_IN, PIPE_OUT)
         )
         self._target = target
         self._has_streams = has_streams
-        self._halted: set[int] = set()
         self._queue: deque[Queued] = deque()
         self._answers: deque[tuple[int, bytes]] = deque()  # tag, information unit
 
@@ -58,18 +58,6 @@ class Uas:
         self._halted.clear()
         self._queue.clear()
         self._answers.clear()
-
-    def is_halted(self, endpoint: int) -> bool:
-        """See `Function.is_halted`."""
-        return endpoint in self._halted
-
-    def halt(self, endpoint: int) -> None:
-        """See `Function.halt`."""
-        self._halted.add(endpoint)
-
-    def clear_halt(self, endpoint: int) -> None:
-        """See `Function.clear_halt`."""
-        self._halted.discard(endpoint)
 
     def control(self, setup: Setup, data: bytes) -> bytes:
         """See `Function.control`; UAS has no class requests."""
