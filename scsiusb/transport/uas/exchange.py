@@ -51,9 +51,9 @@ class UasExchange:
     which is not sent then: the device has told it already, and would not again.
     """
 
-    def __init__(self, port: Port, tasks: Tasks, turns: Turns, releases: Releases) -> None:
-        self.synchronizer: Synchronizer
+    def __init__(self, port: Port, tasks: Tasks, synchronizer: Synchronizer, turns: Turns, releases: Releases) -> None:
         self._port = port
+        self._synchronizer = synchronizer
         self._tasks = tasks
         self._turns = turns
         self._sense: tuple[int, bytes] | None = None
@@ -121,7 +121,7 @@ class UasExchange:
         self, lun: int, tasks: Sequence[Task], cdb: bytes, timeout: float, depth: int | None = None
     ) -> Story[None]:
         """Perform the tasks; each has then ended properly. Raise TransportError, after the recovery of the device."""
-        device, turns = self.synchronizer, self._turns
+        device, turns = self._synchronizer, self._turns
         turns.check(turns.current)
         try:
             if device.out_of_step:
@@ -131,7 +131,7 @@ class UasExchange:
                 device.owes_data = False
                 self._lun = lun
                 yield Call(partial(self._tasks.perform, tasks, depth))
-                for task in sorted(tasks, key=_has_no_error):  # what was not sent has no status, after an error
+                for task in tasks:
                     _check_ended(task)
             except BaseException as error:
                 device.losses.count += 1  # without a call: see the exchange of BOT
@@ -165,16 +165,16 @@ class UasExchange:
         by_port = Rung(PORT_RESET, self._reset_port)
         if trouble.is_repeated:
             return (by_port,)
-        aborts = (Rung(ABORT_TASK, partial(self._order_all, Function.ABORT_TASK, timeout)),) if self._in_doubt else ()
-        return *aborts, Rung(UNIT_RESET, partial(self._order_unit, timeout)), by_port
+        aborts = (Rung(ABORT_TASK, partial(self._abort, timeout)),) if self._in_doubt else ()
+        return *aborts, Rung(UNIT_RESET, partial(self._reset_unit, timeout)), by_port
 
-    def _order_all(self, function: Function, timeout: float) -> None:
+    def _abort(self, timeout: float) -> None:
         """Have each command that may still be in the device aborted."""
         for tag in self._in_doubt:
-            self._manage(function, tag, timeout)
+            self._manage(Function.ABORT_TASK, tag, timeout)
         self._drain()
 
-    def _order_unit(self, timeout: float) -> None:
+    def _reset_unit(self, timeout: float) -> None:
         self._manage(Function.LOGICAL_UNIT_RESET, 0, timeout)
         self._drain()
 
@@ -194,7 +194,6 @@ class UasExchange:
         order = Task(pack, NO_DATA, False, timeout, self._tasks.tag_of(function))
         with self._undisturbed():
             self._tasks.perform((order,))
-        _raise_error_of(order)
         if order.response not in DONE:
             answer = "a status" if order.response is None else _name(Response, order.response)
             raise MalformedReply(f"the device answered {function.name.replace('_', ' ')} with {answer}")
@@ -220,22 +219,8 @@ class UasExchange:
         self._in_doubt = []
 
 
-def _has_no_error(task: Task) -> bool:
-    return task.error is None
-
-
-def _raise_error_of(task: Task) -> None:
-    error, task.error = task.error, None
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # this frame is in its traceback
-
-
 def _check_ended(task: Task) -> None:
     """Raise TransportError if the task did not end with a status that means something."""
-    _raise_error_of(task)
     if task.response is not None:
         if task.response != Response.INCORRECT_LUN:
             raise MalformedReply(f"the device refused the command IU: {_name(Response, task.response)}")

@@ -24,7 +24,7 @@ from scsiusb.usb.port import Port
 
 LONGEST_IU: Final = STATUS_CODEC.length + MAX_SENSE
 LAST_TAG: Final = 0xFFFE  # UAS-3 6.2.1; 0 is no tag
-MOST_STRAYS: Final = 64  # information units for nobody, within one call, until the device is taken to be out of step
+MOST_STRAYS: Final = 64  # units that no task awaits, in one call, until the device counts as out of step
 GRACE: Final = 0.25  # seconds for data to end after a good status: a device may forget the short packet that ends it
 MEMORY_PATIENCE: Final = 0.5  # seconds to wait until other transfers have given their memory back
 MEMORY_PAUSE: Final = 0.001  # seconds
@@ -62,7 +62,6 @@ class Task:
         """Bytes of the data phase that went over the wire."""
         self.has_more = False
         """Whether the device had more data-in than was asked for."""
-        self.error: TransportError | None = None
         self.sending: list[Any] = []
         self.moving: list[Any] = []
         self.listening: list[Any] = []
@@ -73,17 +72,12 @@ class Task:
     @property
     def is_over(self) -> bool:
         """Whether nothing is awaited any more."""
-        return self.error is not None or (bool(self.ended) and not self.moving and not self.sending)
+        return bool(self.ended) and not self.moving and not self.sending
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether the device may still have it."""
         return bool(self.deadline) and not self.ended
-
-    def fail(self, error: TransportError) -> None:
-        """Note the first error."""
-        if self.error is None:
-            self.error = error
 
 
 class Tasks:
@@ -154,9 +148,8 @@ class Tasks:
     def perform(self, tasks: Sequence[Task], depth: int | None = None) -> None:
         """Send the tasks, `depth` at a time, or as many as there can be, and return when each is over.
 
-        Nothing of them is in flight then.
-        After a transport error no more are sent. It is in the `error` of the first task that was not over, and what
-        was in flight beside it is in doubt.
+        Nothing of them is in flight then. Raise TransportError at the first thing that goes wrong with any of them: no
+        more are sent, and those that were in flight are in doubt.
         """
         self._strays = 0
         waiting, most = deque(tasks), min(depth or self.depth, self.depth)
@@ -173,15 +166,13 @@ class Tasks:
                 flying = [task for task in flying if not task.is_over]
                 if flying and not moved:
                     self._await(flying)
-        except TransportError as error:
-            (flying or tasks)[0].fail(error)
         finally:
             self._end(tasks)
 
     # --- sending ----------------------------------------------------------------------------------
 
     def _send(self, task: Task, flying: Sequence[Task]) -> bool:
-        """Begin a task's transfers: who listens comes first, so that nothing is said to nobody.
+        """Begin a task's transfers; its command goes last, when its data and its status are awaited.
 
         Return False where there is no memory for its data now, but others in flight will give theirs back.
         """

@@ -53,8 +53,7 @@ class UasTransport(PortTransport):
             tasks.streams = port.allocate_streams(DEPTH)
             if not tasks.streams:
                 raise DeviceUnsupported(f"{port.info}: this bus has no streams, which UAS needs at SuperSpeed")
-        self._exchange = exchange = UasExchange(port, tasks, self.turns, releases)
-        exchange.synchronizer = self._synchronizer
+        self._exchange = exchange = UasExchange(port, tasks, self._synchronizer, self.turns, releases)
         self.exchange = exchange.run
         self.depth = tasks.depth
         releases.add(self._synchronizer.settle)
