@@ -63,7 +63,7 @@ class Plan:
     calls: int | None = None
     """It ends earlier after this many calls; None: no limit."""
     depths: Sequence[int] = ()
-    """Measure reads with so many commands in flight, in place of calls; `too_deep` returns which there cannot be."""
+    """Measure reads with so many commands in flight, in place of calls; at most `Transport.depth`."""
     seed: int = 0
     """Equal seeds give the same blocks in the same order, and the same data."""
 
@@ -140,11 +140,6 @@ def unfit(disk: Disk, extent: Extent, size: int) -> str | None:
     if size % block:
         return f"no whole number of blocks of {block} bytes"
     return "larger than the range" if size > extent.blocks * block else None
-
-
-def too_deep(disk: Disk, depth: int) -> bool:
-    """Return whether the device, by the protocol that it is used by, takes fewer commands at once."""
-    return depth > disk.unit.transport.depth
 
 
 def whole_commands(disk: Disk, extent: Extent) -> Extent:

@@ -167,7 +167,7 @@ def _extent(disk: Disk, lba: int | None, blocks: int | None) -> speed.Extent:
 def _possible(disk: Disk, depths: tuple[int, ...]) -> tuple[int, ...]:
     """Return the depths that there can be. Raises Refused if none is left."""
     most = disk.unit.transport.depth
-    possible = tuple(depth for depth in depths if not speed.too_deep(disk, depth))
+    possible = tuple(depth for depth in depths if depth <= most)
     if depths and (most == 1 or not possible):
         protocol = disk.unit.transport.info.protocol.upper()
         raise Refused(f"no depth can be measured: by {protocol} the device takes {most} at once", "try --transport uas")

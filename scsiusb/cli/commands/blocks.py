@@ -266,10 +266,9 @@ class _Written:
     def _verify_bytes(self, file: Source, moved: Any) -> None:
         file.rewind()
         with self._disk.reading(self._lba, self.blocks) as pieces:
-            whole = bytearray()
+            whole = memoryview(bytearray(min(self._disk.stream_blocks, self.blocks) * self._size))
             for found in pieces:
-                whole.extend(bytes(max(len(found) - len(whole), 0)))  # the first piece is the largest
-                with memoryview(whole)[: len(found)] as wanted:
+                with whole[: len(found)] as wanted:
                     file.fill(wanted)
                     if found != wanted:
                         raise _difference(pieces.lba - len(found) // self._size, found, wanted, self._size)
