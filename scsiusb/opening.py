@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
 from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
@@ -29,8 +29,9 @@ from scsiusb.quirks.lookup import quirks_for
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.bot.formats import MAX_LUN
+from scsiusb.transport.choice import AUTO, TRANSPORTS
 from scsiusb.usb.backend import Backend
-from scsiusb.usb.interface import InterfaceInfo, by_protocol, find
+from scsiusb.usb.interface import InterfaceInfo, find
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 
 commands = logging.getLogger(COMMANDS)
-AUTO: Final = "auto"
-TRANSPORTS: Final = (AUTO, "bot", "uas")
 
 
 class OpenOptions(TypedDict, total=False):
@@ -57,7 +56,8 @@ class OpenOptions(TypedDict, total=False):
     `trace`: a pcapng file that records what goes over the bus. Only the first user of a device can record.
     `quirks`: letters of the quirks that the device needs, "" for none (`scsiusb quirks --list` shows them), or rows as
     the option --quirks takes them; default, or None: what SCSIUSB_QUIRKS, the user's file or the table says.
-    `transport`: "bot" or "uas", the protocol to use; default, "auto": BOT where the device has it, else UAS.
+    `transport`: "bot" or "uas", the protocol to use; default, "auto": UAS where the device, the bus and the platform
+    can, else BOT, which is also used from then on if the device fails by UAS.
     """
 
     lun: int
@@ -149,16 +149,15 @@ def _open(backend: Backend, device: str | InterfaceInfo | None, options: OpenOpt
     if isinstance(device, str):
         lun = _lun(info, device, options.get("lun"))
     known = _quirks(info, quirks)
-    transport = options.get("transport", AUTO)
     client = PROCESS.join(
         backend,
-        _by_transport(info, transport, known),
+        info,
         on_gone=options.get("on_gone"),
         below=below,
         exclusive=trace is not None,
         quirks=known,
         same_quirks=quirks is not None,
-        same_protocol=transport != AUTO,
+        transport=options.get("transport", AUTO),
     )
     try:
         if lun > client.max_lun:
@@ -188,20 +187,6 @@ def _quirks(info: InterfaceInfo, given: str | None) -> Quirks:
         what = f"{info} must not be opened: {quirks.why(Quirk.IGNORE_DEVICE)}"
         raise DeviceUnsupported(what, f"--quirks {info.vid:04x}:{info.pid:04x}: opens it nevertheless")
     return quirks
-
-
-def _by_transport(info: InterfaceInfo, transport: str, quirks: Quirks) -> InterfaceInfo:
-    """Return the interface as it is used by the wanted transport. Raises DeviceUnsupported if it does not have it."""
-    wanted = info.protocol if transport == AUTO else transport
-    if wanted == "uas" and Quirk.IGNORE_UAS in quirks:
-        what = f"{info} must not be used by UAS: {quirks.why(Quirk.IGNORE_UAS)}"
-        raise DeviceUnsupported(what, "open it with the transport 'bot', if the device has it")
-    if wanted == info.protocol:
-        return info
-    found = by_protocol(info, wanted)
-    if found is None:
-        raise DeviceUnsupported(f"{info} has no setting for {wanted.upper()}", "use the transport 'auto'")
-    return found
 
 
 class Manager(Uncopyable):

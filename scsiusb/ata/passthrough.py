@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypedDict, TypeVar
 from construct import BitStruct, Const, Flag, Padding
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.errors import DeviceUnsupported, IllegalRequest, MalformedReply, UnsupportedOpcode
+from scsiusb.errors import DeviceTimeout, DeviceUnsupported, IllegalRequest, MalformedReply, UnsupportedOpcode
 from scsiusb.scsi.command import U2, U4, U8, Command, opcode
 from scsiusb.scsi.sense import UNIT_ATTENTION, Sense, error_for
 from scsiusb.scsi.unit import LogicalUnit
@@ -64,7 +64,17 @@ def short_timeout(unit: LogicalUnit) -> float:
 
 
 def execute_shortly(unit: LogicalUnit, command: Command[R]) -> R:
-    """Run a command with that deadline. Raises as `LogicalUnit.execute`."""
+    """Run a command with that deadline. Raises as `LogicalUnit.execute`.
+
+    Some bridges pass commands to the disk by BOT, and hang at them by UAS: one that reads is sent again by BOT.
+    """
+    protocol = unit.transport.info.protocol
+    try:
+        return unit.execute(command, timeout=short_timeout(unit))
+    except DeviceTimeout as error:
+        may_repeat = error.may_repeat and command.direction is Direction.IN
+        if not may_repeat or unit.transport.info.protocol == protocol:
+            raise
     return unit.execute(command, timeout=short_timeout(unit))
 
 

@@ -43,8 +43,8 @@ def open_disk(
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks, transport=transport)
 
 
-def opened(device: str | None, lun: int | None) -> Disk:
-    """Return an open disk, to be used in a `with` statement."""
+def opened(device: str | None, lun: int | None, protocol: str | None = None) -> Disk:
+    """Return an open disk, to be used in a `with` statement; `protocol`: the only one that will do, if so."""
     given = settings()
     refuse_own_file(device, None)
     if device is None or not device.startswith(VIRTUAL):
@@ -58,7 +58,7 @@ def opened(device: str | None, lun: int | None) -> Disk:
             timeout=given.timeout,
             trace=given.trace,
             quirks=given.quirks,
-            transport=given.transport,
+            transport=protocol or given.transport,
         )
     _warn_unused_quirks(disk.unit.transport.info)
     return disk

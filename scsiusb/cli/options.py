@@ -132,7 +132,7 @@ def global_options(function: F) -> F:
         click.option(
             "--transport",
             type=click.Choice(TRANSPORTS),
-            help="The protocol: by default BOT where the device has it, else UAS.",
+            help="The protocol: by default UAS where it is possible, else BOT.",
             **shared,
         ),
         click.option("--trace", metavar="FILE.pcapng", help="Record the USB transfers in a file.", **shared),

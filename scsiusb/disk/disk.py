@@ -71,7 +71,6 @@ class Disk(Uncopyable):
     def __init__(self, unit: LogicalUnit, place: str = "an unknown place") -> None:
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
-        self._depth = unit.transport.depth
         self._attentions = unit.attentions
         self._stories = BlockStories(unit)
         self._place = place
@@ -369,7 +368,7 @@ class Disk(Uncopyable):
             check_fits(medium, lba, view)
         if medium.is_removable and medium is not self._bound and blocks:
             self._bind(medium)
-        if transfer is READ and self._depth > 1 and size > PIECE:
+        if transfer is READ and size > PIECE and self.unit.transport.depth > 1:
             from scsiusb.disk.at_once import cut, read_pieces
 
             read_pieces(self, medium, cut(self, medium, lba, view))
@@ -524,9 +523,10 @@ class Disk(Uncopyable):
     @property
     def stream_blocks(self) -> int:
         """The most blocks that a stream should read at a time: one command's, or what can be in flight at once."""
-        if self._depth == 1:
+        depth = self.unit.transport.depth
+        if depth == 1:
             return self.max_blocks
-        return max(self.max_blocks, self._depth * PIECE // self.block_size)
+        return max(self.max_blocks, depth * PIECE // self.block_size)
 
     def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,9 +15,10 @@ from scsiusb.errors import DeviceGone
 from scsiusb.manager.client import Client, OnGone
 from scsiusb.quirks.model import Quirk, Quirks
 from scsiusb.transport.bot.transport import BulkOnlyTransport
+from scsiusb.transport.choice import AUTO, chosen
 from scsiusb.transport.port_transport import PortTransport
 from scsiusb.usb.backend import Backend
-from scsiusb.usb.interface import InterfaceInfo
+from scsiusb.usb.interface import InterfaceInfo, by_protocol
 from scsiusb.usb.port import NO_QUIRKS, Port
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 BOGUS_RESIDUE: Final = "all data was transferred, but a residue reported"
 UNNAMED: Final = "unknown"  # the driver was unbound before its name could be read
+
+log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
@@ -56,8 +60,9 @@ class Attachment:
 
     def __init__(self, backend: Backend, info: InterfaceInfo, owner: Owner, quirks: Quirks = NO_QUIRKS) -> None:
         self.backend = backend
-        self.info = info
         self.quirks = quirks
+        self._info = info
+        self._may_change_protocol = False
         self.is_lost = False
         self.may_be_unused = False
         self._owner = owner
@@ -70,6 +75,17 @@ class Attachment:
         self._transport: PortTransport | None = None
         self._is_over = False
         self._is_ended = False
+
+    @property
+    def info(self) -> InterfaceInfo:
+        """The interface, with the protocol that it is used by."""
+        port = self._port
+        return self._info if port is None else port.info
+
+    def choose_protocol(self) -> None:
+        """Use the protocol that fits best, which nobody has asked for: if UAS fails, BOT may take its place."""
+        self._info = chosen(self._info, AUTO, self.quirks)
+        self._may_change_protocol = True
 
     @property
     def transport(self) -> PortTransport:
@@ -187,7 +203,21 @@ class Attachment:
             self._take_lease()
         self._port = port = Port(self.backend, self.info, self._before_taking, self._releases, self.quirks)
         note = self._lease.note_command if self._lease else None
-        self._transport = _transport_of(self.info)(port, note, self._releases)
+        self._transport = self._by_uas(port, note) or BulkOnlyTransport(port, note, self._releases)
+
+    def _by_uas(self, port: Port, note: Callable[[bool], None] | None) -> PortTransport | None:
+        """Return a transport by UAS; None if the port is used by BOT, which may be because UAS is not possible."""
+        if port.pipes is None:
+            return None
+        from scsiusb.transport.uas.transport import UasTransport, what_lacks
+
+        other = by_protocol(port.info, "bot") if self._may_change_protocol else None
+        lack = None if other is None else what_lacks(port)
+        if other is None or lack is None:
+            return UasTransport(port, note, self._releases, other)
+        log.info("%s: %s; Bulk-Only Transport is used", other, lack)
+        port.change_protocol(other, reset=False)
+        return None
 
     def _take_lease(self) -> None:
         from scsiusb.leases.lease import Lease
@@ -228,14 +258,6 @@ class Attachment:
             raise
         finally:
             self._is_over = True
+            self._info = self.info
             self._port = self._transport = None  # these refer to this object: a cycle
             self._owner.remove(self)
-
-
-def _transport_of(info: InterfaceInfo) -> Callable[[Port, Callable[[bool], None] | None, Releases], PortTransport]:
-    """Return the class of the protocol that the interface is used by."""
-    if info.protocol == "uas":
-        from scsiusb.transport.uas.transport import UasTransport
-
-        return UasTransport
-    return BulkOnlyTransport

@@ -88,7 +88,6 @@ class Client(Uncopyable):
         self.doubts = transport.doubts
         self.exchange = transport.exchange
         self.exchange_many = transport.exchange_many
-        self.depth = transport.depth
         self.drive = transport.drive
         self.poll = transport.poll
         self._entry = ledger.entry("client", f"of {holder.info.name}")
@@ -198,6 +197,11 @@ class Client(Uncopyable):
     def max_lun(self) -> int:
         """See `Transport.max_lun`."""
         return self._transport.max_lun
+
+    @property
+    def depth(self) -> int:
+        """See `Transport.depth`; it may become 1."""
+        return self._transport.depth
 
     @property
     def max_transfer(self) -> int:

@@ -20,6 +20,7 @@ from scsiusb.manager.learned import LearnedQuirks
 from scsiusb.manager.watcher import Watcher
 from scsiusb.quirks.lookup import tabled
 from scsiusb.quirks.model import Quirks
+from scsiusb.transport.choice import AUTO, chosen
 from scsiusb.usb.backend import Backend
 from scsiusb.usb.interface import InterfaceInfo, is_same
 from scsiusb.usb.port import LOOK_AGAIN
@@ -45,7 +46,7 @@ class Needed(NamedTuple):
 
     exclusive: bool
     same_quirks: bool
-    same_protocol: bool
+    transport: str
 
 
 class Process:
@@ -70,15 +71,15 @@ class Process:
         exclusive: bool = False,
         quirks: Quirks | None = None,
         same_quirks: bool = False,
-        same_protocol: bool = False,
+        transport: str = AUTO,
     ) -> Client:
         """Return a client of the interface.
 
         `below` is released after the interface, or at once if the process has the interface already.
         `exclusive`: raise DeviceBusy unless this is the first client.
         `quirks`: of the device; None: those of the table, with those learned since it was plugged in. The quirks of the
-        first client apply to all; `same_quirks`: raise DeviceBusy if they are different. `same_protocol`: raise
-        DeviceBusy if the process uses the interface by another one than `info` says.
+        first client apply to all; `same_quirks`: raise DeviceBusy if they are different. `transport`: the
+        protocol to use, see `chosen`; raise DeviceBusy if the process uses the interface by another one.
         Raises as `Attachment.enter`.
         """
         self.prepare()
@@ -88,7 +89,7 @@ class Process:
         with ExitStack() as own:
             stack = own if below is None else own.enter_context(below)
             try:
-                needed = Needed(exclusive, same_quirks, same_protocol)
+                needed = Needed(exclusive, same_quirks, transport)
                 attach = partial(self._attachment, backend, info, quirks, needed)
                 return self._join(attach, on_gone, stack)
             except BaseException:
@@ -111,18 +112,21 @@ class Process:
             self._open.add(thing)
 
     def _attachment(self, backend: Backend, info: InterfaceInfo, quirks: Quirks, needed: Needed) -> Attachment:
+        info = chosen(info, needed.transport, quirks)
         new = Attachment(backend, info, self, quirks)
         with self._lock:
             held = self._attachments.get(new.key)
             if held is None:
                 new.quirks = self._learned.recall(new, quirks)
+                if needed.transport == AUTO:
+                    new.choose_protocol()
                 self._attachments[new.key] = new
                 self._watch(backend)
                 return new
         if not is_same(held.info, info):
             what = f"{info} was unplugged, or {held.info} was, which is open: both have the same number"
             raise DeviceGone(what, LOOK_AGAIN)
-        if needed.same_protocol and held.info.protocol != info.protocol:
+        if needed.transport not in (AUTO, held.info.protocol):
             what = f"this process has {info} open already, by {held.info.protocol.upper()}"
             raise DeviceBusy(what, f"close it first, or open it with the transport {held.info.protocol!r} or 'auto'")
         if needed.same_quirks and not held.has_quirks(quirks):

@@ -11,7 +11,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Completion, Direction, Polled, Read, Scope, Story, leaving
 from scsiusb.transport.drivers import Driver, PolledStory
-from scsiusb.transport.recovery import Ladder, Synchronizer
+from scsiusb.transport.recovery import CONTROL_TIMEOUT, Ladder, Synchronizer
 from scsiusb.transport.turns import Turn, Turns, User
 from scsiusb.usb.port import Port
 
@@ -59,9 +59,13 @@ class PortTransport(Uncopyable):
             self._releases.close()
             raise
 
-    depth = 1
     max_lun: int
     exchange: Callable[[int, bytes, Direction, memoryview, float], Story[Completion]]
+
+    @property
+    def depth(self) -> int:
+        """See `Transport.depth`."""
+        return 1
 
     def exchange_many(
         self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
@@ -80,7 +84,19 @@ class PortTransport(Uncopyable):
 
     def probing(self, user: User | None = None) -> AbstractContextManager[Port]:
         """See `Transport.probing`."""
-        raise NotImplementedError
+        return self._lent(user)
+
+    @contextmanager
+    def _lent(self, user: User | None) -> Iterator[Port]:
+        with self._own_turn(user):
+            self.turns.check(self.turns.current)
+            self._synchronizer.begin()
+            try:
+                yield self._port
+            finally:
+                self.losses.count += 1  # what the device said in exchanges of the caller's own is not known here
+                self.doubts.count += 1
+                self._synchronizer.recover(CONTROL_TIMEOUT)
 
     def _prepare(self) -> None:
         """Make what exchanges need, ask the device what they depend on; `_releases` undoes it, and settles first."""

@@ -171,7 +171,7 @@ def recover(port: Port, rungs: Sequence[Rung]) -> Recovery:
         except DeviceGone:
             raise
         except TransportError as failure:
-            log.warning("the %s of %s failed: %s", rung.name, port.info, failure.what)
+            log.info("the %s of %s failed: %s", rung.name, port.info, failure.what)
             error = type(failure)(
                 failure.what, failure.remedy
             )  # a copy: the traceback of `failure` refers to this frame

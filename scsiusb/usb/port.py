@@ -59,20 +59,18 @@ class Port(Uncopyable):
         releases: Releases | None = None,
         quirks: Quirks = NO_QUIRKS,
     ) -> None:
-        self.info = info
+        self._use(info)
         self.resets = EventCounter()
         self.quirks = quirks
         self._before_taking = before_taking
-        self.pipes = uas_pipes(info.setting) if info.protocol == "uas" else None
-        """The four pipes of an interface that is used by UAS."""
-        self.bulk_in, self.bulk_out = _endpoints(info, self.pipes)
-        self._in, self._out = self.bulk_in.address, self.bulk_out.address
         self._backend = backend
         uses = backend.uses(info.device, info.interface)
         if uses:
             remedy = "unmount it first, or end the program that uses it"
             raise DeviceBusy(f"{info}: {printable(', '.join(uses))}", remedy)
         self._releases = Releases()
+        self.streams = 0
+        """How many streams the pipes of UAS have."""
         self._has_streams = False
         try:
             if releases is not None:
@@ -81,6 +79,15 @@ class Port(Uncopyable):
         except BaseException:
             self.close()
             raise
+
+    def _use(self, info: InterfaceInfo) -> None:
+        """Use the interface by the protocol that `info` says. Raise DeviceUnsupported."""
+        pipes = uas_pipes(info.setting) if info.protocol == "uas" else None
+        self.bulk_in, self.bulk_out = _endpoints(info, pipes)
+        self.info = info
+        self.pipes = pipes
+        """The four pipes of an interface that is used by UAS."""
+        self._in, self._out = self.bulk_in.address, self.bulk_out.address
 
     def __enter__(self) -> Port:
         return self
@@ -193,6 +200,21 @@ class Port(Uncopyable):
             raise translate(error, f"resetting {self.info}") from error
         self._select()
 
+    def change_protocol(self, info: InterfaceInfo, *, reset: bool) -> None:
+        """Use the interface by another of its protocols, after a reset if asked for; nothing may be in flight.
+
+        Raise TransportError; it is then used as before.
+        """
+        before = self.info
+        if self.pipes is not None:
+            self._free_streams([each.address for each in self.pipes.streaming])
+        try:
+            self._use(info)
+            self.reset() if reset else self._select()
+        except BaseException:
+            self._use(before)
+            raise
+
     def allocate_streams(self, most: int) -> int:
         """Allocate streams on the pipes of UAS, and return how many, from stream 1; 0 where there can be none.
 
@@ -208,15 +230,16 @@ class Port(Uncopyable):
             self._releases.add(self._free_streams, endpoints)
         self._free_streams(endpoints)
         try:
-            return self._handle.alloc_streams(endpoints, most)
+            self.streams = self._handle.alloc_streams(endpoints, most)
         except UsbError as error:
             if error.code is Code.NO_DEVICE:
                 raise translate(error, f"allocating streams of {self.info}") from error
             log.info("%s: no streams: %s", self.info, error.code.name)
-            return 0
+        return self.streams
 
     def _free_streams(self, endpoints: list[int]) -> None:
         """Free the streams, if there are any; there are none after a reset."""
+        self.streams = 0
         with suppress(UsbError):
             self._handle.free_streams(endpoints)
 

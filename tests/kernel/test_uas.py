@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ BLOCK = 512
 MIB = 1 << 20
 OUT_OF_RANGE = bytes.fromhex("28007fffffff00000100")  # READ(10) of a block that is not there
 OPERATIONS = 150
+TRIES = 300
 FAULTS = ("stall@data", "stall@csw", "nak@csw", "hang@data", "short=5@csw", "tag=77@csw", "status=8", "phase-error@csw")
 
 
@@ -100,12 +102,15 @@ def test_a_command_that_is_late_is_aborted_and_the_next_one_is_right(device: Dev
     unit = device.units[0]
     with scsiusb.open(device.address) as disk:
         tried: list[tuple[str, ...]] = []
-        for at, late in zip(range(0, 4000, 400), cycle((0.0005, 0.00001)), strict=False):
-            try:
-                disk.unit.execute(Read10(at, 200, block_size=BLOCK), timeout=late, retry=NO_RETRY)
+        most = disk.unit.transport.max_transfer // BLOCK
+        for at, late in zip(range(TRIES), cycle((0.0005, 0.00001)), strict=False):
+            try:  # some are quicker than the first look at them
+                disk.unit.execute(Read10(at, most, block_size=BLOCK), timeout=late, retry=NO_RETRY)
             except scsiusb.DeviceTimeout as error:
                 tried.append(error.tried)
             assert disk.read(at, 8) == unit.backing(at, 8)
+            if len(tried) == 3:
+                break
     assert tried, "no command was late: the timeout is too long for this machine"
     assert {first for first, *_ in tried} == {"abort task"}
 
@@ -163,3 +168,43 @@ def test_over_the_kernel_each_fault_ends_in_right_data_or_an_error_in_time() -> 
                 assert disk.read(0, 2000) == wanted, fault
             assert stick.stick.faults.fired[-1][1] == Fault.parse(fault)
             assert disk.read(0, 2000) == wanted, fault
+
+
+HANGS = "hang@csw,by=uas,times=always"
+KILLED = """
+import sys, time, scsiusb
+disk = scsiusb.open(sys.argv[1], timeout=1.0)
+print(disk.unit.transport.info.protocol, flush=True)
+while True:
+    disk.read(0, 8)
+"""
+
+
+def test_a_device_that_hangs_by_uas_is_used_by_bot_and_linux_has_it_back() -> None:
+    data = random.Random(34).randbytes(2 * MIB)
+    with virtual(both=True) as stick:
+        with scsiusb.open(stick.address, timeout=1.0) as disk:
+            assert transport(disk) == "uas"
+            disk.write(0, data)
+            disk.flush()
+            stick.stick.faults.add(HANGS)
+            with suppress(scsiusb.DeviceTimeout):
+                disk.read(0, 8)
+            assert transport(disk) == "bot"
+            assert disk.read(0, len(data) // BLOCK) == data
+            disk.write(8, data[:4096])
+            assert disk.read(8, 8) == data[:4096]
+        stick.stick.faults.clear()
+        wait_for(lambda: stick.bound() == "uas", "uas to have the stick again")
+
+
+def test_a_process_that_is_killed_after_the_change_leaves_the_device_to_linux() -> None:
+    with virtual(both=True) as stick:
+        stick.stick.faults.add(HANGS)
+        command = [sys.executable, "-c", KILLED, stick.address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == "bot"
+            stick.stick.faults.clear()
+            process.kill()
+        wait_for(lambda: stick.bound() == "uas", "uas to have the stick again")

@@ -94,7 +94,7 @@ def check_command(
     area = _area(destructive, lba, blocks)
     if area and not yes:
         require_terminal("the checks that write")
-    with opened(device, lun) as disk:
+    with opened(device, lun, protocol="bot") as disk:
         if area:
             disk.check_range(area.lba, area.blocks)
             if not yes:

@@ -154,8 +154,8 @@ def serve(file: str, port: int, host: str, create: int | None, **stick: Any) -> 
     client can use it at a time. With -v, clients and commands are logged.
 
     --fault has the format NAME[=VALUE][@PHASE][,CONDITION...], where a condition
-    is command=K, opcode=HH, lba=N[-M], lun=N, over=N or cdb=HEX, or the count
-    times=N|always. Without a condition, the fault is for the next command.
+    is command=K, opcode=HH, lba=N[-M], lun=N, over=N, cdb=HEX or by=bot|uas, or
+    the count times=N|always. Without a condition, the fault is for the next command.
 
     \b
     Examples:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
 from scsiusb.base.releases import Releases
-from scsiusb.errors import DeviceBusy, MalformedReply, PhaseError, TransportError
+from scsiusb.errors import DeviceBusy, DeviceUnsupported, MalformedReply, PhaseError, TransportError
+from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Read, Story
+from scsiusb.transport.bot import reset_recovery
+from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.recovery import PORT_RESET, Rung, Synchronizer, Trouble
 from scsiusb.transport.turns import Turns
 from scsiusb.transport.uas.formats import (
@@ -23,10 +27,12 @@ from scsiusb.transport.uas.formats import (
     lun_field,
 )
 from scsiusb.transport.uas.tasks import Task, Tasks
+from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import LONGEST_TIMEOUT_MS, Port
 
 ABORT_TASK: Final = "abort task"
 UNIT_RESET: Final = "logical unit reset"
+TO_BOT: Final = "change to BOT"
 REQUEST_SENSE: Final = 0x03
 MAX_LUN: Final = 255  # peripheral device addressing has a byte (SAM-5 4.7.7.2)
 LONGEST: Final = LONGEST_TIMEOUT_MS / 1000
@@ -43,6 +49,8 @@ FAILURES: Final = {
     Status.TASK_ABORTED: ABORTED_SENSE,
 }
 
+log = logging.getLogger(__name__)
+
 
 class UasExchange:
     """Runs one command at a time, through its own buffers, which `releases` gives back.
@@ -51,7 +59,20 @@ class UasExchange:
     which is not sent then: the device has told it already, and would not again.
     """
 
-    def __init__(self, port: Port, tasks: Tasks, synchronizer: Synchronizer, turns: Turns, releases: Releases) -> None:
+    def __init__(
+        self,
+        port: Port,
+        tasks: Tasks,
+        synchronizer: Synchronizer,
+        turns: Turns,
+        releases: Releases,
+        other: InterfaceInfo | None = None,
+    ) -> None:
+        """`other`: the interface as it is used by BOT, if that may take the place of UAS."""
+        self._other = other
+        self._releases = releases
+        self.successor: Exchange | None = None
+        """The exchange of BOT, once that has taken the place of UAS."""
         self._port = port
         self._synchronizer = synchronizer
         self._tasks = tasks
@@ -71,6 +92,8 @@ class UasExchange:
         Raise TransportError where the exchange does not end with a status, after the recovery of the device;
         DeviceBusy if the unit is reserved; ValueError for what a command IU cannot say.
         """
+        if self.successor is not None:
+            return (yield from self.successor.run(lun, cdb, direction, data, timeout))
         self._check(lun, cdb, direction, data)
         kept, self._sense = self._sense, None
         if kept is not None and kept[0] == lun and cdb[0] == REQUEST_SENSE and len(data):
@@ -96,6 +119,8 @@ class UasExchange:
         buffer of each; `timeout`: seconds for each; `depth` None: as many as the device takes. Raise as `run`, for all
         of them: none counts then.
         """
+        if self.successor is not None:
+            return (yield from self._one_by_one(self.successor, lun, reads, timeout))
         for cdb, data in reads:
             self._check(lun, cdb, Direction.IN, data)
         self._sense = None
@@ -106,6 +131,16 @@ class UasExchange:
         if tasks:
             yield from self._perform(lun, tasks, reads[0][0], timeout, depth)
         return [self._completion(task) for task in tasks]
+
+    def _one_by_one(
+        self, successor: Exchange, lun: int, reads: Sequence[Read], timeout: float
+    ) -> Story[list[tuple[Completion, bytes]]]:
+        """Do as `run_many` by BOT, which says nothing of why a command failed: it is to be asked."""
+        ended: list[tuple[Completion, bytes]] = []
+        for cdb, data in reads:
+            completion = yield from successor.run(lun, cdb, Direction.IN, data, timeout)
+            ended.append((completion, b""))
+        return ended
 
     def _check(self, lun: int, cdb: bytes, direction: Direction, data: memoryview) -> None:
         """Raise ValueError for what a command IU cannot say."""
@@ -162,11 +197,15 @@ class UasExchange:
 
     def ladder(self, timeout: float, trouble: Trouble) -> Sequence[Rung]:
         """Return the recovery steps, the gentlest first; `timeout`: seconds for each."""
-        by_port = Rung(PORT_RESET, self._reset_port)
+        if self.successor is not None:
+            return reset_recovery.ladder(self._port, timeout, trouble)
+        may_change = self._other is not None and not self._turns.is_closed
+        changes = (Rung(TO_BOT, self.change_to_bot),) if may_change else ()
+        last = *changes, Rung(PORT_RESET, self._reset_port)
         if trouble.is_repeated:
-            return (by_port,)
+            return last
         aborts = (Rung(ABORT_TASK, partial(self._abort, timeout)),) if self._in_doubt else ()
-        return *aborts, Rung(UNIT_RESET, partial(self._reset_unit, timeout)), by_port
+        return *aborts, Rung(UNIT_RESET, partial(self._reset_unit, timeout)), *last
 
     def _abort(self, timeout: float) -> None:
         """Have each command that may still be in the device aborted."""
@@ -209,6 +248,18 @@ class UasExchange:
         finally:
             if was_interrupted:
                 self._port.interrupt(True)
+
+    def change_to_bot(self) -> None:
+        """Reset the device, and use it by BOT from now on, until it is unplugged. Raise TransportError."""
+        port, other = self._port, self._other
+        if other is None:
+            raise DeviceUnsupported(f"{port.info} has no Bulk-Only Transport to change to")
+        port.change_protocol(other, reset=True)
+        self._in_doubt = []
+        self.successor = Exchange(port, self._synchronizer, self._turns, self._releases)
+        self._releases.add(self._synchronizer.settle)
+        port.learn(Quirk.IGNORE_UAS, "it failed by UAS")
+        log.warning("%s fails by UAS; Bulk-Only Transport is used until it is unplugged", other)
 
     def _reset_port(self) -> None:
         """Reset the port; the streams end with it, and are allocated again."""

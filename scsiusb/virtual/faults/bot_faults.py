@@ -21,8 +21,8 @@ from scsiusb.virtual.device.bot import (
 from scsiusb.virtual.device.function import Answer, Hang, Plug, Setup, Stall
 from scsiusb.virtual.faults import unit_faults
 from scsiusb.virtual.faults.active_faults import ActiveFaults, DisconnectPoint, limit_length, task_for_case
+from scsiusb.virtual.faults.faults import BOT, CSW, DATA, Fault
 from scsiusb.virtual.faults.faults import CBW as CBW_PHASE
-from scsiusb.virtual.faults.faults import CSW, DATA, Fault
 from scsiusb.virtual.faults.script import Command, Script
 from scsiusb.virtual.target.sense import NO_SENSE
 from scsiusb.virtual.target.target import Target
@@ -181,7 +181,7 @@ class FaultyBot(Bot):
             return
         self._matched_cbw = cbw
         _, _, transfer_length, _, lun, length, cdb = CBW.unpack(cbw)
-        faults = self._script.next_for_command(Command(transfer_length, lun, cdb[:length]))
+        faults = self._script.next_for_command(Command(transfer_length, lun, cdb[:length], BOT))
         before, self._active_faults = self._active_faults, ActiveFaults(faults) if faults else None
         # A silent device has not accepted the CBW before this one: a new CBW does not end the silence.
         if before is not None and before.silent_until > time.monotonic():

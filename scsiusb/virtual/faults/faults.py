@@ -15,6 +15,7 @@ Value = int | float | str | None
 
 ALWAYS = math.inf
 CBW, DATA, CSW = "cbw", "data", "csw"
+PROTOCOLS = BOT, UAS = "bot", "uas"
 
 
 class Scope(Enum):
@@ -215,6 +216,7 @@ class Fault:
     lun: int | None = None
     over: int | None = None  # dCBWDataTransferLength must be larger than this number of bytes
     cdb: str | None = None  # hexadecimal digits that the CDB begins with; "." stands for any digit
+    by: str | None = None  # "bot" or "uas": only by this protocol
     times: float = 0  # 0: the default of the kind
 
     def __post_init__(self) -> None:
@@ -348,6 +350,12 @@ def _pattern(text: str) -> str:
     return text.upper()
 
 
+def _protocol(text: str) -> str:
+    if text not in PROTOCOLS:
+        raise ValueError(text)
+    return text
+
+
 def _opcode(text: str) -> int:
     if not re.fullmatch(r"(0x)?[0-9a-fA-F]{1,2}", text):
         raise ValueError(text)
@@ -361,6 +369,7 @@ _CONDITIONS: Mapping[str, Callable[[str], object]] = {
     "lun": _within(0, 15),
     "over": _non_negative,
     "cdb": _pattern,
+    "by": _protocol,
 }
 _HINTS: Mapping[str, str] = {
     "command": "the number of a command, 1 or more",
@@ -369,6 +378,7 @@ _HINTS: Mapping[str, str] = {
     "lun": "a number from 0 to 15",
     "over": "a number of bytes",
     "cdb": "up to 32 hexadecimal digits, with . for any digit",
+    "by": "bot or uas",
 }
 _TIMES_HINT = "a number, 1 or more, or always"
 

@@ -29,17 +29,20 @@ class Command:
     transfer_length: int
     lun: int
     cdb: bytes
+    by: str
+    """The protocol."""
 
-    def extent(self) -> tuple[int, int] | None:
-        """Return the first LBA and the LBA after the last; None unless the command reads, writes or verifies blocks."""
-        opcode = self.cdb[0]
-        if opcode in _SMALL and len(self.cdb) >= 6:
-            lba, blocks = int.from_bytes(self.cdb[1:4], "big") & 0x1FFFFF, self.cdb[4] or 256
-        elif opcode in _EXTENTS and len(self.cdb) >= struct.calcsize(_EXTENTS[opcode]):
-            lba, blocks = struct.unpack_from(_EXTENTS[opcode], self.cdb)
-        else:
-            return None
-        return lba, lba + blocks
+
+def extent_of(cdb: bytes) -> tuple[int, int] | None:
+    """Return the first LBA and the LBA after the last; None unless the command reads, writes or verifies blocks."""
+    opcode = cdb[0]
+    if opcode in _SMALL and len(cdb) >= 6:
+        lba, blocks = int.from_bytes(cdb[1:4], "big") & 0x1FFFFF, cdb[4] or 256
+    elif opcode in _EXTENTS and len(cdb) >= struct.calcsize(_EXTENTS[opcode]):
+        lba, blocks = struct.unpack_from(_EXTENTS[opcode], cdb)
+    else:
+        return None
+    return lba, lba + blocks
 
 
 @dataclass
@@ -117,8 +120,9 @@ class Script:
             fault.command in (None, self.commands)
             and fault.opcode in (None, opcode)
             and fault.lun in (None, command.lun)
+            and fault.by in (None, command.by)
             and (fault.over is None or command.transfer_length > fault.over)
-            and (fault.lba is None or _overlap(fault.lba, command.extent()))
+            and (fault.lba is None or _overlap(fault.lba, extent_of(command.cdb)))
             and (fault.cdb is None or re.match(fault.cdb, command.cdb.hex().upper()) is not None)
         )
 

@@ -19,8 +19,8 @@ from scsiusb.virtual.device.uas import (
 )
 from scsiusb.virtual.faults import unit_faults
 from scsiusb.virtual.faults.active_faults import ActiveFaults, limit_length
-from scsiusb.virtual.faults.faults import CBW, CSW, DATA, Fault
-from scsiusb.virtual.faults.script import Command, Script
+from scsiusb.virtual.faults.faults import CBW, CSW, DATA, UAS, Fault
+from scsiusb.virtual.faults.script import Command, Script, extent_of
 from scsiusb.virtual.target.sense import NO_SENSE
 from scsiusb.virtual.target.target import Target
 from scsiusb.virtual.target.task import Task
@@ -89,8 +89,8 @@ class FaultyUas(Uas):
     def _receive_command(self, endpoint: int, data: memoryview, stream: int) -> tuple[Answer, int]:
         tag, lun, cdb = int.from_bytes(data[2:4], "big"), data[9], bytes(data[16:32])
         cdb = cdb[: cdb_length(cdb[0])]
-        length = 0 if cdb[0] in _WITHOUT_DATA else 1
-        active = ActiveFaults(self._script.next_for_command(Command(length, lun, cdb)))
+        command = Command(self._length(lun, cdb), lun, cdb, UAS)
+        active = ActiveFaults(self._script.next_for_command(command))
         self._faults[tag] = active
         if self._leaves(active, CBW):
             return Answer.NAK, 0
@@ -103,6 +103,16 @@ class FaultyUas(Uas):
         if silence == "hang":
             return Answer.NAK, 0
         return super().receive(endpoint, data, stream)
+
+    def _length(self, lun: int, cdb: bytes) -> int:
+        """Return the bytes of the data phase, which a command IU does not tell; 1 where the CDB does not, either."""
+        if cdb[0] in _WITHOUT_DATA:
+            return 0
+        extent = extent_of(cdb)
+        if extent is None or lun >= len(self._target.units):
+            return 1
+        medium = self._target.units[lun].medium
+        return (extent[1] - extent[0]) * (1 if medium is None else medium.block_size)
 
     def _leaves(self, active: ActiveFaults, phase: str) -> bool:
         """Leave the bus, if a fault says so for this phase."""

@@ -48,7 +48,7 @@ def protocol(bus: Bus, **options: Any) -> str:
         return disk.unit.transport.info.protocol
 
 
-@pytest.mark.parametrize(("transport", "used"), [("auto", "bot"), ("bot", "bot"), ("uas", "uas")])
+@pytest.mark.parametrize(("transport", "used"), [("auto", "uas"), ("bot", "bot"), ("uas", "uas")])
 def test_a_device_with_both_is_used_as_asked(both: Bus, transport: str, used: str) -> None:
     assert protocol(both, transport=transport) == used
 

@@ -92,6 +92,7 @@ CONDITIONS = {
     "lun": st.integers(0, 15),
     "over": BITS_32,
     "cdb": st.text("0123456789ABCDEFabcdef.", min_size=1, max_size=32),
+    "by": st.sampled_from(["bot", "uas"]),
 }
 
 

@@ -273,6 +273,8 @@ MIX = [(TEST_UNIT_READY, 0), (READ_2, 1024), (INQUIRY_36, 36), (cdb10(0x28, 8, 4
         (",cdb=28..000000.8", [4]),
         (",cdb=12,command=2", []),
         (",cdb=12,command=3", [3]),
+        (",by=bot,command=3", [3]),
+        (",by=uas", []),
     ],
 )
 def test_a_fault_applies_to_commands_that_fulfil_all_its_conditions(conditions: str, numbers: list[int]) -> None:
