@@ -11,7 +11,8 @@ from scsiusb.errors import IllegalRequest, MalformedReply, Miscompare, Unsupport
 from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
 from scsiusb.scsi.commands.spc_parameters import ModeSelect6, ModeSelect10
 from scsiusb.scsi.pages.mode import ModePage, ModeParameters
-from scsiusb.scsi.pages.mode_pages import PageLayout, find_layout
+from scsiusb.scsi.pages.mode_layout import PageLayout
+from scsiusb.scsi.pages.mode_pages import depends_on_type, find_layout
 from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.unit import LogicalUnit
 
@@ -51,11 +52,13 @@ class PageValues:
     changeable: bytes
     default: bytes
     saved: bytes
+    device_type: int | None = None
+    """The unit's peripheral device type, if the fields depend on it."""
 
     @property
     def layout(self) -> PageLayout | None:
         """The names of its fields; None where they are not known."""
-        return find_layout(self.code, self.subpage)
+        return find_layout(self.code, self.subpage, self.device_type)
 
     @property
     def name(self) -> str:
@@ -87,9 +90,21 @@ def read_pages(unit: LogicalUnit, code: int = ALL_PAGES, subpage: int = 0) -> li
     Raises as `LogicalUnit.execute`, IllegalRequest for a page that the unit does not have.
     """
     current = _sense(unit, code, subpage, Values.CURRENT)
-    others = [_others(unit, code, subpage, values) for values in (Values.CHANGEABLE, Values.DEFAULT, Values.SAVED)]
+    changeable, default, saved = (
+        _others(unit, code, subpage, values) for values in (Values.CHANGEABLE, Values.DEFAULT, Values.SAVED)
+    )
+    is_ambiguous = any(depends_on_type(page.code) for page in current.pages)
+    device_type = unit.inquiry().peripheral_device_type if is_ambiguous else None
     return [
-        PageValues(page.code, page.subpage, whole(page), *(_same(page, each) for each in others))
+        PageValues(
+            page.code,
+            page.subpage,
+            whole(page),
+            _same(page, changeable),
+            _same(page, default),
+            _same(page, saved),
+            device_type,
+        )
         for page in current.pages
     ]
 

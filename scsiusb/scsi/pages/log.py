@@ -40,6 +40,16 @@ _ERRORS: Final = _whole(
     "total_bytes_processed",
     "total_uncorrected",
 )
+_SCOPE: Final = Field("scope", 4, 1, 2, "1: of this unit alone, 2: shared with others, 0: not reported")
+_RESOURCE: Final = (number("count", 0, 4, "units of the threshold set size"), _SCOPE)
+_SCANNED: Final = (
+    number("minutes", 0, 4, "power-on minutes then"),
+    Field("reassigned", 4, 7, 4, "1: to be, 2: done, 4: failed, 5: recovered by a rewrite, …"),
+    Field("sense_key", 4, 3, 4, "sense key"),
+    number("asc", 5, 1, "additional sense code"),
+    number("ascq", 6, 1, "additional sense code qualifier"),
+    number("lba", 12, 8, "the block"),
+)
 _TEMPERATURE: Final = (number("celsius", 1, 1, "degrees Celsius; 255: not known"),)
 LAYOUTS: Final = (
     LogLayout("write-errors", "we", 0x02, 0, _ERRORS),
@@ -52,10 +62,12 @@ LAYOUTS: Final = (
         0x0C,
         0,
         {
-            0x01: ("available", (number("count", 0, 4, "units of the threshold set size"),)),
-            0x02: ("used", (number("count", 0, 4, "units of the threshold set size"),)),
-            0x03: ("deduplicated", (number("count", 0, 4, "units of the threshold set size"),)),
-            0x04: ("compressed", (number("count", 0, 4, "units of the threshold set size"),)),
+            0x01: ("available", _RESOURCE),
+            0x02: ("used", _RESOURCE),
+            0x03: ("available_percentage", (number("percent", 0, 2, "of the provisioning resources"), _SCOPE)),
+            0x100: ("deduplicated", _RESOURCE),
+            0x101: ("compressed", _RESOURCE),
+            0x102: ("total_efficiency", _RESOURCE),
         },
     ),
     LogLayout("temperature", "temp", 0x0D, 0, {0: ("current", _TEMPERATURE), 1: ("reference", _TEMPERATURE)}),
@@ -66,6 +78,7 @@ LAYOUTS: Final = (
         0,
         {3: ("cycles_specified", ()), 4: ("cycles", ()), 5: ("load_cycles_specified", ()), 6: ("load_cycles", ())},
     ),
+    LogLayout("application-client", "acl", 0x0F, 0, {}),
     LogLayout(
         "self-tests",
         "str",
@@ -108,12 +121,42 @@ LAYOUTS: Final = (
                     number("status", 5, 1, "0: none, 1: under way"),
                     number("scans", 6, 2, "scans performed"),
                     number("progress", 8, 2, "of 65536"),
+                    number("medium_scans", 10, 2, "scans of the whole medium performed"),
                 ),
-            )
+            ),
+            **{code: (f"error_{code}", _SCANNED) for code in range(1, 0x801)},
         },
     ),
     LogLayout("protocol", "psp", 0x18, 0, {}),
-    LogLayout("statistics", "gsp", 0x19, 0, {}),
+    LogLayout(
+        "statistics",
+        "gsp",
+        0x19,
+        0,
+        {
+            1: (
+                "commands",
+                (
+                    number("reads", 0, 8, "read commands"),
+                    number("writes", 8, 8, "write commands"),
+                    number("blocks_received", 16, 8, "blocks written by the host"),
+                    number("blocks_transmitted", 24, 8, "blocks read by the host"),
+                    number("read_intervals", 32, 8, "time of reads, in time intervals"),
+                    number("write_intervals", 40, 8, "time of writes, in time intervals"),
+                    number("weighted_commands", 48, 8, "reads and writes, weighted"),
+                    number("weighted_intervals", 56, 8, "time of reads and writes, weighted"),
+                ),
+            ),
+            2: ("idle", (number("intervals", 0, 8, "time without a command, in time intervals"),)),
+            3: (
+                "time_interval",
+                (
+                    number("negative_exponent", 0, 4, "the interval is the integer by 10^-exponent seconds"),
+                    number("integer", 4, 4, "see the exponent"),
+                ),
+            ),
+        },
+    ),
     LogLayout(
         "power-transitions",
         "pct",
@@ -140,6 +183,7 @@ LAYOUTS: Final = (
                     number("asc", 0, 1, "additional sense code; 0: none"),
                     number("ascq", 1, 1, "additional sense code qualifier"),
                     number("celsius", 2, 1, "degrees Celsius; 255: not known"),
+                    number("celsius_limit", 3, 1, "degrees Celsius; of some makers"),
                 ),
             )
         },
