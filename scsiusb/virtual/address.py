@@ -5,31 +5,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from scsiusb.virtual.device.descriptors import Identity, InterfaceDescriptor, bot_interface, uas_interface
 from scsiusb.virtual.faults.faults import Fault
+from scsiusb.virtual.profiles import PROFILES, Profile
 from scsiusb.virtual.stick import Stick
 from scsiusb.virtual.target import bridges
-from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
+from scsiusb.virtual.target.ata import HEALTHS
 from scsiusb.virtual.target.fat import Formatted
 from scsiusb.virtual.target.media import File
-from scsiusb.virtual.target.nvme import NvmeDisk
 from scsiusb.virtual.target.options import MEDIUM_OPTIONS, apply_options
 from scsiusb.virtual.target.unit import Unit
 
 PREFIX = "virtual:"
-NVME_BRIDGE = "nvme-bridge"
 MOST_LUNS = 16  # GET MAX LUN reports 15 at most (BOT 3.2)
-BLOCK_SIZE = 512
-PROFILES = ("flash", *KINDS, NVME_BRIDGE, "card-reader")
+FLASH = "flash"
 PROTOCOLS: Mapping[str, Sequence[InterfaceDescriptor]] = {
     "bot": (bot_interface(),),
     "uas": (uas_interface(alternate=0),),
     "both": (bot_interface(), uas_interface()),
 }
-CARD_SLOTS = 4  # of the card reader, of which the first has a card
 
 
 def _whole(text: str) -> int:
@@ -107,9 +105,14 @@ class Address(NamedTuple):
     faults: tuple[Fault, ...]
 
     @property
+    def profile(self) -> Profile:
+        """What it plays."""
+        return PROFILES[self.values.get("profile", FLASH)]
+
+    @property
     def block_size(self) -> int:
-        """Return the bytes in a block."""
-        return int(self.values.get("block-size", BLOCK_SIZE))
+        """The bytes in a block."""
+        return int(self.values.get("block-size", self.profile.block_size))
 
 
 def split(name: str) -> tuple[str, str]:
@@ -161,44 +164,37 @@ def open_stick(name: str) -> Stick:
     block size.
     """
     address = parse(name)
-    values, size = address.values, address.block_size
-    disk, bridge = _disk(values)
+    values, profile, size = address.values, address.profile, address.block_size
+    bridge = _bridge_of(profile, values)
+    ids = dict(zip(("vid", "pid"), bridges.IDS[bridge], strict=True)) if bridge in bridges.IDS else profile.ids
     names = ("vid", "pid", "serial", "speed")
-    given = {each: values[each] for each in names if each in values}
-    ids = dict(zip(("vid", "pid"), bridges.IDS[bridge], strict=True)) if bridge in bridges.IDS else {}
-    identity = Identity(**{**ids, **given})
-    more = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
-    first = File(address.path, size, values.get("read-only") or None) if address.path else Formatted(size)
+    identity = Identity(**{**ids, **{each: values[each] for each in names if each in values}})
+    others = [Unit(Formatted(size)) for _ in range(1, values.get("luns", 1))]
+    others += [Unit() for _ in range(profile.empty_slots - len(others))]
+    first = File(address.path, size, values.get("read-only") or None) if address.path else profile.memory(size)
     try:
-        unit = Unit(apply_options(first, values), write_protected=bool(values.get("read-only")))
-        if disk is not None:
-            unit.vendor, unit.product = "ATA" if isinstance(disk, AtaDisk) else "NVMe", disk.model
-            bridges.furnish(unit, disk, bridge)
-        elif values.get("profile") == "card-reader":
-            more += [Unit(product="Card Reader") for _ in range(CARD_SLOTS - 1 - len(more))]
-            unit.product = "Card Reader"
-        units = [unit, *more]
-        for unit in units:
-            unit.removable = values.get("removable", disk is None)
-        return Stick(units, identity, PROTOCOLS[values.get("protocol", "bot")], faults=address.faults)
+        medium = profile.medium(apply_options(first, values), values)
+        unit = Unit(medium, device_type=profile.device_type, write_protected=bool(values.get("read-only")))
+        profile.furnish(unit, values)
+        for other in others:
+            other.product = unit.product
+        for each in (unit, *others):
+            each.removable = values.get("removable", profile.is_removable)
+        layout = PROTOCOLS[values.get("protocol", "bot")]
+        interfaces = [replace(each, subclass=profile.subclass) for each in layout]
+        return Stick([unit, *others], identity, interfaces, faults=address.faults)
     except BaseException:
         first.close()
         raise
 
 
-def _disk(values: Mapping[str, Any]) -> tuple[AtaDisk | NvmeDisk | None, str]:
-    """Return the disk after the bridge, None for a stick, and the bridge. Raise ValueError if they do not fit."""
-    profile, health = values.get("profile", "flash"), values.get("health", HEALTHS[0])
-    if profile in KINDS:
-        disk: AtaDisk | NvmeDisk = AtaDisk(profile, health)
-    elif profile == NVME_BRIDGE:
-        disk = NvmeDisk(health)
-    elif "bridge" in values:
-        raise ValueError(f"bridge: a {profile} has none; give profile={NVME_BRIDGE}, or one of {', '.join(KINDS)}")
-    else:
-        return None, ""
-    known = bridges.ATA if isinstance(disk, AtaDisk) else bridges.NVME
-    bridge = values.get("bridge", next(iter(known)))
-    if bridge not in known:
-        raise ValueError(f"bridge: {bridge} has no {profile}; use {', '.join(known)}")
-    return disk, bridge
+def _bridge_of(profile: Profile, values: Mapping[str, Any]) -> str:
+    """Return the bridge that the device is behind, "" for none. Raise ValueError if it cannot be behind that."""
+    bridge = values.get("bridge", next(iter(profile.bridges), ""))
+    if bridge and bridge not in profile.bridges:
+        name = values.get("profile", FLASH)
+        if not profile.bridges:
+            those = ", ".join(name for name, each in PROFILES.items() if each.bridges)
+            raise ValueError(f"bridge: a {name} has none; give a profile that has one: {those}")
+        raise ValueError(f"bridge: {bridge} has no {name}; use {', '.join(profile.bridges)}")
+    return str(bridge)

@@ -212,6 +212,16 @@ LAYOUTS: Final = (
         ),
     ),
     VpdLayout(
+        0xB6,
+        "zoned block device characteristics",
+        (
+            *flags(4, "- - - - - - - URSWRZ", "reads are not restricted to written blocks of a zone"),
+            number("OPTIMAL_OPEN_ZONES", 8, 4, "sequential write preferred zones to have open"),
+            number("OPTIMAL_NON_SEQUENTIAL_ZONES", 12, 4, "such zones to write in any order"),
+            number("MAXIMUM_OPEN_ZONES", 16, 4, "sequential write required zones that can be open"),
+        ),
+    ),
+    VpdLayout(
         0xB7,
         "block limits extension",
         (

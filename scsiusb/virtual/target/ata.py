@@ -67,7 +67,11 @@ HDD: Final[Mapping[str, tuple[Row, ...]]] = {
     "worn": ((5, 0x33, 199, 140, 5), (9, 0x32, 40, 0, 43800), (194, 0x22, 110, 0, 37), (197, 0x32, 200, 0, 0)),
     "failing": ((5, 0x33, 120, 140, 900), (9, 0x32, 30, 0, 51100), (194, 0x22, 104, 0, 43), (197, 0x32, 190, 0, 56)),
 }
-KINDS: Final = {"sat-ssd": ("Virtual SSD 870", 1, SSD), "sat-hdd": ("Virtual WD10 HDD", 5400, HDD)}
+KINDS: Final = {
+    "sat-ssd": ("Virtual SSD 870", 1, SSD),
+    "sat-hdd": ("Virtual WD10 HDD", 5400, HDD),
+    "smr": ("Virtual SMR HDD", 5400, HDD),
+}
 HEALTHS: Final = ("good", "worn", "failing")
 
 
@@ -106,6 +110,7 @@ class AtaDisk:
         blocks = unit.medium.blocks if unit.medium is not None else 0
         words[0], words[47], words[49] = 0x0040, 0x8001, 0x2F00
         words[60], words[61] = min(blocks, 0x0FFFFFFF) & 0xFFFF, min(blocks, 0x0FFFFFFF) >> 16
+        words[69] = 1 if unit.zones is not None else 0  # host-aware zones (ZAC)
         words[76], words[77], words[80] = 0x000E, 0x0006, 0x03FC
         words[82], words[83], words[84] = 0x0021, 0x7400, 0x4000  # SMART and write cache, 48-bit addresses
         words[85], words[86], words[87] = 0x0021 if unit.modes.has_write_cache else 0x0001, 0x7400, 0x4000

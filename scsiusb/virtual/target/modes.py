@@ -23,8 +23,11 @@ _WCE_BYTE, _WCE = 2, 0x04
 _SWP_BYTE, _SWP = 4, 0x08
 _MOST = 4096  # bytes of a parameter list
 
-DEFAULTS: Mapping[int, bytes] = {
-    RECOVERY: bytes((0x01, 0x0A, 0xC0, 3, 0, 0, 0, 0, 3, 0, 0, 0)),  # AWRE, ARRE, 3 retries
+Pages = Mapping[int, bytes]
+"""The default values of pages, by page code."""
+OPTICAL_PAGES: Pages = {RECOVERY: bytes((0x01, 0x0A, 0xC0, 3, 0, 0, 0, 0, 3, 0, 0, 0))}  # AWRE, ARRE, 3 retries
+DISK_PAGES: Pages = {
+    **OPTICAL_PAGES,
     CACHING: bytes((0x08, 0x12, _WCE)) + bytes(17),
     CONTROL: bytes((0x0A, 0x0A)) + bytes(10),
 }
@@ -35,11 +38,13 @@ MASKS: Mapping[int, Mapping[int, int]] = {  # the bits that can be changed, by b
 
 
 class ModePages:
-    """The pages of one unit. `is_disk`: only disks have those of caching and control."""
+    """The pages of one unit. `medium_type`: MEDIUM TYPE of the header."""
 
-    def __init__(self, is_disk: bool) -> None:
-        self._saved = {code: page for code, page in DEFAULTS.items() if is_disk or code == RECOVERY}
-        self._current = dict(self._saved)
+    def __init__(self, defaults: Pages, medium_type: int = 0) -> None:
+        self._defaults = defaults
+        self.medium_type = medium_type
+        self._saved = dict(defaults)
+        self._current = dict(defaults)
 
     @property
     def has_write_cache(self) -> bool:
@@ -82,13 +87,13 @@ class ModePages:
             self._saved = dict(changed)
 
     def _page(self, code: int, control: int) -> bytes:
-        page = {CURRENT: self._current, DEFAULT: DEFAULTS, SAVED: self._saved}.get(control, {}).get(code)
+        page = {CURRENT: self._current, DEFAULT: self._defaults, SAVED: self._saved}.get(control, {}).get(code)
         body = self._mask(code) if page is None else page
         saveable = _SAVEABLE if code in MASKS else 0
         return bytes((saveable | code, len(body) - 2)) + body[2:]
 
     def _mask(self, code: int) -> bytes:
-        mask = bytearray(len(DEFAULTS[code]))
+        mask = bytearray(len(self._defaults[code]))
         for byte, bits in MASKS.get(code, {}).items():
             mask[byte] = bits
         return bytes(mask)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from scsiusb.virtual.target.block import check_range
-from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, CommandFailed
+from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, NO_TABLE_OF_CONTENTS, CommandFailed
 from scsiusb.virtual.target.task import Parameters, Read, Task
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
 _LEAD_OUT = 0xAA
+_INVISIBLE = 0xFF  # the track that is not complete
 _DATA = 0x14  # ADR 1, CONTROL 4
-_CD_ROM = 0x0008  # profile
+_CD_ROM, _CD_RW = 0x0008, 0x000A  # profiles
 _PREGAP, _FRAMES = 150, 75
 
 
@@ -29,6 +30,8 @@ def _time(lba: int) -> int:
 
 def _read_toc(unit: Unit, cdb: bytes) -> Task:
     end = unit.ready_medium().blocks
+    if not end:
+        raise CommandFailed(NO_TABLE_OF_CONTENTS)
     form, first, length = cdb[2] & 0x0F, cdb[6], int.from_bytes(cdb[7:9], "big")
     if form == 0 and first not in (0, 1, _LEAD_OUT):
         raise CommandFailed(INVALID_FIELD_IN_CDB)
@@ -49,13 +52,19 @@ def _read_toc(unit: Unit, cdb: bytes) -> Task:
 
 def _features(unit: Unit) -> list[tuple[int, int, bool, bytes]]:
     """Return code, version, whether it is current, and the data of each feature (MMC-6 5.3)."""
-    loaded = unit.medium is not None
+    loaded, disc = unit.medium is not None, unit.disc
+    profiles = struct.pack(">HBx", _CD_ROM, loaded and disc is None)
+    writing: list[tuple[int, int, bool, bytes]] = []
+    if disc is not None:
+        profiles = struct.pack(">HBx", _CD_RW, loaded) + profiles
+        writing.append((0x002D, 2, loaded and not disc.is_complete, struct.pack(">BxH", 0x02, 0x0100)))
     return [
-        (0x0000, 0, True, struct.pack(">HBx", _CD_ROM, loaded)),
+        (0x0000, 0, True, profiles),
         (0x0001, 2, True, struct.pack(">IB3x", 8, 1)),  # USB; DBE
         (0x0003, 0, True, bytes((0x29, 0, 0, 0))),  # a tray that ejects and locks
         (0x0010, 0, loaded, struct.pack(">IHBx", 2048, 1, 1)),
         (0x001E, 2, loaded, bytes(4)),
+        *writing,
         (0x0108, 0, True, (unit.serial or unit.device_serial).encode("ascii", "replace")[:252]),
     ]
 
@@ -70,7 +79,7 @@ def _get_configuration(unit: Unit, cdb: bytes) -> Task:
     elif kind == 3:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     body = b"".join(_feature(*row) for row in rows)
-    profile = _CD_ROM if unit.medium is not None else 0
+    profile = (_CD_ROM if unit.disc is None else _CD_RW) if unit.medium is not None else 0
     head = struct.pack(">I2xH", 4 + len(body), profile)
     return Parameters(head + body, int.from_bytes(cdb[7:9], "big"))
 
@@ -84,8 +93,10 @@ def _feature(code: int, version: int, current: bool, data: bytes) -> bytes:
 def _read_disc_information(unit: Unit, cdb: bytes) -> Task:
     if cdb[1] & 7:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
-    unit.ready_medium()
-    head = bytes((0x0E, 1, 1, 1, 1, 0x20, 0x00, 0, 0, 0))  # complete, one session of one track; URU; CD-ROM
+    medium, disc = unit.ready_medium(), unit.disc
+    state = 0x0E if disc is None or disc.is_complete else 0x05 if medium.blocks else 0x00  # disc and last session
+    erasable = 0 if disc is None else 0x10
+    head = bytes((state | erasable, 1, 1, 1, 1, 0x20, 0x00, 0, 0, 0))  # one session of one track; URU; CD-ROM
     data = struct.pack(">H", 32) + head + bytes(4) + b"\xff" * 8 + bytes(10)
     return Parameters(data, int.from_bytes(cdb[7:9], "big"))
 
@@ -93,10 +104,15 @@ def _read_disc_information(unit: Unit, cdb: bytes) -> Task:
 def _read_track_information(unit: Unit, cdb: bytes) -> Task:
     medium = unit.ready_medium()
     kind, number = cdb[1] & 3, int.from_bytes(cdb[2:6], "big")
-    if kind == 3 or (kind == 0 and number >= medium.blocks) or (kind in (1, 2) and number != 1):
+    disc = unit.disc
+    size = medium.blocks if disc is None or disc.is_complete else disc.room
+    if kind == 3 or (kind == 0 and number >= size) or (kind in (1, 2) and number not in (1, _INVISIBLE)):
         raise CommandFailed(INVALID_FIELD_IN_CDB)
-    head = struct.pack(">HBBxBBB", 34, 1, 1, 0x04, 0x01, 0x00)
-    places = struct.pack(">IIIIII", 0, 0, 0, 0, medium.blocks, 0)
+    blank, has_next = 0x40 if not medium.blocks else 0, size > medium.blocks
+    head = struct.pack(">HBBxBBB", 34, 1, 1, 0x04, 0x01 | blank, has_next)
+    places = struct.pack(
+        ">IIIIII", 0, medium.blocks if has_next else 0, size - medium.blocks, 0, size, max(medium.blocks - 1, 0)
+    )
     return Parameters(head + places + bytes(4), int.from_bytes(cdb[7:9], "big"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from scsiusb.virtual.target import unmap as unmapping
+from scsiusb.virtual.target import zoned as zoned_device
 
 if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
@@ -21,6 +22,7 @@ _RMB = 0x80
 _RESPONSE_DATA_FORMAT = 0x02
 _LBPU, _LBPRZ = 0x80, 0x04
 _THIN = 2  # PROVISIONING TYPE
+_HOST_AWARE = 0x10  # ZONED
 
 
 def inquiry(
@@ -74,7 +76,8 @@ def _ata_information(unit: Unit) -> bytes:
 def _block_device_characteristics(unit: Unit) -> bytes:
     """Return page B1h: the rotation rate, and the form factor 2.5 inch (SBC-3 6.5.2)."""
     rotation = unit.ata.rotation if unit.ata is not None else 1
-    return struct.pack(">HBB", rotation, 0, 3).ljust(60, b"\0")
+    zoned = _HOST_AWARE if unit.zones is not None else 0
+    return struct.pack(">HBBB", rotation, 0, 3, zoned).ljust(60, b"\0")
 
 
 _VPD: Mapping[int, Callable[[Unit], bytes]] = {
@@ -85,16 +88,20 @@ _VPD: Mapping[int, Callable[[Unit], bytes]] = {
     0xB0: _block_limits,
     0xB1: _block_device_characteristics,
     0xB2: _logical_block_provisioning,
+    0xB6: lambda unit: zoned_device.characteristics(),
 }
 
 
 def vpd_pages(unit: Unit) -> list[int]:
     """Return the page codes of the vital product data that the unit has."""
+    if not unit.has_vpd:
+        return []
     missing = {
         0x89: not unit.translates_ata,
         0xB0: unit.device_type != DISK,
         0xB1: unit.ata is None and unit.nvme is None,
         0xB2: not unit.thin,
+        0xB6: unit.zones is None,
     }
     return [page for page in _VPD if not missing.get(page)]
 

@@ -74,17 +74,17 @@ def _block_descriptor(unit: Unit, cdb: bytes, long_lba: bool) -> bytes:
 
 def _mode_sense_6(unit: Unit, cdb: bytes) -> Task:
     parameter, body = _mode_body(unit, cdb)
-    descriptor = _block_descriptor(unit, cdb, False)
-    head = struct.pack(">BBBB", 3 + len(descriptor) + len(body), 0, parameter, len(descriptor))
+    descriptor, kind = _block_descriptor(unit, cdb, False), unit.modes.medium_type
+    head = struct.pack(">BBBB", 3 + len(descriptor) + len(body), kind, parameter, len(descriptor))
     return Parameters(head + descriptor + body, cdb[4])
 
 
 def _mode_sense_10(unit: Unit, cdb: bytes) -> Task:
     parameter, body = _mode_body(unit, cdb)
     long_lba = bool(cdb[1] & 0x10)  # LLBAA
-    descriptor = _block_descriptor(unit, cdb, long_lba)
+    descriptor, kind = _block_descriptor(unit, cdb, long_lba), unit.modes.medium_type
     flags = 1 if long_lba and descriptor else 0
-    head = struct.pack(">HBBBBH", 6 + len(descriptor) + len(body), 0, parameter, flags, 0, len(descriptor))
+    head = struct.pack(">HBBBBH", 6 + len(descriptor) + len(body), kind, parameter, flags, 0, len(descriptor))
     return Parameters(head + descriptor + body, int.from_bytes(cdb[7:9], "big"))
 
 

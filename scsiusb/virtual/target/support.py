@@ -54,7 +54,7 @@ def _supported(unit: Unit) -> list[tuple[int, int | None, int]]:
     rows: list[tuple[int, int | None, int]] = []
     for opcode in unit.opcodes:
         length = unit.cdb_length(opcode)
-        services = SERVICES.get(opcode)
+        services = unit.services.get(opcode)
         rows += [(opcode, service, length) for service in services] if services else [(opcode, None, length)]
     return rows
 
@@ -185,13 +185,6 @@ def _security_in(unit: Unit, cdb: bytes) -> Task:
     return Parameters(data, int.from_bytes(cdb[6:10], "big"))
 
 
-def _service(unit: Unit, cdb: bytes) -> Task:
-    handler = SERVICES[cdb[0]].get(cdb[1] & 0x1F)
-    if handler is None:
-        raise CommandFailed(INVALID_FIELD_IN_CDB)
-    return handler(unit, cdb)
-
-
 SERVICES: Mapping[int, Mapping[int, Service]] = {
     0x48: whole_medium.SANITIZE,
     0x5E: reservations.IN,
@@ -206,6 +199,6 @@ COMMANDS: Mapping[int, Command] = {
     0x3B: _write_buffer,
     0x3C: _read_buffer,
     0xA2: _security_in,
-    **dict.fromkeys(SERVICES, _service),
+    **dict.fromkeys(SERVICES, lambda unit, cdb: unit.serve(cdb)),
     **extra_blocks.COMMANDS,
 }

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 
 from scsiusb.virtual.target import block, optical, pages, primary, support
 from scsiusb.virtual.target.ata import PASS_THROUGH_12, PASS_THROUGH_16, AtaDisk
+from scsiusb.virtual.target.burning import Disc
 from scsiusb.virtual.target.collecting import act_on
 from scsiusb.virtual.target.media import Medium
-from scsiusb.virtual.target.modes import ModePages
+from scsiusb.virtual.target.modes import DISK_PAGES, OPTICAL_PAGES, ModePages
 from scsiusb.virtual.target.nvme import NvmeDisk
 from scsiusb.virtual.target.primary import INQUIRY, REPORT_LUNS, REQUEST_SENSE
 from scsiusb.virtual.target.reservations import Reservations
@@ -28,6 +29,7 @@ from scsiusb.virtual.target.sense import (
 )
 from scsiusb.virtual.target.task import Parameters, Task
 from scsiusb.virtual.target.whole_medium import Operation
+from scsiusb.virtual.target.zoned import Zoned
 
 _CDB_LENGTH: Mapping[int, int] = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # by GROUP CODE (SPC-4 4.2.5.1)
 UNMAP = 0x42
@@ -79,7 +81,7 @@ class Unit:
         self.thin, self.thin_zeros = thin, thin_zeros
         self.ata = ata
         self.nvme: NvmeDisk | None = None
-        self.modes = ModePages(device_type == pages.DISK)
+        self.modes = ModePages(DISK_PAGES if device_type == pages.DISK else OPTICAL_PAGES)
         self.medium = medium
         self.units = 1  # number of units of the target, which sets it
         self.prevented = self.stopped = False
@@ -93,6 +95,13 @@ class Unit:
         self.operation: Operation | None = None  # a format or sanitize in progress
         more = support.COMMANDS if device_type == pages.DISK else optical.COMMANDS
         self._commands = {**primary.COMMANDS, **block.COMMANDS[device_type], **more}
+        self.services: dict[int, Mapping[int, Decode]] = dict(support.SERVICES)
+        """By operation code, the commands of each service action."""
+        self.has_vpd = True
+        self.zones: Zoned | None = None
+        """The medium of a unit with zones."""
+        self.disc: Disc | None = None
+        """The disc of a drive that can write it."""
         self._added: dict[int, Decode] = {}
 
     @classmethod
@@ -222,6 +231,13 @@ class Unit:
             raise CommandFailed(INVALID_COMMAND)
         length = _CDB_LENGTH.get(cdb[0] >> 5, len(cdb))
         if len(cdb) < length or cdb[length - 1] & _NACA:
+            raise CommandFailed(INVALID_FIELD_IN_CDB)
+        return command(self, cdb)
+
+    def serve(self, cdb: bytes) -> Task:
+        """Decode a command by its service action, and start it. Raises `CommandFailed`."""
+        command = self.services[cdb[0]].get(cdb[1] & 0x1F)
+        if command is None:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
         return command(self, cdb)
 
