@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from scsiusb.ata.nvme import NvmeHealth, NvmeSmart
@@ -33,11 +34,21 @@ class Health:
     reasons: tuple[str, ...]
 
 
-def judge(smart: Smart | NvmeSmart | None, *, write_protected: bool | None = None, without: str = NO_SMART) -> Health:
-    """Return the verdict on a device; `smart` None: it has none that can be read, and `without` says why."""
+def judge(
+    smart: Smart | NvmeSmart | None,
+    *,
+    write_protected: bool | None = None,
+    without: str = NO_SMART,
+    wrong: Sequence[str] = (),
+    seen: Sequence[str] = (),
+) -> Health:
+    """Return the verdict on a device; `smart` None: it has none that can be read, and `without` says why.
+
+    `wrong`: what reading its blocks has shown that no sound device has; `seen`: what it has shown else.
+    """
     notes = ["the medium is write protected"] if write_protected else []
     if smart is None:
-        return Health(UNKNOWN, (*notes, without))
+        return Health(FAILING if wrong else UNKNOWN, (*wrong, *notes, without, *seen))
     failing, worn = _of_nvme(smart.health) if isinstance(smart, NvmeSmart) else _of_ata(smart)
     if smart.temperature is not None and smart.temperature >= HOT:
         notes.append(f"it is hot: {smart.temperature} degrees Celsius")

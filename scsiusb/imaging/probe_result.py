@@ -29,9 +29,18 @@ class Probe:
     findings: tuple[str, ...]
     """What was seen, in words."""
     seconds: float
+    repeats_after: int | None = None
+    """Blocks after which its beginning is seen again, where that was found by reading alone: it is hardly honest."""
 
 
-def result_of(surface: Surface, began: float, kind: Kind, usable: int | None, findings: tuple[str, ...]) -> Probe:
+def result_of(
+    surface: Surface,
+    began: float,
+    kind: Kind,
+    usable: int | None,
+    findings: tuple[str, ...],
+    repeats_after: int | None = None,
+) -> Probe:
     """Return the result of a probe that began at `time.monotonic() == began`."""
     return Probe(
         kind=kind,
@@ -42,4 +51,5 @@ def result_of(surface: Surface, began: float, kind: Kind, usable: int | None, fi
         lost_blocks=surface.lost,
         findings=findings,
         seconds=time.monotonic() - began,
+        repeats_after=repeats_after,
     )

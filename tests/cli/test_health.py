@@ -29,6 +29,10 @@ def test_smart_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         ("profile=sat-hdd&health=failing", "failing", "SMART predicts"),
         ("profile=sat-ssd&read-only", "good", "write protected"),
         ("profile=flash", "unknown", "no SMART"),
+        ("profile=counterfeit", "failing", "a counterfeit: it says 32 MiB, and repeats itself after 8 MiB"),
+        ("bad=0-9999", "failing", "cannot be read"),
+        ("profile=smr&health=worn", "worn", "reallocated"),
+        ("profile=floppy", "unknown", "no SMART"),
         pytest.param(
             "fault=hang@data,opcode=85,times=always&profile=sat-ssd",
             "unknown",

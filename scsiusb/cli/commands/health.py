@@ -12,7 +12,7 @@ import click
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import say, show, show_json, show_record, show_table, size_text
-from scsiusb.cli.progress import interruptible, percent_bar
+from scsiusb.cli.progress import interruptible, job_progress, percent_bar
 from scsiusb.errors import (
     Cancelled,
     CheckCondition,
@@ -39,6 +39,7 @@ VIA: Final = (  # scsiusb.ata.device.DIALECTS, which would load what only these 
     *("usbcypress", "usbjmicron", "usbjmicron,0", "usbjmicron,p", "usbprolific", "usbsunplus"),
     *("sntasmedia", "sntjmicron", "sntrealtek"),
 )
+PROVE: Final = "`scsiusb probe --destructive` proves how much there is; copy what is on it before"
 WORDS: Final = {"good": "GOOD", "worn": "WORN", "failing": "FAILING", "unknown": "UNKNOWN"}
 
 
@@ -246,22 +247,26 @@ def _identity(found: Smart | NvmeSmart) -> dict[str, Any]:
 def health_command(device: str | None, lun: int | None, via: str | None) -> None:
     """Say whether a device is well, and why: good, worn, failing or unknown.
 
-    The verdict comes from SMART, where the device has it. Nothing is written.
+    The verdict comes from SMART, where the device has it. Of a stick or a card,
+    a hundred blocks are read: whether they can be, and whether they repeat those
+    before, as on a counterfeit. Nothing is written.
 
     \b
     Examples:
       scsiusb health 2-1
       scsiusb health virtual:?profile=sat-ssd&health=worn --json
+      scsiusb health virtual:?profile=counterfeit
     """
     from scsiusb.ata.health import judge
 
     with opened(device, lun) as disk:
         smart, without = _smart_of(disk, via)
         protected = _protected(disk)
+        wrong, seen = _seen_of(disk) if smart is None else ([], [])
         unit = disk.inquiry()
         info = disk.unit.transport.info
         device_of = device_record(disk)
-    found = judge(smart, write_protected=protected, without=without)
+    found = judge(smart, write_protected=protected, without=without, wrong=wrong, seen=seen)
     if settings().json:
         record: dict[str, Any] = {"verdict": found.verdict, "reasons": found.reasons}
         record |= {"temperature": smart and smart.temperature, "write_protected": protected, "speed": info.speed}
@@ -288,6 +293,23 @@ def _smart_of(disk: Disk, via: str | None) -> tuple[Smart | NvmeSmart | None, st
         return None, NO_SMART
     except (CheckCondition, TransportError) as error:
         return None, f"{NO_SMART}: {error.what}"
+
+
+def _seen_of(disk: Disk) -> tuple[list[str], list[str]]:
+    """Read some blocks; return what no sound device has, and what else was seen."""
+    from scsiusb.imaging.looking import glance
+
+    try:
+        with job_progress() as progress:
+            found = glance(disk, progress)
+    except CheckCondition as error:
+        return [], [f"no block was read: {error.what}"]
+    if found.repeats_after is not None:
+        real = size_text(found.repeats_after * found.block_size)
+        told = size_text(found.announced_blocks * found.block_size)
+        return [f"it seems to be a counterfeit: it says {told}, and repeats itself after {real}", PROVE], []
+    findings = list(found.findings) or ["blocks in all parts of it were read without an error"]
+    return (findings, []) if found.kind == "damaged" else ([], findings)
 
 
 def _protected(disk: Disk) -> bool | None:
