@@ -16,7 +16,7 @@ from scsiusb.transport.base import Direction
 R = TypeVar("R")
 
 SECTOR: Final = 512  # bytes of the data of the commands here
-NON_DATA, PIO_IN = 3, 4  # PROTOCOL (SAT-3 table 148)
+NON_DATA, PIO_IN, PIO_OUT = 3, 4, 5  # PROTOCOL (SAT-3 table 148)
 SECTOR_COUNT_HAS_LENGTH: Final = 2  # T_LENGTH
 SHORTLY: Final = 10.0  # seconds: a bridge that does not translate may not answer at all
 REGISTERS_RETURNED: Final = (0x00, 0x1D)  # additional sense: ATA pass-through information available

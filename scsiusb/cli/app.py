@@ -66,6 +66,7 @@ COMMANDS: Final = {  # in the order of --help
     "disc": "scsiusb.cli.commands.optical",
     "format": "scsiusb.cli.commands.medium",
     "sanitize": "scsiusb.cli.commands.medium",
+    "ata-security": "scsiusb.cli.commands.ata_security",
     "unmap": "scsiusb.cli.commands.medium",
     "write-same": "scsiusb.cli.commands.medium",
     "reassign": "scsiusb.cli.commands.medium",

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from scsiusb.virtual.target.ata_security import ERASE_PREPARE, FREEZE_LOCK, SECURITY, Security
+from scsiusb.virtual.target.collecting import act_on
 from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, CommandFailed, Sense
 from scsiusb.virtual.target.task import Parameters, Task
 
@@ -17,11 +19,13 @@ IDENTIFY, CHECK_POWER, SMART, STANDBY_IMMEDIATE = 0xEC, 0xE5, 0xB0, 0xE0
 READ_DATA, READ_THRESHOLDS, EXECUTE, RETURN_STATUS = 0xD0, 0xD1, 0xD4, 0xDA
 SELF_TESTS = {0x01: 2, 0x02: 90}  # subcommands of EXECUTE, and the minutes that they take
 ABORT_SELF_TEST = 0x7F
+_MOVING = (0x08, 0x0A, 0x28, 0x2A, 0x2E, 0x2F, 0x88, 0x8A, 0x8E, 0x8F, 0xA8, 0xAA, 0xAE, 0xAF, 0x41, 0x42, 0x93)
 _WAKING = (0x28, 0x2A, 0x88, 0x8A, 0x2F, 0x8F, 0x1B)  # reads, writes, VERIFY, START STOP UNIT
 KEY, FAILING_KEY = 0xC24F00, 0x2CF400
-NON_DATA, PIO_IN = 3, 4
+NON_DATA, PIO_IN, PIO_OUT = 3, 4, 5
 
 ABORTED = Sense(0xB, 0x00, 0x00)
+LOCKED = Sense(0x7, 0x74, 0x71)
 READY = 0x50  # the status register: DRDY, DSC
 ERROR, ABORT = 0x51, 0x04
 
@@ -91,13 +95,20 @@ class AtaDisk:
         self.has_registers = has_registers
         self.is_resting = False
         """Whether it was put into standby, and not woken since."""
+        self.security = Security()
         self.self_test = 0x00
         """The status of the last self-test, as in READ DATA: in the high nibble Fh while it runs, in the low one tenths
         that are left."""
 
     def note(self, opcode: int) -> None:
-        """Wake for a command that needs the medium."""
+        """Wake for a command that needs the medium. Raises `CommandFailed` for one to a locked disk."""
         self.is_resting &= opcode not in _WAKING
+        if self.security.is_locked and opcode in _MOVING:
+            raise CommandFailed(LOCKED)
+
+    def power_on(self) -> None:
+        """Lock, if there is a password."""
+        self.security.power_on()
 
     @property
     def power_mode(self) -> int:
@@ -116,7 +127,8 @@ class AtaDisk:
         words[85], words[86], words[87] = 0x0021 if unit.modes.has_write_cache else 0x0001, 0x7400, 0x4000
         words[100:104] = [blocks >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
         words[106] = 0x6003  # eight logical sectors in a physical one
-        words[128] = 0x0021  # security is supported, and not enabled
+        words[89] = words[90] = 1  # two minutes for an erase
+        words[128] = self.security.word
         words[169] = 1 if self.rotation == 1 else 0
         words[217], words[222] = self.rotation, 0x107F
         data = bytearray(struct.pack("<256H", *words))
@@ -195,6 +207,9 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         return Parameters(data[key](), 512)
     if key == (SMART, EXECUTE) and disk.execute(lba & 0xFF):
         return _done(disk, check, count, lba)
+    if command in SECURITY:
+        return _secure(unit, disk, protocol, check, count, lba, command)
+    disk.security.is_prepared = False
     if command == STANDBY_IMMEDIATE:
         disk.is_resting = True
         return _done(disk, check, count, lba)
@@ -204,6 +219,23 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         answer = FAILING_KEY if key[0] == SMART and disk.is_failing else lba
         raise CommandFailed(_returned(0x1, 0, READY, disk.power_mode if command == CHECK_POWER else count, answer))
     return Task()
+
+
+def _secure(unit: Unit, disk: AtaDisk, protocol: int, check: bool, count: int, lba: int, command: int) -> Task:
+    """Run a command of the security feature set; those that fail are aborted."""
+    refusal = _returned(0xB, ABORT, ERROR, count, lba)
+    if command in (ERASE_PREPARE, FREEZE_LOCK):
+        if not disk.security.take(command, b"", unit):
+            raise CommandFailed(refusal)
+        return _done(disk, check, count, lba)
+    if protocol != PIO_OUT or count != 1:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+
+    def act(data: bytes) -> None:
+        if not disk.security.take(command, data, unit):
+            raise CommandFailed(refusal)
+
+    return act_on(unit, 512, act)
 
 
 def _done(disk: AtaDisk, check: bool, count: int, lba: int) -> Task:

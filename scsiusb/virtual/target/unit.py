@@ -132,6 +132,8 @@ class Unit:
             self._sense = NO_SENSE
             self.prevented = self.stopped = False
             self.modes.power_on()
+            if self.ata is not None:
+                self.ata.power_on()
             for medium in (self.medium, self._tray):
                 if medium is not None:
                     medium.power_on()
@@ -179,9 +181,9 @@ class Unit:
         with self._lock:
             if cdb[0] != REQUEST_SENSE:
                 self._sense = NO_SENSE  # kept only until the next command (SPC-4 4.5.1)
-            if self.ata is not None:
-                self.ata.note(cdb[0])
             try:
+                if self.ata is not None:
+                    self.ata.note(cdb[0])
                 self._report_attention(cdb[0])
                 self._report_operation(cdb[0])
                 return self._decode(cdb)
