@@ -127,3 +127,30 @@ def test_smartctl_sees_the_self_test_that_we_began(bridge: str) -> None:
         assert theirs["status"]["value"] >> 4 == 0xF
         assert 100 - theirs["status"]["remaining_percent"] >= found["percent"]
         assert theirs["polling_minutes"] == {"short": found["short_minutes"], "extended": found["long_minutes"]}
+
+
+def hdparm(node: Path, *words: str) -> str:
+    command = ["hdparm", *words, str(node)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_hdparm_and_we_see_the_same_security_and_each_erases() -> None:
+    data = bytes(range(256)) * 8192
+    disk = AtaDisk()
+    with serving(Stick([Unit(Memory(bytearray(data)), ata=disk, removable=False)])) as there:
+        assert "2min for SECURITY ERASE UNIT" in hdparm(there.node, "-I")
+        hdparm(there.node, "--user-master", "u", "--security-set-pass", "theirs")
+        assert cli("ata-security", there.address, "--json").json()["enabled"]
+        there.wait()
+        assert cli("ata-security", there.address, "--erase", "normal", "--yes").status == 15
+        there.wait()
+        assert there.node.read_bytes() == data
+        hdparm(there.node, "--user-master", "u", "--security-erase", "theirs")
+        assert not cli("ata-security", there.address, "--json").json()["enabled"]
+        there.wait()
+        assert there.node.read_bytes() == bytes(len(data))
+        there.node.write_bytes(data)
+        cli("ata-security", there.address, "--erase", "enhanced", "--yes").ok()
+        there.wait()
+        assert there.node.read_bytes() == bytes(len(data))
+        assert "not\tenabled" in hdparm(there.node, "-I")

@@ -123,8 +123,9 @@ class AtaDisk:
         words[60], words[61] = min(blocks, 0x0FFFFFFF) & 0xFFFF, min(blocks, 0x0FFFFFFF) >> 16
         words[69] = 1 if unit.zones is not None else 0  # host-aware zones (ZAC)
         words[76], words[77], words[80] = 0x000E, 0x0006, 0x03FC
-        words[82], words[83], words[84] = 0x0021, 0x7400, 0x4000  # SMART and write cache, 48-bit addresses
-        words[85], words[86], words[87] = 0x0021 if unit.modes.has_write_cache else 0x0001, 0x7400, 0x4000
+        words[82], words[83], words[84] = 0x0023, 0x7400, 0x4000  # SMART, security, write cache, 48-bit addresses
+        words[85], words[86], words[87] = 0x0001, 0x7400, 0x4000
+        words[85] |= (0x0020 if unit.modes.has_write_cache else 0) | self.security.word & 0x0002
         words[100:104] = [blocks >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
         words[106] = 0x6003  # eight logical sectors in a physical one
         words[89] = words[90] = 1  # two minutes for an erase
