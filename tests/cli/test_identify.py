@@ -231,7 +231,7 @@ def test_what_a_thin_unit_says_of_unmap(cli: Cli, attach: Attached) -> None:
     attach(stick(thin=True, thin_zeros=False), stick())
     assert "max unmap            65536 blocks\n" in cli("inquiry", "1-1", "--page", "bl").text
     assert cli("inquiry", "1-1", "--page", "lbpv").text == (
-        "UNMAP           yes\nWRITE SAME(16)  no\nWRITE SAME(10)  no\nreads zeros     no\nkind            thin\n"
+        "UNMAP           yes\nWRITE SAME(16)  yes\nWRITE SAME(10)  yes\nreads zeros     no\nkind            thin\n"
     )
     assert cli("inquiry", "1-2", "--page", "lbpv").failed(5)
 

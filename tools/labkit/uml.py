@@ -14,8 +14,8 @@ from .host import CACHE, LabError, need, run, say
 
 SOURCE = "linux-source-6.12"  # in Debian 12 and 13
 FORMAT = "1"  # of what is kept of a build; another one builds it anew
-PACKAGES = ("bc", "bison", "flex", "gcc", "libc6-dev", "make", "util-linux", "xz-utils")
-PROGRAMS = ("bc", "bison", "flex", "gcc", "make", "setpriv", "xz")
+PACKAGES = ("bc", "bison", "flex", "gcc", "libc6-dev", "libiscsi-bin", "make", "util-linux", "xz-utils")
+PROGRAMS = ("bc", "bison", "flex", "gcc", "iscsi-test-cu", "make", "setpriv", "xz")
 FRAGMENT = Path(__file__).with_name("uml.fragment")
 HOME = CACHE / "native"
 LINUX = HOME / "linux"

@@ -104,7 +104,7 @@ def read_capacity_16(unit: Unit, cdb: bytes) -> Task:
     """Report the capacity with 64 bits, and whether the unit is thin (SBC-3 5.16)."""
     medium = unit.ready_medium()
     flags = (_LBPME if unit.thin else 0) | (_LBPRZ if unit.thin and unit.thin_zeros else 0)
-    data = struct.pack(">QIxxB17x", medium.blocks - 1, medium.block_size, flags)
+    data = struct.pack(">QIxBB17x", medium.blocks - 1, medium.block_size, unit.physical_exponent, flags)
     return Parameters(data, int.from_bytes(cdb[10:14], "big"))
 
 

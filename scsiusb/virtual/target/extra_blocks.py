@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from scsiusb.virtual.target.block import check_range, checked_extent, extent
 from scsiusb.virtual.target.collecting import Collect, act_on
-from scsiusb.virtual.target.pages import MOST_COMPARED, MOST_SAME
+from scsiusb.virtual.target.pages import MOST_ATOMIC, MOST_COMPARED, MOST_SAME
 from scsiusb.virtual.target.sense import (
     INVALID_FIELD_IN_CDB,
     INVALID_FIELD_IN_PARAMETERS,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _UNMAP, _ANCHOR, _NDOB = 0x08, 0x10, 0x01
 _PIECE = 1 << 20  # bytes written at once
 _MOST_STATUSES = 64
-_SCANNED = 1 << 14  # blocks that GET LBA STATUS looks at
+_SCANNED = 1 << 18  # blocks that GET LBA STATUS looks at
 _MAPPED, _DEALLOCATED = 0, 1
 _GROWN = 0x08
 _MOST_REASSIGNED = 512
@@ -70,6 +70,25 @@ def _write_and_verify(unit: Unit, cdb: bytes) -> Task:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     medium, lba, blocks = _writable(unit, cdb)
     return _WriteAndVerify(medium, lba, blocks, unit.keep_sense, True) if blocks else Task()
+
+
+def _write_atomic(unit: Unit, cdb: bytes) -> Task:
+    """Write all blocks or none: they are written when all have come (SBC-4 WRITE ATOMIC(16)); no atomic boundary."""
+    medium, lba, blocks = unit.ready_medium(), int.from_bytes(cdb[2:10], "big"), int.from_bytes(cdb[12:14], "big")
+    if cdb[1] & 0xE0 or any(cdb[10:12]):
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    check_range(medium, lba, blocks)
+    if blocks > MOST_ATOMIC:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    if unit.is_write_protected:
+        raise CommandFailed(WRITE_PROTECTED)
+
+    def act(data: bytes) -> None:
+        medium.write(lba * medium.block_size, memoryview(data))
+        if cdb[1] & 0x08:  # FUA
+            medium.flush()
+
+    return act_on(unit, blocks * medium.block_size, act)
 
 
 def _prefetch(unit: Unit, cdb: bytes) -> Task:
@@ -156,20 +175,38 @@ def _statuses(medium: Medium, lba: int, thin: bool) -> list[tuple[int, int, int]
     if not thin:
         return [(lba, min(medium.blocks - lba, 0xFFFFFFFF), _MAPPED)]
     found: list[tuple[int, int, int]] = []
-    block, zeros = bytearray(medium.block_size), bytes(medium.block_size)
-    for at in range(lba, min(medium.blocks, lba + _SCANNED)):
-        try:
-            medium.readinto(at * medium.block_size, memoryview(block))
-        except OSError:
-            block[0] = 1  # it cannot be read, and so is mapped
-        status = _DEALLOCATED if block == zeros else _MAPPED
+    for at, blocks, status in _runs(medium, lba, min(medium.blocks, lba + _SCANNED)):
         if found and found[-1][2] == status:
-            found[-1] = (found[-1][0], found[-1][1] + 1, status)
+            found[-1] = (found[-1][0], found[-1][1] + blocks, status)
         elif len(found) == _MOST_STATUSES:
             break
         else:
-            found.append((at, 1, status))
+            found.append((at, blocks, status))
     return found
+
+
+def _runs(medium: Medium, lba: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield pieces of zeros as a whole, the blocks of others one by one."""
+    size = medium.block_size
+    while lba < end:
+        count = min(_PIECE // size, end - lba)
+        yield from [(lba, count, _DEALLOCATED)] if _is_zero(medium, lba, count) else _single(medium, lba, count)
+        lba += count
+
+
+def _single(medium: Medium, lba: int, count: int) -> Iterator[tuple[int, int, int]]:
+    for at in range(lba, lba + count):
+        yield at, 1, _DEALLOCATED if _is_zero(medium, at, 1) else _MAPPED
+
+
+def _is_zero(medium: Medium, lba: int, count: int) -> bool:
+    """Return whether blocks are zeros; those that cannot be read are mapped."""
+    data = bytearray(count * medium.block_size)
+    try:
+        medium.readinto(lba * medium.block_size, memoryview(data))
+    except OSError:
+        return False
+    return not any(data) if count == 1 else data == bytes(len(data))
 
 
 def _read_defects_10(unit: Unit, cdb: bytes) -> Task:
@@ -228,6 +265,7 @@ COMMANDS: Mapping[int, Command] = {
     0x8E: _write_and_verify,
     0x90: _prefetch,
     0x93: _write_same,
+    0x9C: _write_atomic,
     0xAE: _write_and_verify,
     0xB7: _read_defects_12,
 }

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from scsiusb.virtual.target import third_party_copy
 from scsiusb.virtual.target import unmap as unmapping
 from scsiusb.virtual.target import zoned as zoned_device
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from scsiusb.virtual.target.unit import Unit
 
 MOST_COMPARED = 128  # MAXIMUM COMPARE AND WRITE LENGTH of the Block Limits page
+MOST_ATOMIC = 256  # MAXIMUM ATOMIC TRANSFER LENGTH, in blocks
 MOST_SAME = 1 << 16  # MAXIMUM WRITE SAME LENGTH
 DISK = 0x00  # PERIPHERAL DEVICE TYPE direct access block device
 CD_ROM = 0x05
@@ -20,9 +22,10 @@ NO_DEVICE = 0x7F  # PERIPHERAL QUALIFIER 3, PERIPHERAL DEVICE TYPE 1Fh
 
 _RMB = 0x80
 _RESPONSE_DATA_FORMAT = 0x02
-_LBPU, _LBPRZ = 0x80, 0x04
+_LBPU, _LBPWS, _LBPWS10, _LBPRZ = 0x80, 0x40, 0x20, 0x04
 _THIN = 2  # PROVISIONING TYPE
 _HOST_AWARE = 0x10  # ZONED
+_NOT_REQUIRED = 0x50  # WABEREQ and WACEREQ: what was erased can be read before it is written
 
 
 def inquiry(
@@ -48,21 +51,22 @@ def _unit_serial_number(unit: Unit) -> bytes:
 
 
 def _device_identification(unit: Unit) -> bytes:
-    """Return one designator of the logical unit: T10 vendor ID based, ASCII (SPC-4 7.8.6.4)."""
+    """Return a designator of the logical unit: T10 vendor ID based, ASCII (SPC-4 7.8.6.4); one more for copies."""
     name = ascii_field(unit.vendor, 8) + ascii_field(unit.product, 16) + _unit_serial_number(unit)[:200]
-    return bytes((0x02, 0x01, 0x00, len(name))) + name
+    more = b"" if unit.copies is None else third_party_copy.designator(_unit_serial_number(unit).decode())
+    return bytes((0x02, 0x01, 0x00, len(name))) + name + more
 
 
 def _block_limits(unit: Unit) -> bytes:
     """Return the 3Ch bytes after the header (SBC-3 6.5.3); MAXIMUM TRANSFER LENGTH 0 reports no limit."""
     unmap = (unmapping.MOST_BLOCKS, unmapping.MOST_RANGES) if unit.thin else (0, 0)
     limits = struct.pack(">xB2xI8x", MOST_COMPARED, unit.maximum_transfer)
-    return limits + struct.pack(">II8xQ20x", *unmap, MOST_SAME)
+    return limits + struct.pack(">II8xQI16x", *unmap, MOST_SAME, MOST_ATOMIC)
 
 
 def _logical_block_provisioning(unit: Unit) -> bytes:
-    """Return page B2h of a thin unit: LBPU, and LBPRZ if its blocks read as zeros (SBC-3 6.5.4)."""
-    return bytes((0, _LBPU | (_LBPRZ if unit.thin_zeros else 0), _THIN, 0))
+    """Return page B2h of a thin unit: by what it unmaps, and LBPRZ if its blocks read as zeros (SBC-3 6.5.4)."""
+    return bytes((0, _LBPU | _LBPWS | _LBPWS10 | (_LBPRZ if unit.thin_zeros else 0), _THIN, 0))
 
 
 def _ata_information(unit: Unit) -> bytes:
@@ -77,7 +81,7 @@ def _block_device_characteristics(unit: Unit) -> bytes:
     """Return page B1h: the rotation rate, and the form factor 2.5 inch (SBC-3 6.5.2)."""
     rotation = unit.ata.rotation if unit.ata is not None else 1
     zoned = _HOST_AWARE if unit.zones is not None else 0
-    return struct.pack(">HBBB", rotation, 0, 3, zoned).ljust(60, b"\0")
+    return struct.pack(">HBBB", rotation, 0, _NOT_REQUIRED | 3, zoned).ljust(60, b"\0")
 
 
 _VPD: Mapping[int, Callable[[Unit], bytes]] = {
@@ -85,6 +89,7 @@ _VPD: Mapping[int, Callable[[Unit], bytes]] = {
     0x80: _unit_serial_number,
     0x83: _device_identification,
     0x89: _ata_information,
+    0x8F: lambda unit: third_party_copy.description(),
     0xB0: _block_limits,
     0xB1: _block_device_characteristics,
     0xB2: _logical_block_provisioning,
@@ -99,7 +104,8 @@ def vpd_pages(unit: Unit) -> list[int]:
     missing = {
         0x89: not unit.translates_ata,
         0xB0: unit.device_type != DISK,
-        0xB1: unit.ata is None and unit.nvme is None,
+        0x8F: unit.copies is None,
+        0xB1: unit.ata is None and unit.nvme is None and not unit.thin,
         0xB2: not unit.thin,
         0xB6: unit.zones is None,
     }

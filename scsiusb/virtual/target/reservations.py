@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 INVALID_RELEASE = Sense(0x5, 0x26, 0x04)
 CONFLICT = Sense(0x5, 0x26, 0x00)  # in place of RESERVATION CONFLICT, for which a CSW has no status
-TYPES = (1, 3, 5, 6, 7, 8)
+ALL_REGISTRANTS = (7, 8)
+TYPES = (1, 3, 5, 6, *ALL_REGISTRANTS)
 _LIST = 24  # bytes
 
 
@@ -47,7 +48,8 @@ def _read_keys(unit: Unit, cdb: bytes) -> Task:
 
 def _read_reservation(unit: Unit, cdb: bytes) -> Task:
     held = unit.reservations
-    return _in(unit, cdb, struct.pack(">Q5xB2x", held.key, held.kind) if held.kind else b"")
+    key = 0 if held.kind in ALL_REGISTRANTS else held.key  # SPC-4 6.15.3.2
+    return _in(unit, cdb, struct.pack(">Q5xB2x", key, held.kind) if held.kind else b"")
 
 
 def _capabilities(unit: Unit, cdb: bytes) -> Task:

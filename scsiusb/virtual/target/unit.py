@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 
-from scsiusb.virtual.target import block, optical, pages, primary, support
+from scsiusb.virtual.target import block, optical, pages, primary, support, third_party_copy
 from scsiusb.virtual.target.ata import PASS_THROUGH_12, PASS_THROUGH_16, AtaDisk
 from scsiusb.virtual.target.burning import Disc
 from scsiusb.virtual.target.collecting import act_on
@@ -46,6 +46,8 @@ class Unit:
     `version` is of the standard INQUIRY data: 06h is SPC-4. `maximum_transfer` is in blocks, 0: no limit.
     `thin`: UNMAP is supported; with `thin_zeros` the blocks read as zeros after it.
     `ata`: the ATA disk of which the unit is made, if any.
+    `physical_exponent`: a physical block has so many logical ones, as a power of two.
+    `copies`: EXTENDED COPY is supported, within the unit.
 
     Raises ValueError for a device type other than 00h (disk) and 05h (CD-ROM).
     """
@@ -67,6 +69,8 @@ class Unit:
         thin: bool = False,
         thin_zeros: bool = True,
         ata: AtaDisk | None = None,
+        physical_exponent: int = 0,
+        copies: bool = False,
     ) -> None:
         if device_type not in block.COMMANDS:
             raise ValueError(f"peripheral device type {device_type:#04x} is not supported; use 0x00 or 0x05")
@@ -80,6 +84,7 @@ class Unit:
         self.maximum_transfer = maximum_transfer
         self.thin, self.thin_zeros = thin, thin_zeros
         self.ata = ata
+        self.physical_exponent = physical_exponent
         self.nvme: NvmeDisk | None = None
         self.modes = ModePages(DISK_PAGES if device_type == pages.DISK else OPTICAL_PAGES)
         self.medium = medium
@@ -102,7 +107,11 @@ class Unit:
         """The medium of a unit with zones."""
         self.disc: Disc | None = None
         """The disc of a drive that can write it."""
+        self.copies: third_party_copy.Copies | None = None
+        """The results of EXTENDED COPY, where that is supported."""
         self._added: dict[int, Decode] = {}
+        if copies:
+            third_party_copy.furnish(self)
 
     @classmethod
     def cd_rom(cls, medium: Medium | None = None, *, product: str = "Virtual CD-ROM") -> Unit:

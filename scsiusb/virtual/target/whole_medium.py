@@ -118,6 +118,8 @@ def _erase(unit: Unit, cdb: bytes) -> Task:
 
 
 def _exit_failure(unit: Unit, cdb: bytes) -> Task:
+    if any(cdb[7:9]):
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
     return Task()  # no sanitize fails here
 
 

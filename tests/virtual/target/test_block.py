@@ -345,8 +345,8 @@ def test_a_thin_unit_says_so() -> None:
     capacity = host_of(Unit(Memory(CONTENT), thin=True)).data(capacity_16(32), 32)
     assert capacity[14] == 0xC0
     page = bytes((0x12, 1, 0xB2, 0, 64, 0))
-    assert host_of(Unit(Memory(CONTENT), thin=True)).data(page, 64) == bytes.fromhex("00b20004 00840200")
+    assert host_of(Unit(Memory(CONTENT), thin=True)).data(page, 64) == bytes.fromhex("00b20004 00e40200")
     kept = host_of(Unit(Memory(CONTENT), thin=True, thin_zeros=False))
-    assert kept.data(page, 64) == bytes.fromhex("00b20004 00800200")
+    assert kept.data(page, 64) == bytes.fromhex("00b20004 00e00200")
     assert kept.data(capacity_16(32), 32)[14] == 0x80
     assert host_of(Unit(Memory(CONTENT))).fails(page, 64) == INVALID_FIELD

@@ -311,3 +311,90 @@ def test_the_state_of_disc_track_and_drive(cd: Host) -> None:
     assert cd.data(cdb("4a010000100000000800"), 8)[5] == 0x02
     assert cd.data(cdb("be0000000001000001100000"), 2048) == bytes(2048)
     assert cd.fails(cdb("be0000000001000001f80000"), 2352) == INVALID_FIELD
+
+
+# --- EXTENDED COPY, and WRITE ATOMIC ----------------------------------------------------------------
+
+CSCD = bytes.fromhex("e4000000 01030008")  # and the designator
+COPY_ABORTED = (0xA, 0x00, 0x00)
+NOT_REACHABLE = (0xA, 0x0D, 0x02)
+
+
+def copier(medium: Memory) -> Host:
+    return Host(Stick([Unit(medium, copies=True, serial="S1")]))
+
+
+def own_device(host: Host) -> bytes:
+    """Return the CSCD descriptor of the unit: with the NAA designator of its page 83h."""
+    page = host.data(cdb("12 01 83 00 ff 00"), 255)
+    return CSCD + page[-8:].ljust(24, b"\0")
+
+
+def segment(blocks: int, source: int, destination: int, index: int = 0) -> bytes:
+    return struct.pack(">BBHHHxxHQQ", 0x02, 0, 24, 0, index, blocks, source, destination)
+
+
+def extended_copy(host: Host, devices: bytes, segments: bytes, usage: int = 0) -> tuple[bytes, bytes]:
+    head = struct.pack(">BBH4xII", 7, usage << 3, len(devices), len(segments), 0)
+    data = head + devices + segments
+    return b"\x83" + bytes(9) + len(data).to_bytes(4, "big") + bytes(2), data
+
+
+def refused(host: Host, command: bytes, data: bytes) -> tuple[int, int, int]:
+    assert host.do(command, out=data).status == 1
+    return host.sense()
+
+
+def copy_status(name: int) -> bytes:
+    return bytes((0x84, 0, name)) + bytes(7) + (64).to_bytes(4, "big") + bytes(2)
+
+
+def test_blocks_are_copied_within_the_unit_also_where_the_ranges_overlap(medium: Memory) -> None:
+    host = copier(medium)
+    for lba in range(8):
+        medium.write(lba * 512, memoryview(bytes([lba]) * 512))
+    host.ok(*extended_copy(host, own_device(host), segment(8, 0, 4) + segment(1, 1, 20)))
+    assert [medium.data[lba * 512] for lba in (4, 11, 20)] == [0, 7, 1]
+    assert host.data(copy_status(7), 64)[4:7] == bytes((1, 0, 2)), "completed, two segments"
+    assert host.fails(copy_status(7), 64) == INVALID_FIELD, "they are told once"
+
+
+@pytest.mark.parametrize(
+    ("devices", "segments", "sense"),
+    [
+        (1, segment(8, 0, 60), COPY_ABORTED),
+        (1, segment(1, 0, 8, index=1), NOT_REACHABLE),
+        (5, segment(1, 0, 8), (0x5, 0x26, 0x06)),
+        (1, segment(1, 0, 8) * 17, (0x5, 0x26, 0x08)),
+        (1, b"\x01" + segment(1, 0, 8)[1:], (0x5, 0x26, 0x09)),
+        (1, segment(1, 0, 8)[:-1], (0x5, 0x1A, 0x00)),
+        (40, segment(1, 0, 8), (0x5, 0x1A, 0x00)),
+    ],
+)
+def test_a_copy_that_cannot_be_says_why(
+    medium: Memory, devices: int, segments: bytes, sense: tuple[int, int, int]
+) -> None:
+    host = copier(medium)
+    before = bytes(medium.data)
+    assert refused(host, *extended_copy(host, own_device(host) * devices, segments)) == sense
+    assert bytes(medium.data) == before
+
+
+def test_a_device_of_another_kind_or_name_is_not_copied_to(medium: Memory) -> None:
+    host = copier(medium)
+    assert refused(host, *extended_copy(host, b"\xe0" + own_device(host)[1:], segment(1, 0, 8))) == (0x5, 0x26, 0x07)
+    other = CSCD + b"\x30" + bytes(23)
+    assert refused(host, *extended_copy(host, other, segment(1, 0, 8))) == NOT_REACHABLE
+
+
+def test_units_without_copies_have_none_of_it(host: Host) -> None:
+    assert host.fails(copy_status(7), 64) == (0x5, 0x20, 0x00)
+    assert host.fails(cdb("12 01 8f 00 ff 00"), 255) == INVALID_FIELD
+
+
+def test_an_atomic_write_is_written_when_all_has_come(host: Host, medium: Memory) -> None:
+    write = cdb("9c 00 0000000000000004 0000 0002 00 00")
+    host.ok(write, BLOCK[::-1] * 2)
+    assert bytes(medium.data[4 * 512 : 6 * 512]) == BLOCK[::-1] * 2
+    assert refused(host, cdb("9c 00 0000000000000004 0001 0002 00 00"), bytes(1024)) == INVALID_FIELD
+    assert refused(host, cdb("9c 00 000000000000003f 0000 0002 00 00"), bytes(1024)) == OUT_OF_RANGE

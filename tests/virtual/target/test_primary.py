@@ -63,8 +63,8 @@ def test_vital_product_data() -> None:
     assert host.data(inquiry(255, 0x83), 36) == bytes.fromhex("00 83 0020 02 01 00 1c") + designator
     limits = host.data(inquiry(255, 0xB0), 64)
     assert limits == bytes.fromhex("00 b0 003c 0080 0000 00000040") + bytes(24) + bytes.fromhex(
-        "0000000000010000"
-    ) + bytes(20)
+        "0000000000010000 00000100"
+    ) + bytes(16)
 
 
 def test_a_unit_without_a_serial_number_uses_that_of_its_stick() -> None:
