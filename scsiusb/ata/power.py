@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from scsiusb.ata.bridges import dialects_of
 from scsiusb.ata.device import ATA, check_disk
 from scsiusb.ata.smart import AtaChannel
 from scsiusb.errors import DeviceUnsupported, MalformedReply
@@ -25,11 +26,11 @@ MODES: Final[Mapping[int, str]] = {  # the COUNT field of CHECK POWER MODE (ACS-
 RESTING: Final = (0x00, 0x01)
 
 
-def power_mode(unit: LogicalUnit, via: str = "sat") -> str:
+def power_mode(unit: LogicalUnit, via: str | None = None) -> str:
     """Return the power mode of the disk behind a bridge, in the standard's words: "standby_z", "active or idle", …
 
     A disk that rests is not woken by this, as it is by most other commands. `via`: the dialect of the bridge, one of
-    those of `ata.device.ATA`.
+    those of `ata.device.ATA`; None: what the table of bridges says.
     Raises ValueError for another dialect, DeviceUnsupported where the bridge does not return the registers, and as
     `read_smart`.
     """
@@ -46,7 +47,7 @@ def is_resting(mode: str) -> bool:
     return mode in [MODES[each] for each in RESTING]
 
 
-def standby(unit: LogicalUnit, via: str = "sat") -> None:
+def standby(unit: LogicalUnit, via: str | None = None) -> None:
     """Put the disk to rest: it writes its cache to the medium and stops it (STANDBY IMMEDIATE, ACS-3 7.56).
 
     The next command that needs the medium wakes it. Raises as `power_mode`, and as `LogicalUnit.synchronize_cache`.
@@ -56,8 +57,12 @@ def standby(unit: LogicalUnit, via: str = "sat") -> None:
     channel.registers(STANDBY_IMMEDIATE)
 
 
-def _channel(unit: LogicalUnit, via: str) -> AtaChannel:
-    if via not in ATA:
+def _channel(unit: LogicalUnit, via: str | None) -> AtaChannel:
+    if via is not None and via not in ATA:
         raise ValueError(f"{via!r} is no dialect for ATA commands; use {', '.join(ATA)}")
-    check_disk(unit, via)
-    return ATA[via](unit)
+    data, info = check_disk(unit, via), unit.transport.info
+    names = (via,) if via is not None else dialects_of(info.vid, info.pid, is_removable=data.removable)
+    name = next((each for each in names if each in ATA), None)
+    if name is None:
+        raise DeviceUnsupported(f"{info} is a bridge to NVMe, and the power modes are those of ATA")
+    return ATA[name](unit)

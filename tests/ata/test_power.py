@@ -24,7 +24,16 @@ def test_a_disk_is_put_to_rest_and_woken_by_a_read_and_asking_does_not_wake_it()
 @pytest.mark.parametrize("bridge", ["usbcypress", "usbsunplus", "usbprolific"])
 def test_bridges_with_commands_of_their_own(bridge: str) -> None:
     with scsiusb.open(f"{SAT}&bridge={bridge}") as disk:
-        assert power_mode(disk.unit, bridge) == "active or idle"
+        assert power_mode(disk.unit) == power_mode(disk.unit, bridge) == "active or idle"
+
+
+def test_a_bridge_to_nvme_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with scsiusb.open("virtual:?profile=nvme-bridge") as disk:
+        with pytest.raises(scsiusb.UnsupportedOpcode):
+            power_mode(disk.unit)  # by its IDs it may be one to SATA, too
+        monkeypatch.setattr("scsiusb.ata.power.dialects_of", lambda *ids, is_removable: ("sntasmedia",))
+        with pytest.raises(scsiusb.DeviceUnsupported, match="a bridge to NVMe"):
+            power_mode(disk.unit)
 
 
 def test_a_bridge_that_does_not_return_the_registers() -> None:

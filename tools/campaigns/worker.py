@@ -20,6 +20,7 @@ if sys.platform != "linux":
 
 VARIANTS = ("loop", "keep", "manager")
 SIZES = (1, 8, 256, 1024, 2048, 4096, 8192)  # blocks of a read or a write
+MANY = 64  # reads at once
 PIECE = 4 << 20  # bytes
 WRONG_DATA = 3
 FAILED = 4
@@ -82,7 +83,9 @@ class Worker:
 
     def _act(self, disk: scsiusb.Disk) -> None:
         kind = self._choice.random()
-        if kind < 0.4 or self._progress.is_full:
+        if kind < 0.2:
+            self._read_many(disk)
+        elif kind < 0.4 or self._progress.is_full:
             self._read(disk)
         elif kind < 0.75:
             self._write(disk)
@@ -100,6 +103,17 @@ class Worker:
         lba, blocks = self._place(8192)
         with self._progress.during(Phase.READING):
             data = disk.read(lba, blocks)
+        self._check(data, lba, blocks)
+
+    def _read_many(self, disk: scsiusb.Disk) -> None:
+        """Read at many places, with as many commands in flight as the device takes: one by BOT."""
+        places = [self._place(8) for _ in range(MANY)]
+        with self._progress.during(Phase.READING):
+            found = list(disk.read_many(places))
+        for number, data in found:
+            self._check(data, *places[number])
+
+    def _check(self, data: bytes, lba: int, blocks: int) -> None:
         if data != self._content.read(lba, blocks):
             print(f"wrong data: {blocks} blocks at LBA {lba}", file=sys.stderr, flush=True)
             os._exit(WRONG_DATA)

@@ -112,7 +112,7 @@ def smart_command(
 def _show_power(disk: Disk, via: str | None, device_of: dict[str, Any]) -> None:
     from scsiusb.ata.power import is_resting, power_mode
 
-    mode = power_mode(disk.unit, via or "sat")
+    mode = power_mode(disk.unit, via)
     if settings().json:
         show_json({"power_mode": mode, "resting": is_resting(mode), "device": device_of})
     else:
