@@ -130,6 +130,8 @@ class UasExchange:
         ]
         if tasks:
             yield from self._perform(lun, tasks, reads[0][0], timeout, depth)
+        if any(task.status == Status.TASK_SET_FULL for task in tasks):
+            self._tasks.lower_depth()
         return [self._completion(task) for task in tasks]
 
     def _one_by_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -31,6 +32,7 @@ MEMORY_PAUSE: Final = 0.001  # seconds
 NOT_SENT: Final = -1
 DEPTH_WITHOUT_STREAMS: Final = 16  # Linux takes 32; a device answers TASK SET FULL if it is too many
 
+log = logging.getLogger(__name__)
 monotonic: Final = time.monotonic
 OK, PIPE, OVERFLOW, NO_MEM, TIMEOUT = Code.OK, Code.PIPE, Code.OVERFLOW, Code.NO_MEM, Code.TIMEOUT
 
@@ -104,18 +106,29 @@ class Tasks:
         self._listening: list[Any] = []
         self.streams = 0
         """How many streams there are; 0: none."""
+        self._most = DEPTH_WITHOUT_STREAMS
         self._last_tag = 0
         self._strays = 0
 
     @property
     def depth(self) -> int:
-        """How many commands may be in flight: as many as there are streams, but for those of task management."""
+        """How many commands may be in flight: as many as there are tags, or fewer if the device had not enough room."""
+        return min(self._tags, self._most)
+
+    @property
+    def _tags(self) -> int:
+        """How many commands have a tag: as many as there are streams, but for those of task management."""
         return max(self.streams - len(Function), 1) if self.streams else DEPTH_WITHOUT_STREAMS
+
+    def lower_depth(self) -> None:
+        """Have fewer commands in flight from now on: the device said that its task set is full."""
+        self._most = max(self.depth // 2, 1)
+        log.info("%s: the task set is full; at most %d commands at once", self._port.info, self._most)
 
     def _next_tag(self, taken: Collection[int] = ()) -> int:
         """Return a tag that is not taken; the one that was free for longest."""
         while True:
-            self._last_tag = self._last_tag % (self.depth if self.streams else LAST_TAG) + 1
+            self._last_tag = self._last_tag % (self._tags if self.streams else LAST_TAG) + 1
             if self._last_tag not in taken:
                 return self._last_tag
 

@@ -75,14 +75,14 @@ class UasTransport(PortTransport):
         exchange = UasExchange(port, tasks, self._synchronizer, self.turns, releases, self._other)
         self._exchange = exchange
         self.exchange = exchange.run
-        self._depth = tasks.depth
+        self._tasks = tasks
         releases.add(self._synchronizer.settle)
         self.max_lun = 0 if self.quirks & (Quirk.SINGLE_LUN | Quirk.NO_REPORT_LUNS) else self._last_lun()
 
     @property
     def depth(self) -> int:
         """See `Transport.depth`."""
-        return 1 if self._exchange.successor is not None else self._depth
+        return 1 if self._exchange.successor is not None else self._tasks.depth
 
     @property
     def descriptor(self) -> int | None:

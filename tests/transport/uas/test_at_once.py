@@ -233,3 +233,19 @@ def test_a_change_of_the_medium_is_told_to_asyncio_once(scene: Scene) -> None:
 
     seen = asyncio.run(read())
     assert seen == list(range(len(seen)))
+
+
+def test_a_device_with_little_room_gets_fewer_commands_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scsiusb.virtual.device.uas.MOST_TASKS", 3)
+    places = [(at * 8, 8) for at in range(200)]
+    with scene.open() as disk:
+        before = disk.unit.transport.depth
+        for _ in range(2):
+            found = dict(disk.read_many(places))
+            assert all(
+                data == DATA[lba * 512 : (lba + 8) * 512] for (lba, _), data in zip(places, found.values(), strict=True)
+            )
+        assert 1 <= disk.unit.transport.depth <= 4 < before
+        reads = scene.unit.reads
+        dict(disk.read_many(places))
+        assert scene.unit.reads == reads + len(places), "none was refused any more"

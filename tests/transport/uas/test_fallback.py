@@ -191,13 +191,15 @@ def test_all_users_of_the_device_go_on(bus: Bus, caplog: pytest.LogCaptureFixtur
                 found = disk.read(at, 8)
                 wrong.extend([at] if found != DATA[at * 512 : (at + 8) * 512] else [])
 
-    ready = threading.Barrier(5)
+    def begin() -> None:
+        stick_of(bus).faults.add(HANGS)
+
+    ready = threading.Barrier(5, begin)
     with open_on(bus):  # so that they share it
         threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         ready.wait()
-        stick_of(bus).faults.add(HANGS)
         for thread in threads:
             thread.join()
     assert wrong == []
