@@ -67,7 +67,7 @@ def read_self_test(unit: LogicalUnit, via: str | None = None) -> SelfTest:
 
     Raises as `read_smart`.
     """
-    name = _dialect(unit, via)
+    name = dialect_of(unit, via)
     if name in NVME:
         return parse_log(NVME[name](unit).log(SELF_TEST_LOG, LOG_LENGTH))
     return parse_data(ATA[name](unit).read(SMART, features=READ_DATA, lba=KEY))
@@ -80,7 +80,7 @@ def begin_self_test(unit: LogicalUnit, kind: str, via: str | None = None) -> Non
     """
     if kind not in SUBCOMMANDS:
         raise ValueError(f"there is no self-test {kind!r}; use {', '.join(SUBCOMMANDS)}")
-    name = _dialect(unit, via)
+    name = dialect_of(unit, via)
     if name not in NVME:
         channel: AtaChannel = ATA[name](unit)
         channel.registers(SMART, features=EXECUTE, lba=KEY | SUBCOMMANDS[kind])
@@ -120,7 +120,7 @@ def parse_log(data: bytes) -> SelfTest:
     return SelfTest(is_running, data[1] & 0x7F if is_running else None, result, passed, None, None)
 
 
-def _dialect(unit: LogicalUnit, via: str | None) -> str:
+def dialect_of(unit: LogicalUnit, via: str | None) -> str:
     """Return the dialect that the bridge answers in: the given one, or that in which it gives its identity."""
     if via is None:
         via = read_smart(unit).via

@@ -116,3 +116,15 @@ def test_the_power_mode_is_told_and_the_disk_is_not_woken(cli: Cli) -> None:
     found = cli("smart", "virtual:?profile=sat-ssd", "--power", "--json").json
     assert (found["power_mode"], found["resting"]) == ("active or idle", False)
     assert cli("smart", "virtual:?profile=sat-ssd", "--power", "--test", "short").status == 1
+
+
+def test_what_the_disk_remembers(cli: Cli) -> None:
+    failing = "virtual:?profile=sat-hdd&health=failing"
+    row = cli("smart", failing, "--log", "errors").text.splitlines()[1]
+    assert row.split() == ["2", "51099", "uncorrectable", "data", "2000", "25h"]
+    found = cli("smart", failing, "--log", "errors", "--json").record
+    assert (found["count"], found["errors"][0]["lba"]) == (2, 2000)
+    assert "failed: reading" in cli("smart", failing, "--log", "self-tests").text
+    assert cli("smart", failing, "--log", "self-tests", "--json").record["self_tests"][0]["passed"] is False
+    assert cli("smart", "virtual:?profile=sat-ssd", "--log", "errors").text.startswith("no error is in the log")
+    assert cli("smart", failing, "--log", "errors", "--power").status == 1

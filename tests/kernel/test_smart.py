@@ -154,3 +154,31 @@ def test_hdparm_and_we_see_the_same_security_and_each_erases() -> None:
         there.wait()
         assert there.node.read_bytes() == bytes(len(data))
         assert "not\tenabled" in hdparm(there.node, "-I")
+
+
+@pytest.mark.parametrize("health", ["good", "failing"])
+@pytest.mark.parametrize("options", ["profile=sat-hdd", "profile=nvme-bridge&bridge=sntasmedia"])
+def test_smartctl_agrees_on_what_the_disk_remembers(options: str, health: str) -> None:
+    with serving(open_stick(f"virtual:?{options}&health={health}")) as there:
+        kind = "sntasmedia" if "nvme" in options else "sat"
+        words = ["smartctl", "--json", "-d", kind, "-l", "error", "-l", "selftest", str(there.sg)]
+        theirs = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=60, check=False).stdout)
+        errors = cli("smart", there.address, "--via", kind, "--log", "errors", "--json").json()
+        there.wait()
+        tests = cli("smart", there.address, "--via", kind, "--log", "self-tests", "--json").json()["self_tests"]
+        there.wait()
+    if kind == "sntasmedia":
+        assert [each["number"] for each in errors["errors"]] == ([7] if health == "failing" else [])
+        return
+    log = theirs["ata_smart_error_log"]["summary"]
+    assert errors["count"] == log["count"]
+    table = log.get("table", [])
+    assert [(each["number"], each["hours"]) for each in errors["errors"]] == [
+        (row["error_number"], row["lifetime_hours"]) for row in table
+    ]
+    assert [each["lba"] for each in errors["errors"]] == [row["completion_registers"]["lba"] for row in table]
+    (test,) = theirs["ata_smart_self_test_log"]["standard"]["table"]
+    assert [(each["hours"], each["passed"]) for each in tests] == [
+        (test["lifetime_hours"], test["status"].get("passed", False))
+    ]
+    assert tests[0]["lba"] == test.get("lba")

@@ -32,6 +32,7 @@ BLOCK = 512
 MIB = 1 << 20
 OUT_OF_RANGE = bytes.fromhex("28007fffffff00000100")  # READ(10) of a block that is not there
 OPERATIONS = 150
+IN_FLIGHT = 16
 TRIES = 300
 FAULTS = ("stall@data", "stall@csw", "nak@csw", "hang@data", "short=5@csw", "tag=77@csw", "status=8", "phase-error@csw")
 
@@ -208,3 +209,15 @@ def test_a_process_that_is_killed_after_the_change_leaves_the_device_to_linux() 
             stick.stick.faults.clear()
             process.kill()
         wait_for(lambda: stick.bound() == "uas", "uas to have the stick again")
+
+
+def test_linux_keeps_sixteen_commands_in_flight_and_each_block_is_right() -> None:
+    """By fio, which writes blocks with checksums at random places and reads them back."""
+    with virtual(both=False) as stick:
+        queue = stick.node.resolve().name
+        assert int(Path(f"/sys/block/{queue}/device/queue_depth").read_text()) >= IN_FLIGHT
+        words = ["--name=verify", f"--filename={stick.node}", "--rw=randwrite", "--bs=4k", f"--size={2 * MIB}"]
+        words += ["--ioengine=libaio", "--direct=1", f"--iodepth={IN_FLIGHT}", "--verify=crc32c", "--verify_fatal=1"]
+        said = tool("fio", *words, "--randseed=16", "--group_reporting")
+        assert "err= 0" in said
+        assert f"{IN_FLIGHT}=" in said.partition("IO depths")[2].splitlines()[0], said

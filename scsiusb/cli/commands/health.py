@@ -58,10 +58,11 @@ via_option = click.option(
     "--test", type=click.Choice(("short", "long", "abort")), help="Begin a self-test of the disk, or abort it."
 )
 @click.option("--wait", is_flag=True, help="Wait until the self-test has ended, with its progress.")
+@click.option("--log", type=click.Choice(("errors", "self-tests")), help="Show only what the disk remembers of these.")
 @click.option("--power", is_flag=True, help="Say only the power mode, which does not wake a disk that rests.")
 @global_options
 def smart_command(
-    device: str | None, lun: int | None, via: str | None, test: str | None, wait: bool, power: bool
+    device: str | None, lun: int | None, via: str | None, test: str | None, wait: bool, log: str | None, power: bool
 ) -> None:
     """Show what a SATA or NVMe disk says of its health, through a bridge that
     translates ATA commands (SAT), or that has commands of its own for them.
@@ -75,6 +76,7 @@ def smart_command(
       scsiusb smart 2-1
       scsiusb smart 2-1 --power
       scsiusb smart 2-1 --test short --wait
+      scsiusb smart 2-1 --log errors
       scsiusb smart 2-1 --via sntasmedia
       scsiusb smart virtual:?profile=sat-ssd --json
       scsiusb smart virtual:?profile=nvme-bridge
@@ -83,12 +85,15 @@ def smart_command(
     from scsiusb.ata.nvme import NvmeSmart
     from scsiusb.ata.self_test import begin_self_test
 
-    if power and (test or wait):
-        raise click.UsageError("--power asks for nothing else: leave out --test and --wait")
+    if sum(map(bool, (power, log, test or wait))) > 1:
+        raise click.UsageError("--power and --log ask for nothing else: leave out the other options")
     with opened(device, lun) as disk:
         device_of = device_record(disk)
         if power:
             _show_power(disk, via, device_of)
+            return
+        if log is not None:
+            _show_log(disk, via, log, device_of)
             return
         found = read_smart(disk.unit, via)
         if test is not None:
@@ -117,6 +122,33 @@ def _show_power(disk: Disk, via: str | None, device_of: dict[str, Any]) -> None:
         show_json({"power_mode": mode, "resting": is_resting(mode), "device": device_of})
     else:
         show(mode)
+
+
+def _show_log(disk: Disk, via: str | None, log: str, device_of: dict[str, Any]) -> None:
+    from scsiusb.ata.smart_logs import read_errors, read_self_tests
+
+    titles: tuple[str, ...]
+    rows: list[tuple[object, ...]]
+    if log == "errors":
+        found = read_errors(disk.unit, via)
+        titles, record = ("number", "hours", "error", "LBA", "command"), asdict(found)
+        rows = [(each.number, each.hours, each.what, each.lba, _code_text(each.command)) for each in found.errors]
+        none = f"no error is in the log; {found.count} in its life"
+    else:
+        tests = read_self_tests(disk.unit, via)
+        titles, record = ("hours", "test", "result", "first bad LBA"), {"self_tests": [asdict(each) for each in tests]}
+        rows = [(each.hours, each.kind, each.result, each.lba) for each in tests]
+        none = "no self-test is in the log"
+    if settings().json:
+        show_json({**record, "device": device_of})
+    elif rows:
+        show_table(titles, rows)
+    else:
+        show(none)
+
+
+def _code_text(code: int | None) -> str | None:
+    return None if code is None else f"{code:02X}h"
 
 
 def _follow(disk: Disk, via: str) -> None:

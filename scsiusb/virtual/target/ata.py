@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 PASS_THROUGH_16, PASS_THROUGH_12 = 0x85, 0xA1
 IDENTIFY, CHECK_POWER, SMART, STANDBY_IMMEDIATE = 0xEC, 0xE5, 0xB0, 0xE0
-READ_DATA, READ_THRESHOLDS, EXECUTE, RETURN_STATUS = 0xD0, 0xD1, 0xD4, 0xDA
+READ_DATA, READ_THRESHOLDS, EXECUTE, READ_LOG, RETURN_STATUS = 0xD0, 0xD1, 0xD4, 0xD5, 0xDA
 SELF_TESTS = {0x01: 2, 0x02: 90}  # subcommands of EXECUTE, and the minutes that they take
 ABORT_SELF_TEST = 0x7F
+ERROR_LOG, SELF_TEST_LOG = 0x01, 0x06  # log addresses
 _MOVING = (0x08, 0x0A, 0x28, 0x2A, 0x2E, 0x2F, 0x88, 0x8A, 0x8E, 0x8F, 0xA8, 0xAA, 0xAE, 0xAF, 0x41, 0x42, 0x93)
 _WAKING = (0x28, 0x2A, 0x88, 0x8A, 0x2F, 0x8F, 0x1B)  # reads, writes, VERIFY, START STOP UNIT
 KEY, FAILING_KEY = 0xC24F00, 0x2CF400
@@ -123,8 +124,8 @@ class AtaDisk:
         words[60], words[61] = min(blocks, 0x0FFFFFFF) & 0xFFFF, min(blocks, 0x0FFFFFFF) >> 16
         words[69] = 1 if unit.zones is not None else 0  # host-aware zones (ZAC)
         words[76], words[77], words[80] = 0x000E, 0x0006, 0x03FC
-        words[82], words[83], words[84] = 0x0023, 0x7400, 0x4000  # SMART, security, write cache, 48-bit addresses
-        words[85], words[86], words[87] = 0x0001, 0x7400, 0x4000
+        words[82], words[83], words[84] = 0x0023, 0x7400, 0x4003  # SMART with its logs, security, write cache, 48 bits
+        words[85], words[86], words[87] = 0x0001, 0x7400, 0x4003
         words[85] |= (0x0020 if unit.modes.has_write_cache else 0) | self.security.word & 0x0002
         words[100:104] = [blocks >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
         words[106] = 0x6003  # eight logical sectors in a physical one
@@ -145,10 +146,39 @@ class AtaDisk:
         struct.pack_into("<H", data, 0, 16)
         for at, (number, flags, value, _, raw) in enumerate(self.attributes):
             struct.pack_into("<BHBB6s", data, 2 + 12 * at, number, flags, value, value, raw.to_bytes(6, "little"))
+        data[370] = 1  # there is an error log
         data[363], data[367], data[372], data[373] = self.self_test, 0x5B, SELF_TESTS[0x01], SELF_TESTS[0x02]
         if self.self_test >> 4 == 0xF:  # each look finds it a tenth further
             left = (self.self_test & 0xF) - 1
             self.self_test = 0xF0 | left if left > 0 else 0x70 if self.is_failing else 0x00
+        return _summed(data)
+
+    @property
+    def hours(self) -> int:
+        """The power-on hours, which are attribute 9."""
+        return next((raw for number, *_, raw in self.attributes if number == 9), 0)
+
+    def error_log(self) -> bytes:
+        """Return the summary error log: of a failing disk, an error at LBA 1000 and one at LBA 2000 (ACS-3 A.17)."""
+        data = bytearray(512)
+        data[0] = 1
+        if self.is_failing:
+            data[1] = 2  # the latest
+            for at, lba in enumerate((1000, 2000)):
+                entry = 2 + 90 * at
+                struct.pack_into("<8BI", data, entry + 48, 0, 0, 8, *lba.to_bytes(3, "little"), 0xE0, 0x25, 5000)
+                low, mid, high = lba.to_bytes(3, "little")
+                struct.pack_into("<8B", data, entry + 60, 0, 0x40, 8, low, mid, high, 0xE0, ERROR)
+                struct.pack_into("<BH", data, entry + 60 + 27, 3, self.hours - 2 + at)  # active or idle
+            struct.pack_into("<H", data, 452, 2)
+        return _summed(data)
+
+    def self_test_log(self) -> bytes:
+        """Return the self-test log: one short test, which a failing disk did not pass (ACS-3 A.14)."""
+        data = bytearray(512)
+        status, lba = (0x70, 2000) if self.is_failing else (0x00, 0x0FFFFFFF)
+        struct.pack_into("<HBBHBI", data, 0, 1, 0x01, status, self.hours - 1 & 0xFFFF, 0, lba)
+        data[508] = 1
         return _summed(data)
 
     def execute(self, subcommand: int) -> bool:
@@ -199,6 +229,9 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         (SMART, READ_DATA): disk.smart_data,
         (SMART, READ_THRESHOLDS): disk.thresholds,
     }
+    logs = {ERROR_LOG: disk.error_log, SELF_TEST_LOG: disk.self_test_log}
+    if lba & 0xFF in logs:
+        data = {**data, (SMART, READ_LOG): logs[lba & 0xFF]}
     key = (command, features if command == SMART else 0)
     if command == SMART and lba & 0xFFFF00 != KEY:
         raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
