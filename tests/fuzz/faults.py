@@ -11,6 +11,7 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code
 from scsiusb.virtual import Stick
 from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from scsiusb.virtual.faults.faults import ALWAYS, KINDS, Fault, Kind
+from scsiusb.virtual.faults.script import Script
 from tests.sticks import Answer, InterceptedBus, Wire
 
 Choose = Callable[[Sequence[Any]], Any]
@@ -69,6 +70,8 @@ MORE_CONDITIONS: Final = (
 TIMES: Final = (*NONE, ",times=2", ",times=3", ",times=always")
 MASKING: Final = ("residue", "bogus-residue", "status")
 """Together with another fault of the same command, these could hide a loss of data, which no host could detect."""
+LEARNED: Final = ("residue", "bogus-residue")
+"""After these, residues may be ignored for good, and so the true one of a command whose data another fault drops."""
 
 CODES: Final = (Code.IO, Code.TIMEOUT, Code.PIPE, Code.OVERFLOW, Code.NO_MEM, Code.OTHER)
 
@@ -124,10 +127,17 @@ def add_fault(stick: Stick, bus: InterceptedBus, fault: str | HostFault) -> None
         bus.wire.intercept = intercept_for(fault)
         return
     new = Fault.parse(fault)
+    if new.name not in MASKING and has_learned(stick.faults):
+        return
     if new.name in MASKING or any(entry.fault.name in MASKING for entry in stick.faults.entries):
         clear_faults(stick, bus)
     if new.kind.times != ALWAYS or not is_active(stick, new.name):  # one standing fault of a kind at a time
         stick.faults.add(new)
+
+
+def has_learned(faults: Script) -> bool:
+    """Return whether the host may have learned from this stick that its residues are false."""
+    return any(fault.name in LEARNED for _, fault in faults.fired)
 
 
 def clear_faults(stick: Stick, bus: InterceptedBus) -> None:

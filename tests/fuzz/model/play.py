@@ -18,7 +18,7 @@ from scsiusb.scsi.commands.sbc import ReadCapacity10
 from scsiusb.scsi.commands.spc import RequestSense, TestUnitReady
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.virtual.faults.faults import ALWAYS, Fault
-from tests.fuzz.faults import MASKING, HostFault
+from tests.fuzz.faults import MASKING, HostFault, has_learned
 from tests.fuzz.model.cards import ANY, BLOCK_SIZE, PIECE, Card, Slot, content
 from tests.fuzz.model.world import CLIENTS, ENDINGS, Client, Failure, Setup, Stream, World
 from tests.sticks import Answer, Worker, wait_until
@@ -386,7 +386,7 @@ class Play(World):
         """Add a fault of the virtual stick's table, if a host can detect what it does."""
         fault = Fault.parse(text)
         faults = self.slots[slot].stick.faults
-        if not self.slots[slot].allows(fault):
+        if not self.slots[slot].allows(fault) or (fault.name not in MASKING and has_learned(faults)):
             return
         if fault.name in MASKING or any(entry.fault.name in MASKING for entry in faults.entries):
             faults.clear()
