@@ -36,7 +36,7 @@ DATA = random.Random(15).randbytes(512 * BLOCKS)
 NEW = DATA[::-1]
 BOTH = (bot_interface(), uas_interface())
 HANGS = "hang@csw,by=uas,times=always"
-LONG, SHORT = 10.0, 0.1  # seconds
+LONG, SHORT = 10.0, 0.25  # seconds
 
 
 @pytest.fixture(autouse=True)
