@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from statistics import median
 import pytest
 
 from . import machine
+from .kernel_log import KernelLog, alarms
 from .machine import Device, Unit, wait_for
 
 if sys.platform != "linux":
     raise ImportError("these tests run on Linux only")
 
-ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KASAN|blocked for more than)\b")
 REBIND = 60.0  # seconds until the kernel must have its driver and nodes back
 
 
@@ -72,27 +71,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"  {count}: {reason}")
 
 
-class KernelLog:
-    """The kernel's messages since the last call of `new`."""
-
-    def __init__(self) -> None:
-        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-        os.lseek(self._fd, 0, os.SEEK_END)
-
-    def new(self) -> list[str]:
-        lines = []
-        while True:
-            try:
-                lines.append(os.read(self._fd, 8192).decode(errors="replace").partition(";")[2].rstrip())
-            except BlockingIOError:
-                return lines
-            except BrokenPipeError:  # unread messages were overwritten: continue with the oldest that is left
-                continue
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 @pytest.fixture(scope="session")
 def zoo() -> dict[str, Device]:
     """Every device of the zoo by name, each driven by the kernel."""
@@ -129,7 +107,7 @@ def as_found(zoo: dict[str, Device], kernel_log: KernelLog) -> Iterator[None]:
     assert after == before, "a kernel driver was not bound again"
     for device in zoo.values():
         wait_for(device.ready, f"the nodes of {device}", REBIND)
-    assert [line for line in kernel_log.new() if ALARM.search(line)] == []
+    assert alarms(kernel_log.new()) == []
 
 
 def _repair(zoo: dict[str, Device]) -> None:

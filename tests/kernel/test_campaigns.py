@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import KernelLog
+from .kernel_log import KernelLog
 
 PATIENCE = 60  # seconds, because the machine may be busy; run by hand, the campaigns require 2 s or 1 s
 TOOL = Path(__file__).parents[2] / "tools" / "campaign"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from scsiusb.virtual.faults.descriptor_faults import DESCRIPTOR_FAULTS
 from tests.fuzz.mutate import mutate
 
 from .command import scsiusb as run
+from .kernel_log import KernelLog
 from .machine import wait_for
 from .served import Served, serving
 
@@ -43,25 +43,6 @@ class Spoiled(Descriptors):
         return mutate(super().configuration(speed, kind), Random(self.seed))
 
 
-class Log:
-    """The kernel's messages about one device."""
-
-    def __init__(self) -> None:
-        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-        os.lseek(self._fd, 0, os.SEEK_END)
-        self._text = ""
-
-    def has_decided(self) -> bool:
-        while True:
-            try:
-                self._text += os.read(self._fd, 8192).decode(errors="replace")
-            except BlockingIOError:
-                return DECIDED.search(self._text) is not None
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 def identity(number: int) -> Identity:
     return Identity(serial=f"{0x5C52_0000_0000 + number:012X}")
 
@@ -69,13 +50,16 @@ def identity(number: int) -> Identity:
 @contextmanager
 def attached(stick: Stick) -> Iterator[Served]:
     """Attach the stick and wait until the kernel has configured or rejected it."""
-    log = Log()
+    log = KernelLog()
+    decided = False
     try:
         with stick, serving(stick, wait=False) as device:
             configured = device.folder / "bConfigurationValue"
 
             def is_settled() -> bool:
-                return log.has_decided() or (configured.exists() and bool(configured.read_text().strip()))
+                nonlocal decided
+                decided = decided or any(DECIDED.search(message.text) for message in log.new())
+                return decided or (configured.exists() and bool(configured.read_text().strip()))
 
             wait_for(is_settled, f"the kernel to decide about {device.address}", ENUMERATION)
             yield device

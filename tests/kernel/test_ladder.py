@@ -10,7 +10,7 @@ import scsiusb
 from scsiusb import RetryPolicy
 from scsiusb.errors import TransportError, UnitAttention
 
-from .conftest import KernelLog
+from .kernel_log import KernelLog
 from .served import served
 
 OLD, NEW = b"\x11" * 512, b"\x22" * 512
@@ -33,7 +33,7 @@ def test_a_port_reset_keeps_the_interface_claimed_and_no_kernel_driver_is_bound(
             device.stick.faults.add("stall@cbw,opcode=28")
             device.stick.faults.add("reset-stalls")
             assert disk.read(0, 8) == before
-            said = "".join(kernel_log.new())
+            said = "".join(message.text for message in kernel_log.new())
             assert "reset" in said
             assert "usb-storage" not in said
             assert driver_of(device.interface) == "usbfs"

@@ -25,6 +25,7 @@ from tests.deadlines import within
 from . import oracles
 from .command import scsiusb as run
 from .command import start
+from .kernel_log import KernelLog, warnings
 from .machine import USB, wait_for
 from .mounting import mounted, tool
 from .served import Served, served
@@ -32,7 +33,6 @@ from .served import Served, served
 assert sys.platform == "linux"
 
 MIB = 1 << 20
-WARNING = 4  # log level of the kernel; higher numbers are less serious
 POWERED = "Power-on or device reset occurred"  # logged for UNIT ATTENTION 29h/00h, which every stick reports first
 EXPECTED_WARNINGS = (  # all but the first: what vhci_hcd says if the kernel still uses the device while it is detached
     POWERED,
@@ -46,39 +46,20 @@ COMPLAINT = re.compile(r"error(?! recovery)|malformed|truncated|unexpected|fail|
 class Complaints:
     """The kernel's log: a call returns the new warnings and errors, `lines` has all new lines."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, log: KernelLog) -> None:
+        self._log = log
         self.lines: list[str] = []
 
     def __call__(self) -> list[str]:
-        found: list[str] = []
-        while True:
-            try:
-                head, _, text = os.read(self._fd, 8192).decode(errors="replace").partition(";")
-            except BlockingIOError:
-                return found
-            except BrokenPipeError:  # unread messages were overwritten: continue with the oldest that is left
-                continue
-            line = text.partition("\n")[0]
-            self.lines.append(line)
-            if int(head.partition(",")[0]) & 7 <= WARNING and not any(each in line for each in EXPECTED_WARNINGS):
-                found.append(line)
-
-
-@contextmanager
-def kernel_messages() -> Iterator[Complaints]:
-    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        os.lseek(fd, 0, os.SEEK_END)
-        yield Complaints(fd)
-    finally:
-        os.close(fd)
+        new = self._log.new()
+        self.lines += [message.text for message in new]
+        return [text for text in warnings(new) if not any(each in text for each in EXPECTED_WARNINGS)]
 
 
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
-    with kernel_messages() as complaints:
-        yield complaints
+    with closing(KernelLog()) as log:
+        yield Complaints(log)
 
 
 def image(folder: Path, size: int) -> Path:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from scsiusb.leases.lease import leases
 from scsiusb.leases.warden_main import DEAD, started
+from tests.kernel.kernel_log import ALARM, KernelLog
 
 if sys.platform != "linux":
     raise ImportError("this campaign runs on Linux only")
@@ -18,7 +19,6 @@ if sys.platform != "linux":
 PROC = Path("/proc")
 WARDEN = b"warden_main.py"
 NODES = "/dev/bus/usb/"
-ALARM = re.compile(r"\b(BUG|Oops|WARNING|general protection fault|Call Trace|KASAN|blocked for more than)\b")
 OOM = re.compile(r"invoked oom-killer"), re.compile(r"Killed process|oom_reaper")
 
 
@@ -64,29 +64,19 @@ def _target(path: str) -> str:
         return ""
 
 
-class KernelLog:
-    """The kernel's warnings since the last call, except those of an out-of-memory kill, which the campaign causes."""
+class Complaints:
+    """The kernel's alarms since the last call, except those of an out-of-memory kill, which the campaign causes."""
 
     def __init__(self) -> None:
-        self._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        os.lseek(self._fd, 0, os.SEEK_END)
+        self._log = KernelLog()
 
-    def complaints(self) -> list[str]:
-        """Return the new warnings."""
-        return complaints(self._lines())
-
-    def _lines(self) -> Iterator[str]:
-        while True:
-            try:
-                yield os.read(self._fd, 8192).decode(errors="replace").partition(";")[2].rstrip()
-            except BlockingIOError:
-                return
-            except BrokenPipeError:  # the ring buffer has overwritten unread messages: continue with the oldest one
-                continue
+    def new(self) -> list[str]:
+        """Return the new alarms."""
+        return complaints(message.text for message in self._log.new())
 
 
-def complaints(lines: Iterator[str]) -> list[str]:
-    """Return the lines that are warnings, except those of an out-of-memory kill."""
+def complaints(lines: Iterable[str]) -> list[str]:
+    """Return the lines that are alarms, except those of an out-of-memory kill."""
     found = []
     in_oom = False
     for line in lines:

@@ -17,6 +17,9 @@ from .kernel import kernel
 # so that the zoo appears when udev has done with everything else.
 UNWANTED = "xhci_pci,kvm_amd,kvm_intel,powernow_k8,acpi_cpufreq,iTCO_wdt,psmouse,i6300esb,pcspkr,ccp,joydev"
 
+# On a busy host the emulated processors stand still for seconds: that is no lock-up of the guest's kernel.
+STARVED = ("nosoftlockup", "rcupdate.rcu_cpu_stall_suppress=1", "tsc=nowatchdog")
+
 
 class Qemu:
     """Boots the kernel under emulation by virtme-ng."""
@@ -50,7 +53,7 @@ class Qemu:
         words += ["--name", "scsiusb-lab", "--user", "root"]
         words += ["--force-9p", "--disable-kvm", "--disable-microvm", "--memory", "2G", "--cpus", "2"]
         words += ["--rodir", f"{zoo.GUEST_ZOO}={work / 'zoo'}", "--rwdir", f"{GUEST_SHARE}={work / 'share'}"]
-        arguments = [f"modprobe.blacklist={UNWANTED}", "usb-storage.delay_use=0"]
+        arguments = [f"modprobe.blacklist={UNWANTED}", "usb-storage.delay_use=0", *STARVED]
         if not shell:
             # virtme-ng throws the kernel's first console away; warnings and worse go to a second one.
             arguments += ["console=hvc0", "loglevel=5"]
