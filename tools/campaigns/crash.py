@@ -21,7 +21,7 @@ from campaigns.child import Child, scsiusb, warm_up
 from campaigns.content import Content, written_and_flushed
 from campaigns.deaths import SIGNALS, WAYS, MemoryLimit, Victim
 from campaigns.progress import BLOCK, Phase, Progress
-from campaigns.remains import KernelLog, remains
+from campaigns.remains import Complaints, remains
 from campaigns.report import Report, in_words, spread
 from campaigns.worker import VARIANTS, Worker
 from scsiusb.leases.folders import own
@@ -113,7 +113,7 @@ class Campaign:
         self._unit = device.units[0]
         self._choice = random.Random(seed)
         self._report = report
-        self._log = KernelLog()
+        self._complaints = Complaints()
         self._limit = MemoryLimit()
         self._beyond = self._unit.backing(WINDOW, self._unit.blocks - WINDOW)
         self._content = Content(self._unit.kernel_read(0, WINDOW))
@@ -330,7 +330,7 @@ class Campaign:
     def _check_clean(self, kill: Kill, when: str) -> None:
         left, _ = self._await_clean(time.monotonic())
         kill.faults += [f"{remain} {when}" for remain in left]
-        kill.faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
+        kill.faults += [f"the kernel reports: {line}" for line in self._complaints.new()]
 
     def _repair(self, kill: Kill) -> None:
         """Bind the driver, so that a fault does not cause others."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +17,8 @@ from scsiusb import ledger
 M_ARENA_MAX = -8  # malloc.h
 MOST_GROWTH = 1024  # KiB of memory between the first and the last quarter of the samples
 SELF = Path("/proc/self")
-SETTLING = 0.02  # seconds: a thread that was joined has ended for Python a moment before it has for the kernel
+SETTLING = 10.0  # seconds
+PAUSE = 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,25 @@ def one_heap() -> None:
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def footprint() -> Footprint:
-    """Collect garbage, return free memory to the system, and count."""
+def footprint(base: Footprint | None = None) -> Footprint:
+    """Collect garbage, return free memory to the system, and count.
+
+    A thread that was joined has ended for Python a moment before it has for the kernel: count again, for a while,
+    until the counts are those of `base`, or without a base until they no longer change.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    time.sleep(SETTLING)
+    deadline = time.monotonic() + SETTLING
+    seen = _count()
+    while time.monotonic() < deadline and not (base and not changes(base, seen)):
+        time.sleep(PAUSE)
+        before, seen = seen, _count()
+        if base is None and not changes(before, seen):
+            break
+    return seen
+
+
+def _count() -> Footprint:
     names = [_link(path) for path in (SELF / "fd").iterdir()]
     maps = (SELF / "maps").read_text()
     return Footprint(
@@ -86,12 +102,25 @@ def trend(footprints: Sequence[Footprint]) -> int:
 
     Single samples are not compared: the heap grows once by a megabyte or two, at an unpredictable time.
     """
-    quarter = max(1, len(footprints) // 4)
-    first, last = (median(each.memory for each in part) for part in (footprints[:quarter], footprints[-quarter:]))
-    return round(last - first)
+    quarters = _quarters(footprints)
+    return round(quarters[-1] - quarters[0])
 
 
 def growth(footprints: Sequence[Footprint], most: int = MOST_GROWTH) -> list[str]:
-    """Return a fault if memory grew by more than `most` KiB."""
-    grown = trend(footprints)
-    return [f"memory grew by {grown} KiB"] if grown > most else []
+    """Return a fault if memory grew by more than `most` KiB, and from each quarter to the next.
+
+    A leak goes on. What is loaded or cached at the first use, and the heap's own growth, end; in a short run
+    they can be most of it.
+    """
+    if len(footprints) < 4:
+        return []
+    steps = [after - before for before, after in pairwise(_quarters(footprints))]
+    steady = len(steps) * min(steps) > most
+    return [f"memory grew by {trend(footprints)} KiB"] if steady else []
+
+
+def _quarters(footprints: Sequence[Footprint]) -> list[float]:
+    """Return the median memory of each quarter of the samples; of fewer than four, of each."""
+    parts = min(4, len(footprints))
+    ends = [len(footprints) * part // parts for part in range(parts + 1)]
+    return [median(each.memory for each in footprints[begin:end]) for begin, end in pairwise(ends)]

@@ -12,7 +12,7 @@ import scsiusb
 from campaigns.footprint import Footprint, changes, footprint, one_heap
 from campaigns.plug import plug
 from campaigns.recorder import ATTACHED, DETACHED, Recorder
-from campaigns.remains import KernelLog
+from campaigns.remains import Complaints
 from campaigns.report import Report
 from tests.kernel.machine import wait_for
 from tests.kernel.qmp import qmp
@@ -83,7 +83,7 @@ class Campaign:
         self._sticks = sticks
         self._choice = choice
         self._report = report
-        self._log = KernelLog()
+        self._complaints = Complaints()
         self._recorder = Recorder(manager, [stick.serial for stick in sticks])
         self._footprints: list[Footprint] = []
 
@@ -91,10 +91,11 @@ class Campaign:
         """Run the rounds; report the faults of each."""
         for number in range(1, rounds + 1):
             faults, facts = self._round(number)
-            self._footprints.append(footprint())
-            if number > 1:
-                faults += changes(self._footprints[0], self._footprints[-1])
-            faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
+            base = self._footprints[0] if self._footprints else None
+            self._footprints.append(footprint(base))
+            if base:
+                faults += changes(base, self._footprints[-1])
+            faults += [f"the kernel reports: {line}" for line in self._complaints.new()]
             self._report.line(faults, round=number, **facts, **self._footprints[-1].as_json())
 
     def unplug_all(self) -> None:

@@ -14,7 +14,7 @@ import scsiusb
 from campaigns.clients import KINDS, Client, RandomOpener
 from campaigns.footprint import Footprint, changes, footprint, growth, one_heap, trend
 from campaigns.recorder import ATTACHED, DETACHED, Recorder
-from campaigns.remains import KernelLog
+from campaigns.remains import Complaints
 from campaigns.report import Report, in_words, spread
 from campaigns.uevents import Uevents
 from tests.kernel.machine import Device, wait_for, zoo
@@ -59,7 +59,7 @@ class Campaign:
         self._uevents = uevents
         self._choice = choice
         self._report = report
-        self._log = KernelLog()
+        self._complaints = Complaints()
         self._references = {name: device.units[0].backing(0, REFERENCE) for name, device in devices.items()}
         self._plugs = Counter({device.serial: 1 for device in devices.values()})
         self._recorder = Recorder(manager, self._plugs)
@@ -73,11 +73,11 @@ class Campaign:
         for number in range(1, cycles + 1):
             name = self._choice.choice(DEVICES) if number > len(DEVICES) else DEVICES[number - 1]
             faults, facts = self._cycle(name)
-            self._footprints.append(footprint())
-            base = self._footprints[min(warm, len(self._footprints)) - 1]
-            if number > warm:
+            base = self._footprints[warm - 1] if number > warm else None
+            self._footprints.append(footprint(base))
+            if base:
                 faults += changes(base, self._footprints[-1])
-            faults += [f"the kernel reports: {line}" for line in self._log.complaints()]
+            faults += [f"the kernel reports: {line}" for line in self._complaints.new()]
             self._report.line(faults, cycle=number, device=name, **facts, **self._footprints[-1].as_json())
 
     def _warm(self, cycles: int) -> int:

@@ -62,7 +62,7 @@ class Soak:
         for part in range(SAMPLES):
             for _ in range(number * part // SAMPLES, number * (part + 1) // SAMPLES):
                 do()
-            samples.append(footprint())
+            samples.append(footprint(samples[0] if samples else None))
             self._report_sample(what, number * (part + 1) // SAMPLES, samples)
         self._report.summary[what] = {"number": number, "seconds": round(time.monotonic() - began, 1)}
         self._report.faults += [f"{what}: {fault}" for fault in growth(samples)]
