@@ -11,7 +11,7 @@ import pytest
 
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
-from tests.volume.programs import run
+from tests.programs import run
 
 PARAMETRIC = (0x40, 0x41, 0x42, 0x4D, 0x70)  # ASCs whose ASCQ is a number in the text
 NEWER = {(0x00, 0x23), (0x38, 0x09), (0x67, 0x0E)}  # than sg3_utils 1.46; T10's list of 2024 has them

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 from scsiusb import MalformedReply
 from scsiusb.scsi.pages.enclosure import Configuration, EnclosureStatus, supported_pages
+from tests.programs import needs
 
 IDENTIFIER = bytes.fromhex("3000000000000001")
 DESCRIPTOR = b"\x11\x00\x02\x24" + IDENTIFIER + b"WD      " + b"SES Device      " + b"1042"
@@ -66,9 +65,7 @@ def test_pages_cut_or_changed_anywhere() -> None:
                     EnclosureStatus.parse(data, configuration)
 
 
-@pytest.mark.skipif(
-    shutil.which("sg_ses") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="sg3_utils is not installed"
-)
+@needs("sg_ses")
 def test_sg_ses_reads_what_we_read(tmp_path: Path) -> None:
     path = tmp_path / "page"
     path.write_text(CONFIGURATION.hex(" "))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from random import Random
 import pytest
 
 from scsiusb.scsi.pages.log import LogPage, LogParameter
+from tests.programs import needs
 
 RUNS = 500
 COUNTERS = (
@@ -141,9 +140,7 @@ def sg_logs(path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("sg_logs") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="sg3_utils is not installed"
-)
+@needs("sg_logs")
 @pytest.mark.parametrize("page", LENGTHS, ids="{:02X}h".format)
 def test_sg_logs_reads_what_we_read(page: int, tmp_path: Path) -> None:
     random, path = Random(page), tmp_path / "page"

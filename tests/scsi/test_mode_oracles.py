@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from random import Random
@@ -14,6 +12,7 @@ import pytest
 from scsiusb.scsi.pages.mode import ModeParameters
 from scsiusb.scsi.pages.mode_layout import OPTICAL, PageLayout
 from scsiusb.scsi.pages.mode_pages import PAGES, depends_on_type, find_layout, page_called
+from tests.programs import needs
 
 RUNS = 500
 FIELD = re.compile(r"^  (\S+) +\[0x([0-9a-f]+):(\d):(\d+) *\]", re.MULTILINE)
@@ -27,9 +26,7 @@ NOT_SDPARMS = {  # what sdparm 1.12 has otherwise, or not at all
 }
 UNKNOWN_TO_IT = ("cddp", "cdac")
 KNOWN = [page for page in PAGES if page.acronym not in UNKNOWN_TO_IT]
-needs_sdparm = pytest.mark.skipif(
-    shutil.which("sdparm") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="sdparm is not installed"
-)
+needs_sdparm = needs("sdparm")
 
 
 def sdparm(*words: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from scsiusb.scsi.pages.vpd import FieldsPage, parse_page
+from tests.programs import needs
 
 PAGES_EACH = 500
 UNITS = ("Gigawatts", "Megawatts", "Kilowatts", "Watts", "Milliwatts", "Microwatts")
@@ -138,9 +137,7 @@ def sg_vpd(path: Path, page: int) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("sg_vpd") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="sg3_utils is not installed"
-)
+@needs("sg_vpd")
 @pytest.mark.parametrize("page", MAKERS, ids="{:02X}h".format)
 def test_sg_vpd_reads_what_we_read(page: int, tmp_path: Path) -> None:
     random, path = Random(page), tmp_path / "page"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from random import Random
 
@@ -11,6 +9,7 @@ import pytest
 
 from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.sense_details import KINDS, details
+from tests.programs import needs
 
 CASES: tuple[tuple[str, dict[str, dict[str, object]]], ...] = (
     ("70 00 05 00000000 0a 00000000 24 00 05 cd 00 02", {"field pointer": {"in": "CDB", "byte": 2, "bit": 5}}),
@@ -79,10 +78,7 @@ def test_a_descriptor_that_ends_too_early_says_how_much_is_missing() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("sg_decode_sense") is None and "SCSIUSB_ALL_TESTS" not in os.environ,
-    reason="sg3_utils is not installed",
-)
+@needs("sg_decode_sense")
 def test_sg_decode_sense_reads_what_we_read() -> None:
     random = Random(11)
     for _ in range(500):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from scsiusb.opening import open_on
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.trace.recorder import SNAPLEN, Tracing
 from scsiusb.usb.backend import Code
+from tests.programs import needs
 from tests.sticks import InterceptedBus, stick
 
 HEADER = struct.Struct("<QBBBBHBBqiiII8s")
@@ -98,9 +97,7 @@ def test_a_trace_that_cannot_be_written_is_an_error_before_the_device_is_opened(
         scsiusb.open("virtual:", trace=str(tmp_path / "none" / "trace.pcapng"))
 
 
-@pytest.mark.skipif(
-    shutil.which("tshark") is None and "SCSIUSB_ALL_TESTS" not in os.environ, reason="tshark is not installed"
-)
+@needs("tshark")
 @pytest.mark.parametrize("content", [b"S" * 4096, b"\n", b"\n\r\r"])
 def test_a_file_that_is_not_a_trace_is_not_overwritten(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pcapng"

@@ -14,7 +14,7 @@ from scsiusb.virtual.target import fat
 from scsiusb.volume import content, partitions
 from scsiusb.volume.source import Source
 from scsiusb.volume.types import GPT_TYPES, MBR_TYPES
-from tests.volume.programs import program
+from tests.programs import program
 from tests.volume.tables import disk_of, put, record, table_of
 
 SIZE = 1 << 20

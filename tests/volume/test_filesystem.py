@@ -22,7 +22,7 @@ from scsiusb.volume import NewPartition, filesystem, make_filesystem, partitions
 from scsiusb.volume.fat import DRAFT
 from scsiusb.volume.fat_format import plan
 from scsiusb.volume.names import DEEPEST, components, local_name
-from tests.volume.programs import run
+from tests.programs import run
 from tests.volume.tables import disk_of
 
 MIB = 1 << 20

@@ -24,8 +24,8 @@ from scsiusb.volume import (
     write_gpt,
     write_mbr,
 )
+from tests.programs import run, sfdisk_table, verified_by_sfdisk, verified_by_sgdisk
 from tests.sticks import OddUnit
-from tests.volume.programs import run, sfdisk_table, verified_by_sfdisk, verified_by_sgdisk
 from tests.volume.tables import LINUX as LINUX_TYPE
 from tests.volume.tables import disk_of, gpt, put, record
 

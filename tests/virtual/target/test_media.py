@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from scsiusb.base import locks
 from scsiusb.virtual import File, Medium, Memory, Sparse, Stick
 from scsiusb.virtual.target import fat
+from tests.programs import run
 from tests.virtual.host import Host, cdb10
 
 
@@ -191,14 +190,9 @@ def test_a_block_size_that_fat_does_not_support_is_refused() -> None:
 
 @pytest.mark.parametrize("block_size", [512, 1024, 2048, 4096])
 def test_fsck_finds_nothing_wrong(tmp_path: Path, block_size: int) -> None:
-    program = shutil.which("fsck.vfat", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None and "SCSIUSB_ALL_TESTS" not in os.environ:
-        pytest.skip("fsck.vfat is not installed (package dosfstools)")
-    assert program, "fsck.vfat is missing"
     path = tmp_path / "volume"
     path.write_bytes(fat.image(block_size)[fat.START :])
-    result = subprocess.run([program, "-n", str(path)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run("fsck.vfat", "-n", path)
 
 
 def test_the_readme_can_be_read_from_the_stick() -> None:

@@ -1,4 +1,4 @@
-"""Programs of the system that judge what was written, and write what must be read: sfdisk, sgdisk, mkfs."""
+"""Programs of others that judge what was written or read, and write what must be read: sfdisk, sg_vpd, mkfs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,19 @@ import pytest
 PATIENCE = 120.0  # seconds that a program may take
 
 
+def _path(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Return a mark that skips a test where a program is not installed, except where every test must run."""
+    missing = _path(name) is None and "SCSIUSB_ALL_TESTS" not in os.environ
+    return pytest.mark.skipif(missing, reason=f"{name} is not installed")
+
+
 def program(name: str) -> str:
-    """Return the path of a program; skip if it is not installed."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    """Return the path of a program; skip if it is not installed, except where every test must run."""
+    path = _path(name)
     if path is None and "SCSIUSB_ALL_TESTS" not in os.environ:
         pytest.skip(f"{name} is not installed")
     assert path, f"{name} is missing"
