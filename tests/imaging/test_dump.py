@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import lzma
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from scsiusb.imaging.codecs import zstd
 from scsiusb.imaging.seekable import read_seek_table
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from tests.imaging.sticks import Stop, StopAt, contents, plug
+from tests.programs import program, run
 
 FRAME = 64 * 1024
 SIZE = 3 * FRAME + 5 * 512
@@ -65,11 +65,9 @@ def test_each_format_has_the_devices_bytes(name: str, disk: scsiusb.Disk, data: 
 def test_the_formats_own_program_finds_no_fault(
     tool: str, name: str, disk: scsiusb.Disk, data: bytearray, tmp_path: Path
 ) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
     dump(disk, tmp_path / name)
-    subprocess.run([tool, "-t", name], cwd=tmp_path, check=True, capture_output=True)
-    unpacked = subprocess.run([tool, "-dc", name], cwd=tmp_path, check=True, capture_output=True).stdout
+    run(tool, "-t", tmp_path / name)
+    unpacked = subprocess.run([program(tool), "-dc", name], cwd=tmp_path, check=True, capture_output=True).stdout
     assert unpacked == data
 
 

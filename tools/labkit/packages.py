@@ -13,6 +13,8 @@ from .host import CACHE, PYTHON, ROOT, LabError, find, need, run, say
 VIRTME = "virtme-ng==1.42"
 # What the tests need in either guest.
 PACKAGES = (
+    "android-sdk-libsparse-utils",
+    "bmap-tools",
     "dosfstools",
     "e2fsprogs",
     "exfatprogs",
@@ -36,6 +38,7 @@ QEMU = ("busybox-static", "qemu-system-x86")
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
+    "bmaptool",
     "ddrescue",
     "depmod",
     "fdisk",
@@ -43,6 +46,7 @@ PROGRAMS = (
     "fio",
     "fsck.vfat",
     "hdparm",
+    "img2simg",
     "mke2fs",
     "mkfs.exfat",
     "mkfs.vfat",
