@@ -286,3 +286,17 @@ def python(script: str, *, signal_at: str = "", number: int = 0, **changes: str)
         finally:
             process.kill()
         return process.wait(), f"{first}{out}", str(err.result())
+
+
+class Counting(Memory):
+    """A medium that counts what is read and written, in bytes."""
+
+    read = written = 0
+
+    def _readinto(self, offset: int, view: memoryview) -> None:
+        self.read += len(view)
+        super()._readinto(offset, view)
+
+    def _write(self, offset: int, view: memoryview) -> None:
+        self.written += len(view)
+        super()._write(offset, view)

@@ -19,7 +19,7 @@ from scsiusb.errors import ImageError
 if TYPE_CHECKING:
     from types import ModuleType
 
-FRAME: Final = 4 * 1024 * 1024  # bytes of the device in a frame; after an interruption at most so many are read again
+FRAME: Final = 2 * 1024 * 1024  # bytes of the device in a frame
 PIECE: Final = 1024 * 1024  # bytes of a compressed file that are read at once
 GZIP_LEVEL: Final = 6
 BZ2_LEVEL: Final = 9

@@ -32,8 +32,10 @@ from scsiusb.imaging.sources import ImageSource
 log = logging.getLogger(__name__)
 
 SHA256: Final = ".sha256"
-MOST_THREADS: Final = 4  # that compress; each has two frames in memory
-AHEAD: Final = 3  # frames that may wait besides, so that reading does not wait for a moment of the others
+# After a kill, what is not in the file is read again, at most 8 MiB with the samples by which the device is known: the
+# frames in the hands of the threads, and the one that is being read.
+AHEAD: Final = 2
+MOST_THREADS: Final = AHEAD + 1  # that compress
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class _Work:
         self._map = map_maker
         self._codec = codec_by_name(path.name)
         self._sha256 = hashlib.sha256()
-        self._done: list[_Done] = []
+        self._frames_done: list[Frame] = []
+        """For the table of a .zst file; of another one, which needs none, empty."""
         self._spare: list[bytearray] = []
         self._is_broken = False
         self._journal: Journal | None = None
@@ -141,7 +144,7 @@ class _Work:
             else:
                 file, done = self._open(held, place, has_journal=has_journal)
                 self._copy(file, done)
-                file.finish([each.frame for each in self._done])
+                file.finish(self._frames_done)
             if self._map is not None:
                 text = bmap_text(self._total, self._map.ranges())
                 self.path.with_name(self.path.name + BMAP).write_text(text)
@@ -181,7 +184,8 @@ class _Work:
         check_contents(self._disk, self._pieces(good))
         file = ImageFile(self.path, self._codec, sum(each.frame.compressed for each in good))
         held.callback(file.close)
-        self._done = good
+        for each in good:
+            self._remember(each.frame)
         self.resumed = sum(each.frame.size for each in good)
         if len(good) < len(frames):  # the host lost the end of the file: so must the journal
             length = _length_up_to(place, len(good))
@@ -232,7 +236,7 @@ class _Work:
         pieces, lba = [], self._lba
         for each in frames:
             blocks = each.frame.size // self._block_size
-            pieces.append(Piece(lba, blocks, each.digest, each.first))
+            pieces.append(Piece(lba, 1, each.first, each.first))
             lba += blocks
         return pieces
 
@@ -253,7 +257,7 @@ class _Work:
                     taking = digester.submit(self._take, data)
                     waiting.append(writer.submit(self._keep, file, data, taking, packing))
                     done += len(data)
-                    if len(waiting) > threads + AHEAD:
+                    if len(waiting) > AHEAD:
                         result_of(waiting.popleft())
                     self._progress(Progress(READING, done, self._total))
             finally:
@@ -296,8 +300,12 @@ class _Work:
         self._is_broken = False
         self._spare.append(data)
 
+    def _remember(self, frame: Frame) -> None:
+        if self._codec is not None and self._codec.name == "zst":
+            self._frames_done.append(frame)
+
     def _note(self, done: _Done) -> None:
-        self._done.append(done)
+        self._remember(done.frame)
         if self._journal is not None:
             frame = done.frame
             record = {"file": frame.compressed, "bytes": frame.size, "checksum": frame.checksum.hex()}

@@ -6,7 +6,6 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -118,6 +117,8 @@ class _Erasure:
         self._journal: Journal | None = None
         self._done = 0
         """The block up to which all is erased and flushed."""
+        self._compared = 0
+        """The block up to which all was read back from the medium, and is right."""
 
     # --- the journal --------------------------------------------------------------------------------
 
@@ -164,8 +165,9 @@ class _Erasure:
             for lba, blocks in record.get("bad", ()):
                 self.bad.add(int(lba), int(blocks))
             self._done = int(record["done"])
-        if not 0 <= self._done <= self._medium.blocks:
-            raise ValueError(f"{self._done} blocks cannot be done")
+            self._compared = int(record.get("compared", 0))
+        if not 0 <= self._compared <= self._done <= self._medium.blocks:
+            raise ValueError(f"{self._done} blocks cannot be done, {self._compared} of them compared")
 
     def _check_contents(self) -> None:
         """Raise ImageError unless blocks that are erased have what they should have: two devices may look the same."""
@@ -261,10 +263,8 @@ class _Erasure:
         if how == "none" or self._has_no_content():
             return "none"
         self._medium, read = medium_reader(self.disk, self.identity)
-        wrong, bad = Ranges(), _members(self.bad)
-        for lba in self._wrong_whole(read) if how == "whole" else self._wrong_samples(read):
-            if lba not in bad:
-                wrong.add(lba, 1)
+        bad = _members(self.bad)
+        wrong = self._wrong_whole(read, bad) if how == "whole" else self._wrong_samples(read, bad)
         first = next(iter(wrong), None)
         if first is not None:
             sampled = "" if how == "whole" else f" of a sample of {min(SAMPLES, self._medium.blocks)}"
@@ -275,13 +275,15 @@ class _Erasure:
             raise error
         return how
 
-    def _wrong_samples(self, read: Read) -> Iterator[int]:
-        """Yield which blocks of a sample are wrong, or cannot be read."""
+    def _wrong_samples(self, read: Read, bad: set[int]) -> Ranges:
+        """Return which blocks of a sample are wrong, or cannot be read, other than the bad ones."""
+        wrong = Ranges()
         chosen = _samples(self._medium.blocks, SAMPLES)
         for done, lba in enumerate(chosen, 1):
-            if self._differs(read, lba, memoryview(bytearray(self._size))):
-                yield lba
+            if lba not in bad and self._differs(read, lba, memoryview(bytearray(self._size))):
+                wrong.add(lba, 1)
             self._progress(Progress(VERIFYING, done * self._size, len(chosen) * self._size))
+        return wrong
 
     def _differs(self, read: Read, lba: int, view: memoryview) -> bool:
         failed: list[ScsiUsbError] = []
@@ -294,17 +296,31 @@ class _Erasure:
         self._fill.put(wanted, lba * self._size)
         return [lba + block for block in differing(view, wanted, self._size)]
 
-    def _wrong_whole(self, read: Read) -> Iterator[int]:
-        """Yield which of all blocks are wrong, or cannot be read, in order."""
+    def _wrong_whole(self, read: Read, bad: set[int]) -> Ranges:
+        """Return which of all blocks are wrong, or cannot be read, other than the bad ones.
+
+        Go on where an earlier run stopped; note in the journal how far this one is, until it finds a wrong block, which
+        the next run must find again.
+        """
+        wrong = Ranges()
         step = max(min(self.disk.max_blocks, CHECKPOINT // self._size), 1)
         whole = memoryview(bytearray(step * self._size))
-        for lba in range(0, self._medium.blocks, step):
+        for lba in range(self._compared, self._medium.blocks, step):
             view = whole[: (self._medium.blocks - lba) * self._size]
             failed: list[int] = []
             for at, piece in move_around(partial(read, self._medium), lba, view, self._size, partial(_keep, failed)):
                 failed += self._differing(at, piece)
-            yield from sorted(failed)
+            for block in sorted(set(failed) - bad):
+                wrong.add(block, 1)
+            if not wrong and lba + step - self._compared >= CHECKPOINT // self._size:
+                self._note_compared(min(lba + step, self._medium.blocks))
             self._progress(Progress(VERIFYING, lba * self._size + len(view), self.disk.size))
+        return wrong
+
+    def _note_compared(self, end: int) -> None:
+        assert self._journal is not None
+        self._journal.add(done=self._done, compared=end)
+        self._compared = end
 
 
 def _keep(failed: list[int], error: ScsiUsbError) -> None:

@@ -174,7 +174,8 @@ def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past
         for target in good:
             target.end_pass()
         return
-    for extent in source.extents() if good else ():
+    start = min((target.compared for target in good), default=0)
+    for extent in source.extents(start) if good else ():
         for target in good:
             target.put(extent)
         progress(Progress(VERIFYING, extent.offset + len(extent.data), source.length))

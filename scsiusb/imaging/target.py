@@ -17,7 +17,7 @@ from scsiusb.base.waits import SLICE
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
-from scsiusb.imaging.journal import Journal, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, is_begun, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
 from scsiusb.imaging.sources import Extent, Source
 from scsiusb.imaging.state import key_of
@@ -26,6 +26,7 @@ from scsiusb.scsi.sense import MISCOMPARE
 WAITING: Final = 8  # extents, of a MiB at most, that may wait for a target
 PROMPT: Final = 2.0  # seconds that a stopped thread has to end its command by itself
 CHECKPOINT: Final = 7 * 1024 * 1024  # bytes; so many, and an extent, at most are written again after an interruption
+COMPARED: Final = "compared"  # in the records of the journal that are about reading back
 STREAM_PART: Final = 1024 * 1024  # bytes of a stream, which cannot be read twice, that have one digest
 
 
@@ -44,6 +45,8 @@ class Target(Uncopyable):
         """Bytes that the device has acknowledged."""
         self.done = 0
         """The place in the image up to which all is written and flushed."""
+        self.compared = 0
+        """The place in the image up to which all was read back, and is right."""
         self.resumed = 0
         self.is_verified = False
         self.differences = Ranges()
@@ -60,6 +63,8 @@ class Target(Uncopyable):
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
         self._read: Read = disk.read_from
+        self._is_past_cache = False
+        self._compared_before = {True: 0, False: 0}  # by an earlier run; past the device's cache or not
 
     @property
     def key(self) -> str:
@@ -90,17 +95,24 @@ class Target(Uncopyable):
         self.identity.check(job.get("device"))
         if job.get("source") != self._source.record():
             raise ImageError(f"{self._source.name} was changed since the restore was interrupted", BEGIN_ANEW)
-        if not records:
-            return length
         try:
-            pieces = [Piece(int(each["lba"]), int(each["blocks"]), each["digest"], each["first"]) for each in records]
-            written = int(records[-1]["written"])
+            self._take_over(records)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
-        check_contents(self.disk, pieces)
-        self.done = (pieces[-1].lba + pieces[-1].blocks) * self._size
-        self.written = self.resumed = written
         return length
+
+    def _take_over(self, records: list[Record]) -> None:
+        """Continue after what the records say is done, if the disk has it. Raise KeyError, TypeError, ValueError."""
+        pieces: list[Piece] = []
+        for each in records:
+            if COMPARED in each:
+                self._compared_before[bool(each["past_cache"])] = int(each[COMPARED])
+            else:
+                pieces.append(Piece(int(each["lba"]), int(each["blocks"]), each["digest"], each["first"]))
+                self.written = self.resumed = int(each["written"])
+        if pieces:
+            check_contents(self.disk, pieces)
+            self.done = (pieces[-1].lba + pieces[-1].blocks) * self._size
 
     def finish(self) -> None:
         """Remove the journal if all is done."""
@@ -123,7 +135,12 @@ class Target(Uncopyable):
         self._start(self._write, self._end_writing)
 
     def start_verifying(self, *, past_cache: bool) -> None:
-        """Read back each extent that `put` gives, of a stream all that was written. `past_cache`: from the medium."""
+        """Read back each extent that `put` gives, of a stream all that was written. `past_cache`: from the medium.
+
+        What an earlier run has compared in this way need not be put, and is not read again.
+        """
+        self._is_past_cache, self._since = past_cache, 0
+        self.compared = self._compared_before[past_cache]
         if past_cache:
             self._start(self._verify, self._end_verifying, self._leave_cache)
         else:
@@ -243,11 +260,18 @@ class Target(Uncopyable):
 
     def _verify(self, extent: Extent) -> None:
         offset, data = extent
+        if offset + len(data) <= self.compared:
+            return
         lba = offset // self._size
         found = memoryview(bytearray(len(data)))
         self._read(self._medium, lba, found)
         for block in differing(found, memoryview(data), self._size):
             self.differences.add(lba + block, 1)
+        self._since += len(data)
+        # Not after a difference: the run that goes on must find it again.
+        if self._journal is not None and self._since >= CHECKPOINT and not self.differences:
+            self._journal.add(**{COMPARED: offset + len(data)}, past_cache=self._is_past_cache)
+            self._since = 0
 
     def _end_verifying(self) -> None:
         for offset, length, digest in self._digests or ():

@@ -9,6 +9,7 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import scsiusb
 from scsiusb.errors import DeviceMismatch, ImageError, OutOfRange
 from scsiusb.imaging import Progress, dump, dumping
 from scsiusb.imaging.codecs import zstd
+from scsiusb.imaging.image_file import ImageFile
 from scsiusb.imaging.seekable import read_seek_table
 from scsiusb.virtual import Bus, Memory, Stick, Unit
 from tests.imaging.sticks import Stop, StopAt, contents, plug
 from tests.programs import program, run
+from tests.sticks import Counting
 
 FRAME = 64 * 1024
 SIZE = 3 * FRAME + 5 * 512
@@ -127,6 +130,26 @@ def test_an_interrupted_dump_goes_on(done: int, name: str, disk: scsiusb.Disk, d
     assert result.sha256 == hashlib.sha256(data).hexdigest()
     assert done - FRAME <= result.resumed <= done
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_few_frames_are_read_before_the_file_has_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is killed reads them again."""
+    size, before, medium = 20 * FRAME, [], Counting(contents(size=20 * FRAME))
+    add = ImageFile.add
+
+    def slow(file: ImageFile, data: bytes | bytearray) -> None:
+        before.append(medium.read)
+        time.sleep(0.01)  # the reader has the time to run ahead, if it may
+        add(file, data)
+
+    monkeypatch.setattr(ImageFile, "add", slow)
+    with scsiusb.open_on(Bus(Stick([Unit(medium)]))) as disk:
+        dump(disk, tmp_path / name)
+    ahead = [read - at * FRAME for at, read in enumerate(before[: size // FRAME])]
+    assert max(ahead) <= (dumping.AHEAD + 1) * FRAME + 512, "those that wait for the file, and the one that is read"
 
 
 def test_a_dump_that_never_began_is_resumed_from_the_start(disk: scsiusb.Disk, data: bytearray, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import scsiusb
 from scsiusb.errors import DataProtect, DeviceMismatch, IllegalRequest, ImageError, Miscompare, UnitAttention
 from scsiusb.imaging import BlockRange, Progress, erase, erasing
 from scsiusb.imaging.fills import PART, Keyed
-from scsiusb.virtual import Bus, Memory, Stick, Unit
+from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
 from scsiusb.virtual.device.descriptors import Identity
 from tests.imaging.sticks import Stop, StopAt, contents, plug, stick
-from tests.sticks import OddUnit
+from tests.sticks import Counting, OddUnit
 
 SIZE = 256 * 1024
 STEP = 16 * 1024
@@ -216,6 +216,29 @@ def test_verification_resets_the_device_to_leave_its_cache() -> None:
 
 
 # --- interrupted ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verify", ["whole", "sample"])
+def test_what_was_verified_is_not_read_again(verify: Any, tmp_path: Path) -> None:
+    medium = Counting(contents())
+    with scsiusb.open_on(Bus(Stick([Unit(medium)]))) as disk:
+        with pytest.raises(Stop):
+            erase(disk, verify="whole", journal=tmp_path / "j", progress=StopAt("verifying", SIZE - STEP))
+        medium.read = medium.written = 0
+        result = erase(disk, verify=verify, resume=True, journal=tmp_path / "j")
+    assert (result.verified, medium.written) == (verify, 0)
+    assert medium.data == bytes(SIZE)
+    # Besides, 64 blocks by which the device is known; a sample is of all blocks of a small disk.
+    assert medium.read <= 2 * STEP + 66 * 512 if verify == "whole" else medium.read >= SIZE
+
+
+def test_a_wrong_block_that_was_found_is_found_again(tmp_path: Path) -> None:
+    wrong = STEP // 512 + 3
+    with scsiusb.open_on(Bus(Stick([Unit(Flawed(Memory(contents()), dropped=[(wrong, wrong)]))]))) as disk:
+        with pytest.raises(Stop):
+            erase(disk, verify="whole", journal=tmp_path / "j", progress=StopAt("verifying", SIZE - STEP))
+        with pytest.raises((Miscompare, ImageError), match=f"LBA {wrong}"):
+            erase(disk, verify="whole", resume=True, journal=tmp_path / "j")
 
 
 @pytest.mark.parametrize("done", [STEP, 4 * STEP, SIZE])

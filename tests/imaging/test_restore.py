@@ -17,10 +17,11 @@ import scsiusb
 from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange
 from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
 from scsiusb.imaging.codecs import ZST
-from scsiusb.imaging.restoring import restore_each
-from scsiusb.virtual import Bus, Memory, Stick, Unit
+from scsiusb.imaging.restoring import Verify, restore_each
+from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.imaging.sticks import Stop, StopAt, contents, plug, stick
+from tests.sticks import Counting
 
 PIECE = 32 * 1024
 SIZE = 8 * PIECE
@@ -251,6 +252,32 @@ def test_an_interrupted_verification_writes_nothing_again(image: Path) -> None:
             restore(image, disk, progress=StopAt("verifying", PIECE))
         (result,) = restore(image, disk, resume=True)
     assert (result.resumed, result.written) == (SIZE, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "goes_on"),
+    [("medium", "medium", True), ("read", "read", True), ("read", "medium", False), ("medium", "read", False)],
+)
+def test_what_was_verified_is_not_read_again(first: Verify, then: Verify, goes_on: bool, image: Path) -> None:
+    medium = Counting(blank())
+    with scsiusb.open_on(Bus(Stick([Unit(medium)]))) as disk:
+        with pytest.raises(Stop):
+            restore(image, disk, verify=first, progress=StopAt("verifying", 7 * PIECE))
+        medium.read = 0
+        (result,) = restore(image, disk, verify=then, resume=True)
+    assert result.verified == then
+    assert (medium.read < 7 * PIECE) == goes_on, "of another kind of verification, nothing is taken over"
+    assert medium.read >= PIECE
+
+
+def test_a_wrong_block_that_was_found_is_found_again(image: Path) -> None:
+    wrong = PIECE // 512 + 3
+    with scsiusb.open_on(Bus(Stick([Unit(Flawed(Memory(blank()), dropped=[(wrong, wrong)]))]))) as disk:
+        with pytest.raises(Stop):
+            restore(image, disk, progress=StopAt("verifying", 7 * PIECE))
+        with pytest.raises(Miscompare) as failure:
+            restore(image, disk, resume=True)
+    assert failure.value.lba == wrong
 
 
 @pytest.mark.parametrize("kind", ["serial", "renamed", "size", "contents"])
