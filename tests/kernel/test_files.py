@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .command import scsiusb as cli
-from .machine import Device
+from .machine import Device, wait_for
 
 NAME = "Straße, a long name.bin"
 
@@ -24,6 +24,7 @@ def mounted(node: str, folder: Path) -> Iterator[Path]:
 
 
 def check(node: str) -> None:
+    wait_for(Path(node).exists, node)  # udev makes a partition's node after the disk's
     done = subprocess.run(["fsck.vfat", "-n", node], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert len(done.stdout.splitlines()) == 2, done.stdout
