@@ -90,14 +90,18 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=60.0, metavar="S", help="time limit for each scenario and error (default 60)"
     )
     interrupts.add_argument("--signals", type=int, default=10_000, metavar="N", help="signals (default 10000; 0: none)")
+    jobs = campaigns.add_parser("jobs", help="interrupt dump, restore, rescue and erase, which go on (lab)")
+    jobs.add_argument("--interruptions", type=int, default=40, metavar="N", help="of each job (default 40)")
+    jobs.add_argument("--job", choices=("all", "dump", "restore", "rescue", "erase"), default="all")
+    jobs.add_argument("--size", type=int, default=48, metavar="MIB", help="size of the stick (default 48)")
     table = campaigns.add_parser("table", help="make the table of docs/faults.md from runs of `faults`")
     table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="the output of `faults`, one file per stage")
     table.add_argument(
         "--document", type=Path, default=Path("docs/faults.md"), metavar="FILE", help="default: docs/faults.md"
     )
-    for campaign in (crash, plug, many, soak, faults, writes, interrupts, table):
+    for campaign in (crash, plug, many, soak, faults, writes, jobs, interrupts, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
-    for campaign in (crash, plug, soak, faults, writes):
+    for campaign in (crash, plug, soak, faults, writes, jobs):
         campaign.add_argument("--native", action="store_true", help="start the lab without QEMU and run there")
     return parser
