@@ -13,6 +13,7 @@ import pytest
 from .kernel_log import KernelLog
 
 PATIENCE = 60  # seconds, because the machine may be busy; run by hand, the campaigns require 2 s or 1 s
+NATIVE = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
 TOOL = Path(__file__).parents[2] / "tools" / "campaign"
 
 
@@ -27,6 +28,7 @@ def campaign(*words: object) -> dict[str, Any]:
     return summary
 
 
+@NATIVE
 def test_nothing_is_left_after_a_killed_process(kernel_log: KernelLog) -> None:
     kills = 8
     summary = campaign("crash", "--kills", kills, "--inside", 0, "--within", PATIENCE)
@@ -36,6 +38,7 @@ def test_nothing_is_left_after_a_killed_process(kernel_log: KernelLog) -> None:
     kernel_log.new()  # the campaign has checked these messages; it knows which memory failures it caused
 
 
+@NATIVE
 def test_every_client_of_an_unplugged_device_is_notified() -> None:
     assert campaign("plug", "--cycles", 4, "--within", PATIENCE)["cycles"] == 4
 
@@ -45,13 +48,23 @@ def test_every_event_of_sixteen_sticks_at_once_is_right() -> None:
     assert campaign("many", "--sticks", 16, "--rounds", 1)["events"] == 32
 
 
+@NATIVE
 def test_a_fault_ends_in_the_right_result_or_an_error_in_time() -> None:
     assert campaign("faults", "--stage", "usbip", "--every", 9, "--timeout", 2)["scenarios"] >= 10
 
 
+@NATIVE
 def test_every_write_reported_good_is_on_the_medium_after_a_flush() -> None:
     assert campaign("writes", "--stage", "usbip", "--writes", 40, "--timeout", 2)["faults_met"] > 10
 
 
+@NATIVE
 def test_a_soak_does_not_leak() -> None:
     assert campaign("soak", "--commands", 1000, "--opens", 10)["openings"]["number"] == 10
+
+
+@NATIVE
+@pytest.mark.timeout(900)
+def test_a_job_that_was_interrupted_goes_on() -> None:
+    done = campaign("jobs", "--interruptions", 3, "--size", 24)
+    assert done["ways"] == {"SIGKILL": 4, "Ctrl-C": 4, "unplug": 4}

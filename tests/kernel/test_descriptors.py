@@ -26,6 +26,8 @@ from .served import Served, serving
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
+
 DECIDED = re.compile(r"unable to enumerate USB device|no configuration chosen|can't set config|not attached")
 ENUMERATION = 120.0  # seconds; the kernel tries several times to enumerate a device with bad descriptors
 BLOCK = b"scsiusb " * 64

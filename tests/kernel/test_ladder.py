@@ -13,6 +13,8 @@ from scsiusb.errors import TransportError, UnitAttention
 from .kernel_log import KernelLog
 from .served import served
 
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
+
 OLD, NEW = b"\x11" * 512, b"\x22" * 512
 PATIENT = 15.0  # seconds for a command that is answered, in a guest that may be busy
 

@@ -9,10 +9,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from scsiusb.virtual import Identity, Memory, Stick, Unit
 
 from .command import scsiusb as cli
 from .served import Served, serving
+
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
 
 SIZE = 3 << 20  # bytes
 CONTENT = Random(4).randbytes(SIZE)

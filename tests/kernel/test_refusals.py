@@ -20,6 +20,8 @@ from .machine import Device, wait_for
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
+
 PARTITION = 1 << 20  # where the FAT stick's partition begins
 
 

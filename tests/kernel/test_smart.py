@@ -17,6 +17,8 @@ from scsiusb.virtual.target.ata import HEALTHS, KINDS, AtaDisk
 from .command import scsiusb as cli
 from .served import serving
 
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
+
 FAILING = 8  # a bit of smartctl's exit status: the disk is failing
 
 

@@ -32,6 +32,8 @@ from .served import Served, served
 
 assert sys.platform == "linux"
 
+pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
+
 MIB = 1 << 20
 POWERED = "Power-on or device reset occurred"  # logged for UNIT ATTENTION 29h/00h, which every stick reports first
 EXPECTED_WARNINGS = (  # all but the first: what vhci_hcd says if the kernel still uses the device while it is detached

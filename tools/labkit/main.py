@@ -30,7 +30,7 @@ tools/lab [options] shell                  get a prompt in the guest
 tools/lab [options] prepare                only install and make what the guest needs"""
 LIMITS = {
     "boot": (600, "kill a guest that is not up after so many seconds"),
-    "silence": (300, "kill a guest whose command says nothing for so many seconds"),
+    "silence": (900, "kill a guest whose command says nothing for so many seconds"),
     "total": (3600, "kill a guest after so many seconds"),
 }
 HELP = ("-h", "--help")
@@ -129,7 +129,7 @@ def _prepare(lab: Lab) -> None:
 
 def _pytest(rest: list[str]) -> list[str]:
     """Only the plugins needed: each costs seconds of import under emulation."""
-    words = ["-p", "pytest_timeout", "-p", "no:cacheprovider", "--timeout=240"]
+    words = ["-p", "pytest_timeout", "-p", "no:cacheprovider", "--timeout=600"]
     where = [] if any(word.startswith(TESTS) for word in rest) else [TESTS]
     # BUILD_NUMBER: the summary then has the whole message of a failure, which may be all that is kept of a run.
     return [
