@@ -1,4 +1,4 @@
-"""Reads of many places at once, where the device takes several commands at a time; elsewhere one after the other."""
+"""Several commands at once, where the device takes them, for reads of many places and for large transfers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb.base.arguments import integer
-from scsiusb.disk.medium import PIECE, READ, Medium, check_range
+from scsiusb.disk.block_stories import Note
+from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
 from scsiusb.errors import DeviceGone, MediumChanged, NoMedium
-from scsiusb.scsi.at_once import read_at_once
+from scsiusb.scsi.at_once import transfer_at_once
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -20,11 +21,11 @@ MOST_ASKED: Final = 2 * 1024 * 1024  # bytes of requests that are taken together
 
 
 class Piece(NamedTuple):
-    """A part of a read that one command moves, and where it goes."""
+    """A part of a transfer that one command moves, and its bytes."""
 
     lba: int
     blocks: int
-    into: memoryview
+    view: memoryview
 
 
 def step_blocks(disk: Disk, medium: Medium) -> int:
@@ -33,7 +34,7 @@ def step_blocks(disk: Disk, medium: Medium) -> int:
 
 
 def cut(disk: Disk, medium: Medium, lba: int, view: memoryview) -> list[Piece]:
-    """Return the pieces of a read, each for one command, and the last block of the medium for one of its own."""
+    """Return the pieces of a transfer, each for one command, and the last block of the medium for one of its own."""
     step, size = step_blocks(disk, medium), medium.block_size
     pieces: list[Piece] = []
     at, end = lba, lba + len(view) // size
@@ -44,35 +45,58 @@ def cut(disk: Disk, medium: Medium, lba: int, view: memoryview) -> list[Piece]:
     return pieces
 
 
-def read_pieces(disk: Disk, medium: Medium, pieces: Sequence[Piece]) -> None:
-    """Read the pieces, several at once; what does not succeed so is read again, in order, one by one.
+def may_transfer(disk: Disk, transfer: BlockTransfer, medium: Medium) -> bool:
+    """Return whether several commands may be sent at once.
 
-    Raise as `Disk.read_from`: all pieces before the error's `lba` were read, in the order of `pieces`.
+    Not writes to a medium that can be exchanged, as a device that reports a change to one of them carries out the next
+    ones on the new medium; nor where nothing may be written a second time.
+    """
+    if disk.unit.transport.depth == 1:
+        return False
+    return transfer is not WRITE or (not medium.is_removable and disk.unit.retry.failures > 0)
+
+
+def move_pieces(
+    disk: Disk, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], note: Note | None = None
+) -> None:
+    """Move the pieces, several at once; what does not succeed so is moved again, in order, one by one.
+
+    `note` is called after writes. Raise as `Disk.read_from`: all pieces before the error's `lba` were moved, in the
+    order of `pieces`, and later ones may be.
     """
     disk.bind_once(medium)
     waiting = iter(pieces)
     while batch := list(islice(waiting, disk.unit.transport.depth * ROUNDS)):
-        for piece, is_read in zip(batch, _try(disk, medium, batch), strict=True):
-            if not is_read:
-                disk.read_one(medium, piece.lba, piece.into)
+        done = _try(disk, transfer, medium, batch)
+        if note is not None:
+            note()
+        if transfer is WRITE and not all(done):
+            disk.confirm(medium, batch[done.index(False)].lba)
+        for piece, is_done in zip(batch, done, strict=True):
+            if not is_done:
+                disk.move_one(transfer, medium, piece.lba, piece.view, note)
 
 
-def _try(disk: Disk, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
-    """Read a batch at once; return for each piece whether its data counts."""
+def _try(disk: Disk, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
+    """Move a batch at once; return for each piece whether it succeeded."""
     unit = disk.unit
-    memory = unit.transport.memory
+    memory, is_write = unit.transport.memory, transfer is WRITE
     with ExitStack() as stack:
         buffers = [
-            piece.into if memory.owns(piece.into) else stack.enter_context(memory.lend(len(piece.into)))
+            piece.view if memory.owns(piece.view) else stack.enter_context(memory.lend(len(piece.view)))
             for piece in batch
         ]
-        reads = [(READ.cdb(piece.lba, piece.blocks), buffer) for piece, buffer in zip(batch, buffers, strict=True)]
-        timeout = unit.timeout or READ.timeout
-        story = read_at_once(unit, reads, timeout, medium, must_be_settled=medium.is_removable)
+        pairs = list(zip(batch, buffers, strict=True))
+        for piece, buffer in pairs if is_write else ():
+            if buffer is not piece.view:
+                buffer[:] = piece.view
+        requests = [(transfer.cdb(piece.lba, piece.blocks), buffer) for piece, buffer in pairs]
+        timeout, settled = unit.timeout or transfer.timeout, medium.is_removable
+        story = transfer_at_once(unit, requests, transfer.direction, timeout, medium, must_be_settled=settled)
         done = unit.transport.drive(story)
-        for piece, buffer, is_read in zip(batch, buffers, done, strict=True):
-            if is_read and buffer is not piece.into:
-                piece.into[:] = buffer
+        for (piece, buffer), is_done in zip(pairs, done, strict=True):
+            if is_done and not is_write and buffer is not piece.view:
+                piece.view[:] = buffer
         return done
 
 
@@ -84,7 +108,7 @@ def read_many(disk: Disk, requests: Iterable[tuple[int, int]]) -> Iterator[tuple
         try:
             if many:
                 pieces = [piece for _, lba, data in batch for piece in cut(disk, medium, lba, memoryview(data))]
-                read_pieces(disk, medium, pieces)
+                move_pieces(disk, READ, medium, pieces)
             else:
                 for _, lba, data in batch:
                     with memoryview(data) as view:

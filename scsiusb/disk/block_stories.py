@@ -104,10 +104,10 @@ class BlockStories:
         began: float,
     ) -> RetryState[Any]:
         """Return the bookkeeping of retries: a read may be sent twice, a write only after a look at the device."""
-        again = None if transfer is not WRITE else partial(self._confirm, medium)
+        again = None if transfer is not WRITE else partial(self.confirm, medium)
         return self._unit.retry_state(transfer.command(medium, lba, blocks), confirm=again, began=began, kind=kind)
 
-    def _confirm(self, medium: Medium) -> Story[None]:
+    def confirm(self, medium: Medium) -> Story[None]:
         """Story that raises if a write must not be sent again, as the device or the medium may be another one."""
         unit = self._unit
         is_doubtful = medium.is_removable and unit.doubts != unit.attentions.settled

@@ -368,17 +368,26 @@ class Disk(Uncopyable):
             check_fits(medium, lba, view)
         if medium.is_removable and medium is not self._bound and blocks:
             self._bind(medium)
-        if transfer is READ and size > PIECE and self.unit.transport.depth > 1:
-            from scsiusb.disk.at_once import cut, read_pieces
-
-            read_pieces(self, medium, cut(self, medium, lba, view))
-        elif blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
+        if size > PIECE and self.unit.transport.depth > 1 and self._move_at_once(transfer, medium, lba, view, note):
+            return blocks
+        if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
             for at, count, piece in pieces(medium, lba, blocks, view, self._most):
                 with piece:
                     self._move_piece(transfer, medium, at, count, piece, note)
         else:  # one command, as for most calls
             self._move_piece(transfer, medium, lba, blocks, view, note)
         return blocks
+
+    def _move_at_once(
+        self, transfer: BlockTransfer, medium: Medium, lba: int, view: memoryview, note: Callable[[], object] | None
+    ) -> bool:
+        """Move the blocks by several commands at once. Return False, and do nothing, if that must not be."""
+        from scsiusb.disk.at_once import cut, may_transfer, move_pieces
+
+        may = may_transfer(self, transfer, medium)
+        if may:
+            move_pieces(self, transfer, medium, cut(self, medium, lba, view), note)
+        return may
 
     def _move_piece(
         self,
@@ -516,17 +525,34 @@ class Disk(Uncopyable):
         if medium.is_removable and medium is not self._bound:
             self._bind(medium)
 
-    def read_one(self, medium: Medium, lba: int, view: memoryview) -> None:
-        """Read the blocks of one command, and in smaller ones what fails; raises as `read_from`, but tells nobody."""
-        self._move_piece(READ, medium, lba, len(view) // medium.block_size, view, None)
+    def move_one(
+        self,
+        transfer: BlockTransfer,
+        medium: Medium,
+        lba: int,
+        view: memoryview,
+        note: Callable[[], object] | None = None,
+    ) -> None:
+        """Move the blocks of one command, and in smaller ones what fails; raises as `read_from`, but tells nobody."""
+        self._move_piece(transfer, medium, lba, len(view) // medium.block_size, view, note)
 
-    @property
-    def stream_blocks(self) -> int:
-        """The most blocks that a stream should read at a time: one command's, or what can be in flight at once."""
+    def confirm(self, medium: Medium, lba: int) -> None:
+        """Raise if what was written must not be written again, from `lba` on: the device or the medium is another."""
+        try:
+            self.unit.transport.drive(self._stories.confirm(medium))
+        except ScsiUsbError as error:
+            error.lba = lba
+            raise
+
+    def stream_blocks(self, transfer: BlockTransfer, medium: Medium) -> int:
+        """Return the most blocks that a stream should move at a time: one command's, or what can be sent at once."""
+        most = self._most or medium.max_blocks
         depth = self.unit.transport.depth
         if depth == 1:
-            return self.max_blocks
-        return max(self.max_blocks, depth * PIECE // self.block_size)
+            return most
+        from scsiusb.disk.at_once import may_transfer
+
+        return max(most, depth * PIECE // medium.block_size) if may_transfer(self, transfer, medium) else most
 
     def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""

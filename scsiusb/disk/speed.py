@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from scsiusb.disk.at_once import ROUNDS
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.medium import READ as READING
-from scsiusb.scsi.at_once import read_at_once
+from scsiusb.scsi.at_once import transfer_at_once
 
 KIB: Final = 1024
 SIZES: Final = tuple(4 * KIB << power for power in range(0, 11, 2))  # 4 KiB to 4 MiB
@@ -291,10 +291,12 @@ def _read_together(disk: Disk, depth: int, buffer: memoryview, lbas: Sequence[in
     blocks = len(buffer) // medium.block_size
     reads = [(READING.cdb(lba, blocks), buffer) for lba in lbas]
     timeout = unit.timeout or READING.timeout
-    story = read_at_once(unit, reads, timeout, medium, must_be_settled=medium.is_removable, depth=depth)
+    story = transfer_at_once(
+        unit, reads, READING.direction, timeout, medium, must_be_settled=medium.is_removable, depth=depth
+    )
     for lba, is_read in zip(lbas, unit.transport.drive(story), strict=True):
         if not is_read:
-            disk.read_one(medium, lba, buffer)
+            disk.move_one(READING, medium, lba, buffer)
 
 
 def _repeat_batches(

@@ -14,12 +14,12 @@ from scsiusb.base.arguments import integer
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.base.waits import join, take
+from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
-    from scsiusb.disk.medium import Medium
 
 BUFFERS: Final = 3  # one with the caller, one on the bus, one waiting between them
 PROMPT: Final = 0.5  # seconds that a running command has to end by itself when the stream is left early
@@ -35,14 +35,16 @@ class _Load(NamedTuple):
 class _Stream(Uncopyable, ABC):
     """A thread, and a few buffers that circulate between it and the caller; they are released with the `with`."""
 
-    def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium, most: int) -> None:
-        """Take the medium that the stream begins with: it goes on over no other. `most`: blocks in a buffer."""
+    def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium, transfer: BlockTransfer) -> None:
+        """Take the medium that the stream begins with: it goes on over no other."""
         disk.check_range(lba, blocks)
+        most = disk.stream_blocks(transfer, medium)
         self.disk = disk
         self._medium = medium
         self.block_size = disk.block_size
         step = min(most, max(blocks, 1))
-        self._step_bytes = step * self.block_size
+        self.most_bytes = step * self.block_size
+        """Bytes of a buffer, and of a piece at most."""
         self._most_buffers = -(-blocks // step)
         self.lba = lba
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
@@ -84,7 +86,7 @@ class _Stream(Uncopyable, ABC):
         Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
         """
         count = max(1, min(count, self._most_buffers))
-        buffers = [held.enter(self.disk.buffer(self._step_bytes)) for _ in range(count)]
+        buffers = [held.enter(self.disk.buffer(self.most_bytes)) for _ in range(count)]
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:
@@ -137,7 +139,7 @@ class Reading(_Stream):
     """
 
     def __init__(self, disk: Disk, lba: int, blocks: int) -> None:
-        super().__init__(disk, lba, blocks, disk.medium(), disk.stream_blocks)
+        super().__init__(disk, lba, blocks, disk.medium(), READ)
         self.end = lba + blocks
         self._load: _Load | None = None
 
@@ -206,7 +208,7 @@ class Reading(_Stream):
 
 
 class Writing(_Stream):
-    """Takes bytes, of any length, for the blocks from `lba` on; a thread writes them, one full command at a time.
+    """Takes bytes, of any length, for the blocks from `lba` on; a thread writes them, one full buffer at a time.
 
     Leaving the `with` writes the rest, and returns when the device has acknowledged all; `Disk.flush` then has it on
     the medium. `lba` is the block after those that were acknowledged. An error is raised by the next call; its `lba` is
@@ -217,7 +219,7 @@ class Writing(_Stream):
         """Begin at `lba`, on `medium` if it is given: with that one and no other."""
         lba = integer("lba", lba)
         medium = medium or disk.medium_to_write(lba)
-        super().__init__(disk, lba, max(medium.blocks - lba, 0), medium, disk.max_blocks)
+        super().__init__(disk, lba, max(medium.blocks - lba, 0), medium, WRITE)
         self._left = (disk.blocks - lba) * self.block_size
         self._buffer: memoryview | None = None
         self._count = 0

@@ -1,4 +1,4 @@
-"""Reads that are sent at once, to units that take several commands at a time."""
+"""Reads or writes that are sent at once, to units that take several commands at a time."""
 
 from __future__ import annotations
 
@@ -10,25 +10,27 @@ from scsiusb.scsi.attentions import Bound
 from scsiusb.scsi.auto_sense import ask_after_loss
 from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import GOOD, Enter, Read, Story
+from scsiusb.transport.base import GOOD, Direction, Enter, Request, Story
 
 log = logging.getLogger(__name__)
 
 
-def read_at_once(
+def transfer_at_once(
     unit: LogicalUnit,
-    reads: Sequence[Read],
+    requests: Sequence[Request],
+    direction: Direction,
     timeout: float,
     medium: Bound,
     *,
     must_be_settled: bool,
     depth: int | None = None,
 ) -> Story[list[bool]]:
-    """Read once, with as many commands in flight as the transport takes; return for each whether its data counts.
+    """Send commands of one direction once, as many in flight as the transport takes; return for each if it succeeded.
 
-    What does not count is to be read again, one command at a time, by `LogicalUnit.transfer`, which knows what to do
-    about an error: to read twice does no harm. If the unit said anything by which the medium may be another one, none
-    counts: commands in flight are carried out in any order, before that and after it.
+    What did not succeed is to be done again, one command at a time, by `LogicalUnit.transfer`, which knows what to do
+    about an error: to do it twice must do no harm. If the unit said anything by which the medium may be another one,
+    none counts: commands in flight are carried out in any order, before that and after it. Writes to a medium that can
+    be exchanged must not be sent so: those that follow the report of a change would go to the new one.
     `timeout`: seconds for each. `must_be_settled`: whether the medium can be another one after a reset, or after an
     exchange that failed. `depth`: how many at a time, None: as many as the device takes.
     Raise DeviceGone, DeviceClosed, Cancelled; TransportError if nothing may be repeated.
@@ -37,14 +39,14 @@ def read_at_once(
     try:
         if not turn.try_enter():
             yield Enter(turn)
-        return (yield from _read(unit, reads, timeout, medium, must_be_settled=must_be_settled, depth=depth))
+        return (yield from _transfer(unit, requests, direction, timeout, medium, must_be_settled, depth))
     except (DeviceGone, DeviceClosed, Cancelled):
         raise
     except TransportError as error:
         if not error.may_repeat or (isinstance(error, DeviceTimeout) and unit.timeout is not None):
             raise
         log.info("LUN %d: %s; going on with one command at a time", unit.lun, error.what)
-        return [False] * len(reads)
+        return [False] * len(requests)
     finally:
         try:  # as `leaving` does
             turn.leave()
@@ -53,8 +55,14 @@ def read_at_once(
             raise
 
 
-def _read(
-    unit: LogicalUnit, reads: Sequence[Read], timeout: float, medium: Bound, *, must_be_settled: bool, depth: int | None
+def _transfer(
+    unit: LogicalUnit,
+    requests: Sequence[Request],
+    direction: Direction,
+    timeout: float,
+    medium: Bound,
+    must_be_settled: bool,
+    depth: int | None,
 ) -> Story[list[bool]]:
     """Do it within the turn: nobody else's command comes between the commands and what is counted of them."""
     attentions = unit.attentions
@@ -62,13 +70,13 @@ def _read(
         yield from ask_after_loss(unit, timeout)
     settled = attentions.settled if must_be_settled else None
     if not _is_same(unit, medium, settled):
-        return [False] * len(reads)  # one command at a time finds out
-    ended = yield from unit.transport.exchange_many(unit.lun, reads, timeout, depth)
+        return [False] * len(requests)  # one command at a time finds out
+    ended = yield from unit.transport.exchange_many(unit.lun, requests, direction, timeout, depth)
     for completion, sense in ended:
         if completion.status != GOOD:
             _note(unit, sense)
     is_same = _is_same(unit, medium, settled)
-    return [is_same and done == (GOOD, 0, len(data)) for (done, _), (_, data) in zip(ended, reads, strict=True)]
+    return [is_same and done == (GOOD, 0, len(data)) for (done, _), (_, data) in zip(ended, requests, strict=True)]
 
 
 def _is_same(unit: LogicalUnit, medium: Bound, settled: int | None) -> bool:

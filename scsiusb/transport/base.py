@@ -79,8 +79,8 @@ Story = Generator[Step, Any, R]
 """What a command does, step by step; it does no I/O, so that one story serves every way to wait."""
 
 
-Read = tuple[bytes, memoryview]
-"""A command with data-in: its CDB and its buffer."""
+Request = tuple[bytes, memoryview]
+"""A command that is sent with others at once: its CDB and its buffer."""
 
 
 class Memory(Protocol):
@@ -223,9 +223,9 @@ class Transport(Protocol):
         """How many commands the device takes at once; with more than 1, there is `exchange_many`."""
 
     def exchange_many(
-        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+        self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
-        """Run commands with data-in at once, within a turn that was taken; return how each ended, and its sense.
+        """Run commands of one direction at once, within a turn that was taken; return how each ended, and its sense.
 
         They are carried out in any order, so many at a time as `depth` says; None: as many as the device takes.
         `timeout`: seconds for each. Raise TransportError for all: none counts then.

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import Completion, Direction, Polled, Read, Scope, Story, leaving
+from scsiusb.transport.base import Completion, Direction, Polled, Request, Scope, Story, leaving
 from scsiusb.transport.drivers import Driver, PolledStory
 from scsiusb.transport.recovery import CONTROL_TIMEOUT, Ladder, Synchronizer
 from scsiusb.transport.turns import Turn, Turns, User
@@ -68,7 +68,7 @@ class PortTransport(Uncopyable):
         return 1
 
     def exchange_many(
-        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+        self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
         """See `Transport.exchange_many`; where `depth` is 1, there is none."""
         raise NotImplementedError

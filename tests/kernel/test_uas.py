@@ -14,9 +14,10 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk
-from scsiusb.scsi.at_once import read_at_once
+from scsiusb.scsi.at_once import transfer_at_once
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.scsi.retry import NO_RETRY
+from scsiusb.transport.base import Direction
 from scsiusb.virtual import Fault, bot_interface, uas_interface
 
 from . import oracles
@@ -93,7 +94,7 @@ def test_a_block_that_is_not_there_fails_alone_among_those_in_flight(device: Dev
         beyond = disk.unit.transport.memory
         with beyond.lend(BLOCK) as first, beyond.lend(BLOCK) as second:
             reads = [(bytes.fromhex("28000000000500000100"), first), (OUT_OF_RANGE, second)]
-            story = read_at_once(disk.unit, reads, 30.0, medium, must_be_settled=False)
+            story = transfer_at_once(disk.unit, reads, Direction.IN, 30.0, medium, must_be_settled=False)
             assert disk.unit.transport.drive(story) == [True, False]
             assert bytes(first) == unit.backing(5, 1)
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from scsiusb.base.counter import EventCounter
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Read, Scope, Story
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Request, Scope, Story
 from scsiusb.transport.drivers import Driver
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
@@ -136,7 +136,7 @@ class DirectTransport:
     depth = 1
 
     def exchange_many(
-        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+        self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
         raise NotImplementedError
 

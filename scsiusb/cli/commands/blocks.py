@@ -266,7 +266,7 @@ class _Written:
     def _verify_bytes(self, file: Source, moved: Any) -> None:
         file.rewind()
         with self._disk.reading(self._lba, self.blocks) as pieces:
-            whole = memoryview(bytearray(min(self._disk.stream_blocks, self.blocks) * self._size))
+            whole = memoryview(bytearray(pieces.most_bytes))
             for found in pieces:
                 with whole[: len(found)] as wanted:
                     file.fill(wanted)

@@ -11,7 +11,7 @@ from typing import Final
 from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceBusy, DeviceUnsupported, MalformedReply, PhaseError, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Read, Story
+from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Request, Story
 from scsiusb.transport.bot import reset_recovery
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.recovery import PORT_RESET, Rung, Synchronizer, Trouble
@@ -111,36 +111,36 @@ class UasExchange:
         return completion
 
     def run_many(
-        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+        self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
-        """Run commands with data-in, `depth` at once, within a turn; return for each how it ended, and its sense.
+        """Run commands, `depth` at once, within a turn; return for each how it ended, and its sense.
 
-        They are carried out in any order, and one that fails does not hold up the others. `reads`: the CDB and the
-        buffer of each; `timeout`: seconds for each; `depth` None: as many as the device takes. Raise as `run`, for all
-        of them: none counts then.
+        They are carried out in any order, and one that fails does not hold up the others. `timeout`: seconds for each;
+        `depth` None: as many as the device takes. Raise as `run`, for all of them: none counts then.
         """
         if self.successor is not None:
-            return (yield from self._one_by_one(self.successor, lun, reads, timeout))
-        for cdb, data in reads:
-            self._check(lun, cdb, Direction.IN, data)
+            return (yield from self._one_by_one(self.successor, lun, requests, direction, timeout))
+        for cdb, data in requests:
+            self._check(lun, cdb, direction, data)
         self._sense = None
+        is_in = direction is Direction.IN
         tasks = [
-            Task(partial(self._pack, memoryview(bytearray(COMMAND_CODEC.length)), lun, cdb), data, True, timeout)
-            for cdb, data in reads
+            Task(partial(self._pack, memoryview(bytearray(COMMAND_CODEC.length)), lun, cdb), data, is_in, timeout)
+            for cdb, data in requests
         ]
         if tasks:
-            yield from self._perform(lun, tasks, reads[0][0], timeout, depth)
+            yield from self._perform(lun, tasks, requests[0][0], timeout, depth)
         if any(task.status == Status.TASK_SET_FULL for task in tasks):
             self._tasks.lower_depth()
         return [self._completion(task) for task in tasks]
 
     def _one_by_one(
-        self, successor: Exchange, lun: int, reads: Sequence[Read], timeout: float
+        self, successor: Exchange, lun: int, requests: Sequence[Request], direction: Direction, timeout: float
     ) -> Story[list[tuple[Completion, bytes]]]:
         """Do as `run_many` by BOT, which says nothing of why a command failed: it is to be asked."""
         ended: list[tuple[Completion, bytes]] = []
-        for cdb, data in reads:
-            completion = yield from successor.run(lun, cdb, Direction.IN, data, timeout)
+        for cdb, data in requests:
+            completion = yield from successor.run(lun, cdb, direction, data, timeout)
             ended.append((completion, b""))
         return ended
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 from scsiusb.errors import DeviceTimeout, MalformedReply, TransferStalled, TransportError
@@ -294,9 +294,36 @@ class Tasks:
                     f"status pipe: {self._strays} information units for nobody, the last for tag {tag}"
                 )
         else:
+            self._check_pipe(kind, task, by_tag.values())
             self._take(task, kind, self._common[:count])
         if any(not task.ended for task in by_tag.values()):
             self._begin(self._status, self._common, self._listening)
+
+    def _check_pipe(self, kind: int, task: Task, flying: Iterable[Task]) -> None:
+        """Raise MalformedReply where data would go to, or come from, the transfer of another task than it is meant for.
+
+        All share one pipe for each direction. If a command ends before its data, its transfer still waits on the pipe,
+        and the data of the next command meets it before it can be cancelled.
+        """
+        others = [other for other in flying if other is not task and other.is_in == task.is_in and len(other.data)]
+        if kind in (READ_READY_ID, WRITE_READY_ID):
+            is_shared = True
+        else:
+            is_shared, others = any(not other.ended for other in others), [task]
+        for each in others if is_shared else ():
+            if each.moving and not self._has_data_ended(each):
+                what = f"the data of tag {each.tag} did not end before that of another command"
+                raise MalformedReply(f"status pipe: {what}")
+
+    def _has_data_ended(self, task: Task) -> bool:
+        """Look at a data transfer, for a while: host controllers may report what ends at one time in any order."""
+        until = monotonic() + GRACE
+        while not self._look_at(task.moving, self._data_moved, task):
+            left = until - monotonic()
+            if left <= 0:
+                return False
+            self._transfers.await_events(left)
+        return True
 
     def _checked(self, room: memoryview, code: Code, count: int) -> tuple[int, int]:
         """Return the ID and the tag of an information unit. Raise TransportError if there is none."""

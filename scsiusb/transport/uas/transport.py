@@ -10,7 +10,7 @@ from typing import Final
 from scsiusb.base.releases import Releases
 from scsiusb.errors import AccessDenied, DeviceGone, DeviceUnsupported, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import GOOD, Completion, Direction, Read, Story
+from scsiusb.transport.base import GOOD, Completion, Direction, Request, Story
 from scsiusb.transport.bot.transport import last_lun
 from scsiusb.transport.choice import needs_small_commands
 from scsiusb.transport.port_transport import PortTransport, largest_transfer
@@ -90,10 +90,10 @@ class UasTransport(PortTransport):
         return None
 
     def exchange_many(
-        self, lun: int, reads: Sequence[Read], timeout: float, depth: int | None = None
+        self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
         """See `Transport.exchange_many`."""
-        return self._exchange.run_many(lun, reads, timeout, depth)
+        return self._exchange.run_many(lun, requests, direction, timeout, depth)
 
     @property
     def ignore_residue(self) -> bool:

@@ -200,8 +200,8 @@ class Play(World):
         made = stream.stream
         thread = made._thread
         if isinstance(made, Writing):
-            commands = len(stream.versions) * BLOCK_SIZE // made._step_bytes  # also if the block size is reported wrong
-            given = stream.lba + commands * (made._step_bytes // made.block_size)
+            commands = len(stream.versions) * BLOCK_SIZE // made.most_bytes  # also if the block size is reported wrong
+            given = stream.lba + commands * (made.most_bytes // made.block_size)
             wait_until(lambda: not thread.is_alive() or made.lba >= given)
         else:
             count = min(3, made._most_buffers)
