@@ -8,14 +8,19 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scsiusb.base.arguments import integer
-from scsiusb.disk.block_stories import Note
+from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
 from scsiusb.errors import DeviceGone, MediumChanged, NoMedium
 from scsiusb.scsi.at_once import transfer_at_once
+from scsiusb.transport.base import Direction, Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
 
+LANE_DEPTH: Final = 8
+"""Commands in flight to each of many devices, which share the memory that the kernel has for transfers."""
+LANE_BYTES: Final = LANE_DEPTH * 64 * 1024
+"""Bytes of a buffer for each of many devices."""
 ROUNDS: Final = 4  # how many times the depth goes into one turn, at whose end the queue runs empty
 MOST_ASKED: Final = 2 * 1024 * 1024  # bytes of requests that are taken together
 
@@ -28,14 +33,13 @@ class Piece(NamedTuple):
     view: memoryview
 
 
-def step_blocks(disk: Disk, medium: Medium) -> int:
-    """Return the blocks of one command, where several are sent at once."""
-    return max(1, min(disk.max_blocks, PIECE // medium.block_size))
+def cut(disk: Disk, medium: Medium, lba: int, view: memoryview, most: int = PIECE) -> list[Piece]:
+    """Return the pieces of a transfer, each of at most `most` bytes, for one command.
 
-
-def cut(disk: Disk, medium: Medium, lba: int, view: memoryview) -> list[Piece]:
-    """Return the pieces of a transfer, each for one command, and the last block of the medium for one of its own."""
-    step, size = step_blocks(disk, medium), medium.block_size
+    The last block of the medium has a command of its own.
+    """
+    size = medium.block_size
+    step = max(1, min(disk.max_blocks, most // size))
     pieces: list[Piece] = []
     at, end = lba, lba + len(view) // size
     while at < end:
@@ -75,6 +79,20 @@ def move_pieces(
         for piece, is_done in zip(batch, done, strict=True):
             if not is_done:
                 disk.move_one(transfer, medium, piece.lba, piece.view, note)
+
+
+def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: memoryview) -> Story[None]:
+    """Story that reads blocks into memory that the transport lent, several commands at once; as `move_pieces`."""
+    blocks = len(view) // medium.block_size
+    pieces = cut(disk, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
+    requests = [(READ.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
+    timeout, settled = disk.unit.timeout or READ.timeout, medium.is_removable
+    done = yield from transfer_at_once(
+        disk.unit, requests, Direction.IN, timeout, medium, must_be_settled=settled, depth=LANE_DEPTH
+    )
+    for piece, is_done in zip(pieces, done, strict=True):
+        if not is_done:
+            yield from stories.reading(medium, piece.lba, piece.blocks, piece.view)
 
 
 def _try(disk: Disk, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:

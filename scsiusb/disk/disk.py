@@ -561,11 +561,19 @@ class Disk(Uncopyable):
         return self._write(medium, lba, view)
 
     def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
-        """Story that reads blocks, at most `max_blocks`, into memory that `buffer` lent; raises as `readinto`."""
+        """Story that reads blocks into memory that `buffer` lent; raises as `readinto`.
+
+        At most `max_blocks`, or more where the device takes several commands at once.
+        """
         blocks = len(view) // medium.block_size
         if medium.is_removable and medium is not self._bound:
             yield Call(partial(self._bind, medium))
-        yield from self._stories.reading(medium, lba, blocks, view)
+        if blocks > 1 and self.unit.transport.depth > 1:
+            from scsiusb.disk.at_once import reading
+
+            yield from reading(self, self._stories, medium, lba, view)
+        else:
+            yield from self._stories.reading(medium, lba, blocks, view)
         if medium.is_removable:
             keep_witness(self._attentions, READ, medium, lba, blocks, view)
 

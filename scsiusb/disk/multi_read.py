@@ -18,6 +18,7 @@ from scsiusb import ledger
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.releases import Releases
 from scsiusb.base.waits import take
+from scsiusb.disk.at_once import LANE_BYTES
 from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Polled
@@ -174,7 +175,9 @@ class _Lane:
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
         self._scope = self._transport.scope()
-        self._idle = reading.lend(held, BUFFERS)
+        # By BOT a buffer is one command's, and whole; by UAS several devices share what memory there is.
+        most = None if self._transport.depth == 1 else max(LANE_BYTES // reading.block_size, 1) * reading.block_size
+        self._idle = reading.lend(held, BUFFERS, most)
         self.ready: deque[tuple[memoryview, Chunk]] = deque()
         self._buffer = self._piece = NOTHING
         self._story: Polled[None] | None = None

@@ -45,7 +45,7 @@ class _Stream(Uncopyable, ABC):
         step = min(most, max(blocks, 1))
         self.most_bytes = step * self.block_size
         """Bytes of a buffer, and of a piece at most."""
-        self._most_buffers = -(-blocks // step)
+        self._total = blocks * self.block_size
         self.lba = lba
         self._empty: SimpleQueue[memoryview | None] = SimpleQueue()
         self._full: SimpleQueue[_Load | None] = SimpleQueue()
@@ -80,13 +80,15 @@ class _Stream(Uncopyable, ABC):
         if self._thread is not None:
             raise RuntimeError("a stream can be entered only once; make another one")
 
-    def lend(self, held: Releases, count: int) -> list[memoryview]:
+    def lend(self, held: Releases, count: int, most: int | None = None) -> list[memoryview]:
         """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
 
-        Return fewer, too, if there is no more device memory: ordinary memory beside it would only be slower.
+        `most`: bytes of each, if they are to be smaller than `most_bytes`. Return fewer, too, if there is no more
+        device memory: ordinary memory beside it would only be slower.
         """
-        count = max(1, min(count, self._most_buffers))
-        buffers = [held.enter(self.disk.buffer(self.most_bytes)) for _ in range(count)]
+        size = min(most or self.most_bytes, self.most_bytes)
+        count = max(1, min(count, -(-self._total // size)))
+        buffers = [held.enter(self.disk.buffer(size)) for _ in range(count)]
         return [buffer for buffer in buffers if type(buffer.obj) is type(buffers[0].obj)]
 
     def _join(self, thread: threading.Thread) -> None:

@@ -61,6 +61,12 @@ class Pause(Call):
         super().__init__(partial(time.sleep, seconds))
 
 
+class Await(Call):
+    """A step that waits for something to happen to the transfers that are under way, at most so long."""
+
+    __slots__ = ()
+
+
 class Enter(Call):
     """A step that waits for a turn."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from scsiusb.base.waits import join
 from scsiusb.errors import Cancelled
-from scsiusb.transport.base import Call, Enter, Pause, Scope, Step, Story, Transfer
+from scsiusb.transport.base import Await, Call, Enter, Pause, Scope, Step, Story, Transfer
 from scsiusb.transport.turns import Turn, Turns, User, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
@@ -149,6 +149,8 @@ class PolledStory(Generic[R]):
                         self._move()
                         if self._held:
                             self._transfers.handle_events(self._held)
+                        elif type(self._step) is Await:
+                            self._step.action()
                     finally:
                         self._let_go()
         finally:
@@ -166,21 +168,10 @@ class PolledStory(Generic[R]):
 
     def _move(self) -> None:
         """Do what `_advance` does, in the name of this thread: a signal handler in it cannot move the story on."""
+        has_come = True  # back to a step that awaits something: it may have happened
         try:
-            while not self._is_over:
-                step = self._step
-                if step is None:
-                    self._resume(partial(next, self._story))
-                elif type(step) is tuple:
-                    answer = self._answer(step)
-                    if answer is None:
-                        return
-                    self._resume(partial(self._story.send, answer))
-                elif type(step) is Pause:
-                    self._resume(partial(self._story.send, step.action()))
-                else:
-                    self._hand_over()
-                    return
+            while not self._is_over and self._take_step(has_come=has_come):
+                has_come = False
         except Exception:
             raise
         except BaseException as error:
@@ -188,6 +179,27 @@ class PolledStory(Generic[R]):
             if not self._is_over and self._thread is None:
                 self._break_off(error)
             raise
+
+    def _take_step(self, *, has_come: bool) -> bool:
+        """Perform the story's step, and run the story to the next one; return False where it has to wait."""
+        step = self._step
+        if step is None:
+            self._resume(partial(next, self._story))
+        elif type(step) is tuple:
+            answer = self._answer(step)
+            if answer is None:
+                return False
+            self._resume(partial(self._story.send, answer))
+        elif type(step) is Pause:
+            self._resume(partial(self._story.send, step.action()))
+        elif type(step) is Await:
+            if has_come:
+                self._resume(partial(self._story.send, None))
+            return has_come
+        else:
+            self._hand_over()
+            return False
+        return True
 
     def _answer(self, step: Transfer) -> Answer | None:
         """Make the transfer. Return its result, or None while it is under way."""

@@ -65,7 +65,7 @@ def test_mixed_reads_and_writes_agree_with_a_model(device: Device) -> None:
     model = bytearray(unit.kernel_read(0, unit.blocks))
     with scsiusb.open(device.address) as disk:
         for _ in range(OPERATIONS):
-            blocks = choice.choice((1, 2, 8, 63, 256))
+            blocks = choice.choice((1, 2, 8, 63, 256, 1000))
             at = choice.randrange(unit.blocks - blocks)
             part = slice(at * BLOCK, (at + blocks) * BLOCK)
             if choice.random() < 0.5:

@@ -94,14 +94,18 @@ def _parser() -> argparse.ArgumentParser:
     jobs.add_argument("--interruptions", type=int, default=40, metavar="N", help="of each job (default 40)")
     jobs.add_argument("--job", choices=("all", "dump", "restore", "rescue", "erase"), default="all")
     jobs.add_argument("--size", type=int, default=48, metavar="MIB", help="size of the stick (default 48)")
+    mixed = campaigns.add_parser("mixed", help="random reads and writes, several in flight, against a model (lab)")
+    mixed.add_argument("--operations", type=int, default=100_000, metavar="N", help="number of them (default 100000)")
+    mixed.add_argument("--on", default="uas", metavar="NAME", help="device of the lab's zoo (default uas)")
+    mixed.add_argument("--transport", choices=("auto", "bot", "uas"), default="auto", help="the protocol")
     table = campaigns.add_parser("table", help="make the table of docs/faults.md from runs of `faults`")
     table.add_argument("runs", type=Path, nargs="+", metavar="JSON", help="the output of `faults`, one file per stage")
     table.add_argument(
         "--document", type=Path, default=Path("docs/faults.md"), metavar="FILE", help="default: docs/faults.md"
     )
-    for campaign in (crash, plug, many, soak, faults, writes, jobs, interrupts, table):
+    for campaign in (crash, plug, many, soak, faults, writes, jobs, mixed, interrupts, table):
         campaign.add_argument("--seed", type=int, default=1, metavar="N", help="of the random choices (default 1)")
         campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
-    for campaign in (crash, plug, soak, faults, writes, jobs):
+    for campaign in (crash, plug, soak, faults, writes, jobs, mixed):
         campaign.add_argument("--native", action="store_true", help="start the lab without QEMU and run there")
     return parser

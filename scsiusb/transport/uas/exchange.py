@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceBusy, DeviceUnsupported, MalformedReply, PhaseError, TransportError
@@ -167,7 +167,7 @@ class UasExchange:
             try:
                 device.owes_data = False
                 self._lun = lun
-                yield Call(partial(self._tasks.perform, tasks, depth))
+                yield from self._tasks.perform(tasks, depth)
                 for task in tasks:
                     _check_ended(task)
             except BaseException as error:
@@ -234,7 +234,8 @@ class UasExchange:
 
         order = Task(pack, NO_DATA, False, timeout, self._tasks.tag_of(function))
         with self._undisturbed():
-            self._tasks.perform((order,))
+            for step in self._tasks.perform((order,)):
+                cast("Call", step).action()
         if order.response not in DONE:
             answer = "a status" if order.response is None else _name(Response, order.response)
             raise MalformedReply(f"the device answered {function.name.replace('_', ' ')} with {answer}")

@@ -6,9 +6,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from scsiusb.errors import DeviceTimeout, MalformedReply, TransferStalled, TransportError
+from scsiusb.transport.base import Await, Story
 from scsiusb.transport.uas.formats import (
     HEADER_CODEC,
     MAX_SENSE,
@@ -158,8 +160,8 @@ class Tasks:
             if id(room.obj) not in ABANDONED:
                 self._rooms.append(room)
 
-    def perform(self, tasks: Sequence[Task], depth: int | None = None) -> None:
-        """Send the tasks, `depth` at a time, or as many as there can be, and return when each is over.
+    def perform(self, tasks: Sequence[Task], depth: int | None = None) -> Story[None]:
+        """Story that sends the tasks, `depth` at a time, or as many as there can be, and ends when each is over.
 
         Nothing of them is in flight then. Raise TransportError at the first thing that goes wrong with any of them: no
         more are sent, and those that were in flight are in doubt.
@@ -177,8 +179,8 @@ class Tasks:
                     waiting.popleft()
                 moved = self._look(flying)
                 flying = [task for task in flying if not task.is_over]
-                if flying and not moved:
-                    self._await(flying)
+                if flying and not moved and (left := self._time_left(flying)) > 0:
+                    yield Await(partial(self._transfers.await_events, left))
         finally:
             self._end(tasks)
 
@@ -366,18 +368,16 @@ class Tasks:
 
     # --- waiting, and the end -----------------------------------------------------------------------
 
-    def _await(self, flying: Sequence[Task]) -> None:
-        """Wait for the next event, or for the next deadline. Raise DeviceTimeout when that has passed."""
+    def _time_left(self, flying: Sequence[Task]) -> float:
+        """Return the seconds until the next deadline, or 0 if one has passed. Raise DeviceTimeout then."""
         now = monotonic()
         left = min((task.ended + GRACE if task.ended else task.deadline) - now for task in flying)
-        if left > 0:
-            self._transfers.await_events(left)
-            return
-        for task in flying:
+        for task in flying if left <= 0 else ():
             if task.ended and now >= task.ended + GRACE:
                 self._end_data(task)
             elif not task.ended and now >= task.deadline:
                 raise DeviceTimeout(f"no status came within {task.timeout:g} s, {self._port.info.address}")
+        return max(left, 0.0)
 
     def _end_data(self, task: Task) -> None:
         """Cancel a data transfer whose command has ended, and count what it has moved."""

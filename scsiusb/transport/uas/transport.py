@@ -84,11 +84,6 @@ class UasTransport(PortTransport):
         """See `Transport.depth`."""
         return 1 if self._exchange.successor is not None else self._tasks.depth
 
-    @property
-    def descriptor(self) -> int | None:
-        """None: its transfers are not those that a poll loop makes, so that many devices are read by threads."""
-        return None
-
     def exchange_many(
         self, lun: int, requests: Sequence[Request], direction: Direction, timeout: float, depth: int | None = None
     ) -> Story[list[tuple[Completion, bytes]]]:
