@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,32 @@ def test_reads_in_flight_agree_with_the_backing_file(device: Device) -> None:
         found = dict(disk.read_many(requests))
         assert disk.read(0, unit.blocks) == unit.backing(0, unit.blocks)
     assert found == {number: unit.backing(*request) for number, request in enumerate(requests)}
+
+
+def test_two_devices_are_read_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = [zoo()[name].wait() for name in ("uas", "uas-high")]
+    with ExitStack() as held:
+        disks = [held.enter_context(scsiusb.open(device.address)) for device in devices]
+        readings = [disk.reading(0, disk.blocks) for disk in disks]
+        found = {reading: bytearray() for reading in readings}
+        monkeypatch.setattr(threading.Thread, "start", None)  # none is needed
+        with scsiusb.read_many(*readings) as chunks:
+            for reading, piece, error in chunks:
+                assert error is None
+                found[reading] += piece
+        monkeypatch.undo()
+    for device, reading in zip(devices, readings, strict=True):
+        assert found[reading] == device.units[0].backing(0, device.units[0].blocks)
+
+
+def test_large_writes_and_streams_are_on_the_medium(device: Device) -> None:
+    unit, data = device.units[0], random.Random(17).randbytes(15 * 256 * BLOCK)
+    with scsiusb.open(device.address) as disk:
+        disk.write(5, data)
+        with disk.writing(5 + 15 * 256) as stream:
+            stream.write(data[::-1])
+        disk.flush()
+    assert unit.backing(5, 30 * 256) == data + data[::-1]
 
 
 def test_a_block_that_is_not_there_fails_alone_among_those_in_flight(device: Device) -> None:

@@ -26,12 +26,12 @@ from labkit.marks import BEGIN, END, Gate, Log  # noqa: E402
 @pytest.mark.parametrize(
     ("words", "is_native", "silence", "rest"),
     [
-        ([], False, 300, []),
-        (["--native"], True, 300, []),
-        (["--native", "run", "--", "ls", "--native"], True, 300, ["run", "--", "ls", "--native"]),
+        ([], False, 900, []),
+        (["--native"], True, 900, []),
+        (["--native", "run", "--", "ls", "--native"], True, 900, ["run", "--", "ls", "--native"]),
         (["--silence", "7", "--native", "-k", "warden"], True, 7, ["-k", "warden"]),
         (["--silence=7", "tests/kernel/test_udev.py"], False, 7, ["tests/kernel/test_udev.py"]),
-        (["-x", "--native"], False, 300, ["-x", "--native"]),
+        (["-x", "--native"], False, 900, ["-x", "--native"]),
     ],
 )
 def test_the_labs_options_come_first_and_the_rest_is_for_what_it_runs(

@@ -204,7 +204,7 @@ class Play(World):
             given = stream.lba + commands * (made.most_bytes // made.block_size)
             wait_until(lambda: not thread.is_alive() or made.lba >= given)
         else:
-            count = min(3, made._most_buffers)
+            count = min(3, -(-made._total // made.most_bytes))
             wait_until(lambda: not thread.is_alive() or made._full.qsize() + (made._load is not None) == count)
 
     # --- many devices -----------------------------------------------------------------------------

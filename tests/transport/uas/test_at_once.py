@@ -56,7 +56,7 @@ class ChangingUnit(Unit):
         return super().execute(cdb)
 
 
-@pytest.fixture(params=["high", "super"])
+@pytest.fixture(params=[pytest.param("high", marks=pytest.mark.slow), "super"])
 def scene(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.setattr(recovery, "LEAST_CONTROL_TIMEOUT", 0.1)
     monkeypatch.setattr(tasks, "GRACE", 0.02)
@@ -130,7 +130,7 @@ def test_a_stream_reads_ahead_in_large_pieces(scene: Scene) -> None:
         "phase-error",
     ],
 )
-@pytest.mark.parametrize("which", [0, 2, 9])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(9, marks=pytest.mark.slow)])
 def test_one_that_fails_is_read_again_alone(scene: Scene, fault: str, which: int) -> None:
     with scene.open() as disk:
         scene.stick.faults.add(f"{fault},opcode=28,lba={which * PIECE // 512}")

@@ -48,7 +48,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "GRACE", 0.02)
 
 
-@pytest.fixture(params=["high", "super"])
+@pytest.fixture(params=[pytest.param("high", marks=pytest.mark.slow), "super"])
 def bus(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[Bus]:
     caplog.set_level(logging.WARNING, "scsiusb")
     unit = Unit(Memory(bytearray(DATA)))

@@ -67,7 +67,7 @@ FAULTS: dict[str, type[scsiusb.ScsiUsbError] | None] = {
 }
 
 
-@pytest.fixture(params=["high", "super"])
+@pytest.fixture(params=[pytest.param("high", marks=pytest.mark.slow), "super"])
 def bus(request: pytest.FixtureRequest) -> Iterator[Bus]:
     stick = Stick([Unit(Memory(bytearray(DATA)))], Identity(speed=request.param), [uas_interface(alternate=0)])
     bus = Bus(stick)

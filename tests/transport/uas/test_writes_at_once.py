@@ -114,7 +114,7 @@ def test_nothing_is_written_twice_where_that_is_forbidden(scene: Scene) -> None:
         "phase-error",
     ],
 )
-@pytest.mark.parametrize("which", [0, 2, 9])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 2, pytest.param(9, marks=pytest.mark.slow)])
 def test_one_that_fails_is_written_again_alone(scene: Scene, fault: str, which: int) -> None:
     with open_on(scene.bus) as disk:
         disk.read(0, 1)
