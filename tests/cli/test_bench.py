@@ -121,6 +121,7 @@ def test_sizes_and_the_pattern_can_be_chosen(cli: Cli) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", ["high", "super"])
 def test_reads_in_flight_are_measured_by_size_and_depth(cli: Cli, speed: str) -> None:
     device = f"virtual:?protocol=uas&speed={speed}"

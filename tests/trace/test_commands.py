@@ -61,6 +61,7 @@ def test_a_name_depends_on_the_type_of_the_unit(caplog: pytest.LogCaptureFixture
     assert any("BLANK [a1 " in each for each in messages(caplog))
 
 
+@pytest.mark.slow
 def test_a_file_cut_or_changed_anywhere_gives_commands_or_the_documented_error(tmp_path: Path) -> None:
     path = tmp_path / "a.pcapng"
     with scsiusb.open("virtual:", trace=str(path)) as disk:

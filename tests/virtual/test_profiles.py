@@ -206,6 +206,7 @@ def test_a_file_of_another_size_is_no_floppy(tmp_path: Path) -> None:
 # --- a counterfeit ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_counterfeit_is_seen_by_reading_and_proved_by_writing() -> None:
     with play("counterfeit") as disk:
         assert glance(disk).repeats_after == disk.blocks // 4

@@ -67,6 +67,7 @@ def listed(disk: Disk, path: str = "/") -> list[str]:
 # --- making one ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mib", "block_size", "kind"),
     [

@@ -102,7 +102,9 @@ def unbound(bus: Bus) -> Disk:
     return disk
 
 
-@pytest.mark.parametrize("use", [read, write, read_many, stream])
+@pytest.mark.parametrize(
+    "use", [read, *(pytest.param(use, marks=pytest.mark.slow) for use in (write, read_many, stream))]
+)
 def test_a_device_that_hangs_by_uas_is_used_by_bot_and_loses_nothing(
     bus: Bus, use: Callable[[Disk], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,6 +133,7 @@ def test_units_are_counted_as_bot_does_it() -> None:
         read(disk)
 
 
+@pytest.mark.slow
 def test_the_device_is_remembered_until_it_is_unplugged(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     stick = stick_of(bus)
     stick.faults.add("hang@csw,by=uas,opcode=A0")
@@ -153,6 +156,7 @@ def test_the_device_is_remembered_until_it_is_unplugged(bus: Bus, caplog: pytest
             assert protocol_of(disk) == "uas"
 
 
+@pytest.mark.slow
 def test_who_asks_for_uas_keeps_it(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     with open_on(bus, transport="uas", timeout=SHORT) as disk:
         stick_of(bus).faults.add(HANGS)
@@ -165,6 +169,7 @@ def test_who_asks_for_uas_keeps_it(bus: Bus, caplog: pytest.LogCaptureFixture) -
     assert lines(caplog) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["nak@csw", "stall@csw", "phase-error", "status=40", "long@csw", "sense=b/00/00"])
 def test_one_fault_that_task_management_cures_is_no_reason(bus: Bus, fault: str) -> None:
     with unbound(bus) as disk:
@@ -181,6 +186,7 @@ def test_a_device_that_answers_badly_each_time_is_used_by_bot(bus: Bus, fault: s
         assert protocol_of(disk) == "bot"
 
 
+@pytest.mark.slow
 def test_all_users_of_the_device_go_on(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     wrong: list[object] = []
 
@@ -206,6 +212,7 @@ def test_all_users_of_the_device_go_on(bus: Bus, caplog: pytest.LogCaptureFixtur
     assert len(lines(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_an_unplug_after_the_change_is_told_once(bus: Bus) -> None:
     told: list[object] = []
     stick = stick_of(bus)
@@ -223,6 +230,7 @@ def test_an_unplug_after_the_change_is_told_once(bus: Bus) -> None:
     bus.plug(stick)
 
 
+@pytest.mark.slow
 def test_the_rules_of_bot_can_be_broken_after_the_change(bus: Bus) -> None:
     with unbound(bus) as disk:
         stick_of(bus).faults.add(HANGS)
@@ -232,6 +240,7 @@ def test_the_rules_of_bot_can_be_broken_after_the_change(bus: Bus) -> None:
         read(disk)
 
 
+@pytest.mark.slow
 def test_a_false_residue_is_ignored_after_the_change(bus: Bus) -> None:
     with unbound(bus) as disk:
         assert disk.unit.transport.ignore_residue is False
@@ -242,6 +251,7 @@ def test_a_false_residue_is_ignored_after_the_change(bus: Bus) -> None:
         read(disk)
 
 
+@pytest.mark.slow
 def test_a_trace_goes_through_the_change(bus: Bus, tmp_path: Path) -> None:
     path = tmp_path / "change.pcapng"
     tracing = Tracing(bus, str(path))
@@ -278,6 +288,7 @@ WEAKNESSES: dict[str, tuple[str, Callable[[Disk], None]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weakness", WEAKNESSES)
 def test_a_device_with_one_of_the_known_weaknesses_works_by_bot(
     weakness: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

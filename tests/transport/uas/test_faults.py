@@ -105,7 +105,7 @@ def write(disk: Disk) -> None:
     disk.write(8, NEW[8 * 512 : 72 * 512])
 
 
-@pytest.mark.parametrize("operation", [read, write])
+@pytest.mark.parametrize("operation", [pytest.param(read, marks=pytest.mark.slow), write])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_ends_in_right_data_or_a_clear_error_in_time(
     bus: Bus, fault: str, operation: Callable[[Disk], None]

@@ -144,7 +144,9 @@ def test_a_block_that_cannot_be_written_is_named_and_what_is_before_it_is_writte
     assert data[bad * 512 :][:512] == OLD[bad * 512 :][:512]
 
 
-@pytest.mark.parametrize("which", [1, 20, 60])
+@pytest.mark.parametrize(
+    "which", [1, pytest.param(20, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.slow)]
+)
 def test_what_a_reset_may_have_lost_is_written_again(speed: str, which: int) -> None:
     inner = bytearray(OLD)
     scene = Scene(speed, Cached(Memory(inner), BLOCKS * 512))
