@@ -106,6 +106,7 @@ def test_where_either_may_be_after_the_bridge_the_other_is_tried(bridge: str, mo
         assert read_smart(disk.unit).via == "sat"
 
 
+@pytest.mark.slow
 def test_a_bridge_that_hangs_at_a_command_of_another_maker_is_recovered_and_asked_by_the_next() -> None:
     options = "profile=sat-ssd&vid=152d&pid=0583&fault=hang@data,opcode=a1,times=always"
     with scsiusb.open(f"virtual:?{options}", timeout=0.3) as disk:

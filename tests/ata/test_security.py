@@ -135,6 +135,7 @@ def test_where_the_password_cannot_be_taken_away_the_error_says_how(
     assert disk.read(0, 64) == DATA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "error"), [("hang@csw", scsiusb.DeviceTimeout), ("disconnect@csw", scsiusb.DeviceGone)]
 )

@@ -113,6 +113,7 @@ def test_a_port_reset_gets_into_step_where_a_reset_recovery_does_not() -> None:
     assert skipped(report) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["short=5@csw,times=always", "long=3@csw,times=always"])
 def test_a_device_without_one_correct_csw_is_tested_and_nothing_is_skipped_for_it(fault: str) -> None:
     unit = disk()

@@ -309,6 +309,7 @@ def lose_an_exchange(stick: Stick, disk: scsiusb.Disk) -> None:
     stick.faults.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["blocks", "read"])
 def test_a_user_who_comes_later_does_not_settle_what_an_earlier_one_must_check(
     unit: Unit, stick: Stick, first: str

@@ -109,6 +109,7 @@ def test_a_mutated_reply_is_a_typed_value_or_the_documented_error(parser: Parser
         judge(parser, any_of(parser.seeds, random))
 
 
+@pytest.mark.slow
 @each_parser
 def test_a_reply_cut_anywhere_is_a_typed_value_or_the_documented_error(parser: Parser) -> None:
     for seed in parser.seeds:

@@ -132,6 +132,7 @@ def test_an_interrupted_dump_goes_on(done: int, name: str, disk: scsiusb.Disk, d
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_few_frames_are_read_before_the_file_has_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -207,6 +207,7 @@ def test_with_the_quirk_the_device_works(case: Case) -> None:
         case.act(disk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_without_the_quirk_it_does_not(case: Case) -> None:
     timeout = TIMEOUT if case.error is DeviceTimeout else None

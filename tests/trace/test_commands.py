@@ -41,6 +41,7 @@ def test_without_the_level_nothing_is_watched(caplog: pytest.LogCaptureFixture) 
     assert messages(caplog) == []
 
 
+@pytest.mark.slow
 def test_a_command_without_an_answer_is_told_when_the_device_is_reset(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, COMMANDS)
     stick = Stick([Unit(Memory(512 * 64))])

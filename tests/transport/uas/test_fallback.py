@@ -118,6 +118,7 @@ def test_a_device_that_hangs_by_uas_is_used_by_bot_and_loses_nothing(
     assert "fails by UAS" in line
 
 
+@pytest.mark.slow
 def test_what_fails_at_opening_is_seen_then(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     stick_of(bus).faults.add(HANGS)
     with open_on(bus) as disk:
@@ -126,6 +127,7 @@ def test_what_fails_at_opening_is_seen_then(bus: Bus, caplog: pytest.LogCaptureF
     assert len(lines(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_units_are_counted_as_bot_does_it() -> None:
     stick = Stick([Unit(Memory(bytearray(DATA))) for _ in range(3)], None, BOTH, faults=["hang@csw,by=uas,opcode=A0"])
     with open_on(Bus(stick), lun=2) as disk:
