@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from scsiusb.base.arguments import integer
 from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
-from scsiusb.errors import DeviceGone, MediumChanged, NoMedium
+from scsiusb.errors import DeviceGone, MediumChanged, NoMedium, ScsiUsbError
 from scsiusb.scsi.at_once import transfer_at_once
 from scsiusb.transport.base import Direction, Story
 
@@ -71,7 +71,11 @@ def move_pieces(
     disk.bind_once(medium)
     waiting = iter(pieces)
     while batch := list(islice(waiting, disk.unit.transport.depth * ROUNDS)):
-        done = _try(disk, transfer, medium, batch)
+        try:
+            done = _try(disk, transfer, medium, batch)
+        except ScsiUsbError as error:
+            error.lba = batch[0].lba  # nothing of the batch counts
+            raise
         if note is not None:
             note()
         if transfer is WRITE and not all(done):
@@ -87,9 +91,13 @@ def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: m
     pieces = cut(disk, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
     requests = [(READ.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
     timeout, settled = disk.unit.timeout or READ.timeout, medium.is_removable
-    done = yield from transfer_at_once(
-        disk.unit, requests, Direction.IN, timeout, medium, must_be_settled=settled, depth=LANE_DEPTH
-    )
+    try:
+        done = yield from transfer_at_once(
+            disk.unit, requests, Direction.IN, timeout, medium, must_be_settled=settled, depth=LANE_DEPTH
+        )
+    except ScsiUsbError as error:
+        error.lba = lba  # nothing of it counts
+        raise
     for piece, is_done in zip(pieces, done, strict=True):
         if not is_done:
             yield from stories.reading(medium, piece.lba, piece.blocks, piece.view)

@@ -572,8 +572,12 @@ class Disk(Uncopyable):
             from scsiusb.disk.at_once import reading
 
             yield from reading(self, self._stories, medium, lba, view)
-        else:
+        elif blocks <= (self._most or medium.max_blocks):
             yield from self._stories.reading(medium, lba, blocks, view)
+        else:  # the device was used by UAS when the stream began, and no longer is
+            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
+                with piece:
+                    yield from self._stories.reading(medium, at, count, piece)
         if medium.is_removable:
             keep_witness(self._attentions, READ, medium, lba, blocks, view)
 

@@ -14,12 +14,14 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk, read_many
+from scsiusb.disk.medium import READ
 from scsiusb.opening import open_on
 from scsiusb.transport import recovery
 from scsiusb.transport.uas import tasks
 from scsiusb.usb.backend import Device
-from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, VirtualHandle, uas_interface
+from scsiusb.virtual import Bus, Identity, Memory, Stick, VirtualHandle, bot_interface, uas_interface
 from scsiusb.virtual.bus.transfers import VirtualTransfers
+from tests.sticks import OddUnit
 
 if sys.platform == "win32":
     pytest.skip("there is no poll: each stream has a thread", allow_module_level=True)
@@ -60,16 +62,16 @@ class Scene:
     def __init__(self, speed: str, held: ExitStack) -> None:
         self.contents = CONTENTS
         self.sticks = [
-            Stick([Unit(Memory(bytearray(data)))], Identity(speed=speed), [uas_interface(alternate=0)])
+            Stick([OddUnit(Memory(bytearray(data)))], Identity(speed=speed), [bot_interface(), uas_interface()])
             for data in self.contents
         ]
         self.longest: Counter[int] = Counter()
         self.disks: list[Disk] = []
         for number, stick in enumerate(self.sticks):
             bus = PollableBus(stick)
-            self._watch(number, stick)
             held.callback(bus.close)
             self.disks.append(held.enter_context(open_on(bus)))
+            self._watch(number, stick)
             assert self.disks[-1].read(0, 1) == self.contents[number][:512]
 
     def _watch(self, number: int, stick: Stick) -> None:
@@ -157,6 +159,17 @@ def test_one_that_is_silent_ends_by_its_timeout_and_the_others_go_on(scene: Scen
     assert {number: each for number, each in data.items() if number != 2} == {
         number: each for number, each in enumerate(scene.contents) if number != 2
     }
+
+
+def test_one_that_is_used_by_bot_from_then_on_loses_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(READ, "timeout", 0.2)
+    scene.sticks[4].faults.add("hang@csw,by=uas,opcode=28,times=always")
+    data, errors, _ = scene.read()
+    assert (data, errors) == (dict(enumerate(scene.contents)), {})
+    assert [disk.unit.transport.info.protocol for disk in scene.disks] == ["uas"] * 4 + ["bot"] + ["uas"] * 3
+    unit: Any = scene.sticks[4].units[0]
+    sizes = [int.from_bytes(cdb[7:9], "big") for cdb in unit.cdbs if cdb[0] == READ.cdb(0, 1)[0]]
+    assert max(sizes) <= scene.disks[4].max_blocks
 
 
 def test_one_that_leaves_is_gone_and_the_others_go_on(scene: Scene) -> None:

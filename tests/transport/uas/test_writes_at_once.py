@@ -121,8 +121,9 @@ def test_one_that_fails_is_written_again_alone(scene: Scene, fault: str, which: 
         scene.stick.faults.add(f"{fault},opcode=2a,lba={which * STEP}")
         if fault == "nak@csw" or (fault == "tag=77@csw" and scene.stick.identity.speed == "high"):
             disk.unit.timeout = 0.1
-            with pytest.raises(scsiusb.DeviceTimeout):
+            with pytest.raises(scsiusb.DeviceTimeout) as failure:
                 disk.write(0, NEW)
+            assert failure.value.lba == 0, "of those in flight, any may be written or not"
             disk.unit.timeout = None
             disk.write(0, NEW)
         else:
