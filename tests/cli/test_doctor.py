@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from scsiusb.usb import diagnosis
 from scsiusb.usb.backend import Code, Device, UsbError
 from scsiusb.usb.diagnosis import Library, Sandbox
 from scsiusb.usb.system import linux, udev
-from scsiusb.virtual import Bus, Stick, Unit, uas_interface
+from scsiusb.virtual import Bus, Stick, Unit, bot_interface, uas_interface
 from tests.cli.conftest import Attached, Cli
 from tests.cli.test_manage import record, seen
 from tests.sticks import stick
@@ -295,7 +296,17 @@ def test_a_mounted_disk_is_ok_with_a_hint(computer: Computer) -> None:
 
 def test_a_device_that_supports_only_uas(computer: Computer) -> None:
     computer.plug(Stick([Unit()], interfaces=[uas_interface(alternate=0)]))
-    assert "UAS" in computer.rows()["protocol 1-1"].detail
+    rows = computer.rows()
+    assert "only UAS" in rows["protocol 1-1"].detail
+    assert wrong(rows) == set()
+
+
+def test_a_device_that_cannot_be_used(computer: Computer) -> None:
+    computer.plug(Stick([Unit()], interfaces=[replace(bot_interface(), protocol=0x01)]), stick())
+    rows = computer.rows()
+    assert "not use it" in rows["protocol 1-1"].detail
+    assert "it speaks CBI" in rows["protocol 1-1"].detail
+    assert "protocol 1-2" not in rows
 
 
 def test_an_exception_in_a_check_is_a_row(computer: Computer) -> None:

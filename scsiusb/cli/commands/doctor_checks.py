@@ -291,8 +291,12 @@ def _uses(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator[C
 
 
 def _protocol(machine: Machine, backend: Backend, info: InterfaceInfo) -> Iterator[Check]:
-    if info.protocol != "bot":
-        yield Check(f"protocol {info.address}", True, "it supports only UAS; scsiusb can list it, but not use it")
+    """Say what cannot be used, or has no second protocol. This is not a problem of the machine."""
+    name = f"protocol {info.address}"
+    if info.unsupported is not None:
+        yield Check(name, True, f"scsiusb can list it, but not use it: {info.unsupported}")
+    elif info.protocol == "uas":
+        yield Check(name, True, "it supports only UAS: where that fails, BOT cannot take its place")
 
 
 DEVICE_LOOKS: Final[tuple[tuple[str, Callable[[Machine, Backend, InterfaceInfo], Iterator[Check]]], ...]] = (
