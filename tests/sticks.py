@@ -300,3 +300,18 @@ class Counting(Memory):
     def _write(self, offset: int, view: memoryview) -> None:
         self.written += len(view)
         super()._write(offset, view)
+
+
+class LongestQueue:
+    """The most commands that a stick had in the queue of its UAS interface, since this object was made."""
+
+    def __init__(self, stick: Stick) -> None:
+        self.length = 0
+        function: Any = stick.function_of_interface(0)
+        self._function = function
+        self._begin: Callable[[], None] = function._begin
+        function._begin = self._watched
+
+    def _watched(self) -> None:
+        self.length = max(self.length, len(self._function._queue))
+        self._begin()

@@ -18,7 +18,7 @@ from scsiusb.transport import recovery
 from scsiusb.transport.uas import tasks
 from scsiusb.virtual import Bus, Identity, Memory, Stick, Unit, bot_interface, uas_interface
 from scsiusb.virtual.target.task import Task
-from tests.sticks import wait_until
+from tests.sticks import LongestQueue, wait_until
 
 BLOCKS = 8192
 DATA = random.Random(1).randbytes(BLOCKS * 512)
@@ -83,19 +83,9 @@ def test_a_large_read_is_divided_and_put_together(scene: Scene) -> None:
 
 def test_several_commands_are_in_flight(scene: Scene) -> None:
     with scene.open() as disk:
-        function: Any = scene.stick.function_of_interface(0)
-        longest = 0
-
-        begin = function._begin
-
-        def watched() -> None:
-            nonlocal longest
-            longest = max(longest, len(function._queue))
-            begin()
-
-        function._begin = watched
+        queue = LongestQueue(scene.stick)
         disk.read(0, BLOCKS)
-        assert longest == disk.unit.transport.depth > 10
+        assert queue.length == disk.unit.transport.depth > 10
 
 
 def test_many_places_are_read_with_their_numbers(scene: Scene) -> None:

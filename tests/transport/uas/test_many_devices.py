@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -21,7 +21,7 @@ from scsiusb.transport.uas import tasks
 from scsiusb.usb.backend import Device
 from scsiusb.virtual import Bus, Identity, Memory, Stick, VirtualHandle, bot_interface, uas_interface
 from scsiusb.virtual.bus.transfers import VirtualTransfers
-from tests.sticks import OddUnit
+from tests.sticks import LongestQueue, OddUnit
 
 if sys.platform == "win32":
     pytest.skip("there is no poll: each stream has a thread", allow_module_level=True)
@@ -65,24 +65,14 @@ class Scene:
             Stick([OddUnit(Memory(bytearray(data)))], Identity(speed=speed), [bot_interface(), uas_interface()])
             for data in self.contents
         ]
-        self.longest: Counter[int] = Counter()
+        self.queues: list[LongestQueue] = []
         self.disks: list[Disk] = []
         for number, stick in enumerate(self.sticks):
             bus = PollableBus(stick)
             held.callback(bus.close)
             self.disks.append(held.enter_context(open_on(bus)))
-            self._watch(number, stick)
+            self.queues.append(LongestQueue(stick))
             assert self.disks[-1].read(0, 1) == self.contents[number][:512]
-
-    def _watch(self, number: int, stick: Stick) -> None:
-        function: Any = stick.function_of_interface(0)
-        begin = function._begin
-
-        def watched() -> None:
-            self.longest[number] = max(self.longest[number], len(function._queue))
-            begin()
-
-        function._begin = watched
 
     def read(self) -> tuple[dict[int, bytes], dict[int, scsiusb.ScsiUsbError], list[int]]:
         """Read all; return the bytes and the error of each disk, and whose the chunks were."""
@@ -114,7 +104,7 @@ def test_all_blocks_come_evenly_in_one_thread_with_eight_commands_in_flight(scen
     assert data == dict(enumerate(scene.contents))
     assert errors == {}
     assert set(threading.enumerate()) == before
-    assert set(scene.longest.values()) == {8}
+    assert {queue.length for queue in scene.queues} == {8}
     rounds = [order[at : at + DEVICES] for at in range(0, len(order), DEVICES)]
     assert all(sorted(each) == list(range(DEVICES)) for each in rounds), "each device has its turn"
 

@@ -16,7 +16,7 @@ from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.transport import recovery
 from scsiusb.transport.uas import tasks
 from scsiusb.virtual import Bus, Cached, Flawed, Identity, Medium, Memory, Stick, Unit, uas_interface
-from tests.sticks import wait_until
+from tests.sticks import LongestQueue, wait_until
 
 BLOCKS = 8192
 STEP = PIECE // 512  # blocks of a command
@@ -35,15 +35,11 @@ class Scene:
             [uas_interface(alternate=0)],
         )
         self.bus = Bus(self.stick)
-        self.longest = 0
-        function: Any = self.stick.function_of_interface(0)
-        begin = function._begin
+        self._queue = LongestQueue(self.stick)
 
-        def watched() -> None:
-            self.longest = max(self.longest, len(function._queue))
-            begin()
-
-        function._begin = watched
+    @property
+    def longest(self) -> int:
+        return self._queue.length
 
 
 @pytest.fixture(params=["high", "super"])
