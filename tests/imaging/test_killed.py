@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scsiusb.imaging.codecs import CODECS, FRAME, decompressed
+from scsiusb.imaging.codecs import CODECS, FRAME, codec_by_name, decompressed
 from tests.imaging.sticks import contents
 
 SIZE = 12 * FRAME
@@ -63,7 +63,7 @@ def test_a_dump_that_is_killed_again_and_again(name: str, tmp_path: Path) -> Non
     output.parent.mkdir()
     job = Killed(["dump", f"virtual:{tmp_path / 'stick'}", str(output)], output.parent, 1)
     result = job.run()
-    codec = next((codec for codec in CODECS if name.endswith(codec.suffixes)), None)
+    codec = codec_by_name(name)
     with open(output, "rb") as file:
         found = file.read() if codec is None else b"".join(decompressed(file, codec, name))
     assert found == data

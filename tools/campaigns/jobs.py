@@ -22,7 +22,7 @@ from typing import Any
 
 from campaigns.remains import Complaints, remains
 from campaigns.report import Report, in_words
-from scsiusb.imaging.codecs import CODECS, decompressed
+from scsiusb.imaging.codecs import codec_by_name, decompressed
 from scsiusb.virtual import Identity, Stick, Unit
 from tests.kernel.machine import LabError, wait_for
 from tests.kernel.served import Served, serving
@@ -306,11 +306,11 @@ def _end(process: subprocess.Popen[bytes], what: str) -> Any:
 
 
 def _packed(data: bytes, name: str) -> bytes:
-    codec = next((codec for codec in CODECS if name.endswith(codec.suffixes)), None)
+    codec = codec_by_name(name)
     return codec.compress(data) if codec else data
 
 
 def _unpacked(path: Path) -> bytes:
-    codec = next((codec for codec in CODECS if path.name.endswith(codec.suffixes)), None)
+    codec = codec_by_name(path.name)
     with path.open("rb") as file:
         return b"".join(decompressed(file, codec, path.name)) if codec else file.read()
