@@ -56,7 +56,7 @@ def _parsed(record: bytes) -> Message:
 
 
 def alarms(messages: Iterable[Message]) -> list[str]:
-    """Return the texts that tell of a fault of the kernel's."""
+    """Return the texts that report a fault of the kernel."""
     return [message.text for message in messages if ALARM.search(message.text)]
 
 
