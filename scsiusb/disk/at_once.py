@@ -12,7 +12,7 @@ from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
 from scsiusb.errors import DeviceGone, MediumChanged, NoMedium, ScsiUsbError
 from scsiusb.scsi.at_once import transfer_at_once
-from scsiusb.transport.base import Direction, Story
+from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -89,12 +89,8 @@ def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: m
     """Story that reads blocks into memory that the transport lent, several commands at once; as `move_pieces`."""
     blocks = len(view) // medium.block_size
     pieces = cut(disk, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
-    requests = [(READ.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
-    timeout, settled = disk.unit.timeout or READ.timeout, medium.is_removable
     try:
-        done = yield from transfer_at_once(
-            disk.unit, requests, Direction.IN, timeout, medium, must_be_settled=settled, depth=LANE_DEPTH
-        )
+        done = yield from _sending(disk, READ, medium, pieces, LANE_DEPTH)
     except ScsiUsbError as error:
         error.lba = lba  # nothing of it counts
         raise
@@ -103,26 +99,34 @@ def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: m
             yield from stories.reading(medium, piece.lba, piece.blocks, piece.view)
 
 
+def _sending(
+    disk: Disk, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], depth: int | None = None
+) -> Story[list[bool]]:
+    """Story that sends the pieces once, from or to memory that the transport lent; see `transfer_at_once`."""
+    requests = [(transfer.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
+    timeout, settled = disk.unit.timeout or transfer.timeout, medium.is_removable
+    return transfer_at_once(
+        disk.unit, requests, transfer.direction, timeout, medium, must_be_settled=settled, depth=depth
+    )
+
+
 def _try(disk: Disk, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
     """Move a batch at once; return for each piece whether it succeeded."""
-    unit = disk.unit
-    memory, is_write = unit.transport.memory, transfer is WRITE
+    transport = disk.unit.transport
     with ExitStack() as stack:
-        buffers = [
-            piece.view if memory.owns(piece.view) else stack.enter_context(memory.lend(len(piece.view)))
-            for piece in batch
-        ]
-        pairs = list(zip(batch, buffers, strict=True))
-        for piece, buffer in pairs if is_write else ():
-            if buffer is not piece.view:
+        lent: list[Piece] = []
+        for piece in batch:
+            if transport.memory.owns(piece.view):
+                lent.append(piece)
+                continue
+            buffer = stack.enter_context(transport.memory.lend(len(piece.view)))
+            if transfer is WRITE:
                 buffer[:] = piece.view
-        requests = [(transfer.cdb(piece.lba, piece.blocks), buffer) for piece, buffer in pairs]
-        timeout, settled = unit.timeout or transfer.timeout, medium.is_removable
-        story = transfer_at_once(unit, requests, transfer.direction, timeout, medium, must_be_settled=settled)
-        done = unit.transport.drive(story)
-        for (piece, buffer), is_done in zip(pairs, done, strict=True):
-            if is_done and not is_write and buffer is not piece.view:
-                piece.view[:] = buffer
+            lent.append(piece._replace(view=buffer))
+        done = transport.drive(_sending(disk, transfer, medium, lent))
+        for piece, copy, is_done in zip(batch, lent, done, strict=True):
+            if is_done and transfer is not WRITE and copy is not piece:
+                piece.view[:] = copy.view
         return done
 
 

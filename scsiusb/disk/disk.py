@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
@@ -15,7 +15,7 @@ from scsiusb.base.arguments import integer, number_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.finalizing import run_aside
 from scsiusb.base.waits import long_lock
-from scsiusb.disk.block_stories import BlockStories
+from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
     PIECE,
@@ -355,7 +355,7 @@ class Disk(Uncopyable):
         medium: Medium,
         lba: int,
         view: memoryview,
-        note: Callable[[], object] | None = None,
+        note: Note | None = None,
     ) -> int:
         """Read or write the view's blocks and return their number; call `note` after each command.
 
@@ -379,7 +379,7 @@ class Disk(Uncopyable):
         return blocks
 
     def _move_at_once(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, view: memoryview, note: Callable[[], object] | None
+        self, transfer: BlockTransfer, medium: Medium, lba: int, view: memoryview, note: Note | None
     ) -> bool:
         """Move the blocks by several commands at once. Return False, and do nothing, if that must not be."""
         from scsiusb.disk.at_once import cut, may_transfer, move_pieces
@@ -396,7 +396,7 @@ class Disk(Uncopyable):
         lba: int,
         blocks: int,
         view: memoryview,
-        note: Callable[[], object] | None,
+        note: Note | None,
     ) -> None:
         """Move the blocks of one command.
 
@@ -531,7 +531,7 @@ class Disk(Uncopyable):
         medium: Medium,
         lba: int,
         view: memoryview,
-        note: Callable[[], object] | None = None,
+        note: Note | None = None,
     ) -> None:
         """Move the blocks of one command, and in smaller ones what fails; raises as `read_from`, but tells nobody."""
         self._move_piece(transfer, medium, lba, len(view) // medium.block_size, view, note)
@@ -588,7 +588,7 @@ class Disk(Uncopyable):
         lba: int,
         blocks: int,
         buffer: memoryview,
-        note: Callable[[], object] | None,
+        note: Note | None,
     ) -> None:
         """Send one command, and smaller ones if it failed and they may succeed."""
         if transfer is WRITE and medium.is_removable and self._attentions.witness is not None:

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final, cast
+from typing import Final
 
 from scsiusb.base.releases import Releases
 from scsiusb.errors import DeviceBusy, DeviceUnsupported, MalformedReply, PhaseError, TransportError
 from scsiusb.quirks.model import Quirk
-from scsiusb.transport.base import FAILED, GOOD, Call, Completion, Direction, Request, Story
+from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Request, Story
 from scsiusb.transport.bot import reset_recovery
 from scsiusb.transport.bot.exchange import Exchange
 from scsiusb.transport.recovery import PORT_RESET, Rung, Synchronizer, Trouble
@@ -235,7 +235,7 @@ class UasExchange:
         order = Task(pack, NO_DATA, False, timeout, self._tasks.tag_of(function))
         with self._undisturbed():
             for step in self._tasks.perform((order,)):
-                cast("Call", step).action()
+                step.action()
         if order.response not in DONE:
             answer = "a status" if order.response is None else _name(Response, order.response)
             raise MalformedReply(f"the device answered {function.name.replace('_', ' ')} with {answer}")

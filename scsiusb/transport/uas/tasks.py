@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from scsiusb.errors import DeviceTimeout, MalformedReply, TransferStalled, TransportError
-from scsiusb.transport.base import Await, Story
+from scsiusb.transport.base import Await
 from scsiusb.transport.uas.formats import (
     HEADER_CODEC,
     MAX_SENSE,
@@ -160,7 +160,7 @@ class Tasks:
             if id(room.obj) not in ABANDONED:
                 self._rooms.append(room)
 
-    def perform(self, tasks: Sequence[Task], depth: int | None = None) -> Story[None]:
+    def perform(self, tasks: Sequence[Task], depth: int | None = None) -> Generator[Await, None, None]:
         """Story that sends the tasks, `depth` at a time, or as many as there can be, and ends when each is over.
 
         Nothing of them is in flight then. Raise TransportError at the first thing that goes wrong with any of them: no
