@@ -63,6 +63,23 @@ class Unit:
         """The kernel's block node, /dev/sdX or /dev/srX; waits for it."""
         return self._node("block")
 
+    @property
+    def partition(self) -> Path:
+        """The block node of the first partition, /dev/sdX1; waits for it.
+
+        To be asked anew after each use of the device by scsiusb: the kernel numbers partitions after it made the disk's
+        node, and gives the disk another name if a program, udev's blkid say, has the disk of before still open.
+        """
+        made: list[Path] = []
+
+        def there() -> bool:
+            disk = self.node
+            made[:] = [disk.with_name(f"{disk.name}1")]
+            return _opens(made[0])
+
+        wait_for(there, f"the first partition of {self}, which the kernel has as {self.node}")
+        return made[0]
+
     def backing(self, lba: int, blocks: int) -> bytes:
         """Read blocks from the backing file, without the USB stack."""
         assert self.path is not None, f"{self} has no medium"

@@ -116,7 +116,7 @@ def test_a_write_is_in_the_backing_file_when_the_kernel_has_flushed_it(zoo: dict
 
 
 def test_the_fat_stick_mounts(fat: Device, tmp_path: Path) -> None:
-    partition = f"{fat.units[0].node}1"
+    partition = fat.units[0].partition
     subprocess.run(["mount", "-t", "vfat", partition, tmp_path], check=True)
     try:
         (tmp_path / "hello.txt").write_text("hello\n")

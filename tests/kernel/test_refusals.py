@@ -31,7 +31,7 @@ def one_line(error: str) -> bool:
 
 @pytest.fixture
 def mounted(fat: Device, tmp_path: Path) -> Path:
-    partition = f"{fat.units[0].node}1"
+    partition = fat.units[0].partition
     subprocess.run(["mount", "-t", "vfat", partition, tmp_path], check=True)
     return tmp_path
 
@@ -52,13 +52,13 @@ def test_a_mounted_stick_is_refused_and_the_mount_stays_usable(fat: Device, moun
         assert (mounted / "before.txt").read_text() == "before"
     finally:
         subprocess.run(["umount", mounted], check=True)
-    subprocess.run(["fsck.vfat", "-n", f"{fat.units[0].node}1"], check=True)
+    subprocess.run(["fsck.vfat", "-n", fat.units[0].partition], check=True)
     assert cli("capacity", fat.address, "--json").json()["blocks"] == fat.units[0].blocks
 
 
 def test_a_disk_that_another_process_holds_without_a_mount_is_refused(fat: Device) -> None:
     """A mount in another namespace looks like this: only an exclusive open detects it."""
-    held = os.open(f"{fat.units[0].node}1", os.O_RDONLY | os.O_EXCL)
+    held = os.open(fat.units[0].partition, os.O_RDONLY | os.O_EXCL)
     try:
         ended = cli("capacity", fat.address)
         assert ended.status == 15
@@ -80,7 +80,7 @@ def refused(stick: Device, *why: str) -> None:
 
 
 def test_a_mount_through_a_loop_device_is_refused(fat: Device, tmp_path: Path) -> None:
-    partition = f"{fat.units[0].node}1"
+    partition = fat.units[0].partition
     subprocess.run(["modprobe", "loop"], check=False)
     loop = subprocess.run(["losetup", "-f", "--show", partition], check=True, capture_output=True, text=True).stdout
     try:
@@ -131,7 +131,7 @@ def test_a_mount_through_loop_devices_on_a_part_of_the_whole_disk_is_refused_and
 def test_a_mount_in_another_mount_namespace_is_refused_for_root_and_for_a_user_without_rights_to_the_disk(
     fat: Device, tmp_path: Path
 ) -> None:
-    mount = f"mount -t vfat {fat.units[0].node}1 {tmp_path} && echo mounted && read end"
+    mount = f"mount -t vfat {fat.units[0].partition} {tmp_path} && echo mounted && read end"
     pipe = subprocess.PIPE
     with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdin is not None
@@ -152,22 +152,23 @@ def test_a_mount_in_another_mount_namespace_is_refused_for_root_and_for_a_user_w
     assert fat.bound() == "usb-storage"
 
 
-def test_a_disk_that_a_program_has_open_for_writing_is_refused(fat: Device) -> None:
-    for node in (fat.units[0].node, f"{fat.units[0].node}1"):
-        descriptor = os.open(node, os.O_RDWR)
-        try:
-            refused(fat, f"{node} is open for writing in pid {os.getpid()}")
-            block = os.pread(descriptor, 4096, 0)
-            assert os.pwrite(descriptor, block, 0) == len(block)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+@pytest.mark.parametrize("which", ["node", "partition"])
+def test_a_disk_that_a_program_has_open_for_writing_is_refused(fat: Device, which: str) -> None:
+    node: Path = getattr(fat.units[0], which)
+    descriptor = os.open(node, os.O_RDWR)
+    try:
+        refused(fat, f"{node} is open for writing in pid {os.getpid()}")
+        block = os.pread(descriptor, 4096, 0)
+        assert os.pwrite(descriptor, block, 0) == len(block)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     assert cli("capacity", fat.address).status == 0
 
 
 def test_swap_is_refused(fat: Device) -> None:
-    node = f"{fat.units[0].node}1"
-    saved = Path(node).read_bytes()
+    node = fat.units[0].partition
+    saved = node.read_bytes()
     subprocess.run(["mkswap", node], check=True, capture_output=True)
     subprocess.run(["swapon", node], check=True)
     try:
@@ -176,7 +177,7 @@ def test_swap_is_refused(fat: Device) -> None:
         assert "swap" in ended.err
     finally:
         subprocess.run(["swapoff", node], check=True)
-        with open(node, "r+b") as file:
+        with node.open("r+b") as file:
             file.write(saved)
             os.fsync(file.fileno())
 
