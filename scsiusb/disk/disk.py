@@ -288,14 +288,14 @@ class Disk(Uncopyable):
 
         If the medium was exchanged, that raises MediumChanged.
         """
-        call, unit, unflushed = object(), self.unit, self._unflushed
-        began, lost_writes = unit.cache_losses, self._attentions.lost_writes
+        call, attentions, unflushed = object(), self._attentions, self._unflushed
+        lost_writes = attentions.lost_writes  # of before: a deferred error may be about earlier calls, too
+        # As `unit.cache_losses`, whose two calls would cost each write a hundredth more.
+        losses = attentions.resets + attentions.port_resets.count + attentions.medium_changes
         try:
-            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, (began, lost_writes)))
-            again = unit.cache_losses
-            if again != began:
-                # A deferred error may be about earlier calls, too: only a flush settles it.
-                mark = again, lost_writes
+            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, (losses, lost_writes)))
+            if losses != attentions.resets + attentions.port_resets.count + attentions.medium_changes:
+                mark = self.unit.cache_losses, lost_writes
                 self._move(WRITE, medium, lba, view, partial(unflushed.note, call, mark))
                 unflushed.renew(call, mark)
             return blocks

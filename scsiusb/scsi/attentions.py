@@ -39,6 +39,8 @@ class Attentions:
     """The transport's count of exchanges that did not end with an accepted status."""
     doubts: EventCounter
     """The transport's count of losses, and of resets that a unit reported."""
+    port_resets: EventCounter
+    """The transport's count of resets of the port."""
     medium_changes: int = 0
     """How often the unit said that its medium may have changed, or that there is none."""
     resets: int = 0

@@ -73,9 +73,10 @@ class LogicalUnit(Uncopyable):
         self.retry = retry
         self.timeout = timeout
         """Seconds for every command; None: as the command is declared."""
-        self.attentions: Attentions = transport.shared.setdefault(lun, Attentions(transport.losses, transport.doubts))
+        self.attentions: Attentions = transport.shared.setdefault(
+            lun, Attentions(transport.losses, transport.doubts, transport.resets)
+        )
         """What the unit reported, and what is known of its medium; shared by all users of the transport."""
-        self._port_resets = transport.resets
         self._losses = transport.losses
         self._doubts = transport.doubts
 
@@ -95,13 +96,13 @@ class LogicalUnit(Uncopyable):
     @property
     def resets(self) -> int:
         """How often the unit was reset, or said so, to any user of the transport: its cache may be lost."""
-        return self.attentions.resets + self._port_resets.count
+        return self.attentions.resets + self.attentions.port_resets.count
 
     @property
     def cache_losses(self) -> int:
         """How often the unit was reset, or its medium may have been exchanged: what its cache held may be lost."""
         attentions = self.attentions
-        return attentions.resets + self._port_resets.count + attentions.medium_changes
+        return attentions.resets + attentions.port_resets.count + attentions.medium_changes
 
     def cure(self, symptom: cures.Symptom) -> str:
         """Return the remedy for a symptom of the device that a quirk explains; "" if that quirk applies already."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final
@@ -26,7 +25,7 @@ class Buffers:
         self._allocate = allocate
         self._name = name
         self.lock = threading.RLock()  # reentrant: a signal handler may close the port while a buffer is lent
-        self.idle: defaultdict[int, list[memoryview]] = defaultdict(list)
+        self.idle: dict[int, list[memoryview]] = {}
         self._all: dict[int, tuple[memoryview, ledger.Entry]] = {}
         self.is_drained = False
         self.most = 0
@@ -40,11 +39,10 @@ class Buffers:
 
         Raises what the allocator raises.
         """
-        idle = self.idle
-        capacity = size if size in idle else self._capacity(size)  # most sizes are one already
-        try:  # without testing for an empty list first: other threads pop from it, too
-            return idle[capacity].pop()
-        except IndexError:
+        capacity = self._capacity(size)
+        try:
+            return self.idle[capacity].pop()
+        except LookupError:
             return self._make(capacity)
 
     def _capacity(self, size: int) -> int:
@@ -56,6 +54,7 @@ class Buffers:
         whole = self._allocate(capacity)
         with self.lock:
             if not self.is_drained:
+                self.idle.setdefault(capacity, [])
                 self._all[id(whole.obj)] = whole, entry  # from now on, `drain` releases it
                 entry.hold()
         return whole
@@ -97,7 +96,10 @@ class Loan:
         self._whole: memoryview | None = None
 
     def __enter__(self) -> memoryview:
-        self._whole = self._buffers.allocate(self._size)
+        try:  # most sizes have an idle buffer; without a test for one first, as other threads take them, too
+            self._whole = self._buffers.idle[self._size].pop()
+        except LookupError:
+            self._whole = self._buffers.allocate(self._size)
         try:
             self._view = self._whole[: self._size]
         except ValueError:  # another thread has drained the buffers since: the next one is not pooled, nor freed
