@@ -41,6 +41,7 @@ FORMATS = ("a.img", "a.img.gz", "a.img.zst")
 WAYS = ("SIGKILL", "Ctrl-C", "unplug")
 SETTLING = 0.3  # seconds in which udev looks at what is on the stick
 ATTEMPTS = 10  # to interrupt a job before its end
+TOO_EARLY = b"Could not import runpy"  # what Python says of Ctrl-C before it runs any of the program's code
 INTERRUPTED = {"SIGKILL": {-signal.SIGKILL}, "Ctrl-C": {130, -signal.SIGINT}}
 
 
@@ -226,7 +227,7 @@ class Campaign:
             attempt.faults.append(f"it did not end within {PATIENCE:g} s after {attempt.way}")
             return
         attempt.facts["status"] = process.returncode
-        if process.returncode not in {0, *statuses}:
+        if process.returncode not in {0, *statuses} and not said.startswith(TOO_EARLY):
             attempt.faults.append(f"it ended with {process.returncode}: {said.decode(errors='replace')}")
 
     def _another(self, attempt: Attempt, folder: Path) -> None:
