@@ -17,6 +17,7 @@ LEAD_OUT: Final = 0xAA  # track number of the lead-out
 DATA_TRACK: Final = 0x4  # bit of CONTROL
 CD_FRAMES: Final = 75  # blocks in a second
 PREGAP: Final = 150  # blocks before LBA 0, from time 00:02:00 on
+FIRST_LEAD_IN: Final = 0xC0  # point with the start of the first lead-in, whose times run up to 100 minutes, then 0
 
 TOC_HEADER: Final = Struct("length" / Int16ub, "first" / Int8ub, "last" / Int8ub)
 TOC_ENTRY: Final = Struct(
@@ -129,7 +130,8 @@ class FullTocEntry:
 
     session: int
     point: int
-    """1 to 63h: a track; A0h, A1h: first and last track; A2h: the lead-out; B0h: the next session."""
+    """1 to 63h: a track; A0h, A1h: first and last track; A2h: the lead-out; B0h: the next session; C0h: the first
+    lead-in."""
     control: int
     adr: int
     minute: int
@@ -142,8 +144,9 @@ class FullTocEntry:
 
     @property
     def lba(self) -> int:
-        """Block of the point's time."""
-        return (self.p_minute * 60 + self.p_second) * CD_FRAMES + self.p_frame - PREGAP
+        """Block of the point's time; negative in the first lead-in (MMC-6 4.2.6.3)."""
+        before = 100 if self.point == FIRST_LEAD_IN and self.p_minute >= 90 else 0  # minutes
+        return ((self.p_minute - before) * 60 + self.p_second) * CD_FRAMES + self.p_frame - PREGAP
 
 
 @dataclass(frozen=True)
