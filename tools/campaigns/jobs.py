@@ -41,7 +41,8 @@ FORMATS = ("a.img", "a.img.gz", "a.img.zst")
 WAYS = ("SIGKILL", "Ctrl-C", "unplug")
 SETTLING = 0.3  # seconds in which udev looks at what is on the stick
 ATTEMPTS = 10  # to interrupt a job before its end
-TOO_EARLY = b"Could not import runpy"  # what Python says of Ctrl-C before it runs any of the program's code
+# What Python says of Ctrl-C before it runs any of the program's code.
+TOO_EARLY = (b"Could not import runpy", b"Fatal Python error: init_import_site")
 INTERRUPTED = {"SIGKILL": {-signal.SIGKILL}, "Ctrl-C": {130, -signal.SIGINT}}
 
 
