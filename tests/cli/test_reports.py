@@ -105,9 +105,13 @@ def test_the_table_of_contents(cd: None, cli: Cli) -> None:
     record = cli("toc", "1-1", "--json").record
     rows: list[Any] = [(row["track"], row["kind"], row["lba"], row["time"], row["blocks"]) for row in record["tracks"]]
     assert rows == [(1, "data", 0, "00:02:00", 100), ("lead-out", "lead-out", 100, "00:03:25", None)]
+    assert [row["session"] for row in record["tracks"]] == [1, None]
     full = cli("toc", "1-1", "--full", "--json").record
     assert [(row["point"], row["lba"]) for row in full["entries"]][-2:] == [(0xA2, 100), (1, 0)]
-    assert "00:03:25" in cli("toc", "1-1", "--full").text
+    text = cli("toc", "1-1", "--full").text
+    assert "00:03:25" in text
+    assert "first track: 1" in text
+    assert "data track" in text
     assert "lead-out" in cli("toc", "1-1").text
 
 

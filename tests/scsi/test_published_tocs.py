@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from scsiusb.cli.commands.optical import track_rows
 from scsiusb.scsi.commands.mmc_disc import FullToc, FullTocEntry, ReadFullToc, ReadSessions, ReadToc, Toc, TocTrack
 
 AUDIO, DATA = 0x0, 0x4  # CONTROL
@@ -185,9 +186,19 @@ HEATHEN_END: Final = 258988
 ZERO: Final[Time] = (0, 0, 0)
 
 
+HEATHEN_TOC: Final = toc(
+    1,
+    13,
+    [
+        *((AUDIO, number, start) for number, start in enumerate(HEATHEN[:-1], 1)),
+        (DATA, 13, HEATHEN[-1]),
+        (DATA, LEAD_OUT, HEATHEN_END),
+    ],
+)
+
+
 def test_the_tracks_of_another_cd_extra() -> None:
-    rows = [(AUDIO, number, start) for number, start in enumerate(HEATHEN[:-1], 1)]
-    found = ReadToc().reply(toc(1, 13, [*rows, (DATA, 13, HEATHEN[-1]), (DATA, LEAD_OUT, HEATHEN_END)]))
+    found = ReadToc().reply(HEATHEN_TOC)
     assert (found.first, found.last, found.missing) == (1, 13, 0)
     assert starts(found) == [
         *((number, start, False) for number, start in enumerate(HEATHEN[:-1], 1)),
@@ -224,6 +235,10 @@ def test_the_lead_ins_of_another_cd_extra() -> None:
     assert [(row[:3], row[4]) for row in session_rows(found)] == [((1, 1, 12), 0x00), ((2, 13, 13), 0x20)]
     assert point(found, 2, END).lba == HEATHEN_END
     assert musicbrainz_of(found) == "iIqthNFjPeboX2O1GKpqvcQIWDc-"
+    rows = track_rows(ReadToc().reply(HEATHEN_TOC), found)
+    assert [row["session"] for row in rows] == [1] * 12 + [2, None]
+    assert rows[11]["blocks"] == point(found, 1, END).lba - HEATHEN[11], "not up to the next session"
+    assert rows[12]["blocks"] == HEATHEN_END - HEATHEN[12]
 
 
 # https://github.com/cdemu/cdemu/issues/46: a .toc file of readcd, which is the reply of the drive and two bytes more;

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
 
 import click
 
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, settings
-from scsiusb.cli.output import show, show_json, show_record, show_table
+from scsiusb.cli.output import say, show, show_json, show_record, show_table
+from scsiusb.disk.disk import Disk
+from scsiusb.errors import IllegalRequest, MalformedReply
 from scsiusb.scsi.commands.mmc_disc import (
     CD_FRAMES,
+    DATA_TRACK,
     DISC_TYPES,
+    FIRST_LEAD_IN,
+    FIRST_TRACK,
+    LAST_TRACK,
     LEAD_OUT,
+    NEXT_SESSION,
     PREGAP,
+    SESSION_LEAD_OUT,
     SESSION_STATES,
     FullToc,
+    FullTocEntry,
     ReadDiscInformation,
     ReadFullToc,
     ReadToc,
     Toc,
 )
 from scsiusb.scsi.commands.mmc_drive import GetConfiguration, profile_text
+
+POINTS: Final = {
+    FIRST_TRACK: "first track",
+    LAST_TRACK: "last track",
+    SESSION_LEAD_OUT: "lead-out",
+    NEXT_SESSION: "next session",
+    FIRST_LEAD_IN: "first lead-in",
+}
 
 
 @click.command("toc", short_help="Show the table of contents of a disc.")
@@ -38,30 +56,48 @@ def toc_command(device: str | None, lun: int | None, full: bool) -> None:
       scsiusb toc 2-1 --full --json
     """
     with opened(device, lun) as disk:
-        found = disk.execute(ReadFullToc()) if full else disk.execute(ReadToc())
         device_of = device_record(disk)
-    if isinstance(found, FullToc):
-        _show_full(found, device_of)
-        return
-    rows = track_rows(found)
+        if full:
+            _show_full(disk.execute(ReadFullToc()), device_of)
+            return
+        found, lead_ins = disk.execute(ReadToc()), _lead_ins(disk)
+    rows = track_rows(found, lead_ins)
     if settings().json:
         show_json({"first_track": found.first, "last_track": found.last, "tracks": rows, "device": device_of})
     else:
-        columns = ("track", "kind", "LBA", "time", "blocks")
-        show_table(columns, [(r["track"], r["kind"], r["lba"], r["time"], r["blocks"]) for r in rows])
+        columns = ("session", "track", "kind", "LBA", "time", "blocks")
+        show_table(columns, [(r["session"], r["track"], r["kind"], r["lba"], r["time"], r["blocks"]) for r in rows])
+    _say_missing(found.missing)
 
 
-def track_rows(toc: Toc) -> list[dict[str, Any]]:
-    """Return the tracks and the lead-out; the blocks of a track reach to the start of the next one."""
-    ends = [track.start for track in toc.tracks[1:]]
+def _lead_ins(disk: Disk) -> FullToc | None:
+    """Read the entries of all lead-ins; return None if the drive refuses, as for a DVD."""
+    try:
+        return disk.execute(ReadFullToc())
+    except (IllegalRequest, MalformedReply):
+        return None
+
+
+def _say_missing(missing: int) -> None:
+    if missing:
+        say(f"the drive cut its answer: {missing} bytes of it are missing")
+
+
+def track_rows(toc: Toc, lead_ins: FullToc | None = None) -> list[dict[str, Any]]:
+    """Return the tracks and the lead-out. The blocks of a track reach to the next one, or to its session's lead-out."""
+    sessions = lead_ins.sessions if lead_ins else {}
+    lead_outs = lead_ins.lead_outs if lead_ins else {}
     rows = []
-    for at, track in enumerate(toc.tracks):
+    for track, following in zip_longest(toc.tracks, toc.tracks[1:]):
         is_last = track.track == LEAD_OUT
         kind = "lead-out" if is_last else "data" if track.is_data else "audio"
-        blocks = ends[at] - track.start if at < len(ends) and not is_last and ends[at] >= track.start else None
+        session = sessions.get(track.track)
+        ends = [lead_outs[session]] if session in lead_outs else []
+        ends += [following.start] if following else []
+        blocks = min(ends) - track.start if ends and not is_last and min(ends) >= track.start else None
         number = "lead-out" if is_last else track.track
         row = {"track": number, "kind": kind, "lba": track.start, "time": _time(track.start), "blocks": blocks}
-        rows.append({**row, "control": track.control, "adr": track.adr})
+        rows.append({**row, "session": session, "control": track.control, "adr": track.adr})
     return rows
 
 
@@ -76,13 +112,22 @@ def _show_full(toc: FullToc, device: dict[str, Any]) -> None:
     if settings().json:
         show_json({"first_session": toc.first, "last_session": toc.last, "entries": rows, "device": device})
         return
-    columns = ("session", "point", "control", "time", "LBA")
-    show_table(columns, [_full_row(row) for row in rows])
+    columns = ("session", "point", "what", "control", "time", "LBA")
+    show_table(columns, [_full_row(entry) for entry in toc.entries])
+    _say_missing(toc.missing)
 
 
-def _full_row(row: dict[str, Any]) -> tuple[Any, ...]:
-    time = f"{row['p_minute']:02}:{row['p_second']:02}:{row['p_frame']:02}"
-    return row["session"], f"{row['point']:02X}h", f"{row['control']:X}h", time, row["lba"]
+def _full_row(entry: FullTocEntry) -> tuple[Any, ...]:
+    time: str | None = f"{entry.p_minute:02}:{entry.p_second:02}:{entry.p_frame:02}"
+    lba: int | None = entry.lba
+    what = POINTS.get(entry.point, "")
+    if entry.is_track:
+        what = "data track" if entry.control & DATA_TRACK else "audio track"
+    elif entry.point in (FIRST_TRACK, LAST_TRACK):  # a number of a track is in the place of the minutes
+        what, time, lba = f"{what}: {entry.p_minute}", None, None
+    elif entry.point == NEXT_SESSION:
+        what = f"{what} from {entry.minute:02}:{entry.second:02}:{entry.frame:02}, last lead-out"
+    return entry.session, f"{entry.point:02X}h", what, f"{entry.control:X}h", time, lba
 
 
 @click.command("features", short_help="Show what an optical drive can do.")

@@ -17,7 +17,13 @@ LEAD_OUT: Final = 0xAA  # track number of the lead-out
 DATA_TRACK: Final = 0x4  # bit of CONTROL
 CD_FRAMES: Final = 75  # blocks in a second
 PREGAP: Final = 150  # blocks before LBA 0, from time 00:02:00 on
+FIRST_TRACK: Final = 0xA0  # points of a lead-in's entry, beside the tracks, as are the next four
+LAST_TRACK: Final = 0xA1
+SESSION_LEAD_OUT: Final = 0xA2
+NEXT_SESSION: Final = 0xB0
 FIRST_LEAD_IN: Final = 0xC0  # point with the start of the first lead-in, whose times run up to 100 minutes, then 0
+
+MOST_TRACKS: Final = 99
 
 TOC_HEADER: Final = Struct("length" / Int16ub, "first" / Int8ub, "last" / Int8ub)
 TOC_ENTRY: Final = Struct(
@@ -143,6 +149,11 @@ class FullTocEntry:
     p_frame: int
 
     @property
+    def is_track(self) -> bool:
+        """Whether the point is a track's."""
+        return 0 < self.point <= MOST_TRACKS
+
+    @property
     def lba(self) -> int:
         """Block of the point's time; negative in the first lead-in (MMC-6 4.2.6.3)."""
         before = 100 if self.point == FIRST_LEAD_IN and self.p_minute >= 90 else 0  # minutes
@@ -160,6 +171,16 @@ class FullToc:
     entries: tuple[FullTocEntry, ...]
     missing: int
     """Bytes that were announced and did not come."""
+
+    @property
+    def sessions(self) -> dict[int, int]:
+        """The session of each track."""
+        return {entry.point: entry.session for entry in self.entries if entry.is_track}
+
+    @property
+    def lead_outs(self) -> dict[int, int]:
+        """The block at which each session ends."""
+        return {entry.session: entry.lba for entry in self.entries if entry.point == SESSION_LEAD_OUT}
 
 
 @dataclass(frozen=True)
