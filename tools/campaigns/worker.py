@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import random
@@ -9,6 +10,8 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import scsiusb
@@ -18,7 +21,7 @@ from campaigns.progress import Phase, Progress, pattern
 if sys.platform != "linux":
     raise ImportError("this campaign runs on Linux only")
 
-VARIANTS = ("loop", "keep", "manager")
+VARIANTS = ("loop", "keep", "manager", "asyncio")
 SIZES = (1, 8, 256, 1024, 2048, 4096, 8192)  # blocks of a read or a write
 MANY = 64  # reads at once
 PIECE = 4 << 20  # bytes
@@ -45,6 +48,8 @@ class Worker:
                 self._with_manager()
             elif self._variant == "keep":
                 self._never_closing()
+            elif self._variant == "asyncio":
+                asyncio.run(self._with_asyncio())
             else:
                 while True:
                     self._round()
@@ -74,6 +79,39 @@ class Worker:
                     self._act(disk)
                 self._close(disk)
 
+    async def _with_asyncio(self) -> NoReturn:
+        while True:
+            disk = scsiusb.aopen(self._address)
+            with self._progress.during(Phase.OPENING):
+                await disk.__aenter__()
+            for _ in range(self._choice.randint(2, 10)):
+                await self._act_async(disk)
+            number = self._progress.begin(0, 0, 0)
+            with self._progress.during(Phase.CLOSING):
+                await disk.aclose()
+            self._progress.acknowledge(number)
+            self._progress.count_round()
+
+    async def _act_async(self, disk: scsiusb.AsyncDisk) -> None:
+        """Write, or read in two tasks, of which one is cancelled at times."""
+        if self._choice.random() < 0.4 and not self._progress.is_full:
+            with self._writing() as (lba, data), self._progress.during(Phase.WRITING):
+                await disk.write(lba, data)
+        else:
+            places = [self._place(8192) for _ in range(2)]
+            with self._progress.during(Phase.READING):
+                tasks = [asyncio.create_task(disk.read(*place)) for place in places]
+                if self._choice.random() < 0.3:
+                    await asyncio.sleep(self._choice.random() * 0.01)
+                    tasks[0].cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            for place, result in zip(places, results, strict=True):
+                if isinstance(result, bytes):
+                    self._check(result, *place)
+                elif not isinstance(result, asyncio.CancelledError):
+                    raise result
+        self._progress.count_action()
+
     def _close(self, disk: scsiusb.Disk) -> None:
         number = self._progress.begin(0, 0, 0)
         with self._progress.during(Phase.CLOSING):
@@ -83,7 +121,9 @@ class Worker:
 
     def _act(self, disk: scsiusb.Disk) -> None:
         kind = self._choice.random()
-        if kind < 0.2:
+        if kind < 0.1:
+            self._read_streams(disk)
+        elif kind < 0.2:
             self._read_many(disk)
         elif kind < 0.4 or self._progress.is_full:
             self._read(disk)
@@ -113,18 +153,33 @@ class Worker:
         for number, data in found:
             self._check(data, *places[number])
 
-    def _check(self, data: bytes, lba: int, blocks: int) -> None:
+    def _read_streams(self, disk: scsiusb.Disk) -> None:
+        """Read by the reader of many devices: one stream, which is polled, or two of one device, each with a thread."""
+        streams = [disk.reading(*self._place(8192)) for _ in range(self._choice.randint(1, 2))]
+        with self._progress.during(Phase.READING), scsiusb.read_many(*streams) as chunks:
+            for chunk in chunks:
+                if chunk.error is not None:
+                    raise chunk.error
+                blocks = len(chunk.piece) // disk.block_size
+                self._check(chunk.piece, chunk.reading.lba - blocks, blocks)
+
+    def _check(self, data: bytes | memoryview, lba: int, blocks: int) -> None:
         if data != self._content.read(lba, blocks):
             print(f"wrong data: {blocks} blocks at LBA {lba}", file=sys.stderr, flush=True)
             os._exit(WRONG_DATA)
 
     def _write(self, disk: scsiusb.Disk) -> None:
+        with self._writing() as (lba, data), self._progress.during(Phase.WRITING):
+            disk.write(lba, data)
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[int, bytes]]:
+        """Note a write in the journal; yield what to write where, and note that it was carried out."""
         lba, blocks = self._place(2048)
         seed = self._choice.getrandbits(32)
         data = pattern(seed, blocks)
         number = self._progress.begin(lba, blocks, seed)
-        with self._progress.during(Phase.WRITING):
-            disk.write(lba, data)
+        yield lba, data
         self._progress.acknowledge(number)
         self._content.write(lba, data)
 
