@@ -45,16 +45,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[FIGURES] = Figures()
     config.addinivalue_line("markers", "qemu(reason): needs what only QEMU has; not run in the native lab")
     config.addinivalue_line("markers", "native(reason): run in the native lab only")
+    config.addinivalue_line("markers", "uas(reason): needs a device that speaks UAS; the native zoo `target` has one")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The checks last: of an exchange that broke the rules QEMU keeps a request, and cannot plug that disk in again.
 
-    In the native lab the tests that are marked `qemu` are deselected, in QEMU's those that are marked `native`; the
-    summary says so.
+    In the native lab the tests that are marked `qemu` are deselected, in QEMU's those that are marked `native`, and
+    those marked `uas` where no device speaks it; the summary says so.
     """
     items.sort(key=lambda item: item.path.name == "test_check.py")
-    marks = [(item, item.get_closest_marker("qemu" if machine.is_native() else "native")) for item in items]
+    others = ["qemu" if machine.is_native() else "native", *([] if machine.uas_devices() else ["uas"])]
+    marks = [(item, next(filter(None, map(item.get_closest_marker, others)), None)) for item in items]
     config.stash[NEEDS_OTHER] = [mark.args[0] for _, mark in marks if mark]
     config.hook.pytest_deselected(items=[item for item, mark in marks if mark])
     items[:] = [item for item, mark in marks if not mark]

@@ -233,6 +233,11 @@ def zoo() -> dict[str, Device]:
     return {row["name"]: _device(row) for row in rows}
 
 
+def uas_devices() -> list[str]:
+    """Name what speaks UAS: QEMU's with streams and without, or the kernel's target, which Linux itself uses by BOT."""
+    return [name for name, device in zoo().items() if device.driver == "uas" or device.kind == "target"]
+
+
 def units(*, medium: bool | None = None, bot: bool = False) -> list[Unit]:
     """The zoo's logical units, for parametrize: with or without a medium, of all devices or of those that speak BOT."""
     found = [unit for device in zoo().values() if device.driver == "usb-storage" or not bot for unit in device.units]

@@ -22,7 +22,7 @@ from scsiusb.usb.interface import InterfaceInfo
 
 from .command import NOBODY, as_user
 from .command import scsiusb as run
-from .machine import USB, Device, wait_for
+from .machine import USB, Device, uas_devices, wait_for
 from .plugging import plug, pull, unplug
 
 assert sys.platform == "linux"
@@ -326,34 +326,47 @@ def test_a_driver_that_was_not_bound_before_is_not_bound_after(driverless: Devic
 # --- UAS --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["uas", "uas-high"])
+@pytest.fixture(params=uas_devices())
 def by_uas(request: pytest.FixtureRequest, zoo: dict[str, Device]) -> Device:
-    """A device that speaks UAS only, with streams or without."""
+    """A device that speaks UAS."""
     return zoo[request.param].wait()
 
 
-@pytest.mark.qemu("a device that speaks UAS")
+@pytest.mark.uas("a device that speaks UAS")
 def test_killed_while_it_reads_by_uas_the_kernels_driver_is_back(by_uas: Device) -> None:
-    with worker(by_uas, "read") as process:
+    with worker(by_uas, "read-many") as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        given_back(by_uas, "uas")
+        given_back(by_uas, by_uas.driver)
     assert run("read", by_uas.address, "--lba", 5).out == by_uas.units[0].backing(5, 1)
 
 
-@pytest.mark.qemu("a device that speaks UAS")
-def test_unplugged_while_it_reads_by_uas_the_reader_is_told_once(by_uas: Device) -> None:
+@pytest.mark.uas("a device that speaks UAS")
+def test_unplugged_with_many_commands_in_flight_each_is_told_once(by_uas: Device) -> None:
     gone: list[scsiusb.InterfaceInfo] = []
+    begun: list[int] = []
+    errors: list[BaseException] = []
+
+    def read(disk: scsiusb.Disk) -> None:
+        try:
+            begun.append(len(disk.read(0, 8)))
+            while True:
+                disk.read(0, 8)
+        except scsiusb.DeviceGone as error:
+            errors.append(error)
+
     with scsiusb.open(by_uas.address, on_gone=gone.append) as disk:
+        readers = [threading.Thread(target=read, args=[disk]) for _ in range(disk.unit.transport.depth)]
+        for reader in readers:
+            reader.start()
+        wait_for(lambda: len(begun) == len(readers), "all readers to read")
         pull(by_uas)
         try:
-            with pytest.raises(scsiusb.DeviceGone):
-                while True:
-                    disk.read(0, 64)
-            deadline = time.monotonic() + 30
-            while not gone and time.monotonic() < deadline:
-                time.sleep(0.01)
+            for reader in readers:
+                reader.join(60)
+            wait_for(lambda: gone, "the client to be told")
         finally:
             plug(by_uas)
+    assert len(errors) == len(readers)
     assert len(gone) == 1
-    assert by_uas.bound() == "uas"
+    assert by_uas.bound() == by_uas.driver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -22,6 +23,12 @@ def say(*words: object) -> None:
 def read_forever(disk: scsiusb.Disk) -> None:
     while True:
         disk.read(0, 2048)
+
+
+def read_many_forever(disk: scsiusb.Disk) -> None:
+    """Read with as many commands in flight as the device takes."""
+    for _ in disk.read_many((lba % 4096, 8) for lba in itertools.count(step=8)):
+        pass
 
 
 def fork_and_exit(disk: scsiusb.Disk) -> None:
@@ -58,6 +65,8 @@ def main(address: str, ending: str) -> None:
         say("again")
     if ending == "read":
         read_forever(disk)
+    if ending == "read-many":
+        read_many_forever(disk)
     signal.pause()
 
 

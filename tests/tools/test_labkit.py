@@ -72,6 +72,15 @@ def test_the_native_bench_zoo_has_a_gadget_for_each_way_and_many_of_one_kind() -
     assert len(devices) <= 32, "dummy_hcd makes no more (MAX_NUM_UDC)"
 
 
+def test_the_native_zoo_with_the_kernels_target_makes_a_disk_of_it(tmp_path: Path) -> None:
+    zoo.describe(tmp_path, zoo.NATIVE_ZOOS["target"])
+    assert (tmp_path / "gadgets").read_text().splitlines() == [
+        "gadget target super-speed LABTARGET01 tcm.0",
+        f"target_lun target target-0.img {65536 * 512}",
+        "gadget_plug target dummy_udc.0",
+    ]
+
+
 def test_files_are_filled_where_the_description_says(tmp_path: Path) -> None:
     devices = [zoo.Device("small", "gadget", (zoo.Unit(blocks=300), zoo.Unit(), zoo.Unit(blocks=9, block_size=2048)))]
     zoo.fill(tmp_path, devices)

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     # `many` needs QEMU's sticks, and `table` no device: they have no such option.
     if getattr(options, "native", False) and "SCSIUSB_LAB" not in os.environ:
-        return in_native_lab(arguments, options.output)
+        return in_native_lab(arguments, options.output, options.zoo)
     with ExitStack() as stack:
         out = stack.enter_context(options.output.open("w")) if options.output else sys.stdout
         run: Callable[[argparse.Namespace, Report], None] = import_module(f"campaigns.{options.campaign}").run
@@ -108,4 +108,5 @@ def _parser() -> argparse.ArgumentParser:
         campaign.add_argument("--output", type=Path, metavar="FILE", help="write the JSON lines to FILE, not to stdout")
     for campaign in (crash, plug, soak, faults, writes, jobs, mixed):
         campaign.add_argument("--native", action="store_true", help="start the lab without QEMU and run there")
+        campaign.add_argument("--zoo", default="tests", metavar="NAME", help="with --native: which devices it has")
     return parser

@@ -15,7 +15,7 @@ from labkit.host import PYTHON, ROOT
 LIMITS = ("--silence", "600", "--total", "86400")  # seconds
 
 
-def command(arguments: Sequence[str]) -> list[str]:
+def command(arguments: Sequence[str], zoo: str = "tests") -> list[str]:
     """Return the command that runs the same campaign in the native lab, and prints its lines."""
     campaign: list[str] = []
     words = iter(arguments)
@@ -24,16 +24,16 @@ def command(arguments: Sequence[str]) -> list[str]:
             next(words)
         elif not word.startswith("--output="):
             campaign.append(word)
-    lab = [str(PYTHON), str(ROOT / "tools" / "lab"), "--native", *LIMITS]
+    lab = [str(PYTHON), str(ROOT / "tools" / "lab"), "--native", "--zoo", zoo, *LIMITS]
     return [*lab, "run", "--", str(PYTHON), str(ROOT / "tools" / "campaign"), *campaign]
 
 
-def in_native_lab(arguments: Sequence[str], output: Path | None) -> int:
-    """Run the campaign in the native lab; return its exit status."""
+def in_native_lab(arguments: Sequence[str], output: Path | None, zoo: str) -> int:
+    """Run the campaign in the native lab with these devices; return its exit status."""
     signal.signal(signal.SIGTERM, _terminated)
     with ExitStack() as stack:
         out = stack.enter_context(output.open("w")) if output else None
-        lab = stack.enter_context(subprocess.Popen(command(arguments), stdout=out))
+        lab = stack.enter_context(subprocess.Popen(command(arguments, zoo), stdout=out))
         try:
             return lab.wait()
         except BaseException:

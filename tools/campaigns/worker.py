@@ -98,10 +98,16 @@ class Worker:
             with self._writing() as (lba, data), self._progress.during(Phase.WRITING):
                 await disk.write(lba, data)
         else:
+            is_cancelled = self._choice.random() < 0.3
+            if is_cancelled:  # the recovery may reset the device, after which what is not flushed counts as lost
+                number = self._progress.begin(0, 0, 0)
+                with self._progress.during(Phase.FLUSHING):
+                    await disk.flush()
+                self._progress.acknowledge(number)
             places = [self._place(8192) for _ in range(2)]
             with self._progress.during(Phase.READING):
                 tasks = [asyncio.create_task(disk.read(*place)) for place in places]
-                if self._choice.random() < 0.3:
+                if is_cancelled:
                     await asyncio.sleep(self._choice.random() * 0.01)
                     tasks[0].cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)

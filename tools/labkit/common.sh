@@ -48,9 +48,9 @@ gadgets() { # makes the folder for their files, and a file system for their sett
     mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
 }
 
-gadget() { # gadget NAME SPEED SERIAL
+gadget() { # gadget NAME SPEED SERIAL FUNCTION
     root=/sys/kernel/config/usb_gadget/$1
-    mkdir "$root" "$root/strings/0x409" "$root/configs/c.1" "$root/functions/mass_storage.0"
+    mkdir "$root" "$root/strings/0x409" "$root/configs/c.1" "$root/functions/$4"
     echo 0x1d6b >"$root/idVendor"
     echo 0x0104 >"$root/idProduct"
     echo "$2" >"$root/max_speed"
@@ -75,9 +75,21 @@ gadget_lun() { # gadget_lun NAME LUN FILE|- CDROM RO REMOVABLE BLOCK-SIZE
     echo "$medium" >"$lun/file"
 }
 
+target_lun() { # target_lun NAME FILE BYTES: the kernel's SCSI target with one disk
+    target=/sys/kernel/config/target
+    portal=naa.6001405c51050001
+    group=$target/usb_gadget/$portal/tpgt_1
+    mkdir -p "$target/core/fileio_0/$1" "$group/lun/lun_0" || die "no SCSI target for the gadget $1"
+    echo "fd_dev_name=/run/gadgets/$2,fd_dev_size=$3" >"$target/core/fileio_0/$1/control"
+    echo 1 >"$target/core/fileio_0/$1/enable"
+    ln -s "$target/core/fileio_0/$1" "$group/lun/lun_0/"
+    echo $portal >"$group/nexus"
+    echo 1 >"$group/enable"
+}
+
 gadget_plug() { # gadget_plug NAME CONTROLLER
     root=/sys/kernel/config/usb_gadget/$1
-    ln -s "$root/functions/mass_storage.0" "$root/configs/c.1/"
+    ln -s "$root"/functions/* "$root/configs/c.1/"
     echo "$2" >"$root/UDC" || die "no controller $2 for the gadget $1"
 }
 

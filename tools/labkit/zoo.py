@@ -18,6 +18,8 @@ TIB = 1 << 40
 PIECE = 64 << 10  # small enough for the heap: new pages are slow in the native guest
 Value = str | int  # of a property of QEMU's devices; bool is an int
 GADGET = "gadget"  # the kind of those that the guest's own kernel makes
+TARGET = "target"  # the kernel's SCSI target as a gadget (f_tcm): BOT in setting 0, UAS in setting 1
+MADE_BY_GUEST = (GADGET, TARGET)
 CONTROLLERS = ("xhci", "xhci-spare")  # the tests' zoo is on the first; one has 15 ports at most
 HIGH_SPEED = "xhci-high"  # of its ports, only the first has SuperSpeed
 PARTITION = MIB  # where the FAT stick's partition begins
@@ -56,7 +58,7 @@ class Device:
     """A device of the zoo: QEMU's, or a gadget of the guest's own kernel."""
 
     name: str
-    kind: str  # QEMU's device model, or GADGET
+    kind: str  # QEMU's device model, or one of MADE_BY_GUEST
     units: tuple[Unit, ...]
     driver: str = "usb-storage"
     speed: int = 5000  # Mbit/s, as sysfs has it
@@ -116,7 +118,7 @@ BENCH = (
         for n in range(16)
     ),
 )
-ZOOS: dict[str, tuple[Device, ...]] = {"tests": ZOO, "bench": BENCH}
+ZOOS: dict[str, tuple[Device, ...]] = {"tests": ZOO, "bench": BENCH, "target": ()}
 
 
 def as_gadgets(devices: Sequence[Device]) -> tuple[Device, ...]:
@@ -126,6 +128,8 @@ def as_gadgets(devices: Sequence[Device]) -> tuple[Device, ...]:
 
 NATIVE_ZOOS = {
     "tests": as_gadgets(ZOO),
+    # Apart: by BOT, which the kernel's own driver uses, f_tcm of 6.12 delivers wrong bytes and frees commands twice.
+    "target": (Device("target", TARGET, (Unit(blocks=65536),)),),
     "bench": as_gadgets([device for device in BENCH if device.kind == GADGET or device.name.startswith("many-")]),
 }
 
@@ -154,7 +158,7 @@ def qemu_options(folder: Path, devices: Sequence[Device]) -> list[str]:
 
 def _controllers(devices: Sequence[Device]) -> dict[str, str]:
     """Name the controller of each gadget: dummy_hcd's are numbered."""
-    gadgets = [device.name for device in devices if device.kind == GADGET]
+    gadgets = [device.name for device in devices if device.kind in MADE_BY_GUEST]
     return {name: f"dummy_udc.{number}" for number, name in enumerate(gadgets)}
 
 
@@ -190,7 +194,7 @@ def _describe(device: Device, controllers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _describe_unit(device: Device, lun: int, unit: Unit) -> dict[str, Any]:
-    folder = GUEST_GADGETS if device.kind == GADGET else GUEST_ZOO
+    folder = GUEST_GADGETS if device.kind in MADE_BY_GUEST else GUEST_ZOO
     plain = ("type", "block_size", "blocks", "removable", "read_only")
     return {
         "lun": lun,
@@ -202,7 +206,7 @@ def _describe_unit(device: Device, lun: int, unit: Unit) -> dict[str, Any]:
 
 def _qemu(device: Device, folder: Path) -> Iterator[str]:
     """Yield QEMU's options for a device and its media."""
-    if device.kind == GADGET:
+    if device.kind in MADE_BY_GUEST:
         return
     for lun, unit in enumerate(device.units):
         node = f"{device.name}-{lun}"
@@ -223,7 +227,7 @@ def _option(value: Value) -> str:
 
 def _models(device: Device) -> list[dict[str, Value]]:
     """Return the properties of QEMU's device and of its disks, in the form that device_add also accepts."""
-    if device.kind == GADGET:
+    if device.kind in MADE_BY_GUEST:
         return []
     bus = f"{device.controller}.0"
     usb: dict[str, Value] = {"driver": device.kind, "id": device.name, "bus": bus, "serial": device.serial}
@@ -250,14 +254,17 @@ def _disk(device: Device, lun: int) -> dict[str, Value]:
 
 
 def _gadgets(devices: Sequence[Device]) -> Iterator[str]:
-    """Yield the shell calls by which the guest makes its gadgets: see guest.sh."""
+    """Yield the shell calls by which the guest makes its gadgets: see common.sh."""
     controllers = _controllers(devices)
     for device in devices:
         if device.name not in controllers:
             continue
         speed = "high-speed" if device.speed == 480 else "super-speed"
-        yield f"gadget {device.name} {speed} {device.serial}"
-        for lun, unit in enumerate(device.units):
+        function = "tcm.0" if device.kind == TARGET else "mass_storage.0"
+        yield f"gadget {device.name} {speed} {device.serial} {function}"
+        if device.kind == TARGET:
+            yield f"target_lun {device.name} {device.file(0)} {device.units[0].size}"
+        for lun, unit in enumerate(device.units if device.kind == GADGET else ()):
             file = device.file(lun) if unit.blocks else "-"
             facts = (unit.type == "cdrom", unit.read_only, unit.removable, unit.block_size)
             yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(fact)) for fact in facts)}"
