@@ -16,6 +16,8 @@ LARGEST: Final = 64 * 1024 * 1024  # bytes of XML
 DIGESTS: Final = ("sha256", "sha512", "sha384", "sha224", "sha1", "md5")
 SUFFIX: Final = ".bmap"
 NO_DIGEST: Final = "0" * 64
+# By the format, nobody cares what the other blocks hold; of a disk that was dumped, all of them matter.
+ZEROS_MARK: Final = "scsiusb: the blocks that are not listed hold zeros"
 
 
 class Mapped(NamedTuple):
@@ -37,6 +39,8 @@ class BlockMap(NamedTuple):
     """In order, without overlaps."""
     algorithm: str
     """Of the digests, a name for `hashlib`."""
+    is_of_dump: bool
+    """Whether the map is one of `dump`'s: the other blocks hold zeros, which must be written, too."""
 
 
 def read_bmap(path: Path) -> BlockMap:
@@ -48,14 +52,14 @@ def read_bmap(path: Path) -> BlockMap:
         raise ImageError(f"{path} has a document type, which no block map has", "give the right file")
     try:
         root = ElementTree.fromstring(data)
-        found = _parse(root)
+        found = _parse(root, is_of_dump=ZEROS_MARK.encode() in data)
     except (ElementTree.ParseError, ValueError, OverflowError) as error:
         raise ImageError(f"{path} is no block map: {error}", "give the right file") from error
     _check_own_digest(path, data, root, found.algorithm)
     return found
 
 
-def _parse(root: ElementTree.Element) -> BlockMap:
+def _parse(root: ElementTree.Element, *, is_of_dump: bool) -> BlockMap:
     version = root.get("version", "")
     if root.tag != "bmap" or version.partition(".")[0] not in ("1", "2"):
         raise ValueError(f"the root is {root.tag} of version {version or 'unknown'}")
@@ -78,7 +82,7 @@ def _parse(root: ElementTree.Element) -> BlockMap:
             raise ValueError(f"range {element.text!r} is out of order, or beyond the image")
         ranges.append(mapped)
         end = mapped.end
-    return BlockMap(size, tuple(ranges), algorithm)
+    return BlockMap(size, tuple(ranges), algorithm, is_of_dump)
 
 
 def _number(root: ElementTree.Element, name: str) -> int:
@@ -99,7 +103,7 @@ def _check_own_digest(path: Path, data: bytes, root: ElementTree.Element, algori
 
 
 def bmap_text(size: int, ranges: Iterable[Mapped]) -> str:
-    """Return the XML of a block map with SHA-256 digests; `ranges` begin at multiples of BLOCK."""
+    """Return the XML of a dump's block map with SHA-256 digests; `ranges` begin at multiples of BLOCK."""
     rows = list(ranges)
     mapped = sum(-(-(row.end - row.start) // BLOCK) for row in rows)
     lines = "".join(
@@ -108,6 +112,7 @@ def bmap_text(size: int, ranges: Iterable[Mapped]) -> str:
     )
     text = f"""<?xml version="1.0" ?>
 <bmap version="{VERSION}">
+    <!-- {ZEROS_MARK} -->
     <ImageSize>{size}</ImageSize>
     <BlockSize>{BLOCK}</BlockSize>
     <BlocksCount>{-(-size // BLOCK)}</BlocksCount>
@@ -134,18 +139,25 @@ class MapMaker:
         self._at = 0
         self._start: int | None = None
         self._digest = hashlib.sha256()
+        self._rest = b""
 
     def add(self, data: bytes | bytearray) -> None:
-        """Take the next bytes: whole blocks of BLOCK bytes, but for the last ones."""
-        for at in range(0, len(data), BLOCK):
-            piece = data[at : at + BLOCK]
-            if piece.count(0) == len(piece):
-                self._end()
-            else:
-                if self._start is None:
-                    self._start, self._digest = self._at, hashlib.sha256()
-                self._digest.update(piece)
-            self._at += len(piece)
+        """Take the next bytes."""
+        if self._rest:  # a disk's blocks of 520 bytes do not fill those of the map
+            data = self._rest + data
+        whole = len(data) // BLOCK * BLOCK
+        for at in range(0, whole, BLOCK):
+            self._take(data[at : at + BLOCK])
+        self._rest = bytes(data[whole:])
+
+    def _take(self, piece: bytes | bytearray) -> None:
+        if piece.count(0) == len(piece):
+            self._end()
+        else:
+            if self._start is None:
+                self._start, self._digest = self._at, hashlib.sha256()
+            self._digest.update(piece)
+        self._at += len(piece)
 
     def _end(self) -> None:
         if self._start is not None:
@@ -154,5 +166,7 @@ class MapMaker:
 
     def ranges(self) -> list[Mapped]:
         """Return the ranges; no more bytes follow."""
+        if self._rest:
+            self._take(self._rest)
         self._end()
         return self._ranges

@@ -11,7 +11,7 @@ from scsiusb.errors import OutOfRange
 from scsiusb.imaging.events import COMPARING, OnProgress, Progress, ignore
 from scsiusb.imaging.readback import BlockRange, Ranges, differing
 from scsiusb.imaging.restoring import mapped
-from scsiusb.imaging.sources import DiskSource, ImageSource, Source
+from scsiusb.imaging.sources import DiskSource, ImageSource, Source, in_blocks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def compare_with(source: Source, disk: Disk, progress: OnProgress) -> Comparison
         what = f"{source.name} has {source.least} bytes, {disk.unit.transport.info} only {disk.size}"
         raise OutOfRange(what, "compare with a larger disk")
     medium, ranges = disk.medium(), Ranges()
-    for offset, data in source.extents():
+    for offset, data in in_blocks(source.extents(), size):
         first, last = offset // size, -(-(offset + len(data)) // size)
         disk.check_range(first, last - first)
         found = memoryview(bytearray((last - first) * size))

@@ -25,7 +25,7 @@ from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile
-from scsiusb.imaging.journal import Journal, Record, is_begun, journal_of, read_journal
+from scsiusb.imaging.journal import Journal, Record, has_progress, is_begun, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
 from scsiusb.imaging.sources import ImageSource
 
@@ -81,7 +81,8 @@ def dump(
 
     The end of its name says the format: .gz, .bz2, .xz, .zst (seekable zstd), or else raw, where long runs of zeros
     take no space. `resume`: go on with a dump that was interrupted; the journal beside the file says what is done.
-    `sha256_file`, `bmap`: also write the digest, or a map of the blocks that are not zeros, beside the image.
+    `sha256_file`, `bmap`: also write the digest of the file, or a map of the blocks that are not zeros, beside it;
+    without, what an earlier dump has left there is removed.
 
     Raise OutOfRange, ImageError if the dump cannot go on, DeviceMismatch if the device is another one, OSError for the
     file, and as `Disk.reading`; the journal then stays. `progress` is called in this thread; what it raises ends the
@@ -94,7 +95,8 @@ def dump(
     began = time.monotonic()
     digest = work.run(resume=resume)
     if sha256_file:
-        work.path.with_name(work.path.name + SHA256).write_text(f"{digest}  {work.path.name}\n")
+        of_file = digest if codec_by_name(work.path.name) is None else _digest_of_file(work.path)
+        _beside(work.path, SHA256).write_text(f"{of_file}  {work.path.name}\n")
     size = disk.block_size
     seconds = time.monotonic() - began
     return Dump(work.identity, lba, count, size, count * size, work.path, digest, seconds, work.resumed)
@@ -134,11 +136,13 @@ class _Work:
     def run(self, *, resume: bool) -> str:
         """Do the work; return the digest of all bytes."""
         place = journal_of(self.path)
-        has_journal = is_begun(place)
+        has_journal = is_begun(place) and (resume or has_progress(place))
         if has_journal and not resume:
             what = f"{self.path} is a dump that was interrupted: {place.name} is beside it"
             raise ImageError(what, f"go on with --resume, or remove {place}")
         with ExitStack() as held:
+            for suffix in (SHA256, BMAP):  # an earlier dump's would be wrong, and a restore would use the map
+                _beside(self.path, suffix).unlink(missing_ok=True)
             if resume and not has_journal and self.path.is_file() and self.path.stat().st_size:
                 self._check_complete()
             else:
@@ -147,7 +151,7 @@ class _Work:
                 file.finish(self._frames_done)
             if self._map is not None:
                 text = bmap_text(self._total, self._map.ranges())
-                self.path.with_name(self.path.name + BMAP).write_text(text)
+                _beside(self.path, BMAP).write_text(text)
             if self._journal is not None:
                 self._journal.remove()
         return self._sha256.hexdigest()
@@ -310,6 +314,18 @@ class _Work:
             frame = done.frame
             record = {"file": frame.compressed, "bytes": frame.size, "checksum": frame.checksum.hex()}
             self._journal.add(**record, digest=done.digest, first=done.first)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _digest_of_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while data := file.read(FRAME):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _packed(data: bytearray, codec: Codec | None, block_size: int) -> tuple[_Done, bytes | bytearray]:

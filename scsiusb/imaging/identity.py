@@ -11,7 +11,7 @@ from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceMismatch
 
-BEGIN_ANEW: Final = "begin anew without --resume"
+BEGIN_ANEW: Final = "remove the journal, and begin anew without --resume"
 MOST_SAMPLES: Final = 64
 
 

@@ -18,6 +18,7 @@ from scsiusb.imaging.identity import BEGIN_ANEW
 SUFFIX: Final = ".journal"
 VERSION: Final = 1
 LARGEST: Final = 256 * 1024 * 1024  # bytes; a journal of a job on 1 TB has some 40
+HEAD: Final = b'{"scsiusb_journal"'  # which each journal begins with
 Record = dict[str, Any]
 
 
@@ -62,13 +63,35 @@ def is_begun(path: Path) -> bool:
         return False
 
 
+def has_progress(path: Path) -> bool:
+    """Return whether a journal that is begun says that anything is done."""
+    with open(path, "rb") as file:
+        return bool(file.readline(LARGEST)) and file.readline(LARGEST).endswith(b"\n")
+
+
+def _check_not_foreign(path: Path) -> None:
+    """Raise ImageError if the file has something else than a journal, which a new journal would destroy."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(HEAD))
+    except FileNotFoundError:
+        return
+    if not HEAD.startswith(head):
+        raise ImageError(f"{path} is there, and is no journal", "give another name, or remove the file")
+
+
 class Journal(Uncopyable):
     """Adds records to a journal. `close` it; `remove` it when the job is done."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        """Open the file, and cut it off after `length` bytes: 0 begins a new journal. Raise OSError."""
+        """Open the file, and cut it off after `length` bytes: 0 begins a new journal.
+
+        Raise OSError, ImageError if the file has something else.
+        """
         self.path = path
         self._descriptor = -1
+        if not length:
+            _check_not_foreign(path)
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             os.ftruncate(self._descriptor, length)

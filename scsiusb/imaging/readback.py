@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.medium import Medium
-from scsiusb.errors import CheckCondition, MalformedReply, MediumChanged
+from scsiusb.errors import CheckCondition, DeviceGone, MalformedReply, MediumChanged, TransportError
 from scsiusb.imaging.identity import DiskIdentity
 
 MOST_RANGES = 10_000  # of a result; a medium on which nothing is right has two or three
@@ -69,9 +69,22 @@ def empty_cache(disk: Disk) -> None:
 def leave_cache(disk: Disk) -> bool:
     """Empty the cache. Return whether the unit also supports reads that must not come from it (`Disk.read_past_cache`).
 
-    Raise as `Disk.flush`.
+    For such a unit, a port that cannot be reset does not matter. Raise as `Disk.flush`.
     """
-    empty_cache(disk)
+    try:
+        empty_cache(disk)
+    except DeviceGone:
+        raise
+    except TransportError as error:
+        if not _has_fua(disk):
+            error.remedy = "verify without that (--verify read), which the device may answer from its cache"
+            raise
+        return True
+    return _has_fua(disk)
+
+
+def _has_fua(disk: Disk) -> bool:
+    """Return whether the unit supports reads that must not come from its cache (DPOFUA, SBC-3 6.4.1)."""
     try:
         return disk.unit.mode_sense().dpo_fua
     except (CheckCondition, MalformedReply):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.journal import SUFFIX, journal_of
 from scsiusb.imaging.readback import BlockRange
-from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source
-from scsiusb.imaging.state import check_not_exchanged
+from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source, in_blocks
+from scsiusb.imaging.state import check_not_exchanged, state_folder
 from scsiusb.imaging.target import Target
 
 Verify = Literal["none", "read", "medium"]
@@ -121,7 +122,7 @@ def restore_each(
         targets = [Target(disk, source) for disk in disks]
         for target in targets:
             held.callback(target.close)
-        places = [_journal(source, target) for target in targets]
+        places = _journals(source, targets)
         if resume and source.path is not None:
             known = [place for place in places if place is not None]
             check_not_exchanged("restore", known, f"{glob.escape(source.path.name)}.*{SUFFIX}")
@@ -146,8 +147,16 @@ def _check_size(source: Source, disk: Disk) -> None:
         raise ImageError(what, "give an image of whole blocks")
 
 
-def _journal(source: Source, target: Target) -> Path | None:
-    return journal_of(source.path, target.key) if source.path is not None and source.is_repeatable else None
+def _journals(source: Source, targets: Sequence[Target]) -> list[Path | None]:
+    """Return where each journal is: beside the image, or in the user's state folder if nothing can be written there."""
+    if source.path is None or not source.is_repeatable:
+        return [None for _ in targets]
+    beside = source.path if os.access(source.path.parent, os.W_OK) else state_folder() / source.path.name
+    keys = [target.key for target in targets]
+    # Cheap sticks share a serial number: then their addresses tell them apart.
+    addresses = [target.disk.unit.transport.info.address.replace(":", "_") for target in targets]
+    named = [key if keys.count(key) == 1 else f"{key}.{at}" for key, at in zip(keys, addresses, strict=True)]
+    return [journal_of(beside, name) for name in named]
 
 
 def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
@@ -156,7 +165,7 @@ def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
     total = source.length
     for target in targets:
         target.start_writing()
-    for extent in source.extents(start):
+    for extent in in_blocks(source.extents(start), _common_size(targets)):
         for target in targets:
             target.put(extent)
         if all(target.error is not None for target in targets):
@@ -164,6 +173,11 @@ def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
         progress(Progress(WRITING, extent.offset + len(extent.data), total))
     for target in targets:
         target.end_pass()
+
+
+def _common_size(targets: Sequence[Target]) -> int:
+    """Return the smallest number of bytes that is a number of whole blocks of each target."""
+    return math.lcm(*(target.disk.block_size for target in targets))
 
 
 def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past_cache: bool) -> None:
@@ -175,7 +189,7 @@ def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past
             target.end_pass()
         return
     start = min((target.compared for target in good), default=0)
-    for extent in source.extents(start) if good else ():
+    for extent in in_blocks(source.extents(start), _common_size(good)) if good else ():
         for target in good:
             target.put(extent)
         progress(Progress(VERIFYING, extent.offset + len(extent.data), source.length))

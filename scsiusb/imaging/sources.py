@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,22 @@ class Extent(NamedTuple):
     offset: int
     """Bytes from the start of the image."""
     data: bytes
+
+
+def in_blocks(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
+    """Yield the same parts, each of whole blocks of `size` bytes as far as those next to it allow that."""
+    kept = Extent(0, b"")
+    for offset, data in extents:
+        if kept.data and kept.offset + len(kept.data) == offset:
+            offset, data = kept.offset, kept.data + data
+        elif kept.data:
+            yield kept
+        whole = max((offset + len(data)) // size * size - offset, 0)
+        if whole:
+            yield Extent(offset, data[:whole])
+        kept = Extent(offset + whole, data[whole:])
+    if kept.data:
+        yield kept
 
 
 class Source(Protocol):
@@ -198,7 +214,10 @@ class DiskSource:
 
 
 class MappedSource:
-    """The parts of another `Source` that a block map says have data; each is checked by its digest."""
+    """The parts of another `Source` that a block map says have data; each is checked by its digest.
+
+    With the map of a dump these are all parts: what the map does not list must be zeros.
+    """
 
     def __init__(self, source: Source, block_map: BlockMap) -> None:
         self._source = source
@@ -214,7 +233,9 @@ class MappedSource:
 
     @property
     def mapped(self) -> int:
-        """Bytes that have data."""
+        """Bytes that are to be written."""
+        if self._map.is_of_dump:
+            return self._map.size
         return sum(each.end - each.start for each in self._map.ranges)
 
     def record(self) -> dict[str, Any]:
@@ -227,9 +248,14 @@ class MappedSource:
         now = next(ranges, None)
         digest = self._begin(now, start)
         for offset, data in self._source.extents(start):
+            at = offset  # up to here, this part was looked at
+            if self._map.is_of_dump:
+                yield Extent(offset, data)
             while now is not None and now.start < offset + len(data):
+                self._check_zeros(data[at - offset : max(now.start - offset, 0)], at)
+                at = now.end
                 part = data[max(now.start - offset, 0) : now.end - offset]
-                if part:
+                if part and not self._map.is_of_dump:
                     yield Extent(max(now.start, offset), part)
                 if digest is not None:
                     digest.update(part)
@@ -238,6 +264,7 @@ class MappedSource:
                 self._check(now, digest)
                 now = next(ranges, None)
                 digest = self._begin(now, start)
+            self._check_zeros(data[at - offset :], at)
         if now is not None:
             raise ImageError(f"{self.name} ends before byte {now.end}, which its block map has", GET_AGAIN)
 
@@ -246,6 +273,12 @@ class MappedSource:
         if mapped is None or mapped.digest is None or mapped.start < start:
             return None
         return hashlib.new(self._map.algorithm, usedforsecurity=False)
+
+    def _check_zeros(self, data: bytes, at: int) -> None:
+        """Raise ImageError if the map of a dump does not list these bytes, and they are not zeros."""
+        if self._map.is_of_dump and data.count(0) != len(data):
+            what = f"{self.name} has data after byte {at}, which its block map does not list: it is another image's"
+            raise ImageError(what, "remove the block map, or give the right one")
 
     def _check(self, mapped: Mapped, digest: Any) -> None:
         if digest is not None and digest.hexdigest() != (mapped.digest or "").lower():

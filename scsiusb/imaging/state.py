@@ -26,11 +26,16 @@ def journal_place(job: str, disk: Disk, known: DiskIdentity, given: str | os.Pat
     """
     if given is not None:
         return Path(given)
+    return state_folder() / f"{job}-{key_of(disk, known)}{SUFFIX}"
+
+
+def state_folder() -> Path:
+    """Return the user's state folder, which is made if it is not there. Raise OSError."""
     import platformdirs
 
     folder = platformdirs.user_state_path("scsiusb", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{job}-{key_of(disk, known)}{SUFFIX}"
+    return folder
 
 
 def can_resume(job: str, place: Path, given: str | os.PathLike[str] | None) -> bool:

@@ -98,9 +98,20 @@ def test_a_shorter_image_replaces_a_longer_file(disk: scsiusb.Disk, data: bytear
     assert (tmp_path / "a.img").read_bytes() == data[:512]
 
 
-def test_the_digest_is_written_beside_the_image_as_sha256sum_reads_it(disk: scsiusb.Disk, tmp_path: Path) -> None:
-    dump(disk, tmp_path / "a.img", sha256_file=True)
-    subprocess.run(["sha256sum", "-c", "a.img.sha256"], cwd=tmp_path, check=True, capture_output=True)
+@pytest.mark.parametrize("name", READERS)
+def test_the_digest_is_written_beside_the_image_as_sha256sum_reads_it(
+    name: str, disk: scsiusb.Disk, tmp_path: Path
+) -> None:
+    dump(disk, tmp_path / name, sha256_file=True)
+    subprocess.run(["sha256sum", "-c", f"{name}.sha256"], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_file_in_the_place_of_the_journal_stays(disk: scsiusb.Disk, tmp_path: Path) -> None:
+    other = tmp_path / "a.img.journal"
+    other.write_text("notes")
+    with pytest.raises(ImageError, match=r"a\.img\.journal is there, and is no journal"):
+        dump(disk, tmp_path / "a.img")
+    assert other.read_text() == "notes"
 
 
 def test_a_zst_image_has_a_table_of_its_frames(disk: scsiusb.Disk, data: bytearray, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ class Killed:
         """Return the records of the journal, without its first line."""
         records = []
         for path in self._folder.glob("*.journal"):
-            lines = path.read_bytes().splitlines(keepends=True)
-            records = [json.loads(line) for line in lines[1:] if line.endswith(b"\n")]
+            with suppress(FileNotFoundError):  # the job has just come to its end
+                lines = path.read_bytes().splitlines(keepends=True)
+                records = [json.loads(line) for line in lines[1:] if line.endswith(b"\n")]
         return records
 
     def run(self) -> Any:

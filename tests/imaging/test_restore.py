@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import scsiusb
-from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange
+from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange, TransportError
 from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
+from scsiusb.imaging.bmap import ZEROS_MARK, read_bmap
 from scsiusb.imaging.codecs import ZST
 from scsiusb.imaging.restoring import Verify, restore_each
+from scsiusb.transport.port_transport import PortTransport
 from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
 from scsiusb.virtual.target.task import Parameters, Task
 from tests.imaging.sticks import Stop, StopAt, contents, plug, stick
@@ -225,6 +227,66 @@ def test_verification_uses_fua_where_the_unit_has_it(has_fua: bool, image: Path)
     assert any(forced) == has_fua
 
 
+def unresettable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no port be reset, as on some platforms."""
+
+    def reset_port(*_: object) -> None:
+        raise TransportError("the port cannot be reset here", "unplug the device")
+
+    monkeypatch.setattr(PortTransport, "reset_port", reset_port)
+
+
+def test_where_the_port_cannot_be_reset_reads_past_the_cache_verify(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unresettable(monkeypatch)
+    unit = Unit(Memory(blank()))
+    execute = unit.execute
+    has_fua = True
+
+    def answer(cdb: bytes) -> Task:
+        return Parameters(bytes([3, 0, 0x10 * has_fua, 0]), 4) if cdb[0] == 0x1A else execute(cdb)
+
+    unit.execute = answer  # type: ignore[method-assign]
+    with scsiusb.open_on(Bus(Stick([unit]))) as disk:
+        (result,) = restore(image, disk)
+        assert result.verified == "medium"
+        has_fua = False
+        with pytest.raises(TransportError, match="--verify read"):
+            restore(image, disk)
+
+
+def test_two_sticks_with_one_serial_number_are_written_at_once(image: Path) -> None:
+    bus = Bus(stick(blank()), stick(blank()))
+    with scsiusb.open_on(bus, "1-1") as one, scsiusb.open_on(bus, "1-2") as other:
+        assert [result.error for result in restore(image, one, other)] == [None, None]
+    assert os.listdir(image.parent) == [image.name]
+
+
+def test_an_image_in_a_folder_that_cannot_be_written_to_is_restored(
+    image: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(Stop):
+            restore(image, disk, progress=StopAt("writing", 4 * PIECE))
+        assert os.listdir(image.parent) == [image.name]
+        (result,) = restore(image, disk, resume=True)
+    assert data == IMAGE
+    assert result.resumed
+
+
+def test_after_a_verification_that_found_differences_the_restore_begins_anew(image: Path) -> None:
+    with scsiusb.open_on(Bus(Stick([Unit(Flawed(Memory(SIZE), dropped=[(5, 5)]))]))) as disk:
+        for _ in range(2):
+            with pytest.raises(Miscompare):
+                restore(image, disk)
+    assert os.listdir(image.parent) == [image.name]
+
+
 # --- interrupted ----------------------------------------------------------------------------------
 
 
@@ -236,8 +298,9 @@ def test_an_interrupted_restore_goes_on(name: str, done: int, tmp_path: Path) ->
     with scsiusb.open_on(plug(data)) as disk:
         with pytest.raises(Stop):
             restore(path, disk, progress=StopAt("writing", done))
-        with pytest.raises(ImageError, match="interrupted"):
-            restore(path, disk)
+        if done > PIECE:  # otherwise nothing is done yet, and the restore may begin anew
+            with pytest.raises(ImageError, match="interrupted"):
+                restore(path, disk)
         (result,) = restore(path, disk, resume=True)
     assert data == IMAGE
     assert result.resumed >= done - 5 * PIECE
@@ -310,9 +373,63 @@ def test_an_image_that_was_changed_is_refused(image: Path) -> None:
 # --- block maps and sparse images -----------------------------------------------------------------
 
 
-def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
+def dump_with_map(folder: Path, *, is_foreign: bool = False) -> Path:
+    """Dump IMAGE with a map; a foreign one is as other programs make it, and says nothing of the other blocks."""
     with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        dump(disk, folder / "a.img", bmap=True)
+    if is_foreign:
+        path = folder / "a.img.bmap"
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if ZEROS_MARK not in line and "BmapFileChecksum" not in line))
+    return folder / "a.img"
+
+
+def test_by_the_map_of_a_dump_the_zeros_are_written_too(tmp_path: Path) -> None:
+    data = blank()
+    image = dump_with_map(tmp_path)
+    with scsiusb.open_on(plug(data)) as disk:
+        (result,) = restore(image, disk)
+        assert compare(image, disk).equal
+    assert data == IMAGE
+    assert (result.written, result.verified) == (SIZE, "medium")
+
+
+def test_data_that_the_map_of_a_dump_does_not_list_is_refused(tmp_path: Path) -> None:
+    image = dump_with_map(tmp_path)
+    changed = bytearray(IMAGE)
+    changed[SIZE // 3] = 1
+    image.write_bytes(changed)
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(ImageError, match="does not list"):
+        restore(image, disk)
+
+
+def test_a_later_dump_leaves_no_map_and_no_digest_of_an_earlier_one(tmp_path: Path) -> None:
+    changed = bytearray(IMAGE)
+    changed[SIZE // 3] = 1
+    data = blank()
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
+        dump(disk, tmp_path / "a.img", bmap=True, sha256_file=True)
+    with scsiusb.open_on(plug(bytearray(changed))) as disk:
+        dump(disk, tmp_path / "a.img")
+    assert os.listdir(tmp_path) == ["a.img"]
+    with scsiusb.open_on(plug(data)) as disk:
+        restore(tmp_path / "a.img", disk)
+    assert data == changed
+
+
+def test_a_disk_of_520_bytes_a_block_comes_back_with_its_map(tmp_path: Path) -> None:
+    data, copy = bytearray(b"\1" * 520 * 900 + bytes(520 * 900)), bytearray(520 * 1800)
+    with scsiusb.open_on(Bus(Stick([Unit(Memory(data, block_size=520))]))) as disk:
         dump(disk, tmp_path / "a.img", bmap=True)
+    found = read_bmap(tmp_path / "a.img.bmap")
+    assert [(each.start, each.end) for each in found.ranges] == [(0, -(-520 * 900 // 4096) * 4096)]
+    with scsiusb.open_on(Bus(Stick([Unit(Memory(copy, block_size=520))]))) as disk:
+        restore(tmp_path / "a.img", disk)
+    assert copy == data
+
+
+def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
+    dump_with_map(tmp_path, is_foreign=True)
     data = blank()
     with scsiusb.open_on(plug(data)) as disk:
         (result,) = restore(tmp_path / "a.img", disk)
@@ -325,8 +442,7 @@ def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("done", [PIECE, 5 * PIECE])
 def test_an_interrupted_restore_by_a_block_map_goes_on(done: int, tmp_path: Path) -> None:
-    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
-        dump(disk, tmp_path / "a.img", bmap=True)
+    dump_with_map(tmp_path, is_foreign=True)
     data = blank()
     with scsiusb.open_on(plug(data)) as disk:
         with pytest.raises(Stop):
@@ -338,8 +454,7 @@ def test_an_interrupted_restore_by_a_block_map_goes_on(done: int, tmp_path: Path
 
 
 def test_an_image_that_is_not_that_of_its_block_map_is_refused(tmp_path: Path) -> None:
-    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk:
-        dump(disk, tmp_path / "a.img", bmap=True)
+    dump_with_map(tmp_path)
     changed = bytearray(IMAGE)
     changed[100] ^= 1
     (tmp_path / "a.img").write_bytes(changed)

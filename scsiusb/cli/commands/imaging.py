@@ -34,7 +34,7 @@ MOST_SHOWN: Final = 20  # ranges of differing blocks
 @click.option("--blocks", metavar="N|all", default=ALL, callback=count_or_all, help="Number of blocks (default all).")
 @click.option("--resume", is_flag=True, help="Go on with a dump that was interrupted.")
 @click.option("--sha256", "sha256_file", is_flag=True, help="Also write FILE.sha256, for `sha256sum -c`.")
-@click.option("--bmap", is_flag=True, help="Also write FILE.bmap, which says which blocks are not zeros.")
+@click.option("--bmap", is_flag=True, help="Also write FILE.bmap, which lists the blocks that are not zeros.")
 @global_options
 def dump_command(
     device: str | None,
