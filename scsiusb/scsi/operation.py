@@ -19,6 +19,9 @@ VALID: Final = 0x80  # SKSV
 SPECIFIC: Final = 0x02  # type of the sense key specific descriptor
 HEADER: Final = 8  # bytes before the descriptors
 PLACE: Final = 15  # of the sense key specific field in fixed format
+OPERATIONS: Final = frozenset(  # a unit that only starts up (04h/01h) is not ready either, and is in none of them
+    (0x04, ascq) for ascq in (0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x1B, 0x24, 0x25)
+)
 
 
 def progress_of(sense: Sense) -> float | None:
@@ -40,18 +43,21 @@ def _specific(raw: bytes) -> bytes:
     return b""
 
 
-def follow(unit: LogicalUnit, doing: str, report: Callable[[float | None], object]) -> None:
-    """Return when the operation in progress has ended, at once if there is none; `report` is called with its progress.
+def follow(unit: LogicalUnit, doing: str, report: Callable[[float | None], object]) -> bool:
+    """Return when the operation in progress has ended: True; False at once if there is none.
 
-    The operation goes on if this is interrupted, and can be followed again. Raises the error with which it ended, whose
-    text begins with `doing`.
+    `report` is called with its progress. The operation goes on if this is interrupted, and can be followed again.
+    Raises the error with which it ended, whose text begins with `doing`.
     """
     pause = FIRST_PAUSE
     attentions = 0
+    was_running = False
     while True:
         sense = unit.request_sense()
         if sense.is_becoming_ready:
-            report(progress_of(sense))
+            part = progress_of(sense)
+            was_running |= part is not None or (sense.asc, sense.ascq) in OPERATIONS
+            report(part)
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         elif sense.key != UNIT_ATTENTION or attentions == MOST_ATTENTIONS:
@@ -60,3 +66,4 @@ def follow(unit: LogicalUnit, doing: str, report: Callable[[float | None], objec
             attentions += 1
     if not sense.is_empty and sense.key != RECOVERED_ERROR:
         raise error_for(sense, doing)
+    return was_running

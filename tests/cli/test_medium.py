@@ -76,6 +76,62 @@ def test_an_operation_goes_on_after_ctrl_c_and_is_taken_up_again(
     assert not any(medium.data)
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["format", "--yes"], "--yes"),
+        (["format", "--forget-defects", "--yes"], "--forget-defects, --yes"),
+        (["sanitize", "--method", "block"], "--method"),
+        (["sanitize", "--pattern", "55"], "--pattern"),
+        (["sanitize", "--passes", "1", "--yes"], "--passes, --yes"),
+    ],
+)
+def test_wait_is_refused_with_options_that_would_begin_an_operation(
+    unit: Unit, medium: Memory, cli: Cli, words: list[str], named: str
+) -> None:
+    """These were taken without a word, began nothing, and reported "sanitized"."""
+    assert cli(words[0], "1-1", *words[1:], "--wait").failed(1, "--wait begins nothing", named)
+    assert bytes(medium.data) == b"\xaa" * 512 * BLOCKS
+
+
+@pytest.mark.parametrize("name", ["format", "sanitize"])
+@pytest.mark.parametrize("kind", ["disk", "empty", "cd"])
+def test_wait_without_an_operation_claims_no_success(attach: Attached, cli: Cli, name: str, kind: str) -> None:
+    units = {
+        "disk": lambda: Unit(Memory(512 * BLOCKS)),
+        "empty": lambda: Unit(None),
+        "cd": lambda: Unit.cd_rom(Memory(2048 * BLOCKS, 2048)),
+    }
+    attach(Stick([units[kind]()]))
+    ended = cli(name, "1-1", "--wait", "--json")
+    assert (ended.status, ended.record["done"]) == (99, False)
+    ended = cli(name, "1-1", "--wait")
+    assert (ended.status, ended.text) == (99, "")
+    assert ended.err.startswith("no operation is in progress")
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_operation"),
+    [
+        ("70 00 02 00000000 0a 00000000 04 04", True),  # format in progress
+        ("70 00 02 00000000 0a 00000000 04 01 00 80 8000", True),  # a progress is reported
+        ("70 00 02 00000000 0a 00000000 04 01", False),  # the disk only spins up
+    ],
+)
+def test_a_unit_that_starts_up_is_in_no_operation(
+    unit: Unit, attach: Attached, monkeypatch: pytest.MonkeyPatch, raw: str, is_operation: bool
+) -> None:
+    senses = [Sense.parse(bytes.fromhex(raw)), Sense.parse(b"")]
+    with attach.open("1-1", lun=0, timeout=None, trace=None) as disk:
+        monkeypatch.setattr(disk.unit, "request_sense", lambda: senses.pop(0))
+        assert operation.follow(disk.unit, "format", lambda part: None) is is_operation
+    assert not senses
+
+
+def test_passes_are_for_overwrite(unit: Unit, cli: Cli) -> None:
+    assert cli("sanitize", "1-1", "--method", "block", "--passes", "3", "--yes").failed(1, "--passes is for")
+
+
 def test_unmap_and_write_same(unit: Unit, medium: Memory, cli: Cli) -> None:
     assert cli("unmap", "1-1", "--lba", "2", "--blocks", "3", "--yes", "--json").record == {
         "done": True,

@@ -10,10 +10,12 @@ import click
 from scsiusb.cli.ask import confirm, confirm_overwriting, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
 from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.failure import Refused
 from scsiusb.cli.jobs import contents_of, name
 from scsiusb.cli.options import block_number_option, global_options, settings
 from scsiusb.cli.output import counted, say, show_json
 from scsiusb.cli.progress import interruptible, percent_bar
+from scsiusb.cli.status import GOOD, OTHER
 from scsiusb.errors import IllegalRequest, UnsupportedOpcode
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.sbc import Unmap
@@ -40,15 +42,39 @@ BLOCK_LIMITS: Final = 0xB0
 SPC_3: Final = 5  # version in INQUIRY data
 ON: Final = "the device goes on by itself; --wait shows when it is done"
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-wait_option = click.option("--wait", is_flag=True, help="Only follow one that has begun before.")
+NONE_RUNS: Final = "no operation is in progress: it has ended, or was not begun"
+wait_option = click.option("--wait", is_flag=True, help="Begin nothing: only follow one that was begun before.")
 
 
-def _run(disk: Disk, command: Command[None] | None, doing: str) -> None:
-    """Begin an operation, if a command is given, and follow it to its end, with a bar on a terminal."""
+def _check_alone(wait: bool, others: dict[str, object]) -> None:
+    """Raise Refused for --wait with options that would begin an operation; `others`: each with what was given."""
+    given = ", ".join(name for name, value in others.items() if value)
+    if wait and given:
+        what = f"--wait begins nothing, it only follows an operation that was begun before: {given} has no effect"
+        raise Refused(what, f"leave out --wait to begin one, or {given} to follow one")
+
+
+def _run(disk: Disk, command: Command[None] | None, doing: str) -> bool:
+    """Begin an operation, if a command is given, and follow it to its end, with a bar on a terminal.
+
+    Return whether there was one.
+    """
     with interruptible(lambda: ON), percent_bar(doing) as show:
         if command is not None:
             disk.execute(command)
-        follow(disk.unit, doing, show)
+        return follow(disk.unit, doing, show) or command is not None
+
+
+def _finish_operation(was_done: bool, done: str, record: dict[str, Any]) -> int:
+    """Report the end of an operation, or that there was none to follow; return the exit status."""
+    if was_done:
+        _finish(done, record)
+        return GOOD
+    if settings().json:
+        show_json({"done": False, **record})
+    else:
+        say(NONE_RUNS)
+    return OTHER
 
 
 def _finish(done: str, record: dict[str, Any]) -> None:
@@ -69,11 +95,11 @@ def _ask_about(disk: Disk, question: str) -> None:
 @wait_option
 @yes_option
 @global_options
-def format_command(device: str | None, lun: int | None, forget_defects: bool, wait: bool, yes: bool) -> None:
+def format_command(device: str | None, lun: int | None, forget_defects: bool, wait: bool, yes: bool) -> int:
     """Format the medium with the device's own command; all data are lost.
 
     Few USB sticks support it; disks may take hours. It goes on in the device after
-    Ctrl-C: --wait follows it again.
+    Ctrl-C: --wait follows it again, and has exit status 99 if none is in progress.
 
     \b
     Examples:
@@ -81,15 +107,16 @@ def format_command(device: str | None, lun: int | None, forget_defects: bool, wa
       scsiusb format 2-1 --wait
       scsiusb format virtual: --yes
     """
+    _check_alone(wait, {"--forget-defects": forget_defects, "--yes": yes})
     if not (yes or wait):
         require_terminal("the format")
     with opened(device, lun) as disk:
         if not (yes or wait):
             _ask_about(disk, "Format")
         command = FormatUnit(immediate=True, complete_list=forget_defects)
-        _run(disk, None if wait else command, "format")
+        was_done = _run(disk, None if wait else command, "format")
         device_of = device_record(disk)
-    _finish("formatted", {"device": device_of})
+    return _finish_operation(was_done, "formatted", {"device": device_of})
 
 
 METHODS: Final[dict[str, Callable[[bytes, int], SanitizeCommand]]] = {
@@ -104,17 +131,18 @@ METHODS: Final[dict[str, Callable[[bytes, int], SanitizeCommand]]] = {
 @device_argument
 @click.option("--method", type=click.Choice(tuple(METHODS)), help="What the device does; needed unless --wait.")
 @click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat (overwrite); default zeros.")
-@click.option("--passes", type=click.IntRange(1, 31), default=1, help="How often to overwrite.")
+@click.option("--passes", type=click.IntRange(1, 31), help="How often to overwrite; default 1.")
 @wait_option
 @yes_option
 @global_options
 def sanitize_command(
-    device: str | None, lun: int | None, method: str | None, pattern: bytes, passes: int, wait: bool, yes: bool
-) -> None:
+    device: str | None, lun: int | None, method: str | None, pattern: bytes, passes: int | None, wait: bool, yes: bool
+) -> int:
     """Make all former data unreadable, also in blocks that have no address.
 
     It cannot be stopped, and goes on after Ctrl-C and power loss: --wait follows
-    it again. exit-failure makes a unit usable after a sanitize that failed.
+    it again, and has exit status 99 if none is in progress. exit-failure makes a
+    unit usable after a sanitize that failed.
 
     \b
     Examples:
@@ -122,18 +150,20 @@ def sanitize_command(
       scsiusb sanitize 2-1 --method overwrite --pattern 55aa --yes
       scsiusb sanitize 2-1 --wait
     """
+    _check_alone(wait, {"--method": method, "--pattern": pattern, "--passes": passes, "--yes": yes})
     if method is None and not wait:
         raise click.UsageError("--method or --wait is needed")
-    if pattern and method != "overwrite":
-        raise click.UsageError("--pattern is for --method overwrite")
+    for name_of_option, value in (("--pattern", pattern), ("--passes", passes)):
+        if value and method != "overwrite":
+            raise click.UsageError(f"{name_of_option} is for --method overwrite")
     if not (yes or wait):
         require_terminal("the sanitize")
     with opened(device, lun) as disk:
         if not (yes or wait):
             _ask_about(disk, "Sanitize")
-        _run(disk, None if wait or method is None else METHODS[method](pattern, passes), "sanitize")
+        was_done = _run(disk, None if method is None else METHODS[method](pattern, passes or 1), "sanitize")
         device_of = device_record(disk)
-    _finish("sanitized", {"method": method, "device": device_of})
+    return _finish_operation(was_done, "sanitized", {"method": method, "device": device_of})
 
 
 def range_options(function: Any) -> Any:
