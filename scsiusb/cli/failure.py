@@ -23,6 +23,8 @@ LOOK_CLOSER: Final = "run it again with -vv for details"
 NO_ROOM: Final = "free some space, or write somewhere else"
 NO_PERMISSION: Final = "ask the owner for permission, or run as another user"
 OTHER_PATH: Final = "check the path"
+RELEASED: Final = "all devices were released"
+RUN_AGAIN: Final = "run the command again to complete it"
 
 REMEDIES: Final = {  # for errors of the operating system
     errno.EACCES: NO_PERMISSION,
@@ -163,8 +165,10 @@ def _suggestion(error: click.UsageError) -> str:
 
 
 def _of_signal(error: KeyboardInterrupt | Terminated) -> Failure:
-    remedy = "all devices were released; run the command again to complete it"
-    reached = "".join(f": {text}" for text in error.args if isinstance(text, str))  # see `interruptible`
+    texts = [text for text in error.args if isinstance(text, str)]  # see `interruptible`
+    reached = f": {texts[0]}" if texts else ""
+    then = texts[1] if len(texts) > 1 else RUN_AGAIN
+    remedy = f"{RELEASED}; {then}" if then else RELEASED
     if isinstance(error, Terminated):
         return Failure(
             status.SIGNALLED + error.number, f"ended by {signal.Signals(error.number).name}{reached}", remedy

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from scsiusb.cli.failure import Terminated
+from scsiusb.cli.failure import RUN_AGAIN, Terminated
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -88,10 +88,13 @@ def _new_bars() -> Bars:
 
 
 @contextmanager
-def interruptible(reached: Callable[[], str]) -> Iterator[None]:
-    """Add to Ctrl-C, and to other signals that end the process, how far the command came; `failure_of` shows it."""
+def interruptible(reached: Callable[[], str], then: str = RUN_AGAIN) -> Iterator[None]:
+    """Add to Ctrl-C, and to other signals that end the process, how far the command came, and what to do then.
+
+    `then` is empty where `reached` says that. `failure_of` shows both.
+    """
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
-        error.args = (reached(),)
+        error.args = (reached(), then)
         raise

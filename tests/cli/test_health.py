@@ -75,6 +75,21 @@ def test_a_self_test_is_begun_and_followed(cli: Cli, monkeypatch: pytest.MonkeyP
     assert cli("smart", "virtual:?profile=nvme-bridge", "--test", "short").failed(15, "self-test")
 
 
+def test_a_self_test_goes_on_after_ctrl_c(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scsiusb.cli.commands.health.time.sleep", interrupted)
+    ended = cli("smart", "virtual:?profile=sat-ssd", "--test", "long", "--wait")
+    assert ended.failed(130, "the self-test goes on in the disk", "`scsiusb smart --wait` shows when it is done")
+    assert "again" not in ended.err
+
+
+def test_wait_says_if_no_self_test_runs(cli: Cli) -> None:
+    ended = cli("smart", "virtual:?profile=sat-ssd", "--wait")
+    assert (ended.status, ended.err) == (0, "no self-test is in progress\n")
+
+
 def test_a_stick_without_smart_says_so(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512 * 100))]))
     assert cli("smart", "1-1").failed(9, "Invalid command operation code")

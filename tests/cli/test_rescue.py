@@ -119,6 +119,7 @@ def test_ctrl_c_says_how_far_it_came_and_the_command_to_go_on(
     assert result.status == INTERRUPTED
     assert "copying: " in result.err
     assert f"go on with `scsiusb rescue 1-1 {files[0]} {files[1]} --retries 2`" in result.err
+    assert "run the command again" not in result.err
     monkeypatch.undo()
     monkeypatch.setattr(session, "open_disk", attach.open)
     monkeypatch.setattr(session, "devices", attach.devices)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from scsiusb.ata.security import SecurityState
     from scsiusb.disk.disk import Disk
 
-ON = "the disk may go on by itself; leave it connected, then look at its state"
+ON = "the disk may go on by itself; leave it connected"
+THEN = "then see with `scsiusb ata-security` whether it still has a password"
 
 
 @click.command("ata-security", short_help="Show a disk's ATA security, or erase all of it.")
@@ -77,7 +78,7 @@ def _erase(disk: Disk, *, enhanced: bool, asks: bool) -> None:
     minutes = state.enhanced_minutes if enhanced else state.minutes
     told = "it does not say how long that takes" if minutes is None else f"it says that this takes {minutes} minutes"
     say(f"the disk erases itself; {told}. Do not unplug it.")
-    with interruptible(lambda: ON):
+    with interruptible(lambda: ON, THEN):
         security_erase(disk.unit, enhanced=enhanced)
 
 

@@ -96,7 +96,7 @@ def erase_command(
         if not yes:
             confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
         reached = Reached(held.enter_context(job_progress()))
-        with interruptible(reached.text):
+        with interruptible(reached.text, then=""):
             done = erase(
                 disk,
                 method=method,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("ID", "attribute", "value", "worst", "threshold", "raw", "kind")
 WIDTH: Final = 80
+TEST_ON: Final = "the self-test goes on in the disk"
+TEST_THEN: Final = "`scsiusb smart --wait` shows when it is done"
 POLL: Final = 0.5  # seconds between two looks at a self-test
 VIA: Final = (  # scsiusb.ata.device.DIALECTS, which would load what only these commands need
     "sat",
@@ -99,7 +101,8 @@ def smart_command(
         if test is not None:
             begin_self_test(disk.unit, test, found.via)
         if wait:
-            _follow(disk, found.via)
+            if not _follow(disk, found.via) and test is None:
+                say("no self-test is in progress")
             found = read_smart(disk.unit, via)  # a test may have found something
         tests = _self_test(disk, found.via)
     if settings().json:
@@ -151,14 +154,17 @@ def _code_text(code: int | None) -> str | None:
     return None if code is None else f"{code:02X}h"
 
 
-def _follow(disk: Disk, via: str) -> None:
-    """Return when no self-test runs any more; show its progress on a terminal."""
+def _follow(disk: Disk, via: str) -> bool:
+    """Return when no self-test runs any more, and whether one did; show its progress on a terminal."""
     from scsiusb.ata.self_test import read_self_test
 
-    with interruptible(lambda: "the self-test goes on in the disk"), percent_bar("self-test") as show_part:
+    with interruptible(lambda: TEST_ON, TEST_THEN), percent_bar("self-test") as show_part:
+        was_running = False
         while (now := read_self_test(disk.unit, via)).running:
+            was_running = True
             show_part(None if now.percent is None else now.percent / 100)
             time.sleep(POLL)
+    return was_running
 
 
 def _self_test(disk: Disk, via: str) -> SelfTest | None:

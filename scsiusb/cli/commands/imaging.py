@@ -65,7 +65,7 @@ def dump_command(
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
         reached = Reached(bar)
-        with interruptible(reached.text):
+        with interruptible(reached.text, then=""):
             done = dump(
                 disk,
                 file,
@@ -143,7 +143,7 @@ def restore_command(
             confirm(f"Overwrite {_named(disks)} with {source.name}?")
         bar = held.enter_context(job_progress())
         reached = Reached(bar)
-        with interruptible(reached.text):
+        with interruptible(reached.text, then=""):
             results = restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=reached)
     _report(results)
 

@@ -40,7 +40,7 @@ MOST_SAME: Final = 0xFFFF  # blocks in one WRITE SAME(10)
 MOST_UNMAPPED: Final = 0xFFFFFFFF
 BLOCK_LIMITS: Final = 0xB0
 SPC_3: Final = 5  # version in INQUIRY data
-ON: Final = "the device goes on by itself; --wait shows when it is done"
+ON: Final = "the device goes on by itself"
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 NONE_RUNS: Final = "no operation is in progress: it has ended, or was not begun"
 wait_option = click.option("--wait", is_flag=True, help="Begin nothing: only follow one that was begun before.")
@@ -59,7 +59,8 @@ def _run(disk: Disk, command: Command[None] | None, doing: str) -> bool:
 
     Return whether there was one.
     """
-    with interruptible(lambda: ON), percent_bar(doing) as show:
+    then = f"`scsiusb {doing} --wait` shows when it is done"
+    with interruptible(lambda: ON, then), percent_bar(doing) as show:
         if command is not None:
             disk.execute(command)
         return follow(disk.unit, doing, show) or command is not None

@@ -47,7 +47,7 @@ class _Reached(Reached):
     @contextmanager
     def said(self) -> Iterator[None]:
         """Add it to Ctrl-C, and to the error for a device that does not come back."""
-        with interruptible(self.text):
+        with interruptible(self.text, then=""):
             try:
                 yield
             except (DeviceGone, NotReady) as error:

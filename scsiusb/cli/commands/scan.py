@@ -113,7 +113,7 @@ def scan_command(
             what = "all" if blocks is None and not lba else "a part"
             confirm(f"Overwrite {what} of {name(disk)}, {contents_of(disk)}?")
         reached = Reached(held.enter_context(job_progress()))
-        with interruptible(reached.text):
+        with interruptible(reached.text, then=""):
             found = scan(
                 disk,
                 lba=lba,
