@@ -14,7 +14,7 @@ from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
-from scsiusb.errors import DeviceNotFound, DeviceNotUnique
+from scsiusb.errors import DeviceNotFound, DeviceNotUnique, DeviceUnsupported
 from scsiusb.finding import VIRTUAL, devices
 
 if TYPE_CHECKING:
@@ -165,6 +165,16 @@ def _recover() -> None:
 def seen() -> list[InterfaceInfo]:
     """Return the attached mass-storage interfaces, without recovery."""
     return devices()
+
+
+def refuse_optical(disk: Disk, command: str) -> None:
+    """Raise DeviceUnsupported for an optical drive, to which the operation code of `command` means something else."""
+    from scsiusb.scsi.pages.inquiry import CD_ROM
+
+    data = disk.inquiry()
+    if data.peripheral_device_type == CD_ROM:
+        what = f"{command} is not for a unit of type {data.type_text}, which has another command of the same code"
+        raise DeviceUnsupported(what, "name a unit that is a disk (--lun)")
 
 
 def device_record(disk: Disk) -> dict[str, Any]:

@@ -31,8 +31,30 @@ def test_opcodes_are_named(attach: Attached, cli: Cli) -> None:
     assert "UNKNOWN" not in cli("opcodes", "1-1").text.upper(), "all that the virtual stick supports is declared"
 
 
-def test_opcodes_of_a_device_that_does_not_list_them(cd: None, cli: Cli) -> None:
+def test_opcodes_of_a_device_that_does_not_list_them(attach: Attached, cli: Cli) -> None:
+    unit = Unit(Memory(512 * 64))
+    del unit._commands[0xA3]
+    attach(Stick([unit]))
     assert cli("opcodes", "1-1").failed(9, "REPORT SUPPORTED OPERATION CODES")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["opcodes"], "a3"),
+        (["timestamp"], "a3"),
+        (["timestamp", "--set", "now"], "a4"),
+        (["unmap", "--lba", "0", "--blocks", "8", "--yes"], "42"),
+        (["sanitize", "--method", "block", "--yes"], "48"),
+    ],
+    ids=lambda words: "-".join(words) if isinstance(words, list) else words,
+)
+def test_a_drive_is_not_sent_what_means_another_command_to_it(
+    attach: Attached, cli: Cli, words: list[str], code: str
+) -> None:
+    bus = attach(Stick([Unit.cd_rom(Memory(2048 * 100, 2048))]))
+    assert cli(words[0], "1-1", *words[1:]).failed(15, "CD/DVD", "--lun")
+    assert f"cbw {code}" not in bus.wire.log
 
 
 def test_defects_are_listed(attach: Attached, cli: Cli) -> None:

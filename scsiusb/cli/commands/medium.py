@@ -9,7 +9,7 @@ import click
 
 from scsiusb.cli.ask import confirm, confirm_overwriting, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
-from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.device import device_argument, device_record, opened, refuse_optical
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.jobs import contents_of, name
 from scsiusb.cli.options import block_number_option, global_options, settings
@@ -160,6 +160,8 @@ def sanitize_command(
     if not (yes or wait):
         require_terminal("the sanitize")
     with opened(device, lun) as disk:
+        if not wait:
+            refuse_optical(disk, "SANITIZE")  # PLAY AUDIO TRACK INDEX there (MMC-1)
         if not (yes or wait):
             _ask_about(disk, "Sanitize")
         was_done = _run(disk, None if method is None else METHODS[method](pattern, passes or 1), "sanitize")
@@ -191,6 +193,7 @@ def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, ye
     if not yes:
         require_terminal("the unmap")
     with opened(device, lun) as disk:
+        refuse_optical(disk, "UNMAP")  # READ SUB-CHANNEL there (MMC-3)
         disk.check_range(lba, blocks)
         if not yes:
             confirm_overwriting(disk, device, lba, blocks, ", by UNMAP")

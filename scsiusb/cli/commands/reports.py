@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.device import device_argument, device_record, opened, refuse_optical
 from scsiusb.cli.options import block_number_option, global_options, quoted, settings
 from scsiusb.cli.output import say, show, show_json, show_record, show_table
 from scsiusb.errors import IllegalRequest
@@ -57,6 +57,7 @@ def opcodes_command(device: str | None, lun: int | None) -> None:
       scsiusb opcodes virtual: --json
     """
     with opened(device, lun) as disk:
+        refuse_optical(disk, "REPORT SUPPORTED OPERATION CODES")  # SEND KEY there (MMC-6)
         kind = disk.inquiry().peripheral_device_type
         found = _supported(disk)
         device_of = device_record(disk)
@@ -226,6 +227,7 @@ def timestamp_command(device: str | None, lun: int | None, moment: int | None) -
       scsiusb timestamp 2-1 --set now
     """
     with opened(device, lun) as disk:
+        refuse_optical(disk, "SET TIMESTAMP" if moment is not None else "REPORT TIMESTAMP")  # keys there
         if moment is not None:
             disk.execute(SetTimestamp(moment))
         stamp = disk.execute(ReportTimestamp())
