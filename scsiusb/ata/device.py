@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from scsiusb.ata import dialects, nvme_bridges
 from scsiusb.ata.bridges import dialects_of
 from scsiusb.ata.nvme import NvmeChannel, NvmeSmart, read_nvme
-from scsiusb.ata.passthrough import DISK_TYPES, Ata
+from scsiusb.ata.passthrough import DISK_TYPES, SAT, SAT_12, Ata
 from scsiusb.ata.smart import AtaChannel, Smart, read_ata
 from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, MalformedReply
 from scsiusb.scsi.pages.inquiry import InquiryData
@@ -18,7 +19,8 @@ from scsiusb.scsi.unit import LogicalUnit
 log = logging.getLogger(__name__)
 
 ATA: Final[Mapping[str, Callable[[LogicalUnit], AtaChannel]]] = {
-    "sat": Ata,
+    SAT: Ata,
+    SAT_12: partial(Ata, via=SAT_12),
     "usbcypress": dialects.Cypress,
     "usbjmicron": dialects.Jmicron,
     "usbjmicron,0": dialects.FirstPort,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, TypedDict, TypeVar
 
-from construct import BitStruct, Const, Flag, Padding
+from construct import BitStruct, Flag, Padding
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceTimeout, DeviceUnsupported, IllegalRequest, MalformedReply, UnsupportedOpcode
@@ -15,6 +15,7 @@ from scsiusb.transport.base import Direction
 
 R = TypeVar("R")
 
+SAT, SAT_12 = "sat", "sat,12"  # the two forms, as smartctl's -d names them
 SECTOR: Final = 512  # bytes of the data of the commands here
 NON_DATA, PIO_IN, PIO_OUT = 3, 4, 5  # PROTOCOL (SAT-3 table 148)
 SECTOR_COUNT_HAS_LENGTH: Final = 2  # T_LENGTH
@@ -109,36 +110,23 @@ class AtaRegisters(WholeData, abstract=True):
         return f"ATA command {self.command:02X}h"
 
 
-@dataclass(frozen=True)
-class AtaPassThrough16(AtaRegisters):
-    """ATA PASS-THROUGH(16) of a command of 28 bits (SAT-3 12.2.3)."""
+FLAGS: Final = (
+    Padding(3),
+    "protocol" / U4,
+    Padding(3),
+    "check" / Flag,
+    Padding(1),
+    "has_data" / Flag,  # T_DIR: to the host
+    "has_data" / Flag,  # BYT_BLOK: the length is in blocks
+    "length_in" / U2,
+)
+"""Bytes 1 and 2 of both forms."""
 
-    NAME = "ATA PASS-THROUGH(16)"
-    CDB = BitStruct(
-        opcode(0x85),
-        Padding(3),
-        "protocol" / U4,
-        Padding(1),
-        Padding(2),
-        "check" / Flag,
-        Padding(1),
-        "has_data" / Flag,  # T_DIR: to the host
-        "has_data" / Flag,  # BYT_BLOK: the length is in blocks
-        "length_in" / U2,
-        Padding(8),
-        "features" / U8,
-        Padding(8),
-        "count" / U8,
-        Padding(8),
-        "lba_low" / U8,
-        Padding(8),
-        "lba_mid" / U8,
-        Padding(8),
-        "lba_high" / U8,
-        "device" / U8,
-        "command" / U8,
-        Padding(8),
-    )
+
+@dataclass(frozen=True)
+class AtaPassThrough(AtaRegisters, abstract=True):
+    """What both forms of ATA PASS-THROUGH have."""
+
     check: bool = False
     """Return the registers in sense data (CK_COND)."""
 
@@ -159,16 +147,37 @@ class AtaPassThrough16(AtaRegisters):
 
 
 @dataclass(frozen=True)
-class AtaPassThrough12(AtaRegisters):
-    """ATA PASS-THROUGH(12) of a command with data-in; to an optical drive, this is BLANK (SAT-3 12.2.2)."""
+class AtaPassThrough16(AtaPassThrough):
+    """ATA PASS-THROUGH(16) of a command of 28 bits (SAT-3 12.2.3)."""
+
+    NAME = "ATA PASS-THROUGH(16)"
+    CDB = BitStruct(
+        opcode(0x85),
+        *FLAGS,
+        Padding(8),
+        "features" / U8,
+        Padding(8),
+        "count" / U8,
+        Padding(8),
+        "lba_low" / U8,
+        Padding(8),
+        "lba_mid" / U8,
+        Padding(8),
+        "lba_high" / U8,
+        "device" / U8,
+        "command" / U8,
+        Padding(8),
+    )
+
+
+@dataclass(frozen=True)
+class AtaPassThrough12(AtaPassThrough):
+    """ATA PASS-THROUGH(12); to an optical drive, this is BLANK (SAT-3 12.2.2)."""
 
     NAME = "ATA PASS-THROUGH(12)"
     CDB = BitStruct(
         opcode(0xA1),
-        Padding(3),
-        Const(PIO_IN, U4),
-        Padding(1),
-        Const(0x08 | 0x04 | SECTOR_COUNT_HAS_LENGTH, U8),  # T_DIR, BYT_BLOK, T_LENGTH
+        *FLAGS,
         "features" / U8,
         "count" / U8,
         "lba_low" / U8,
@@ -199,12 +208,12 @@ def registers_of(sense: Sense) -> Registers | None:
 class Ata:
     """The ATA device behind a unit whose bridge translates commands."""
 
-    def __init__(self, unit: LogicalUnit) -> None:
-        """Take the unit; nothing is sent."""
+    def __init__(self, unit: LogicalUnit, via: str = "") -> None:
+        """Take the unit; nothing is sent. `via`: the form, if it is known."""
         self._unit = unit
         self._is_disk = False
-        self.via = ""
-        """The form of the commands that the bridge understands: "sat" or "sat,12"; "" before the first."""
+        self.via = via
+        """The form of the commands that the bridge understands: `SAT` or `SAT_12`; "" before the first."""
 
     def read(self, command: int, *, features: int = 0, count: int = 1, lba: int = 0) -> bytes:
         """Return `count` sectors that a command with data-in gives.
@@ -215,7 +224,7 @@ class Ata:
         """
         self._check_type()
         values: Registers28 = {"features": features, "count": count, "lba": lba, "length": SECTOR * count}
-        if self.via == "sat,12":
+        if self.via == SAT_12:
             return execute_shortly(self._unit, AtaPassThrough12(command, **values))
         try:
             data = execute_shortly(self._unit, AtaPassThrough16(command, **values))
@@ -223,9 +232,9 @@ class Ata:
             if self.via:
                 raise
             data = execute_shortly(self._unit, AtaPassThrough12(command, **values))
-            self.via = "sat,12"
+            self.via = SAT_12
             return data
-        self.via = "sat"
+        self.via = SAT
         return data
 
     def registers(self, command: int, *, features: int = 0, lba: int = 0) -> Registers | None:
@@ -234,7 +243,8 @@ class Ata:
         Raises a CheckCondition if the device aborted the command, and as `read`.
         """
         self._check_type()
-        cdb = AtaPassThrough16(command, features, 0, lba, 0, Direction.NONE, 0, check=True).cdb()
+        form = AtaPassThrough12 if self.via == SAT_12 else AtaPassThrough16
+        cdb = form(command, features, 0, lba, 0, Direction.NONE, 0, check=True).cdb()
         sense = self._sent(cdb)
         for _ in range(UNIT_ATTENTIONS):
             if sense is None or sense.key != UNIT_ATTENTION:

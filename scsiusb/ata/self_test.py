@@ -124,6 +124,5 @@ def dialect_of(unit: LogicalUnit, via: str | None) -> str:
     """Return the dialect that the bridge answers in: the given one, or that in which it gives its identity."""
     if via is None:
         via = read_smart(unit).via
-    name = "sat" if via == "sat,12" else via  # the long form is tried first, and then the short one
-    check_disk(unit, name)
-    return name
+    check_disk(unit, via)
+    return via

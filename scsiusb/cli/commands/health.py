@@ -37,7 +37,7 @@ TEST_ON: Final = "the self-test goes on in the disk"
 TEST_THEN: Final = "`scsiusb smart --wait` shows when it is done"
 POLL: Final = 0.5  # seconds between two looks at a self-test
 VIA: Final = (  # scsiusb.ata.device.DIALECTS, which would load what only these commands need
-    "sat",
+    *("sat", "sat,12"),
     *("usbcypress", "usbjmicron", "usbjmicron,0", "usbjmicron,p", "usbprolific", "usbsunplus"),
     *("sntasmedia", "sntjmicron", "sntrealtek"),
 )
