@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -12,7 +13,7 @@ from scsiusb.ata.bridges import dialects_of
 from scsiusb.ata.nvme import NvmeChannel, NvmeSmart, read_nvme
 from scsiusb.ata.passthrough import DISK_TYPES, SAT, SAT_12, Ata
 from scsiusb.ata.smart import AtaChannel, Smart, read_ata
-from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, MalformedReply
+from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, IllegalRequest, MalformedReply
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.unit import LogicalUnit
 
@@ -33,6 +34,7 @@ NVME: Final[Mapping[str, Callable[[LogicalUnit], NvmeChannel]]] = {
     "sntjmicron": nvme_bridges.Jmicron,
     "sntrealtek": nvme_bridges.Realtek,
 }
+OTHER_WAYS: Final = "--via names another dialect of its bridge; `scsiusb health` says what can be seen without"
 DIALECTS: Final = (*ATA, *NVME)
 """How a bridge can be asked: names as smartctl's `-d` has them."""
 
@@ -50,17 +52,29 @@ def read_smart(unit: LogicalUnit, via: str | None = None) -> Smart | NvmeSmart:
     data = check_disk(unit, via)
     info = unit.transport.info
     names = (via,) if via is not None else dialects_of(info.vid, info.pid, is_removable=data.removable)
-    for name in names[:-1]:
+    with refusals_named("SMART", names):
+        for name in names[:-1]:
+            try:
+                return _read(unit, name)
+            except (CheckCondition, DeviceTimeout, MalformedReply) as error:
+                log.info("%s: not %s: %s", info.name, name, error.what)
+                first = error
         try:
-            return _read(unit, name)
-        except (CheckCondition, DeviceTimeout, MalformedReply) as error:
-            log.info("%s: not %s: %s", info.name, name, error.what)
-            first = error
+            return _read(unit, names[-1])
+        except (CheckCondition, DeviceTimeout, MalformedReply):
+            if len(names) > 1 and names[0] == "sat":
+                raise first from None  # what a bridge that is not in the table says by itself
+            raise
+
+
+@contextmanager
+def refusals_named(what: str, names: Sequence[str]) -> Iterator[None]:
+    """Say in the error of a unit that knows no such command what it does not have, and by which dialects."""
     try:
-        return _read(unit, names[-1])
-    except (CheckCondition, DeviceTimeout, MalformedReply):
-        if len(names) > 1 and names[0] == "sat":
-            raise first from None  # what a bridge that is not in the table says by itself
+        yield
+    except IllegalRequest as error:
+        error.what = f"the device has no {what} (asked by {' and '.join(names)}): {error.sense}"
+        error.remedy = OTHER_WAYS
         raise
 
 

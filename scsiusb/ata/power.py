@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from scsiusb.ata.bridges import dialects_of
-from scsiusb.ata.device import ATA, check_disk
+from scsiusb.ata.device import ATA, check_disk, refusals_named
+from scsiusb.ata.passthrough import SAT
 from scsiusb.ata.smart import AtaChannel
 from scsiusb.errors import DeviceUnsupported, MalformedReply
 from scsiusb.scsi.unit import LogicalUnit
@@ -34,7 +35,9 @@ def power_mode(unit: LogicalUnit, via: str | None = None) -> str:
     Raises ValueError for another dialect, DeviceUnsupported where the bridge does not return the registers, and as
     `read_smart`.
     """
-    found = _channel(unit, via).registers(CHECK_POWER_MODE)
+    channel = _channel(unit, via)
+    with refusals_named("power mode", (channel.via or SAT,)):
+        found = channel.registers(CHECK_POWER_MODE)
     if found is None:
         raise DeviceUnsupported("the bridge does not return the registers, which have the power mode")
     if found.sectors not in MODES:

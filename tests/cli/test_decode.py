@@ -59,7 +59,9 @@ def test_vpd_pages(cli: Cli) -> None:
         ["the page says that 8 bytes follow its header, and 2 are here"],
     )
     assert decode(cli, "vpd", "00 d5 00 01 ff")["body"] == "ff"
-    assert cli("decode", "vpd", "00 b0").failed(97, "at least 4 bytes")
+    ended = cli("decode", "vpd", "00 b0")
+    assert ended.failed(97, "at least 4 bytes", "give all of the bytes")
+    assert "device" not in ended.err, "there is none"
     assert decode(cli, "vpd", "00 b0 00 01 ff")["body"] == "ff", "too short for its layout"
 
 

@@ -92,7 +92,9 @@ def test_wait_says_if_no_self_test_runs(cli: Cli) -> None:
 
 def test_a_stick_without_smart_says_so(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512 * 100))]))
-    assert cli("smart", "1-1").failed(9, "Invalid command operation code")
+    assert cli("smart", "1-1").failed(9, "has no SMART (asked by sat)", "--via", "`scsiusb health`", "5/20/00")
+    assert cli("smart", "1-1", "--log", "errors").failed(9, "has no SMART (asked by sat)")
+    assert cli("smart", "1-1", "--power").failed(9, "has no power mode (asked by sat)", "--via")
 
 
 def test_the_page_of_a_bridge_has_the_disks_identification(cli: Cli) -> None:

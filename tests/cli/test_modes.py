@@ -49,8 +49,8 @@ def test_saved_values_stay_without_power(cli: Cli, unit: Unit) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--set", "RCD=1"], 1, "does not let RCD be changed"),
-        (["--set", "WCE=2"], 1, "0 to 1"),
+        (["--set", "RCD=1"], 1, "does not let RCD be changed to 1; it stays 0; `scsiusb modes --page 8` shows"),
+        (["--set", "WCE=2"], 1, "0 to 1; `scsiusb modes --page 8` shows"),
         (["--set", "XYZ=1"], 1, "no page that is known"),
         (["--set", "WCE"], 1, "NAME=NUMBER"),
         (["--set", "WCE=0,WCE=1"], 1, "twice"),
@@ -65,7 +65,9 @@ def test_what_is_wrong_is_said_before_anything_is_sent(
     cli: Cli, unit: Unit, words: list[str], status: int, said: str
 ) -> None:
     before = unit.modes.sense(0x3F, 0, 0)
-    assert cli("modes", "1-1", *words).failed(status, said)
+    ended = cli("modes", "1-1", *words)
+    assert ended.failed(status, said)
+    assert "run `scsiusb --help`" not in ended.err
     assert unit.modes.sense(0x3F, 0, 0) == before
 
 

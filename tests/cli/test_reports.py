@@ -112,6 +112,12 @@ def test_an_echo_buffer_that_returns_other_bytes_is_a_miscompare(attach: Attache
     assert cli("buffer", "1-1").failed(14, "other bytes")
 
 
+def test_an_empty_firmware_is_refused_with_what_to_do(attach: Attached, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    attach(stick())
+    assert cli("buffer", "1-1", "--download", tmp_path / "empty", "--yes").failed(1, "empty; give the file")
+
+
 @pytest.mark.parametrize("pieces", [[], ["--pieces", "512"]], ids=["whole", "pieces"])
 def test_firmware_is_sent_only_with_yes(attach: Attached, cli: Cli, tmp_path: Path, pieces: list[str]) -> None:
     unit, image = Unit(Memory(4096)), tmp_path / "firmware.bin"

@@ -9,6 +9,7 @@ import click
 
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import read_whole, refuse_own_file
 from scsiusb.cli.jobs import name
 from scsiusb.cli.options import global_options, settings
@@ -57,7 +58,7 @@ def buffer_command(device: str | None, lun: int | None, download: str | None, pi
         require_terminal("the download")
     image = None if download is None else read_whole(download, LARGEST)
     if image is not None and not image:
-        raise click.UsageError(f"{download} is empty")
+        raise Refused(f"{download} is empty", "give the file that has the firmware")
     with opened(device, lun) as disk:
         if image is None:
             record, said = _echo(disk)

@@ -78,7 +78,11 @@ def decode_command(kind: str, words: tuple[str, ...]) -> None:
     data = _data(words)
     if not data:
         raise MalformedReply("there are no bytes to decode", "give bytes in hex")
-    found = KINDS[kind](data)
+    try:
+        found = KINDS[kind](data)
+    except MalformedReply as error:
+        error.remedy = "give all of the bytes, and the KIND that they are"
+        raise
     if settings().json:
         show_json({**found.record, "problems": list(found.problems)})
         return

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.failure import Refused
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, say, show, show_json, show_table
 from scsiusb.scsi.modes import PageValues, change_page, read_pages
 from scsiusb.scsi.pages.mode_pages import page_called, page_with
+
+if TYPE_CHECKING:
+    from scsiusb.disk.disk import Disk
 
 SETTING: Final = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10})")
 COLUMNS: Final = ("field", "current", "changeable", "default", "saved", "meaning")
@@ -68,7 +72,7 @@ def modes_command(
     where = _place_of(changes, page) if changes else page
     with opened(device, lun) as disk:
         if changes and where is not None:
-            change_page(disk.unit, *where, changes, save=save)
+            _change(disk, where, changes, save)
         found = read_pages(disk.unit, *(() if where is None else where))
         device_of = device_record(disk)
     if settings().json:
@@ -81,16 +85,27 @@ def modes_command(
         say(f"changed: {said}{', and saved' if save else ''}")
 
 
+def _change(disk: Disk, where: tuple[int, int], changes: dict[str, int], save: bool) -> None:
+    """Change the fields of a page. Raise Refused for those that it does not have, or does not let change."""
+    try:
+        change_page(disk.unit, *where, changes, save=save)
+    except ValueError as error:
+        page = f"{where[0]:x},{where[1]:x}" if where[1] else f"{where[0]:x}"
+        remedy = f"`scsiusb modes --page {page}` shows which fields it has, and which are changeable"
+        raise Refused(str(error), remedy) from error
+
+
 def _place_of(changes: dict[str, int], page: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the page that has the fields. Raise UsageError where it is not one."""
+    """Return the page that has the fields. Raise Refused where it is not one."""
     if page is not None:
         return page
     try:
         found = {(each.code, each.subpage) for each in map(page_with, changes)}
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        what, _, remedy = str(error).partition("; ")
+        raise Refused(what, remedy) from error
     if len(found) > 1:
-        raise click.UsageError("the fields are in several pages; give one --set command for each page")
+        raise Refused("the fields are in several pages", "give one --set command for each page")
     return found.pop()
 
 

@@ -41,7 +41,7 @@ class Field(NamedTuple):
         """Return the page with another number in the field. Raise ValueError where it does not fit."""
         most = (1 << self.bits) - 1
         if not 0 <= value <= most:
-            raise ValueError(f"{self.name}={value} is not possible; the field has {self.bits} bits: 0 to {most}")
+            raise ValueError(f"{self.name}={value} is not possible: the field has values from 0 to {most}")
         if len(page) < self.end:
             raise ValueError(f"{self.name} is not in the page, which ends after {len(page)} bytes")
         whole = int.from_bytes(page[self.byte : self.end], "big")
