@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
+
+
+class Person(io.StringIO):
+    """A person who answers at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -36,12 +46,27 @@ def test_a_field_is_changed_and_read_back(cli: Cli, unit: Unit) -> None:
     after = cli("modes", "1-1", "--json").record
     before["caching"]["WCE"]["current"] = 0
     assert after == before, "nothing else"
-    assert cli("modes", "1-1", "--page", "ca", "--set", "wce=1", "--save").status == 0
+    assert cli("modes", "1-1", "--page", "ca", "--set", "wce=1", "--save", "--yes").status == 0
     assert unit.modes.has_write_cache
 
 
+def test_a_change_is_saved_only_after_a_confirmation(
+    cli: Cli, screen: Cli, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("modes", "1-1", "--set", "WCE=0", "--save")
+    assert cli(*words).failed(1, "cannot ask to confirm --save", "give --yes")
+    monkeypatch.setattr(sys, "stdin", Person("n\n"))
+    ended = screen(*words)
+    assert ended.err.startswith("Set WCE=0 in scsiusb Virtual Stick, 1-1, also without power? [y/N] ")
+    assert ended.status == 1
+    assert unit.modes.has_write_cache
+    monkeypatch.setattr(sys, "stdin", Person("y\n"))
+    assert screen(*words).status == 0
+    assert not unit.modes.has_write_cache
+
+
 def test_saved_values_stay_without_power(cli: Cli, unit: Unit) -> None:
-    assert cli("modes", "1-1", "--set", "WCE=0", "--save", "--json").record["caching"]["WCE"]["saved"] == 0
+    assert cli("modes", "1-1", "--set", "WCE=0", "--save", "--yes", "--json").record["caching"]["WCE"]["saved"] == 0
     unit.power_on()
     assert not unit.modes.has_write_cache
 

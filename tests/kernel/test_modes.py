@@ -61,7 +61,7 @@ def test_mode_pages_agree_with_sdparm(zoo: dict[str, Device], name: str) -> None
 def test_the_virtual_sticks_pages_agree_and_changes_are_seen() -> None:
     with serving(Stick([Unit(Memory(1 << 20))])) as there:
         assert agree(there.address, 0, there.sg, there.wait) > 30
-        cli("modes", there.address, "--set", "WCE=0", "--save").ok()
+        cli("modes", there.address, "--set", "WCE=0", "--save", "--yes").ok()
         there.wait()
         assert theirs(there.sg, "ca")["WCE"] == (0, True)
         sdparm(there.sg, "--set=WCE=1", "--save")

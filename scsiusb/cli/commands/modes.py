@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.ask import confirm, require_terminal
+from scsiusb.cli.device import device_argument, device_record, name_of, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import hex_dump, say, show, show_json, show_table
@@ -51,26 +52,33 @@ def _page(context: click.Context, parameter: click.Parameter, value: str | None)
     "--set", "changes", metavar="NAME=N", multiple=True, callback=_settings, help="Change a field; repeatable."
 )
 @click.option("--save", is_flag=True, help="With --set: keep the change also without power.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation of --save.")
 @global_options
 def modes_command(
-    device: str | None, lun: int | None, page: tuple[int, int] | None, changes: dict[str, int], save: bool
+    device: str | None, lun: int | None, page: tuple[int, int] | None, changes: dict[str, int], save: bool, yes: bool
 ) -> None:
     """Show the mode pages of a unit: fields with their current, default and saved
     values, and whether they can be changed; or change some.
 
     Names are those of sdparm. A change is read back, and nothing but the named
-    fields is changed.
+    fields is changed. Without --save, it is undone by pulling the device out.
 
     \b
     Examples:
       scsiusb modes 2-1
       scsiusb modes 2-1 --page caching
       scsiusb modes 2-1 --set WCE=0 --save
+      scsiusb modes 2-1 --set WCE=0 --save --yes
     """
     if save and not changes:
         raise click.UsageError("--save needs --set NAME=VALUE")
     where = _place_of(changes, page) if changes else page
+    if save and not yes:
+        require_terminal("--save")
     with opened(device, lun) as disk:
+        if save and not yes:
+            unit = disk.inquiry()
+            confirm(f"Set {_text(changes)} in {unit.vendor} {unit.product}, {name_of(device)}, also without power?")
         if changes and where is not None:
             _change(disk, where, changes, save)
         found = read_pages(disk.unit, *(() if where is None else where))
@@ -81,8 +89,11 @@ def modes_command(
     for each in found:
         _show(each)
     if changes:
-        said = ", ".join(f"{name}={value}" for name, value in changes.items())
-        say(f"changed: {said}{', and saved' if save else ''}")
+        say(f"changed: {_text(changes)}{', and saved' if save else ''}")
+
+
+def _text(changes: dict[str, int]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in changes.items())
 
 
 def _change(disk: Disk, where: tuple[int, int], changes: dict[str, int], save: bool) -> None:
