@@ -34,6 +34,32 @@ class Health:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a disk counts of its own wear; None where it does not say."""
+
+    life_left: int | None = None
+    """Percent of the writes that it was made for."""
+    spare_left: int | None = None
+    """Percent of the spare blocks (NVMe)."""
+    reallocated: int | None = None
+    """Sectors that were replaced by spare ones (ATA)."""
+    pending: int | None = None
+    """Sectors that cannot be read and wait to be replaced (ATA)."""
+
+
+def figures(smart: Smart | NvmeSmart | None) -> Figures:
+    """Return what a disk counts of its own wear; `smart` None: it has no SMART."""
+    if isinstance(smart, NvmeSmart):
+        health = smart.health
+        return Figures() if health is None else Figures(max(0, 100 - health.percentage_used), health.available_spare)
+    if smart is None:
+        return Figures()
+    left = [each.value for each in smart.attributes if each.name in LIFE_LEFT and 0 < each.value <= 100]
+    counts = (_count(smart, name) for name in ("reallocated_sectors", "pending_sectors"))
+    return Figures(left[0] if left else None, None, *counts)
+
+
 def judge(
     smart: Smart | NvmeSmart | None,
     *,
@@ -72,10 +98,16 @@ def _of_ata(smart: Smart) -> tuple[list[str], list[str]]:
         elif each.name in LIFE_LEFT and 0 < each.value <= LITTLE_LIFE:
             worn.append(f"{each.name} is {each.value} of 100")
     for name, what in WARNINGS.items():
-        count = smart.raw(name)
-        if count and count < 1 << 32:  # some makers put more than a count into the upper bytes
+        count = _count(smart, name)
+        if count:
             (failing if name in ALARMING or count >= MANY else worn).append(f"{count} {what}")
     return failing, worn
+
+
+def _count(smart: Smart, name: str) -> int | None:
+    """Return a raw number; None if it is more than a count, which some makers put into the upper bytes."""
+    count = smart.raw(name)
+    return count if count is not None and count < 1 << 32 else None
 
 
 def _of_nvme(health: NvmeHealth | None) -> tuple[list[str], list[str]]:

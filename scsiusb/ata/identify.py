@@ -42,6 +42,8 @@ class IdentifyData:
     security_frozen: bool
     link_speed: str | None
     """The speed of the SATA link, where it is known."""
+    fastest_link: str | None
+    """The fastest one that the disk can do, where it is known."""
     checksum_fits: bool | None
     """Whether the checksum is right; None if there is none."""
 
@@ -72,6 +74,7 @@ class IdentifyData:
             security_locked=bool(security & 0x04),
             security_frozen=bool(security & 0x08),
             link_speed=TRANSPORT_SPEEDS.get(words[77] >> 1 & 7),
+            fastest_link=_fastest(words[76]),
             checksum_fits=None if data[510] != SIGNATURE else sum(data) & 0xFF == 0,
         )
 
@@ -85,6 +88,12 @@ def _blocks(words: tuple[int, ...]) -> int:
     if words[83] & 0x0400:  # 48-bit addresses
         return words[100] | words[101] << 16 | words[102] << 32 | words[103] << 48
     return words[60] | words[61] << 16
+
+
+def _fastest(capabilities: int) -> str | None:
+    """Return the highest of the speeds of a SATA disk (word 76), where each has a bit; 0 and FFFFh: it is none."""
+    known = [] if capabilities == 0xFFFF else [code for code in TRANSPORT_SPEEDS if capabilities >> code & 1]
+    return TRANSPORT_SPEEDS[max(known)] if known else None
 
 
 def _text(data: bytes, word: int, count: int) -> str:

@@ -34,7 +34,13 @@ log = logging.getLogger(__name__)
 
 
 def write_protection(unit: LogicalUnit) -> bool | None:
-    """Return whether the medium is write protected (WP); None if the unit does not report it.
+    """Return whether the medium is write protected (WP); None if the unit does not report it. Raise as below."""
+    found = mode_parameters(unit)
+    return None if found is None else found.write_protected
+
+
+def mode_parameters(unit: LogicalUnit) -> ModeParameters | None:
+    """Return the mode parameters, with all pages that fit into a short reply; None if the unit does not report them.
 
     A unit that refuses MODE SENSE, or does not answer it properly, is not asked again. Raise DeviceGone, DeviceClosed,
     DeviceBusy and Cancelled.
@@ -45,7 +51,7 @@ def write_protection(unit: LogicalUnit) -> bool | None:
     try:
         for command in _commands(unit):
             try:
-                return unit.execute(command, retry=ONE_TRY, timeout=timeout).write_protected
+                return unit.execute(command, retry=ONE_TRY, timeout=timeout)
             except IllegalRequest as error:
                 log.info("LUN %d: %s", unit.lun, error.what)
     except DeviceGone as error:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from scsiusb.base.dataclass import dataclass
 
+SLOWED_USB = 0x0210  # bcdUSB of a SuperSpeed device in one of the modes of USB 2.0
 PIPE_USAGE = 0x24  # bDescriptorType of the pipe usage descriptor (UAS 5.2.3.3)
 SS_ENDPOINT_COMPANION = 0x30  # bDescriptorType (USB 3.2 9.6.7)
 MAX_STREAMS = 0x1F  # bmAttributes bits 4..0 of the companion of a bulk endpoint: an exponent of 2
@@ -122,6 +123,7 @@ class Device:
     configuration: int  # bConfigurationValue of the active configuration; 0 if there is none
     settings: tuple[Setting, ...]  # every alternate setting of the active configuration, else of the first one
     connection: int | None = None  # another one each time a device is plugged in, on any port; None: not known
+    usb: int = 0  # bcdUSB; 0: not known
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -130,6 +132,11 @@ class Device:
         Linux gives a number again after 127 others, Windows and macOS may do so at once.
         """
         return self.bus, self.number, self.ports, self.vid, self.pid, self.release, self.connection
+
+    @property
+    def is_slowed(self) -> bool:
+        """Return whether the device could do SuperSpeed, and does not: it then says USB 2.10 (USB 3.2 9.6.1)."""
+        return self.speed in ("full", "high") and self.usb >= SLOWED_USB
 
     @property
     def address(self) -> str:

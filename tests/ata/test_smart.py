@@ -11,12 +11,13 @@ import pytest
 import scsiusb
 from scsiusb import Disk, IllegalRequest, MalformedReply, Sense, UnsupportedOpcode
 from scsiusb.ata.device import read_smart
-from scsiusb.ata.health import judge
+from scsiusb.ata.health import Figures, figures, judge
 from scsiusb.ata.identify import IdentifyData
+from scsiusb.ata.nvme import NvmeIdentity, NvmeSmart
 from scsiusb.ata.passthrough import AtaPassThrough12, AtaPassThrough16, registers_of
 from scsiusb.ata.power import power_mode
 from scsiusb.ata.self_test import begin_self_test, read_self_test
-from scsiusb.ata.smart import KEY, Smart, parse_attributes
+from scsiusb.ata.smart import KEY, NAMES, Attribute, Smart, parse_attributes
 from scsiusb.errors import DeviceUnsupported
 from scsiusb.transport.base import Direction
 from scsiusb.virtual import Bus, Memory, Stick, Unit
@@ -123,6 +124,29 @@ def identification(**words: int) -> bytes:
     for name, value in words.items():
         values[int(name[1:])] = value
     return struct.pack("<256H", *values)
+
+
+@pytest.mark.parametrize(
+    ("words", "now", "possible"),
+    [
+        ({"w76": 0x000E, "w77": 0x0002}, "1.5 Gb/s", "6.0 Gb/s"),
+        ({"w76": 0x0006}, None, "3.0 Gb/s"),
+        ({"w76": 0xFFFF}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_the_speeds_of_the_sata_link(words: dict[str, int], now: str | None, possible: str | None) -> None:
+    found = IdentifyData.parse(identification(**words))
+    assert (found.link_speed, found.fastest_link) == (now, possible)
+
+
+def test_figures_that_are_no_counts_are_not_known() -> None:
+    rows = [(5, 100, 1 << 40), (197, 100, 3), (233, 0, 0), (231, 88, 0)]
+    attributes = tuple(Attribute(n, NAMES[n], value, value, 0, raw, False) for n, value, raw in rows)
+    disk = Smart("sat", IdentifyData.parse(identification()), True, attributes, ())
+    assert figures(disk) == Figures(life_left=88, reallocated=None, pending=3)
+    assert figures(None) == Figures()
+    assert figures(NvmeSmart("sntasmedia", NvmeIdentity("", "", "", None, 1, ""), None, ())) == Figures()
 
 
 def test_sizes_of_sectors() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from scsiusb.cli.commands import health
 from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.device.descriptors import _SPEEDS
 from scsiusb.virtual.target.ata import AtaDisk
 from tests.cli.conftest import Attached, Cli
 
@@ -48,6 +51,65 @@ def test_health_has_a_verdict_and_reasons(cli: Cli, options: str, verdict: str, 
     shown = cli("health", f"virtual:?{options}", "--timeout", "0.2")
     assert shown.text.startswith(f"{verdict.upper()}: ")
     assert all(len(line) <= 80 for line in shown.text.splitlines())
+
+
+def test_health_says_also_what_is_well(cli: Cli) -> None:
+    rows = cli("health", "virtual:?profile=sat-ssd").text.splitlines()
+    assert dict(re.split(r"  +", row.strip(), maxsplit=1) for row in rows[1:]) == {
+        "SMART": "passed",
+        "temperature": "33 °C",
+        "wear": "97 % of its life left",
+        "reallocated": "0 sectors",
+        "pending": "0 sectors",
+        "write protection": "off",
+        "write cache": "on",
+        "USB link": "high speed (480 Mb/s)",
+        "SATA link": "6.0 Gb/s",
+        "quirks": "none",
+    }
+    found = cli("health", "virtual:?profile=sat-ssd", "--json").record
+    assert (found["life_left"], found["spare_left"], found["reallocated"], found["pending"]) == (97, None, 0, 0)
+    assert (found["write_protected"], found["write_cache"], found["quirks"]) == (False, True, [])
+    assert (found["speed"], found["could_do_superspeed"]) == ("high", False)
+    assert (found["sata_speed"], found["sata_possible"]) == ("6.0 Gb/s", "6.0 Gb/s")
+    found = cli("health", "virtual:?profile=nvme-bridge", "--json").record
+    assert (found["life_left"], found["spare_left"], found["reallocated"], found["sata_speed"]) == (97, 100, None, None)
+    assert "  NVMe health       passed\n" in cli("health", "virtual:?profile=nvme-bridge").text
+
+
+def test_health_of_a_stick_has_its_quirks_cache_and_a_link_that_is_too_slow(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_SPEEDS, "high", _SPEEDS["high"]._replace(usb=0x0210))
+    unit = Unit(Memory(512 * 100))
+    attach(Stick([unit]))
+    assert cli("modes", "1-1", "--set", "WCE=0").status == 0
+    many = "1209:0001:bcghlnorstuwy"
+    text = cli("health", "1-1", "--quirks", many).text
+    assert "  USB link  high speed (480 Mb/s); it could do SuperSpeed: try another port or" in text
+    assert "write-cache" not in text
+    assert "ignore-residue (r)" in text
+    assert "write protection" not in text, "it is not asked for with the quirk w"
+    assert all(len(line) <= 80 for line in text.splitlines())
+    found = cli("health", "1-1", "--quirks", "1209:0001:r", "--json").record
+    assert (found["could_do_superspeed"], found["write_cache"]) == (True, False)
+    assert found["quirks"] == [{"quirk": "ignore-residue", "letter": "r"}]
+
+
+def test_a_disk_whose_sata_link_is_slower_than_it_could_be(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identify = AtaDisk.identify
+
+    def slow(disk: AtaDisk, unit: Unit) -> bytes:
+        data = bytearray(identify(disk, unit))
+        data[154] = 1 << 1  # word 77: the first generation
+        data[511] = -sum(data[:511]) & 0xFF
+        return bytes(data)
+
+    monkeypatch.setattr(AtaDisk, "identify", slow)
+    attach(Stick([Unit(Memory(512 * 100), ata=AtaDisk())]))
+    assert "SATA link         1.5 Gb/s; the disk could do 6.0 Gb/s\n" in cli("health", "1-1").text
 
 
 @pytest.mark.parametrize("bridge", ["sntasmedia", "sntjmicron", "sntrealtek"])

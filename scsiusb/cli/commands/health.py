@@ -283,7 +283,8 @@ def _identity(found: Smart | NvmeSmart) -> dict[str, Any]:
 @via_option
 @global_options
 def health_command(device: str | None, lun: int | None, via: str | None) -> None:
-    """Say whether a device is well, and why: good, worn, failing or unknown.
+    """Say whether a device is well, and why: good, worn, failing or unknown; then
+    its wear, write protection, cache, links and quirks, where they are known.
 
     The verdict comes from SMART, where the device has it. Of a stick or a card,
     a hundred blocks are read: whether they can be, and whether they repeat those
@@ -296,26 +297,28 @@ def health_command(device: str | None, lun: int | None, via: str | None) -> None
       scsiusb health virtual:?profile=counterfeit
     """
     from scsiusb.ata.health import judge
+    from scsiusb.cli.condition import Condition, condition_record, show_condition
+    from scsiusb.scsi.protection import mode_parameters
 
     with opened(device, lun) as disk:
         smart, without = _smart_of(disk, via)
-        protected = _protected(disk)
+        modes = mode_parameters(disk.unit)
         wrong, seen = _seen_of(disk) if smart is None else ([], [])
         unit = disk.inquiry()
-        info = disk.unit.transport.info
+        transport = disk.unit.transport
+        state = Condition(smart, modes, transport.info, transport.quirks)
         device_of = device_record(disk)
-    found = judge(smart, write_protected=protected, without=without, wrong=wrong, seen=seen)
+    found = judge(smart, write_protected=state.write_protected, without=without, wrong=wrong, seen=seen)
     if settings().json:
         record: dict[str, Any] = {"verdict": found.verdict, "reasons": found.reasons}
-        record |= {"temperature": smart and smart.temperature, "write_protected": protected, "speed": info.speed}
+        record |= {"temperature": smart and smart.temperature, **condition_record(state)}
         show_json({**record, "smart": smart and _record(smart), "device": device_of})
         return
     name = smart.identity.model if smart is not None else f"{unit.vendor} {unit.product}"
-    show(f"{WORDS[found.verdict]}: {name}, {info.address}")
+    show(f"{WORDS[found.verdict]}: {name}, {state.info.address}")
     for reason in found.reasons:
         show(fill(reason, WIDTH, initial_indent="  - ", subsequent_indent="    "))
-    if smart is not None and smart.temperature is not None:
-        show(f"  {smart.temperature} °C")
+    show_condition(state)
 
 
 def _smart_of(disk: Disk, via: str | None) -> tuple[Smart | NvmeSmart | None, str]:
@@ -348,11 +351,3 @@ def _seen_of(disk: Disk) -> tuple[list[str], list[str]]:
         return [f"it seems to be a counterfeit: it says {told}, and repeats itself after {real}", PROVE], []
     findings = list(found.findings) or ["blocks in all parts of it were read without an error"]
     return (findings, []) if found.kind == "damaged" else ([], findings)
-
-
-def _protected(disk: Disk) -> bool | None:
-    """Return whether the medium is write protected; None if the unit does not tell."""
-    try:
-        return disk.write_protected
-    except CheckCondition:
-        return None

@@ -22,6 +22,8 @@ from construct import (
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi.reply import parse
 
+CACHING: Final = 0x08
+WCE: Final = 0x04  # in the first byte of the Caching page's body
 DEVICE_SPECIFIC: Final = BitStruct("write_protected" / Flag, Padding(2), "dpo_fua" / Flag, Padding(4))  # SBC-3 6.4.1
 
 PAGE: Final = Struct(  # SPC-4 tables 457 and 458
@@ -67,6 +69,12 @@ class ModeParameters:
     block_descriptors: bytes
     """Block descriptors, not decoded."""
     pages: tuple[ModePage, ...]
+
+    @property
+    def write_cache(self) -> bool | None:
+        """Return whether the write cache is on (WCE, SBC-3 6.4.5); None if the Caching page is not among `pages`."""
+        bodies = [page.body for page in self.pages if (page.code, page.subpage) == (CACHING, 0) and page.body]
+        return bool(bodies[0][0] & WCE) if bodies else None
 
     @classmethod
     def parse(cls, data: bytes, *, long_header: bool) -> ModeParameters:

@@ -186,6 +186,7 @@ def _device(descriptor: Any, configuration: int, settings: tuple[Setting, ...]) 
         speed=SPEEDS.get(descriptor.speed, "unknown"),
         configuration=configuration,
         settings=settings,
+        usb=descriptor.bcdUSB,
     )
     return replace(device, connection=linux.connection(device)) if ON_LINUX else device
 

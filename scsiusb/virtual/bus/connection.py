@@ -35,7 +35,8 @@ class Connection:
     def device(self) -> Device:
         """Return the device as the bus lists it now; one without a configuration has no settings."""
         stick = self.stick
-        vid, pid, release = descriptors.parse_identity(stick.descriptors.device())
+        described = stick.descriptors.device()
+        vid, pid, release = descriptors.parse_identity(described)
         configuration = stick.configuration
         return Device(
             bus=self.bus,
@@ -48,6 +49,7 @@ class Connection:
             configuration=configuration,
             settings=self.settings if configuration else (),
             connection=self.plugging,
+            usb=int.from_bytes(described[2:4], "little"),
         )
 
     def strings(self) -> Strings:

@@ -227,7 +227,9 @@ class FakeDevice:
         self.descriptor = SimpleNamespace(
             bus=bus, address=number, port_numbers=ports, speed=speed, bDeviceClass=0, idVendor=0x0781, idProduct=0x5581
         )
-        self.descriptor.__dict__.update({"bcdDevice": 0x0100, "iSerialNumber": 3, "iManufacturer": 1, "iProduct": 0})
+        self.descriptor.__dict__.update(
+            {"bcdUSB": 0x0210, "bcdDevice": 0x0100, "iSerialNumber": 3, "iManufacturer": 1, "iProduct": 0}
+        )
         self.descriptor.__dict__.update(fields)
 
 

@@ -115,6 +115,7 @@ def test_a_device_has_what_libusb_reports(backend: LibusbBackend, lib: FakeLibus
                 Setting(0, 0, 8, 6, 0x50, (Endpoint(0x81, 2, 512), Endpoint(0x02, 2, 512))),
                 Setting(0, 1, 8, 6, 0x62, ()),
             ),
+            usb=0x0210,
         )
     ]
     assert "open" not in lib.names()

@@ -52,7 +52,7 @@ def test_a_device_has_the_fields_of_its_descriptors() -> None:
     bus, device = make(identity=identity)
     endpoints = (Endpoint(0x81, 2, 1024), Endpoint(0x02, 2, 1024))
     assert device == Device(
-        1, (1,), 2, 0x0781, 0x5581, 0x0123, "super", 1, (Setting(0, 0, 0x08, 0x06, 0x50, endpoints),), 1
+        1, (1,), 2, 0x0781, 0x5581, 0x0123, "super", 1, (Setting(0, 0, 0x08, 0x06, 0x50, endpoints),), 1, 0x0300
     )
     assert bus.devices() == [device]
     assert device.address == "1-1"
