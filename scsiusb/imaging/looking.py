@@ -1,4 +1,4 @@
-"""What reading alone shows of a capacity: blocks that cannot be read, that repeat others, or that are all constant."""
+"""What reading alone shows of a capacity: blocks that cannot be read, that repeat others, or that are empty."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def _judge_samples(samples: dict[int, bytes | None]) -> tuple[Kind, list[str]]:
     last = varied[-1] if varied else -1
     constant = [lba for lba, data in samples.items() if data is not None and lba > last]
     if len(constant) >= LEAST_TAIL and not varied:
-        findings.append(f"all {len(constant)} blocks that were read are constant: unused, or no capacity")
+        findings.append(f"empty, as far as was read ({len(constant)} blocks)")
     elif len(constant) >= LEAST_TAIL:
-        findings.append(f"all {len(constant)} blocks read after LBA {last} are constant: unused, or no capacity")
+        findings.append(f"empty after LBA {last}, as far as was read ({len(constant)} blocks): unused or missing")
     return ("damaged" if inner else "unknown"), findings
 
 
