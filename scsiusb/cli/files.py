@@ -119,6 +119,17 @@ def source(path: str) -> Iterator[Source]:
         yield Source(file, path)
 
 
+@contextmanager
+def binary(path: str) -> Iterator[BinaryIO]:
+    """Open the file at `path` for reading as a binary file. `-` means stdin."""
+    if path == STANDARD:
+        with naming(STDIN):
+            yield sys.stdin.buffer
+    else:
+        with naming(path), open(path, "rb") as file:
+            yield file
+
+
 def read_whole(path: str, at_most: int) -> bytes:
     """Return the content of the file; one byte more than `at_most` if it is longer."""
     data = bytearray()

@@ -8,7 +8,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 from scsiusb.errors import MalformedReply
 from scsiusb.trace.conversation import Conversation, Exchange
-from scsiusb.trace.recorder import BULK, LINKTYPE_USB_LINUX_MMAPPED, USBMON
+from scsiusb.trace.recorder import BULK, CONTROL, GET_DESCRIPTOR, LINKTYPE_USB_LINUX_MMAPPED, PRESENT, USBMON
+from scsiusb.trace.uas_conversation import PIPE_COMMAND, UasConversation, is_command, pipes_in
 from scsiusb.usb.backend import ENDPOINT_IN
 
 LINKTYPE_USB_LINUX: Final = 189  # with a header of 48 bytes
@@ -17,6 +18,20 @@ LITTLE_ENDIAN: Final = 0x1A2B3C4D
 LARGEST_BLOCK: Final = 1 << 26  # bytes
 SUBMITTED, COMPLETED = ord("S"), ord("C")
 HEADERS: Final = {LINKTYPE_USB_LINUX_MMAPPED: 64, LINKTYPE_USB_LINUX: 48}
+CONFIGURATION: Final = 2  # descriptor type, in the upper byte of wValue
+WORDS: Final = {  # what Linux's statuses of a transfer mean (Documentation/driver-api/usb/error-codes.rst)
+    -2: "cancelled",
+    -19: "the device is gone",
+    -32: "stall",
+    -62: "no answer",
+    -71: "protocol error",
+    -75: "more data than asked for",
+    -84: "CRC error",
+    -104: "cancelled",
+    -108: "the device is gone",
+    -110: "timeout",
+    -121: "short",
+}
 NOT_PCAPNG: Final = "give a pcapng file of USB packets from Linux, such as `--trace` makes"
 
 
@@ -33,31 +48,80 @@ def read_commands(file: BinaryIO) -> Iterator[Told]:
 
     Raise MalformedReply for what is no such file, and where it ends within a block.
     """
-    conversations: dict[tuple[int, int], Conversation] = {}
+    devices: dict[tuple[int, int], _Traced] = {}
     for header, data in _packets(file):
-        bus, device = header.bus, header.device
-        if header.transfer != BULK:
-            continue
-        conversation = conversations.setdefault((bus, device), Conversation())
-        at = header.seconds + header.microseconds / 1e6
-        ended = None
-        if header.event == COMPLETED and header.status:
-            conversation.failed(f"status {header.status}")
-        if header.event == SUBMITTED and not header.endpoint & ENDPOINT_IN:
-            ended = conversation.sent(data, header.length, at)
-        elif header.event == COMPLETED and header.endpoint & ENDPOINT_IN:
-            ended = conversation.received(data, header.length, at)
-        if ended is not None:
+        traced = devices.setdefault((header.bus, header.device), _Traced())
+        for ended in traced.take(header, data):
+            yield Told(header.bus, header.device, ended)
+    for (bus, device), traced in devices.items():
+        for ended in traced.cut_off():
             yield Told(bus, device, ended)
-    for (bus, device), conversation in conversations.items():
-        rest = conversation.cut_off()
-        if rest is not None:
-            yield Told(bus, device, rest)
+
+
+class _Traced:
+    """The transfers of one device, which may be used by Bulk-Only Transport and by UAS, one after the other.
+
+    Both conversations take all bulk transfers: what is not of its protocol, neither takes for a command.
+    """
+
+    def __init__(self) -> None:
+        self._bot = Conversation()
+        self._uas = UasConversation({})
+        self._asked = 0
+        """The transfer that requests a configuration descriptor."""
+
+    def take(self, header: _Header, data: bytes) -> Iterator[Exchange]:
+        """Take a packet; yield the commands that it ended."""
+        if header.transfer == CONTROL:
+            self._control(header, data)
+        elif header.transfer == BULK:
+            at = header.seconds + header.microseconds / 1e6
+            if header.event == SUBMITTED:
+                yield from self._submitted(header, data, at)
+            elif header.event == COMPLETED:
+                yield from self._completed(header, data, at)
+
+    def cut_off(self) -> Iterator[Exchange]:
+        """Yield the commands that have not ended."""
+        yield from _given(self._bot.cut_off())
+        yield from self._uas.cut_off()
+
+    def _control(self, header: _Header, data: bytes) -> None:
+        """Learn the endpoints from a configuration descriptor."""
+        request, kind = header.setup[1], header.setup[3]
+        if header.event == SUBMITTED and header.has_setup and (request, kind) == (GET_DESCRIPTOR, CONFIGURATION):
+            self._asked = header.number
+        elif header.event == COMPLETED and header.number == self._asked:
+            self._uas.pipes.update(pipes_in(data))
+
+    def _submitted(self, header: _Header, data: bytes, at: float) -> Iterator[Exchange]:
+        is_out = not header.endpoint & ENDPOINT_IN
+        if is_out and not self._bot.is_open and is_command(data):
+            self._uas.pipes.setdefault(header.endpoint, PIPE_COMMAND)
+        if is_out and self._uas.pipes.get(header.endpoint) == PIPE_COMMAND:
+            yield from _given(self._bot.cut_off())
+        elif is_out:
+            yield from _given(self._bot.sent(data, header.length, at))
+        yield from _given(self._uas.begun(header.number, header.endpoint, data, header.length, 0, at))
+
+    def _completed(self, header: _Header, data: bytes, at: float) -> Iterator[Exchange]:
+        problem = WORDS.get(header.status, f"status {header.status}") if header.status else ""
+        if problem:
+            self._bot.failed(problem)
+        if header.endpoint & ENDPOINT_IN:
+            yield from _given(self._bot.received(data, header.length, at))
+        yield from _given(self._uas.ended(header.number, header.endpoint, data, header.length, at, problem))
+
+
+def _given(exchange: Exchange | None) -> Iterator[Exchange]:
+    if exchange is not None:
+        yield exchange
 
 
 class _Header(NamedTuple):
     """What is used of usbmon's header."""
 
+    number: int
     event: int
     transfer: int
     endpoint: int
@@ -67,6 +131,8 @@ class _Header(NamedTuple):
     microseconds: int
     status: int
     length: int
+    has_setup: bool
+    setup: bytes
 
 
 def _packets(file: BinaryIO) -> Iterator[tuple[_Header, bytes]]:
@@ -87,6 +153,7 @@ def _packets(file: BinaryIO) -> Iterator[tuple[_Header, bytes]]:
 def _header(packet: bytes) -> _Header:
     found = USBMON.parse(packet[:48].ljust(USBMON.sizeof(), b"\0"))
     return _Header(
+        found.id,
         found.event,
         found.transfer,
         found.endpoint,
@@ -96,6 +163,8 @@ def _header(packet: bytes) -> _Header:
         found.microseconds,
         found.status,
         found.length,
+        found.setup_flag == PRESENT,
+        found.setup,
     )
 
 

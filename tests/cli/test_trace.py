@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import pytest
+
+from scsiusb.trace.recorder import INTERFACE_DESCRIPTION, SECTION_HEADER
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
 
@@ -14,10 +18,13 @@ def test_the_command_line_tells_them(cli: Cli, attach: Attached) -> None:
     assert "INQUIRY [12" not in cli("inquiry", "1-1").err
 
 
-def test_what_was_recorded_is_read(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["bot", "uas"])
+def test_what_was_recorded_is_read(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     path = tmp_path / "a.pcapng"
     out = str(tmp_path / "out")
-    shown = cli("-v", "--trace", str(path), "read", "virtual:", "--lba", "0", "--blocks", "8", "-o", out)
+    shown = cli(
+        "-v", "--trace", str(path), "read", f"virtual:?protocol={protocol}", "--lba", "0", "--blocks", "8", "-o", out
+    )
     live = [line.split("LUN ", 1)[1] for line in shown.err.splitlines() if ": LUN " in line and "bytes in" in line]
     lines = [line.split("LUN ", 1)[1] for line in cli("decode", "pcapng", f"@{path}").text.splitlines()]
     names = [line.split("]")[0] for line in lines]
@@ -25,7 +32,17 @@ def test_what_was_recorded_is_read(cli: Cli, tmp_path: Path) -> None:
     records = cli("decode", "pcapng", f"@{path}", "--json").json
     assert [record["text"].split("]")[0] for record in records] == [f"LUN {name}" for name in names]
     assert records[-1]["bytes"] == 4096
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert cli("decode", "pcapng", "-").out == cli("decode", "pcapng", f"@{path}").out
     assert cli("decode", "pcapng", "00").failed(1, "@FILE")
     assert cli("decode", "pcapng", "@nothing").failed(15, "nothing")
     (tmp_path / "other").write_bytes(b"no packets at all")
     assert cli("decode", "pcapng", f"@{tmp_path / 'other'}").failed(97, "no pcapng file")
+
+
+def test_a_file_without_commands_is_said_to_have_none(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "empty.pcapng"
+    path.write_bytes(SECTION_HEADER.build({}) + INTERFACE_DESCRIPTION.build({}))
+    ended = cli("decode", "pcapng", f"@{path}")
+    assert (ended.status, ended.out, ended.err) == (0, b"", "scsiusb: warning: no commands found\n")
+    assert cli("decode", "pcapng", f"@{path}", "--json").json == []

@@ -11,9 +11,9 @@ import click
 
 from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
-from scsiusb.cli.files import read_whole
+from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import global_options, quoted, settings
-from scsiusb.cli.output import hex_dump, naming, say, sense_record, show, show_json, show_record, show_table
+from scsiusb.cli.output import hex_dump, say, sense_record, show, show_json, show_record, show_table
 from scsiusb.cli.pages import page_record, show_page
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.opcodes import command_name
@@ -96,13 +96,14 @@ def _show_packets(words: tuple[str, ...]) -> None:
     from scsiusb.scsi.telling import Teller
     from scsiusb.trace.reading import read_commands
 
-    if len(words) != 1 or not words[0].startswith("@"):
-        raise click.UsageError("packets are read from a file; give @FILE")
-    path = words[0].removeprefix("@")
+    if len(words) != 1 or not _is_file(words[0]):
+        raise click.UsageError("packets are read from a file; give @FILE, or - for stdin")
     tellers: dict[tuple[int, int], Teller] = {}
     records: list[dict[str, Any]] = []
-    with naming(path), open(path, "rb") as file:
+    count = 0
+    with binary(words[0].removeprefix("@")) as file:
         for bus, device, exchange in read_commands(file):
+            count += 1
             line = tellers.setdefault((bus, device), Teller()).line(exchange)
             if not settings().json:
                 show(f"{bus}.{device}: {line}")
@@ -112,11 +113,17 @@ def _show_packets(words: tuple[str, ...]) -> None:
             records.append({**record, "seconds": round(exchange.seconds, 6)})
     if settings().json:
         show_json(records)
+    if not count:
+        say("scsiusb: warning: no commands found")
+
+
+def _is_file(word: str) -> bool:
+    return word == STANDARD or word.startswith("@")
 
 
 def _data(words: tuple[str, ...]) -> bytes:
     """Return the bytes that the words are, or name."""
-    if len(words) == 1 and (words[0] == "-" or words[0].startswith("@")):
+    if len(words) == 1 and _is_file(words[0]):
         content = read_whole(words[0].removeprefix("@"), MOST)
         if len(content) > MOST:
             raise click.UsageError(f"there are more than {MOST} bytes")
