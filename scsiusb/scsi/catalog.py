@@ -13,8 +13,10 @@ from construct import Const, Renamed
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi import commands
 from scsiusb.scsi.command import Command
-from scsiusb.scsi.opcodes import command_name
+from scsiusb.scsi.opcodes import FIRST_VENDOR, command_name
 
+OTHERS: Final = ("scsiusb.ata",)
+"""Rooms above this one that declare commands, too. They are loaded when a CDB is looked up, as a plug-in would be."""
 SECTION: Final = re.compile(r"\(((?:SPC|SBC|MMC|SSC|ZBC|SAT|UFI|TCG)[^()]*(?:\(\d+\))?)")
 
 
@@ -51,8 +53,18 @@ class Declared:
 @cache
 def declared() -> tuple[Declared, ...]:
     """Return all commands that are declared in `scsiusb.scsi.commands`, by operation code."""
+    return _declared_in(commands.__name__)
+
+
+@cache
+def _known() -> tuple[Declared, ...]:
+    """Return the same, and the commands of the rooms above."""
+    return sum(map(_declared_in, OTHERS), declared())
+
+
+def _declared_in(package: str) -> tuple[Declared, ...]:
     found = []
-    for module in pkgutil.iter_modules(commands.__path__, f"{commands.__name__}."):
+    for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         home = import_module(module.name)
         for kind in vars(home).values():
             if isinstance(kind, type) and issubclass(kind, Command) and kind.__module__ == home.__name__:
@@ -77,9 +89,10 @@ def describe(kind: type[Command[Any]]) -> Declared:
 def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
     """Return the declaration of the command that a CDB is for a peripheral device type; None: it is not declared.
 
-    A declaration that names the device type comes before one for all types, and the one with more constants first.
+    Those of `scsiusb.ata` are among them, for disks behind bridges. A declaration that names the device type comes
+    before one for all types, and the one with more constants first.
     """
-    fits = [each for each in declared() if cdb and each.matches(cdb)]
+    fits = [each for each in _known() if cdb and each.matches(cdb)]
     special = [each for each in fits if each.kind.device_types and device_type in each.kind.device_types]
     general = [each for each in fits if each.kind.device_types is None]
     found = max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)
@@ -88,5 +101,13 @@ def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
 
 def name_of(opcode: int, service: int | None = None, device_type: int = 0) -> str:
     """Return the name of a command for a device type, also of one that is not declared; see `command_name`."""
-    kind = lookup(bytes((opcode, service or 0)), device_type)
+    # Whose a vendor's operation code is, more bytes of the CDB would have to tell.
+    kind = lookup(bytes((opcode, service or 0)), device_type) if opcode < FIRST_VENDOR else None
     return command_name(opcode, service, device_type) if kind is None else kind.NAME
+
+
+def name_of_cdb(cdb: bytes, device_type: int = 0) -> str:
+    """Return the name of the command that a CDB is, also if it is not declared; see `command_name`."""
+    kind = lookup(cdb, device_type)
+    service = cdb[1] & 0x1F if len(cdb) > 1 else None
+    return command_name(cdb[0], service, device_type) if kind is None else kind.NAME

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from scsiusb.scsi.catalog import name_of
+from scsiusb.scsi.catalog import name_of_cdb
 from scsiusb.scsi.sense import Sense
 
 INQUIRY, REQUEST_SENSE = 0x12, 0x03
-SERVICE_ACTIONS: Final = (0x7F, 0x83, 0x84, 0x8C, 0x8D, 0x9B, 0x9D, 0x9E, 0x9F, 0x94, 0x95, 0xA3, 0xA4, 0xAB)
 STATUSES: Final = {0: "good", 1: "failed", 2: "phase error"}
 
 
@@ -37,8 +36,7 @@ class Teller:
         """Return the name and bytes of the CDB, the data's length, the status, the residue, the time, the sense."""
         cdb = ended.cdb
         self._note_type(ended)
-        service = cdb[1] & 0x1F if len(cdb) > 1 and cdb[0] in SERVICE_ACTIONS else None
-        name = name_of(cdb[0], service, self._types.get(ended.lun, 0)) if cdb else "an empty CDB"
+        name = name_of_cdb(cdb, self._types.get(ended.lun, 0)) if cdb else "an empty CDB"
         data = f", {ended.moved} bytes {'in' if ended.is_in else 'out'}" if ended.moved else ""
         status = "no status" if ended.status is None else STATUSES.get(ended.status, f"status {ended.status}")
         residue = f", residue {ended.residue}" if ended.residue else ""

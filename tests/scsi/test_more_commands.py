@@ -150,6 +150,37 @@ def test_opcodes_that_differ_by_device_type_are_looked_up_with_it() -> None:
     assert catalog.lookup(b"") is None
 
 
+@pytest.mark.parametrize(
+    ("cdb", "kind", "name"),
+    [
+        ("5e00" + "00" * 8, 0, "PERSISTENT RESERVE IN, READ KEYS"),
+        ("5e01" + "00" * 8, 0, "PERSISTENT RESERVE IN, READ RESERVATION"),
+        ("5e02" + "00" * 8, 0, "PERSISTENT RESERVE IN, REPORT CAPABILITIES"),
+        ("4802" + "00" * 8, 0, "SANITIZE, BLOCK ERASE"),
+        ("4804" + "00" * 8, 0, "SANITIZE"),
+        ("9e12" + "00" * 14, 0, "GET LBA STATUS"),
+        ("a1" + "00" * 11, 0, "ATA PASS-THROUGH(12)"),
+        ("a1" + "00" * 11, 5, "BLANK"),
+        ("a180" + "00" * 10, 0, "JMicron NVMe"),
+        ("a182" + "00" * 10, 5, "BLANK"),
+        ("8508" + "00" * 14, 0, "ATA PASS-THROUGH(16)"),
+        ("e606" + "00" * 14, 0, "ASMedia NVMe"),
+        ("e4000206" + "00" * 12, 0, "Realtek NVMe"),
+        ("df100002" + "00" * 8, 0, "JMicron ATA"),
+        ("df1000010072" + "0f" + "000000" + "00fd", 0, "JMicron READ REGISTER"),
+        ("2424" + "00be01" + "00" * 11, 0, "Cypress ATACB"),
+        ("2400" + "00" * 8, 0, "unknown 24h"),
+        ("c5" + "00" * 9, 0, "vendor specific C5h"),
+    ],
+)
+def test_a_command_is_named_by_its_whole_cdb(cdb: str, kind: int, name: str) -> None:
+    assert catalog.name_of_cdb(bytes.fromhex(cdb), kind) == name
+
+
+def test_a_vendor_s_operation_code_alone_says_not_whose_it_is() -> None:
+    assert catalog.name_of(0xE6) == "vendor specific E6h"
+
+
 def test_supported_commands_have_their_timeouts() -> None:
     first, second = reply_of("ReportSupportedOperationCodes").commands
     assert (first.opcode, first.service, first.nominal, first.recommended) == (0x12, None, 30, 60)

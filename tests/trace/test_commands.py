@@ -13,7 +13,9 @@ import pytest
 
 import scsiusb
 from scsiusb import DeviceTimeout, MalformedReply
+from scsiusb.ata.nvme_bridges import AsmediaNvme
 from scsiusb.base.logs import COMMANDS
+from scsiusb.scsi.commands.spc_reserve import PersistentReserveReadReservation
 from scsiusb.scsi.telling import Teller
 from scsiusb.trace.conversation import CBW, CSW, Conversation
 from scsiusb.trace.reading import read_commands
@@ -64,6 +66,16 @@ def test_a_name_depends_on_the_type_of_the_unit(caplog: pytest.LogCaptureFixture
         with pytest.raises(scsiusb.IllegalRequest):
             disk.execute(scsiusb.RawCommand(bytes.fromhex("a10000000000000000000000")))
     assert any("BLANK [a1 " in each for each in messages(caplog))
+
+
+def test_commands_of_bridges_and_service_actions_have_their_names(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, COMMANDS)
+    with scsiusb.open("virtual:?profile=nvme-bridge&bridge=sntasmedia") as disk:
+        disk.execute(AsmediaNvme())
+        disk.execute(PersistentReserveReadReservation())
+    text = "\n".join(messages(caplog))
+    assert "ASMedia NVMe [e6 06 " in text
+    assert "PERSISTENT RESERVE IN, READ RESERVATION [5e 01 " in text
 
 
 @pytest.mark.slow
