@@ -47,7 +47,15 @@ class Declared:
 
     def matches(self, cdb: bytes) -> bool:
         """Whether the CDB, or its beginning, has the constants of the command."""
-        return int.from_bytes(cdb[: self.length].ljust(self.length, b"\0"), "big") & self.mask == self.value
+        return int.from_bytes(self._whole(cdb), "big") & self.mask == self.value
+
+    def fields_of(self, cdb: bytes) -> dict[str, int | bool]:
+        """Return the values of the fields of a CDB of this command, by their names; what was cut off counts as 0."""
+        values = self.kind.CDB.parse(self._whole(cdb))
+        return {name: value for name, value in values.items() if name[0] != "_" and name not in ("opcode", "service")}
+
+    def _whole(self, cdb: bytes) -> bytes:
+        return cdb[: self.length].ljust(self.length, b"\0")
 
 
 @cache
@@ -86,8 +94,8 @@ def describe(kind: type[Command[Any]]) -> Declared:
     return Declared(kind, constants["opcode"], constants.get("service"), kind.CDB.sizeof(), mask, value)
 
 
-def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
-    """Return the declaration of the command that a CDB is for a peripheral device type; None: it is not declared.
+def find(cdb: bytes, device_type: int = 0) -> Declared | None:
+    """Return the command that a CDB is for a peripheral device type; None: it is not declared.
 
     Those of `scsiusb.ata` are among them, for disks behind bridges. A declaration that names the device type comes
     before one for all types, and the one with more constants first.
@@ -95,7 +103,12 @@ def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
     fits = [each for each in _known() if cdb and each.matches(cdb)]
     special = [each for each in fits if each.kind.device_types and device_type in each.kind.device_types]
     general = [each for each in fits if each.kind.device_types is None]
-    found = max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)
+    return max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)
+
+
+def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
+    """Return the declaration of the command that a CDB is; see `find`."""
+    found = find(cdb, device_type)
     return None if found is None else found.kind
 
 

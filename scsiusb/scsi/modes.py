@@ -12,13 +12,11 @@ from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
 from scsiusb.scsi.commands.spc_parameters import ModeSelect6, ModeSelect10
 from scsiusb.scsi.pages.mode import ModePage, ModeParameters
 from scsiusb.scsi.pages.mode_layout import PageLayout
-from scsiusb.scsi.pages.mode_pages import depends_on_type, find_layout
+from scsiusb.scsi.pages.mode_pages import depends_on_type, find_layout, page_name
 from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.unit import LogicalUnit
 
 LENGTH: Final = 252  # bytes: less than 256, and a multiple of 4
-VENDOR_PAGE: Final = 0x00
-VENDOR_PAGES: Final = range(0x20, 0x3F)
 NOT_KEPT: Final = Sense(0xE, 0x1D, 0)
 
 
@@ -63,10 +61,7 @@ class PageValues:
     @property
     def name(self) -> str:
         """Its name, or the numbers in hex; pages that vendors define say so."""
-        if self.layout is not None:
-            return self.layout.name
-        number = f"{self.code:02x}" + (f",{self.subpage:02x}" if self.subpage else "")
-        return f"vendor specific {number}" if self.code == VENDOR_PAGE or self.code in VENDOR_PAGES else number
+        return page_name(self.code, self.subpage, self.device_type)
 
     @property
     def fields(self) -> dict[str, FieldValues]:

@@ -71,6 +71,8 @@ NAMES: Final = {
     0x90: "PRE-FETCH(16)",
     0x91: "SYNCHRONIZE CACHE(16)",
     0x93: "WRITE SAME(16)",
+    0x94: "ZBC OUT",
+    0x95: "ZBC IN",
     0x9A: "WRITE STREAM(16)",
     0x9C: "WRITE ATOMIC(16)",
     0x9D: "SERVICE ACTION BIDIRECTIONAL",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scsiusb.scsi import catalog
 from scsiusb.virtual import Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
 from tests.programs import run
@@ -96,6 +97,70 @@ def test_cdbs(cli: Cli) -> None:
     assert decode(cli, "cdb", "a3 0c" + "00" * 10)["name"] == "REPORT SUPPORTED OPERATION CODES"
     assert decode(cli, "cdb", "c1 e2" + "00" * 8)["name"] == "vendor specific C1h"
     assert decode(cli, "cdb", "28 00")["problems"] == ["a CDB with this operation code has 10 bytes, and 2 are here"]
+
+
+@pytest.mark.parametrize(
+    ("cdb", "words", "name", "fields"),
+    [
+        (
+            "4881" + "00" * 5 + "000800",
+            [],
+            "SANITIZE, OVERWRITE",
+            {"service_action": 1, "immediate": True, "length": 8},
+        ),
+        ("8508" + "0e" + "00" * 11 + "ec00", [], "ATA PASS-THROUGH(16)", {"protocol": 4, "command": 0xEC}),
+        ("9404" + "00" * 12 + "0100", [], "RESET WRITE POINTER", {"service_action": 4, "all_zones": True}),
+        ("9500" + "00" * 11 + "408200", [], "REPORT ZONES", {"length": 64, "partial": True, "options": 2}),
+        ("951f" + "00" * 14, [], "ZBC IN", {"service_action": 0x1F}),
+        ("01" + "00" * 5, ["--type", "tape"], "REWIND", {"immediate": False}),
+        ("01" + "00" * 5, [], "REZERO UNIT", {}),
+        ("05" + "00" * 5, ["--type", "1"], "READ BLOCK LIMITS", {}),
+        ("2b00" + "0000000700" + "000000", ["--type", "tape"], "LOCATE(10)", {}),
+        ("2b00" + "00000007" + "00000000", [], "SEEK(10)", {"lba": 7}),
+        ("4202" + "4001" + "000000" + "001000", ["--type", "cd"], "READ SUB-CHANNEL", {"as_time": True, "length": 16}),
+        ("4200" + "0000000000" + "001800", [], "UNMAP", {"length": 24}),
+        ("a111" + "00" * 10, ["--type", "cd"], "BLANK", {"immediate": True, "kind": 1}),
+        ("a1080e0001000000" + "00ec0000", [], "ATA PASS-THROUGH(12)", {"command": 0xEC}),
+        ("a300" + "00" * 6 + "00080600", ["--type", "0x05"], "SEND KEY", {"format": 6, "length": 8}),
+        ("a30f" + "00" * 4 + "0000000c0000", [], "REPORT TIMESTAMP", {"service_action": 15, "length": 12}),
+        ("a400" + "00" * 6 + "00080800", ["--type", "cd"], "REPORT KEY", {"format": 8}),
+        ("a406" + "00" * 10, [], "SET IDENTIFYING INFORMATION", {"service_action": 6}),
+        ("e606" + "00" * 14, [], "ASMedia NVMe", {"admin": 6}),
+    ],
+)
+def test_the_fields_of_a_cdb_are_those_of_its_declaration(
+    cli: Cli, cdb: str, words: list[str], name: str, fields: dict[str, Any]
+) -> None:
+    ended = cli("decode", "cdb", cdb, *words, "--json")
+    record = ended.json
+    assert (record["name"], record["problems"]) == (name, [])
+    assert {key: record[key] for key in fields} == fields
+    shown = dict(re.findall(r"^(\S+(?: \S+)*)  +(\S.*)$", cli("decode", "cdb", cdb, *words).text, re.M))
+    for key, value in fields.items():
+        text = str(value) if not isinstance(value, bool) else "yes" if value else "no"
+        assert shown[key.replace("_", " ")] == text
+
+
+def test_every_declared_command_is_decoded_by_its_name() -> None:
+    """No field has the name of another part of the record."""
+    for each in catalog.declared():
+        fields = each.fields_of(each.value.to_bytes(each.length, "big"))
+        assert not fields.keys() & {"name", "section", "opcode", "service_action", "bytes", "problems"}, each
+        assert all(isinstance(value, int) for value in fields.values()), each
+
+
+def test_a_mode_page_depends_on_the_device_type(cli: Cli) -> None:
+    data = bytes((0x3B, 0, 0, 0, 0x05, 0x36, *bytes(54)))
+    found = {kind: cli("decode", "mode", data.hex(), "--type", kind, "--json").json for kind in ("disk", "cd")}
+    assert {kind: each["pages"][0]["name"] for kind, each in found.items()} == {"disk": "flexible", "cd": "writing"}
+    assert cli("decode", "mode", "00", "--type", "nonsense").failed(1, "disk, tape, cd")
+    assert cli("decode", "mode", "00", "--type", "32").failed(1, "0 to 31")
+    assert cli("decode", "sense", "70", "--type", "cd").failed(1, "--type is for mode and cdb")
+
+
+def test_a_vendor_s_mode_page_says_that_it_is_one(cli: Cli) -> None:
+    text = cli("decode", "mode", bytes((9, 0, 0, 0, 0x30, 4, *bytes(4))).hex()).text
+    assert "\nvendor specific 30 (30h)\n" in text
 
 
 def test_bytes_come_from_arguments_files_and_stdin(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,16 +12,17 @@ import click
 from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
 from scsiusb.cli.files import STANDARD, binary, read_whole
-from scsiusb.cli.options import global_options, quoted, settings
+from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
 from scsiusb.cli.output import hex_dump, say, sense_record, show, show_json, show_record, show_table
 from scsiusb.cli.pages import page_record, show_page
 from scsiusb.errors import MalformedReply
-from scsiusb.scsi.opcodes import command_name
+from scsiusb.scsi import catalog
+from scsiusb.scsi.opcodes import CD_ROM, CHANGER, TAPE, ZONED
 from scsiusb.scsi.pages.fields import Field
 from scsiusb.scsi.pages.inquiry import STANDARD_LENGTH, InquiryData
 from scsiusb.scsi.pages.log import LogPage
 from scsiusb.scsi.pages.mode import ModePage, ModeParameters
-from scsiusb.scsi.pages.mode_pages import find_layout
+from scsiusb.scsi.pages.mode_pages import find_layout, page_name
 from scsiusb.scsi.pages.vpd import (
     HEADER_LENGTH,
     AnyPage,
@@ -36,8 +37,10 @@ WORD: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2})+)")
 OFFSET: Final = re.compile(r"^\s*(?:[0-9a-fA-F]{2,}:|0x[0-9a-fA-F]+:|[0-9a-fA-F]{3,8}\s{2,}|[0-9a-fA-F]{2}\s{4,})\s*")
 TEXT: Final = re.compile(r"\s{3,}\S.*$|\s\|.*$")  # after the bytes of a line, as hex dumps have it
 GROUPS: Final = {0: 6, 1: 10, 2: 10, 4: 16, 5: 12}  # bytes of a CDB, by the opcode's upper three bits (SPC-4 4.2.5.1)
-WITH_SERVICE_ACTION: Final = (0x5E, 0x5F, 0x83, 0x84, 0x9E, 0x9F, 0xA3, 0xA4, 0xAB)
-
+WITH_SERVICE_ACTION: Final = (0x48, 0x5E, 0x5F, 0x83, 0x84, 0x94, 0x95, 0x9E, 0x9F, 0xA3, 0xA4, 0xAB)
+WITH_256_BLOCKS: Final = (0x08, 0x0A)  # READ(6), WRITE(6): 0 blocks mean 256
+TYPES: Final = {"disk": 0x00, "tape": TAPE, "cd": CD_ROM, "changer": CHANGER, "zoned": ZONED}
+MOST_TYPES: Final = 0x20  # PERIPHERAL DEVICE TYPE has 5 bits
 
 PCAPNG: Final = "pcapng"
 
@@ -50,26 +53,47 @@ class Decoded(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
+def _device_type(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Parse a peripheral device type: a name or a number. Raise BadParameter."""
+    if value is None or value.lower() in TYPES:
+        return None if value is None else TYPES[value.lower()]
+    found = number(context, parameter, value) if NUMBER.fullmatch(value) else None
+    if found is None or found >= MOST_TYPES:
+        raise click.BadParameter(f"{quoted(value)} is not one of {', '.join(TYPES)}, and not 0 to {MOST_TYPES - 1}")
+    return found
+
+
 @click.command("decode", short_help="Read INQUIRY, pages, sense data or a CDB without a device.")
 @click.argument("kind", metavar="KIND")
 @click.argument("words", nargs=-1, required=True, metavar="HEX...|@FILE|-")
+@click.option(
+    "--type",
+    "device_type",
+    metavar="TYPE",
+    callback=_device_type,
+    help=f"Of the device: {', '.join(TYPES)} or a number.",
+)
 @global_options
-def decode_command(kind: str, words: tuple[str, ...]) -> None:
+def decode_command(kind: str, words: tuple[str, ...], device_type: int | None) -> None:
     """Read bytes in hex, without a device: KIND is inquiry, vpd, mode, log, sense,
     cdb or identify. With KIND pcapng, @FILE has USB packets that Linux's usbmon,
     Wireshark or --trace recorded, and each command is shown.
 
     @FILE is a file with bytes in hex, or with the bytes themselves; - is stdin.
     The offsets and the text of a hex dump, and what follows a #, are skipped.
-    Data that are cut or too long are shown as far as they go.
+    Data that are cut or too long are shown as far as they go. Some CDBs and mode
+    pages mean different things to a disk (the default) and to others: give --type.
 
     \b
     Examples:
       scsiusb decode sense 70 00 03 00 00 10 00 0a 00 00 00 00 11 00
       scsiusb decode vpd @page83.hex --json
+      scsiusb decode cdb a1 11 00 00 00 00 00 00 00 00 00 00 --type cd
       sg_inq -HH /dev/sg0 | scsiusb decode inquiry -
       scsiusb decode pcapng @trace.pcapng
     """
+    if device_type is not None and kind not in BY_TYPE:
+        raise click.UsageError(f"--type is for {' and '.join(BY_TYPE)}")
     if kind == PCAPNG:
         _show_packets(words)
         return
@@ -79,7 +103,7 @@ def decode_command(kind: str, words: tuple[str, ...]) -> None:
     if not data:
         raise MalformedReply("there are no bytes to decode", "give bytes in hex")
     try:
-        found = KINDS[kind](data)
+        found = KINDS[kind](data, device_type) if kind in BY_TYPE else KINDS[kind](data)
     except MalformedReply as error:
         error.remedy = "give all of the bytes, and the KIND that they are"
         raise
@@ -199,7 +223,7 @@ def _lenient(number: int, data: bytes, problems: list[str]) -> AnyPage:
         return VpdPage(number, data[HEADER_LENGTH:])
 
 
-def _mode(data: bytes) -> Decoded:
+def _mode(data: bytes, device_type: int | None) -> Decoded:
     """Read a header of MODE SENSE(6) or (10), whichever the MODE DATA LENGTH fits, and pages."""
     is_long = not (len(data) >= 4 and data[0] + 1 == len(data)) and (data[0] == 0 or len(data) < 4)
     whole = int.from_bytes(data[: 2 if is_long else 1], "big") + (2 if is_long else 1)
@@ -216,30 +240,29 @@ def _mode(data: bytes) -> Decoded:
         "write_protected": found.write_protected,
         "dpo_fua": found.dpo_fua,
         "block_descriptors": found.block_descriptors,
-        "pages": [_mode_record(page) for page in found.pages],
+        "pages": [_mode_record(page, device_type) for page in found.pages],
     }
-    return Decoded(record, lambda: _show_modes(found), tuple(problems))
+    return Decoded(record, lambda: _show_modes(found, device_type), tuple(problems))
 
 
-def _mode_fields(page: ModePage) -> tuple[str, list[tuple[Field, int]]]:
-    layout = find_layout(page.code, page.subpage)
-    if layout is None:
-        return f"{page.code:02x}" + (f",{page.subpage:02x}" if page.subpage else ""), []
+def _mode_fields(page: ModePage, device_type: int | None) -> tuple[str, list[tuple[Field, int]]]:
+    layout = find_layout(page.code, page.subpage, device_type)
     whole = bytes(4 if page.subpage else 2) + page.body
-    values = ((field, field.value(whole)) for field in layout.fields)
-    return layout.name, [(field, value) for field, value in values if value is not None]
+    values = ((field, field.value(whole)) for field in (layout.fields if layout else ()))
+    name = page_name(page.code, page.subpage, device_type)
+    return name, [(field, value) for field, value in values if value is not None]
 
 
-def _mode_record(page: ModePage) -> dict[str, Any]:
-    name, fields = _mode_fields(page)
+def _mode_record(page: ModePage, device_type: int | None) -> dict[str, Any]:
+    name, fields = _mode_fields(page, device_type)
     values = {field.name: value for field, value in fields}
     return {"page": page.code, "subpage": page.subpage, "name": name, "fields": values, "body": page.body}
 
 
-def _show_modes(found: ModeParameters) -> None:
+def _show_modes(found: ModeParameters, device_type: int | None) -> None:
     show_record({"write protected": found.write_protected, "DPO and FUA": found.dpo_fua})
     for page in found.pages:
-        name, fields = _mode_fields(page)
+        name, fields = _mode_fields(page, device_type)
         show(f"\n{name} ({page.code:02X}h)")
         if fields:
             show_table(("field", "value", "meaning"), [(field.name, value, field.text) for field, value in fields])
@@ -253,48 +276,26 @@ def _log(data: bytes) -> Decoded:
     return Decoded(record, lambda: show_log(found), found.problems)
 
 
-def _cdb(data: bytes) -> Decoded:
-    opcode = data[0]
+def _cdb(data: bytes, device_type: int | None) -> Decoded:
+    opcode, found = data[0], catalog.find(data, device_type or 0)
     action = data[1] & 0x1F if opcode in WITH_SERVICE_ACTION and len(data) > 1 else None
     length = GROUPS.get(opcode >> 5)
+    record: dict[str, Any] = {"opcode": opcode, "name": catalog.name_of_cdb(data, device_type or 0)}
+    if found is not None:
+        action, length = found.service, found.length
+        record |= {"section": found.section} if found.section else {}
+    if action is not None:
+        record["service_action"] = action
+    if found is not None and len(data) >= found.length:
+        record |= found.fields_of(data)
+    if opcode in WITH_256_BLOCKS and record.get("blocks") == 0:
+        record["blocks"] = 256
     problems = []
     if length is not None and len(data) != length:
         problems.append(f"a CDB with this operation code has {length} bytes, and {len(data)} are here")
-    record: dict[str, Any] = {"opcode": opcode, "name": command_name(opcode, action)}
-    if action is not None:
-        record["service_action"] = action
-    if length is not None and len(data) >= length and action is None:
-        record |= _extent(opcode, data)
     shown = {name.replace("_", " "): value for name, value in record.items()}
     shown["opcode"] = f"{opcode:02X}h"
     return Decoded({**record, "bytes": data}, lambda: show_record(shown), tuple(problems))
-
-
-BLOCK_COMMANDS: Final = {  # where the first block and the number of blocks are: byte and length of each
-    **dict.fromkeys((0x08, 0x0A), ((1, 3), (4, 1))),
-    **dict.fromkeys((0x28, 0x2A, 0x2E, 0x2F, 0x34, 0x35, 0x41), ((2, 4), (7, 2))),
-    **dict.fromkeys((0xA8, 0xAA, 0xAE, 0xAF), ((2, 4), (6, 4))),
-    **dict.fromkeys((0x88, 0x8A, 0x8E, 0x8F, 0x90, 0x91, 0x93), ((2, 8), (10, 4))),
-}
-ALLOCATIONS: Final = {  # where the allocation or parameter list length is
-    **dict.fromkeys((0x03, 0x15, 0x1A), (4, 1)),
-    **dict.fromkeys((0x12, 0x1C, 0x1D), (3, 2)),
-    **dict.fromkeys((0x42, 0x43, 0x46, 0x4C, 0x4D, 0x55, 0x5A), (7, 2)),
-    **dict.fromkeys((0xA0, 0xA2, 0xB5), (6, 4)),
-}
-
-
-def _extent(opcode: int, data: bytes) -> dict[str, int]:
-    """Return the first block and the number of blocks, or the length of the data, where the command has them."""
-    if opcode in BLOCK_COMMANDS:
-        (lba, size), (blocks, width) = BLOCK_COMMANDS[opcode]
-        first = int.from_bytes(data[lba : lba + size], "big") & (0x1FFFFF if size == 3 else -1)
-        count = int.from_bytes(data[blocks : blocks + width], "big")
-        return {"lba": first, "blocks": count or 256 if width == 1 else count}  # READ(6): 0 is 256
-    if opcode in ALLOCATIONS:
-        at, size = ALLOCATIONS[opcode]
-        return {"length": int.from_bytes(data[at : at + size], "big")}
-    return {}
 
 
 def _identify(data: bytes) -> Decoded:
@@ -313,7 +314,7 @@ def _identify(data: bytes) -> Decoded:
     return Decoded(record, lambda: show_record(shown), problems)
 
 
-KINDS: Final[dict[str, Callable[[bytes], Decoded]]] = {
+KINDS: Final[dict[str, Callable[..., Decoded]]] = {
     "inquiry": _inquiry,
     "vpd": _vpd,
     "mode": _mode,
@@ -322,3 +323,5 @@ KINDS: Final[dict[str, Callable[[bytes], Decoded]]] = {
     "cdb": _cdb,
     "identify": _identify,
 }
+BY_TYPE: Final = ("mode", "cdb")
+"""Those that depend on the peripheral device type, which they take, too."""

@@ -9,6 +9,8 @@ from scsiusb.scsi.pages.mode_pages_control import CONTROL_PAGES
 from scsiusb.scsi.pages.mode_pages_disk import DISK_PAGES
 from scsiusb.scsi.pages.mode_pages_optical import OPTICAL_PAGES
 
+VENDOR_PAGE: Final = 0x00
+VENDOR_PAGES: Final = range(0x20, 0x3F)  # SPC-4 7.5.1
 PAGES: Final = (*DISK_PAGES, *CONTROL_PAGES, *OPTICAL_PAGES)
 
 
@@ -20,6 +22,15 @@ def find_layout(code: int, subpage: int, device_type: int | None = None) -> Page
     family = None if device_type is None else OPTICAL if device_type == OPTICAL else DISK
     found = [each for each in PAGES if (each.code, each.subpage) == (code, subpage)]
     return next((each for each in found if None in (family, each.device_type) or family == each.device_type), None)
+
+
+def page_name(code: int, subpage: int, device_type: int | None = None) -> str:
+    """Return the name of a page, or the numbers in hex; pages that vendors define say so."""
+    layout = find_layout(code, subpage, device_type)
+    if layout is not None:
+        return layout.name
+    number = f"{code:02x}" + (f",{subpage:02x}" if subpage else "")
+    return f"vendor specific {number}" if code == VENDOR_PAGE or code in VENDOR_PAGES else number
 
 
 def depends_on_type(code: int) -> bool:
