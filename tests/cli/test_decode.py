@@ -176,13 +176,15 @@ def test_bytes_come_from_arguments_files_and_stdin(cli: Cli, tmp_path: Path, mon
     assert cli("decode", "sense", "@missing").failed(15, "missing")
     assert cli("decode", "sense", "xyz").failed(1, "bytes in hex")
     assert cli("decode", "nonsense", "00").failed(1, "inquiry, vpd, mode")
+    (tmp_path / "text").write_text("not bytes in hex\n")
+    assert cli("decode", "sense", f"@{tmp_path / 'text'}").failed(97, "'not' is not one or more bytes in hex")
     (tmp_path / "empty").write_bytes(b"")
     assert cli("decode", "sense", f"@{tmp_path / 'empty'}").failed(97, "no bytes")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_bytes_end_with_0_or_97(cli: Cli, kind: str) -> None:
-    random = Random(kind)
+def test_random_bytes_end_with_0_or_97(cli: Cli, kind: str, tmp_path: Path) -> None:
+    random, path = Random(kind), tmp_path / "file"
     for _ in range(40):
         data = bytearray(random.randbytes(random.choice((1, 2, 4, 8, 18, 36, 64, 252))))
         if random.random() < 0.7:
@@ -191,6 +193,8 @@ def test_random_bytes_end_with_0_or_97(cli: Cli, kind: str) -> None:
             )
         for words in ([], ["--json"]):
             assert cli("decode", kind, bytes(data).hex(), *words).status in (0, 97), bytes(data).hex()
+        path.write_bytes(bytes(byte & 0x7F for byte in data))  # text, sometimes
+        assert cli("decode", kind, f"@{path}").status in (0, 97), path.read_bytes()
 
 
 @pytest.mark.slow

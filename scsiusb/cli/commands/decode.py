@@ -153,9 +153,9 @@ def _data(words: tuple[str, ...]) -> bytes:
             raise click.UsageError(f"there are more than {MOST} bytes")
         try:
             return _hex(content.decode("ascii"))
-        except (UnicodeDecodeError, click.UsageError):
+        except (UnicodeDecodeError, click.UsageError) as error:
             if content and all(byte in b"\t\n\r" or 0x20 <= byte < 0x7F for byte in content):
-                raise
+                raise MalformedReply(str(error), "give a file with bytes in hex, or the bytes themselves") from error
             return content  # the bytes themselves
     return _hex(" ".join(words))
 
