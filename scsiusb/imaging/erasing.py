@@ -120,6 +120,11 @@ class _Erasure:
         self._compared = 0
         """The block up to which all was read back from the medium, and is right."""
 
+    @property
+    def _name(self) -> str:
+        """The unit's own name, which for a disk behind a bridge is not the bridge's."""
+        return f"{self.identity.vendor} {self.identity.product} at {self.disk.unit.transport.info.address}"
+
     # --- the journal --------------------------------------------------------------------------------
 
     def begin(self, place: Path, method: Method, pattern: bytes) -> None:
@@ -134,7 +139,7 @@ class _Erasure:
 
     def _choose(self, method: Method, pattern: bytes, key: bytes) -> None:
         if method == "unmap" and self._unmapping is None:
-            what = f"{self.disk.unit.transport.info} does not say that it supports UNMAP"
+            what = f"{self._name} does not say that it supports UNMAP"
             raise IllegalRequest(what, UNSUPPORTED, "use another method, such as zero")
         self.method = method
         if method == "pattern":
@@ -270,7 +275,7 @@ class _Erasure:
             sampled = "" if how == "whole" else f" of a sample of {min(SAMPLES, self._medium.blocks)}"
             what = f"{wrong.blocks} blocks{sampled} do not have what was written, the first is LBA {first.lba}"
             remedy = "erase it by the method zero" if self.method == "unmap" else "do not rely on this device"
-            error = Miscompare(f"{self.disk.unit.transport.info}: {what}", MISCOMPARE, remedy)
+            error = Miscompare(f"{self._name}: {what}", MISCOMPARE, remedy)
             error.lba = first.lba
             raise error
         return how

@@ -85,6 +85,7 @@ OPTIONS: Mapping[str, Callable[[str], object]] = {
     "luns": _luns,
     "read-only": _yes,
     "removable": _yes,
+    "thin": _yes,
     "vid": _hex_16,
     "pid": _hex_16,
     "serial": str,
@@ -175,6 +176,7 @@ def open_stick(name: str) -> Stick:
     try:
         medium = profile.medium(apply_options(first, values), values)
         unit = Unit(medium, device_type=profile.device_type, write_protected=bool(values.get("read-only")))
+        unit.thin = _is_thin(profile, values)
         profile.furnish(unit, values)
         for other in others:
             other.product = unit.product
@@ -186,6 +188,15 @@ def open_stick(name: str) -> Stick:
     except BaseException:
         first.close()
         raise
+
+
+def _is_thin(profile: Profile, values: Mapping[str, Any]) -> bool:
+    """Return whether the unit has UNMAP. Raise ValueError if its kind cannot have it."""
+    is_thin = bool(values.get("thin", profile.is_thin))
+    if is_thin and not profile.can_be_thin:
+        those = ", ".join(name for name, each in PROFILES.items() if each.can_be_thin)
+        raise ValueError(f"thin: a {values['profile']} has no UNMAP; give one of the profiles {those}")
+    return is_thin
 
 
 def _bridge_of(profile: Profile, values: Mapping[str, Any]) -> str:

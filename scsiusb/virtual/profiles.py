@@ -79,6 +79,13 @@ class Profile(NamedTuple):
     """The bridges that it can be behind; the first is the default."""
     empty_slots: int = 0
     """Units without a medium after the first one."""
+    is_thin: bool = False
+    """Whether blocks can be unmapped, unless the options say otherwise."""
+
+    @property
+    def can_be_thin(self) -> bool:
+        """Whether it is of a kind that has UNMAP."""
+        return self.device_type == DISK and self.subclass == SCSI
 
 
 def _ata(kind: str, unit: Unit, values: Values) -> None:
@@ -161,7 +168,9 @@ def _used_stick(block_size: int) -> Medium:
 
 PROFILES: Final[Mapping[str, Profile]] = {
     "flash": Profile("a USB stick"),
-    "sat-ssd": Profile("a SATA SSD behind a bridge", _solid, is_removable=False, bridges=tuple(bridges.ATA)),
+    "sat-ssd": Profile(
+        "a SATA SSD behind a bridge, thin", _solid, is_removable=False, bridges=tuple(bridges.ATA), is_thin=True
+    ),
     "sat-hdd": Profile("a SATA hard disk behind a bridge", _hard_disk, is_removable=False, bridges=tuple(bridges.ATA)),
     "smr": Profile(
         "a shingled hard disk with host-aware zones",

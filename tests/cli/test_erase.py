@@ -168,3 +168,11 @@ def test_a_device_that_keeps_its_blocks_is_found_out_by_status_14(attach: Attach
 def test_an_unmap_that_is_not_supported_has_status_5(attach: Attached, cli: Cli) -> None:
     attach(stick(contents(size=SIZE)))
     assert cli("erase", "1-1", "--method", "unmap", "--yes").failed(5, "UNMAP", "zero")
+
+
+def test_a_virtual_ssd_is_unmapped_and_a_disk_that_cannot_be_is_named(cli: Cli) -> None:
+    done = cli("erase", "virtual:?profile=sat-ssd", "--method", "unmap", "--yes", "--json")
+    assert (done.status, done.record["method"]) == (0, "unmap")
+    refused = cli("erase", "virtual:?profile=sat-ssd&thin=no", "--method", "unmap", "--yes")
+    assert refused.failed(5, "ATA Virtual SSD 870 at 1-1 does not say that it supports UNMAP")
+    assert cli("inquiry", "virtual:?profile=cd-rw&thin=yes").failed(1, "a cd-rw has no UNMAP")

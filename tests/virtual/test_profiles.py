@@ -15,10 +15,11 @@ from scsiusb.imaging.probing import probe
 from scsiusb.scsi.commands.mmc_burn import Blank, CloseTrackSession, SendOpc
 from scsiusb.scsi.commands.mmc_disc import ReadDiscInformation, ReadToc, ReadTrackInformation
 from scsiusb.scsi.commands.mmc_drive import GetConfiguration
+from scsiusb.scsi.commands.sbc import Unmap
 from scsiusb.scsi.commands.spc_support import ReportSupportedOperationCodes, SupportedCommand
 from scsiusb.scsi.commands.zbc import CloseZone, FinishZone, OpenZone, ReportZones, ResetWritePointer, Zone
 from scsiusb.scsi.modes import read_pages
-from scsiusb.scsi.pages.vpd import FieldsPage
+from scsiusb.scsi.pages.vpd import FieldsPage, LogicalBlockProvisioning
 from scsiusb.virtual.address import open_stick
 from scsiusb.virtual.profiles import PROFILES
 
@@ -43,6 +44,22 @@ def test_each_can_be_opened_read_and_asked_for_its_identity(profile: str) -> Non
 def test_each_by_each_protocol(profile: str, protocol: str) -> None:
     with play(profile, f"&protocol={protocol}") as disk:
         assert len(disk.read(0, 4)) == 4 * disk.block_size
+
+
+@pytest.mark.parametrize(
+    ("name", "is_thin"),
+    [("", False), ("thin=yes", True), ("profile=sat-ssd", True), ("profile=sat-ssd&thin=no", False)],
+)
+def test_a_thin_disk_unmaps_blocks_and_says_so(name: str, is_thin: bool) -> None:
+    with scsiusb.open(f"virtual:?{name}") as disk:
+        disk.write(100, b"x" * 512)
+        if not is_thin:
+            with pytest.raises(scsiusb.IllegalRequest):
+                disk.unit.execute(Unmap(100, 1))
+            return
+        disk.unit.execute(Unmap(100, 1))
+        assert disk.read(100, 1) == bytes(512)
+        assert isinstance(disk.unit.vpd(0xB2), LogicalBlockProvisioning)
 
 
 # --- zones ----------------------------------------------------------------------------------------
