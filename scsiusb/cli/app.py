@@ -41,6 +41,7 @@ COMMANDS: Final = {  # in the order of --help
     "scan": "scsiusb.cli.commands.scan",
     "sense": "scsiusb.cli.commands.control",
     "raw": "scsiusb.cli.commands.control",
+    "command": "scsiusb.cli.commands.command",
     "ready": "scsiusb.cli.commands.power",
     "start": "scsiusb.cli.commands.power",
     "stop": "scsiusb.cli.commands.power",

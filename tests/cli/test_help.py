@@ -155,7 +155,7 @@ def test_without_a_command_it_prints_the_help(cli: Cli) -> None:
         assert ended.out == cli(*group, "--help").out
 
 
-@pytest.mark.parametrize("words", [("check", "--list"), ("quirks", "--list")], ids=" ".join)
+@pytest.mark.parametrize("words", [("check", "--list"), ("quirks", "--list"), ("command", "--list")], ids=" ".join)
 def test_long_lists_are_tables_of_80_columns_with_wrapped_texts(screen: Cli, words: tuple[str, str]) -> None:
     lines = screen(*words).text.splitlines()
     assert max(map(len, lines)) <= 80
