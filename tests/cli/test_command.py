@@ -19,7 +19,7 @@ from tests.sticks import stick
 
 DISK = "virtual:"
 SSD, SMR, CD, FLOPPY = (f"virtual:?profile={each}" for each in ("sat-ssd", "smr", "cd-rw", "floppy"))
-SAMPLES = {"N": "1", "yes|no": "yes", "HEX": "00", "N,N…": "1,0x2"}
+SAMPLES = {"N": "1", "yes|no": "yes", "HEX": "00", "N,N": "1,0x2"}
 DECLARED = [Named(each.kind) for each in catalog.declared()]
 
 

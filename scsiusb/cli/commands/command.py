@@ -68,7 +68,7 @@ PARSERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {  # by the ann
     "bool": ("yes|no", _yes),
     "bytes": ("HEX", _bytes),
     "bytes | bytearray | memoryview": ("HEX", _bytes),
-    "tuple[int, ...]": ("N,N…", _numbers),
+    "tuple[int, ...]": ("N,N", _numbers),
 }
 
 
@@ -338,7 +338,7 @@ def _list(words: Sequence[str]) -> None:
         show_json([_record(each) for each in found])
     elif found:
         rows = [(each.word, each.kind.NAME, _usage(each)) for each in found]
-        show_table(("name", "command", "fields"), rows, wrapped=("command", "fields"))
+        show_table(("name", "command", "fields"), rows, wrapped=("fields",), optional=("command",))
     else:
         say("no command has that in its name")
 
