@@ -32,6 +32,7 @@ def test_what_was_recorded_is_read(cli: Cli, tmp_path: Path, monkeypatch: pytest
     records = cli("decode", "pcapng", f"@{path}", "--json").json
     assert [record["text"].split("]")[0] for record in records] == [f"LUN {name}" for name in names]
     assert records[-1]["bytes"] == 4096
+    assert any(record["sense"] is not None for record in records) == (protocol == "uas"), "it comes with the status"
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
     assert cli("decode", "pcapng", "-").out == cli("decode", "pcapng", f"@{path}").out
     assert cli("decode", "pcapng", "00").failed(1, "@FILE")

@@ -134,6 +134,7 @@ def _show_packets(words: tuple[str, ...]) -> None:
                 continue
             record = {"bus": bus, "device": device, "lun": exchange.lun, "cdb": exchange.cdb.hex(), "text": line}
             record |= {"bytes": exchange.moved, "status": exchange.status, "residue": exchange.residue}
+            record["sense"] = exchange.sense or None
             records.append({**record, "seconds": round(exchange.seconds, 6)})
     if settings().json:
         show_json(records)
