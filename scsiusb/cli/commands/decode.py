@@ -224,7 +224,7 @@ def _lenient(number: int, data: bytes, problems: list[str]) -> AnyPage:
         return VpdPage(number, data[HEADER_LENGTH:])
 
 
-def _mode(data: bytes, device_type: int | None) -> Decoded:
+def _mode(data: bytes, device_type: int | None = None) -> Decoded:
     """Read a header of MODE SENSE(6) or (10), whichever the MODE DATA LENGTH fits, and pages."""
     is_long = not (len(data) >= 4 and data[0] + 1 == len(data)) and (data[0] == 0 or len(data) < 4)
     whole = int.from_bytes(data[: 2 if is_long else 1], "big") + (2 if is_long else 1)
@@ -277,7 +277,7 @@ def _log(data: bytes) -> Decoded:
     return Decoded(record, lambda: show_log(found), found.problems)
 
 
-def _cdb(data: bytes, device_type: int | None) -> Decoded:
+def _cdb(data: bytes, device_type: int | None = None) -> Decoded:
     opcode, found = data[0], catalog.find(data, device_type or 0)
     action = data[1] & 0x1F if opcode in WITH_SERVICE_ACTION and len(data) > 1 else None
     length = GROUPS.get(opcode >> 5)
