@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ sys.path.insert(0, str(TOOLS))
 if sys.platform != "linux":
     pytest.skip("the lab runs on Linux", allow_module_level=True)
 
+from campaigns import natively  # noqa: E402
 from campaigns.natively import command  # noqa: E402
 from labkit import native, uml, zoo  # noqa: E402
 from labkit.guest import is_over  # noqa: E402
@@ -139,3 +142,37 @@ def test_a_campaign_goes_to_the_native_lab_as_it_was_ordered_but_for_its_output(
     words = command(["crash", "--native", "--output", "file", "--kills", "7", "--output=other"])
     assert words[2] == "--native"
     assert words[words.index("run") :][-4:] == ["crash", "--native", "--kills", "7"]
+
+
+def guest(kills: int, status: int, *, is_ok: bool = True) -> list[str]:
+    """Return a command that does as the lab does with so many kills."""
+    line = json.dumps({"kill": 1, "ok": is_ok})
+    return [sys.executable, "-c", f"import sys\nfor _ in range({kills}): print({line!r})\nsys.exit({status})"]
+
+
+@pytest.mark.parametrize(
+    ("guests", "status", "lefts"),
+    [
+        ([guest(5, 0)], 0, ["5"]),
+        ([guest(2, 125), guest(3, 0)], 0, ["5", "3"]),
+        ([guest(2, 125, is_ok=False), guest(1, 125), guest(2, 0)], 1, ["5", "3", "2"]),
+        ([guest(2, 125), guest(0, 125)], 125, ["5", "3"]),
+        ([guest(5, 1)], 1, ["5"]),
+    ],
+)
+def test_a_campaign_goes_on_in_another_guest_where_one_has_died(
+    guests: list[list[str]], status: int, lefts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered: list[tuple[str, str]] = []
+
+    def lab(words: list[str], zoo: str) -> list[str]:
+        ordered.append((words[words.index("--kills") + 1], words[words.index("--seed") + 1]))
+        return guests[len(ordered) - 1]
+
+    monkeypatch.setattr(natively, "command", lab)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    options = Namespace(campaign="crash", kills=5, seed=7, zoo="tests", output=tmp_path / "out")
+    words = ["crash", "--kills", "5", "--seed", "7", "--native"]
+    assert natively.in_native_lab(options, words) == status
+    assert ordered == [(left, str(7 + number)) for number, left in enumerate(lefts)]
+    assert len((tmp_path / "out").read_text().splitlines()) == (5 if guests[-1] != guest(0, 125) else 2)

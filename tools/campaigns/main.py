@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     # `many` needs QEMU's sticks, and `table` no device: they have no such option.
     if getattr(options, "native", False) and "SCSIUSB_LAB" not in os.environ:
-        return in_native_lab(arguments, options.output, options.zoo)
+        return in_native_lab(options, arguments)
     with ExitStack() as stack:
         out = stack.enter_context(options.output.open("w")) if options.output else sys.stdout
         run: Callable[[argparse.Namespace, Report], None] = import_module(f"campaigns.{options.campaign}").run
