@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -17,6 +17,7 @@ from scsiusb.scsi.sense import Sense
 from scsiusb.scsi.unit import LogicalUnit
 
 LENGTH: Final = 252  # bytes: less than 256, and a multiple of 4
+LONGER: Final = 4096  # bytes, for the units that have more
 NOT_KEPT: Final = Sense(0xE, 0x1D, 0)
 
 
@@ -79,18 +80,24 @@ class PageValues:
         return found
 
 
-def read_pages(unit: LogicalUnit, code: int = ALL_PAGES, subpage: int = 0) -> list[PageValues]:
+class PageList(list[PageValues]):
+    """Mode pages; `problems` says what is wrong with the answers that they are from."""
+
+    problems: tuple[str, ...] = ()
+
+
+def read_pages(unit: LogicalUnit, code: int = ALL_PAGES, subpage: int = 0) -> PageList:
     """Return a mode page, or all that the unit has, with all of their values.
 
-    Raises as `LogicalUnit.execute`, IllegalRequest for a page that the unit does not have.
+    Pages that are cut or did not arrive are named in the `problems` of the list. Raises as `LogicalUnit.execute`,
+    IllegalRequest for a page that the unit does not have.
     """
     current = _sense(unit, code, subpage, Values.CURRENT)
-    changeable, default, saved = (
-        _others(unit, code, subpage, values) for values in (Values.CHANGEABLE, Values.DEFAULT, Values.SAVED)
-    )
+    others = [_others(unit, code, subpage, values) for values in (Values.CHANGEABLE, Values.DEFAULT, Values.SAVED)]
+    changeable, default, saved = others
     is_ambiguous = any(depends_on_type(page.code) for page in current.pages)
     device_type = unit.inquiry().peripheral_device_type if is_ambiguous else None
-    return [
+    found = PageList(
         PageValues(
             page.code,
             page.subpage,
@@ -101,7 +108,19 @@ def read_pages(unit: LogicalUnit, code: int = ALL_PAGES, subpage: int = 0) -> li
             device_type,
         )
         for page in current.pages
-    ]
+    )
+    answers = zip(Values, (current, *others), strict=True)
+    found.problems = tuple(problem for values, each in answers if each for problem in _problems(values, each))
+    return found
+
+
+def _problems(values: Values, parameters: ModeParameters) -> Iterator[str]:
+    """Yield what is missing of an answer."""
+    of = f"{values.name.lower()} values"
+    if parameters.missing:
+        yield f"{of}: the unit has at least {parameters.missing} bytes more than it sends; pages are missing"
+    if parameters.leftover:
+        yield f"{of}: the last {len(parameters.leftover)} bytes are no whole page: {parameters.leftover.hex(' ')}"
 
 
 def change_page(unit: LogicalUnit, code: int, subpage: int, changes: Mapping[str, int], *, save: bool = False) -> None:
@@ -173,11 +192,23 @@ def _others(unit: LogicalUnit, code: int, subpage: int, values: Values) -> ModeP
 
 
 def _sense(unit: LogicalUnit, code: int, subpage: int, values: Values) -> ModeParameters:
-    """Send MODE SENSE(6), or (10) to a unit that does not have that."""
+    """Send MODE SENSE(6), or (10) to a unit that does not have that, or has more than fits into its answer."""
     try:
-        return unit.execute(ModeSense6(code, subpage, int(values), True, LENGTH))
+        found = unit.execute(ModeSense6(code, subpage, int(values), True, LENGTH))
     except UnsupportedOpcode:
-        return unit.execute(ModeSense10(code, subpage, int(values), True, length=LENGTH))
+        found = unit.execute(ModeSense10(code, subpage, int(values), True, length=LENGTH))
+    if found.missing:
+        return _longer(unit, found, ModeSense10(code, subpage, int(values), True, length=LONGER))
+    return found
+
+
+def _longer(unit: LogicalUnit, short: ModeParameters, command: ModeSense10) -> ModeParameters:
+    """Return the answer to the longer command; the short one if the unit refuses that, or sends fewer pages."""
+    try:
+        longer = unit.execute(command)
+    except (IllegalRequest, MalformedReply):
+        return short
+    return longer if len(longer.pages) >= len(short.pages) else short
 
 
 def _select(unit: LogicalUnit, page: bytes, save: bool) -> None:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.target.modes import DISK_PAGES, ModePages
 from tests.cli.conftest import Attached, Cli
 
 
@@ -117,6 +118,42 @@ def test_a_unit_with_the_longer_commands_only(cli: Cli, unit: Unit) -> None:
     for opcode in (0x1A, 0x15):
         del unit._commands[opcode]
     assert cli("modes", "1-1", "--set", "WCE=0", "--json").record["caching"]["WCE"]["current"] == 0
+
+
+LONG_PAGES = {code: bytes((code, 34)) + bytes([code]) * 34 for code in range(0x20, 0x26)}
+"""With the three pages of a disk, 44 bytes, 9 pages of 260 bytes: more than MODE SENSE(6) can report."""
+ONLY_LONGER_COMMANDS = (0x1A, 0x15)
+ONLY_SHORTER_COMMANDS = (0x5A, 0x55)
+
+
+@pytest.fixture
+def large(unit: Unit) -> Unit:
+    unit.modes = ModePages({**DISK_PAGES, **LONG_PAGES})
+    return unit
+
+
+@pytest.mark.parametrize("missing", [(), ONLY_LONGER_COMMANDS])
+def test_pages_longer_than_one_answer_are_asked_for_again(cli: Cli, large: Unit, missing: tuple[int, ...]) -> None:
+    for opcode in missing:
+        del large._commands[opcode]
+    found = cli("modes", "1-1", "--json").record
+    names = ["recovery", "caching", "control", *(f"vendor specific {code:02x}" for code in LONG_PAGES)]
+    assert list(found) == names, "all pages, and no problems"
+    assert found["vendor specific 25"]["bytes"]["saved"] == LONG_PAGES[0x25].hex()
+
+
+def test_pages_that_did_not_arrive_are_a_problem(cli: Cli, large: Unit) -> None:
+    for opcode in ONLY_SHORTER_COMMANDS:
+        del large._commands[opcode]
+    found = cli("modes", "1-1", "--json").record
+    problems = found.pop("problems")
+    assert list(found)[-1] == "vendor specific 24"
+    assert [each.partition(":")[0] for each in problems[::2]] == [
+        f"{values} values" for values in ("current", "changeable", "default", "saved")
+    ]
+    assert "the unit has at least 4 bytes more than it sends" in problems[0]
+    assert problems[1].startswith("current values: the last 24 bytes are no whole page: 25 22 25")
+    assert "scsiusb: warning: current values: " in cli("modes", "1-1").err
 
 
 def test_ready_start_and_stop(cli: Cli, unit: Unit) -> None:

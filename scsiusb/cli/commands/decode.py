@@ -232,10 +232,8 @@ def _mode(data: bytes, device_type: int | None = None) -> Decoded:
     if whole != len(data):
         problems.append(f"the header says {whole} bytes, and {len(data)} are here")
     found = ModeParameters.parse(data, long_header=is_long)
-    decoded = sum(len(page.body) + (4 if page.subpage else 2) for page in found.pages)
-    left = min(len(data), whole) - (8 if is_long else 4) - len(found.block_descriptors) - decoded
-    if left > 0:
-        problems.append(f"the last {left} bytes are no whole page: {data[-left:].hex(' ')}")
+    if found.leftover:
+        problems.append(f"the last {len(found.leftover)} bytes are no whole page: {found.leftover.hex(' ')}")
     record = {
         "medium_type": found.medium_type,
         "write_protected": found.write_protected,

@@ -84,10 +84,13 @@ def modes_command(
         found = read_pages(disk.unit, *(() if where is None else where))
         device_of = device_record(disk)
     if settings().json:
-        show_json({**{each.name: _record(each) for each in found}, "device": device_of})
+        problems = {"problems": found.problems} if found.problems else {}
+        show_json({**{each.name: _record(each) for each in found}, **problems, "device": device_of})
         return
     for each in found:
         _show(each)
+    for problem in found.problems:
+        say(f"scsiusb: warning: {problem}")
     if changes:
         say(f"changed: {_text(changes)}{', and saved' if save else ''}")
 

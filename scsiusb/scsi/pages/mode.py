@@ -37,6 +37,7 @@ HEADER_6: Final = Struct(  # SPC-4 table 452
     "device_specific" / DEVICE_SPECIFIC,
     "block_descriptors" / Prefixed(Int8ub, GreedyBytes),
     "pages" / GreedyRange(PAGE),
+    "leftover" / GreedyBytes,
 )
 HEADER_10: Final = Struct(  # SPC-4 table 453
     "length" / Int16ub,
@@ -45,6 +46,7 @@ HEADER_10: Final = Struct(  # SPC-4 table 453
     Padding(2),
     "block_descriptors" / Prefixed(Int16ub, GreedyBytes),
     "pages" / GreedyRange(PAGE),
+    "leftover" / GreedyBytes,
 )
 
 
@@ -69,6 +71,10 @@ class ModeParameters:
     block_descriptors: bytes
     """Block descriptors, not decoded."""
     pages: tuple[ModePage, ...]
+    missing: int = 0
+    """Bytes that the MODE DATA LENGTH counts and that did not arrive: the allocation length was too small."""
+    leftover: bytes = b""
+    """The bytes after the last whole page: the start of one that is cut."""
 
     @property
     def write_cache(self) -> bool | None:
@@ -85,11 +91,15 @@ class ModeParameters:
         """
         size = 2 if long_header else 1  # bytes of the MODE DATA LENGTH field, which does not count itself
         length = int.from_bytes(data[:size], "big") + size
-        fields = parse(HEADER_10 if long_header else HEADER_6, data[:length] if length > size else data, "MODE SENSE")
+        if length == size:  # the unit does not say how much there is
+            length = len(data)
+        fields = parse(HEADER_10 if long_header else HEADER_6, data[:length], "MODE SENSE")
         return cls(
             medium_type=fields.medium_type,
             write_protected=fields.device_specific.write_protected,
             dpo_fua=fields.device_specific.dpo_fua,
             block_descriptors=fields.block_descriptors,
             pages=tuple(ModePage(page.head.code, page.subpage or 0, page.body) for page in fields.pages),
+            missing=max(length - len(data), 0),
+            leftover=fields.leftover,
         )

@@ -25,6 +25,7 @@ REPORT_LUNS = 0xA0
 
 _WRITE_PROTECT = 0x80  # WP and DPOFUA of the device-specific parameter (SBC-3 6.4.1)
 _DPOFUA = 0x10
+_MOST_MODE_6 = 0xFF  # MODE DATA LENGTH is one byte, which limits what MODE SENSE(6) sends (SPC-4 table 452)
 _PF, _SP = 0x10, 0x01  # of MODE SELECT
 
 
@@ -75,8 +76,8 @@ def _block_descriptor(unit: Unit, cdb: bytes, long_lba: bool) -> bytes:
 def _mode_sense_6(unit: Unit, cdb: bytes) -> Task:
     parameter, body = _mode_body(unit, cdb)
     descriptor, kind = _block_descriptor(unit, cdb, False), unit.modes.medium_type
-    head = struct.pack(">BBBB", 3 + len(descriptor) + len(body), kind, parameter, len(descriptor))
-    return Parameters(head + descriptor + body, cdb[4])
+    rest = (bytes((kind, parameter, len(descriptor))) + descriptor + body)[:_MOST_MODE_6]
+    return Parameters(bytes((len(rest),)) + rest, cdb[4])
 
 
 def _mode_sense_10(unit: Unit, cdb: bytes) -> Task:
