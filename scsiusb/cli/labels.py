@@ -9,12 +9,12 @@ from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.pages.vpd import (
     AnyPage,
     BlockLimits,
-    Designator,
     FieldsPage,
     LogicalBlockProvisioning,
     SupportedPages,
     UnitSerialNumber,
 )
+from scsiusb.scsi.pages.vpd_designators import EUI_64, NAA, Designator
 from scsiusb.scsi.pages.vpd_fields import find_layout
 
 VERSIONS: Final = {0: "none", 2: "SCSI-2", 3: "SPC", 4: "SPC-2", 5: "SPC-3", 6: "SPC-4", 7: "SPC-5"}  # SPC-4 6.6.2
@@ -99,6 +99,14 @@ DESIGNATOR_COLUMNS: Final = ("of", "kind", "value")
 def designator_row(entry: Designator) -> tuple[str, str, str]:
     """Return a row of the table of designators."""
     return ASSOCIATIONS.get(entry.association, f"{entry.association}h"), entry.kind_text, entry.text
+
+
+def designator_words(entry: Designator) -> dict[str, Any]:
+    """Return the parts of an identifier as names and values to show; the numbers of IEEE's names in hex."""
+    parts: dict[str, Any] = {name.replace("_", " "): value for name, value in entry.fields.items()}
+    if entry.kind in (EUI_64, NAA):
+        parts = {name: f"{value:06X}h" if name != "naa" else value for name, value in parts.items()}
+    return parts if entry.protocol_text is None else {"protocol": entry.protocol_text, **parts}
 
 
 FIELD_COLUMNS: Final = ("field", "value", "meaning")

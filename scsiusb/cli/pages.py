@@ -35,12 +35,21 @@ def page_record(number: int, page: AnyPage) -> dict[str, Any]:
     return {"page": number, **asdict(page), **({} if disk is None else {"identification": asdict(disk)})}
 
 
+def problems_in(page: AnyPage) -> tuple[str, ...]:
+    """Return what is wrong with a page's list of designators or entries."""
+    return page.problems if isinstance(page, (DeviceIdentification, FieldsPage)) else ()
+
+
 def show_page(number: int, page: AnyPage) -> None:
     """Print a page: a table or a record of what is known of it, or its bytes."""
     if isinstance(page, SupportedPages):
         show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
     elif isinstance(page, DeviceIdentification):
         show_table(labels.DESIGNATOR_COLUMNS, [labels.designator_row(entry) for entry in page.designators])
+        for entry in page.designators:
+            if entry.fields or entry.protocol_text:
+                show(f"\n{entry.kind_text} {entry.text}")
+                show_record(labels.designator_words(entry))
     elif isinstance(page, FieldsPage):
         show_table(labels.FIELD_COLUMNS, labels.field_rows(page), wrapped=("meaning",))
         disk = identification_in(page)

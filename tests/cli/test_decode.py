@@ -60,6 +60,10 @@ def test_vpd_pages(cli: Cli) -> None:
         ["the page says that 8 bytes follow its header, and 2 are here"],
     )
     assert decode(cli, "vpd", "00 d5 00 01 ff")["body"] == "ff"
+    found = decode(cli, "vpd", "00 85 00 06 01 00 00 20 41 42")
+    assert found["entries"][0]["address"] == "AB"
+    assert found["problems"] == ["entry 0 is cut: it ends after 6 bytes: 01 00 00 20 41 42, of 36"]
+    assert found["body"] == "010000204142"
     ended = cli("decode", "vpd", "00 b0")
     assert ended.failed(97, "at least 4 bytes", "give all of the bytes")
     assert "device" not in ended.err, "there is none"

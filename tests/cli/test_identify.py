@@ -214,8 +214,37 @@ def test_designators_are_a_table(cli: Cli, attach: Attached) -> None:
     ]
     assert cli("inquiry", "--page", "83", "--json").record == {
         "page": 0x83,
-        "designators": [{"association": 0, "kind": 1, "value": name.encode().hex(), "text": name}],
+        "designators": [
+            {
+                "association": 0,
+                "kind": 1,
+                "value": name.encode().hex(),
+                "text": name,
+                "code_set": 2,
+                "protocol": None,
+                "fields": {},
+            }
+        ],
+        "problems": [],
+        "body": bytes((2, 1, 0, len(name))).hex() + name.encode().hex(),
     }
+
+
+def test_a_designator_that_is_cut_is_a_warning(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scsiusb.virtual.target import pages
+
+    data = bytes.fromhex("00 83 00 12 61940004 00000002 01030008 5000c5001234")
+    monkeypatch.setattr(pages, "vpd", lambda unit, page: data)
+    attach(stick())
+    shown = cli("inquiry", "--page", "83")
+    assert "protocol                         SAS\nrelative target port identifier  2\n" in shown.text
+    assert shown.err == (
+        "scsiusb: warning: page 83h: designator 1 is cut: it ends after 10 bytes: "
+        "01 03 00 08 50 00 c5 00 12 34, of 12\n"
+    )
+    record = cli("inquiry", "--page", "83", "--json").record
+    assert len(record["designators"]) == len(record["problems"]) == 1
+    assert record["body"] == data[4:].hex()
 
 
 def test_block_limits_have_units(cli: Cli, attach: Attached) -> None:

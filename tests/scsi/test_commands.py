@@ -15,6 +15,7 @@ from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.scsi.commands import spc_parameters as parameters
 from scsiusb.scsi.pages import inquiry, mode, vpd
+from scsiusb.scsi.pages.vpd_designators import parse_designators
 from scsiusb.transport.base import Direction
 
 CDBS: list[tuple[Command[Any], str]] = [
@@ -176,6 +177,82 @@ def test_device_identification_lists_its_designators() -> None:
         ("NAA", "5000c50012345678"),
         ("T10 vendor ID", "Vendor X"),
     ]
+
+
+NAMES = {  # a designation descriptor, and the parts of its designator
+    "0103 0008 2123456789abcdef": {
+        "naa": 2,
+        "vendor_specific_identifier_a": 0x123,
+        "ieee_company_id": 0x456789,
+        "vendor_specific_identifier_b": 0xABCDEF,
+    },
+    "0103 0008 3123456789abcdef": {"naa": 3, "locally_administered_value": 0x123456789ABCDEF},
+    "0103 0008 5000c50012345678": {"naa": 5, "ieee_company_id": 0x000C50, "vendor_specific_identifier": 0x012345678},
+    "0103 0010 6123456789abcdef 0123456789abcdef": {
+        "naa": 6,
+        "ieee_company_id": 0x123456,
+        "vendor_specific_identifier": 0x789ABCDEF,
+        "vendor_specific_identifier_extension": 0x0123456789ABCDEF,
+    },
+    "0103 0004 5000c500": {"naa": 5, "ieee_company_id": 0x000C50},
+    "0103 0000": {},
+    "0103 0008 7000000000000000": {},
+    "0102 0008 0123456789abcdef": {
+        "ieee_company_id": 0x012345,
+        "vendor_specific_extension_identifier": 0x6789ABCDEF,
+    },
+    "0102 000c 0123456789abcdef 00000007": {
+        "ieee_company_id": 0x012345,
+        "vendor_specific_extension_identifier": 0x6789ABCDEF,
+        "directory_id": 7,
+    },
+    "0102 0010 0000000000000009 0123456789abcdef": {
+        "identifier_extension": 9,
+        "ieee_company_id": 0x012345,
+        "vendor_specific_extension_identifier": 0x6789ABCDEF,
+    },
+    "0114 0004 00000102": {"relative_target_port_identifier": 0x102},
+    "0115 0004 00000103": {"target_port_group": 0x103},
+    "0106 0004 00000104": {"logical_unit_group": 0x104},
+    "010a 0012 1000 0123456789abcdef0123456789abcdef": {
+        "uuid_type": 1,
+        "uuid": "01234567-89ab-cdef-0123-456789abcdef",
+    },
+    "010a 0010 1000 0123456789abcdef0123456789ab": {"uuid_type": 1},
+}
+
+
+@pytest.mark.parametrize("data", NAMES)
+def test_an_identifier_has_its_parts(data: str) -> None:
+    (name,), problems = parse_designators(bytes.fromhex(data))
+    assert (name.fields, problems) == (NAMES[data], ())
+    assert name.text == name.value.hex()
+
+
+@pytest.mark.parametrize(
+    ("data", "protocol"),
+    [("6193 0000", "SAS"), ("91a3 0000", "USB Attached SCSI"), ("c193 0000", "protocol Ch"), ("6113 0000", None)],
+)
+def test_the_protocol_counts_only_where_it_is_valid_and_of_a_port_or_device(data: str, protocol: str | None) -> None:
+    (name,), _ = parse_designators(bytes.fromhex(data))
+    assert name.protocol_text == protocol
+    (name,), _ = parse_designators(bytes((*bytes.fromhex(data[:2]), 0x83, 0, 0)))
+    assert name.protocol is None, "of the logical unit"
+
+
+def test_a_designator_in_utf_8() -> None:
+    (name,), _ = parse_designators(bytes.fromhex("0308 0004 c3a90000"))
+    assert name.text == "\u00e9"
+
+
+def test_a_list_of_designators_that_ends_anywhere_says_so() -> None:
+    data = bytes.fromhex("0103 0008 5000c500 12345678 0201 0008") + b"Vendor X"
+    for end in range(len(data)):
+        found = vpd.DeviceIdentification.parse(data[:end])
+        assert len(found.designators) == end // 12
+        assert bool(found.problems) == (end not in (0, 12))
+        assert all(data[12 * (end // 12) : end].hex(" ") in problem for problem in found.problems)
+        assert found.body == data[:end]
 
 
 @pytest.mark.parametrize("data", ["", "0000", "00800000", "05000003008083"], ids=["nothing", "cut", "other page", "ok"])

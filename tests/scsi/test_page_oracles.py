@@ -158,9 +158,13 @@ def test_of_a_page_that_ends_anywhere_what_is_there_is_shown(page: int) -> None:
     whole = parse_page(data, page)
     assert isinstance(whole, FieldsPage)
     assert whole.fields or whole.entries
+    clean = 0
     for end in range(4, len(data)):
         cut = parse_page(data[:2] + (end - 4).to_bytes(2, "big") + data[4:end], page)
         assert isinstance(cut, FieldsPage)
         assert cut.fields.items() <= whole.fields.items()
         assert len(cut.entries) <= len(whole.entries)
         assert cut.entries[:-1] == whole.entries[: max(len(cut.entries) - 1, 0)]
+        clean += end >= 4 + MAKERS[page][0] and not cut.problems
+    assert whole.problems == ()
+    assert clean == (len(whole.entries) or len(data) - 4), "only between entries"

@@ -13,8 +13,8 @@ from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
 from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
-from scsiusb.cli.output import hex_dump, say, sense_record, show, show_json, show_record, show_table
-from scsiusb.cli.pages import page_record, show_page
+from scsiusb.cli.output import hex_dump, naming, say, sense_record, show, show_json, show_record, show_table
+from scsiusb.cli.pages import page_record, problems_in, show_page
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi import catalog
 from scsiusb.scsi.opcodes import CD_ROM, CHANGER, TAPE, ZONED
@@ -212,6 +212,7 @@ def _vpd(data: bytes) -> Decoded:
         problems.append(f"the page says that {length} bytes follow its header, and {here} are here")
     body = data[HEADER_LENGTH:][:length]
     page = _lenient(data[1], bytes([*data[:2], *len(body).to_bytes(2, "big")]) + body, problems)
+    problems += problems_in(page)
     return Decoded(page_record(data[1], page), lambda: show_page(data[1], page), tuple(problems))
 
 

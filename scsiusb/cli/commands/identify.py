@@ -12,8 +12,8 @@ import click
 from scsiusb.cli import labels
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, quoted, settings
-from scsiusb.cli.output import hex_dump, show, show_json, show_record, show_table, size_text
-from scsiusb.cli.pages import page_record, show_page
+from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table, size_text
+from scsiusb.cli.pages import page_record, problems_in, show_page
 from scsiusb.errors import (
     Cancelled,
     CheckCondition,
@@ -169,7 +169,10 @@ def _show_page(number: int, page: bytes | ScsiUsbError, as_hex: bool) -> None:
     elif as_hex:
         show(hex_dump(page))
     else:
-        show_page(number, parse_page(page, number))
+        parsed = parse_page(page, number)
+        show_page(number, parsed)
+        for problem in problems_in(parsed):
+            say(f"scsiusb: warning: page {number:02X}h: {problem}")
 
 
 @click.command("capacity", short_help="Show the capacity of the medium.")

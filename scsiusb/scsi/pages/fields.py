@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 
@@ -60,3 +60,9 @@ def flags(byte: int, names: str, *texts: str) -> Iterator[Field]:
 def number(name: str, byte: int, size: int, text: str) -> Field:
     """Return a field of `size` whole bytes."""
     return Field(name, byte, 7, 8 * size, text)
+
+
+def values_of(fields: Iterable[Field], page: bytes) -> dict[str, int]:
+    """Return the numbers by the fields' names in lower case; those that the page ends before are left out."""
+    values = ((field.name.lower(), field.value(page)) for field in fields)
+    return {name: value for name, value in values if value is not None}

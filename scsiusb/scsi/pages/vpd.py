@@ -2,70 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar, Final
 
 from construct import (
     BitsInteger,
     BitStruct,
     Flag,
-    GreedyBytes,
-    GreedyRange,
     Int8ub,
     Int16ub,
     Int32ub,
     Optional,
     Padding,
-    Prefixed,
     Struct,
 )
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
+from scsiusb.scsi.pages.fields import values_of
+from scsiusb.scsi.pages.vpd_designators import Designator, parse_designators
 from scsiusb.scsi.pages.vpd_fields import find_layout
 from scsiusb.scsi.reply import Reply, parse, text
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
 HEADER_LENGTH: Final = 4  # bytes
-
-DESIGNATORS: Final = GreedyRange(  # SPC-4 table 604
-    Struct(
-        "a" / BitStruct("protocol" / BitsInteger(4), "code_set" / BitsInteger(4)),
-        "b" / BitStruct(Padding(2), "association" / BitsInteger(2), "kind" / BitsInteger(4)),
-        Padding(1),
-        "value" / Prefixed(Int8ub, GreedyBytes),
-    )
-)
-BINARY: Final = 1  # code set
-DESIGNATOR_KINDS: Final = {
-    0: "vendor specific",
-    1: "T10 vendor ID",
-    2: "EUI-64",
-    3: "NAA",
-    4: "relative target port",
-    5: "target port group",
-    6: "logical unit group",
-    7: "MD5",
-    8: "SCSI name",
-    9: "protocol specific port",
-}
-
-
-@dataclass(frozen=True)
-class Designator:
-    """One identifier of the logical unit, of its port or of its device (SPC-4 7.8.6.1)."""
-
-    association: int
-    """Which object the identifier belongs to: 0 logical unit, 1 target port, 2 target device."""
-    kind: int
-    """Designator type, a key of `DESIGNATOR_KINDS`."""
-    value: bytes
-    text: str
-    """`value` as text, or as hex digits if its code set is binary."""
-
-    @property
-    def kind_text(self) -> str:
-        """Name of the designator type."""
-        return DESIGNATOR_KINDS.get(self.kind, f"type {self.kind:X}h")
 
 
 @dataclass(frozen=True)
@@ -88,6 +48,8 @@ class FieldsPage:
     """The bytes after the page's header."""
     entries: tuple[dict[str, int | str], ...] = ()
     """Of the list at the end of the page, where there is one: the fields of each."""
+    problems: tuple[str, ...] = ()
+    """An entry that the page ends in."""
 
     @classmethod
     def parse(cls, page: int, body: bytes) -> FieldsPage | None:
@@ -100,12 +62,9 @@ class FieldsPage:
         for name, at, length in layout.texts:
             if len(whole) >= at + length:
                 found[name.lower()] = text(whole[at : at + length])
-        for field in layout.fields:
-            value = field.value(whole)
-            if value is not None:
-                found[field.name.lower()] = value
-        entries = () if layout.entries is None else tuple(layout.entries.parse(whole))
-        return cls(page, layout.name, found, body, entries)
+        found |= values_of(layout.fields, whole)
+        entries, problems = ((), ()) if layout.entries is None else layout.entries.parse(whole)
+        return cls(page, layout.name, found, body, entries, problems)
 
 
 @dataclass(frozen=True)
@@ -140,22 +99,15 @@ class DeviceIdentification:
 
     PAGE: ClassVar[int] = 0x83
     designators: tuple[Designator, ...]
+    problems: tuple[str, ...] = ()
+    """A designator that the page ends in, which is left out."""
+    body: bytes = field(default=b"", compare=False)
+    """The bytes after the page's header."""
 
     @classmethod
     def parse(cls, body: bytes) -> DeviceIdentification:
-        """Parse the bytes after the page's header; an incomplete designator at the end is left out."""
-        found = parse(DESIGNATORS, body, "VPD page 83h")
-        return cls(
-            tuple(
-                Designator(
-                    association=entry.b.association,
-                    kind=entry.b.kind,
-                    value=entry.value,
-                    text=entry.value.hex() if entry.a.code_set == BINARY else text(entry.value),
-                )
-                for entry in found
-            )
-        )
+        """Parse the bytes after the page's header."""
+        return cls(*parse_designators(body), body)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from scsiusb.scsi.pages.fields import Field, flags, number
+from scsiusb.scsi.pages.fields import Field, flags, number, values_of
 from scsiusb.scsi.reply import text
 
 
@@ -21,24 +20,33 @@ class Entries(NamedTuple):
     """Parts of variable length: the name, whether it is ASCII, and the bytes between it and the part before. The two
     bytes before each part are its length."""
 
-    def parse(self, page: bytes) -> Iterator[dict[str, int | str]]:
-        """Yield the values of each entry; of one that the page ends in, those that are there."""
+    def parse(self, page: bytes) -> tuple[tuple[dict[str, int | str], ...], tuple[str, ...]]:
+        """Return the values of each entry, also of one that the page ends in, and what is wrong."""
+        entries: list[dict[str, int | str]] = []
+        problems: list[str] = []
         at = self.at
         while at < len(page):
-            entry, found = page[at:], dict[str, int | str]()
-            for field in self.fields:
-                value = field.value(entry)
-                if value is not None:
-                    found[field.name.lower()] = value
-            end = self.header
-            for name, is_text, gap in self.parts:
-                end += gap
-                length = int.from_bytes(entry[end - 2 : end], "big")
-                part, end = entry[end : end + length], end + length
-                if part:
-                    found[name.lower()] = text(part) if is_text else part.hex()
-            yield found
-            at += end
+            found, size = self._entry(page[at:])
+            here = page[at : at + size]
+            if len(here) < size:
+                problems.append(
+                    f"entry {len(entries)} is cut: it ends after {len(here)} bytes: {here.hex(' ')}, of {size}"
+                )
+            entries.append(found)
+            at += size
+        return tuple(entries), tuple(problems)
+
+    def _entry(self, data: bytes) -> tuple[dict[str, int | str], int]:
+        """Return the values of the entry that the data begin with, and its size by its own length fields."""
+        found: dict[str, int | str] = {**values_of(self.fields, data)}
+        end = self.header
+        for name, is_text, gap in self.parts:
+            end += gap
+            length = int.from_bytes(data[end - 2 : end], "big") if len(data) >= end else 0
+            part, end = data[end : end + length], end + length
+            if part:
+                found[name.lower()] = text(part) if is_text else part.hex()
+        return found, end
 
 
 class VpdLayout(NamedTuple):
