@@ -43,6 +43,21 @@ FIRST_VENDOR_PAGE: Final = 0xC0
 ASSOCIATIONS: Final = {0: "logical unit", 1: "target port", 2: "target device"}  # SPC-4 7.8.6.1
 
 
+FEATURES: Final = {  # flags of INQUIRY data, by attribute
+    "lu_cong": "LU_CONG",
+    "normaca": "NORMACA",
+    "hisup": "HISUP",
+    "sccs": "SCCS",
+    "acc": "ACC",
+    "third_party_copy": "3PC",
+    "protect": "PROTECT",
+    "encserv": "ENCSERV",
+    "multip": "MULTIP",
+    "addr16": "ADDR16",
+    "cmdque": "CMDQUE",
+}
+
+
 def page_name(page: int) -> str:
     """Return the code and the name of a VPD page."""
     other = "vendor specific" if page >= FIRST_VENDOR_PAGE else "unknown to scsiusb"
@@ -52,7 +67,7 @@ def page_name(page: int) -> str:
 def inquiry_words(data: InquiryData) -> dict[str, Any]:
     """Return INQUIRY data as names and values to show."""
     version = VERSIONS.get(data.version)
-    return {
+    words = {
         "vendor": data.vendor,
         "product": data.product,
         "revision": data.revision,
@@ -62,6 +77,14 @@ def inquiry_words(data: InquiryData) -> dict[str, Any]:
         "qualifier": data.peripheral_qualifier,
         "data format": data.response_data_format,
     }
+    features = [text for name, text in FEATURES.items() if getattr(data, name)]
+    if data.tpgs:
+        features.append(f"TPGS {data.tpgs}")
+    if features:
+        words["features"] = ", ".join(features)
+    if data.version_descriptors:
+        words["claims"] = ", ".join(f"{code:04X}h" for code in data.version_descriptors)
+    return words
 
 
 PROVISIONING_KINDS: Final = {0: "not reported", 1: "resource", 2: "thin"}
@@ -112,13 +135,16 @@ def designator_words(entry: Designator) -> dict[str, Any]:
 FIELD_COLUMNS: Final = ("field", "value", "meaning")
 
 
-def field_rows(page: FieldsPage) -> list[tuple[str, int | str, str | None]]:
+FieldRow = tuple[str, int | str, str | None]
+
+
+def field_rows(page: FieldsPage | BlockLimits | LogicalBlockProvisioning) -> list[FieldRow]:
     """Return the table of a page's fields."""
-    layout = find_layout(page.page)
+    layout = find_layout(page.page if isinstance(page, FieldsPage) else page.PAGE)
     fields = (*layout.fields, *(layout.entries.fields if layout.entries else ())) if layout else ()
     texts = {field.name.lower(): field.text for field in fields}
-    rows = [(name, value, texts.get(name)) for name, value in page.fields.items()]
-    for number, entry in enumerate(page.entries):
+    rows: list[FieldRow] = [(name, value, texts.get(name)) for name, value in page.fields.items()]
+    for number, entry in enumerate(page.entries if isinstance(page, FieldsPage) else ()):
         rows += [(f"{number}: {name}", value, texts.get(name)) for name, value in entry.items()]
     return rows
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 from scsiusb.cli import labels
 from scsiusb.cli.output import hex_dump, show, show_record, show_table
 from scsiusb.errors import MalformedReply
-from scsiusb.scsi.pages.vpd import AnyPage, DeviceIdentification, FieldsPage, SupportedPages, VpdPage
+from scsiusb.scsi.pages.vpd import (
+    AnyPage,
+    BlockLimits,
+    DeviceIdentification,
+    FieldsPage,
+    LogicalBlockProvisioning,
+    SupportedPages,
+    VpdPage,
+)
+from scsiusb.scsi.pages.vpd_designators import Designator
 
 if TYPE_CHECKING:
     from scsiusb.ata.identify import IdentifyData
@@ -37,7 +46,7 @@ def page_record(number: int, page: AnyPage) -> dict[str, Any]:
 
 def problems_in(page: AnyPage) -> tuple[str, ...]:
     """Return what is wrong with a page's list of designators or entries."""
-    return page.problems if isinstance(page, (DeviceIdentification, FieldsPage)) else ()
+    return page.problems if isinstance(page, (DeviceIdentification, FieldsPage, LogicalBlockProvisioning)) else ()
 
 
 def show_page(number: int, page: AnyPage) -> None:
@@ -46,10 +55,7 @@ def show_page(number: int, page: AnyPage) -> None:
         show_table(labels.SUPPORTED_COLUMNS, labels.supported_rows(page))
     elif isinstance(page, DeviceIdentification):
         show_table(labels.DESIGNATOR_COLUMNS, [labels.designator_row(entry) for entry in page.designators])
-        for entry in page.designators:
-            if entry.fields or entry.protocol_text:
-                show(f"\n{entry.kind_text} {entry.text}")
-                show_record(labels.designator_words(entry))
+        _show_designators(page.designators)
     elif isinstance(page, FieldsPage):
         show_table(labels.FIELD_COLUMNS, labels.field_rows(page), wrapped=("meaning",))
         disk = identification_in(page)
@@ -62,3 +68,16 @@ def show_page(number: int, page: AnyPage) -> None:
             show(hex_dump(page.body))
     else:
         show_record(labels.page_words(page))
+        if isinstance(page, (BlockLimits, LogicalBlockProvisioning)):
+            show("")
+            show_table(labels.FIELD_COLUMNS, labels.field_rows(page), wrapped=("meaning",))
+        if isinstance(page, LogicalBlockProvisioning):
+            _show_designators(page.provisioning_group)
+
+
+def _show_designators(found: tuple[Designator, ...]) -> None:
+    """Print the parts of the identifiers that have any."""
+    for entry in found:
+        if entry.fields or entry.protocol_text:
+            show(f"\n{entry.kind_text} {entry.text}")
+            show_record(labels.designator_words(entry))

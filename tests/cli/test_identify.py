@@ -167,6 +167,11 @@ def test_inquiry_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "vendor": "scsiusb",
         "product": "Virtual Stick",
         "revision": "1.00",
+        "additional_length": 31,
+        **dict.fromkeys(("lu_cong", "normaca", "hisup", "sccs", "acc", "third_party_copy", "protect"), False),
+        **dict.fromkeys(("encserv", "multip", "addr16", "cmdque"), False),
+        "tpgs": 0,
+        "version_descriptors": [],
     }
 
 
@@ -249,19 +254,29 @@ def test_a_designator_that_is_cut_is_a_warning(cli: Cli, attach: Attached, monke
 
 def test_block_limits_have_units(cli: Cli, attach: Attached) -> None:
     attach(stick(maximum_transfer=240), stick(maximum_transfer=1))
-    assert cli("inquiry", "1-1", "--page", "bl").text == (
+    text = cli("inquiry", "1-1", "--page", "bl").text
+    assert text.startswith(
         "optimal granularity  not reported\nmax transfer         240 blocks\n"
-        "optimal transfer     not reported\nmax unmap            not reported\n"
+        "optimal transfer     not reported\nmax unmap            not reported\n\nfield "
     )
+    row = next(line for line in text.splitlines() if line.startswith("maximum_compare_and_write_length"))
+    assert row.split() == ["maximum_compare_and_write_length", "128", "blocks"]
     assert "1 block\n" in cli("inquiry", "1-2", "--page", "bl").text
 
 
 def test_what_a_thin_unit_says_of_unmap(cli: Cli, attach: Attached) -> None:
     attach(stick(thin=True, thin_zeros=False), stick())
     assert "max unmap            65536 blocks\n" in cli("inquiry", "1-1", "--page", "bl").text
-    assert cli("inquiry", "1-1", "--page", "lbpv").text == (
-        "UNMAP           yes\nWRITE SAME(16)  yes\nWRITE SAME(10)  yes\nreads zeros     no\nkind            thin\n"
+    assert cli("inquiry", "1-1", "--page", "lbpv").text.startswith(
+        "UNMAP           yes\nWRITE SAME(16)  yes\nWRITE SAME(10)  yes\nreads zeros     no\nkind            thin\n\n"
+        "field                 value  meaning\nthreshold_exponent    0 "
     )
+    limits = cli("inquiry", "1-1", "--page", "bl", "--json").record
+    assert limits["max_unmap_blocks"] == limits["fields"]["maximum_unmap_lba_count"] == 65536
+    assert len(limits["fields"]) == 17
+    assert limits["body"].startswith("0080")
+    provisioning = cli("inquiry", "1-1", "--page", "lbpv", "--json").record
+    assert (provisioning["unmap"], provisioning["fields"]["lbpws10"], provisioning["problems"]) == (True, 1, [])
     assert cli("inquiry", "1-2", "--page", "lbpv").failed(5)
 
 
@@ -287,6 +302,20 @@ def test_all_that_a_unit_says_of_itself(cli: Cli, attach: Attached, monkeypatch:
     assert "the device sent page 00h" in cli("inquiry", "1-1", "--all").text
     assert "sent page 00h" in cli("inquiry", "1-1", "--all", "--json").record["pages"]["83"]["error"]
     assert "serial  S1" in cli("inquiry", "1-1", "--all").text, "the others are shown"
+
+
+def test_all_has_the_standards_that_a_unit_claims(cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = Unit(Memory(512 * 64))
+    before = unit.inquiry()
+    long = before[:4] + bytes((69, 0x19, 0x50, 0x02)) + before[8:] + bytes(22) + bytes.fromhex("0460 0000 04c0")
+    monkeypatch.setattr(unit, "inquiry", lambda: long.ljust(74, b"\0"))
+    attach(Stick([unit]))
+    assert cli("inquiry", "1-1", "--json").record["version_descriptors"] == [], "not in the first 36 bytes"
+    record = cli("inquiry", "1-1", "--all", "--json").record
+    assert record["version_descriptors"] == [0x0460, 0x04C0]
+    assert (record["tpgs"], record["third_party_copy"], record["protect"]) == (1, True, True)
+    text = cli("inquiry", "1-1", "--all").text
+    assert "\nfeatures     3PC, PROTECT, ENCSERV, MULTIP, CMDQUE, TPGS 1\nclaims       0460h, 04C0h\n" in text
 
 
 def test_the_bytes_of_what_a_unit_says(cli: Cli, attach: Attached) -> None:

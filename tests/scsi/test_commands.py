@@ -96,6 +96,36 @@ def test_inquiry_data_is_typed() -> None:
     assert data.is_present
 
 
+INQUIRY_BITS = {  # by byte and bit (SPC-4 6.6.2)
+    "lu_cong": (1, 6),
+    "normaca": (3, 5),
+    "hisup": (3, 4),
+    "sccs": (5, 7),
+    "acc": (5, 6),
+    "third_party_copy": (5, 3),
+    "protect": (5, 0),
+    "encserv": (6, 6),
+    "multip": (6, 4),
+    "addr16": (6, 0),
+    "cmdque": (7, 1),
+}
+
+
+@pytest.mark.parametrize("name", INQUIRY_BITS)
+def test_each_flag_of_inquiry_data_has_its_bit(name: str) -> None:
+    byte, bit = INQUIRY_BITS[name]
+    data = bytearray(INQUIRY)
+    data[byte] |= 1 << bit
+    found = inquiry.InquiryData.parse(bytes(data))
+    assert [each for each in INQUIRY_BITS if getattr(found, each)] == [name]
+
+
+def test_version_descriptors_end_where_the_data_do() -> None:
+    data = INQUIRY[:4] + bytes((57,)) + INQUIRY[5:] + bytes(22) + bytes.fromhex("0460 04c0 0600")
+    assert inquiry.InquiryData.parse(data).version_descriptors == (0x0460, 0x04C0)
+    assert inquiry.InquiryData.parse(data[:61]).version_descriptors == (0x0460,)
+
+
 @pytest.mark.parametrize("length", range(5, 36))
 def test_fields_missing_from_short_inquiry_data_are_empty(length: int) -> None:
     data = inquiry.InquiryData.parse(INQUIRY[:length])
@@ -126,6 +156,26 @@ def test_capacity_is_the_last_lba_plus_one() -> None:
     long = block.ReadCapacity16().reply(bytes.fromhex("00000001 7fffffff 00001000") + bytes(20))
     assert (short.blocks, short.block_size) == (0x10000, 512)
     assert (long.blocks, long.block_size) == (0x180000000, 4096)
+
+
+def test_what_the_longer_capacity_says_of_the_medium() -> None:
+    data = bytes.fromhex("00000000 0000ffff 00000200 15 23 c0 07") + bytes(16)
+    found = block.ReadCapacity16().reply(data)
+    assert found == block.LongCapacity(
+        0xFFFF,
+        512,
+        rc_basis=1,
+        p_type=2,
+        prot_en=True,
+        p_i_exponent=2,
+        logical_blocks_per_physical_block_exponent=3,
+        lbpme=True,
+        lbprz=True,
+        lowest_aligned_lba=7,
+    )
+    assert block.ReadCapacity16().reply(data[:12]) == block.LongCapacity(0xFFFF, 512), "the rest is 0"
+    with pytest.raises(MalformedReply):
+        block.ReadCapacity16().reply(data[:11])
 
 
 def test_a_capacity_cut_short_is_malformed() -> None:
@@ -168,6 +218,54 @@ def test_vpd_pages_are_typed() -> None:
         False, True, True, False, 0
     )
     assert page(0xC7, bytes.fromhex("00c70002 abcdee")) == vpd.VpdPage(0xC7, b"\xab\xcd")
+
+
+def test_block_limits_have_all_fields_by_the_standards_names() -> None:
+    body = bytes(range(1, 61))
+    limits = vpd.BlockLimits.parse(body)
+    assert limits.body == body
+    assert list(limits.fields.items()) == [
+        ("wsnz", 1),
+        ("maximum_compare_and_write_length", 0x02),
+        ("optimal_transfer_length_granularity", 0x0304),
+        ("maximum_transfer_length", 0x05060708),
+        ("optimal_transfer_length", 0x090A0B0C),
+        ("maximum_prefetch_length", 0x0D0E0F10),
+        ("maximum_unmap_lba_count", 0x11121314),
+        ("maximum_unmap_block_descriptor_count", 0x15161718),
+        ("optimal_unmap_granularity", 0x191A1B1C),
+        ("ugavalid", 0),
+        ("unmap_granularity_alignment", 0x1D1E1F20),
+        ("maximum_write_same_length", 0x2122232425262728),
+        ("maximum_atomic_transfer_length", 0x292A2B2C),
+        ("atomic_alignment", 0x2D2E2F30),
+        ("atomic_transfer_length_granularity", 0x31323334),
+        ("maximum_atomic_transfer_length_with_atomic_boundary", 0x35363738),
+        ("maximum_atomic_boundary_size", 0x393A3B3C),
+    ]
+    assert list(vpd.BlockLimits.parse(body[:12]).fields)[-1] == "optimal_transfer_length"
+
+
+def test_logical_block_provisioning_with_a_group() -> None:
+    group = bytes.fromhex("0103 0008 5000c500 12345678")
+    page = vpd.LogicalBlockProvisioning.parse(bytes.fromhex("0a 8b 1a 32") + group)
+    assert page.fields == {
+        "threshold_exponent": 10,
+        "lbpu": 1,
+        "lbpws": 0,
+        "lbpws10": 0,
+        "lbprz": 2,
+        "anc_sup": 1,
+        "dp": 1,
+        "minimum_percentage": 3,
+        "provisioning_type": 2,
+        "threshold_percentage": 50,
+    }
+    assert (page.unmap, page.zeros, page.kind, page.problems) == (True, False, 2, ()), "2: a pattern, not zeros"
+    assert [each.text for each in page.provisioning_group] == ["5000c50012345678"]
+    cut = vpd.LogicalBlockProvisioning.parse(page.body[:10])
+    assert cut.provisioning_group == ()
+    assert "designator 0 is cut" in cut.problems[0]
 
 
 def test_device_identification_lists_its_designators() -> None:

@@ -27,7 +27,7 @@ from scsiusb.errors import (
 )
 from scsiusb.quirks.model import Quirk
 from scsiusb.scsi.commands.spc import InquiryVpdBytes
-from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, LEAST_LENGTH, STANDARD_LENGTH, device_type_text
+from scsiusb.scsi.pages.inquiry import ADDITIONAL_LENGTH, LEAST_LENGTH, STANDARD_LENGTH, InquiryData, device_type_text
 from scsiusb.scsi.pages.vpd import (
     BlockLimits,
     DeviceIdentification,
@@ -97,7 +97,7 @@ def inquiry_command(device: str | None, lun: int | None, page: int | None, every
         raise click.UsageError("--all and --page do not go together; give one of them")
     with opened(device, lun) as disk:
         device_of = device_record(disk)
-        data = disk.inquiry() if page is None else None
+        data = _inquiry(disk.unit, everything) if page is None else None
         standard = _standard(disk.unit) if as_hex and page is None else None
         numbers = _supported(disk.unit) if everything else [] if page is None else [page]
         pages = {number: _page(disk.unit, number, is_listed=everything) for number in numbers}
@@ -115,6 +115,13 @@ def inquiry_command(device: str | None, lun: int | None, page: int | None, every
         if everything:
             show(f"\npage {labels.page_name(number)}")
         _show_page(number, found, as_hex)
+
+
+def _inquiry(unit: LogicalUnit, everything: bool) -> InquiryData:
+    """Return the standard data; with `everything` also what is after the usual length: the version descriptors."""
+    if everything and Quirk.NO_INQUIRY not in unit.transport.quirks:
+        return InquiryData.parse(_standard(unit))
+    return unit.inquiry()
 
 
 def _standard(unit: LogicalUnit) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar, Final
 
-from construct import BitStruct, Const, Flag, Int32ub, Int64ub, Padding, Struct
+from construct import BitsInteger, BitStruct, Const, Construct, Flag, Int32ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi.command import SECOND, U4, U5, U16, U32, U64, Command, opcode
@@ -14,6 +14,7 @@ from scsiusb.transport.base import Direction
 
 CAPACITY_10_LENGTH: Final = 8  # bytes
 CAPACITY_16_LENGTH: Final = 32  # bytes
+LEAST_CAPACITY_16: Final = 12  # bytes up to the block size
 TOO_LARGE_FOR_10: Final = 0xFFFFFFFF  # LBA that READ CAPACITY(10) reports when the last LBA needs READ CAPACITY(16)
 SERVICE_READ_CAPACITY_16: Final = 0x10
 SLOW: Final = 120 * SECOND  # timeout where the device may spin up or write its cache to the medium
@@ -23,7 +24,7 @@ SLOW: Final = 120 * SECOND  # timeout where the device may spin up or write its 
 class Capacity(Reply):
     """READ CAPACITY(10) parameter data (SBC-3 5.15.2)."""
 
-    LAYOUT: ClassVar[Struct] = Struct("last_lba" / Int32ub, "block_size" / Int32ub)
+    LAYOUT: ClassVar[Construct] = Struct("last_lba" / Int32ub, "block_size" / Int32ub)
     last_lba: int
     """LBA of the last block; the number of blocks is one more."""
     block_size: int
@@ -37,9 +38,42 @@ class Capacity(Reply):
 
 @dataclass(frozen=True)
 class LongCapacity(Capacity):
-    """READ CAPACITY(16) parameter data (SBC-3 5.16.2), its first two fields."""
+    """READ CAPACITY(16) parameter data (SBC-3 5.16.2, ZBC); fields that the reply ends before are 0."""
 
-    LAYOUT: ClassVar[Struct] = Struct("last_lba" / Int64ub, "block_size" / Int32ub)
+    LAYOUT: ClassVar[Construct] = BitStruct(
+        "last_lba" / U64,
+        "block_size" / U32,
+        Padding(2),
+        "rc_basis" / BitsInteger(2),
+        "p_type" / BitsInteger(3),
+        "prot_en" / Flag,
+        "p_i_exponent" / BitsInteger(4),
+        "logical_blocks_per_physical_block_exponent" / BitsInteger(4),
+        "lbpme" / Flag,
+        "lbprz" / Flag,
+        "lowest_aligned_lba" / BitsInteger(14),
+    )
+    rc_basis: int = 0
+    """What the last LBA of a zoned device ends: 0 its first conventional zones, 1 the whole unit."""
+    p_type: int = 0
+    """Protection type less 1, if `prot_en`."""
+    prot_en: bool = False
+    """The medium is formatted with protection information."""
+    p_i_exponent: int = 0
+    """Protection information intervals of a logical block, as a power of two."""
+    logical_blocks_per_physical_block_exponent: int = 0
+    """Logical blocks of a physical block, as a power of two; 0: one or more."""
+    lbpme: bool = False
+    """The unit manages the provisioning of its blocks: it is thin or resource provisioned."""
+    lbprz: bool = False
+    """Blocks that are not mapped read as zeros."""
+    lowest_aligned_lba: int = 0
+    """First block at the start of a physical block."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> LongCapacity:
+        """Parse a reply of at least the last LBA and the block size. Raises MalformedReply."""
+        return super().parse(data.ljust(cls.LAYOUT.sizeof(), b"\0") if len(data) >= LEAST_CAPACITY_16 else data)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from scsiusb.scsi.reply import parse, text
 
 STANDARD_LENGTH: Final = 36  # bytes
 ADDITIONAL_LENGTH: Final = 4  # offset of the ADDITIONAL LENGTH field, which counts the bytes after it
+VERSION_DESCRIPTORS: Final = slice(58, 74)  # bytes
 LEAST_LENGTH: Final = 5  # bytes up to ADDITIONAL LENGTH; some devices send no more
 DISK: Final = 0x00
 CD_ROM: Final = 0x05
@@ -35,13 +36,30 @@ PERIPHERAL_DEVICE_TYPES: Final = {  # SPC-4 table 138
     0x1F: "none",
 }
 
-LAYOUT: Final = Struct(
-    "peripheral" / BitStruct("qualifier" / BitsInteger(3), "device_type" / BitsInteger(5)),
-    "medium" / BitStruct("removable" / Flag, Padding(7)),
-    "version" / Int8ub,
-    "format" / BitStruct(Padding(4), "response_data_format" / BitsInteger(4)),
-    "additional_length" / Int8ub,
+FLAGS: Final = BitStruct(  # bytes 5 to 7
+    "sccs" / Flag,
+    "acc" / Flag,
+    "tpgs" / BitsInteger(2),
+    "third_party_copy" / Flag,  # 3PC
+    Padding(2),
+    "protect" / Flag,
+    Padding(1),
+    "encserv" / Flag,
+    Padding(1),
+    "multip" / Flag,
     Padding(3),
+    "addr16" / Flag,
+    Padding(6),
+    "cmdque" / Flag,
+    Padding(1),
+)
+LAYOUT: Final = Struct(  # SPC-4 6.6.2
+    "peripheral" / BitStruct("qualifier" / BitsInteger(3), "device_type" / BitsInteger(5)),
+    "medium" / BitStruct("removable" / Flag, "lu_cong" / Flag, Padding(6)),
+    "version" / Int8ub,
+    "format" / BitStruct(Padding(2), "normaca" / Flag, "hisup" / Flag, "response_data_format" / BitsInteger(4)),
+    "additional_length" / Int8ub,
+    "flags" / FLAGS,
     "vendor" / Bytes(8),
     "product" / Bytes(16),
     "revision" / Bytes(4),
@@ -65,6 +83,34 @@ class InquiryData:
     vendor: str
     product: str
     revision: str
+    additional_length: int = STANDARD_LENGTH - LEAST_LENGTH
+    """Bytes after this field that the device has."""
+    lu_cong: bool = False
+    """The unit is a part of a conglomerate."""
+    normaca: bool = False
+    """NACA is supported."""
+    hisup: bool = False
+    """LUNs are hierarchical."""
+    sccs: bool = False
+    """The target has an embedded storage array controller."""
+    acc: bool = False
+    """The unit is where access controls are managed; obsolete."""
+    tpgs: int = 0
+    """Asymmetric access of target port groups: 1 implicit, 2 explicit, 3 both, 0 none."""
+    third_party_copy: bool = False
+    """Third-party copies are supported (3PC)."""
+    protect: bool = False
+    """Protection information is supported."""
+    encserv: bool = False
+    """The device has enclosure services."""
+    multip: bool = False
+    """The target has several ports."""
+    addr16: bool = False
+    """Addresses of 16 bits, of parallel SCSI."""
+    cmdque: bool = False
+    """Commands can be queued."""
+    version_descriptors: tuple[int, ...] = ()
+    """The standards that the device claims, as T10 numbers them; only in data of more than 58 bytes."""
 
     @classmethod
     def parse(cls, data: bytes) -> InquiryData:
@@ -81,6 +127,12 @@ class InquiryData:
             vendor=text(fields.vendor),
             product=text(fields.product),
             revision=text(fields.revision),
+            additional_length=fields.additional_length,
+            lu_cong=fields.medium.lu_cong,
+            normaca=fields.format.normaca,
+            hisup=fields.format.hisup,
+            **{name: value for name, value in fields.flags.items() if not name.startswith("_")},
+            version_descriptors=_version_descriptors(data[: fields.additional_length + LEAST_LENGTH]),
         )
 
     @property
@@ -92,6 +144,13 @@ class InquiryData:
     def is_present(self) -> bool:
         """Whether the target can have a logical unit at this LUN."""
         return self.peripheral_qualifier != NO_UNIT
+
+
+def _version_descriptors(data: bytes) -> tuple[int, ...]:
+    """Return those that are there and used."""
+    part = data[VERSION_DESCRIPTORS]
+    found = (int.from_bytes(part[at : at + 2], "big") for at in range(0, len(part) - 1, 2))
+    return tuple(code for code in found if code)
 
 
 def device_type_text(kind: int) -> str:

@@ -5,27 +5,19 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar, Final
 
-from construct import (
-    BitsInteger,
-    BitStruct,
-    Flag,
-    Int8ub,
-    Int16ub,
-    Int32ub,
-    Optional,
-    Padding,
-    Struct,
-)
+from construct import Int8ub, Int16ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.pages.fields import values_of
 from scsiusb.scsi.pages.vpd_designators import Designator, parse_designators
 from scsiusb.scsi.pages.vpd_fields import find_layout
-from scsiusb.scsi.reply import Reply, parse, text
+from scsiusb.scsi.reply import parse, text
 
 HEADER: Final = Struct(Padding(1), "page" / Int8ub, "length" / Int16ub)  # SPC-4 table 589
 HEADER_LENGTH: Final = 4  # bytes
+PROVISIONING_GROUP_AT: Final = 4  # in the bytes after the header of page B2h
+READS_ZEROS: Final = 1  # of LBPRZ, whose other bits SBC-4 has added
 
 
 @dataclass(frozen=True)
@@ -111,19 +103,10 @@ class DeviceIdentification:
 
 
 @dataclass(frozen=True)
-class BlockLimits(Reply):
+class BlockLimits:
     """Page B0h, Block Limits (SBC-3 6.5.3). Lengths are in blocks; 0: the device does not report one."""
 
     PAGE: ClassVar[int] = 0xB0
-    LAYOUT: ClassVar[Struct] = Struct(
-        Padding(2),
-        "optimal_granularity" / Int16ub,
-        "max_transfer" / Int32ub,
-        "optimal_transfer" / Int32ub,
-        "max_prefetch" / Optional(Int32ub),
-        "max_unmap_blocks" / Optional(Int32ub),
-        "max_unmap_ranges" / Optional(Int32ub),
-    )
     optimal_granularity: int
     """Transfers of a multiple of so many blocks are fast."""
     max_transfer: int
@@ -134,28 +117,31 @@ class BlockLimits(Reply):
     """Most blocks that an UNMAP may name; FFFFFFFFh: no limit."""
     max_unmap_ranges: int = 0
     """Most ranges that an UNMAP may have."""
+    fields: dict[str, int] = field(default_factory=dict, compare=False)
+    """All fields by the standard's names; those that the page ends before are left out."""
+    body: bytes = field(default=b"", compare=False)
+    """The bytes after the page's header."""
 
     @classmethod
     def parse(cls, data: bytes) -> BlockLimits:
-        """Parse the bytes after the page's header, which end after the third field before SBC-3."""
-        found = cls.fields_of(data)
-        values = (found.optimal_granularity, found.max_transfer, found.optimal_transfer)
-        return cls(*values, found.max_unmap_blocks or 0, found.max_unmap_ranges or 0)
+        """Parse the bytes after the page's header, which end after the third length before SBC-3."""
+        found = _known_fields(cls.PAGE, data, "optimal_transfer_length")
+        return cls(
+            found["optimal_transfer_length_granularity"],
+            found["maximum_transfer_length"],
+            found["optimal_transfer_length"],
+            found.get("maximum_unmap_lba_count", 0),
+            found.get("maximum_unmap_block_descriptor_count", 0),
+            found,
+            data,
+        )
 
 
 @dataclass(frozen=True)
-class LogicalBlockProvisioning(Reply):
-    """Page B2h, Logical Block Provisioning, without its descriptor (SBC-3 6.5.4)."""
+class LogicalBlockProvisioning:
+    """Page B2h, Logical Block Provisioning (SBC-3 6.5.4, SBC-4)."""
 
     PAGE: ClassVar[int] = 0xB2
-    LAYOUT: ClassVar[Struct] = Struct(
-        Padding(1),
-        "flags"
-        / BitStruct(
-            "unmap" / Flag, "write_same_16" / Flag, "write_same_10" / Flag, Padding(2), "zeros" / Flag, Padding(2)
-        ),
-        "kind" / BitStruct(Padding(5), "kind" / BitsInteger(3)),
-    )
     unmap: bool
     """Whether the unit supports UNMAP (LBPU)."""
     write_same_16: bool
@@ -166,13 +152,40 @@ class LogicalBlockProvisioning(Reply):
     """Whether blocks that are not mapped read as zeros (LBPRZ)."""
     kind: int
     """Provisioning type: 1 resource, 2 thin, 0 not reported."""
+    fields: dict[str, int] = field(default_factory=dict, compare=False)
+    """All fields by the standard's names; those that the page ends before are left out."""
+    provisioning_group: tuple[Designator, ...] = ()
+    """Whose blocks the unit shares, if it says so (DP)."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the descriptor of the provisioning group."""
+    body: bytes = field(default=b"", compare=False)
+    """The bytes after the page's header."""
 
     @classmethod
     def parse(cls, data: bytes) -> LogicalBlockProvisioning:
         """Parse the bytes after the page's header."""
-        found = cls.fields_of(data)
-        flags = found.flags
-        return cls(flags.unmap, flags.write_same_16, flags.write_same_10, flags.zeros, found.kind.kind)
+        found = _known_fields(cls.PAGE, data, "provisioning_type")
+        group, problems = parse_designators(data[PROVISIONING_GROUP_AT:]) if found["dp"] else ((), ())
+        return cls(
+            bool(found["lbpu"]),
+            bool(found["lbpws"]),
+            bool(found["lbpws10"]),
+            bool(found["lbprz"] & READS_ZEROS),
+            found["provisioning_type"],
+            found,
+            group,
+            problems,
+            data,
+        )
+
+
+def _known_fields(page: int, body: bytes, least: str) -> dict[str, int]:
+    """Return the fields of a page. Raise MalformedReply if it ends before the one of that name."""
+    layout = find_layout(page)
+    found = {} if layout is None else values_of(layout.fields, bytes(HEADER_LENGTH) + body)
+    if least not in found:
+        raise MalformedReply(f"VPD page {page:02X}h: {len(body)} bytes after the header are too few")
+    return found
 
 
 KnownPage = SupportedPages | UnitSerialNumber | DeviceIdentification | BlockLimits | LogicalBlockProvisioning
