@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -244,6 +245,8 @@ def identity_of(info: InterfaceInfo) -> dict[str, str | None]:
 
 def sense_record(sense: Sense) -> dict[str, Any]:
     """Return sense data as names and values for JSON."""
+    from scsiusb.scsi.sense_details import details
+
     return {
         "key": sense.key,
         "key_text": sense.key_text,
@@ -253,4 +256,23 @@ def sense_record(sense: Sense) -> dict[str, Any]:
         "information": sense.information,
         "deferred": sense.deferred,
         "raw": sense.raw,
+        "details": [{"name": each.name, **each.values} for each in details(sense)],
     }
+
+
+def sense_words(sense: Sense) -> dict[str, Any]:
+    """Return sense data as names and values to show; details of the same name are numbered."""
+    from scsiusb.scsi.sense_details import details
+
+    words: dict[str, Any] = {
+        "key": f"{sense.key:X}h {sense.key_text}",
+        "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
+        "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
+        "deferred": sense.deferred,
+    }
+    names = Counter[str]()
+    for each in details(sense):
+        if each.name != "information":
+            names[each.name] += 1
+            words[each.name if names[each.name] == 1 else f"{each.name} {names[each.name]}"] = str(each)
+    return words

@@ -81,6 +81,7 @@ DESCRIPTOR_CODES: Final = (0x72, 0x73)
 DEFERRED_CODES: Final = (0x71, 0x73)
 RESPONSE_CODE: Final = 0x7F
 INFORMATION_DESCRIPTOR: Final = 0x00
+KEY_SPECIFIC_DESCRIPTOR: Final = 0x02
 BLOCK_DESCRIPTOR: Final = 0x05
 
 FIXED: Final = Struct(  # SPC-4 table 51
@@ -88,10 +89,12 @@ FIXED: Final = Struct(  # SPC-4 table 51
     Padding(1),
     "flags" / BitStruct("filemark" / Flag, "eom" / Flag, "ili" / Flag, Padding(1), "key" / BitsInteger(4)),
     "information" / Int32ub,
-    Padding(5),
+    "additional_length" / Int8ub,
+    Padding(4),
     "asc" / Int8ub,
     "ascq" / Int8ub,
 )
+KEY_SPECIFIC: Final = slice(15, 18)  # bytes of the fixed format
 DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     "response_code" / Int8ub,
     "key" / BitStruct(Padding(4), "key" / BitsInteger(4)),
@@ -100,10 +103,14 @@ DESCRIPTOR: Final = Struct(  # SPC-4 table 36
     Padding(4),
     "descriptors" / GreedyRange(Struct("kind" / Int8ub, "body" / Prefixed(Int8ub, GreedyBytes))),
 )
+FIXED_HEADER: Final = 8  # bytes up to ADDITIONAL SENSE LENGTH, which counts those after it
 LEAST_FIXED: Final = 3  # bytes up to the sense key; later bytes that a device does not send count as 0
 LEAST_DESCRIPTOR: Final = 2
 DESCRIPTOR_HEADER: Final = 8  # bytes before the descriptors
 INFORMATION: Final = Struct("flags" / BitStruct("valid" / Flag, Padding(7)), Padding(1), "value" / Int64ub)
+KEY_SPECIFIC_BODY: Final = slice(2, 5)  # bytes of the descriptor after its length
+SKSV: Final = 0x80  # in the first of them
+WHOLE: Final = 65536  # of a progress indication
 BLOCK: Final = Struct(Padding(1), "flags" / BitStruct(Padding(2), "ili" / Flag, Padding(5)))
 
 
@@ -125,6 +132,8 @@ class Sense:
     """The error belongs to an earlier command (SPC-4 4.5.7)."""
     raw: bytes = b""
     """The bytes received."""
+    key_specific: bytes = b""
+    """SENSE KEY SPECIFIC field, 3 bytes; empty if it is not valid (SPC-4 4.5.2.4)."""
 
     @classmethod
     def parse(cls, data: bytes) -> Sense:
@@ -145,11 +154,12 @@ class Sense:
     def _fixed(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
         information = fields.information if fields.head.valid else None
         flags = fields.flags
-        return cls(flags.key, fields.asc, fields.ascq, information, flags.ili, deferred, data)
+        specific = _valid_specific(data[: FIXED_HEADER + fields.additional_length][KEY_SPECIFIC])
+        return cls(flags.key, fields.asc, fields.ascq, information, flags.ili, deferred, data, specific)
 
     @classmethod
     def _descriptor(cls, data: bytes, fields: Any, deferred: bool) -> Sense:
-        information, ili = None, False
+        information, ili, specific = None, False, b""
         for descriptor in fields.descriptors:
             body = bytes(descriptor.body)
             if descriptor.kind == INFORMATION_DESCRIPTOR and len(body) >= INFORMATION.sizeof():
@@ -157,7 +167,9 @@ class Sense:
                 information = content.value if content.flags.valid else None
             elif descriptor.kind == BLOCK_DESCRIPTOR and len(body) >= BLOCK.sizeof():
                 ili = BLOCK.parse(body).flags.ili
-        return cls(fields.key.key, fields.asc, fields.ascq, information, ili, deferred, data)
+            elif descriptor.kind == KEY_SPECIFIC_DESCRIPTOR:
+                specific = _valid_specific(body[KEY_SPECIFIC_BODY])
+        return cls(fields.key.key, fields.asc, fields.ascq, information, ili, deferred, data, specific)
 
     @property
     def key_text(self) -> str:
@@ -247,11 +259,44 @@ class Sense:
     def __str__(self) -> str:
         if self.is_unreadable:
             return f"sense data that cannot be read ({self.raw.hex(' ')})"
-        return f"{self.key_text.lower()}: {self.text} ({self.codes})"
+        return f"{self.key_text.lower()}: {self.text} ({self.codes}){self._specific_text}"
+
+    @property
+    def _specific_text(self) -> str:
+        """What the SENSE KEY SPECIFIC field adds: which byte of a command was refused, or how far an operation is."""
+        if self.key_specific and self.key == ILLEGAL_REQUEST:
+            at = field_pointer(self.key_specific)
+            return f", {at['in']} byte {at['byte']}" + (f", bit {at['bit']}" if "bit" in at else "")
+        if self.key_specific and self.key in (NO_SENSE, NOT_READY):
+            return f", progress {percent(self.key_specific)} %"
+        return ""
 
 
 def _response_code(data: bytes) -> int:
     return data[0] & RESPONSE_CODE if data else 0
+
+
+def _valid_specific(field: bytes) -> bytes:
+    return field if len(field) == KEY_SPECIFIC.stop - KEY_SPECIFIC.start and field[0] & SKSV else b""
+
+
+def field_pointer(specific: bytes) -> dict[str, int | str | float]:
+    """Return what a SENSE KEY SPECIFIC field of ILLEGAL REQUEST points at (SPC-4 4.5.2.4.2)."""
+    where: dict[str, int | str | float] = {
+        "in": "CDB" if specific[0] & 0x40 else "parameters",
+        "byte": int.from_bytes(specific[1:3], "big"),
+    }
+    return where | bit_pointer(specific)
+
+
+def bit_pointer(specific: bytes) -> dict[str, int | str | float]:
+    """Return the bit that a SENSE KEY SPECIFIC field points at; nothing if it points at a whole byte."""
+    return {"bit": specific[0] & 0x07} if specific[0] & 0x08 else {}
+
+
+def percent(specific: bytes) -> float:
+    """Return the progress in a SENSE KEY SPECIFIC field of NO SENSE or NOT READY (SPC-4 4.5.2.4.4)."""
+    return round(100 * int.from_bytes(specific[1:3], "big") / WHOLE, 2)
 
 
 def _has_key(data: bytes) -> bool:

@@ -7,13 +7,20 @@ from typing import Final, NamedTuple
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.scsi.pages.fields import Field, flags, number
-from scsiusb.scsi.sense import DESCRIPTOR_CODES, DESCRIPTOR_HEADER, RESPONSE_CODE, Sense
+from scsiusb.scsi.sense import (
+    DESCRIPTOR_CODES,
+    DESCRIPTOR_HEADER,
+    FIXED_HEADER,
+    KEY_SPECIFIC_DESCRIPTOR,
+    RESPONSE_CODE,
+    Sense,
+    bit_pointer,
+    field_pointer,
+    percent,
+)
 
-SENSE_KEY_SPECIFIC: Final = 0x02
 FORWARDED_SENSE: Final = 0x0C
 VENDOR: Final = 0x80  # and above, of descriptor types
-FIXED_LENGTH: Final = 8  # bytes before ADDITIONAL SENSE LENGTH has a meaning
-WHOLE: Final = 65536  # of a progress indication
 
 
 class Kind(NamedTuple):
@@ -94,8 +101,8 @@ def details(sense: Sense) -> tuple[Detail, ...]:
 def _fixed(sense: Sense) -> Iterator[Detail]:
     """Yield what fixed format has (4.4.3), as far as it goes and its ADDITIONAL SENSE LENGTH says."""
     raw = sense.raw
-    if len(raw) >= FIXED_LENGTH:
-        raw = raw[: FIXED_LENGTH + raw[7]]
+    if len(raw) >= FIXED_HEADER:
+        raw = raw[: FIXED_HEADER + raw[7]]
     if len(raw) > 2 and raw[2] & 0xE0:
         values = {"filemark": raw[2] >> 7, "eom": raw[2] >> 6 & 1, "ili": raw[2] >> 5 & 1}
         yield Detail("flags", {name: value for name, value in values.items() if value}, raw[2:3])
@@ -122,7 +129,7 @@ def _descriptors(sense: Sense) -> Iterator[Detail]:
 
 
 def _descriptor(key: int, data: bytes, missing: int) -> Iterator[Detail]:
-    if data[0] == SENSE_KEY_SPECIFIC and len(data) >= 7:
+    if data[0] == KEY_SPECIFIC_DESCRIPTOR and len(data) >= 7:
         yield from _key_specific(key, data[4:7])
         return
     kind = KINDS.get(data[0])
@@ -140,7 +147,7 @@ def _descriptor(key: int, data: bytes, missing: int) -> Iterator[Detail]:
     if data[0] == FORWARDED_SENSE and len(data) > 4:
         values["sense"] = str(Sense.parse(data[4:]))
     if data[0] == 0x0A and "progress" in values:
-        values["progress"] = _percent(int(values["progress"]))
+        values["progress"] = percent(data[5:8])
     yield Detail(kind.name, values, data, missing)
 
 
@@ -150,24 +157,15 @@ def _key_specific(key: int, data: bytes) -> Iterator[Detail]:
         return
     value = int.from_bytes(data[1:3], "big")
     if key in (0x0, 0x2):
-        yield Detail("progress", {"percent": _percent(value)}, data)
+        yield Detail("progress", {"percent": percent(data)}, data)
     elif key in (0x1, 0x3, 0x4):
         yield Detail("retries", {"count": value}, data)
     elif key == 0x5:
-        where: dict[str, int | str | float] = {"in": "CDB" if data[0] & 0x40 else "parameters", "byte": value}
-        yield Detail("field pointer", where | _bit(data[0]), data)
+        yield Detail("field pointer", field_pointer(data), data)
     elif key == 0x6:
         yield Detail("unit attention queue", {"overflow": data[0] & 1}, data)
     elif key == 0xA:
         base = "segment descriptor" if data[0] & 0x20 else "parameters"
-        yield Detail("segment pointer", {"in": base, "byte": value, **_bit(data[0])}, data)
+        yield Detail("segment pointer", {"in": base, "byte": value, **bit_pointer(data)}, data)
     else:
         yield Detail("sense-key specific", {}, data)
-
-
-def _bit(flags: int) -> dict[str, int | str | float]:
-    return {"bit": flags & 0x07} if flags & 0x08 else {}
-
-
-def _percent(value: int) -> float:
-    return round(100 * value / WHOLE, 2)

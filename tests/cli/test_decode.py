@@ -32,6 +32,8 @@ def test_sense(cli: Cli) -> None:
     assert (found["key"], found["asc"], found["ascq"], found["information"]) == (3, 0x11, 0, 0x1234)
     assert "Unrecovered read error" in cli("decode", "sense", "700003", "00000000", "0a", "00000000", "1100").text
     assert cli("decode", "sense", "12 34").failed(97, "not sense data")
+    twice = cli("decode", "sense", "72 04 0000 000000 08 0302 0009 0302 000a").text
+    assert "field replaceable unit    code 9\nfield replaceable unit 2  code 10" in twice
 
 
 def test_inquiry(cli: Cli) -> None:

@@ -468,6 +468,7 @@ def test_sense_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         "information": None,
         "deferred": False,
         "raw": "70000600000000" + "0a00000000" + "290000000000",
+        "details": [],
     }
     assert cli("sense", "--json").json["key"] == 0, "it is reported once"
 
@@ -480,6 +481,28 @@ def test_sense_as_text(cli: Cli, attach: Attached) -> None:
         "asc/ascq     29h/00h Power on, reset, or bus device reset occurred",
     ]
     assert lines[4] == "raw          70 00 06 00 00 00 00 0a 00 00 00 00 29 00 00 00 00 00"
+
+
+def test_sense_shows_what_the_data_say_besides_their_codes(cli: Cli, attach: Attached) -> None:
+    data = bytes.fromhex("70 00 05 00000000 0a 00000000 24 00 09 cd 00 02")
+    unit = OddUnit()
+    unit.answer = lambda cdb: Parameters(data, cdb[4]) if cdb[0] == 0x03 else None
+    attach(Stick([unit]))
+    lines = cli("sense").text.splitlines()
+    assert lines[4:6] == ["field replaceable unit  code 9", "field pointer           in CDB, byte 2, bit 5"]
+    assert cli("sense", "--json").json["details"][1] == {"name": "field pointer", "in": "CDB", "byte": 2, "bit": 5}
+
+
+def test_an_error_names_the_field_that_the_unit_refused(
+    cli: Cli, attach: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JSON, it has the details, too."""
+    data = bytes.fromhex("70 00 05 00000000 0a 00000000 24 00 00 cd 00 02")
+    monkeypatch.setattr(Sense, "fixed", lambda sense: data)
+    attach(stick())
+    assert cli("inquiry", "1-1", "--page", "c0").failed(5, "Invalid field in CDB (5/24/00), CDB byte 2, bit 5; ")
+    error = json.loads(cli("inquiry", "1-1", "--page", "c0", "--json").err)["error"]
+    assert error["sense"]["details"] == [{"name": "field pointer", "in": "CDB", "byte": 2, "bit": 5}]
 
 
 def test_sense_shows_the_bytes_of_sense_data_that_cannot_be_read(cli: Cli, attach: Attached) -> None:

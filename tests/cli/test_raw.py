@@ -155,7 +155,8 @@ def test_the_exit_status_depends_on_the_sense_and_the_result_is_printed(
     assert ended.json["status"] == 1
     assert ended.json["residue"] == 512
     assert ended.json["data"] == ""
-    assert ended.json["sense"].keys() == {"key", "key_text", "asc", "ascq", "text", "information", "deferred", "raw"}
+    keys = {"key", "key_text", "asc", "ascq", "text", "information", "deferred", "raw", "details"}
+    assert ended.json["sense"].keys() == keys
     assert (ended.json["sense"]["key"], ended.json["sense"]["asc"]) == (key, asc)
     assert ended.line.startswith("scsiusb: error: command 28h failed")
     error = json.loads(ended.err)["error"]

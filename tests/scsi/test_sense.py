@@ -143,6 +143,26 @@ def test_the_most_specific_error_is_raised(key: int, asc: int, ascq: int, error:
     assert str(raised).startswith("READ(10) failed")
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("70 00 05 00000000 0a 00000000 24 00 00 cd 00 02", "(5/24/00), CDB byte 2, bit 5"),
+        ("70 00 05 00000000 0a 00000000 24 00 00 c0 00 07", "(5/24/00), CDB byte 7"),
+        ("70 00 05 00000000 0a 00000000 26 00 00 80 00 0b", "(5/26/00), parameters byte 11"),
+        ("72 05 24 00 000000 08 0206 0000 cf000300", "(5/24/00), CDB byte 3, bit 7"),
+        ("70 00 02 00000000 0a 00000000 04 04 00 80 40 00", "(2/04/04), progress 25.0 %"),
+        ("70 00 05 00000000 0a 00000000 24 00 00 4d 00 02", "(5/24/00)"),  # not valid
+        ("70 00 05 00000000 0a 00000000 24 00 00 cd 00", "(5/24/00)"),  # cut
+        ("70 00 05 00000000 09 00000000 24 00 00 cd 00 02", "(5/24/00)"),  # after the end
+        ("72 05 24 00 000000 04 0202 0000", "(5/24/00)"),
+        ("70 00 03 00000000 0a 00000000 11 00 00 80 00 02", "(3/11/00)"),  # retries
+    ],
+)
+def test_an_error_says_which_field_was_refused_and_how_far_an_operation_is(data: str, text: str) -> None:
+    error = error_for(Sense.parse(bytes.fromhex(data)), "INQUIRY")
+    assert str(error.what).endswith(text)
+
+
 def test_an_error_without_sense_says_so() -> None:
     assert "the device gave no reason" in str(error_for(Sense(0, 0, 0), "READ(10)"))
 

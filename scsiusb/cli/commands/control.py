@@ -15,7 +15,18 @@ from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, name_of, opened
 from scsiusb.cli.files import read_whole, refuse_own_file
 from scsiusb.cli.options import global_options, number_option, quoted, settings
-from scsiusb.cli.output import counted, hex_dump, say, sense_record, show, show_bytes, show_json, show_record, size_text
+from scsiusb.cli.output import (
+    counted,
+    hex_dump,
+    say,
+    sense_record,
+    sense_words,
+    show,
+    show_bytes,
+    show_json,
+    show_record,
+    size_text,
+)
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import (
     Cancelled,
@@ -213,13 +224,7 @@ def sense_command(device: str | None, lun: int | None) -> None:
     if settings().json:
         show_json({**sense_record(sense), "device": device_of})
         return
-    record = {
-        "key": f"{sense.key:X}h {sense.key_text}",
-        "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
-        "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
-        "deferred": sense.deferred,
-        "raw": sense.raw,
-    }
+    record = {**sense_words(sense), "raw": sense.raw}
     if sense.is_unreadable:
         record = {"key": "none: the bytes are not sense data (SPC-4 4.5.1)", "raw": sense.raw}
     show_record(record)

@@ -13,7 +13,17 @@ from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
 from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
-from scsiusb.cli.output import hex_dump, naming, say, sense_record, show, show_json, show_record, show_table
+from scsiusb.cli.output import (
+    hex_dump,
+    naming,
+    say,
+    sense_record,
+    sense_words,
+    show,
+    show_json,
+    show_record,
+    show_table,
+)
 from scsiusb.cli.pages import page_record, problems_in, show_page
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi import catalog
@@ -30,7 +40,6 @@ from scsiusb.scsi.pages.vpd import (
     parse_page,
 )
 from scsiusb.scsi.sense import Sense
-from scsiusb.scsi.sense_details import details
 
 MOST: Final = 1 << 20  # bytes
 WORD: Final = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,2}|(?:[0-9a-fA-F]{2})+)")
@@ -177,18 +186,7 @@ def _sense(data: bytes) -> Decoded:
     sense = Sense.parse(data)
     if sense.is_unreadable:
         raise MalformedReply(f"the bytes {data[:18].hex(' ')} are not sense data", "the first byte is 70 to 73 in hex")
-    said = details(sense)
-    record = {**sense_record(sense), "details": [{"name": each.name, **each.values} for each in said]}
-    shown = {
-        "key": f"{sense.key:X}h {sense.key_text}",
-        "asc/ascq": f"{sense.asc:02X}h/{sense.ascq:02X}h {sense.text}",
-        "information": None if sense.information is None else f"{sense.information} ({sense.information:X}h)",
-        "deferred": sense.deferred,
-    }
-    for each in said:
-        if each.name != "information":
-            shown[each.name] = str(each)
-    return Decoded(record, lambda: show_record(shown))
+    return Decoded(sense_record(sense), lambda: show_record(sense_words(sense)))
 
 
 def _inquiry(data: bytes) -> Decoded:
