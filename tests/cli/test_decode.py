@@ -224,7 +224,7 @@ def test_sense_data_are_read_as_sg_decode_sense_reads_them(cli: Cli) -> None:
 def test_pages_are_read_as_sg_vpd_and_sg_inq_read_them(cli: Cli, tmp_path: Path) -> None:
     random = Random(3)
     path = tmp_path / "hex"
-    for _ in range(40):
+    for _ in range(500):
         rate, form = random.choice((1, 5400, 7200)), random.randrange(1, 6)
         data = bytes((0, 0xB1, 0, 0x3C, *rate.to_bytes(2, "big"), 0, form)) + bytes(56)
         path.write_text(data.hex(" "))

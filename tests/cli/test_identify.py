@@ -171,6 +171,7 @@ def test_inquiry_has_the_contracts_keys(cli: Cli, attach: Attached) -> None:
         **dict.fromkeys(("lu_cong", "normaca", "hisup", "sccs", "acc", "third_party_copy", "protect"), False),
         **dict.fromkeys(("encserv", "multip", "addr16", "cmdque"), False),
         "tpgs": 0,
+        "hot_pluggable": 0,
         "version_descriptors": [],
     }
 

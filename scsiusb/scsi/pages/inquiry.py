@@ -55,7 +55,7 @@ FLAGS: Final = BitStruct(  # bytes 5 to 7
 )
 LAYOUT: Final = Struct(  # SPC-4 6.6.2
     "peripheral" / BitStruct("qualifier" / BitsInteger(3), "device_type" / BitsInteger(5)),
-    "medium" / BitStruct("removable" / Flag, "lu_cong" / Flag, Padding(6)),
+    "medium" / BitStruct("removable" / Flag, "lu_cong" / Flag, "hot_pluggable" / BitsInteger(2), Padding(4)),
     "version" / Int8ub,
     "format" / BitStruct(Padding(2), "normaca" / Flag, "hisup" / Flag, "response_data_format" / BitsInteger(4)),
     "additional_length" / Int8ub,
@@ -87,6 +87,8 @@ class InquiryData:
     """Bytes after this field that the device has."""
     lu_cong: bool = False
     """The unit is a part of a conglomerate."""
+    hot_pluggable: int = 0
+    """1: the device is made to be plugged in while powered, 2: it is not, 0: not reported (SPC-5)."""
     normaca: bool = False
     """NACA is supported."""
     hisup: bool = False
@@ -129,6 +131,7 @@ class InquiryData:
             revision=text(fields.revision),
             additional_length=fields.additional_length,
             lu_cong=fields.medium.lu_cong,
+            hot_pluggable=fields.medium.hot_pluggable,
             normaca=fields.format.normaca,
             hisup=fields.format.hisup,
             **{name: value for name, value in fields.flags.items() if not name.startswith("_")},

@@ -215,12 +215,25 @@ LAYOUTS: Final = (
         "block device characteristics",
         (
             number("ROTATION_RATE", 4, 2, "rotations a minute; 1: does not rotate, 0: not reported"),
-            number("PRODUCT_TYPE", 6, 1, "2: CFast, 3: CompactFlash, 4: MemoryStick, 5: MultiMediaCard, 6: SD, 8: UFS"),
+            number(
+                "PRODUCT_TYPE",
+                6,
+                1,
+                "1: CFast, 2: CompactFlash, 3: MemoryStick, 4: MultiMediaCard, 5: SD, 6: XQD, 7: UFS",
+            ),
             Field("WABEREQ", 7, 7, 2, "reading what was never written"),
             Field("WACEREQ", 7, 5, 2, "reading what was unmapped"),
             Field("FORM_FACTOR", 7, 3, 4, "1: 5.25, 2: 3.5, 3: 2.5, 4: 1.8 inch, 5: smaller; 0: not reported"),
             Field("ZONED", 8, 5, 2, "1: host-aware zones, 2: zones that the device manages"),
-            *flags(8, "- - - - - - FUAB VBULS", "FUA writes only what has changed", "VERIFY may name unmapped blocks"),
+            *flags(
+                8,
+                "- - - - RBWZ BOCS FUAB VBULS",
+                "REASSIGN BLOCKS writes zeros to what cannot be read",
+                "BACKGROUND CONTROL is supported",
+                "FUA writes only what has changed",
+                "VERIFY may name unmapped blocks",
+            ),
+            number("DEPOPULATION_TIME", 12, 4, "seconds to depopulate an element; 0: not reported"),
         ),
     ),
     VpdLayout(
