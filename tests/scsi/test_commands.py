@@ -16,6 +16,7 @@ from scsiusb.scsi.commands import spc as primary
 from scsiusb.scsi.commands import spc_parameters as parameters
 from scsiusb.scsi.pages import inquiry, mode, vpd
 from scsiusb.scsi.pages.vpd_designators import parse_designators
+from scsiusb.scsi.pages.vpd_fields import find_layout
 from scsiusb.transport.base import Direction
 
 CDBS: list[tuple[Command[Any], str]] = [
@@ -244,6 +245,14 @@ def test_block_limits_have_all_fields_by_the_standards_names() -> None:
         ("maximum_atomic_boundary_size", 0x393A3B3C),
     ]
     assert list(vpd.BlockLimits.parse(body[:12]).fields)[-1] == "optimal_transfer_length"
+
+
+def test_the_product_types_of_page_b1_have_the_numbers_of_sbc_4() -> None:
+    """They were off by one; sg_vpd has the standard's."""
+    layout = find_layout(0xB1)
+    assert layout is not None
+    (text,) = [each.text for each in layout.fields if each.name == "PRODUCT_TYPE"]
+    assert text == "1: CFast, 2: CompactFlash, 3: MemoryStick, 4: MultiMediaCard, 5: SD, 6: XQD, 7: UFS"
 
 
 def test_logical_block_provisioning_with_a_group() -> None:
