@@ -15,7 +15,6 @@ from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
 from scsiusb.cli.output import (
     hex_dump,
-    naming,
     say,
     sense_record,
     sense_words,
