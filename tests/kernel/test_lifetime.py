@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -342,7 +343,29 @@ def test_killed_while_it_reads_by_uas_the_kernels_driver_is_back(by_uas: Device)
 
 
 @pytest.mark.uas("a device that speaks UAS")
-def test_unplugged_with_many_commands_in_flight_each_is_told_once(by_uas: Device) -> None:
+def test_unplugged_with_many_commands_in_flight_the_reader_is_told_once(by_uas: Device) -> None:
+    gone: list[scsiusb.InterfaceInfo] = []
+    read = 0
+    with scsiusb.open(by_uas.address, on_gone=gone.append) as disk:
+        try:
+            with pytest.raises(scsiusb.DeviceGone):
+                for number, data in disk.read_many((lba % 4096, 8) for lba in itertools.count(step=8)):
+                    assert len(data) == 4096
+                    read = number
+                    if number == 100:
+                        pull(by_uas)
+            with pytest.raises(scsiusb.DeviceGone):
+                disk.read(0, 8)
+            wait_for(lambda: gone, "the client to be told")
+        finally:
+            plug(by_uas)
+    assert read >= 100
+    assert len(gone) == 1
+    assert by_uas.bound() == by_uas.driver
+
+
+@pytest.mark.uas("a device that speaks UAS")
+def test_unplugged_with_many_readers_each_is_told_once(by_uas: Device) -> None:
     gone: list[scsiusb.InterfaceInfo] = []
     begun: list[int] = []
     errors: list[BaseException] = []
