@@ -9,6 +9,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ GZIP_LEVEL: Final = 6
 BZ2_LEVEL: Final = 9
 # A dictionary of the frame's size gains little over this one, and takes ten times its size of memory.
 XZ_FILTERS: Final = ({"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2 * 1024 * 1024},)
+GZIP_LENGTH: Final = struct.Struct("<I")  # at the end of each member
+DEFLATE_RATIO: Final = 1032  # no compressed byte has more contents: 258 bytes take two bits
 GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS  # for zlib: the data has gzip's header and trailer
 DAMAGED: Final = (zlib.error, lzma.LZMAError, EOFError, OSError)
 
@@ -86,6 +90,19 @@ class _Gunzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max(max_length, 0))
 
 
+def least_of_gzip(file: BinaryIO) -> int:
+    """Return how many bytes the contents of a seekable .gz file have at least; 0 if that cannot be known.
+
+    The trailer has the length of the last member modulo 2^32 (RFC 1952 2.3.1); there may be others before it. Zeros
+    after it make the number smaller. More than deflate can compress into a file of this length is no trailer.
+    """
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - GZIP_LENGTH.size, 0))
+    trailer = file.read(GZIP_LENGTH.size)
+    size = int(GZIP_LENGTH.unpack(trailer)[0]) if len(trailer) == GZIP_LENGTH.size else 0
+    return size if size <= end * DEFLATE_RATIO else 0
+
+
 def zstd() -> ModuleType:
     """Return the module for zstd: the standard library's, or its copy for Python before 3.14. Raise ImageError."""
     try:
@@ -122,6 +139,8 @@ CODECS: Final = (
     ),
     Codec("zst", (".zst", ".zstd"), b"\x28\xb5\x2f\xfd", _compress_zstd, _zstd_decompressor),
 )
+GZ: Final = CODECS[0]
+XZ: Final = CODECS[2]
 ZST: Final = CODECS[-1]
 SKIPPABLE: Final = tuple(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
 """How a zstd frame begins whose contents do not count."""

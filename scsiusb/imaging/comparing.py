@@ -7,11 +7,10 @@ import time
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import OutOfRange
 from scsiusb.imaging.events import COMPARING, OnProgress, Progress, ignore
 from scsiusb.imaging.readback import BlockRange, Ranges, differing
 from scsiusb.imaging.restoring import mapped
-from scsiusb.imaging.sources import DiskSource, ImageSource, Source, in_blocks
+from scsiusb.imaging.sources import DiskSource, ImageSource, Source, in_blocks, too_large
 
 
 @dataclass(frozen=True)
@@ -52,12 +51,12 @@ def compare_with(source: Source, disk: Disk, progress: OnProgress) -> Comparison
     """Do as `compare`, with any source."""
     began, done, size = time.monotonic(), 0, disk.block_size
     if source.least > disk.size:
-        what = f"{source.name} has {source.least} bytes, {disk.unit.transport.info} only {disk.size}"
-        raise OutOfRange(what, "compare with a larger disk")
+        raise too_large(source, disk)
     medium, ranges = disk.medium(), Ranges()
     for offset, data in in_blocks(source.extents(), size):
         first, last = offset // size, -(-(offset + len(data)) // size)
-        disk.check_range(first, last - first)
+        if last > disk.blocks:
+            raise too_large(source, disk)
         found = memoryview(bytearray((last - first) * size))
         disk.read_from(medium, first, found)
         for block in differing(found[offset % size :], memoryview(data), size):

@@ -218,7 +218,7 @@ class _Work:
         """
         pieces, at, source = [], 0, ImageSource(self.path)
         with source:
-            for offset, data in source.extents() if source.least in (0, self._total) else ():
+            for offset, data in source.extents() if source.least <= self._total else ():
                 if offset != at or at + len(data) > self._total or len(data) % self._block_size:
                     break
                 lba, blocks = self._lba + at // self._block_size, len(data) // self._block_size

@@ -13,13 +13,13 @@ from typing import Final, Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
+from scsiusb.errors import ImageError, ScsiUsbError
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.journal import SUFFIX, journal_of
 from scsiusb.imaging.readback import BlockRange
-from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source, in_blocks
+from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source, in_blocks, too_large
 from scsiusb.imaging.state import check_not_exchanged, state_folder
 from scsiusb.imaging.target import Target
 
@@ -140,8 +140,7 @@ def restore_each(
 def _check_size(source: Source, disk: Disk) -> None:
     """Raise OutOfRange for an image that is too large, ImageError for one that ends in the middle of a block."""
     if source.least > disk.size:
-        what = f"{source.name} has {source.least} bytes, {disk.unit.transport.info} only {disk.size}"
-        raise OutOfRange(what, "use a larger disk")
+        raise too_large(source, disk)
     if source.length is not None and source.length % disk.block_size:
         what = f"{source.name} has {source.length} bytes, not a multiple of the block size {disk.block_size}"
         raise ImageError(what, "give an image of whole blocks")

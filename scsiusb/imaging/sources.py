@@ -14,12 +14,13 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import ImageError
+from scsiusb.errors import ImageError, OutOfRange
 from scsiusb.imaging import android_sparse
 from scsiusb.imaging.bmap import BlockMap, Mapped
-from scsiusb.imaging.codecs import PIECE, ZST, codec_by_content, decompressed, zstd
+from scsiusb.imaging.codecs import GZ, PIECE, XZ, ZST, codec_by_content, decompressed, least_of_gzip, zstd
 from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.imaging.seekable import Frame, read_seek_table
+from scsiusb.imaging.xz_index import read_xz_index
 
 HEAD: Final = 64  # bytes by which a format is known
 GET_AGAIN: Final = "get the image again"
@@ -31,6 +32,18 @@ class Extent(NamedTuple):
     offset: int
     """Bytes from the start of the image."""
     data: bytes
+
+
+def too_large(source: Source, disk: Disk) -> OutOfRange:
+    """Return the error for a source that is larger than the disk, as is known before or found out in the middle."""
+    if source.least <= disk.size:
+        what = f"{source.name} is larger than the disk: {disk.unit.transport.info} has {disk.size} bytes"
+    else:
+        about = "at least " if source.length is None else ""
+        what = f"{source.name} has {about}{source.least} bytes, {disk.unit.transport.info} only {disk.size}"
+    # The length of an image that was cut off is that of no image, and may be any number.
+    again = ", or get the image again if it should fit" if source.length is None else ""
+    return OutOfRange(what, f"use a larger disk{again}")
 
 
 def in_blocks(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
@@ -110,6 +123,10 @@ class ImageSource(Uncopyable):
             self.length = self.least = self._file.seek(0, os.SEEK_END) - self._start
         elif self._codec is ZST:
             self._look_into_zstd()
+        elif self._codec is GZ and self.is_repeatable:
+            self.least = least_of_gzip(self._file)
+        elif self._codec is XZ and self.is_repeatable and not self._start:
+            self._look_into_xz()
         self._sparse = self._find_sparse_header()
         if self._sparse is not None:
             self.length = self.least = self._sparse.size
@@ -125,6 +142,12 @@ class ImageSource(Uncopyable):
             self.least = module.get_frame_info(self._head).decompressed_size or 0
         except module.ZstdError:
             return
+
+    def _look_into_xz(self) -> None:
+        found = read_xz_index(self._file)
+        if found is not None:
+            self.least = found.size
+            self.length = found.size if found.is_whole else None
 
     def _find_sparse_header(self) -> android_sparse.SparseHeader | None:
         """Return the header of a sparse image, also of one that is compressed and can be read twice."""

@@ -19,7 +19,7 @@ from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, Record, has_progress, is_begun, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
-from scsiusb.imaging.sources import Extent, Source
+from scsiusb.imaging.sources import Extent, Source, too_large
 from scsiusb.imaging.state import key_of
 from scsiusb.scsi.sense import MISCOMPARE
 
@@ -225,7 +225,7 @@ class Target(Uncopyable):
     def _check(self, offset: int, data: bytes) -> None:
         """Raise OutOfRange beyond the disk's end, ImageError for a part of a block."""
         if offset + len(data) > self.disk.size:
-            self.disk.check_range(self.disk.blocks, 1)
+            raise too_large(self._source, self.disk)
         if offset % self._size or len(data) % self._size:
             what = f"{self._source.name} ends in the middle of a block of {self._size} bytes"
             raise ImageError(what, "give an image of whole blocks")

@@ -17,7 +17,7 @@ import scsiusb
 from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange, TransportError
 from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
 from scsiusb.imaging.bmap import ZEROS_MARK, read_bmap
-from scsiusb.imaging.codecs import ZST
+from scsiusb.imaging.codecs import ZST, least_of_gzip
 from scsiusb.imaging.restoring import Verify, restore_each
 from scsiusb.transport.port_transport import PortTransport
 from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
@@ -92,10 +92,47 @@ def test_an_image_that_is_too_large_is_refused_before_the_first_write(tmp_path: 
     assert data == blank()
 
 
-def test_a_compressed_image_that_turns_out_too_large_ends_with_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.gz").write_bytes(gzip.compress(IMAGE + bytes(512)))
-    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(OutOfRange):
-        restore(tmp_path / "a.gz", disk)
+@pytest.mark.parametrize("name", ["a.gz", "a.xz"])
+def test_a_compressed_image_that_says_it_is_too_large_is_refused_before_the_first_write(
+    name: str, tmp_path: Path
+) -> None:
+    data = blank()
+    (tmp_path / name).write_bytes(FORMATS[name](IMAGE + bytes(512)))
+    with scsiusb.open_on(plug(data)) as disk, pytest.raises(OutOfRange, match=f"{SIZE + 512} bytes, .* only {SIZE}"):
+        restore(tmp_path / name, disk)
+    assert data == blank()
+
+
+def test_the_end_of_an_image_says_how_large_it_is_at_least(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    lengths: dict[bytes, tuple[int, int | None]] = {
+        gzip.compress(IMAGE): (SIZE, None),
+        gzip.compress(bytes(SIZE)) + gzip.compress(IMAGE[:1000]): (1000, None),  # the others may be empty
+        gzip.compress(IMAGE) + bytes(1): (SIZE >> 8, None),
+        lzma.compress(IMAGE): (SIZE, SIZE),
+        lzma.compress(IMAGE) + lzma.compress(bytes(512)): (SIZE + 512, SIZE + 512),
+        lzma.compress(IMAGE)[:-1]: (0, None),
+    }
+    for packed, expected in lengths.items():
+        path.write_bytes(packed)
+        with sources.ImageSource(path) as source:
+            assert (source.least, source.length) == expected
+
+
+def test_a_length_that_deflate_cannot_reach_is_not_believed() -> None:
+    packed = gzip.compress(bytes(100))
+    assert least_of_gzip(io.BytesIO(packed)) == 100
+    assert least_of_gzip(io.BytesIO(packed[:-4] + b"\xff" * 4)) == 0
+    assert least_of_gzip(io.BytesIO(packed[:2])) == 0
+
+
+@pytest.mark.parametrize("job", [restore, compare])
+def test_a_compressed_image_that_turns_out_too_large_ends_with_an_error(
+    job: Callable[..., object], tmp_path: Path
+) -> None:
+    (tmp_path / "a.bz2").write_bytes(bz2.compress(IMAGE + bytes(512)))
+    with scsiusb.open_on(plug(bytearray(IMAGE))) as disk, pytest.raises(OutOfRange, match="larger than the disk"):
+        job(tmp_path / "a.bz2", disk)
 
 
 @pytest.mark.parametrize("length", [SIZE - 1, 100])
