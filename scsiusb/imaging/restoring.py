@@ -6,7 +6,7 @@ import glob
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal
@@ -71,7 +71,8 @@ def restore(
     with a restore that was interrupted; the journals beside the image say what is done.
 
     Return a result for each disk; one that fails ends alone. Raise its error if there is one disk, SomeFailed if there
-    are several; ImageError for the image; OutOfRange, before anything is written, if it is too large for a disk.
+    are several; ImageError, or OSError, if the image ended the work on all of them; OutOfRange, before anything is
+    written, if it is too large for a disk.
     """
     with ImageSource(path) as source:
         return checked(restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=progress))
@@ -80,7 +81,10 @@ def restore(
 def clone(
     source: Disk, *disks: Disk, verify: Verify = "medium", resume: bool = False, progress: OnProgress = ignore
 ) -> list[Restored]:
-    """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`, but for `resume`."""
+    """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`, but for `resume`.
+
+    Raise the error of the source, as `Disk.reading`, if it ended the work on all disks.
+    """
     return checked(restore_each(DiskSource(source), disks, verify=verify, resume=resume, progress=progress))
 
 
@@ -98,11 +102,14 @@ def _places(path: Path) -> list[Path]:
 
 
 def checked(results: list[Restored]) -> list[Restored]:
-    """Return the results if all are good. Raise the error of the one disk, SomeFailed of several."""
+    """Return the results if all are good. Raise the error that ended all disks, which is the source's, or the one's.
+
+    Raise SomeFailed if several disks have different ends.
+    """
     failed = [result.error for result in results if result.error is not None]
     if not failed:
         return results
-    if len(results) == 1:
+    if all(result.error is failed[0] for result in results):
         raise failed[0]
     raise SomeFailed(results) from failed[0]
 
@@ -110,7 +117,10 @@ def checked(results: list[Restored]) -> list[Restored]:
 def restore_each(
     source: Source, disks: Sequence[Disk], *, verify: Verify, resume: bool, progress: OnProgress
 ) -> list[Restored]:
-    """Do as `restore`, but return errors of disks in their results only."""
+    """Do as `restore`, but return errors in results only: of a disk in its own, of the source in all unfinished ones.
+
+    What is known before the first write is still raised.
+    """
     if verify not in VERIFICATIONS:
         raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
     if not disks:
@@ -161,17 +171,31 @@ def _journals(source: Source, targets: Sequence[Target]) -> list[Path | None]:
 def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
     """Write the image to each target, from where the one that has the least stands."""
     start = min(target.done for target in targets)
-    total = source.length
     for target in targets:
         target.start_writing()
-    for extent in in_blocks(source.extents(start), _common_size(targets)):
+    _give(source, start, targets, lambda done: progress(Progress(WRITING, done, source.length)))
+
+
+def _give(source: Source, start: int, targets: Sequence[Target], show: Callable[[int], object]) -> None:
+    """Give the targets the image from byte `start` on, until its end, or until all have failed; end their pass.
+
+    An error of the source becomes that of each target which has not failed by its own.
+    """
+    extents = in_blocks(source.extents(start), _common_size(targets))
+    cause: Exception | None = None
+    while any(target.error is None for target in targets):
+        try:
+            extent = next(extents, None)
+        except (ScsiUsbError, OSError) as error:
+            cause = error
+            break
+        if extent is None:
+            break
         for target in targets:
             target.put(extent)
-        if all(target.error is not None for target in targets):
-            break
-        progress(Progress(WRITING, extent.offset + len(extent.data), total))
+        show(extent.offset + len(extent.data))
     for target in targets:
-        target.end_pass()
+        target.end_pass(cause)
 
 
 def _common_size(targets: Sequence[Target]) -> int:
@@ -188,12 +212,7 @@ def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past
             target.end_pass()
         return
     start = min((target.compared for target in good), default=0)
-    for extent in in_blocks(source.extents(start), _common_size(good)) if good else ():
-        for target in good:
-            target.put(extent)
-        progress(Progress(VERIFYING, extent.offset + len(extent.data), source.length))
-    for target in good:
-        target.end_pass()
+    _give(source, start, good, lambda done: progress(Progress(VERIFYING, done, source.length)))
 
 
 def _result(target: Target, verify: Verify, seconds: float) -> Restored:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, Protocol
 
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.disk import Disk
-from scsiusb.errors import ImageError, OutOfRange
+from scsiusb.errors import ImageError, OutOfRange, ScsiUsbError
 from scsiusb.imaging import android_sparse
 from scsiusb.imaging.bmap import BlockMap, Mapped
 from scsiusb.imaging.codecs import GZ, PIECE, XZ, ZST, codec_by_content, decompressed, least_of_gzip, zstd
@@ -231,9 +231,13 @@ class DiskSource:
                 at += len(data)
 
     def _read(self, lba: int) -> Iterator[bytes]:
-        with self._disk.reading(lba, self._disk.blocks - lba) as pieces:
-            for piece in pieces:
-                yield bytes(piece)
+        try:
+            with self._disk.reading(lba, self._disk.blocks - lba) as pieces:
+                for piece in pieces:
+                    yield bytes(piece)
+        except ScsiUsbError as error:  # which would be taken for one of the disk that is written
+            error.what = f"{self.name}: {error.what}"
+            raise
 
 
 class MappedSource:

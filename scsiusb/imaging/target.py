@@ -57,7 +57,7 @@ class Target(Uncopyable):
         self._digests: list[tuple[int, int, bytes]] | None = None if source.is_repeatable else []
         self._since = 0
         self._last: tuple[int, bytes] = 0, b""
-        self._queue: Queue[Extent | None] = Queue(WAITING)
+        self._queue: Queue[Extent | Exception | None] = Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._entry: ledger.Entry | None = None
         self._is_stopped = False
@@ -157,21 +157,21 @@ class Target(Uncopyable):
         self._thread = threading.Thread(target=scope.run, args=arguments, name="scsiusb imaging", daemon=True)
         self._thread.start()
 
-    def put(self, extent: Extent | None) -> None:
+    def put(self, given: Extent | Exception | None) -> None:
         """Give the thread an extent, when it has room; nothing if the work on this disk has ended by an error.
 
-        None: there are no more in this pass.
+        None: there are no more in this pass. An exception: there are no more because of it.
         """
         while self.error is None:
             try:
-                self._queue.put(extent, timeout=SLICE)
+                self._queue.put(given, timeout=SLICE)
             except Full:
                 continue
             return
 
-    def end_pass(self) -> None:
-        """Wait until the thread has done all that it was given."""
-        self.put(None)
+    def end_pass(self, cause: Exception | None = None) -> None:
+        """Wait until the thread has done all that it was given. `cause`: why that is not all, which becomes `error`."""
+        self.put(cause)
         self._join()
 
     def _join(self) -> None:
@@ -193,8 +193,10 @@ class Target(Uncopyable):
     def _run(self, begin: Callable[[], None], step: Callable[[Extent], None], end: Callable[[], None]) -> None:
         try:
             begin()
-            while (extent := self._queue.get()) is not None and not self._is_stopped:
-                step(extent)
+            while isinstance(given := self._queue.get(), Extent) and not self._is_stopped:
+                step(given)
+            if isinstance(given, Exception):
+                raise given
             if not self._is_stopped:
                 end()
         except Exception as error:  # noqa: BLE001 - it is in the result

@@ -221,6 +221,29 @@ def test_an_image_that_is_too_large(attach: Attached, cli: Cli, image: Path) -> 
     assert cli("restore", image.parent / "none", "1-1", "--yes").failed(15, "No such file")
 
 
+def test_an_image_that_is_damaged_has_a_result_for_each_device(attach: Attached, cli: Cli, tmp_path: Path) -> None:
+    attach(stick(blank(), "S1"), stick(blank(), "S2"))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(IMAGE[:512]) + gzip.compress(IMAGE[512:])[:-8] + bytes(8))
+    result = cli("restore", tmp_path / "a.gz", "serial=S1", "serial=S2", "--yes", "--json")
+    assert result.status == 15
+    assert [(each["serial"], each["verified"], "damaged" in each["error"]) for each in result.json] == [
+        ("S1", "none", True),
+        ("S2", "none", True),
+    ]
+    assert "damaged" in result.line
+
+
+def test_a_master_that_cannot_be_read_is_named(attach: Attached, cli: Cli) -> None:
+    master = stick(bytearray(IMAGE), "MASTER")
+    master.faults.add("sense=3/11/00,opcode=28,lba=100,times=always")
+    attach(master, stick(blank(), "COPY"))
+    result = cli("clone", "serial=MASTER", "serial=COPY", "--yes", "--json")
+    assert result.status == 3
+    (record,) = result.json
+    assert record["serial"] == "COPY"
+    assert "Stick at 1-1: " in record["error"]
+
+
 def test_clone(attach: Attached, cli: Cli) -> None:
     data = blank()
     attach(stick(bytearray(IMAGE), "MASTER"), stick(data, "COPY"))

@@ -7,18 +7,18 @@ import gzip
 import io
 import lzma
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 import scsiusb
-from scsiusb.errors import DeviceMismatch, ImageError, Miscompare, OutOfRange, TransportError
+from scsiusb.errors import DeviceMismatch, ImageError, MediumError, Miscompare, OutOfRange, TransportError
 from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
 from scsiusb.imaging.bmap import ZEROS_MARK, read_bmap
 from scsiusb.imaging.codecs import ZST, least_of_gzip
-from scsiusb.imaging.restoring import Verify, restore_each
+from scsiusb.imaging.restoring import Verify, checked, restore_each
 from scsiusb.transport.port_transport import PortTransport
 from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
 from scsiusb.virtual.target.task import Parameters, Task
@@ -157,6 +157,50 @@ def test_a_damaged_image_is_an_error(name: str, tmp_path: Path) -> None:
                 restore(path, disk)
 
 
+def test_an_image_that_cannot_be_read_to_its_end_ends_each_disk_with_a_result(tmp_path: Path) -> None:
+    path, medias = tmp_path / "a.bz2", [blank() for _ in range(3)]
+    path.write_bytes(bz2.compress(IMAGE[:PIECE]) + bz2.compress(IMAGE[PIECE:])[:-10])
+    with ExitStack() as held:
+        sticks = [stick(data, f"S{at}") for at, data in enumerate(medias)]
+        sticks[1].faults.add("sense=3/0C/00,opcode=2a,lba=0,times=always")
+        disks = [held.enter_context(scsiusb.open_on(Bus(each))) for each in sticks]
+        source = held.enter_context(sources.ImageSource(path))
+        results = restore_each(source, disks, verify="medium", resume=False, progress=lambda _: None)
+        with pytest.raises(SomeFailed):
+            checked(results)
+        with pytest.raises(ImageError):
+            checked([results[0], results[2]])
+    assert [type(result.error) for result in results] == [ImageError, MediumError, ImageError]
+    assert [result.verified for result in results] == ["none"] * 3
+    assert results[0].written >= PIECE
+
+
+class Fading:
+    """A source that can be read once, and then not any more."""
+
+    def __init__(self, source: sources.Source) -> None:
+        self.name, self.length, self.least = source.name, source.length, source.least
+        self.path: Path | None = None
+        self.is_repeatable = True
+        self.record = source.record
+        self._source, self._reads = source, 0
+
+    def extents(self, start: int = 0) -> Iterator[sources.Extent]:
+        self._reads += 1
+        for extent in self._source.extents(start):
+            if self._reads > 1 and extent.offset:
+                raise OSError("the image has gone")
+            yield extent
+
+
+def test_a_source_that_fails_while_it_is_compared_leaves_the_disks_unverified(image: Path) -> None:
+    data = blank()
+    with scsiusb.open_on(plug(data)) as disk, sources.ImageSource(image) as source:
+        (result,) = restore_each(Fading(source), [disk], verify="read", resume=False, progress=lambda _: None)
+    assert data == IMAGE
+    assert (result.verified, str(result.error)) == ("none", "the image has gone")
+
+
 # --- several disks --------------------------------------------------------------------------------
 
 
@@ -196,6 +240,19 @@ def test_clone_copies_a_disk_to_larger_ones() -> None:
             clone(master, small)
     assert [data[:SIZE] for data in copies] == [IMAGE, IMAGE]
     assert [result.error for result in results] == [None, None]
+
+
+def test_a_disk_that_cannot_be_read_ends_the_clone() -> None:
+    data = blank()
+    master = stick(bytearray(IMAGE), "MASTER")
+    master.faults.add(f"sense=3/11/00,opcode=28,lba={SIZE // 1024},times=always")
+    with scsiusb.open_on(Bus(master)) as source, scsiusb.open_on(plug(data)) as disk:
+        (result,) = restore_each(
+            sources.DiskSource(source), [disk], verify="medium", resume=False, progress=lambda _: None
+        )
+        with pytest.raises(MediumError, match=r"^scsiusb Virtual Stick at 1-1: .* LBA 256"):
+            clone(source, disk)
+    assert isinstance(result.error, MediumError)
 
 
 # --- verification ---------------------------------------------------------------------------------
