@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from scsiusb.cli.options import settings
 from scsiusb.cli.output import counted, size_text
@@ -13,6 +13,7 @@ from scsiusb.errors import ScsiUsbError
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
     from scsiusb.imaging.events import Progress
+    from scsiusb.imaging.readback import BlockRange
 
 RESUME: Final = "--resume"
 CONFIRMED: Final = "--yes"
@@ -70,3 +71,8 @@ def contents_of(disk: Disk) -> str:
         return f"without partitions, with {table.content or 'unknown content'}"
     shown = ", ".join(f"{each.content or 'unknown'} {size_text(each.size)}" for each in table[:MOST_PARTITIONS])
     return f"with {counted(len(table), 'partition')} ({shown})"
+
+
+def range_records(ranges: Sequence[BlockRange]) -> list[dict[str, Any]]:
+    """Return ranges of blocks as names and values for JSON."""
+    return [{"lba": each.lba, "blocks": each.blocks} for each in ranges]

@@ -33,6 +33,7 @@ SAMPLES: Final = 1000  # blocks that a verification by samples reads
 KNOWN_AGAIN: Final = 64  # blocks that are looked at before an erase goes on
 MOST_BAD: Final = 1000  # blocks that cannot be written, before the erase ends with the error
 UNSUPPORTED: Final = Sense(0x5, 0x20, 0)
+SAME: Final = "give the same as then, or begin anew without --resume"
 DIFFERENT: Final = "attach the one that the erase began with, or begin anew without --resume"
 
 
@@ -48,6 +49,10 @@ class Erased:
     """How it was verified; "none" also after an unmap, unless the unit says that its blocks read as zeros after it."""
     bad: tuple[BlockRange, ...]
     """Blocks that could not be written: they keep what they had."""
+    differences: tuple[BlockRange, ...]
+    """Blocks, other than those, that do not have what was written to them, as far as they were read back."""
+    error: Miscompare | None
+    """What `erase` raises if there are differences."""
     seconds: float
     resumed: int
     """Bytes that earlier runs had erased."""
@@ -56,7 +61,7 @@ class Erased:
 def erase(
     disk: Disk,
     *,
-    method: Method = "zero",
+    method: Method | None = None,
     pattern: bytes = b"",
     verify: VerifyErase = "sample",
     resume: bool = False,
@@ -65,19 +70,40 @@ def erase(
 ) -> Erased:
     """Overwrite all blocks of the disk, and check that they are overwritten on the medium, past the device's cache.
 
-    `method`: "zero"; "random", bytes of which only the key is kept, until the erase is done; "pattern", the bytes
-    `pattern`, which begin anew in each block; "unmap", where the unit supports that; "auto": "unmap" if the blocks read
-    as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole" all.
+    `method`: "zero", the default; "random", bytes of which only the key is kept, until the erase is done; "pattern",
+    the bytes `pattern`, which begin anew in each block; "unmap", where the unit supports that; "auto": "unmap" if the
+    blocks read as zeros after it, else "zero". `verify`: "sample" reads at least 1000 blocks at random, or all; "whole"
+    all.
 
     `journal` says what is done, by default in the user's state folder; with `resume` an erase that was interrupted goes
-    on, with the method and the pattern that it began with. It begins anew without `resume`, and if there is no journal.
+    on, with the method and the pattern that it began with; ImageError if others are given. It begins anew without
+    `resume`, and if there is no journal.
 
     A block that cannot be written is in the result's `bad`, and the erase goes on after it; it raises the error of the
     block if there are more than 1000. Raise Miscompare with the first `lba` if blocks do not have what was written,
     DataProtect before anything is written, IllegalRequest if the unit does not support UNMAP, ImageError for the
     journal, DeviceMismatch if it is of another device, OSError, and as `Disk.write`.
     """
-    if method not in METHODS:
+    result = try_erase(
+        disk, method=method, pattern=pattern, verify=verify, resume=resume, journal=journal, progress=progress
+    )
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+def try_erase(
+    disk: Disk,
+    *,
+    method: Method | None,
+    pattern: bytes,
+    verify: VerifyErase,
+    resume: bool,
+    journal: str | os.PathLike[str] | None,
+    progress: OnProgress,
+) -> Erased:
+    """Do as `erase`, but return the Miscompare in the result."""
+    if method not in (None, *METHODS):
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if verify not in VERIFICATIONS:
         raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
@@ -89,15 +115,23 @@ def erase(
     with ExitStack() as held:
         held.callback(erasure.close)
         if resume and can_resume("erase", place, journal):
-            erasure.resume(place)
+            erasure.resume(place, method, pattern)
         else:
-            erasure.begin(place, method, pattern)
+            erasure.begin(place, method or "zero", pattern)
         erasure.run()
         verified = erasure.verify(verify)
-        erasure.finish()
-    bad = tuple(erasure.bad)
-    size = disk.size - erasure.bad.blocks * disk.block_size
-    return Erased(erasure.method, size, verified, bad, time.monotonic() - began, erasure.resumed)
+        if erasure.error is None:
+            erasure.finish()
+    return Erased(
+        method=erasure.method,
+        size=disk.size - erasure.bad.blocks * disk.block_size,
+        verified=verified,
+        bad=tuple(erasure.bad),
+        differences=tuple(erasure.wrong),
+        error=erasure.error,
+        seconds=time.monotonic() - began,
+        resumed=erasure.resumed,
+    )
 
 
 class _Erasure:
@@ -108,6 +142,9 @@ class _Erasure:
         self.identity = DiskIdentity.of(disk)
         self.method: Method = "zero"
         self.bad = Ranges()
+        self.wrong = Ranges()
+        """What the verification found."""
+        self.error: Miscompare | None = None
         self.resumed = 0
         self._progress = progress
         self._medium = disk.medium_to_write(0)
@@ -147,17 +184,26 @@ class _Erasure:
         elif method == "random":
             self._fill = Keyed(key)
 
-    def resume(self, place: Path) -> None:
-        """Take over what an earlier run did."""
+    def resume(self, place: Path, method: Method | None, pattern: bytes) -> None:
+        """Take over what an earlier run did. Raise ImageError if it was by another method or pattern than is asked."""
         job, records, length = read_journal_of("erase", place)
         self.identity.check(job.get("device"))
         try:
             self._take_over(job, records)
         except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"{place} is damaged: {error}", BEGIN_ANEW) from error
+        self._check_same(method, pattern, job.get("pattern", ""))
         self._check_contents()
         self.resumed = self._done * self._size
         self._journal = Journal(place, length)
+
+    def _check_same(self, method: Method | None, pattern: bytes, begun: str) -> None:
+        """Raise ImageError if the erase was begun by another method or pattern than is given."""
+        if method == "auto" and self.method in ("unmap", "zero"):
+            return
+        for name, was, given in (("method", self.method, method), ("pattern", begun, pattern.hex())):
+            if given and given != was:
+                raise ImageError(f"the erase began with {name} {was}, not {given}", SAME)
 
     def _take_over(self, job: Record, records: list[Record]) -> None:
         method: Method = job["method"]
@@ -264,20 +310,19 @@ class _Erasure:
     # --- verifying ----------------------------------------------------------------------------------
 
     def verify(self, how: VerifyErase) -> VerifyErase:
-        """Read back from the medium. Return how it was verified. Raise Miscompare."""
+        """Read back from the medium. Return how it was verified; what is wrong is in `wrong` and `error`."""
         if how == "none" or self._has_no_content():
             return "none"
         self._medium, read = medium_reader(self.disk, self.identity)
         bad = _members(self.bad)
-        wrong = self._wrong_whole(read, bad) if how == "whole" else self._wrong_samples(read, bad)
-        first = next(iter(wrong), None)
+        self.wrong = self._wrong_whole(read, bad) if how == "whole" else self._wrong_samples(read, bad)
+        first = next(iter(self.wrong), None)
         if first is not None:
             sampled = "" if how == "whole" else f" of a sample of {min(SAMPLES, self._medium.blocks)}"
-            what = f"{wrong.blocks} blocks{sampled} do not have what was written, the first is LBA {first.lba}"
+            what = f"{self.wrong.blocks} blocks{sampled} do not have what was written, the first is LBA {first.lba}"
             remedy = "erase it by the method zero" if self.method == "unmap" else "do not rely on this device"
-            error = Miscompare(f"{self._name}: {what}", MISCOMPARE, remedy)
-            error.lba = first.lba
-            raise error
+            self.error = Miscompare(f"{self._name}: {what}", MISCOMPARE, remedy)
+            self.error.lba = first.lba
         return how
 
     def _wrong_samples(self, read: Read, bad: set[int]) -> Ranges:

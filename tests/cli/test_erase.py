@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scsiusb.cli.commands import erase
-from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual import Flawed, Memory, Stick, Unit
 from tests.cli.conftest import Attached, Cli
 from tests.imaging.sticks import contents, stick
 
@@ -45,7 +45,7 @@ def test_erase_prints_how_and_how_much(attach: Attached, cli: Cli) -> None:
     assert result.status == 0
     record = result.record
     assert record.pop("seconds") >= 0
-    assert record == {"method": "zero", "bytes": SIZE, "verified": "sample", "bad": [], "resumed": 0}
+    assert record == {"method": "zero", "bytes": SIZE, "verified": "sample", "bad": [], "resumed": 0, "differences": []}
     assert data == bytes(SIZE)
 
 
@@ -163,6 +163,32 @@ class Forgetful(Memory):
 def test_a_device_that_keeps_its_blocks_is_found_out_by_status_14(attach: Attached, cli: Cli) -> None:
     attach(Stick([Unit(Forgetful(b"\xaa" * SIZE))]))
     assert cli("erase", "1-1", "--yes").failed(14, "128 blocks of a sample of 128", "do not rely on this device")
+
+
+def test_the_blocks_that_an_erase_did_not_change_are_listed(attach: Attached, cli: Cli) -> None:
+    attach(Stick([Unit(Flawed(Memory(b"\xaa" * SIZE), dropped=[(3, 5), (100, 100)]))]))
+    result = cli("erase", "1-1", "--yes", "--json")
+    assert result.status == 14
+    assert result.json["differences"] == [{"lba": 3, "blocks": 3}, {"lba": 100, "blocks": 1}]
+    assert "4 blocks of a sample of 128" in result.line
+
+
+def test_resume_refuses_another_method(attach: Attached, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach(stick(contents(size=SIZE)))
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "job_progress", Interrupting)
+        assert cli("erase", "1-1", "--pattern", "55aa", "--yes").status == 130
+    refused = cli("erase", "1-1", "--resume", "--method", "zero", "--yes")
+    assert refused.failed(15, "began with method pattern, not zero", "begin anew")
+    assert cli("erase", "1-1", "--resume", "--pattern", "aa55", "--yes").failed(15, "pattern 55aa, not aa55")
+    assert cli("erase", "1-1", "--resume", "--method", "pattern", "--pattern", "55AA", "--yes").status == 0
+
+
+def test_a_pattern_that_is_given_as_a_word_is_explained(attach: Attached, cli: Cli) -> None:
+    attach(stick(contents(size=SIZE)))
+    refused = cli("erase", "1-1", "--method", "pattern", "55aa", "--yes")
+    assert refused.failed(1, "unexpected extra argument (55aa): bytes to repeat are given as --pattern 55aa")
+    assert cli("erase", "1-1", "other", "--yes").failed(1, "unexpected extra argument (other); run `scsiusb erase")
 
 
 def test_an_unmap_that_is_not_supported_has_status_5(attach: Attached, cli: Cli) -> None:

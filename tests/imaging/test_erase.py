@@ -261,6 +261,33 @@ def test_an_interrupted_erase_goes_on(method: Any, done: int, state_folder: Path
     assert journals(state_folder) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "pattern", "text"),
+    [
+        ("zero", b"", "method pattern, not zero"),
+        ("auto", b"", "method pattern, not auto"),
+        ("pattern", b"abd", "pattern 616263, not 616264"),
+    ],
+)
+def test_an_erase_does_not_go_on_by_another_method(method: Any, pattern: bytes, text: str, tmp_path: Path) -> None:
+    data = contents()
+    with scsiusb.open_on(plug(data)) as disk:
+        with pytest.raises(Stop):
+            erase(disk, method="pattern", pattern=b"abc", journal=tmp_path / "j", progress=StopAt("writing", STEP))
+        before = bytes(data)
+        with pytest.raises(ImageError, match=text):
+            erase(disk, method=method, pattern=pattern, resume=True, journal=tmp_path / "j")
+        assert data == before
+        assert erase(disk, resume=True, journal=tmp_path / "j").method == "pattern"
+
+
+def test_an_erase_that_auto_has_begun_goes_on_by_auto(tmp_path: Path) -> None:
+    with scsiusb.open_on(plug(contents())) as disk:
+        with pytest.raises(Stop):
+            erase(disk, method="auto", journal=tmp_path / "j", progress=StopAt("writing", STEP))
+        assert erase(disk, method="auto", resume=True, journal=tmp_path / "j").resumed == STEP
+
+
 def test_an_interrupted_unmap_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from scsiusb.virtual.target import unmap
 

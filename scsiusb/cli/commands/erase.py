@@ -11,7 +11,7 @@ import click
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import refuse_own_file
-from scsiusb.cli.jobs import Reached, contents_of, name, rate
+from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import counted, say, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
@@ -40,12 +40,21 @@ def parse_pattern(context: click.Context, parameter: click.Parameter, value: str
     return bytes.fromhex(match[1])
 
 
+def refuse_more(context: click.Context, parameter: click.Parameter, value: tuple[str, ...]) -> None:
+    """Raise UsageError for words after DEVICE; one in hex may be meant as the pattern."""
+    if not value:
+        return
+    hint = f": bytes to repeat are given as --pattern {value[0]}" if HEX.fullmatch(value[0]) else ""
+    raise click.UsageError(f"Got unexpected extra argument ({value[0]}){hint}", context)
+
+
 @click.command("erase", short_help="Overwrite or unmap all blocks of a device.")
 @device_argument
+@click.argument("more", metavar="", nargs=-1, expose_value=False, callback=refuse_more)
 @click.option(
     "--method",
     type=click.Choice(("zero", "random", "pattern", "unmap", "auto")),
-    help="What is written (default zero); auto: unmap if that gives zeros.",
+    help="What is written (default zero; pattern: see --pattern); auto: unmap if that gives zeros.",
 )
 @click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat in each block.")
 @click.option(
@@ -76,7 +85,7 @@ def erase_command(
     unmap is quick, and lets the device forget its blocks, where it supports that.
 
     An interrupted erase leaves a journal; --resume goes on, by the same method,
-    and refuses if the device is not the same any more.
+    and refuses another method, and a device that is not the same any more.
 
     \b
     Examples:
@@ -85,7 +94,7 @@ def erase_command(
       scsiusb erase 2-1 --pattern 55aa --yes
       scsiusb erase 2-1 --resume --yes
     """
-    from scsiusb.imaging.erasing import erase
+    from scsiusb.imaging.erasing import try_erase
 
     method = _method(method, pattern)
     refuse_own_file(device, journal)
@@ -97,7 +106,7 @@ def erase_command(
             confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
         reached = Reached(held.enter_context(job_progress()))
         with interruptible(reached.text, then=""):
-            done = erase(
+            done = try_erase(
                 disk,
                 method=method,
                 pattern=pattern,
@@ -110,18 +119,18 @@ def erase_command(
     _report(done, device_of)
 
 
-def _method(method: str | None, pattern: bytes) -> str:
-    """Return the method. Raise UsageError for options that do not go together."""
+def _method(method: str | None, pattern: bytes) -> str | None:
+    """Return the method, if one is given. Raise UsageError for options that do not go together."""
     if pattern and method not in (None, "pattern"):
         raise click.UsageError(f"--pattern is not for --method {method}")
     if method == "pattern" and not pattern:
         raise click.UsageError("--method pattern needs --pattern HEX")
-    return "pattern" if pattern else method or "zero"
+    return "pattern" if pattern else method
 
 
 def _report(done: Erased, device: dict[str, Any]) -> None:
-    """Print the result. Raise MediumError if there are blocks that could not be written."""
-    bad = [{"lba": each.lba, "blocks": each.blocks} for each in done.bad]
+    """Print the result. Raise Miscompare for differences, MediumError for blocks that could not be written."""
+    bad = range_records(done.bad)
     if settings().json:
         show_json(
             {
@@ -129,16 +138,19 @@ def _report(done: Erased, device: dict[str, Any]) -> None:
                 "bytes": done.size,
                 "verified": done.verified,
                 "bad": bad,
+                "differences": range_records(done.differences),
                 "seconds": round(done.seconds, 6),
                 "resumed": done.resumed,
                 "device": device,
             }
         )
-    else:
+    elif done.error is None:
         before = f", {size_text(done.resumed)} of them before" if done.resumed else ""
         amount = f"{counted(done.size, 'byte')} ({size_text(done.size)}{before})"
         speed = rate(done.size - done.resumed, done.seconds)
         say(f"erased {amount} by {done.method}, {HOW[done.verified]}; {speed} with the verification")
+    if done.error is not None:
+        raise done.error
     if bad:
         count = sum(each["blocks"] for each in bad)
         what = f"{counted(count, 'block')} cannot be written, the first is LBA {bad[0]['lba']}, and keep what they had"

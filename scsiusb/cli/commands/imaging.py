@@ -13,7 +13,7 @@ from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file
-from scsiusb.cli.jobs import Reached, contents_of, name, rate
+from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, job_progress
@@ -215,7 +215,7 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
         disk = held.enter_context(opened(device, lun))
         bar = held.enter_context(job_progress())
         found = compare_with(wanted, disk, bar)
-    differences = [{"lba": each.lba, "blocks": each.blocks} for each in found.differences]
+    differences = range_records(found.differences)
     if settings().json:
         show_json(
             {"equal": found.equal, "bytes": found.size, "differences": differences, "device": device_record(disk)}
@@ -280,7 +280,7 @@ def _record(result: Restored) -> dict[str, Any]:
         "serial": result.serial,
         "bytes": result.written,
         "verified": result.verified,
-        "differences": [{"lba": each.lba, "blocks": each.blocks} for each in result.differences],
+        "differences": range_records(result.differences),
         "seconds": round(result.seconds, 6),
         "error": None if result.error is None else str(result.error),
         "resumed": result.resumed,
