@@ -268,11 +268,13 @@ class Passes:
             pos = area.pos + self._block
 
     def _retry(self, retries: int) -> None:
-        """Read each bad block once in each pass; the direction is reversed after each."""
+        """Read each bad block once in each pass, while there are any; the direction is reversed after each."""
         self._phase = RETRYING
         stage = self._map.stage
         first = stage.number if stage.status == BAD else 1
         for number in range(first, retries + 1):
+            if self._next(BAD, self._start, forwards=True) is None:
+                break
             forwards = number % 2 == 1
             pos = self._start if forwards else self._end
             if stage.status == BAD and number == first:

@@ -11,6 +11,7 @@ from scsiusb.base.arguments import function_or_none, integer, number_or_none
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError
+from scsiusb.imaging.codecs import codec_by_name
 from scsiusb.imaging.events import OnProgress, ignore
 from scsiusb.imaging.identity import DiskIdentity
 from scsiusb.imaging.mapfile import BAD, RESCUED, Area
@@ -73,12 +74,15 @@ def rescue(
     failed. `reopen` opens the device after it has left the bus, and is called until that succeeds or `wait` seconds are
     over: `lambda: scsiusb.open("serial=TEXT")`. `disk` is closed before.
 
-    Raise OutOfRange, DeviceMismatch if the device is another one, ImageError if image and map do not fit, OSError for
-    the files, DeviceGone and NotReady after the wait, ValueError. `progress` is called in this thread, with the bytes
-    that are rescued; what it raises ends the rescue.
+    Raise OutOfRange, DeviceMismatch if the device is another one, ImageError if image and map do not fit, or if the
+    image has the name of a compressed one, OSError for the files, DeviceGone and NotReady after the wait, ValueError.
+    `progress` is called in this thread, with the bytes that are rescued; what it raises ends the rescue.
     """
     range_ = _range(disk, integer("lba", lba), blocks if blocks is None else integer("blocks", blocks))
     _check_options(integer("retries", retries), timeout, wait, reopen)
+    if codec_by_name(Path(path).name) is not None:
+        what = f"{path}: a rescue writes a raw image, which cannot be compressed while it is made"
+        raise ImageError(what, "give a name such as disk.img, and compress the image when it is complete")
     if Path(path).absolute() == Path(mapfile).absolute():
         raise ImageError(f"{path} cannot be both the image and the map file", "give two names")
     began = time.monotonic()

@@ -490,6 +490,23 @@ def test_a_range(job: Job, data: bytearray) -> None:
         job.run(bus, lba=399, blocks=2)
 
 
+def test_retrying_ends_when_nothing_is_left(job: Job, data: bytearray) -> None:
+    unit = FailingUnit(data)
+    unit.left = {51: 3}
+    check(job.run(FailingBus(unit), retries=10**12), job, data, set())
+    assert unit.tried[51] == 4
+    check(job.run(FailingBus(unit), retries=10**12), job, data, set())
+
+
+@pytest.mark.parametrize("name", ["x.img.zst", "x.GZ", "x.xz", "x.bz2"])
+def test_the_name_of_a_compressed_image_is_refused(name: str, job: Job, data: bytearray) -> None:
+    job.image = job.image.with_name(name)
+    with pytest.raises(ImageError, match="raw image"):
+        job.run(FailingBus(FailingUnit(data)))
+    assert not job.image.exists()
+    assert not job.map.exists()
+
+
 @pytest.mark.parametrize("options", [{"retries": -1}, {"timeout": 0}, {"wait": -1.0}])
 def test_impossible_options(options: dict[str, float], job: Job, data: bytearray) -> None:
     with pytest.raises(ValueError, match="negative"):
