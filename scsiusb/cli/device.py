@@ -209,7 +209,8 @@ def complete_device(context: click.Context, parameter: click.Parameter, incomple
     return complete_attached(context, parameter, incomplete) + own
 
 
-def _lun(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+def parse_lun(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Parse a logical unit number. Raise BadParameter for one that no device can have."""
     lun = number(context, parameter, value)
     if lun is not None and lun > MAX_LUN:
         raise click.BadParameter(f"{lun} is not from 0 to {MAX_LUN}")
@@ -218,7 +219,9 @@ def _lun(context: click.Context, parameter: click.Parameter, value: str | None) 
 
 def lun_option(function: F) -> F:
     """Add --lun."""
-    option = click.option("--lun", metavar="N", callback=_lun, help="Logical unit (default 0, or that of /dev/sdX).")
+    option = click.option(
+        "--lun", metavar="N", callback=parse_lun, help="Logical unit (default 0, or that of /dev/sdX)."
+    )
     return option(function)
 
 

@@ -78,14 +78,13 @@ def restore(
         return checked(restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=progress))
 
 
-def clone(
-    source: Disk, *disks: Disk, verify: Verify = "medium", resume: bool = False, progress: OnProgress = ignore
-) -> list[Restored]:
-    """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`, but for `resume`.
+def clone(source: Disk, *disks: Disk, verify: Verify = "medium", progress: OnProgress = ignore) -> list[Restored]:
+    """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`.
 
+    It keeps no journal, and cannot go on after an interruption: dump the source to a file and restore that instead.
     Raise the error of the source, as `Disk.reading`, if it ended the work on all disks.
     """
-    return checked(restore_each(DiskSource(source), disks, verify=verify, resume=resume, progress=progress))
+    return checked(restore_each(DiskSource(source), disks, verify=verify, resume=False, progress=progress))
 
 
 def mapped(source: ImageSource, bmap: str | os.PathLike[str] | None) -> Source:

@@ -14,6 +14,7 @@ import pytest
 from scsiusb.cli import jobs
 from scsiusb.cli import progress as progress_module
 from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.device.descriptors import Identity
 from tests.cli.conftest import Attached, Cli
 from tests.imaging.sticks import contents, stick
 
@@ -242,6 +243,21 @@ def test_a_master_that_cannot_be_read_is_named(attach: Attached, cli: Cli) -> No
     (record,) = result.json
     assert record["serial"] == "COPY"
     assert "Stick at 1-1: " in record["error"]
+
+
+def test_clone_of_other_logical_units(attach: Attached, cli: Cli) -> None:
+    copy, other = blank(), blank()
+    attach(
+        Stick([Unit(Memory(blank())), Unit(Memory(bytearray(IMAGE)))], identity=Identity(serial="READER")),
+        Stick([Unit(Memory(other)), Unit(Memory(copy))], identity=Identity(serial="COPY")),
+    )
+    result = cli("clone", "serial=READER", "serial=COPY", "--source-lun", 1, "--lun", 1, "--yes")
+    assert result.status == 0
+    assert copy == IMAGE
+    assert other == blank()
+    result = cli("clone", "serial=READER", "serial=COPY", "--source-lun", 1, "--yes")
+    assert result.status == 0
+    assert other == IMAGE
 
 
 def test_clone(attach: Attached, cli: Cli) -> None:

@@ -9,6 +9,7 @@ import lzma
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,10 @@ def test_clone_copies_a_disk_to_larger_ones() -> None:
             clone(master, small)
     assert [data[:SIZE] for data in copies] == [IMAGE, IMAGE]
     assert [result.error for result in results] == [None, None]
+
+
+def test_a_clone_that_cannot_go_on_offers_no_resume() -> None:
+    assert "resume" not in signature(clone).parameters
 
 
 def test_a_disk_that_cannot_be_read_ends_the_clone() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened
+from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file
 from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
@@ -151,6 +151,8 @@ def restore_command(
 @click.command("clone", short_help="Copy a device to one or several others.")
 @click.argument("source", metavar="SOURCE", shell_complete=complete_device)
 @click.argument("devices", metavar="DEVICE...", nargs=-1, required=True, shell_complete=complete_device)
+@lun_option
+@click.option("--source-lun", metavar="N", callback=parse_lun, help="Logical unit of SOURCE (default as for --lun).")
 @click.option(
     "--verify",
     type=click.Choice(("none", "read", "medium")),
@@ -159,16 +161,19 @@ def restore_command(
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
-def clone_command(source: str, devices: tuple[str, ...], verify: Any, yes: bool) -> None:
+def clone_command(
+    source: str, devices: tuple[str, ...], lun: int | None, source_lun: int | None, verify: Any, yes: bool
+) -> None:
     """Copy all blocks of SOURCE to each DEVICE, and read them back.
 
     A DEVICE may be larger than SOURCE, but not smaller. If one of several fails,
-    the others are completed.
+    the others are completed. --lun is for each DEVICE, not for SOURCE.
 
     \b
     Examples:
       scsiusb clone 2-1 2-2
       scsiusb clone serial=MASTER serial=A serial=B --yes
+      scsiusb clone serial=READER 2-2 --source-lun 1
     """
     from scsiusb.imaging.restoring import restore_each
     from scsiusb.imaging.sources import DiskSource
@@ -176,8 +181,8 @@ def clone_command(source: str, devices: tuple[str, ...], verify: Any, yes: bool)
     if not yes:
         require_terminal("the copy")
     with ExitStack() as held:
-        master = held.enter_context(opened(source, None))
-        disks = _open_targets(held, devices, None, None, master)
+        master = held.enter_context(opened(source, source_lun))
+        disks = _open_targets(held, devices, lun, None, master)
         if not yes:
             confirm(f"Overwrite {_named(disks)} with the blocks of {name(master)}?")
         bar = held.enter_context(job_progress())
