@@ -149,14 +149,22 @@ def _has_length(file: BinaryIO, name: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
+def refuse_stdout(path: str) -> None:
+    """Raise UsageError if `path` is -: an image, which is not written from its start to its end alone, is a file."""
+    if path == STANDARD:
+        what = "- is stdout, which cannot have an image: give a file (./- if that is its name), or use"
+        raise click.UsageError(f"{what} `scsiusb read DEVICE --blocks all` in a pipe")
+
+
 def refuse_own_file(device: str | None, path: str | None) -> None:
     """Raise UsageError if the file of virtual:FILE, the input or output, and the trace are not different files."""
     trace = settings().trace
     if device is not None and device.startswith(VIRTUAL):
         from scsiusb.virtual.address import split
 
+        own = split(device)[0]
         for each in (path, trace):
-            if each is not None and _is_same(split(device)[0], each):
+            if own and each is not None and _is_same(own, each):
                 raise click.UsageError(f"{each} is the device itself")
     if trace is None:
         return

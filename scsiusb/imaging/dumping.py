@@ -24,7 +24,7 @@ from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
-from scsiusb.imaging.image_file import ImageFile
+from scsiusb.imaging.image_file import ImageFile, refuse_folder
 from scsiusb.imaging.journal import Journal, Record, has_progress, is_begun, journal_of, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
 from scsiusb.imaging.sources import ImageSource
@@ -91,6 +91,7 @@ def dump(
     lba = integer("lba", lba)
     disk.check_range(lba, 0 if blocks is None else integer("blocks", blocks))
     count = disk.blocks - lba if blocks is None else blocks
+    refuse_folder(Path(path))
     work = _Work(disk, Path(path), lba, count, progress, MapMaker() if bmap else None)
     began = time.monotonic()
     digest = work.run(resume=resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -14,6 +15,12 @@ from scsiusb.imaging.seekable import Frame, seek_table
 HOLE: Final = 64 * 1024  # bytes; so many zeros in a row take no space on the host's disk
 ZEROS: Final = bytes(HOLE)
 BINARY: Final = getattr(os, "O_BINARY", 0)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise IsADirectoryError for a path that cannot be a file's, such as that of a folder."""
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 class ImageFile(Uncopyable):

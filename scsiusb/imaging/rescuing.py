@@ -14,6 +14,7 @@ from scsiusb.errors import ImageError
 from scsiusb.imaging.codecs import codec_by_name
 from scsiusb.imaging.events import OnProgress, ignore
 from scsiusb.imaging.identity import DiskIdentity
+from scsiusb.imaging.image_file import refuse_folder
 from scsiusb.imaging.mapfile import BAD, RESCUED, Area
 from scsiusb.imaging.rescue_device import Reopen, RescueDevice
 from scsiusb.imaging.rescue_passes import Passes, Range
@@ -80,6 +81,8 @@ def rescue(
     """
     range_ = _range(disk, integer("lba", lba), blocks if blocks is None else integer("blocks", blocks))
     _check_options(integer("retries", retries), timeout, wait, reopen)
+    for each in (path, mapfile):
+        refuse_folder(Path(each))
     if codec_by_name(Path(path).name) is not None:
         what = f"{path}: a rescue writes a raw image, which cannot be compressed while it is made"
         raise ImageError(what, "give a name such as disk.img, and compress the image when it is complete")

@@ -85,7 +85,7 @@ class Source(Protocol):
 class ImageSource(Uncopyable):
     """A `Source` from a file or a pipe: raw, .gz, .bz2, .xz, .zst, or an Android sparse image, which may be compressed.
 
-    The format is known by the content. Use it in a `with`. Raise ImageError, OSError.
+    The format is known by the content. Use it in a `with`. Raise ImageError, also for an image without bytes, OSError.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, *, stream: BinaryIO | None = None) -> None:
@@ -150,11 +150,16 @@ class ImageSource(Uncopyable):
             self.length = found.size if found.is_whole else None
 
     def _find_sparse_header(self) -> android_sparse.SparseHeader | None:
-        """Return the header of a sparse image, also of one that is compressed and can be read twice."""
+        """Return the header of a sparse image, also of one that is compressed and can be read twice.
+
+        Raise ImageError if it begins with its end.
+        """
         head = self._head
         if self._codec is not None and self.is_repeatable:
             with _Bytes(self._pieces(0)) as stream:
                 head = stream.read(HEAD)
+        if not head:
+            raise self._empty()
         return android_sparse.parse_header(head, self.name) if head.startswith(android_sparse.MAGIC) else None
 
     def record(self) -> dict[str, Any]:
@@ -174,6 +179,11 @@ class ImageSource(Uncopyable):
             while data := stream.read(PIECE):
                 yield Extent(at, data)
                 at += len(data)
+            if not at:
+                raise self._empty()
+
+    def _empty(self) -> ImageError:
+        return ImageError(f"{self.name} is empty", "give an image that has data")
 
     def _unfolded(self, stream: _Bytes, start: int) -> Iterator[Extent]:
         """Yield the parts of a sparse image."""

@@ -60,6 +60,36 @@ def test_dump_of_a_range_as_text(attach: Attached, cli: Cli, tmp_path: Path) -> 
     assert "dumped 1024 bytes" in result.err
 
 
+@pytest.mark.parametrize("words", [("dump", "virtual:", "-"), ("rescue", "virtual:", "-", "a.map")])
+def test_an_image_is_not_written_to_stdout(
+    words: tuple[str, ...], cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli(*words).failed(1, "stdout", "scsiusb read DEVICE --blocks all")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "folder"])
+def test_a_folder_is_no_image(path: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("folder.bmap").write_text("of something else")
+    assert cli("dump", "virtual:", path).failed(15, f"{path}: Is a directory", "give a file")
+    assert cli("rescue", "virtual:", "a.img", path).failed(15, f"{path}: Is a directory", "give a file")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "folder.bmap"]
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b"", mtime=0)])
+def test_an_empty_image_is_refused(data: bytes, attach: Attached, cli: Cli, tmp_path: Path) -> None:
+    attach(stick(blank()))
+    (tmp_path / "a.img").write_bytes(data)
+    for words in (("restore", tmp_path / "a.img", "1-1", "--yes"), ("compare", tmp_path / "a.img", "1-1")):
+        result = cli(*words)
+        assert result.status == 15
+        assert "a.img is empty; give an image" in result.err
+        assert result.out == b""
+
+
 def test_a_dump_that_cannot_go_on_says_why(attach: Attached, cli: Cli, image: Path) -> None:
     attach(stick(blank()))
     assert cli("dump", "1-1", image, "--resume").failed(15, "no complete dump", "remove it")

@@ -120,6 +120,23 @@ def test_the_end_of_an_image_says_how_large_it_is_at_least(tmp_path: Path) -> No
             assert (source.least, source.length) == expected
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_image_without_bytes_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(FORMATS[name](b""))
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(ImageError, match="empty"):
+        restore(tmp_path / name, disk)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_stream_without_bytes_is_refused() -> None:
+    with pytest.raises(ImageError, match="the input is empty"):
+        sources.ImageSource(None, stream=Pipe())
+    with scsiusb.open_on(plug(blank())) as disk:
+        source = sources.ImageSource(None, stream=Pipe(gzip.compress(b"")))
+        (result,) = restore_each(source, [disk], verify="medium", resume=False, progress=lambda _: None)
+    assert isinstance(result.error, ImageError)
+
+
 def test_a_length_that_deflate_cannot_reach_is_not_believed() -> None:
     packed = gzip.compress(bytes(100))
     assert least_of_gzip(io.BytesIO(packed)) == 100

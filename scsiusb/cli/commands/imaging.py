@@ -12,7 +12,7 @@ import click
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.files import STANDARD, refuse_own_file
+from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout
 from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
@@ -62,6 +62,7 @@ def dump_command(
     """
     from scsiusb.imaging.dumping import dump
 
+    refuse_stdout(file)
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
         reached = Reached(bar)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.device import device_argument, device_record, opened, reopener
-from scsiusb.cli.files import refuse_own_file
+from scsiusb.cli.files import refuse_own_file, refuse_stdout
 from scsiusb.cli.jobs import Reached, again
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, number_option, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
@@ -100,6 +100,7 @@ def rescue_command(
     from scsiusb.imaging.rescuing import DEADLINE, rescue
 
     for path in (file, mapfile):
+        refuse_stdout(path)
         refuse_own_file(device, path)
     with opened(device, lun) as disk, job_progress() as bar:
         device_of = device_record(disk)
