@@ -156,6 +156,12 @@ def refuse_stdout(path: str) -> None:
         raise click.UsageError(f"{what} `scsiusb read DEVICE --blocks all` in a pipe")
 
 
+def refuse_trace_of(devices: int) -> None:
+    """Raise UsageError if a trace is asked for, and the command opens more than one device: they cannot share it."""
+    if settings().trace is not None and devices > 1:
+        raise click.UsageError("--trace records one device: name one, or leave --trace out")
+
+
 def refuse_own_file(device: str | None, path: str | None) -> None:
     """Raise UsageError if the file of virtual:FILE, the input or output, and the trace are not different files."""
     trace = settings().trace

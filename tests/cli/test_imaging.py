@@ -275,6 +275,24 @@ def test_a_master_that_cannot_be_read_is_named(attach: Attached, cli: Cli) -> No
     assert "Stick at 1-1: " in record["error"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("restore", "{image}", "1-1", "1-2", "--yes"), ("clone", "1-1", "1-2", "--yes"), ("compare", "1-1", "1-2")],
+)
+def test_a_trace_of_several_devices_is_refused(
+    words: tuple[str, ...], attach: Attached, cli: Cli, image: Path, tmp_path: Path
+) -> None:
+    data = blank()
+    attach(stick(bytearray(data), "S1"), stick(data, "S2"))
+    trace = tmp_path / "a.pcapng"
+    refused = cli(*(word.format(image=image) for word in words), "--trace", trace)
+    assert refused.failed(1, "--trace records one device")
+    assert data == blank()
+    assert not trace.exists()
+    assert cli("restore", image, "1-1", "--yes", "--trace", trace).status == 0
+    assert cli("compare", image, "1-1", "--trace", trace).status == 0
+
+
 def test_clone_of_other_logical_units(attach: Attached, cli: Cli) -> None:
     copy, other = blank(), blank()
     attach(

@@ -12,7 +12,7 @@ import click
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout
+from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout, refuse_trace_of
 from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
@@ -134,6 +134,7 @@ def restore_command(
     from scsiusb.imaging.restoring import mapped, restore_each
     from scsiusb.imaging.sources import ImageSource
 
+    refuse_trace_of(len(devices))
     if not yes:
         require_terminal("the restore")
     with ExitStack() as held:
@@ -179,6 +180,7 @@ def clone_command(
     from scsiusb.imaging.restoring import restore_each
     from scsiusb.imaging.sources import DiskSource
 
+    refuse_trace_of(1 + len(devices))
     if not yes:
         require_terminal("the copy")
     with ExitStack() as held:
@@ -217,6 +219,7 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
         if _is_file(source):
             wanted = mapped(held.enter_context(ImageSource(source)), bmap)
         else:
+            refuse_trace_of(2)
             wanted = DiskSource(held.enter_context(opened(source, None)))
         disk = held.enter_context(opened(device, lun))
         bar = held.enter_context(job_progress())
