@@ -36,14 +36,16 @@ class Extent(NamedTuple):
 
 def too_large(source: Source, disk: Disk) -> OutOfRange:
     """Return the error for a source that is larger than the disk, as is known before or found out in the middle."""
+    remedy = "use a larger disk"
     if source.least <= disk.size:
-        what = f"{source.name} is larger than the disk: {disk.unit.transport.info} has {disk.size} bytes"
-    else:
-        about = "at least " if source.length is None else ""
-        what = f"{source.name} has {about}{source.least} bytes, {disk.unit.transport.info} only {disk.size}"
-    # The length of an image that was cut off is that of no image, and may be any number.
-    again = ", or get the image again if it should fit" if source.length is None else ""
-    return OutOfRange(what, f"use a larger disk{again}")
+        return OutOfRange(
+            f"{source.name} is larger than the disk: {disk.unit.transport.info} has {disk.size} bytes", remedy
+        )
+    about = ""
+    if source.length is None:  # at the end of a .gz file that was cut off there is no length, but any number
+        about, remedy = "at least ", f"{remedy}, or get the image again if it should fit"
+    what = f"{source.name} has {about}{source.least} bytes, {disk.unit.transport.info} only {disk.size}"
+    return OutOfRange(what, remedy)
 
 
 def in_blocks(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
