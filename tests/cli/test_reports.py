@@ -44,6 +44,7 @@ def test_opcodes_of_a_device_that_does_not_list_them(attach: Attached, cli: Cli)
         (["opcodes"], "a3"),
         (["timestamp"], "a3"),
         (["timestamp", "--set", "now"], "a4"),
+        (["security"], "a2"),
         (["unmap", "--lba", "0", "--blocks", "8", "--yes"], "42"),
         (["sanitize", "--method", "block", "--yes"], "48"),
     ],

@@ -264,6 +264,7 @@ def security_command(device: str | None, lun: int | None) -> None:
       scsiusb security 2-1 --json
     """
     with opened(device, lun) as disk:
+        refuse_optical(disk, "SECURITY PROTOCOL IN")  # SEND EVENT in older drives (MMC-2), which takes data instead
         protocols = disk.execute(SecurityProtocols())
         found = disk.execute(TcgLevel0Discovery()) if TCG in protocols else None
         device_of = device_record(disk)
