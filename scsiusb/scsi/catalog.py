@@ -6,6 +6,7 @@ import pkgutil
 import re
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from typing import Any, Final
 
 from construct import Const, Renamed
@@ -15,9 +16,9 @@ from scsiusb.scsi import commands
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.opcodes import FIRST_VENDOR, command_name
 
-OTHERS: Final = ("scsiusb.ata",)
-"""Rooms above this one that declare commands, too. They are loaded when a CDB is looked up, as a plug-in would be."""
 SECTION: Final = re.compile(r"\(((?:SPC|SBC|MMC|SSC|ZBC|SAT|UFI|TCG)[^()]*(?:\(\d+\))?)")
+_packages: Final = [commands.__name__]
+"""Packages whose modules declare commands; see `add_package`."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,23 @@ class Declared:
         return cdb[: self.length].ljust(self.length, b"\0")
 
 
-@cache
+def add_package(package: str) -> None:
+    """Let `find` and the functions after it know the commands of a package, whose modules the next look-up imports.
+
+    A package that declares commands adds itself when it is imported, as `scsiusb.ata` does.
+    """
+    if package not in _packages:
+        _packages.append(package)
+
+
 def declared() -> tuple[Declared, ...]:
     """Return all commands that are declared in `scsiusb.scsi.commands`, by operation code."""
-    return _declared_in(commands.__name__)
+    return declared_in(commands.__name__)
 
 
 @cache
-def _known() -> tuple[Declared, ...]:
-    """Return the same, and the commands of the rooms above."""
-    return sum(map(_declared_in, OTHERS), declared())
-
-
-def _declared_in(package: str) -> tuple[Declared, ...]:
+def declared_in(package: str) -> tuple[Declared, ...]:
+    """Return all commands that the modules of a package declare, by operation code."""
     found = []
     for module in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         home = import_module(module.name)
@@ -97,10 +102,11 @@ def describe(kind: type[Command[Any]]) -> Declared:
 def find(cdb: bytes, device_type: int = 0) -> Declared | None:
     """Return the command that a CDB is for a peripheral device type; None: it is not declared.
 
-    Those of `scsiusb.ata` are among them, for disks behind bridges. A declaration that names the device type comes
-    before one for all types, and the one with more constants first.
+    Those of `scsiusb.ata`, for disks behind bridges, are among them once it is imported. A declaration that names the
+    device type comes before one for all types, and the one with more constants first.
     """
-    fits = [each for each in _known() if cdb and each.matches(cdb)]
+    known = chain.from_iterable(map(declared_in, tuple(_packages)))
+    fits = [each for each in known if cdb and each.matches(cdb)]
     special = [each for each in fits if each.kind.device_types and device_type in each.kind.device_types]
     general = [each for each in fits if each.kind.device_types is None]
     return max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)

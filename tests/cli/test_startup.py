@@ -65,3 +65,27 @@ def test_a_virtual_stick_does_not_load_libusb(words: str) -> None:
 
 def test_sense_texts_are_loaded_only_for_an_error() -> None:
     assert "scsiusb.scsi.additional_sense" not in loaded("inquiry", "virtual:")
+
+
+ASMEDIA = "e606" + "00" * 14
+NAMED = "import sys; from scsiusb.scsi import catalog; print(catalog.name_of_cdb(bytes.fromhex(sys.argv[1])))"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-c", NAMED, ASMEDIA], "vendor specific E6h"),
+        (["-c", f"import scsiusb.ata; {NAMED}", ASMEDIA], "ASMedia NVMe"),
+        (["-m", "scsiusb", "decode", "cdb", ASMEDIA], "ASMedia NVMe"),
+        (["-m", "scsiusb", "-v", "raw", "virtual:", ASMEDIA, "--in", "16", "--yes"], "ASMedia NVMe"),
+    ],
+    ids=["scsi", "ata", "decode", "verbose"],
+)
+def test_bridges_commands_are_named_once_the_room_that_declares_them_is_loaded(words: list[str], said: str) -> None:
+    """SCSI does not import the room above it; the command line does, where it names CDBs."""
+    ended = subprocess.run([sys.executable, *words], capture_output=True, timeout=PATIENCE, check=False)
+    assert said in (ended.stdout + ended.stderr).decode()
+
+
+def test_bridges_commands_are_not_loaded_where_no_command_is_named() -> None:
+    assert "scsiusb.ata" not in loaded("inquiry", "virtual:")

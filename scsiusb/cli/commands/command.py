@@ -15,6 +15,7 @@ import click
 from scsiusb.base.dataclass import dataclass
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
+from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.device import complete_device, device_record, lun_option, name_of, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, read_whole, refuse_own_file, sink
@@ -250,6 +251,7 @@ def _may_change(command: Command[Any]) -> bool:
 
 def _check_type(disk: Disk, kind: type[Command[Any]], command: Command[Any]) -> None:
     """Raise Refused if the operation code means another command to the device."""
+    load_declarations()
     device_type = disk.inquiry().peripheral_device_type
     other = catalog.lookup(command.cdb(), device_type)
     is_other = other is not None and other.device_types is not None and other.NAME != kind.NAME

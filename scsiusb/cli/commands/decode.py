@@ -11,6 +11,7 @@ import click
 
 from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
+from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
 from scsiusb.cli.output import (
@@ -130,6 +131,7 @@ def _show_packets(words: tuple[str, ...]) -> None:
 
     if len(words) != 1 or not _is_file(words[0]):
         raise click.UsageError("packets are read from a file; give @FILE, or - for stdin")
+    load_declarations()
     tellers: dict[tuple[int, int], Teller] = {}
     records: list[dict[str, Any]] = []
     count = 0
@@ -274,6 +276,7 @@ def _log(data: bytes) -> Decoded:
 
 
 def _cdb(data: bytes, device_type: int | None = None) -> Decoded:
+    load_declarations()
     opcode, found = data[0], catalog.find(data, device_type or 0)
     action = data[1] & 0x1F if opcode in WITH_SERVICE_ACTION and len(data) > 1 else None
     length = GROUPS.get(opcode >> 5)
