@@ -18,7 +18,8 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Device, Strings
 from scsiusb.usb.interface import find
 from scsiusb.usb.system import linux
 from tests.fuzz.devices import Bytes, Shown, device_of
-from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE, Parser
+from tests.fuzz.parser import Parser
+from tests.fuzz.parsers import DEVICE, INQUIRY, SENSE
 from tests.sticks import Answer, InterceptedBus, InterceptedHandle, Wire, client_on, csw, execute, stick
 
 TAG: Final = b"tag!"  # replaced by the tag of the current command

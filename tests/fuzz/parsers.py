@@ -7,8 +7,8 @@ import io
 import json
 import pkgutil
 import struct
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cache, partial, reduce
 from importlib import import_module
 from operator import or_
@@ -40,19 +40,9 @@ from scsiusb.volume.table import content_of
 from scsiusb.volume.table import read as read_table
 from scsiusb.volume.types import type_text
 from tests.fuzz.devices import Shown, device_of
+from tests.fuzz.more_parsers import more_parsers
+from tests.fuzz.parser import Parser, Seeds
 from tests.scsi.command_rows import ROWS
-
-Seeds = tuple[bytes, ...]
-
-
-@dataclass(frozen=True)
-class Parser:
-    """`parse` must return a typed value or raise one of `errors`, whatever the bytes."""
-
-    name: str
-    parse: Callable[[bytes], object]
-    seeds: Seeds
-    errors: tuple[type[Exception], ...] = (MalformedReply,)
 
 
 def _hex(*texts: str) -> Seeds:
@@ -224,6 +214,7 @@ def all_parsers() -> tuple[Parser, ...]:
     return (
         *(command_parser(kind) for kind in commands()),
         *pages,
+        *more_parsers(),
         *(Parser(f"decode {kind}", partial(_decoded, kind), seeds) for kind, seeds in DECODED.items()),
         Parser("VPD page length", lambda data: vpd.page_length(data, 0x83), PAGES[0x83]),
         Parser("SMART", lambda data: parse_attributes(data, data), (AtaDisk().smart_data(), AtaDisk().thresholds())),

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import pkgutil
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scsiusb import ata
 from scsiusb.scsi import reply, sense
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import mmc as multimedia
-from scsiusb.scsi.pages import inquiry, mode, vpd
+from scsiusb.scsi.pages import enclosure, inquiry, mode, vpd, vpd_designators
 from scsiusb.scsi.pages.vpd_fields import LAYOUTS
 from tests.fuzz import profiles
+from tests.fuzz.more_parsers import name_of
 from tests.fuzz.mutate import EXTREMES, any_of
 from tests.fuzz.onwire import wire_parsers
-from tests.fuzz.parsers import Parser, all_parsers, command_parser, commands
+from tests.fuzz.parser import Parser
+from tests.fuzz.parsers import all_parsers, command_parser, commands
 from tests.fuzz.properties import check, check_error
 
 WITHOUT_WIRE = {parser.name: parser for parser in all_parsers()}
@@ -81,6 +87,28 @@ def test_every_parser_of_replies_is_reached_by_a_command_or_is_fuzzed_itself() -
     }
     known = {kind.PAGE for kind in vpd.PAGES} | {layout.page for layout in LAYOUTS}
     assert {f"VPD page {page:02X}h" for page in known} <= set(NAMES)
+
+
+def test_every_parser_of_ata_and_of_enclosures_is_fuzzed() -> None:
+    """Those that no SCSI command's reply reaches; a new one needs a row in tests/fuzz/more_parsers.py."""
+    homes = [import_module(each.name) for each in pkgutil.iter_modules(ata.__path__, f"{ata.__name__}.")]
+    found = {name_of(parse) for home in (*homes, enclosure, vpd_designators) for parse in _parsers_in(home)}
+    elsewhere = {
+        "enclosure EnclosureStatus.parse": "enclosure status",
+        "smart parse_attributes": "SMART",
+    }
+    assert {elsewhere.get(name, name) for name in found} <= set(NAMES)
+    assert {"packets", "UAS pipes", "command line"} <= set(NAMES)
+
+
+def _parsers_in(home: ModuleType) -> Iterator[Callable[..., Any]]:
+    for name, value in vars(home).items():
+        if getattr(value, "__module__", None) != home.__name__:
+            continue
+        if name.startswith("parse_"):
+            yield value
+        elif isinstance(value, type) and "parse" in vars(value):
+            yield value.parse  # type: ignore[attr-defined]
 
 
 def test_all_parsers_on_the_wire_are_named(parsers: dict[str, Parser]) -> None:

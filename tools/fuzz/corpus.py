@@ -18,7 +18,8 @@ from scsiusb.usb.backend import ENDPOINT_IN, Code, Device
 from scsiusb.virtual import Bus, Stick, VirtualHandle
 from tests.fuzz.model.script import bytes_of
 from tests.fuzz.onwire import wire_parsers
-from tests.fuzz.parsers import DEVICE, TWO_INTERFACES, Parser, all_parsers
+from tests.fuzz.parser import Parser
+from tests.fuzz.parsers import DEVICE, TWO_INTERFACES, all_parsers
 from tests.fuzz.steps import STEPS
 
 HERE: Final = Path(__file__).parent / "corpus"

@@ -14,7 +14,8 @@ from scsiusb.virtual.usbip.server import Server
 from tests.fuzz.exchange import small_bounds
 from tests.fuzz.model import script
 from tests.fuzz.onwire import wire_parsers
-from tests.fuzz.parsers import Parser, all_parsers, interfaces
+from tests.fuzz.parser import Parser
+from tests.fuzz.parsers import all_parsers, interfaces
 from tests.fuzz.properties import check, check_error
 from tests.fuzz.steps import play
 
