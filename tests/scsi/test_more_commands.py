@@ -16,10 +16,12 @@ from scsiusb.scsi.commands import (
     mmc_disc,
     mmc_drive,
     sbc,
+    sbc_long,
     sbc_media,
     sbc_transfer,
     spc,
     spc_buffer,
+    spc_copy,
     spc_reserve,
     spc_security,
     spc_support,
@@ -111,6 +113,11 @@ SG3: list[tuple[str, Command[Any]]] = [
     ("sg_seek --10 --lba=5", sbc_transfer.Seek10(5)),
     ("sg_seek --pre-fetch --lba=5 --num-blocks=3", sbc_transfer.PreFetch16(5, 3)),
     ("sg_get_elem_status", sbc_media.GetPhysicalElementStatus(length=32)),
+    ("sg_read_long --lba=0x12345 --xfer_len=520", sbc_long.ReadLong10(0x12345, 520)),
+    ("sg_read_long --16 --lba=0x12345 --xfer_len=520", sbc_long.ReadLong16(0x12345, 520)),
+    ("sg_write_long --lba=0x12345 --wr_uncor", sbc_long.WriteLong10(0x12345, uncorrectable=True)),
+    ("sg_write_long --16 --lba=0x12345 --wr_uncor", sbc_long.WriteLong16(0x12345, uncorrectable=True)),
+    ("sg_copy_results --params", spc_copy.ReceiveCopyParameters(length=520)),
 ]
 
 
