@@ -18,6 +18,7 @@ from scsiusb.ata.identify import IdentifyData
 from scsiusb.ata.nvme import NvmeHealth, NvmeIdentity
 from scsiusb.ata.security import SecurityState
 from scsiusb.cli.commands import command
+from scsiusb.scsi.catalog import declared
 from scsiusb.scsi.pages import enclosure
 from scsiusb.scsi.pages.vpd_designators import parse_designators
 from scsiusb.scsi.telling import Teller
@@ -73,6 +74,8 @@ ROWS: Final = (
     ),
 )
 PIPES: Final = bytes.fromhex("0705 81 02 0002 00 0424 03 00 0705 02 02 0002 00 0424 04 00")
+NAMED: Final = [command.Named(each.kind) for each in declared()]
+SAMPLES: Final = {"N": "1", "yes|no": "yes", "HEX": "00", "N,N": "1,0x2"}
 COMMANDS: Final = (
     b"verify-16 lba=0 blocks=0x10",
     b"READ(10) lba=1 blocks=2 fua=yes",
@@ -91,6 +94,7 @@ def more_parsers() -> Iterator[Parser]:
         "UAS pipes", pipes, (bytes.fromhex("0705 81 02 0002 00 0424 03 00 0705 02 02 0002 00 0424 04 00"),), ()
     )
     yield Parser("command line", command_line, COMMANDS, (click.UsageError,))
+    yield Parser("command fields", command_fields, tuple(map(_values, range(len(NAMED)))), (click.UsageError,))
 
 
 def name_of(parse: Callable[..., Any]) -> str:
@@ -125,6 +129,21 @@ def command_line(data: bytes) -> object:
     _, named, values = command._split(data.decode("utf-8", "replace").split())
     made = named.make(values, 512)
     return str(made), made.cdb().hex(" ")
+
+
+def command_fields(data: bytes) -> object:
+    """Return the command that the first byte chooses, made of the words after it, one for each field in order."""
+    named = NAMED[data[0] % len(NAMED) if data else 0]
+    words = data[1:].decode("utf-8", "replace").split(" ")
+    given = [f"{name}={word}" for name, word in zip(named.fields, words, strict=False)]
+    made = named.make(named.parse(given), 512)
+    return str(made), made.cdb().hex(" ")
+
+
+def _values(number: int) -> bytes:
+    """Return the bytes that `command_fields` makes a command of."""
+    kinds = [command.PARSERS[str(each.type)][0] for each in NAMED[number].fields.values()]
+    return bytes((number,)) + " ".join(map(SAMPLES.__getitem__, kinds)).encode()
 
 
 def _trace(protocol: str) -> bytes:

@@ -98,7 +98,7 @@ def test_every_parser_of_ata_and_of_enclosures_is_fuzzed() -> None:
         "smart parse_attributes": "SMART",
     }
     assert {elsewhere.get(name, name) for name in found} <= set(NAMES)
-    assert {"packets", "UAS pipes", "command line"} <= set(NAMES)
+    assert {"packets", "UAS pipes", "command line", "command fields"} <= set(NAMES)
 
 
 def _parsers_in(home: ModuleType) -> Iterator[Callable[..., Any]]:
