@@ -1,190 +1,139 @@
-"""The directive `command-table`: every declared command, with the tools that have it too and where it is tested."""
+"""The tables of the page "All commands": what there is, who else has it, and where it is tested."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from comparison import (
+    KERNEL,
+    KERNEL_PAGES,
+    LACKING,
+    LIBAUMS,
+    NOT_COMPARED,
+    ORACLES,
+    PYTHON_SCSI,
+    SDPARM,
+    SG3_UTILS,
+    SMARTCTL,
+    SMARTCTL_BRIDGES,
+)
 from docutils import nodes
+from played import answers, has_page
 from sphinx.util.docutils import SphinxDirective
 
-from scsiusb.scsi.catalog import Declared, declared
+import scsiusb.ata
+from scsiusb.scsi.catalog import Declared, declared, declared_in
+from scsiusb.scsi.pages import log, mode_pages, vpd_fields
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-# By operation code and service action: the program of sg3_utils, and the module of python-scsi (scsi_cdb_…).
-SG3_UTILS: Final = {
-    (0x00, None): "sg_turs",
-    (0x03, None): "sg_requests",
-    (0x04, None): "sg_format",
-    (0x07, None): "sg_reassign",
-    (0x12, None): "sg_inq, sg_vpd",
-    (0x15, None): "sg_wr_mode",
-    (0x1A, None): "sg_modes",
-    (0x1B, None): "sg_start",
-    (0x1C, None): "sg_ses",
-    (0x1D, None): "sg_senddiag",
-    (0x1E, None): "sg_prevent",
-    (0x25, None): "sg_readcap",
-    (0x28, None): "sg_dd",
-    (0x2A, None): "sg_dd",
-    (0x2B, None): "sg_seek",
-    (0x2E, None): "sg_write_verify",
-    (0x2F, None): "sg_verify",
-    (0x34, None): "sg_seek",
-    (0x35, None): "sg_sync",
-    (0x37, None): "sg_reassign",
-    (0x3B, None): "sg_write_buffer",
-    (0x3C, None): "sg_read_buffer",
-    (0x3E, None): "sg_read_long",
-    (0x3F, None): "sg_write_long",
-    (0x41, None): "sg_write_same",
-    (0x42, None): "sg_unmap",
-    (0x46, None): "sg_get_config",
-    (0x48, 1): "sg_sanitize",
-    (0x48, 2): "sg_sanitize",
-    (0x48, 3): "sg_sanitize",
-    (0x48, 31): "sg_sanitize",
-    (0x4C, None): "sg_logs",
-    (0x4D, None): "sg_logs",
-    (0x55, None): "sg_wr_mode",
-    (0x5A, None): "sg_modes",
-    (0x5E, 0): "sg_persist",
-    (0x5E, 1): "sg_persist",
-    (0x5E, 2): "sg_persist",
-    (0x5E, 3): "sg_persist",
-    (0x5F, None): "sg_persist",
-    (0x83, 0): "sg_xcopy",
-    (0x84, 3): "sg_copy_results",
-    (0x88, None): "sg_dd",
-    (0x89, None): "sg_compare_and_write",
-    (0x8A, None): "sg_dd",
-    (0x8B, None): "sg_write_x",
-    (0x8E, None): "sg_write_verify",
-    (0x8F, None): "sg_verify",
-    (0x90, None): "sg_seek",
-    (0x91, None): "sg_sync",
-    (0x93, None): "sg_write_same",
-    (0x94, 1): "sg_zone",
-    (0x94, 2): "sg_zone",
-    (0x94, 3): "sg_zone",
-    (0x94, 4): "sg_reset_wp",
-    (0x95, 0): "sg_rep_zones",
-    (0x9C, None): "sg_write_x",
-    (0x9E, 0x10): "sg_readcap",
-    (0x9E, 0x11): "sg_read_long",
-    (0x9E, 0x12): "sg_get_lba_status",
-    (0x9E, 0x17): "sg_get_elem_status",
-    (0x9F, 0x11): "sg_write_long",
-    (0xA0, None): "sg_luns",
-    (0xA3, 0x05): "sg_ident",
-    (0xA3, 0x0C): "sg_opcodes",
-    (0xA3, 0x0D): "sg_opcodes",
-    (0xA3, 0x0F): "sg_timestamp",
-    (0xA4, 0x06): "sg_ident",
-    (0xA4, 0x0F): "sg_timestamp",
-    (0xA8, None): "sg_dd",
-    (0xAA, None): "sg_dd",
-    (0xAB, 0x01): "sg_rmsn",
-}
-PYTHON_SCSI: Final = {
-    (0x00, None): "testunitready",
-    (0x12, None): "inquiry",
-    (0x15, None): "modesense6",
-    (0x1A, None): "modesense6",
-    (0x1E, None): "preventallow_mediumremoval",
-    (0x25, None): "readcapacity10",
-    (0x28, None): "read10",
-    (0x2A, None): "write10",
-    (0x41, None): "writesame10",
-    (0x55, None): "modesense10",
-    (0x5A, None): "modesense10",
-    (0x88, None): "read16",
-    (0x8A, None): "write16",
-    (0x93, None): "writesame16",
-    (0x9E, 0x10): "readcapacity16",
-    (0x9E, 0x12): "getlbastatus",
-    (0xA0, None): "report_luns",
-    (0xA8, None): "read12",
-    (0xAA, None): "write12",
-    (0xBE, None): "readcd",
-}
-SDPARM: Final = {0x00: "ready", 0x12: "--inquiry", 0x1B: "start, stop, load, eject", 0x1E: "unlock"} | {
-    0x03: "sense",
-    0x1A: "--get",
-    0x15: "--set",
-    0x25: "capacity",
-    0x35: "sync",
-    0x46: "profile",
-    0x55: "--set",
-    0x5A: "--get",
-    0xB6: "speed",
-}
-SMARTCTL: Final = frozenset({0x00, 0x03, 0x12, 0x1A, 0x1C, 0x1D, 0x25, 0x37, 0x4D, 0x5A, 0x85, 0xA1})
-LIBAUMS: Final = frozenset({0x00, 0x03, 0x12, 0x25, 0x28, 0x2A})
-HEAD: Final = ("Code", "Command", "Section", "sg3_utils", "sdparm", "smartctl", "python-scsi", "libaums", "Tested")
+Rows = Iterable[tuple[str, ...]]
 NO: Final = "-"
 SERVED: Final = "virtual"
 BYTES: Final = "bytes"
-UNANSWERED: Final = frozenset({"FormatTrack", "ReadTocBytes", "TcgLevel0Discovery"})  # other forms of a command
+OPTICAL, TAPE = frozenset({0x05}), frozenset({0x01})
+VPD_NAMES: Final = {0x00: "supported pages", 0x80: "unit serial number", 0x83: "device identification"}
+DIAGNOSTIC_PAGES: Final = {0x00: "supported pages", 0x01: "enclosure configuration", 0x02: "enclosure status"}
+OTHERS_HEAD: Final = ("sg3_utils", "sdparm", "smartctl", "python-scsi", "libaums")
+COMMANDS_HEAD: Final = ("Code", "Command", "Section", *OTHERS_HEAD, "Tested", "Kernel")
+BRIDGES_HEAD: Final = ("Code", "Command", "Section", "smartctl -d", "Tested")
+PAGES_HEAD: Final = ("Kind", "Code", "Page", "Compared with", "Tested", "Kernel")
+LACKING_HEAD: Final = ("Command", "Code", "Who has it", "Use")
 
 
-def cells(each: Declared, is_answered: bool) -> tuple[str, ...]:
-    """Return a row of the table; `is_answered`: by the virtual stick."""
-    key = each.opcode, each.service
-    is_mmc = each.kind.device_types == frozenset({0x05})
-    is_tape = each.kind.device_types == frozenset({0x01})
-    others = {} if is_mmc or is_tape else SG3_UTILS
-    code = f"{each.opcode:02X}h" + ("" if each.service is None else f"/{each.service:02X}h")
-    return (
-        code,
-        f"{each.name} ({each.kind.__name__})",
-        each.section,
-        others.get(key, NO),
-        SDPARM.get(each.opcode, NO) if not is_tape else NO,
-        "yes" if each.opcode in SMARTCTL and not is_mmc else NO,
-        PYTHON_SCSI.get(key, NO),
-        "yes" if each.opcode in LIBAUMS else NO,
-        SERVED if is_answered else BYTES,
-    )
+def commands() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each declaration of `scsiusb.scsi.commands`."""
+    for each in declared():
+        key, types = (each.opcode, each.service), each.kind.device_types
+        has_others = types not in (OPTICAL, TAPE)
+        yield (
+            code_of(each),
+            f"{each.name} ({each.kind.__name__})",
+            each.section,
+            SG3_UTILS.get(key, NO) if has_others else NO,
+            SDPARM.get(each.opcode, NO) if types != TAPE else NO,
+            "yes" if each.opcode in SMARTCTL and types != OPTICAL else NO,
+            PYTHON_SCSI.get(key, NO),
+            "yes" if each.opcode in LIBAUMS else NO,
+            SERVED if answers(each) else BYTES,
+            _kernel(KERNEL.get(each.kind.__name__)),
+        )
 
 
-def is_answered(each: Declared) -> bool:
-    """Return whether a virtual disk, or a CD-ROM for commands of optical drives, answers the command."""
-    from scsiusb.virtual import Unit
-    from scsiusb.virtual.target.support import SERVICES
-
-    types = each.kind.device_types
-    if each.kind.__name__ in UNANSWERED or (types is not None and not types & {0x00, 0x05}):
-        return False
-    if types is None or 0x00 in types:
-        services = SERVICES.get(each.opcode)
-        is_here = each.opcode in Unit(thin=True).opcodes
-        if is_here and (services is None or each.service is None or each.service in services):
-            return True
-    return (types is None or 0x05 in types) and each.service is None and each.opcode in Unit.cd_rom().opcodes
+def bridges() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each declaration of `scsiusb.ata`."""
+    for each in declared_in(scsiusb.ata.__name__):
+        name = each.kind.__name__
+        tested = SERVED if answers(each) else BYTES
+        yield code_of(each), f"{each.name} ({name})", each.section or NO, SMARTCTL_BRIDGES.get(name, NO), tested
 
 
-class CommandTable(SphinxDirective):
-    """Adds the table of commands."""
+def pages() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each page whose fields are known."""
+    for kind, code, subpage, name, device_type in known_pages():
+        oracle, test = ORACLES[kind]
+        compared = f"{oracle} (tests/scsi/{test})" if (kind, name) not in NOT_COMPARED else NO
+        number = f"{code:02X}h" + (f"/{subpage:02X}h" if subpage else "")
+        tested = SERVED if has_page(kind, code, subpage, device_type) else BYTES
+        yield kind, number, name, compared, tested, _kernel(KERNEL_PAGES.get((kind, code, subpage)))
+
+
+def known_pages() -> Iterator[tuple[str, int, int, str, int | None]]:
+    """Yield the kind, code, subpage, name and device type of each page; None: of any type."""
+    names = {**VPD_NAMES, **{each.page: each.name for each in vpd_fields.LAYOUTS}}
+    yield from (("VPD", code, 0, names[code], None) for code in sorted(names))
+    for layout in sorted(mode_pages.PAGES, key=lambda each: (each.code, each.subpage)):
+        yield "mode", layout.code, layout.subpage, layout.name, layout.device_type
+    yield "log", log.SUPPORTED, 0, log.page_name(log.SUPPORTED, 0), None
+    yield from (("log", each.code, each.subpage, each.name, None) for each in log.LAYOUTS)
+    yield from (("diagnostic", code, 0, name, None) for code, name in DIAGNOSTIC_PAGES.items())
+
+
+def code_of(each: Declared) -> str:
+    """Return the operation code, and the service action if there is one."""
+    return f"{each.opcode:02X}h" + ("" if each.service is None else f"/{each.service:02X}h")
+
+
+def _kernel(found: tuple[str, str] | None) -> str:
+    return NO if found is None else f"{found[0]} ({found[1]})"
+
+
+class Table(SphinxDirective):
+    """Adds a table."""
 
     has_content: ClassVar[bool] = False
+    head: ClassVar[tuple[str, ...]]
+    rows: ClassVar[Callable[[], Rows]]
+    counts: ClassVar[str]
 
     def run(self) -> list[nodes.Node]:
         """See `Directive.run`."""
-        table, group = nodes.table(), nodes.tgroup(cols=len(HEAD))
-        group += [nodes.colspec(colwidth=1) for _ in HEAD]
-        group += nodes.thead("", _row(HEAD))
-        group += nodes.tbody("", *[_row(cells(each, is_answered(each))) for each in declared()])
+        rows = list(type(self).rows())
+        table, group = nodes.table(), nodes.tgroup(cols=len(self.head))
+        group += [nodes.colspec(colwidth=1) for _ in self.head]
+        group += nodes.thead("", _row(self.head))
+        group += nodes.tbody("", *map(_row, rows))
         table += group
-        return [nodes.paragraph(text=f"{len(declared())} declarations."), table]
+        return [nodes.paragraph(text=f"{len(rows)} {self.counts}."), table]
 
 
 def _row(texts: tuple[str, ...]) -> nodes.row:
     return nodes.row("", *[nodes.entry("", nodes.paragraph(text=text)) for text in texts])
 
 
+TABLES: Final[dict[str, tuple[tuple[str, ...], Callable[[], Rows], str]]] = {
+    "command-table": (COMMANDS_HEAD, commands, "declarations"),
+    "bridge-table": (BRIDGES_HEAD, bridges, "declarations"),
+    "page-table": (PAGES_HEAD, pages, "pages"),
+    "lacking-table": (LACKING_HEAD, lambda: LACKING, "rows"),
+}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive with Sphinx."""
-    app.add_directive("command-table", CommandTable)
+    """Register the directives with Sphinx."""
+    for name, (head, rows, counts) in TABLES.items():
+        parts: dict[str, Any] = {"head": head, "rows": staticmethod(rows), "counts": counts}
+        app.add_directive(name, type("Named", (Table,), parts))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -58,9 +58,7 @@ def test_a_reply_is_typed_or_malformed_wherever_it_is_cut(row: Row) -> None:
 
 def test_every_declared_command_has_a_row() -> None:
     tested = {type(row.command) for row in ROWS} | {type(command) for command, _ in CDBS}
-    elsewhere = {"ModeSelect", "Log", "Diagnostic", "Ata"}  # declared with their pages, and tested there
-    missing = [each.kind.__name__ for each in catalog.declared() if each.kind not in tested]
-    assert [name for name in missing if not any(part in name for part in elsewhere)] == []
+    assert [each.kind.__name__ for each in catalog.declared() if each.kind not in tested] == []
 
 
 def test_there_are_a_hundred_commands_and_each_names_its_section() -> None:
@@ -118,7 +116,23 @@ SG3: list[tuple[str, Command[Any]]] = [
     ("sg_write_long --lba=0x12345 --wr_uncor", sbc_long.WriteLong10(0x12345, uncorrectable=True)),
     ("sg_write_long --16 --lba=0x12345 --wr_uncor", sbc_long.WriteLong16(0x12345, uncorrectable=True)),
     ("sg_copy_results --params", spc_copy.ReceiveCopyParameters(length=520)),
+    ("sg_get_config", spc.Inquiry()),  # what it sends before it sees that there is no drive
+    ("sg_read_buffer --mode=desc", spc_buffer.ReadBuffer(mode=3, length=0)),
 ]
+# Commands of sg3_utils whose program stops after INQUIRY on /dev/null, or was not run, by operation code and service:
+# -vvv on the lab's devices would show them. Until then they are compared with python-scsi or with the standard's table.
+NOT_RECORDED: frozenset[tuple[int, int | None]] = frozenset(
+    {
+        *(
+            (code, None)
+            for code in (0x04, 0x15, 0x1A, 0x1C, 0x1D, 0x28, 0x2A, 0x34, 0x35, 0x46, 0x4C, 0x4D, 0x55, 0x5A)
+        ),
+        *((code, None) for code in (0x5F, 0x88, 0x8A, 0x8B, 0x9C, 0xA8, 0xAA)),
+        *((0x48, service) for service in (1, 2, 3, 0x1F)),
+        *((0x5E, service) for service in (0, 1, 2, 3)),
+        *((0x83, 0), (0xA3, 0x0D), (0xA4, 0x06)),
+    }
+)
 
 
 def recorded() -> dict[str, str]:
