@@ -78,6 +78,14 @@ class Refused(PicklableError):
         self.what, self.remedy = what, remedy
 
 
+class UnfinishedJob(OSError):
+    """An error of a file that ended a job, which can go on: `remedy` says how."""
+
+    def __init__(self, error: OSError, remedy: str) -> None:
+        super().__init__(error.errno, error.strerror, error.filename)
+        self.remedy = remedy
+
+
 class Failure(NamedTuple):
     """The exit status, and the two parts of the error line. No line is printed if `what` is empty."""
 
@@ -183,7 +191,8 @@ def _of_system(error: OSError) -> Failure:
     if error.filename is not None:
         name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
         what = f"{name or 'an empty file name'}: {what}"
-    return Failure(status.CANNOT_OPEN, what, REMEDIES.get(error.errno, LOOK_CLOSER))
+    remedy = error.remedy if isinstance(error, UnfinishedJob) else REMEDIES.get(error.errno, LOOK_CLOSER)
+    return Failure(status.CANNOT_OPEN, what, remedy)
 
 
 def _of_python(error: BaseException) -> Failure:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from scsiusb.cli.failure import UnfinishedJob
 from scsiusb.cli.options import settings
 from scsiusb.cli.output import counted, size_text
-from scsiusb.errors import ScsiUsbError
+from scsiusb.cli.progress import interruptible
+from scsiusb.errors import DeviceGone, HardwareError, MediumError, NotReady, ScsiUsbError
 
 if TYPE_CHECKING:
     from scsiusb.disk.disk import Disk
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 RESUME: Final = "--resume"
 CONFIRMED: Final = "--yes"
 MOST_PARTITIONS: Final = 20
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def rate(count: int, seconds: float) -> str:
@@ -31,11 +36,27 @@ def again(*more: str) -> str:
     return shlex.join(["scsiusb", *words, *more])
 
 
-class Reached:
-    """How far a job has come, for the line that Ctrl-C prints."""
+def resuming() -> str:
+    """Return how to go on with a job that has --resume."""
+    return f"go on with `{again(RESUME)}`"
 
-    def __init__(self, show_progress: Callable[[Progress], object]) -> None:
+
+def rescuing(disk: Disk, device: str | None) -> str:
+    """Return what to do about blocks of a disk that cannot be read."""
+    unit = disk.unit
+    lun = ["--lun", str(unit.lun)] if unit.lun else []
+    command = shlex.join(["scsiusb", "rescue", device or unit.transport.info.address, "FILE", "MAP", *lun])
+    return f"copy what can be read with `{command}`"
+
+
+class Reached:
+    """How far a job has come, and how to go on, for the line that is printed when Ctrl-C or an error ends it."""
+
+    def __init__(self, show_progress: Callable[[Progress], object], then: str, unreadable: str = "") -> None:
+        """Make it for a job after which `then` says how to go on, and `unreadable` what to do about bad blocks."""
         self._show = show_progress
+        self._then = then
+        self._unreadable = unreadable
         self.last: Progress | None = None
 
     def __call__(self, progress: Progress) -> None:
@@ -45,11 +66,44 @@ class Reached:
 
     def text(self) -> str:
         """Return what is done, and how to go on."""
+        return f"{self.done}; {self._then}"
+
+    @property
+    def done(self) -> str:
+        """What is done."""
         last = self.last
         if last is None:
-            return f"nothing is done; go on with `{again(RESUME)}`"
+            return "nothing is done"
         total = "" if last.total is None else f" of {size_text(last.total)}"
-        return f"{last.phase}: {size_text(last.done)}{total}; go on with `{again(RESUME)}`"
+        return f"{last.phase}: {size_text(last.done)}{total}"
+
+    @contextmanager
+    def said(self) -> Iterator[None]:
+        """Add what is done and how to go on to Ctrl-C, and to an error after which the job can go on."""
+        with interruptible(self.text, then=""):
+            try:
+                yield
+            except (DeviceGone, NotReady) as error:
+                error.what += f": {self.done}"
+                self.advised(error)
+                raise
+            except (OSError, ScsiUsbError) as error:
+                advised = self.advised(error)
+                if advised is error:
+                    raise
+                raise advised from error
+
+    def advised(self, error: Exception) -> Exception:
+        """Return the error with the remedy that is right for this job."""
+        if isinstance(error, DeviceGone):
+            error.remedy = f"plug it in, and {self._then}"
+        elif isinstance(error, NotReady):
+            error.remedy = f"when the device is ready, {self._then}"
+        elif isinstance(error, (MediumError, HardwareError)):
+            error.remedy = self._unreadable or error.remedy
+        elif isinstance(error, OSError) and error.errno in FULL:
+            return UnfinishedJob(error, f"free some space, and {self._then}")
+        return error
 
 
 def name(disk: Disk) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from scsiusb.base.arguments import integer
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.files import named
 from scsiusb.base.waits import result_of
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceMismatch, ImageError
@@ -97,7 +98,7 @@ def dump(
     digest = work.run(resume=resume)
     if sha256_file:
         of_file = digest if codec_by_name(work.path.name) is None else _digest_of_file(work.path)
-        _beside(work.path, SHA256).write_text(f"{of_file}  {work.path.name}\n")
+        _write_beside(work.path, SHA256, f"{of_file}  {work.path.name}\n")
     size = disk.block_size
     seconds = time.monotonic() - began
     return Dump(work.identity, lba, count, size, count * size, work.path, digest, seconds, work.resumed)
@@ -151,8 +152,7 @@ class _Work:
                 self._copy(file, done)
                 file.finish(self._frames_done)
             if self._map is not None:
-                text = bmap_text(self._total, self._map.ranges())
-                _beside(self.path, BMAP).write_text(text)
+                _write_beside(self.path, BMAP, bmap_text(self._total, self._map.ranges()))
             if self._journal is not None:
                 self._journal.remove()
         return self._sha256.hexdigest()
@@ -315,6 +315,12 @@ class _Work:
             frame = done.frame
             record = {"file": frame.compressed, "bytes": frame.size, "checksum": frame.checksum.hex()}
             self._journal.add(**record, digest=done.digest, first=done.first)
+
+
+def _write_beside(path: Path, suffix: str, text: str) -> None:
+    place = _beside(path, suffix)
+    with named(place):
+        place.write_text(text)
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.files import named
 from scsiusb.imaging.codecs import Codec
 from scsiusb.imaging.seekable import Frame, seek_table
 
@@ -44,10 +45,11 @@ class ImageFile(Uncopyable):
 
     def add(self, data: bytes | bytearray) -> None:
         """Write a frame: as the codec compressed it, or its contents where there is no codec. Raise OSError."""
-        if self._codec is not None or not self.is_regular:
-            self._write(data)
-        else:
-            self._write_sparse(data)
+        with named(self.path):
+            if self._codec is not None or not self.is_regular:
+                self._write(data)
+            else:
+                self._write_sparse(data)
         self.length += len(data)
 
     def _write_sparse(self, data: bytes | bytearray) -> None:
@@ -72,7 +74,8 @@ class ImageFile(Uncopyable):
         if self._codec is not None and self._codec.name == "zst":
             self.add(seek_table(frames))
         if self.is_regular:
-            os.fsync(self._descriptor)
+            with named(self.path):
+                os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close the file. May be called again."""

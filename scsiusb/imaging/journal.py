@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scsiusb.base.copying import Uncopyable
+from scsiusb.base.files import named
 from scsiusb.errors import ImageError
 from scsiusb.imaging.identity import BEGIN_ANEW
 
@@ -107,8 +108,9 @@ class Journal(Uncopyable):
     def add(self, **record: Any) -> None:
         """Add a record. Raise OSError."""
         line = memoryview(json.dumps(record).encode() + b"\n")
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        with named(self.path):
+            while line:
+                line = line[os.write(self._descriptor, line) :]
 
     def close(self) -> None:
         """Close the file; it stays, for another run to go on. May be called again."""

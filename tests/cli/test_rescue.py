@@ -147,7 +147,7 @@ def test_another_stick_in_its_place_is_not_taken_for_it(attach: Attached, cli: C
     bus = attach(first)
     after_leaving(first, lambda: bus.plug(stick(bytearray(len(DATA)), "OTHER"), (1,)))
     result = cli("rescue", "1-1", *files, "--wait", 0.05)
-    assert result.failed(35, "the device is gone", "when the device is back, go on with `scsiusb rescue 1-1")
+    assert result.failed(35, "the device is gone", "plug it in, and go on with `scsiusb rescue 1-1")
     assert cli("rescue", "1-1", *files).failed(15, "its serial is 'OTHER', it was 'LEAVES'")
 
 

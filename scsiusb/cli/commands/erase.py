@@ -11,10 +11,10 @@ import click
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import refuse_own_file
-from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
+from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate, resuming
 from scsiusb.cli.options import global_options, quoted, settings
 from scsiusb.cli.output import counted, say, show_json, size_text
-from scsiusb.cli.progress import interruptible, job_progress
+from scsiusb.cli.progress import job_progress
 from scsiusb.errors import MediumError
 from scsiusb.scsi.sense import Sense
 
@@ -104,8 +104,8 @@ def erase_command(
         disk = held.enter_context(opened(device, lun))
         if not yes:
             confirm(f"Erase all of {name(disk)}, {contents_of(disk)}?")
-        reached = Reached(held.enter_context(job_progress()))
-        with interruptible(reached.text, then=""):
+        reached = Reached(held.enter_context(job_progress()), resuming())
+        with reached.said():
             done = try_erase(
                 disk,
                 method=method,

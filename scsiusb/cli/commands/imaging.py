@@ -13,10 +13,10 @@ from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout, refuse_trace_of
-from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate
+from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate, rescuing, resuming
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
-from scsiusb.cli.progress import interruptible, job_progress
+from scsiusb.cli.progress import job_progress
 from scsiusb.errors import Miscompare
 from scsiusb.scsi.sense import MISCOMPARE
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from scsiusb.imaging.restoring import Restored
 
 MOST_SHOWN: Final = 20  # ranges of differing blocks
+FROM_START: Final = "run it again from the start, as {} cannot be resumed"
 
 
 @click.command("dump", short_help="Copy a device to an image file.")
@@ -65,8 +66,8 @@ def dump_command(
     refuse_stdout(file)
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
-        reached = Reached(bar)
-        with interruptible(reached.text, then=""):
+        reached = Reached(bar, resuming(), rescuing(disk, device))
+        with reached.said():
             done = dump(
                 disk,
                 file,
@@ -144,10 +145,11 @@ def restore_command(
         if not yes:
             confirm(f"Overwrite {_named(disks)} with {source.name}?")
         bar = held.enter_context(job_progress())
-        reached = Reached(bar)
-        with interruptible(reached.text, then=""):
+        can_resume = source.path is not None and source.is_repeatable
+        reached = Reached(bar, resuming() if can_resume else FROM_START.format("a stream"))
+        with reached.said():
             results = restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=reached)
-    _report(results)
+    _report(results, reached)
 
 
 @click.command("clone", short_help="Copy a device to one or several others.")
@@ -189,8 +191,10 @@ def clone_command(
         if not yes:
             confirm(f"Overwrite {_named(disks)} with the blocks of {name(master)}?")
         bar = held.enter_context(job_progress())
-        results = restore_each(DiskSource(master), disks, verify=verify, resume=False, progress=bar)
-    _report(results)
+        reached = Reached(bar, FROM_START.format("a copy"), rescuing(master, source))
+        with reached.said():
+            results = restore_each(DiskSource(master), disks, verify=verify, resume=False, progress=reached)
+    _report(results, reached)
 
 
 @click.command("compare", short_help="Compare a device with an image file or another device.")
@@ -270,17 +274,19 @@ def _named(disks: Sequence[Disk]) -> str:
     return " and ".join(f"{name(disk)}, {contents_of(disk)}," for disk in disks)
 
 
-def _report(results: Sequence[Restored]) -> None:
+def _report(results: Sequence[Restored], reached: Reached) -> None:
     """Print each result; raise the first error."""
+    # Not of other errors: a bad block of a target is nothing to rescue.
+    errors = [reached.advised(each.error) if isinstance(each.error, OSError) else each.error for each in results]
     if settings().json:
         show_json([_record(result) for result in results])
     else:
         for result in results:
             say(_line(result))
             _show_ranges(result.differences)
-    for result in results:
-        if result.error is not None:
-            raise result.error
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def _record(result: Restored) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -13,8 +11,7 @@ from scsiusb.cli.files import refuse_own_file, refuse_stdout
 from scsiusb.cli.jobs import Reached, again
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, number_option, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
-from scsiusb.cli.progress import interruptible, job_progress
-from scsiusb.errors import DeviceGone, NotReady
+from scsiusb.cli.progress import job_progress
 
 if TYPE_CHECKING:
     from scsiusb.imaging.rescuing import Rescue
@@ -31,29 +28,15 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
 
 
 class _Reached(Reached):
-    """How far a rescue has come, and the command to go on."""
-
-    def text(self) -> str:
-        """Return the phase, what is rescued, and the command."""
-        return f"{self._done}; go on with `{again()}`"
+    """How far a rescue has come."""
 
     @property
-    def _done(self) -> str:
+    def done(self) -> str:
+        """The phase, and what is rescued."""
         last = self.last
         if last is None or last.total is None:
             return "nothing was read"
         return f"{last.phase}: {size_text(last.done)} of {size_text(last.total)} rescued"
-
-    @contextmanager
-    def said(self) -> Iterator[None]:
-        """Add it to Ctrl-C, and to the error for a device that does not come back."""
-        with interruptible(self.text, then=""):
-            try:
-                yield
-            except (DeviceGone, NotReady) as error:
-                error.what += f": {self._done}"
-                error.remedy = f"when the device is back, go on with `{again()}`"
-                raise
 
 
 @click.command("rescue", short_help="Copy what can be read of a failing device.")
@@ -104,7 +87,7 @@ def rescue_command(
         refuse_own_file(device, path)
     with opened(device, lun) as disk, job_progress() as bar:
         device_of = device_record(disk)
-        reached = _Reached(bar)
+        reached = _Reached(bar, f"go on with `{again()}`")
         with reached.said():
             done = rescue(
                 disk,

@@ -14,10 +14,10 @@ from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.files import Sink, refuse_own_file, sink
-from scsiusb.cli.jobs import Reached, contents_of, name, rate
+from scsiusb.cli.jobs import Reached, contents_of, name, rate, rescuing, resuming
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
-from scsiusb.cli.progress import interruptible, job_progress
+from scsiusb.cli.progress import job_progress
 from scsiusb.errors import MediumError
 from scsiusb.scsi.sense import Sense
 
@@ -112,8 +112,8 @@ def scan_command(
         if destructive and not yes:
             what = "all" if blocks is None and not lba else "a part"
             confirm(f"Overwrite {what} of {name(disk)}, {contents_of(disk)}?")
-        reached = Reached(held.enter_context(job_progress()))
-        with interruptible(reached.text, then=""):
+        reached = Reached(held.enter_context(job_progress()), resuming())
+        with reached.said():
             found = scan(
                 disk,
                 lba=lba,
@@ -126,11 +126,12 @@ def scan_command(
             )
         title = f"Scan of {name(disk)}"
         device_of = device_record(disk)
+        remedy = None if destructive else rescuing(disk, device)
         if target is not None and report is not None:
             content = _content(found, title, _format(report))
             target.begin()
             target.write(content)
-    _show(found, device_of)
+    _show(found, device_of, remedy)
 
 
 def _open_report(held: ExitStack, path: str | None) -> Sink | None:
@@ -157,8 +158,8 @@ def _content(found: Scan, title: str, kind: str) -> bytes:
     return (scan_report.svg if kind == ".svg" else scan_report.page)(found, title).encode()
 
 
-def _show(found: Scan, device: dict[str, Any]) -> None:
-    """Print the result. Raise MediumError if there are bad blocks."""
+def _show(found: Scan, device: dict[str, Any], remedy: str | None) -> None:
+    """Print the result. Raise MediumError with the remedy if there are bad blocks."""
     from scsiusb.cli.scan_map import show_map
     from scsiusb.imaging import scan_report
 
@@ -175,9 +176,8 @@ def _show(found: Scan, device: dict[str, Any]) -> None:
     if found.bad:
         count = sum(each.blocks for each in found.bad)
         first = found.bad[0].lba
-        error = MediumError(
-            f"{counted(count, 'block')} {'is' if count == 1 else 'are'} bad, the first is LBA {first}", READ_ERROR
-        )
+        what = f"{counted(count, 'block')} {'is' if count == 1 else 'are'} bad, the first is LBA {first}"
+        error = MediumError(what, READ_ERROR, remedy)
         error.lba = first
         raise error
 
