@@ -49,10 +49,13 @@ def percent_bar(doing: str) -> Iterator[Callable[[float | None], None]]:
 
 
 @contextmanager
-def job_progress() -> Iterator[OnProgress]:
-    """Yield a function that shows a job's progress as a bar for each phase, on a terminal and if it takes some time."""
+def job_progress(*, least: int | None = None) -> Iterator[OnProgress]:
+    """Yield a function that shows a job's progress as a bar for each phase, on a terminal.
+
+    `least`: bytes that a phase with a bar has more than, by default as many as take some time.
+    """
     with ExitStack() as held:
-        bars = _Bars(held)
+        bars = _Bars(held, WORTH_SHOWING if least is None else least)
         yield bars.show if sys.stderr.isatty() else _ignore
 
 
@@ -62,15 +65,16 @@ def _ignore(progress: Progress) -> None: ...
 class _Bars:
     """A bar for each phase of a job."""
 
-    def __init__(self, held: ExitStack) -> None:
+    def __init__(self, held: ExitStack, least: int) -> None:
         self._held = held
+        self._least = least
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, progress: Progress) -> None:
         """Show how far a phase has come."""
         phase, done, total = progress
-        if total is not None and total <= WORTH_SHOWING:
+        if total is not None and total <= self._least:
             return
         if self._bars is None:
             self._bars = self._held.enter_context(_new_bars())

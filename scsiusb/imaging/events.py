@@ -11,6 +11,7 @@ VERIFYING = "verifying"
 COMPARING = "comparing"
 MARKING = "marking"
 PROBING = "probing"
+SAMPLING = "sampling"
 
 
 class Progress(NamedTuple):

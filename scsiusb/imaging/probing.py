@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final
 
 from scsiusb.disk.disk import Disk
-from scsiusb.imaging.events import MARKING, PROBING, OnProgress, Progress, ignore
+from scsiusb.imaging.events import MARKING, PROBING, SAMPLING, OnProgress, Progress, ignore
 from scsiusb.imaging.looking import look
 from scsiusb.imaging.probe_result import Kind, Probe, result_of
 from scsiusb.imaging.readback import BlockRange
@@ -118,7 +118,7 @@ class Attempt:
                 is_next = streak.lba + streak.blocks == each.lba
                 streak = BlockRange(streak.lba, streak.blocks + each.blocks) if is_next else each
                 self._run = max(self._run, streak, key=lambda one: one.blocks)
-            self._progress(Progress(MARKING, (at + 1) * step * size, blocks * size))
+            self._progress(Progress(MARKING, min((at + 1) * step, blocks) * size, blocks * size))
         surface.prove(range(self._run.lba, self._run.lba + self._run.blocks, step))
 
     def _check_run(self, blocks: BlockRange) -> bool:
@@ -142,15 +142,15 @@ class Attempt:
 
     def _find_aliases(self) -> None:
         """Read where blocks of the run would be seen again: powers of two first, then so that no place is left out."""
-        for places in (self._powers(), self._strides()):
-            for at, lba in enumerate(places):
-                self._look_at(lba)
-                if self._wrap is not None:
-                    self._divide_wrap()
-                    return
-                if at % 64 == 0:
-                    size = self._surface.block_size
-                    self._progress(Progress(PROBING, lba * size, self._surface.blocks * size))
+        size, blocks = self._surface.block_size, self._surface.blocks
+        for at, lba in enumerate(chain(self._powers(), self._strides())):
+            self._look_at(lba)
+            if self._wrap is not None:
+                self._divide_wrap()
+                break
+            if at % 64 == 0:
+                self._progress(Progress(PROBING, lba * size, blocks * size))
+        self._progress(Progress(PROBING, blocks * size, blocks * size))
 
     def _look_at(self, lba: int) -> None:
         data = self._surface.read(lba)
@@ -187,14 +187,14 @@ class Attempt:
         """Mark blocks, and note which are kept."""
         surface = self._surface
         written = surface.mark([BlockRange(lba, 1) for lba in lbas], self._overwhelming)
-        order = list(zip(lbas, written, strict=True))
+        order, size, before = list(zip(lbas, written, strict=True)), surface.block_size, len(self._kept)
         self._random.shuffle(order)
         for done, (lba, was_written) in enumerate(order, 1):
             data = surface.read(lba) if was_written else None
             self._kept[lba] = data is not None and surface.marks.origin(data) == lba
             if data is not None and not self._kept[lba]:
                 self._silent.add(lba)
-            self._progress(Progress(PROBING, done * surface.block_size, len(lbas) * surface.block_size))
+            self._progress(Progress(SAMPLING, (before + done) * size, (before + len(lbas)) * size))
 
     def _last_good(self) -> int:
         run_end = self._run.lba + self._run.blocks - 1

@@ -251,8 +251,14 @@ class _Run:
                     at, is_again = begin + since, True
                     continue
                 since, is_again = at - begin, False
-            every = (number * self._extent.blocks + at - begin) * self._size
-            self._progress(Progress(phase, every, len(self._passes) * self._extent.blocks * self._size))
+            self._report(number, at - begin)
+
+    def _report(self, number: int, done: int) -> None:
+        """Report the progress of the phase, to which all passes belong that write, or all that verify."""
+        phase, extent = self._passes[number].phase, self._extent.blocks
+        before = sum(each.phase == phase for each in self._passes[:number])
+        passes = sum(each.phase == phase for each in self._passes)
+        self._progress(Progress(phase, (before * extent + done) * self._size, passes * extent * self._size))
 
     def _checkpoint(self, number: int, done: int, *, flush: bool) -> None:
         if flush:

@@ -239,6 +239,17 @@ def test_a_disk_that_is_too_small_is_not_written() -> None:
     assert (result.kind, result.usable_blocks, result.written_bytes, memory.writes) == ("unknown", None, 0, 0)
 
 
+@pytest.mark.parametrize("medium", [Sparse(16 * MIB // 512), Fake(Sparse(16 * MIB // 512), "wraparound", 8192)])
+def test_the_progress_of_each_phase_ends_at_its_total(medium: Medium) -> None:
+    seen: list[Progress] = []
+    with opened(medium) as disk:
+        probe(disk, destructive=True, progress=seen.append)
+    for phase in ("marking", "probing", "sampling"):
+        steps = [each for each in seen if each.phase == phase]
+        assert steps[-1].done == steps[-1].total
+        assert [each.done for each in steps] == sorted(each.done for each in steps)
+
+
 # --- what was there stays -------------------------------------------------------------------------
 
 

@@ -259,9 +259,11 @@ class Every:
 
     def __init__(self, done: int) -> None:
         self._done = done
+        self._phases: dict[str, int] = {}
 
     def __call__(self, progress: Progress) -> None:
-        if progress.done >= self._done:
+        self._phases[progress.phase] = progress.done
+        if sum(self._phases.values()) >= self._done:
             raise Stop
 
 
@@ -365,10 +367,11 @@ def test_union_of_ranges() -> None:
     assert union([]) == ()
 
 
-def test_progress_ends_at_the_total() -> None:
+def test_the_progress_of_each_phase_ends_at_its_total() -> None:
     seen: list[Progress] = []
     with scsiusb.open_on(plug(contents())) as disk:
         scan(disk, destructive=True, patterns=FOUR, progress=seen.append)
-    assert [each.done for each in seen] == list(range(STEP, 8 * SIZE + 1, STEP))
-    assert {each.total for each in seen} == {8 * SIZE}
+    for phase in ("writing", "verifying"):
+        assert [each.done for each in seen if each.phase == phase] == list(range(STEP, 4 * SIZE + 1, STEP))
+    assert {each.total for each in seen} == {4 * SIZE}
     assert {each.phase for each in seen} == {"writing", "verifying"}

@@ -56,7 +56,7 @@ def probe_command(device: str | None, lun: int | None, destructive: bool, yes: b
     with opened(device, lun) as disk:
         if destructive and not yes:
             confirm(f"Write to some thousand blocks of {name(disk)}, and give them back?")
-        with job_progress() as bar, interruptible(lambda: GIVEN_BACK):
+        with job_progress(least=0) as bar, interruptible(lambda: GIVEN_BACK):
             result = probe(disk, destructive=destructive, progress=bar)
         record = device_record(disk)
     if settings().json:
