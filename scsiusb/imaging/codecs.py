@@ -185,5 +185,5 @@ def _frame(file: BinaryIO, codec: Codec, name: str, data: bytes) -> Any:
         if decompressor.needs_input and not decompressor.eof:
             data = file.read(PIECE)
             if not data:
-                raise ImageError(f"{name} ends in the middle of a {codec.name} frame", "get the image again")
+                raise ImageError(f"{name} ends in the middle of a frame of {codec.name}", "get the image again")
     return decompressor.unused_data

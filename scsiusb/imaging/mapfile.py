@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from scsiusb._version import __version__
+from scsiusb.base.files import named
 from scsiusb.errors import ImageError
 
 NON_TRIED: Final = "?"
@@ -237,7 +238,7 @@ def _whole_blocks(areas: list[Area], block_size: int) -> list[Area]:
 def save(path: Path, rescue_map: RescueMap) -> None:
     """Write the file, in one step that a crash cannot divide; the file as it was stays as FILE.bak. Raise OSError."""
     temporary = path.with_name(path.name + TEMPORARY)
-    with open(temporary, "w", encoding="ascii", newline="\n") as file:
+    with named(path, temporary), open(temporary, "w", encoding="ascii", newline="\n") as file:
         file.writelines(f"{line}\n" for line in _lines(rescue_map))
         file.flush()
         os.fsync(file.fileno())

@@ -121,6 +121,13 @@ def test_get_replaces_nothing_without_force(cli: Cli, data: bytearray, here: Pat
     assert sorted(path.name for path in here.iterdir()) == ["link", "readme.txt"]
 
 
+def test_get_into_a_folder_that_is_not_there_names_the_file_as_it_was_given(
+    cli: Cli, data: bytearray, here: Path
+) -> None:
+    target = here / "none" / "x"
+    assert cli("get", "1-1", "/readme.txt", "-o", target).failed(15, f"{target}: No such file")
+
+
 def test_a_name_that_leads_out_of_the_folder_stays_in_it(cli: Cli, data: bytearray, here: Path) -> None:
     (here / "a").write_bytes(b"evil")
     assert cli("put", "1-1", "/Photos/ABCDEF.jpg.long", "-i", "a", "--yes").status == 0
@@ -195,6 +202,10 @@ def test_mkfs_names_its_place_and_keeps_the_rest(cli: Cli, data: bytearray) -> N
     assert cli("ls", "1-1:1", "--json").json == []
     assert cli("mkfs", "1-1:0", "--yes").status == 0
     assert cli("ls", "1-1", "--json").json == []
+
+
+def test_one_partition_to_choose_from_is_not_are(cli: Cli) -> None:
+    assert cli("mkfs", "virtual:", "--yes").failed(15, "there is 1 partition to choose from")
 
 
 def test_a_disk_without_files_says_what_is_there(cli: Cli, attach: Attached) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import lzma
 import sys
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,14 @@ def test_clone_of_other_logical_units(attach: Attached, cli: Cli) -> None:
     assert other == IMAGE
 
 
+def test_an_image_that_is_cut_off(attach: Attached, cli: Cli, image: Path) -> None:
+    attach(stick(blank()))
+    cut = image.with_suffix(".xz")
+    cut.write_bytes(lzma.compress(IMAGE)[:-100])
+    result = cli("restore", cut, "1-1", "--yes")
+    assert result.failed(15, f"{cut} ends in the middle of a frame of xz; get the image again")
+
+
 def test_clone(attach: Attached, cli: Cli) -> None:
     data = blank()
     attach(stick(bytearray(IMAGE), "MASTER"), stick(data, "COPY"))
@@ -328,6 +337,21 @@ def test_compare_exits_with_14_and_names_the_blocks(attach: Attached, cli: Cli, 
     text = cli("compare", image, "serial=S1")
     assert text.text == "LBA 5\n"
     assert "1 block differs" in text.err
+
+
+def test_compare_with_a_file_that_is_not_there_names_the_file(attach: Attached, cli: Cli, image: Path) -> None:
+    attach(stick(bytearray(IMAGE)))
+    assert cli("compare", "nosuch.img", "1-1").failed(15, "nosuch.img: No such file or directory; check the path")
+    assert cli("compare", image.parent, "1-1").failed(15, f"{image.parent}: ", "directory")
+    assert cli("compare", "9-9", "1-1").failed(15, "'9-9': no attached device matches")
+
+
+def test_the_error_of_one_of_several_devices_names_it(attach: Attached, cli: Cli, image: Path) -> None:
+    bad = stick(blank(), "S2")
+    bad.faults.add("sense=3/0C/00,opcode=2a,lba=100,times=always")
+    attach(stick(blank(), "S1"), bad)
+    result = cli("restore", image, "1-1", "1-2", "--yes")
+    assert result.err.splitlines()[-1].startswith("scsiusb: error: 1-2: WRITE(10)")
 
 
 def test_a_bar_for_each_phase_on_a_terminal(

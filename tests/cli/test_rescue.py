@@ -89,6 +89,11 @@ def test_text_names_the_blocks_and_a_second_run_retries_them(
     assert files[0].read_bytes() == DATA
 
 
+def test_what_is_not_rescued_is_not_lost_by_rounding(attach: Attached, cli: Cli, files: tuple[Path, Path]) -> None:
+    attach(Stick([FailingUnit(bytearray(12 << 20), [40, 41, 300])]))
+    assert cli("rescue", "1-1", *files).err.startswith("rescued all but 1.5 KiB of 12 MiB, in ")
+
+
 def test_many_areas_are_cut_off(attach: Attached, cli: Cli, files: tuple[Path, Path]) -> None:
     failing(attach, *range(0, 60, 2))
     result = cli("rescue", "1-1", *files)

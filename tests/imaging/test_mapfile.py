@@ -115,6 +115,13 @@ def test_the_file_before_stays_as_bak_and_nothing_else_is_left(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir()} == {"map", "map.bak"}
 
 
+def test_a_map_in_a_folder_that_is_not_there_is_named_as_it_was_given(tmp_path: Path) -> None:
+    found = loaded(tmp_path, MANUALS_EXAMPLE)
+    with pytest.raises(FileNotFoundError) as caught:
+        save(tmp_path / "none" / "map", found)
+    assert caught.value.filename == str(tmp_path / "none" / "map")
+
+
 def test_a_map_is_as_before_if_it_cannot_be_saved(tmp_path: Path) -> None:
     found = loaded(tmp_path, MANUALS_EXAMPLE)
     (tmp_path / "map.tmp").mkdir()

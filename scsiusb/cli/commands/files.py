@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import click
 
+from scsiusb.base.files import named
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_record, lun_option, opened
 from scsiusb.cli.files import STANDARD, STDIN, refuse_own_file
@@ -67,7 +68,7 @@ def place_on(disk: Disk, number: int | None, *, is_new: bool = False) -> tuple[O
     if len(found) == 1 and not is_new:
         return found[0], f"partition {found[0].number}"
     there = ", ".join(f"{each.number} ({each.content or 'unknown'})" for each in found) or "none"
-    what = f"there are {counted(len(found), 'partition')} to choose from: {there}"
+    what = f"there {'is' if len(found) == 1 else 'are'} {counted(len(found), 'partition')} to choose from: {there}"
     raise FileSystemError(what, "name one: DEVICE:1; DEVICE:0 is the whole disk")
 
 
@@ -213,7 +214,7 @@ def _get(files: FileSystem, entry: FileEntry, path: str, target: Path, force: bo
     if not force and (target.exists() or target.is_symlink()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     part = target.with_name(target.name + ".part")
-    with naming(str(target)):
+    with naming(str(target)), named(target, part):
         try:
             with files.open(path) as file, part.open("xb") as out:
                 size = _copy(file, out, "copying", entry.size)

@@ -17,7 +17,7 @@ from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate, re
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import job_progress
-from scsiusb.errors import Miscompare
+from scsiusb.errors import Miscompare, ScsiUsbError
 from scsiusb.scsi.sense import MISCOMPARE
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
 
     with ExitStack() as held:
         wanted: Source
-        if _is_file(source):
+        if not _is_device(source):
             wanted = mapped(held.enter_context(ImageSource(source)), bmap)
         else:
             refuse_trace_of(2)
@@ -246,11 +246,13 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
     raise error
 
 
-def _is_file(word: str) -> bool:
-    """Return whether the word names a file that is no disk's node."""
+def _is_device(word: str) -> bool:
+    """Return whether the word has a form of a DEVICE, and is no file that exists."""
     from pathlib import Path
 
-    return Path(word).is_file()
+    from scsiusb.finding import is_selector
+
+    return is_selector(word) and not Path(word).is_file()
 
 
 def _open_targets(
@@ -275,7 +277,7 @@ def _named(disks: Sequence[Disk]) -> str:
 
 
 def _report(results: Sequence[Restored], reached: Reached) -> None:
-    """Print each result; raise the first error."""
+    """Print each result; raise the first error, which names its device if there are several."""
     # Not of other errors: a bad block of a target is nothing to rescue.
     errors = [reached.advised(each.error) if isinstance(each.error, OSError) else each.error for each in results]
     if settings().json:
@@ -284,8 +286,10 @@ def _report(results: Sequence[Restored], reached: Reached) -> None:
         for result in results:
             say(_line(result))
             _show_ranges(result.differences)
-    for error in errors:
+    for result, error in zip(results, errors, strict=True):
         if error is not None:
+            if len(results) > 1 and isinstance(error, ScsiUsbError):
+                error.what = f"{result.address}: {error.what}"
             raise error
 
 

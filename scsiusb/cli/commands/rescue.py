@@ -121,9 +121,17 @@ def _record(done: Rescue) -> dict[str, Any]:
     }
 
 
+def _amount(done: Rescue) -> str:
+    """Return how much is rescued of how much, also where rounding hides what is not."""
+    rescued, size = size_text(done.rescued), size_text(done.size)
+    if rescued == size and not done.is_complete:
+        return f"all but {size_text(done.size - done.rescued)} of {size}"
+    return f"{rescued} of {size}"
+
+
 def _report(done: Rescue) -> None:
     before = f", {size_text(done.resumed)} of them before" if done.resumed else ""
-    text = f"rescued {size_text(done.rescued)} of {size_text(done.size)}{before}, in {done.seconds:.1f} s"
+    text = f"rescued {_amount(done)}{before}, in {done.seconds:.1f} s"
     if done.errors:
         text += f", {counted(done.errors, 'failed read')}"
     if done.returns:
