@@ -6,8 +6,10 @@ example. An HTML comment on the line before a block changes how it is run:
     <!-- not run: REASON -->        the block is not run
     <!-- attached: N -->            N sticks are attached, not one
     <!-- raises: NAME -->           the block ends with scsiusb.NAME
+    <!-- not compared: REASON -->   what the block shows is not compared with what its commands print
 
-A block `text` right after a block of Python is what the latter prints.
+A block `text` right after a block of Python is what the latter prints. The lines after a `$ scsiusb …` are what that
+prints, if there are any: there, … stands for any characters of a line, and a line … for any number of lines.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ PAGES: Final = [
     *sorted(set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs" / "_build").rglob("*"))),
 ]
 FENCE: Final = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-MARK: Final = re.compile(r"<!-- (not run|attached|raises): (.+?) -->\n+\Z")
+MARK: Final = re.compile(r"<!-- (not run|attached|raises|not compared): (.+?) -->\n+\Z")
 OUTPUT: Final = re.compile(r"\n+```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT: Final = re.compile(r"\s+# .*$")
 SHELL: Final = set("|&;<>`")
+ANY: Final = "…"
 
 
 class Block(NamedTuple):
@@ -44,6 +47,8 @@ class Block(NamedTuple):
     """The error that the block ends with; empty where it ends well."""
     output: str | None
     """What the page says that the block prints; None where it says nothing."""
+    is_compared: bool
+    """Whether what a block of the console shows is compared with what is printed."""
 
     @property
     def name(self) -> str:
@@ -52,15 +57,26 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A line `$ scsiusb …` without its comment, and whether the page shows that it fails."""
+    """A line `$ scsiusb …` without its comment, whether the page shows that it fails, and what it shows after it."""
 
     line: str
     is_refused: bool
+    shown: str
 
     @property
     def needs_shell(self) -> bool:
         """Whether the line has a pipe or a redirection."""
         return any(set(word) & SHELL for word in shlex.split(self.line))
+
+    def prints(self, printed: str) -> bool:
+        """Return whether this text is what the page shows; spaces at the end of a line do not count."""
+        lines = [re.escape(line).replace(ANY, ".*") for line in _trimmed(self.shown)]
+        pattern = "".join("(.*\n)*" if line == ".*" else f"{line}\n" for line in lines)
+        return re.fullmatch(pattern, "".join(f"{line}\n" for line in _trimmed(printed))) is not None
+
+
+def _trimmed(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
 
 
 def blocks(path: Path) -> Iterator[Block]:
@@ -79,6 +95,7 @@ def blocks(path: Path) -> Iterator[Block]:
             int(value) if kind == "attached" else 1,
             value if kind == "raises" else "",
             output[1] if output else None,
+            kind != "not compared",
         )
 
 
@@ -90,7 +107,7 @@ def commands(block: Block) -> Iterator[Command]:
             output = lines[number + 1 :]
             end = next((at for at, other in enumerate(output) if other.startswith("$ ")), len(output))
             is_refused = any(other.startswith("scsiusb: error: ") for other in output[:end])
-            yield Command(COMMENT.sub("", line[2:]), is_refused)
+            yield Command(COMMENT.sub("", line[2:]), is_refused, "\n".join(output[:end]).strip("\n"))
 
 
 ALL: Final = [block for page in PAGES for block in blocks(page)]

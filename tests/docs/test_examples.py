@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,12 @@ import pytest
 import scsiusb
 from scsiusb.cli.app import run
 from tests.docs.conftest import Attach
-from tests.docs.pages import CONSOLE, PYTHON, Block, commands
+from tests.docs.pages import CONSOLE, PYTHON, Block, Command, commands
 
 BLOCKS = [block for block in PYTHON if not block.not_run]
 SHELL = [block for block in CONSOLE if not block.not_run]
 MOST_NOT_RUN = 5
+MOST_NOT_COMPARED = 2
 
 
 @pytest.mark.slow
@@ -33,18 +34,22 @@ def test_python_examples_run(block: Block, attach: Attach, capsys: pytest.Captur
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.name)
-def test_shell_examples_run(block: Block, attach: Attach, tmp_path: Path) -> None:
+def test_shell_examples_run(block: Block, attach: Attach, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for command in commands(block):
         attach(block.attached)  # before each, as a real device is attached again after each
+        capfd.readouterr()
         status = (run_in_shell if command.needs_shell else run_here)(command.line, tmp_path)
+        printed, _ = capfd.readouterr()
         assert (status != 0) is command.is_refused, command.line
+        assert not (block.is_compared and command.shown) or command.prints(printed), printed
 
 
 def run_here(line: str, folder: Path) -> int:
-    """Run the command line in this process, without a question."""
+    """Run the command line in this process, without a question, and with messages among the results on stdout."""
     words = shlex.split(line)[1:]
     asks = {"write", "--destructive", "--write"}.intersection(words)
-    return run([*words, "--yes"] if asks else words)
+    with redirect_stderr(sys.stdout):
+        return run([*words, "--yes"] if asks else words)
 
 
 def run_in_shell(line: str, folder: Path) -> int:
@@ -65,5 +70,22 @@ def test_examples_are_found() -> None:
     assert words >= {"inquiry", "capacity", "read", "write", "raw", "check", "quirks", "leases", "recover"}
 
 
+@pytest.mark.parametrize(
+    ("shown", "printed", "expected"),
+    [
+        ("a  b", "a  b\n", True),
+        ("a", "a \n\n", True),
+        ("a", "a\nb\n", False),
+        ("took … s (1 of 2)", "took 0.5 s (1 of 2)\n", True),
+        ("took … s (1 of 2)", "took 0.5 s\n(1 of 2)\n", False),
+        ("a\n…\nd", "a\nb\nc\nd\n", True),
+        ("a\n…\nd", "a\nb\n", False),
+    ],
+)
+def test_an_ellipsis_stands_for_what_changes(shown: str, printed: str, expected: bool) -> None:
+    assert Command("", False, shown).prints(printed) is expected
+
+
 def test_few_examples_are_not_run() -> None:
     assert sum(bool(block.not_run) for block in (*PYTHON, *CONSOLE)) <= MOST_NOT_RUN
+    assert sum(not block.is_compared for block in CONSOLE) <= MOST_NOT_COMPARED
