@@ -89,6 +89,13 @@ def test_a_full_disk_names_the_file_and_the_dump_goes_on(
     assert cli("dump", "1-1", target, "--resume").status == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_dump_to_a_stream_does_not_advise_resume(attach: Attached, cli: Cli) -> None:
+    attach(stick(contents(size=SIZE)))
+    result = cli("dump", "1-1", "/dev/full")
+    assert result.failed(15, "/dev/full: No space left", "run it again from the start, as a stream cannot be resumed")
+
+
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupting(reached: jobs.Reached, progress: object) -> None:
         reached.last = progress  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -66,7 +67,9 @@ def dump_command(
     refuse_stdout(file)
     refuse_own_file(device, file)
     with opened(device, lun) as disk, job_progress() as bar:
-        reached = Reached(bar, resuming(), rescuing(disk, device))
+        is_stream = os.path.exists(file) and not os.path.isfile(file)
+        then = FROM_START.format("a stream") if is_stream else resuming()
+        reached = Reached(bar, then, rescuing(disk, device))
         with reached.said():
             done = dump(
                 disk,
