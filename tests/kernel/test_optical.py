@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,4 +95,3 @@ def test_the_gadgets_disc_is_exchanged_for_an_iso(gadget_super: Device, iso: Pat
         is_seen(gadget_super, lun, iso)
     finally:
         file.write_text(before)
-        os.sync()

@@ -195,9 +195,10 @@ def clone_command(
             confirm(f"Overwrite {_named(disks)} with the blocks of {name(master)}?")
         bar = held.enter_context(job_progress())
         reached = Reached(bar, FROM_START.format("a copy"), rescuing(master, source))
+        wanted = DiskSource(master)
         with reached.said():
-            results = restore_each(DiskSource(master), disks, verify=verify, resume=False, progress=reached)
-    _report(results, reached)
+            results = restore_each(wanted, disks, verify=verify, resume=False, progress=reached)
+    _report(results, reached, wanted.name)
 
 
 @click.command("compare", short_help="Compare a device with an image file or another device.")
@@ -279,10 +280,17 @@ def _named(disks: Sequence[Disk]) -> str:
     return " and ".join(f"{name(disk)}, {contents_of(disk)}," for disk in disks)
 
 
-def _report(results: Sequence[Restored], reached: Reached) -> None:
-    """Print each result; raise the first error, which names its device if there are several."""
-    # Not of other errors: a bad block of a target is nothing to rescue.
-    errors = [reached.advised(each.error) if isinstance(each.error, OSError) else each.error for each in results]
+def _report(results: Sequence[Restored], reached: Reached, master: str | None = None) -> None:
+    """Print each result; raise the first error, which names its device if there are several.
+
+    `master`: the name of the disk that was copied, which its errors begin with. Only its bad blocks can be rescued.
+    """
+
+    def advised(error: Exception | None) -> Exception | None:
+        is_masters = master is not None and isinstance(error, ScsiUsbError) and error.what.startswith(f"{master}: ")
+        return reached.advised(error) if error is not None and (is_masters or isinstance(error, OSError)) else error
+
+    errors = [advised(each.error) for each in results]
     if settings().json:
         show_json([_record(result) for result in results])
     else:
