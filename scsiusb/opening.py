@@ -320,10 +320,11 @@ def _virtual(path: str, held: ExitStack) -> Bus:
 
 def _telling(backend: Backend) -> Backend:
     """Return a backend that logs each command."""
+    from scsiusb.ata import DECLARING
     from scsiusb.scsi.telling import Teller
     from scsiusb.trace.commands import CommandLog
 
-    teller = Teller()
+    teller = Teller(DECLARING)
     return CommandLog(backend, lambda exchange: commands.debug("%s", teller.line(exchange)))
 
 

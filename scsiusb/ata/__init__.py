@@ -1,5 +1,8 @@
 """ATA commands through a bridge that translates them (SAT), and what they report."""
 
+from typing import Final
+
 from scsiusb.scsi import catalog
 
-catalog.add_package(__name__)
+DECLARING: Final = (*catalog.OWN, __name__)
+"""The packages whose modules declare commands, for the look-ups of `scsiusb.scsi.catalog`."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.base.logs import COMMANDS
-from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
@@ -40,8 +39,6 @@ def open_disk(
     """Open a device as `scsiusb.open` does; that module is loaded here because other commands do not need it."""
     from scsiusb.opening import open
 
-    if settings().verbosity:
-        load_declarations()
     logging.getLogger(COMMANDS).setLevel(logging.DEBUG if settings().verbosity else logging.INFO)
     return open(device, lun=lun, timeout=timeout, trace=trace, quirks=quirks, transport=transport)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -17,8 +18,8 @@ from scsiusb.scsi.command import Command
 from scsiusb.scsi.opcodes import FIRST_VENDOR, command_name
 
 SECTION: Final = re.compile(r"\(((?:SPC|SBC|MMC|SSC|ZBC|SAT|UFI|TCG)[^()]*(?:\(\d+\))?)")
-_packages: Final = [commands.__name__]
-"""Packages whose modules declare commands; see `add_package`."""
+OWN: Final = (commands.__name__,)
+"""The package whose modules declare the commands of SCSI. `scsiusb.ata.DECLARING` has those of bridges, too."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,6 @@ class Declared:
         return cdb[: self.length].ljust(self.length, b"\0")
 
 
-def add_package(package: str) -> None:
-    """Let `find` and the functions after it know the commands of a package, whose modules the next look-up imports.
-
-    A package that declares commands adds itself when it is imported, as `scsiusb.ata` does.
-    """
-    if package not in _packages:
-        _packages.append(package)
-
-
 def declared() -> tuple[Declared, ...]:
     """Return all commands that are declared in `scsiusb.scsi.commands`, by operation code."""
     return declared_in(commands.__name__)
@@ -99,22 +91,21 @@ def describe(kind: type[Command[Any]]) -> Declared:
     return Declared(kind, constants["opcode"], constants.get("service"), kind.CDB.sizeof(), mask, value)
 
 
-def find(cdb: bytes, device_type: int = 0) -> Declared | None:
-    """Return the command that a CDB is for a peripheral device type; None: it is not declared.
+def find(cdb: bytes, device_type: int = 0, packages: Iterable[str] = OWN) -> Declared | None:
+    """Return the command that a CDB is for a peripheral device type; None: no module of the packages declares it.
 
-    Those of `scsiusb.ata`, for disks behind bridges, are among them once it is imported. A declaration that names the
-    device type comes before one for all types, and the one with more constants first.
+    A declaration that names the device type comes before one for all types, and the one with more constants first.
     """
-    known = chain.from_iterable(map(declared_in, tuple(_packages)))
+    known = chain.from_iterable(map(declared_in, packages))
     fits = [each for each in known if cdb and each.matches(cdb)]
     special = [each for each in fits if each.kind.device_types and device_type in each.kind.device_types]
     general = [each for each in fits if each.kind.device_types is None]
     return max(special or general, key=lambda each: bin(each.mask).count("1"), default=None)
 
 
-def lookup(cdb: bytes, device_type: int = 0) -> type[Command[Any]] | None:
+def lookup(cdb: bytes, device_type: int = 0, packages: Iterable[str] = OWN) -> type[Command[Any]] | None:
     """Return the declaration of the command that a CDB is; see `find`."""
-    found = find(cdb, device_type)
+    found = find(cdb, device_type, packages)
     return None if found is None else found.kind
 
 
@@ -125,8 +116,8 @@ def name_of(opcode: int, service: int | None = None, device_type: int = 0) -> st
     return command_name(opcode, service, device_type) if kind is None else kind.NAME
 
 
-def name_of_cdb(cdb: bytes, device_type: int = 0) -> str:
-    """Return the name of the command that a CDB is, also if it is not declared; see `command_name`."""
-    kind = lookup(cdb, device_type)
+def name_of_cdb(cdb: bytes, device_type: int = 0, packages: Iterable[str] = OWN) -> str:
+    """Return the name of the command that a CDB is, also if it is not declared; see `find` and `command_name`."""
+    kind = lookup(cdb, device_type, packages)
     service = cdb[1] & 0x1F if len(cdb) > 1 else None
     return command_name(cdb[0], service, device_type) if kind is None else kind.NAME

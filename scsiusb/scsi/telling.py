@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
-from scsiusb.scsi.catalog import name_of_cdb
+from scsiusb.scsi.catalog import OWN, name_of_cdb
 from scsiusb.scsi.sense import Sense
 
 INQUIRY, REQUEST_SENSE = 0x12, 0x03
@@ -29,14 +30,16 @@ class Ended(Protocol):
 class Teller:
     """Puts commands into words. It remembers the type of each unit, as operation codes depend on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, packages: Iterable[str] = OWN) -> None:
+        """Name the commands that the modules of these packages declare."""
+        self._packages = packages
         self._types: dict[int, int] = {}
 
     def line(self, ended: Ended) -> str:
         """Return the name and bytes of the CDB, the data's length, the status, the residue, the time, the sense."""
         cdb = ended.cdb
         self._note_type(ended)
-        name = name_of_cdb(cdb, self._types.get(ended.lun, 0)) if cdb else "an empty CDB"
+        name = name_of_cdb(cdb, self._types.get(ended.lun, 0), self._packages) if cdb else "an empty CDB"
         data = f", {ended.moved} bytes {'in' if ended.is_in else 'out'}" if ended.moved else ""
         status = "no status" if ended.status is None else STATUSES.get(ended.status, f"status {ended.status}")
         residue = f", residue {ended.residue}" if ended.residue else ""

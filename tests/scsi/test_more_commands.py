@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from scsiusb import MalformedReply
+from scsiusb.ata import DECLARING
 from scsiusb.scsi import catalog
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import (
@@ -195,7 +196,7 @@ def test_opcodes_that_differ_by_device_type_are_looked_up_with_it() -> None:
     ],
 )
 def test_a_command_is_named_by_its_whole_cdb(cdb: str, kind: int, name: str) -> None:
-    assert catalog.name_of_cdb(bytes.fromhex(cdb), kind) == name
+    assert catalog.name_of_cdb(bytes.fromhex(cdb), kind, DECLARING) == name
 
 
 def test_a_vendor_s_operation_code_alone_says_not_whose_it_is() -> None:

@@ -15,7 +15,6 @@ import click
 from scsiusb.base.dataclass import dataclass
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.commands.erase import parse_pattern
-from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.device import complete_device, device_record, lun_option, name_of, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, read_whole, refuse_own_file, sink
@@ -251,14 +250,15 @@ def _may_change(command: Command[Any]) -> bool:
 
 def _check_type(disk: Disk, kind: type[Command[Any]], command: Command[Any]) -> None:
     """Raise Refused if the operation code means another command to the device."""
-    load_declarations()
+    from scsiusb.ata import DECLARING
+
     device_type = disk.inquiry().peripheral_device_type
-    other = catalog.lookup(command.cdb(), device_type)
+    other = catalog.lookup(command.cdb(), device_type, DECLARING)
     is_other = other is not None and other.device_types is not None and other.NAME != kind.NAME
     if is_other or (kind.device_types is not None and device_type not in kind.device_types):
         what = f"{kind.NAME} is not a command of a {device_type_text(device_type)}"
-        remedy = f"to it, the CDB is {catalog.name_of_cdb(command.cdb(), device_type)}; `scsiusb raw` sends it"
-        raise Refused(what, remedy)
+        means = catalog.name_of_cdb(command.cdb(), device_type, DECLARING)
+        raise Refused(what, f"to it, the CDB is {means}; `scsiusb raw` sends it")
 
 
 def _confirm(disk: Disk, device: str | None, command: Command[Any]) -> None:

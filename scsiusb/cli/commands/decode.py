@@ -11,7 +11,6 @@ import click
 
 from scsiusb.cli import labels
 from scsiusb.cli.commands.logs import log_record, show_log
-from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.files import STANDARD, binary, read_whole
 from scsiusb.cli.options import NUMBER, global_options, number, quoted, settings
 from scsiusb.cli.output import (
@@ -126,19 +125,19 @@ def decode_command(kind: str, words: tuple[str, ...], device_type: int | None) -
 
 def _show_packets(words: tuple[str, ...]) -> None:
     """Print the commands in a file of packets, as they are read; under --json a list of them."""
+    from scsiusb.ata import DECLARING
     from scsiusb.scsi.telling import Teller
     from scsiusb.trace.reading import read_commands
 
     if len(words) != 1 or not _is_file(words[0]):
         raise click.UsageError("packets are read from a file; give @FILE, or - for stdin")
-    load_declarations()
     tellers: dict[tuple[int, int], Teller] = {}
     records: list[dict[str, Any]] = []
     count = 0
     with binary(words[0].removeprefix("@")) as file:
         for bus, device, exchange in read_commands(file):
             count += 1
-            line = tellers.setdefault((bus, device), Teller()).line(exchange)
+            line = tellers.setdefault((bus, device), Teller(DECLARING)).line(exchange)
             if not settings().json:
                 show(f"{bus}.{device}: {line}")
                 continue
@@ -276,11 +275,12 @@ def _log(data: bytes) -> Decoded:
 
 
 def _cdb(data: bytes, device_type: int | None = None) -> Decoded:
-    load_declarations()
-    opcode, found = data[0], catalog.find(data, device_type or 0)
+    from scsiusb.ata import DECLARING
+
+    opcode, found = data[0], catalog.find(data, device_type or 0, DECLARING)
     action = data[1] & 0x1F if opcode in WITH_SERVICE_ACTION and len(data) > 1 else None
     length = GROUPS.get(opcode >> 5)
-    record: dict[str, Any] = {"opcode": opcode, "name": catalog.name_of_cdb(data, device_type or 0)}
+    record: dict[str, Any] = {"opcode": opcode, "name": catalog.name_of_cdb(data, device_type or 0, DECLARING)}
     if found is not None:
         action, length = found.service, found.length
         record |= {"section": found.section} if found.section else {}

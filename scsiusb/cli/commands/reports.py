@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from scsiusb.cli.declarations import load_declarations
 from scsiusb.cli.device import device_argument, device_record, opened, refuse_optical
 from scsiusb.cli.options import block_number_option, global_options, quoted, settings
 from scsiusb.cli.output import say, show, show_json, show_record, show_table
@@ -62,7 +61,6 @@ def opcodes_command(device: str | None, lun: int | None) -> None:
         kind = disk.inquiry().peripheral_device_type
         found = _supported(disk)
         device_of = device_record(disk)
-    load_declarations()
     rows = [
         {
             "opcode": each.opcode,
