@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from scsiusb import ata
 from scsiusb.scsi import reply, sense
-from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.pages import enclosure, inquiry, mode, vpd, vpd_designators
 from scsiusb.scsi.pages.vpd_fields import LAYOUTS
@@ -63,11 +62,11 @@ def judge(parser: Parser, data: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("kind", commands(), ids=lambda kind: kind.__name__)
-def test_every_command_with_data_in_is_fuzzed(kind: type[Command[Any]]) -> None:
+def test_every_command_with_data_in_is_fuzzed() -> None:
     """A new command fails here until tests/fuzz/parsers.py has an example of its reply."""
-    parser = command_parser(kind)
-    assert any(judge(parser, seed) for seed in parser.seeds)
+    for kind in commands():
+        parser = command_parser(kind)
+        assert any(judge(parser, seed) for seed in parser.seeds), kind.__name__
 
 
 def test_every_parser_of_replies_is_reached_by_a_command_or_is_fuzzed_itself() -> None:

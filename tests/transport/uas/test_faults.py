@@ -106,7 +106,9 @@ def write(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("operation", [pytest.param(read, marks=pytest.mark.slow), write])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=[pytest.mark.slow] * (number % 3 > 0)) for number, fault in enumerate(FAULTS)]
+)
 def test_a_fault_ends_in_right_data_or_a_clear_error_in_time(
     bus: Bus, fault: str, operation: Callable[[Disk], None]
 ) -> None:

@@ -42,9 +42,7 @@ def babbling(function: Any, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("speed", ["high", "super"])
-@pytest.mark.parametrize(
-    "seed", [*range(2), *(pytest.param(each, marks=pytest.mark.slow) for each in range(2, ROUNDS))]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, ROUNDS))])
 def test_whatever_it_says_ends_in_time_and_never_hangs_or_grows(
     seed: int, speed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
