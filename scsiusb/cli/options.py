@@ -46,16 +46,26 @@ def quoted(value: str) -> str:
     return repr(value if len(value) <= SHOWN else f"{value[:SHOWN]}…")
 
 
+def whole_number(text: str) -> int:
+    """Parse an integer, decimal, or hex with 0x; it may be negative. Raise ValueError."""
+    match = NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{quoted(text)} is not a whole number, such as 2048 or 0x800")
+    value = int(match[2], 16) if match[2] else int(match[3])
+    return -value if match[1] else value
+
+
 def number(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
     """Parse the value of an option: a non-negative integer, decimal, or hex with 0x. Raises BadParameter."""
     if value is None:
         return None
-    match = NUMBER.fullmatch(value)
-    if match is None:
-        raise click.BadParameter(f"{quoted(value)} is not a whole number, such as 2048 or 0x800")
-    if match[1]:
+    try:
+        found = whole_number(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    if value.startswith("-"):
         raise click.BadParameter(f"{value} is negative")
-    return int(match[2], 16) if match[2] else int(match[3])
+    return found
 
 
 def number_option(*names: str, **attributes: Any) -> Callable[[F], F]:

@@ -26,7 +26,7 @@ from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
 from scsiusb.imaging.events import READING, OnProgress, Progress, ignore
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.image_file import ImageFile, refuse_folder
-from scsiusb.imaging.journal import Journal, Record, has_progress, is_begun, journal_of, read_journal
+from scsiusb.imaging.journal import Journal, Record, journal_of, must_be_minded, read_journal
 from scsiusb.imaging.seekable import Frame, frame_of
 from scsiusb.imaging.sources import ImageSource
 
@@ -138,7 +138,7 @@ class _Work:
     def run(self, *, resume: bool) -> str:
         """Do the work; return the digest of all bytes."""
         place = journal_of(self.path)
-        has_journal = is_begun(place) and (resume or has_progress(place))
+        has_journal = must_be_minded(place, resume=resume)
         if has_journal and not resume:
             what = f"{self.path} is a dump that was interrupted: {place.name} is beside it"
             raise ImageError(what, f"go on with --resume, or remove {place}")

@@ -64,10 +64,15 @@ def is_begun(path: Path) -> bool:
         return False
 
 
-def has_progress(path: Path) -> bool:
-    """Return whether a journal that is begun says that anything is done."""
+def must_be_minded(path: Path, *, resume: bool) -> bool:
+    """Return whether a job cannot begin anew: with `resume` if its journal is begun, else if that says what is done."""
+    return is_begun(path) and (resume or _has_progress(path))
+
+
+def _has_progress(path: Path) -> bool:
     with open(path, "rb") as file:
-        return bool(file.readline(LARGEST)) and file.readline(LARGEST).endswith(b"\n")
+        file.readline(LARGEST)
+        return file.readline(LARGEST).endswith(b"\n")
 
 
 def _check_not_foreign(path: Path) -> None:

@@ -17,7 +17,7 @@ from scsiusb.base.waits import SLICE
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, Miscompare
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
-from scsiusb.imaging.journal import Journal, Record, has_progress, is_begun, read_journal
+from scsiusb.imaging.journal import Journal, Record, must_be_minded, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
 from scsiusb.imaging.sources import Extent, Source, too_large
 from scsiusb.imaging.state import key_of
@@ -80,7 +80,7 @@ class Target(Uncopyable):
                 raise ImageError(f"{self._source.name} cannot be read again from its start", "give the image as a file")
             return
         length = 0
-        if is_begun(place) and (resume or has_progress(place)):
+        if must_be_minded(place, resume=resume):
             if not resume:
                 what = f"a restore of {self._source.name} to this device was interrupted: {place.name} is there"
                 raise ImageError(what, f"go on with --resume, or remove {place}")

@@ -18,7 +18,7 @@ from scsiusb.cli.commands.erase import parse_pattern
 from scsiusb.cli.device import complete_device, device_record, lun_option, name_of, opened
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, read_whole, refuse_own_file, sink
-from scsiusb.cli.options import NUMBER, global_options, quoted, settings
+from scsiusb.cli.options import global_options, quoted, settings, whole_number
 from scsiusb.cli.output import counted, hex_dump, say, sense_record, show, show_json, show_record, show_table, size_text
 from scsiusb.scsi import catalog
 from scsiusb.scsi.command import Command
@@ -38,16 +38,8 @@ YES: Final = {"yes": True, "no": False}
 HELP: Final = "see `scsiusb command --list`"
 
 
-def _number(text: str) -> int:
-    match = NUMBER.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{quoted(text)} is not a whole number, such as 2048 or 0x800")
-    value = int(match[2], 16) if match[2] else int(match[3])
-    return -value if match[1] else value
-
-
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(_number, text.split(",")))
+    return tuple(map(whole_number, text.split(",")))
 
 
 def _yes(text: str) -> bool:
@@ -64,7 +56,7 @@ def _bytes(text: str) -> bytes:
 
 
 PARSERS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {  # by the annotation of the field: its kind in words
-    "int": ("N", _number),
+    "int": ("N", whole_number),
     "bool": ("yes|no", _yes),
     "bytes": ("HEX", _bytes),
     "bytes | bytearray | memoryview": ("HEX", _bytes),
