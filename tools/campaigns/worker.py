@@ -86,10 +86,8 @@ class Worker:
                 await disk.__aenter__()
             for _ in range(self._choice.randint(2, 10)):
                 await self._act_async(disk)
-            number = self._progress.begin(0, 0, 0)
-            with self._progress.during(Phase.CLOSING):
+            with self._flushing(Phase.CLOSING):
                 await disk.aclose()
-            self._progress.acknowledge(number)
             self._progress.count_round()
 
     async def _act_async(self, disk: scsiusb.AsyncDisk) -> None:
@@ -98,12 +96,10 @@ class Worker:
             with self._writing() as (lba, data), self._progress.during(Phase.WRITING):
                 await disk.write(lba, data)
         else:
-            is_cancelled = self._choice.random() < 0.3
+            is_cancelled = self._choice.random() < 0.3 and not self._progress.is_full
             if is_cancelled:  # the recovery may reset the device, after which what is not flushed counts as lost
-                number = self._progress.begin(0, 0, 0)
-                with self._progress.during(Phase.FLUSHING):
+                with self._flushing(Phase.FLUSHING):
                     await disk.flush()
-                self._progress.acknowledge(number)
             places = [self._place(8192) for _ in range(2)]
             with self._progress.during(Phase.READING):
                 tasks = [asyncio.create_task(disk.read(*place)) for place in places]
@@ -119,10 +115,8 @@ class Worker:
         self._progress.count_action()
 
     def _close(self, disk: scsiusb.Disk) -> None:
-        number = self._progress.begin(0, 0, 0)
-        with self._progress.during(Phase.CLOSING):
+        with self._flushing(Phase.CLOSING):
             disk.close()
-        self._progress.acknowledge(number)
         self._progress.count_round()
 
     def _act(self, disk: scsiusb.Disk) -> None:
@@ -190,9 +184,15 @@ class Worker:
         self._content.write(lba, data)
 
     def _flush(self, disk: scsiusb.Disk) -> None:
-        number = self._progress.begin(0, 0, 0)
-        with self._progress.during(Phase.FLUSHING):
+        with self._flushing(Phase.FLUSHING):
             disk.flush()
+
+    @contextmanager
+    def _flushing(self, phase: Phase) -> Iterator[None]:
+        """Note a flush, or a close, which flushes, in the journal, and then that it was carried out."""
+        number = self._progress.begin(0, 0, 0)
+        with self._progress.during(phase):
+            yield
         self._progress.acknowledge(number)
 
 

@@ -264,8 +264,13 @@ def _gadgets(devices: Sequence[Device]) -> Iterator[str]:
         yield f"gadget {device.name} {speed} {device.serial} {function}"
         if device.kind == TARGET:
             yield f"target_lun {device.name} {device.file(0)} {device.units[0].size}"
-        for lun, unit in enumerate(device.units if device.kind == GADGET else ()):
-            file = device.file(lun) if unit.blocks else "-"
-            facts = (unit.type == "cdrom", unit.read_only, unit.removable, unit.block_size)
-            yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(fact)) for fact in facts)}"
+        else:
+            yield from _gadget_luns(device)
         yield f"gadget_plug {device.name} {controllers[device.name]}"
+
+
+def _gadget_luns(device: Device) -> Iterator[str]:
+    for lun, unit in enumerate(device.units):
+        file = device.file(lun) if unit.blocks else "-"
+        facts = (unit.type == "cdrom", unit.read_only, unit.removable, unit.block_size)
+        yield f"gadget_lun {device.name} {lun} {file} {' '.join(str(int(fact)) for fact in facts)}"
