@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+from comparison import SMARTCTL_BRIDGES
+
 import scsiusb.ata
 from scsiusb.scsi.catalog import Declared, declared, declared_in
 from scsiusb.virtual.address import open_stick
@@ -15,22 +17,8 @@ from scsiusb.virtual.target.unit import Unit
 TEST_UNIT_READY: Final = bytes(6)
 ATTENTIONS: Final = 3  # pending at most
 VPD, MODE, LOG = "VPD", "mode", "log"
-BRIDGE_OF: Final = {  # of each declaration of scsiusb.ata
-    "AsmediaNvme": "sntasmedia",
-    "AtaPassThrough12": "sat",
-    "AtaPassThrough16": "sat",
-    "AtaSend": "sat",
-    "CypressAta": "usbcypress",
-    "JmicronAta": "usbjmicron",
-    "JmicronNvme": "sntjmicron",
-    "JmicronNvmeCommand": "sntjmicron",
-    "JmicronRegister": "usbjmicron",
-    "ProlificAta": "usbprolific",
-    "ProlificRegisters": "usbprolific",
-    "RealtekNvme": "sntrealtek",
-    "SunplusAta": "usbsunplus",
-    "SunplusRegisters": "usbsunplus",
-}
+BRIDGE_OF: Final = {**SMARTCTL_BRIDGES, "AtaPassThrough12": "sat", "AtaSend": "sat"}
+"""The virtual bridge of each declaration of scsiusb.ata: smartctl's name of it, but for these two."""
 OTHER_FORMS: Final = frozenset({"FormatTrack", "ReadTocBytes", "TcgLevel0Discovery"})  # of a command with a row
 
 
