@@ -104,5 +104,4 @@ bound() { # starts no program: that would slow what it waits for
 bring_up() { # plugs the gadgets, and waits until the kernel's drivers have every device
     . $LAB/gadgets
     until_true 120 bound || die "the kernel's drivers did not bind all of the zoo: $(lsusb -t)"
-    udevadm settle --timeout=60
 }

@@ -67,6 +67,7 @@ zoo() {
     modprobe dummy_hcd is_super_speed=Y num="$(grep -c ^gadget_plug $LAB/gadgets)" || die "no dummy_hcd"
     gadgets 256M
     bring_up
+    udevadm settle --timeout=60
 }
 
 zoo
