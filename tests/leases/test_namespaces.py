@@ -198,6 +198,7 @@ def test_a_lease_held_in_a_namespace_is_neither_recovered_nor_taken_outside(
         with pytest.raises(DeviceBusy, match="another PID namespace"):
             Lease.acquire(info)
         inside.kill()
+        inside.wait()  # its child has got the signal by then; else it might see the end of its input first, and release
     wait_for(lambda: [seen.state for seen in leases()] == ["orphaned"], "the end of the namespace")
     Lease.acquire(info).release()
 
