@@ -47,7 +47,7 @@ from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import RESET, WRITE_AGAIN, lost_write_error
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import Call, Story
+from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.file import DiskFile
@@ -425,7 +425,10 @@ class Disk(Uncopyable):
 
     def _bind(self, medium: Medium) -> None:
         """Look, before the first block command, for a block by which the medium will be known again."""
-        find_witness(self.unit, medium)
+        self.unit.transport.drive(self._binding(medium))
+
+    def _binding(self, medium: Medium) -> Story[None]:
+        yield from find_witness(self.unit, medium)
         self._bound = medium
 
     def note_told(self, error: BaseException, medium: Medium | None) -> None:
@@ -567,7 +570,7 @@ class Disk(Uncopyable):
         """
         blocks = len(view) // medium.block_size
         if medium.is_removable and medium is not self._bound:
-            yield Call(partial(self._bind, medium))
+            yield from self._binding(medium)
         if blocks > 1 and self.unit.transport.depth > 1:
             from scsiusb.disk.at_once import reading
 

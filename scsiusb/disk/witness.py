@@ -30,7 +30,7 @@ ONE_TRY: Final = RetryPolicy(failures=0)
 log = logging.getLogger(__name__)
 
 
-def find_witness(unit: LogicalUnit, medium: Medium) -> None:
+def find_witness(unit: LogicalUnit, medium: Medium) -> Story[None]:
     """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
 
     Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
@@ -42,17 +42,17 @@ def find_witness(unit: LogicalUnit, medium: Medium) -> None:
     is_used = attentions.used == medium.changes  # then the block of another medium must not be taken for this one's
     if is_used and doubts != attentions.settled:
         return
-    found = _distinct_block(unit, medium)
+    found = yield from _distinct_block(unit, medium)
     if not is_used or doubts == unit.doubts:
         attentions.witness = found
     attentions.used = medium.changes
 
 
-def _distinct_block(unit: LogicalUnit, medium: Medium) -> Witness | None:
+def _distinct_block(unit: LogicalUnit, medium: Medium) -> Story[Witness | None]:
     """Read blocks until one has a distinct content. Raise as `find_witness`."""
     for lba in (lba for lba in WITNESSES if lba < medium.blocks):
         try:
-            data = bytes(unit.execute(Read10(lba, 1, block_size=medium.block_size)))
+            data = bytes((yield from unit.story(Read10(lba, 1, block_size=medium.block_size))))
         except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:

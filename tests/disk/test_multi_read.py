@@ -122,8 +122,6 @@ def test_no_thread_is_started_if_the_backend_has_asynchronous_transfers(
     polled: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(polling, "LONG", 10_000)  # a busy machine may stop this process for a second: a false timeout
-    for disk in polled.disks:
-        disk.read(0, 1)  # a removable medium is looked at before its first block, which a reader has a thread do
     before = set(threading.enumerate())
     with read_many(*polled.readings()) as parts:
         for _ in parts:
@@ -245,6 +243,7 @@ def test_a_device_that_does_not_answer_times_out_and_the_other_streams_continue(
     bus = polled.buses[0]
     assert isinstance(bus, PolledBus)
     polled.disks[0].unit.timeout = 0.2
+    polled.disks[0].read(0, 1)  # the look for a block to know the medium by is not what hangs
     readings = polled.readings()
     with read_many(*readings) as parts:
         bus.hangs = True
@@ -277,7 +276,7 @@ def test_a_device_that_needs_a_pause_in_each_command_is_polled_without_threads(m
     bus = PolledBus(Stick([Unit(Memory(bytearray(content)))]))
     with open_on(bus, quirks="G") as disk:
         disk.max_blocks = STEP
-        disk.read(0, 1)
+        assert disk.blocks == BLOCKS
         pauses.clear()
         bus.wire.log.clear()
         reading = disk.reading(0, BLOCKS)
