@@ -22,6 +22,7 @@ from scsiusb.disk.at_once import LANE_BYTES
 from scsiusb.disk.streaming import PROMPT, Reading, blocks_before
 from scsiusb.errors import ScsiUsbError
 from scsiusb.transport.base import Polled
+from scsiusb.transport.helper import Helper
 
 BUFFERS: Final = 2  # for each device: one on the bus, one in the caller's hands or ready for them
 SLICE_MS: Final = 100  # milliseconds between two looks at what may be overdue
@@ -165,13 +166,15 @@ def _polled(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
 class _Lane:
     """One stream: what is under way, and what is ready."""
 
-    def __init__(self, reading: Reading, held: Releases, wake: Callable[[], None]) -> None:
+    def __init__(self, reading: Reading, held: Releases, wake: Callable[[int], object]) -> None:
+        """`wake`: wakes the loop for the lane of a descriptor."""
         self.reading = reading
         self._transport = reading.disk.unit.transport
         descriptor = self._transport.descriptor
         assert descriptor is not None
         self.descriptor: int = descriptor
-        self._wake = wake
+        self._helper = Helper(partial(wake, descriptor), f"that recovers {self._transport}")
+        held.add(self._helper.close)
         self._end, self._block_size = reading.end, reading.block_size
         self._at = reading.lba
         self._scope = self._transport.scope()
@@ -188,6 +191,11 @@ class _Lane:
         return self._story is not None
 
     @property
+    def is_helped(self) -> bool:
+        """Whether its helper has the command: nothing comes at the descriptor for the loop, which is woken."""
+        return self._story is not None and self._story.is_handed_over
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing more will happen on the bus."""
         return self._at >= self._end and self._story is None
@@ -197,7 +205,7 @@ class _Lane:
         while self._idle and self._at < self._end and self._story is None:
             self._buffer = self._idle.pop()
             self._piece = self.reading.cut(self._buffer, self._at)
-            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._wake, self._scope)
+            self._story = self._transport.poll(self.reading.story(self._at, self._piece), self._helper, self._scope)
             if self._story.proceed():
                 self._take(self._story)
 
@@ -278,12 +286,15 @@ class _Loop:
         self._read_end.setblocking(False)
         self._write_end.setblocking(False)
         self._lanes: dict[int, _Lane] = {}  # those for which something may happen
+        self._watched: set[int] = set()  # those of them that are polled
+        self._woken: deque[int] = deque()
         self._poll = _new_poll()
         self._poll.register(self._read_end.fileno(), POLLIN)
         self._looked = time.monotonic()
 
-    def wake(self) -> None:
-        """End the wait of `_turn`; from any thread."""
+    def wake(self, descriptor: int) -> None:
+        """Let `_turn` end its wait, and look at this lane; from any thread."""
+        self._woken.append(descriptor)
         with suppress(OSError):  # full: it is awake; closed: it has ended
             self._write_end.send(b"w")
 
@@ -291,8 +302,8 @@ class _Loop:
         """Yield the chunks of all lanes, as they come."""
         for lane in lanes:
             self._lanes[lane.descriptor] = lane
-            self._poll.register(lane.descriptor, POLLOUT)
             lane.begin()
+            self._watch(lane)
         ready = list(lanes)
         while ready:
             for lane in ready:
@@ -307,8 +318,7 @@ class _Loop:
                         lane.give_back(buffer, chunk)
                         del buffer, chunk  # see `_Lane._take`
                     lane.begin()
-                if lane.is_idle:
-                    self._drop(lane)
+                self._watch(lane)
             ready = self._next([lane for lane in ready if lane.ready])
 
     def _next(self, ready: list[_Lane]) -> list[_Lane]:
@@ -322,26 +332,44 @@ class _Loop:
     def _turn(self, wait_ms: int) -> list[_Lane]:
         """Wait for something to happen, at most so long, and go on with it; return the lanes that it happened to."""
         lanes = self._lanes
-        descriptors = [descriptor for descriptor, _ in self._poll.poll(wait_ms)]
+        descriptors = dict(self._poll.poll(wait_ms))
+        if self._read_end.fileno() in descriptors:
+            descriptors.update(self._take_woken())
         now = time.monotonic()
-        if self._read_end.fileno() in descriptors or now - self._looked > SLICE_MS / 1000:
-            # Another thread moved a story on, or it is time to look for transfers that are overdue.
-            with suppress(BlockingIOError):
-                self._read_end.recv(4096)
+        if now - self._looked > SLICE_MS / 1000:  # it is time to look for transfers that are overdue
             self._looked = now
             happened = list(lanes.values())
         else:
-            happened = [lanes[descriptor] for descriptor in descriptors]
+            happened = [lanes[descriptor] for descriptor in descriptors if descriptor in lanes]
         for lane in happened:
             lane.advance()
-            if lane.is_idle:
-                self._drop(lane)
+            self._watch(lane)
         return happened
 
-    def _drop(self, lane: _Lane) -> None:
-        """Poll it no longer: the descriptor of a device that has gone would be ready for ever."""
-        if self._lanes.pop(lane.descriptor, None) is not None:
-            self._poll.unregister(lane.descriptor)
+    def _take_woken(self) -> Iterator[tuple[int, int]]:
+        """Yield the descriptors of the lanes that other threads moved on, as `poll` does."""
+        with suppress(BlockingIOError):
+            self._read_end.recv(4096)  # before the deque is read: what is added later wakes again
+        with suppress(IndexError):
+            while True:
+                yield self._woken.popleft(), 0
+
+    def _watch(self, lane: _Lane) -> None:
+        """Poll the lane's descriptor while something may come there that is for this loop.
+
+        It would be ready for ever where the device has gone, and again and again while a helper uses the device.
+        """
+        descriptor = lane.descriptor
+        if lane.is_idle:
+            self._lanes.pop(descriptor, None)
+        if (descriptor in self._lanes and not lane.is_helped) == (descriptor in self._watched):
+            return
+        if descriptor in self._watched:
+            self._watched.remove(descriptor)
+            self._poll.unregister(descriptor)
+        else:
+            self._poll.register(descriptor, POLLOUT)
+            self._watched.add(descriptor)
 
     def end(self, lanes: Sequence[_Lane]) -> None:
         """Stop all lanes.

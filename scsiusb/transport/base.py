@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from scsiusb.base.counter import EventCounter
 from scsiusb.quirks.model import Quirk
+from scsiusb.transport.helper import Helper
 from scsiusb.usb.interface import InterfaceInfo
 from scsiusb.usb.port import Port
 
@@ -138,6 +139,10 @@ class Polled(Protocol[R_co]):
     def proceed(self) -> bool:
         """Move on as far as is possible without waiting; return True when the story has ended."""
 
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether another thread has it until its end, which `Helper.wake` then tells."""
+
     def result(self) -> R_co:
         """Return what the ended story returned, or raise what it raised; once."""
 
@@ -249,11 +254,12 @@ class Transport(Protocol):
     def descriptor(self) -> int | None:
         """The file descriptor to poll for writing while a story is polled; None if none can be polled."""
 
-    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
+    def poll(self, story: Story[R], helper: Helper, scope: Scope) -> Polled[R]:
         """Return a story to be polled, which begins at its first `proceed`; only if there is a `descriptor`.
 
-        `wake` is called from another thread when something other than a transfer moved the story on. `scope` is one
-        of this transport; where another thread moves the story on, the commands are of this scope.
+        `helper` performs what blocks, for one story at a time; its `wake` is called from another thread when something
+        other than a transfer moved the story on. `scope` is one of this transport; where another thread moves the story
+        on, the commands are of this scope.
         """
 
     # --- the rest -------------------------------------------------------------------------------

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, TypeVar, cast
 
-from scsiusb.base.waits import join
+from scsiusb.base.waits import SLICE
 from scsiusb.errors import Cancelled
 from scsiusb.transport.base import Await, Call, Enter, Pause, Scope, Step, Story, Transfer
+from scsiusb.transport.helper import Helper
 from scsiusb.transport.turns import Turn, Turns, User, get_ident
 from scsiusb.usb.backend import AsyncTransfers, Code, UsbError
 
@@ -65,8 +67,8 @@ class Driver:
 class PolledStory(Generic[R]):
     """One story that a poll loop moves on; another thread that wants the turn may move it on, too.
 
-    Bulk transfers go by libusb's asynchronous interface. At the first step that blocks, a thread takes the story over
-    and performs the rest: a device that fails or hangs does not delay the others.
+    Bulk transfers go by libusb's asynchronous interface. At the first step that blocks, the helper's thread takes the
+    story over and performs the rest: a device that fails or hangs does not delay the others.
     """
 
     def __init__(
@@ -75,27 +77,27 @@ class PolledStory(Generic[R]):
         transfers: AsyncTransfers,
         turns: Turns,
         driver: Driver,
-        wake: Callable[[], None],
+        helper: Helper,
         scope: Scope,
     ) -> None:
         self._story = story
         self._transfers = transfers
         self._turns = turns
         self._driver = driver
-        self._wake = wake
+        self._helper = helper
         self._scope = scope
         self._lock = threading.RLock()  # held while the story moves, never while the caller's code runs
         self._turn: Turn | None = None
         self._step: Step | None = None  # None before it is begun: by `proceed`, when the caller has a reference
         self._held: list[Any] = []
         """The transfer that is under way, if any."""
-        self._thread: threading.Thread | None = None
+        self._handed_over: _HandOver | None = None
         self._end: list[Callable[[], R]] = []
         self._is_over = False
 
     def proceed(self) -> bool:
         """See `Polled.proceed`."""
-        if not self._is_over and self._thread is None:
+        if not self._is_over and self._handed_over is None:
             has_lock: list[bool] = []
             try:
                 has_lock.extend(map(self._lock.acquire, AT_ONCE))  # one call: Ctrl-C cannot come before it is noted
@@ -106,10 +108,13 @@ class PolledStory(Generic[R]):
                     self._lock.release()
         return self._is_over
 
+    @property
+    def is_handed_over(self) -> bool:
+        """See `Polled.is_handed_over`."""
+        return self._handed_over is not None and not self._is_over
+
     def result(self) -> R:
         """See `Polled.result`."""
-        if self._thread is not None:
-            join(self._thread)
         return self._end.pop()()
 
     def cancel(self) -> None:
@@ -123,18 +128,19 @@ class PolledStory(Generic[R]):
     def _cancel(self) -> None:
         while True:
             with self._lock:  # another thread may hand over up to this moment
-                thread = self._thread
+                handed_over = self._handed_over
                 if self._is_over:
                     self._end.clear()  # an error there has a traceback with this object: a cycle
                     return
-                if thread is None:
+                if handed_over is None or handed_over.take_back():
                     self._claim()
                     self._cancel_transfer()
                     self._story.close()
                     self._forget()
                     self._is_over = True  # not before: a call that Ctrl-C interrupted is repeated
                     return
-            join(thread)  # its command ends by itself: nothing there waits longer than its timeout
+            with suppress(Empty):  # its command ends by itself: nothing there waits longer than its timeout
+                handed_over.has_ended.get(timeout=SLICE)
 
     def finish(self) -> None:
         """Move on, waiting where there is something to wait for, until the turn is left."""
@@ -143,7 +149,7 @@ class PolledStory(Generic[R]):
     def _move_to_end_of_turn(self) -> None:
         try:
             with self._lock:
-                while not self._is_over and self._thread is None and self._turn is self._turns.current:
+                while not self._is_over and self._handed_over is None and self._turn is self._turns.current:
                     self._claim()
                     try:
                         self._move()
@@ -154,7 +160,7 @@ class PolledStory(Generic[R]):
                     finally:
                         self._let_go()
         finally:
-            self._wake()
+            self._helper.wake()
 
     # --- moving on, with the lock -----------------------------------------------------------------
 
@@ -176,7 +182,7 @@ class PolledStory(Generic[R]):
             raise
         except BaseException as error:
             # Ctrl-C: a transfer may have ended whose result is lost, so that the story cannot go on.
-            if not self._is_over and self._thread is None:
+            if not self._is_over and self._handed_over is None:
                 self._break_off(error)
             raise
 
@@ -279,35 +285,51 @@ class PolledStory(Generic[R]):
     # --- the thread that takes over -----------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        ticket = [self._step]  # who removes it has the story: the new thread, or this one if none has begun
-        arguments = self._take_over, ticket
-        thread = threading.Thread(target=self._scope.run, args=arguments, name="scsiusb recovery", daemon=True)
+        """Let the helper's thread perform this step and the rest of the story."""
         step = self._step
         turn = cast("Turn", step.turn) if type(step) is Enter else self._turn
         if turn is not None:
             turn.user = cast("User", self._scope)  # so that cancelling ends what that thread waits for
-        self._let_go()  # the new thread claims it
-        self._thread = thread
+        self._let_go()  # the thread claims it
+        self._handed_over = handed_over = _HandOver(step)
         try:
-            thread.start()
-        except BaseException:  # no thread can be had now; or Ctrl-C, and then it may be running
-            with suppress(IndexError):
-                ticket.pop()
-                self._thread = None
+            self._helper.perform(partial(self._take_over, handed_over))
+        except BaseException:  # no thread can be had now; or Ctrl-C, and then it may have begun
+            if handed_over.take_back():
+                self._handed_over = None
             raise
 
-    def _take_over(self, ticket: list[Step | None]) -> None:
+    def _take_over(self, handed_over: _HandOver) -> None:
+        """Perform the rest of the story, in the helper's thread, unless it was taken back."""
         try:
-            step = ticket.pop()
+            step = handed_over.ticket.pop()
         except IndexError:
             return
         self._claim()
         try:
-            end: Callable[[], R] = partial(_give, self._driver.drive(self._story, step))
+            end: Callable[[], R] = partial(_give, self._scope.run(self._driver.drive, self._story, step))
         except BaseException as error:  # noqa: BLE001 - raised by `result`
             end = partial(_raise, [error])
         self._finish_with(end)
-        self._wake()
+        handed_over.has_ended.put(None)
+        self._helper.wake()
+
+
+class _HandOver:
+    """A story that was given to the helper's thread."""
+
+    def __init__(self, step: Step | None) -> None:
+        self.ticket = [step]
+        """The step to go on with. Whoever removes it has the story: the thread, or who takes the story back."""
+        self._taken_back: list[Step | None] = []
+        self.has_ended: SimpleQueue[None] = SimpleQueue()
+        """Has an item when the thread has ended the story."""
+
+    def take_back(self) -> bool:
+        """Take the story back; return False if the thread has begun with it."""
+        with suppress(IndexError):
+            self._taken_back.extend(map(self.ticket.pop, (-1,)))  # one call: Ctrl-C cannot come before it is noted
+        return bool(self._taken_back)
 
 
 def _give(value: R) -> R:

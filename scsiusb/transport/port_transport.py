@@ -11,6 +11,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import Completion, Direction, Polled, Request, Scope, Story, leaving
 from scsiusb.transport.drivers import Driver, PolledStory
+from scsiusb.transport.helper import Helper
 from scsiusb.transport.recovery import CONTROL_TIMEOUT, Ladder, Synchronizer
 from scsiusb.transport.turns import Turn, Turns, User
 from scsiusb.usb.port import Port
@@ -116,12 +117,12 @@ class PortTransport(Uncopyable):
         transfers = self._port.async_transfers
         return None if transfers is None or transfers.fileno() < 0 else transfers.fileno()
 
-    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
+    def poll(self, story: Story[R], helper: Helper, scope: Scope) -> Polled[R]:
         """See `Transport.poll`."""
         transfers = self._port.async_transfers
         if transfers is None:
             raise ValueError(f"{self._port.info} cannot be polled")
-        return PolledStory(story, transfers, self.turns, self._driver, wake, scope)
+        return PolledStory(story, transfers, self.turns, self._driver, helper, scope)
 
     # --- the rest -------------------------------------------------------------------------------
 

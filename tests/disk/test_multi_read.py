@@ -26,7 +26,7 @@ from tests.disk import polling
 from tests.disk.polling import PolledBus
 from tests.disk.test_readinto_bounds import FAULTS
 from tests.interrupts import CtrlC
-from tests.sticks import Answer, InterceptedBus, Wire, Worker, csw, wait_until
+from tests.sticks import PATIENCE, Answer, InterceptedBus, InterceptedHandle, Wire, Worker, csw, wait_until
 
 BLOCKS = 5_000 + 7
 STICKS = 3
@@ -445,6 +445,63 @@ def test_a_device_that_is_recovered_meanwhile_delivers_all(station: Station) -> 
     assert station.disks[1].unit.resets > station.disks[0].unit.resets
     for reading, content in zip(readings, station.contents, strict=True):
         assert received.data[reading] == content
+
+
+def test_all_recoveries_of_a_device_are_in_one_thread(polled: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stall is cleared by a request that blocks. A thread for each would take more time than the request."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def note(thread: threading.Thread) -> None:
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", note)
+    polled.sticks[1].faults.add("stall@csw,opcode=28,times=always")
+    received = assert_all_read(polled)
+    assert len(received.parts) >= STICKS * BLOCKS // STEP
+    assert polled.buses[1].wire.log.count("clear in") >= BLOCKS // STEP
+    assert [thread.name for thread in started] == ["scsiusb recovery"]
+    assert not started[0].is_alive()
+
+
+def test_a_device_is_not_polled_while_its_helper_uses_it(polled: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its descriptor is ready again and again then, and for ever once it has gone: the loop would never wait."""
+    descriptor = polled.disks[0].unit.transport.descriptor
+    assert descriptor is not None
+    is_left_alone = threading.Event()
+    new_poll = multi_read._new_poll
+
+    class Poll:
+        def __init__(self) -> None:
+            self._poll = new_poll()
+            self.descriptors: set[int] = set()
+
+        def register(self, fd: int, eventmask: int) -> None:
+            self.descriptors.add(fd)
+            self._poll.register(fd, eventmask)
+
+        def unregister(self, fd: int) -> None:
+            self.descriptors.remove(fd)
+            self._poll.unregister(fd)
+
+        def poll(self, timeout: float) -> list[tuple[int, int]]:
+            if descriptor not in self.descriptors:
+                is_left_alone.set()
+            return self._poll.poll(timeout)
+
+    clear_halt = InterceptedHandle.clear_halt
+
+    def wait_and_clear(handle: InterceptedHandle, endpoint: int) -> None:
+        waited.append(is_left_alone.wait(PATIENCE))
+        clear_halt(handle, endpoint)
+
+    waited: list[bool] = []
+    monkeypatch.setattr(multi_read, "_new_poll", Poll)
+    monkeypatch.setattr(InterceptedHandle, "clear_halt", wait_and_clear)
+    polled.sticks[0].faults.add("stall@csw,opcode=28,times=1")
+    assert_all_read(polled)
+    assert waited == [True]
 
 
 def test_an_error_that_was_not_taken_spoils_no_later_one(polled: Station) -> None:

@@ -12,6 +12,7 @@ from scsiusb.errors import Cancelled, DeviceClosed, DeviceUnsupported
 from scsiusb.quirks.model import Quirk
 from scsiusb.transport.base import FAILED, GOOD, Completion, Direction, Polled, Request, Scope, Story
 from scsiusb.transport.drivers import Driver
+from scsiusb.transport.helper import Helper
 from scsiusb.usb.interface import InterfaceInfo, find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Stick, Unit
@@ -124,7 +125,7 @@ class DirectTransport:
             task.write(buffer[:moved])
         return Completion(GOOD if task.end() else FAILED, len(buffer) - moved, moved)
 
-    def poll(self, story: Story[R], wake: Callable[[], None], scope: Scope) -> Polled[R]:
+    def poll(self, story: Story[R], helper: Helper, scope: Scope) -> Polled[R]:
         raise DeviceUnsupported("a target in this process has nothing to poll")
 
     def scope(self) -> DirectScope:

@@ -16,7 +16,8 @@ import pytest
 from scsiusb.errors import Cancelled, DeviceBusy, TransportError
 from scsiusb.transport import turns as turns_module
 from scsiusb.transport.base import Call, Enter, Pause, Story
-from scsiusb.transport.drivers import Driver, PolledStory
+from scsiusb.transport.drivers import Driver, PolledStory, _HandOver
+from scsiusb.transport.helper import Helper
 from scsiusb.transport.turns import Turn, Turns
 from scsiusb.usb.backend import Code
 from tests.sticks import PATIENCE, Worker, wait_until
@@ -24,6 +25,7 @@ from tests.transport.test_interrupted import everywhere
 
 ENDPOINT = 0x81
 LATE = 1e12
+HELPERS: list[Helper] = []
 
 
 class Transfers:
@@ -62,6 +64,13 @@ class Transfers:
         return Code.TIMEOUT, 0
 
 
+@pytest.fixture(autouse=True)
+def closed_helpers() -> Iterator[None]:
+    yield
+    while HELPERS:
+        HELPERS.pop().close()
+
+
 @pytest.fixture
 def transfers() -> Transfers:
     return Transfers()
@@ -77,7 +86,9 @@ def bulk(endpoint: int, buffer: memoryview, deadline: float) -> tuple[Code, int]
 
 
 def polled(story: Story[Any], transfers: Transfers, turns: Turns, scope: ClientScope | None = None) -> PolledStory[Any]:
-    return PolledStory(story, transfers, turns, Driver(bulk, bulk), lambda: None, scope or ClientScope())
+    helper = Helper(lambda: None, "of a device")
+    HELPERS.append(helper)
+    return PolledStory(story, transfers, turns, Driver(bulk, bulk), helper, scope or ClientScope())
 
 
 class ClientScope:
@@ -234,6 +245,7 @@ def test_a_command_that_a_thread_takes_over_has_the_storys_scope_as_its_user(
     assert turns.current is not None
     assert turns.current.user is scope
     may_end.set()
+    wait_until(story.proceed)
     assert story.result() == [Code.OK]
 
 
@@ -244,7 +256,7 @@ def test_a_story_that_no_thread_can_take_over_can_go_on_later(
     transfers.answer = Code.OK, 4096
     with no_threads(monkeypatch), pytest.raises(RuntimeError, match="new thread"):
         story.proceed()
-    story.proceed()
+    wait_until(story.proceed)
     assert story.result() == [Code.OK]
     assert turns.current is None
 
@@ -273,6 +285,69 @@ def test_a_waiter_that_cannot_move_a_story_on_waits(turns: Turns) -> None:
     turns.wait(Wake())  # type: ignore[arg-type]
     assert len(waits) == 1
     turn.leave()
+
+
+def test_the_stories_of_one_helper_are_taken_over_by_one_thread(transfers: Transfers, turns: Turns) -> None:
+    """To start a thread for each recovery costs more than a recovery."""
+    helper = Helper(lambda: None, "of a device")
+    HELPERS.append(helper)
+    transfers.answer = Code.OK, 4096
+    threads = []
+    for _ in range(3):
+        story = PolledStory(
+            command(turns, lambda: threads.append(threading.current_thread())),
+            transfers,
+            turns,
+            Driver(bulk, bulk),
+            helper,
+            ClientScope(),
+        )
+        assert not story.proceed()
+        assert story.is_handed_over
+        wait_until(story.proceed)
+        assert not story.is_handed_over
+        assert story.result() == [Code.OK]
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    helper.close()
+    assert not threads[0].is_alive()
+
+
+@pytest.mark.parametrize(
+    "function", [PolledStory._hand_over, PolledStory._cancel, _HandOver.take_back, Helper.perform, Helper._start]
+)
+def test_ctrl_c_while_a_story_is_handed_over_loses_it_to_nobody(
+    transfers: Transfers, turns: Turns, function: Callable[..., object]
+) -> None:
+    """It can be cancelled, and is then over, whether the thread has begun with it or not."""
+    transfers.answer = Code.OK, 4096
+    for ctrl_c in everywhere(function):
+        story = polled(command(turns, lambda: None), transfers, turns)
+
+        def move_on_and_cancel(story: PolledStory[Any] = story) -> None:
+            story.proceed()
+            story.cancel()
+
+        ctrl_c.run(move_on_and_cancel)
+        story.cancel()
+        assert story.proceed(), ctrl_c.at
+        assert turns.current is None, ctrl_c.at
+        helper = HELPERS.pop()
+        helper.close()
+        assert not any(thread.is_alive() for thread in helper._threads)
+
+
+def test_a_story_that_the_thread_has_not_begun_with_is_cancelled_at_once(
+    transfers: Transfers, turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a signal handler that comes while it is handed over, the thread may never begin."""
+    monkeypatch.setattr(Helper, "perform", lambda *_: None)
+    story = polled(command(turns, lambda: None), transfers, turns)
+    transfers.answer = Code.OK, 4096
+    assert not story.proceed()
+    story.cancel()
+    assert story.proceed()
+    assert turns.current is None
 
 
 @contextmanager
