@@ -15,6 +15,7 @@ from comparison import (
     PYTHON_SCSI,
     SDPARM,
     SG3_UTILS,
+    SG3_UTILS_TAPE,
     SMARTCTL,
     SMARTCTL_BRIDGES,
 )
@@ -34,6 +35,10 @@ NO: Final = "-"
 SERVED: Final = "virtual"
 BYTES: Final = "bytes"
 OPTICAL, TAPE = frozenset({0x05}), frozenset({0x01})
+SG3_OF_TYPES: Final[dict[frozenset[int] | None, dict[tuple[int, int | None], str]]] = {
+    OPTICAL: {},
+    TAPE: SG3_UTILS_TAPE,
+}
 VPD_NAMES: Final = {0x00: "supported pages", 0x80: "unit serial number", 0x83: "device identification"}
 DIAGNOSTIC_PAGES: Final = {0x00: "supported pages", 0x01: "enclosure configuration", 0x02: "enclosure status"}
 OTHERS_HEAD: Final = ("sg3_utils", "sdparm", "smartctl", "python-scsi", "libaums")
@@ -47,12 +52,11 @@ def commands() -> Iterator[tuple[str, ...]]:
     """Yield a row for each declaration of `scsiusb.scsi.commands`."""
     for each in declared():
         key, types = (each.opcode, each.service), each.kind.device_types
-        has_others = types not in (OPTICAL, TAPE)
         yield (
             code_of(each),
             f"{each.name} ({each.kind.__name__})",
             each.section,
-            SG3_UTILS.get(key, NO) if has_others else NO,
+            SG3_OF_TYPES.get(types, SG3_UTILS).get(key, NO),
             SDPARM.get(each.opcode, NO) if types != TAPE else NO,
             "yes" if each.opcode in SMARTCTL and types != OPTICAL else NO,
             PYTHON_SCSI.get(key, NO),

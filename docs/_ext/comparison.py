@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 # By operation code and service action: the program of sg3_utils, and the module of python-scsi (scsi_cdb_…).
-SG3_UTILS: Final = {
+SG3_UTILS: Final[dict[tuple[int, int | None], str]] = {
     (0x00, None): "sg_turs",
     (0x03, None): "sg_requests",
     (0x04, None): "sg_format",
     (0x07, None): "sg_reassign",
+    (0x08, None): "sg_dd",
+    (0x0A, None): "sg_dd",
     (0x12, None): "sg_inq, sg_vpd",
     (0x15, None): "sg_wr_mode",
     (0x1A, None): "sg_modes",
     (0x1B, None): "sg_start",
-    (0x1C, None): "sg_ses",
+    (0x1C, None): "sg_senddiag, sg_ses",
     (0x1D, None): "sg_senddiag",
     (0x1E, None): "sg_prevent",
     (0x25, None): "sg_readcap",
@@ -22,7 +24,7 @@ SG3_UTILS: Final = {
     (0x2A, None): "sg_dd",
     (0x2B, None): "sg_seek",
     (0x2E, None): "sg_write_verify",
-    (0x2F, None): "sg_verify",
+    (0x2F, None): "sg_verify, sg_dd",
     (0x34, None): "sg_seek",
     (0x35, None): "sg_sync",
     (0x37, None): "sg_reassign",
@@ -50,10 +52,10 @@ SG3_UTILS: Final = {
     (0x84, 3): "sg_copy_results",
     (0x88, None): "sg_dd",
     (0x89, None): "sg_compare_and_write",
-    (0x8A, None): "sg_dd",
+    (0x8A, None): "sg_dd, sg_write_x",
     (0x8B, None): "sg_write_x",
     (0x8E, None): "sg_write_verify",
-    (0x8F, None): "sg_verify",
+    (0x8F, None): "sg_verify, sg_dd",
     (0x90, None): "sg_seek",
     (0x91, None): "sg_sync",
     (0x93, None): "sg_write_same",
@@ -79,6 +81,7 @@ SG3_UTILS: Final = {
     (0xAA, None): "sg_dd",
     (0xAB, 0x01): "sg_rmsn",
 }
+SG3_UTILS_TAPE: Final[dict[tuple[int, int | None], str]] = {(0x05, None): "sg_read_block_limits"}
 PYTHON_SCSI: Final = {
     (0x00, None): "testunitready",
     (0x12, None): "inquiry",

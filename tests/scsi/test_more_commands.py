@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,23 +14,17 @@ from scsiusb.scsi.commands import (
     mmc_burn,
     mmc_disc,
     mmc_drive,
-    sbc,
-    sbc_long,
     sbc_media,
     sbc_transfer,
-    spc,
     spc_buffer,
-    spc_copy,
     spc_reserve,
     spc_security,
     spc_support,
-    zbc,
 )
 from scsiusb.transport.base import Direction
 from tests.scsi.command_rows import FULL_TOC, LEVEL_0, ROWS, Row
+from tests.scsi.recorded import SG3, last_cdbs
 from tests.scsi.test_commands import CDBS
-
-RECORDED = Path(__file__).with_name("sg3_utils.txt")
 
 
 def reply_of(name: str, at: int = 0) -> Any:
@@ -68,88 +60,9 @@ def test_there_are_a_hundred_commands_and_each_names_its_section() -> None:
     assert [each.kind.__name__ for each in declared if not each.section] == []
 
 
-SG3: list[tuple[str, Command[Any]]] = [
-    ("sg_turs", spc.TestUnitReady()),
-    ("sg_requests", spc.RequestSense(length=252)),
-    ("sg_opcodes --opcode=0x9e,0x10", spc_support.ReportSupportedOperationCode(0x9E, 0x10, options=2, length=0x2000)),
-    ("sg_timestamp", spc_support.ReportTimestamp()),
-    ("sg_timestamp --milliseconds=1609459200000", spc_support.SetTimestamp(1609459200000)),
-    ("sg_ident", spc_support.ReportIdentifyingInformation(length=4)),
-    ("sg_rmsn", spc_support.ReadMediaSerialNumber(length=4)),
-    ("sg_write_buffer --mode=echo --in=/dev/zero --length=16", spc_buffer.WriteBuffer(bytes(16), mode=0x0A)),
-    ("sg_reassign --address=5,0x123", sbc_media.ReassignBlocks((5, 0x123))),
-    ("sg_reassign --grown", sbc_media.ReadDefectData10(list_format=4, length=4)),
-    ("sg_get_lba_status --lba=0x12345", sbc_media.GetLbaStatus(0x12345, length=24)),
-    ("sg_rep_zones --start=0x12345", zbc.ReportZones(0x12345, length=0x2000)),
-    ("sg_reset_wp --zone=0x12345", zbc.ResetWritePointer(0x12345)),
-    ("sg_zone --open --zone=0x12345", zbc.OpenZone(0x12345)),
-    ("sg_zone --finish --zone=0x12345", zbc.FinishZone(0x12345)),
-    ("sg_zone --close --zone=0x12345", zbc.CloseZone(0x12345)),
-    ("sg_sync --16 --lba=5 --count=3", sbc_transfer.SynchronizeCache16(5, 3)),
-    ("sg_verify --16 --lba=5 --count=3", sbc_transfer.Verify16(5, 3)),
-    ("sg_verify --lba=5 --count=3", sbc.Verify10(5, 3)),
-    ("sg_write_same --10 --lba=5 --num=2 --xferlen=512 --in=/dev/zero", sbc_transfer.WriteSame10(5, 2)),
-    (
-        "sg_write_same --16 --lba=5 --num=2 --xferlen=512 --unmap --in=/dev/zero",
-        sbc_transfer.WriteSame16(5, 2, unmap=True),
-    ),
-    ("sg_write_same --16 --lba=5 --num=2 --ndob", sbc_transfer.WriteSame16(5, 2, no_data=True)),
-    (
-        "sg_compare_and_write --lba=5 --num=1 --xferlen=1024 --in=/dev/zero",
-        sbc_transfer.CompareAndWrite(5, 1, block_size=512),
-    ),
-    ("sg_write_verify --lba=5 --num=1 --ilen=512 --in=/dev/zero", sbc_transfer.WriteAndVerify10(5, 1, block_size=512)),
-    (
-        "sg_write_verify --16 --lba=5 --num=1 --ilen=512 --in=/dev/zero",
-        sbc_transfer.WriteAndVerify16(5, 1, block_size=512),
-    ),
-    ("sg_prevent", spc.PreventAllow(prevent=1)),
-    ("sg_start", sbc.StartStopUnit(start=True)),
-    ("sg_unmap --lba=5 --num=1 --force", sbc.Unmap(5, 1)),
-    ("sg_luns", spc.ReportLuns(length=0x2000)),
-    ("sg_readcap --long", sbc.ReadCapacity16()),
-    ("sg_readcap", sbc.ReadCapacity10()),
-    ("sg_seek --10 --lba=5", sbc_transfer.Seek10(5)),
-    ("sg_seek --pre-fetch --lba=5 --num-blocks=3", sbc_transfer.PreFetch16(5, 3)),
-    ("sg_get_elem_status", sbc_media.GetPhysicalElementStatus(length=32)),
-    ("sg_read_long --lba=0x12345 --xfer_len=520", sbc_long.ReadLong10(0x12345, 520)),
-    ("sg_read_long --16 --lba=0x12345 --xfer_len=520", sbc_long.ReadLong16(0x12345, 520)),
-    ("sg_write_long --lba=0x12345 --wr_uncor", sbc_long.WriteLong10(0x12345, uncorrectable=True)),
-    ("sg_write_long --16 --lba=0x12345 --wr_uncor", sbc_long.WriteLong16(0x12345, uncorrectable=True)),
-    ("sg_copy_results --params", spc_copy.ReceiveCopyParameters(length=520)),
-    ("sg_get_config", spc.Inquiry()),  # what it sends before it sees that there is no drive
-    ("sg_read_buffer --mode=desc", spc_buffer.ReadBuffer(mode=3, length=0)),
-]
-# Commands of sg3_utils whose program stops after INQUIRY on /dev/null, or was not run, by operation code and service:
-# -vvv on the lab's devices would show them. Until then they are compared with python-scsi or with the standard's table.
-NOT_RECORDED: frozenset[tuple[int, int | None]] = frozenset(
-    {
-        *(
-            (code, None)
-            for code in (0x04, 0x15, 0x1A, 0x1C, 0x1D, 0x28, 0x2A, 0x34, 0x35, 0x46, 0x4C, 0x4D, 0x55, 0x5A)
-        ),
-        *((code, None) for code in (0x5F, 0x88, 0x8A, 0x8B, 0x9C, 0xA8, 0xAA)),
-        *((0x48, service) for service in (1, 2, 3, 0x1F)),
-        *((0x5E, service) for service in (0, 1, 2, 3)),
-        *((0x83, 0), (0xA3, 0x0D), (0xA4, 0x06)),
-    }
-)
-
-
-def recorded() -> dict[str, str]:
-    """Return the last CDB that each sg3_utils command line printed with -vvv."""
-    found: dict[str, str] = {}
-    for block in RECORDED.read_text().split("$ ")[1:]:
-        line, *printed = block.splitlines()
-        cdbs = re.findall(r"\[((?:[0-9a-f]{2} ?)+)\]", "\n".join(printed))
-        if cdbs:
-            found[line.replace(" -vvv", "").removesuffix(" /dev/null")] = cdbs[-1].strip()
-    return found
-
-
 @pytest.mark.parametrize(("line", "command"), SG3, ids=[line for line, _ in SG3])
 def test_a_cdb_is_what_sg3_utils_sends(line: str, command: Command[Any]) -> None:
-    assert command.cdb().hex(" ") == recorded()[line]
+    assert command.cdb().hex(" ") == last_cdbs()[line]
 
 
 def test_opcodes_that_differ_by_device_type_are_looked_up_with_it() -> None:
