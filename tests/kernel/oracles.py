@@ -55,9 +55,9 @@ def inquiry(sg: Path) -> Inquiry:
     """sg_inq: standard INQUIRY, decoded and raw."""
     raw = tool("sg_inq", "--raw", "--len=36", sg)
     text = tool("sg_inq", "--len=36", sg).decode()
-    named = _named(text)
-    revision = named["Product revision level"]
-    return Inquiry(named["Vendor identification"], named["Product identification"], revision, _numbers(text), raw)
+    values = named(text)
+    revision = values["Product revision level"]
+    return Inquiry(values["Vendor identification"], values["Product identification"], revision, _numbers(text), raw)
 
 
 def vpd(sg: Path, page: int) -> bytes:
@@ -67,7 +67,7 @@ def vpd(sg: Path, page: int) -> bytes:
 
 def vpd_names(sg: Path, page: int) -> dict[str, str]:
     """sg_vpd: a VPD page as names and values of the tool."""
-    return _named(tool("sg_vpd", f"--page={page:#x}", sg).decode())
+    return named(tool("sg_vpd", f"--page={page:#x}", sg).decode())
 
 
 def block_limits(sg: Path) -> dict[str, int]:
@@ -89,6 +89,11 @@ def readcap(sg: Path, *, long: bool = False) -> Capacity:
     """sg_readcap: READ CAPACITY(10), or (16) if `long` or if the tool finds the capacity too large for (10)."""
     text = tool("sg_readcap", *(["--16"] if long else []), sg).decode()
     return Capacity(_number(r"Number of logical blocks=(\d+)", text), _number(r"block length=(\d+)", text))
+
+
+def long_capacity(sg: Path) -> dict[str, int]:
+    """sg_readcap: all fields of READ CAPACITY(16) by the tool's names."""
+    return _numbers(tool("sg_readcap", "--16", sg).decode())
 
 
 def luns(sg: Path) -> list[int]:
@@ -133,7 +138,7 @@ def ready(sg: Path) -> int:
     return 0
 
 
-def _named(text: str) -> dict[str, str]:
+def named(text: str) -> dict[str, str]:
     """Parse lines of the form `Name: value`."""
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
