@@ -15,6 +15,7 @@ VIRTME = "virtme-ng==1.42"
 PACKAGES = (
     "android-sdk-libsparse-utils",
     "bmap-tools",
+    "bzip2",
     "dosfstools",
     "e2fsprogs",
     "exfatprogs",
@@ -24,6 +25,7 @@ PACKAGES = (
     "gddrescue",
     "gdisk",
     "genisoimage",
+    "gzip",
     "hdparm",
     "iproute2",
     "kmod",
@@ -34,12 +36,15 @@ PACKAGES = (
     "tshark",
     "udev",
     "usbutils",
+    "xz-utils",
+    "zstd",
 )
 QEMU = ("busybox-static", "qemu-system-x86")
 USBIP = ("usbip", "linux-tools-generic")  # Debian's name, then Ubuntu's
 PROGRAMS = (
     "badblocks",
     "bmaptool",
+    "bzip2",
     "ddrescue",
     "depmod",
     "fdisk",
@@ -47,6 +52,7 @@ PROGRAMS = (
     "fio",
     "fsck.vfat",
     "genisoimage",
+    "gzip",
     "hdparm",
     "img2simg",
     "mke2fs",
@@ -62,6 +68,8 @@ PROGRAMS = (
     "tshark",
     "udevadm",
     "lsusb",
+    "xz",
+    "zstd",
 )
 QEMU_PROGRAMS = ("busybox", "qemu-system-x86_64")
 
