@@ -41,8 +41,10 @@ NO_DATA: Final = memoryview(b"")
 BUSY_SENSE: Final = bytes.fromhex("700002000000000a00000000040700000000")  # NOT READY, OPERATION IN PROGRESS
 ABORTED_SENSE: Final = bytes.fromhex("70000b000000000a00000000000000000000")  # ABORTED COMMAND
 NO_UNIT_SENSE: Final = bytes.fromhex("700005000000000a00000000250000000000")  # LOGICAL UNIT NOT SUPPORTED
-PASSED: Final = (Status.GOOD, Status.CONDITION_MET, Status.RESERVATION_CONFLICT)
+PASSED: Final = (Status.GOOD, Status.CONDITION_MET)
 FAILURES: Final = {
+    # No sense comes with it. A device may have taken the data first, and has then dropped it.
+    Status.RESERVATION_CONFLICT: ABORTED_SENSE,
     Status.CHECK_CONDITION: b"",
     Status.BUSY: BUSY_SENSE,
     Status.TASK_SET_FULL: BUSY_SENSE,

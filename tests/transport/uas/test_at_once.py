@@ -135,6 +135,13 @@ def test_one_that_fails_is_read_again_alone(scene: Scene, fault: str, which: int
         assert disk.read(0, BLOCKS) == DATA
 
 
+def test_a_read_that_meets_a_reservation_is_no_success_although_data_came(scene: Scene) -> None:
+    with scene.open() as disk:
+        scene.stick.faults.add(f"status=24,opcode=28,lba={2 * PIECE // 512},times=always")
+        with pytest.raises(scsiusb.DeviceBusy, match="reserved"):
+            disk.read(0, 3000)
+
+
 def test_a_block_that_cannot_be_read_is_named_and_what_is_before_it_is_there(scene: Scene) -> None:
     bad = 1000
     with scene.open() as disk:

@@ -129,6 +129,14 @@ def test_one_that_fails_is_written_again_alone(scene: Scene, fault: str, which: 
     assert scene.data == NEW
 
 
+def test_a_write_that_meets_a_reservation_is_no_success_although_the_device_took_its_data(scene: Scene) -> None:
+    with open_on(scene.bus) as disk:
+        disk.read(0, 1)
+        scene.stick.faults.add(f"status=24,opcode=2a,lba={2 * STEP},times=always")
+        with pytest.raises(scsiusb.DeviceBusy, match="reserved"):
+            disk.write(0, NEW)
+
+
 @pytest.mark.parametrize("bad", [0, 1000, BLOCKS - 1])
 def test_a_block_that_cannot_be_written_is_named_and_what_is_before_it_is_written(speed: str, bad: int) -> None:
     data = bytearray(OLD)
