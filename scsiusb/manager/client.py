@@ -75,7 +75,7 @@ class Client(Uncopyable):
         self._changing = threading.RLock()
         self._state = State.OPEN
         self.is_over = False
-        """Whether it is not open. A plain attribute, as it is read before each command."""
+        """Whether no command can be sent any more. A plain attribute, as it is read before each command."""
         self._has_scopes = False
         self._scopes: WeakSet[Scope] = WeakSet()
         self._has_left = False
@@ -169,12 +169,12 @@ class Client(Uncopyable):
     def _become(self, state: State) -> None:
         with self._changing:
             self._state = state
-            self.is_over = self.has_ended
+            self.is_over = state is not State.OPEN
             self._refresh_scopes()
 
     def _refresh_scopes(self) -> None:
         for scope in list(self._scopes):
-            scope.is_over = scope.has_ended
+            scope.refresh()
 
     def notify_gone(self) -> None:
         """Call `on_gone`, the first time only."""
@@ -281,18 +281,13 @@ class Client(Uncopyable):
     def scope(self) -> Scope:
         """See `Transport.scope`."""
         with self._changing:
-            scope = Scope(self, current(self) or self)
+            scope = Scope(self, current(self))
             self._scopes.add(scope)
             self._has_scopes = True
         return scope
 
-    @property
-    def has_ended(self) -> bool:
-        """The same as `is_over`."""
-        return self._state is not State.OPEN
-
     def refresh(self) -> None:
-        """Determine which of the client's scopes have ended, and end their command if one has the turn."""
+        """Refresh the client's scopes, and end their command if one has the turn and is over."""
         with self._changing:
             self._refresh_scopes()
         self._turns.interrupt()

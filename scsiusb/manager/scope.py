@@ -12,41 +12,41 @@ from scsiusb.errors import Cancelled, DeviceGone, TransportError
 R = TypeVar("R")
 
 
-class Outer(Protocol):
-    """What a scope is a part of: a client, or another scope of it."""
+class Client(Protocol):
+    """What a scope needs of its client."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether no command can be sent any more."""
+    is_over: bool
+    """Whether no command can be sent any more."""
 
     def check(self, cause: BaseException | None = None) -> None:
-        """Raise the error that says why it has ended, if it has."""
+        """Raise the error that says why it is over, if it is."""
 
     def note(self, error: TransportError) -> None:
         """Take note that a command failed; raise an error that says more, if there is one."""
 
-
-class Client(Outer, Protocol):
-    """What a scope needs of its client."""
-
     def refresh(self) -> None:
-        """Determine which of the client's scopes have ended, and end their command if one has the turn."""
+        """Refresh the client's scopes, and end their command if one has the turn and is over."""
 
 
 class Scope(Uncopyable):
     """The commands of one call, or of one stream. It is the user of their turns. See `transport.base.Scope`."""
 
-    def __init__(self, client: Client, outer: Outer) -> None:
-        self.client = client
-        self.outer = outer
-        self._is_cancelled = False
-        self.is_over = outer.has_ended
-        """The same as `has_ended`. A plain attribute, as it is read before each command."""
+    is_over: bool
+    """Whether it, or what it is a part of, was cancelled or closed. Plain, as it is read before each command."""
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it, or what it is a part of, was cancelled or closed."""
-        return self._is_cancelled or self.outer.has_ended
+    def __init__(self, client: Client, outer: Scope | None) -> None:
+        """`outer`: the scope of the client that it is a part of, if any."""
+        self.client = client
+        self._outer = outer
+        self._is_cancelled = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Determine whether it is over."""
+        self.is_over = self.client.is_over or self._was_cancelled()
+
+    def _was_cancelled(self) -> bool:
+        return self._is_cancelled or (self._outer is not None and self._outer._was_cancelled())
 
     def run(self, function: Callable[..., R], *arguments: object) -> R:
         """See `transport.base.Scope.run`."""
@@ -64,13 +64,13 @@ class Scope(Uncopyable):
 
     def check(self, cause: BaseException | None = None) -> None:
         """Raise DeviceGone, DeviceClosed or Cancelled, from `cause`, if no command can be sent."""
-        self.outer.check(cause)
+        (self._outer or self.client).check(cause)
         if self._is_cancelled:
             raise Cancelled(f"a command to {self.client} was cancelled") from cause
 
     def note(self, error: TransportError) -> None:
         """See `User.note`."""
-        self.outer.note(error)
+        (self._outer or self.client).note(error)
         if not isinstance(error, DeviceGone):
             self.check(error)
 
