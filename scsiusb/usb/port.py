@@ -16,7 +16,7 @@ from scsiusb.base.releases import Releases
 from scsiusb.base.text import comparable, printable
 from scsiusb.errors import DeviceBusy, DeviceGone, DeviceUnsupported, MalformedReply, TransportError
 from scsiusb.quirks.model import Quirk, Quirks
-from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, UsbError
+from scsiusb.usb.backend import ENDPOINT_IN, AsyncTransfers, Backend, Code, Endpoint, Handle, UsbError
 from scsiusb.usb.buffers import Buffers
 from scsiusb.usb.interface import InterfaceInfo, UasPipes, bulk_in, bulk_out, uas_pipes
 from scsiusb.usb.translate import translate
@@ -297,8 +297,11 @@ class Port(Uncopyable):
         info, releases = self.info, self._releases
         self._check_serial()
         self._enter("handle")
-        releases.add(self._close_handle)
-        self._handle = handle = self._do("opening", lambda: self._backend.open(info.device))
+        opened: list[Handle] = []
+        releases.add(_close, opened)
+        # One call, as in `open_into`: between the open and its record no exception can come.
+        self._do("opening", lambda: opened.extend(map(self._backend.open, (info.device,))))
+        self._handle = handle = opened[0]
         self.bulk = handle.bulk
         """As `Handle.bulk`; NO_MEM is left to the caller, and `in_parts`."""
         self.memory = Buffers(handle.allocate, info.name)
@@ -335,10 +338,6 @@ class Port(Uncopyable):
                 lambda: self._handle.set_alternate(info.interface, info.alternate),
             )
 
-    def _close_handle(self) -> None:
-        if hasattr(self, "_handle"):
-            self._handle.close()
-
     def _release(self) -> None:
         """Release the claim. NOT_FOUND (never claimed) is not logged as a warning."""
         self._quietly("releasing", lambda: self._handle.release(self.info.interface), Code.NOT_FOUND)
@@ -361,6 +360,11 @@ class Port(Uncopyable):
             return action()
         except UsbError as error:
             raise translate(error, f"{doing} {self.info}") from error
+
+
+def _close(opened: list[Handle]) -> None:
+    for handle in opened:
+        handle.close()
 
 
 def _endpoints(info: InterfaceInfo, pipes: UasPipes | None) -> tuple[Endpoint, Endpoint]:

@@ -26,7 +26,7 @@ from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
 from scsiusb.virtual import Bus, Memory, Stick, Unit, uas_interface
 from scsiusb.virtual.device.descriptors import InterfaceDescriptor
-from tests.interrupts import CtrlC, of_module
+from tests.interrupts import CtrlC, Raise, of_module
 from tests.usb.libusb.watched import Scene
 
 OPENING = ["uses", "strings", "open", "driver_active", "detach_driver", "claim"]
@@ -196,6 +196,19 @@ def test_an_interrupt_at_any_line_of_opening_gives_everything_back(uas: bool) ->
             port.close()
             break
     assert line > 30
+
+
+def test_a_lack_of_memory_at_any_instruction_of_taking_all_gives_everything_back() -> None:
+    """It may come between the end of an acquire and the store of what it returned."""
+    for count in range(1, 10_000):
+        scene = Scene()
+        raised = Raise(MemoryError, lambda frame: frame.f_code is Port._take.__code__, count)
+        port = raised.run(partial(Port, scene.backend, scene.info))
+        if port is not None:
+            port.close()
+            break
+        scene.assert_all_given_back()
+    assert count > 30
 
 
 def test_a_release_that_fails_is_logged_and_the_rest_goes_on(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
