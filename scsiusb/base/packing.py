@@ -16,6 +16,7 @@ from construct import (
     Bytes,
     Const,
     Construct,
+    ConstructError,
     Flag,
     FormatField,
     Padded,
@@ -27,6 +28,22 @@ from construct import (
 
 BYTE_BITS = 8
 CODES = {8: "B", 16: "H", 32: "I", 64: "Q"}  # struct's format characters, by width in bits
+
+
+def parsed(layout: Construct, data: bytes) -> Any:
+    """Parse `data`. Raises ConstructError if it does not have the layout, MemoryError.
+
+    construct takes any exception of its streams for an error of the data.
+    """
+    try:
+        return layout.parse(data)
+    except ConstructError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, MemoryError):
+                raise MemoryError(*cause.args) from error
+            cause = cause.__context__
+        raise
 
 
 class BitPacker:

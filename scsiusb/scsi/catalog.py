@@ -13,6 +13,7 @@ from typing import Any, Final
 from construct import Const, Renamed
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi import commands
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.opcodes import FIRST_VENDOR, command_name
@@ -53,7 +54,7 @@ class Declared:
 
     def fields_of(self, cdb: bytes) -> dict[str, int | bool]:
         """Return the values of the fields of a CDB of this command, by their names; what was cut off counts as 0."""
-        values = self.kind.CDB.parse(self._whole(cdb))
+        values = parsed(self.kind.CDB, self._whole(cdb))
         return {name: value for name, value in values.items() if name[0] != "_" and name not in ("opcode", "service")}
 
     def _whole(self, cdb: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from construct import Construct, ConstructError
 
+from scsiusb.base.packing import parsed
 from scsiusb.base.text import printable
 from scsiusb.errors import MalformedReply
 
@@ -35,7 +36,7 @@ class Reply:
 def parse(layout: Construct, data: bytes, what: str) -> Any:
     """Parse `data`; `what` names it in the error. Raises MalformedReply, never an error of construct."""
     try:
-        return layout.parse(data)
+        return parsed(layout, data)
     except ConstructError as error:
         raise MalformedReply(f"{what}: the {len(data)} bytes received do not have its layout") from error
 
@@ -53,7 +54,7 @@ def entries(layout: Construct, body: bytes, kind: Callable[..., E]) -> tuple[E, 
     """
     size = layout.sizeof()
     whole = range(0, len(body) - size + 1, size)
-    return tuple(kind(**_named(layout.parse(body[at : at + size]))) for at in whole)
+    return tuple(kind(**_named(parsed(layout, body[at : at + size]))) for at in whole)
 
 
 def _named(fields: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from construct import (
 
 from scsiusb import errors
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.errors import CheckCondition
 
 KEYS: Final = (  # SPC-4 table 53
@@ -145,9 +146,9 @@ class Sense:
         if not _has_key(data):
             return cls(NO_SENSE, 0, 0, raw=data)
         if code in FIXED_CODES:
-            fields = FIXED.parse(data.ljust(FIXED.sizeof(), b"\0"))
+            fields = parsed(FIXED, data.ljust(FIXED.sizeof(), b"\0"))
             return cls._fixed(data, fields, code in DEFERRED_CODES)
-        fields = DESCRIPTOR.parse(data.ljust(DESCRIPTOR_HEADER, b"\0"))
+        fields = parsed(DESCRIPTOR, data.ljust(DESCRIPTOR_HEADER, b"\0"))
         return cls._descriptor(data, fields, code in DEFERRED_CODES)
 
     @classmethod
@@ -163,10 +164,10 @@ class Sense:
         for descriptor in fields.descriptors:
             body = bytes(descriptor.body)
             if descriptor.kind == INFORMATION_DESCRIPTOR and len(body) >= INFORMATION.sizeof():
-                content = INFORMATION.parse(body)
+                content = parsed(INFORMATION, body)
                 information = content.value if content.flags.valid else None
             elif descriptor.kind == BLOCK_DESCRIPTOR and len(body) >= BLOCK.sizeof():
-                ili = BLOCK.parse(body).flags.ili
+                ili = parsed(BLOCK, body).flags.ili
             elif descriptor.kind == KEY_SPECIFIC_DESCRIPTOR:
                 specific = _valid_specific(body[KEY_SPECIFIC_BODY])
         return cls(fields.key.key, fields.asc, fields.ascq, information, ili, deferred, data, specific)

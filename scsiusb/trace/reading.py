@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final, NamedTuple
 
+from scsiusb.base.packing import parsed
 from scsiusb.errors import MalformedReply
 from scsiusb.trace.conversation import Conversation, Exchange
 from scsiusb.trace.recorder import BULK, CONTROL, GET_DESCRIPTOR, LINKTYPE_USB_LINUX_MMAPPED, PRESENT, USBMON
@@ -151,7 +152,7 @@ def _packets(file: BinaryIO) -> Iterator[tuple[_Header, bytes]]:
 
 
 def _header(packet: bytes) -> _Header:
-    found = USBMON.parse(packet[:48].ljust(USBMON.sizeof(), b"\0"))
+    found = parsed(USBMON, packet[:48].ljust(USBMON.sizeof(), b"\0"))
     return _Header(
         found.id,
         found.event,

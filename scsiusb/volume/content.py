@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from construct import Bytes, Int8ul, Int16ul, Int32ul, Padding, Struct
 
+from scsiusb.base.packing import parsed
 from scsiusb.volume.source import Source
 
 HEAD_LENGTH: Final = 0x11000  # bytes: the furthest signatures are at 64 KiB
@@ -92,7 +93,7 @@ def _match(signatures: tuple[Signature, ...], head: bytes) -> str | None:
 def _fat(head: bytes) -> str | None:
     if len(head) < BOOT_LENGTH or head[BOOT_LENGTH - 2 : BOOT_LENGTH] != b"\x55\xaa":
         return None
-    bpb = BPB.parse(head)
+    bpb = parsed(BPB, head)
     size, cluster = bpb.bytes_per_sector, bpb.sectors_per_cluster
     if bpb.jump not in JUMPS or size not in SECTOR_SIZES or not cluster or cluster & (cluster - 1):
         return None
@@ -118,7 +119,7 @@ def _ext(head: bytes) -> str | None:
     raw = head[EXT_AT : EXT_AT + EXT_SUPERBLOCK.sizeof()]
     if len(raw) < EXT_SUPERBLOCK.sizeof():
         return None
-    block = EXT_SUPERBLOCK.parse(raw)
+    block = parsed(EXT_SUPERBLOCK, raw)
     if block.magic != EXT_MAGIC:
         return None
     if block.incompatible & ~EXT3_INCOMPATIBLE or block.ro & ~EXT3_RO:

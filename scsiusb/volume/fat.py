@@ -12,6 +12,7 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from scsiusb.base.packing import parsed
 from scsiusb.errors import FileSystemError
 from scsiusb.volume import names
 from scsiusb.volume.content import BPB
@@ -114,7 +115,7 @@ class FatWriter:
         """
         file = self._file
         file.seek(0)
-        record = BPB.parse(file.read(SECTOR) or b"")
+        record = parsed(BPB, file.read(SECTOR) or b"")
         size = record.bytes_per_sector
         index = entry.number - FIRST_NUMBER
         sector = record.reserved + record.fats * (record.fat_sectors_16 or record.fat_sectors_32)

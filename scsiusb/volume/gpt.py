@@ -9,6 +9,7 @@ from uuid import UUID
 
 from construct import Bytes, Int32ul, Int64ul, Struct
 
+from scsiusb.base.packing import parsed
 from scsiusb.base.text import printable
 from scsiusb.errors import MediumError
 from scsiusb.volume.entry import Entry
@@ -115,7 +116,7 @@ def header_at(source: Source, lba: int) -> Any:
     block = source.read(lba * source.block_size, source.block_size)
     if len(block) < HEADER_LENGTH or not block.startswith(SIGNATURE):
         raise Invalid(f"there is no header at LBA {lba}")
-    header = HEADER.parse(block)
+    header = parsed(HEADER, block)
     if not HEADER_LENGTH <= header.length <= len(block):
         raise Invalid(f"its header has an impossible length of {header.length} bytes")
     if _header_crc(block[: header.length]) != header.crc:
@@ -154,7 +155,7 @@ def entries(table: Table, source: Source) -> Iterator[Entry]:
     """Yield the used entries; what is wrong goes to the source's problems."""
     header = table.header
     for number, at in enumerate(range(0, len(table.array), header.entry_length), 1):
-        raw = ENTRY.parse(table.array[at : at + ENTRY_LENGTH])
+        raw = parsed(ENTRY, table.array[at : at + ENTRY_LENGTH])
         if not any(raw.type):
             continue
         if raw.last < raw.first:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from construct import Array, Bytes, Const, Int8ul, Int32ul, Struct
 
+from scsiusb.base.packing import parsed
 from scsiusb.volume.entry import EXTENDED_TYPES, Entry
 from scsiusb.volume.source import Source
 
@@ -58,7 +59,7 @@ def parse(data: bytes) -> Record | None:
     """Return the record; None if it is no partition table: it has no signature, or a status that is not possible."""
     if len(data) < LENGTH or data[LENGTH - 2 : LENGTH] != BOOT_SIGNATURE:
         return None
-    record = RECORD.parse(data)
+    record = parsed(RECORD, data)
     if any(entry.status not in (0, ACTIVE) for entry in record.entries):
         return None
     return Record(record.code, record.signature, tuple(record.entries))
@@ -125,8 +126,8 @@ def _check_inside(source: Source, container: Entry, lba: int, blocks: int) -> No
 
 def record(code: bytes, signature: int, entries: list[bytes]) -> bytes:
     """Return the bytes of a boot record with up to four packed entries."""
-    raw = [ENTRY.parse(entry) for entry in entries]
-    raw += [ENTRY.parse(bytes(ENTRY.sizeof()))] * (PRIMARIES - len(raw))
+    raw = [parsed(ENTRY, entry) for entry in entries]
+    raw += [parsed(ENTRY, bytes(ENTRY.sizeof()))] * (PRIMARIES - len(raw))
     values = {"code": code.ljust(CODE_LENGTH, b"\0"), "signature": signature, "reserved": bytes(2), "entries": raw}
     data: bytes = RECORD.build(values)
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import fields
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from construct import (
     Bytes,
     Const,
     Construct,
+    ConstructError,
     Flag,
     Int8ub,
     Int16ub,
@@ -27,12 +29,14 @@ from construct import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from scsiusb.base.packing import BitPacker, ByteCodec
+from scsiusb.base.packing import BitPacker, ByteCodec, parsed
 from scsiusb.disk.medium import READ, WRITE, BlockTransfer, Medium
+from scsiusb.scsi import reply
 from scsiusb.scsi.command import Command
 from scsiusb.scsi.commands import mmc as multimedia
 from scsiusb.scsi.commands import sbc as block
 from scsiusb.scsi.commands import spc as primary
+from scsiusb.scsi.sense import Sense
 from scsiusb.transport.bot.formats import CBW, CBW_CODEC, CSW, CSW_CODEC
 
 COMMANDS = [
@@ -143,3 +147,22 @@ def test_constants_are_packed_and_must_come_first() -> None:
     assert bytes(buffer) == b"xy\x01z"
     with pytest.raises(TypeError, match="constant"):
         ByteCodec(Struct("a" / Int8ub, Const(b"xy")))
+
+
+def test_a_lack_of_memory_while_parsing_is_no_error_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """construct makes a StreamError of it, which would be taken for a malformed reply."""
+
+    class Stream(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise MemoryError("no more")
+
+    layout = Struct("flags" / BitStruct("n" / BitsInteger(8)), "a" / Int16ub)
+    with pytest.raises(ConstructError):
+        parsed(layout, b"x")
+    monkeypatch.setattr(io, "BytesIO", Stream)
+    with pytest.raises(MemoryError, match="no more"):
+        parsed(layout, b"xyz")
+    with pytest.raises(MemoryError, match="no more"):
+        reply.parse(layout, b"xyz", "a reply")
+    with pytest.raises(MemoryError, match="no more"):
+        Sense.parse(bytes.fromhex("70 00 05 00 00 00 00 0a 00 00 00 00 24 00 00 00 00 00"))

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from construct import BitStruct, Const, Flag, Int8ub, Int16ub, Int32ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import SECOND, U2, U4, U8, U16, U32, Command, opcode
 from scsiusb.scsi.reply import Reply, listed, parse
 from scsiusb.transport.base import Direction
@@ -83,7 +84,7 @@ def _tracks(data: bytes, name: str) -> Toc:
     head = parse(TOC_HEADER, data, name)
     body, missing = listed(data, 4, max(head.length - 2, 0))
     size = TOC_ENTRY.sizeof()
-    rows = [TOC_ENTRY.parse(body[at : at + size]) for at in range(0, len(body) - size + 1, size)]
+    rows = [parsed(TOC_ENTRY, body[at : at + size]) for at in range(0, len(body) - size + 1, size)]
     found = tuple(TocTrack(row.track, row.start, row.how.control, row.how.adr) for row in rows)
     return Toc(head.first, head.last, found, missing)
 
@@ -206,7 +207,7 @@ class ReadFullToc(Command[FullToc]):
         head = parse(TOC_HEADER, data, self.NAME)
         body, missing = listed(data, 4, max(head.length - 2, 0))
         size = FULL_ENTRY.sizeof()
-        rows = [FULL_ENTRY.parse(body[at : at + size]) for at in range(0, len(body) - size + 1, size)]
+        rows = [parsed(FULL_ENTRY, body[at : at + size]) for at in range(0, len(body) - size + 1, size)]
         return FullToc(head.first, head.last, tuple(map(_entry, rows)), missing)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from construct import BitStruct, Flag, Int8ub, Int16ub, Int24ub, Int32ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import SECOND, U2, U3, U4, U5, U8, U16, U32, Command, opcode
 from scsiusb.scsi.commands.mmc_disc import OPTICAL
 from scsiusb.scsi.reply import Reply, entries, listed, parse
@@ -144,7 +145,7 @@ class GetConfiguration(Command[Configuration]):
         body, missing = listed(data, 8, max(head.length - 4, 0))
         found = []
         while len(body) >= FEATURE.sizeof():
-            row = FEATURE.parse(body)
+            row = parsed(FEATURE, body)
             end = FEATURE.sizeof() + row.length
             flags = row.flags
             rest = body[FEATURE.sizeof() : end]

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from construct import BitsInteger, BitStruct, Const, Flag, Int8ub, Int24ub, Int32ub, Int64ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import SECOND, U2, U3, U4, U8, U16, U32, U64, Command, opcode, service
 from scsiusb.scsi.commands.sbc import SLOW
 from scsiusb.scsi.reply import Reply, entries, listed, parse
@@ -334,7 +335,7 @@ class GetLbaStatus(Command[tuple[LbaStatus, ...]]):
     def reply(self, data: bytes) -> tuple[LbaStatus, ...]:
         """Return the ranges, in order. Raises MalformedReply."""
         body, _ = listed(data, 8, max(parse(LIST_LENGTH, data, self.NAME).length - 4, 0))
-        rows = [LBA_STATUS.parse(body[at : at + 16]) for at in range(0, len(body) - 15, 16)]
+        rows = [parsed(LBA_STATUS, body[at : at + 16]) for at in range(0, len(body) - 15, 16)]
         return tuple(LbaStatus(row.lba, row.blocks, row["_state"].status) for row in rows)
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from construct import BitStruct, Flag, Int8ub, Int16ub, Int32ub, Int64ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import U3, U4, U5, U16, U32, Command, opcode, service
 from scsiusb.scsi.reply import Reply, listed, parse
 from scsiusb.transport.base import Direction
@@ -201,7 +202,7 @@ class PersistentReserveFullStatus(Command[tuple[Registration, ...]]):
         body, _ = listed(data, 8, parse(HEADER, data, self.NAME).length)
         found = []
         while len(body) >= FULL.sizeof():
-            fields = FULL.parse(body)
+            fields = parsed(FULL, body)
             end = FULL.sizeof() + fields.length
             flags, how = fields.flags, fields.how
             name = body[FULL.sizeof() : end]

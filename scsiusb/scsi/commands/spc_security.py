@@ -7,6 +7,7 @@ from typing import Final
 from construct import BitStruct, Const, Flag, Int8ub, Int16ub, Int32ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import SECOND, U8, U16, U32, Command, opcode
 from scsiusb.scsi.reply import listed, parse
 from scsiusb.transport.base import Direction
@@ -148,7 +149,7 @@ class TcgDiscovery:
 
     def _locking(self, name: str) -> bool | None:
         found = next((each.data for each in self.features if each.code == LOCKING_CODE and each.data), None)
-        return None if found is None else bool(LOCKING.parse(found)[name])
+        return None if found is None else bool(parsed(LOCKING, found)[name])
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class TcgLevel0Discovery(Command[TcgDiscovery]):
         body, missing = listed(data, LEVEL_0_HEADER, max(head.length + 4 - LEVEL_0_HEADER, 0))
         features = []
         while len(body) >= FEATURE.sizeof():
-            entry = FEATURE.parse(body)
+            entry = parsed(FEATURE, body)
             end = FEATURE.sizeof() + entry.length
             features.append(TcgFeature(entry.code, entry.version >> 4, body[FEATURE.sizeof() : end]))
             body = body[end:]

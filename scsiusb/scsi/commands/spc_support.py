@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 from construct import BitStruct, Bytes, Flag, Int8ub, Int16ub, Int32ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import U3, U8, U16, U32, Command, opcode, service
 from scsiusb.scsi.reply import Reply, listed, parse, text
 from scsiusb.transport.base import Direction
@@ -90,11 +91,11 @@ class ReportSupportedOperationCodes(Command[SupportedCommands]):
 
 
 def _supported(entry: bytes) -> SupportedCommand:
-    fields = CODE.parse(entry)
+    fields = parsed(CODE, entry)
     known = SupportedCommand(fields.opcode, fields.service if fields.flags.has_service else None, fields.cdb_length)
     if len(entry) < CODE_LENGTH + TIMEOUTS_LENGTH:
         return known
-    times = TIMEOUTS.parse(entry[CODE_LENGTH:])
+    times = parsed(TIMEOUTS, entry[CODE_LENGTH:])
     return SupportedCommand(
         known.opcode, known.service, known.cdb_length, times.nominal or None, times.recommended or None
     )

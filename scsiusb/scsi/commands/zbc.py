@@ -7,6 +7,7 @@ from typing import Final
 from construct import BitStruct, Flag, Int32ub, Int64ub, Padding, Struct
 
 from scsiusb.base.dataclass import dataclass
+from scsiusb.base.packing import parsed
 from scsiusb.scsi.command import U4, U6, U32, U64, Command, opcode, service
 from scsiusb.scsi.reply import listed, parse
 from scsiusb.transport.base import Direction
@@ -94,7 +95,7 @@ class ReportZones(Command[ZoneList]):
         """Return the zones. Raises MalformedReply."""
         head = parse(ZONES, data, self.NAME)
         body, missing = listed(data, HEADER, head.length)
-        whole = [ZONE.parse(body[at : at + HEADER]) for at in range(0, len(body) - HEADER + 1, HEADER)]
+        whole = [parsed(ZONE, body[at : at + HEADER]) for at in range(0, len(body) - HEADER + 1, HEADER)]
         return ZoneList(head.last_lba, tuple(map(_zone, whole)), missing)
 
 
