@@ -27,6 +27,7 @@ DISK_TYPES: Final = (0x00, 0x0E, 0x14)  # peripheral device types: disk, simplif
 UNIT_ATTENTIONS: Final = 5  # that may be pending
 ABORTED: Final = Sense(0xB, 0x00, 0x00)  # of a command that the disk refused, where the bridge does not say so
 ERROR_BIT: Final = 0x01  # of the status register
+QUERIES: Final = ((0xB0, 0xDA), (0xE5, 0x00))  # command and features of SMART RETURN STATUS, CHECK POWER MODE
 
 
 class Registers28(TypedDict):
@@ -205,6 +206,26 @@ def registers_of(sense: Sense) -> Registers | None:
     return None
 
 
+def send_for_registers(unit: LogicalUnit, cdb: bytes, *, is_query: bool) -> Sense | None:
+    """Send a command without data; return its sense, None for good status.
+
+    It is sent again after a unit attention, before which the unit did not begin it. One that changes nothing
+    (`is_query`) is sent again, too, after sense data that were cut: the next ones are asked for whole.
+    """
+    sense = _sent(unit, cdb)
+    for _ in range(UNIT_ATTENTIONS):
+        if sense is None or not (sense.key == UNIT_ATTENTION or (is_query and sense.says_more)):
+            break
+        sense = _sent(unit, cdb)
+    return sense
+
+
+def _sent(unit: LogicalUnit, cdb: bytes) -> Sense | None:
+    """Send a command without data once; return its sense, None for good status."""
+    with unit.transport.memory.lend(1) as buffer:
+        return unit.send(cdb, Direction.NONE, buffer[:0], short_timeout(unit))[1]
+
+
 class Ata:
     """The ATA device behind a unit whose bridge translates commands."""
 
@@ -245,22 +266,15 @@ class Ata:
         self._check_type()
         form = AtaPassThrough12 if self.via == SAT_12 else AtaPassThrough16
         cdb = form(command, features, 0, lba, 0, Direction.NONE, 0, check=True).cdb()
-        sense = self._sent(cdb)
-        for _ in range(UNIT_ATTENTIONS):
-            if sense is None or sense.key != UNIT_ATTENTION:
-                break
-            sense = self._sent(cdb)  # the unit did not begin the command
+        sense = send_for_registers(self._unit, cdb, is_query=(command, features) in QUERIES)
         if sense is None:
             return None
         found = registers_of(sense)
         if found is None or found.status & ERROR_BIT:
+            if found is None and sense.says_more and (sense.asc, sense.ascq) == REGISTERS_RETURNED:
+                return None
             raise error_for(sense, f"ATA command {command:02X}h")
         return found
-
-    def _sent(self, cdb: bytes) -> Sense | None:
-        """Send a command without data once; return its sense, None for good status."""
-        with self._unit.transport.memory.lend(1) as buffer:
-            return self._unit.send(cdb, Direction.NONE, buffer[:0], short_timeout(self._unit))[1]
 
     def _check_type(self) -> None:
         """Raise DeviceUnsupported unless the unit is a disk: to an optical drive, the short form means BLANK."""

@@ -57,6 +57,8 @@ class Attentions:
     """Whether the unit has shown that it does not report write protection."""
     cannot_give_vpd: bool = False
     """Whether the unit did not answer when it was asked for vital product data."""
+    has_long_sense: bool = False
+    """Whether the unit had more sense data than it was asked for."""
     is_alone: bool = False
     """Whether other units of the device must not be asked whether they have a medium: one did not answer."""
     no_read_capacity_16: bool = False

@@ -23,9 +23,11 @@ ASK_TIMEOUT: Final = 5.0  # seconds for REQUEST SENSE after a lost exchange
 R = TypeVar("R")
 
 
-def sense_length(quirks: Quirk) -> int:
-    """Return how many bytes of sense data to ask for."""
-    return LONG_SENSE if Quirk.SANE_SENSE in quirks and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
+def sense_length(unit: LogicalUnit) -> int:
+    """Return how many bytes of sense data to ask for: more only of a unit that is known to have more."""
+    quirks = unit.transport.quirks
+    is_long = Quirk.SANE_SENSE in quirks or unit.attentions.has_long_sense
+    return LONG_SENSE if is_long and Quirk.BAD_SENSE not in quirks else SENSE_LENGTH
 
 
 def ask_after_loss(unit: LogicalUnit, timeout: float) -> Story[None]:
@@ -59,6 +61,7 @@ def fetch_sense(unit: LogicalUnit, timeout: float | None, *, is_worn: bool, coun
         if sense.is_unit_not_supported and is_worn:
             sense = yield from _without_sense(unit, sense, timeout)
         attentions.note(sense)
+        attentions.has_long_sense |= sense.says_more
         if counts_empty or not _has_no_reason(sense):
             attentions.note_vague(sense)
     except BaseException:
@@ -102,7 +105,7 @@ def _has_no_reason(sense: Sense) -> bool:
 
 def _sense_now(unit: LogicalUnit, timeout: float | None) -> Story[Sense]:
     try:
-        return (yield from _reply_of(unit, RequestSense(length=sense_length(unit.transport.quirks)), timeout))
+        return (yield from _reply_of(unit, RequestSense(length=sense_length(unit)), timeout))
     except CheckCondition:
         return Sense(0, 0, 0)
 

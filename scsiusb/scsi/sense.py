@@ -227,6 +227,11 @@ class Sense:
         return (self.key, self.asc) == (UNIT_ATTENTION, 0x29)
 
     @property
+    def says_more(self) -> bool:
+        """Whether the unit has more sense data than it was asked for, by their length."""
+        return len(self.raw) >= 8 and not self.is_unreadable and self.raw[7] + 8 > len(self.raw)
+
+    @property
     def is_vague(self) -> bool:
         """NO SENSE or UNIT ATTENTION without an additional sense code: the reason is lost."""
         return self.key in (NO_SENSE, UNIT_ATTENTION) and not (self.asc or self.ascq)

@@ -314,7 +314,7 @@ class LogicalUnit(Uncopyable):
 
     def request_sense(self) -> Sense:
         """Return the sense data that is pending (REQUEST SENSE, SPC-4 6.39), which clears it."""
-        return self.execute(RequestSense(length=sense_length(self.transport.quirks)))
+        return self.execute(RequestSense(length=sense_length(self)))
 
     def synchronize_cache(self, *, timeout: float | None = None) -> None:
         """Return when the device's cache is on the medium (SYNCHRONIZE CACHE(10), SBC-3 5.26), or if it has none.

@@ -29,9 +29,13 @@ class Sense:
     specific: bytes = bytes(4)
     """The COMMAND-SPECIFIC INFORMATION of the fixed format."""
     progress: int | None = None
+    registers: bytes = b""
+    """An ATA Status Return descriptor (SAT-3 12.2.5): of such sense data bridges send the descriptor format only."""
 
     def fixed(self) -> bytes:
         """Return fixed format sense data (SPC-4 4.5.3); VALID is set only if INFORMATION fits into its four bytes."""
+        if self.registers:
+            return self.descriptors()
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
         first = _FIXED_CURRENT | (_DEFERRED if self.deferred else 0) | (_VALID if valid else 0)
@@ -44,6 +48,7 @@ class Sense:
         tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
         if self.progress is not None:
             tail += struct.pack(">BBxxBHx", 0x02, 0x06, *self._key_specific())
+        tail += self.registers
         code = _DESCRIPTOR_CURRENT | (_DEFERRED if self.deferred else 0)
         return bytes((code, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail
 
