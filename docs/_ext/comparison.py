@@ -174,6 +174,9 @@ NOT_COMPARED: Final = frozenset(  # with those programs, which do not read them:
 SMARTCTL_BRIDGES: Final = {  # smartctl's option -d, by the name of our declaration
     "AtaPassThrough12": "sat,12",
     "AtaPassThrough16": "sat",
+    "AtaExtendedPlain": "sat",
+    "AtaExtendedRead": "sat",
+    "AtaExtendedSend": "sat",
     "AsmediaNvme": "sntasmedia",
     "CypressAta": "usbcypress",
     "JmicronAta": "usbjmicron",

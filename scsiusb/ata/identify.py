@@ -57,9 +57,9 @@ class IdentifyData:
         size = 2 * (words[117] | words[118] << 16) if large & 0x1000 else 512
         security = words[128]
         return cls(
-            model=_text(data, 27, 20),
-            serial=_text(data, 10, 10),
-            firmware=_text(data, 23, 4),
+            model=ata_text(data, 27, 20),
+            serial=ata_text(data, 10, 10),
+            firmware=ata_text(data, 23, 4),
             blocks=_blocks(words),
             block_size=size,
             physical_size=size << (large & 0xF) if large & 0x2000 else size,
@@ -74,7 +74,7 @@ class IdentifyData:
             security_locked=bool(security & 0x04),
             security_frozen=bool(security & 0x08),
             link_speed=TRANSPORT_SPEEDS.get(words[77] >> 1 & 7),
-            fastest_link=_fastest(words[76]),
+            fastest_link=fastest_link(words[76]),
             checksum_fits=None if data[510] != SIGNATURE else sum(data) & 0xFF == 0,
         )
 
@@ -90,13 +90,13 @@ def _blocks(words: tuple[int, ...]) -> int:
     return words[60] | words[61] << 16
 
 
-def _fastest(capabilities: int) -> str | None:
+def fastest_link(capabilities: int) -> str | None:
     """Return the highest of the speeds of a SATA disk (word 76), where each has a bit; 0 and FFFFh: it is none."""
     known = [] if capabilities == 0xFFFF else [code for code in TRANSPORT_SPEEDS if capabilities >> code & 1]
     return TRANSPORT_SPEEDS[max(known)] if known else None
 
 
-def _text(data: bytes, word: int, count: int) -> str:
+def ata_text(data: bytes, word: int, count: int) -> str:
     """Return a text, whose two bytes of each word are swapped."""
     part = data[2 * word : 2 * (word + count)]
     swapped = bytes(byte for at in range(0, len(part), 2) for byte in (part[at + 1], part[at]))

@@ -21,19 +21,24 @@ from scsiusb.scsi.pages.vpd_designators import Designator
 
 if TYPE_CHECKING:
     from scsiusb.ata.identify import IdentifyData
+    from scsiusb.ata.packet import PacketIdentity
 
 ATA_INFORMATION: Final = 0x89
 IDENTIFICATION_AT: Final = 56  # in the bytes after the page's header
 
 
-def identification_in(page: AnyPage) -> IdentifyData | None:
-    """Return the disk's own identification, which the page ATA information has (SAT-3 12.4.2); None if it has none."""
-    if not isinstance(page, FieldsPage) or page.page != ATA_INFORMATION or page.fields.get("command_code") != 0xEC:
+def identification_in(page: AnyPage) -> IdentifyData | PacketIdentity | None:
+    """Return the device's own identification, which the page ATA information has (SAT-3 12.4.2); None without one."""
+    if not isinstance(page, FieldsPage) or page.page != ATA_INFORMATION:
         return None
-    from scsiusb.ata.identify import LENGTH, IdentifyData
+    from scsiusb.ata.identify import IDENTIFY_DEVICE, LENGTH, IdentifyData
+    from scsiusb.ata.packet import IDENTIFY_PACKET_DEVICE, PacketIdentity
 
+    data, code = page.body[IDENTIFICATION_AT:][:LENGTH], page.fields.get("command_code")
     try:
-        return IdentifyData.parse(page.body[IDENTIFICATION_AT:][:LENGTH])
+        if code == IDENTIFY_PACKET_DEVICE:
+            return PacketIdentity.parse(data)
+        return IdentifyData.parse(data) if code == IDENTIFY_DEVICE else None
     except MalformedReply:
         return None
 

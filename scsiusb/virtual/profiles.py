@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from scsiusb.virtual.device.descriptors import SCSI
-from scsiusb.virtual.target import bridges, burning, zoned
+from scsiusb.virtual.target import ata_packet, bridges, burning, zoned
 from scsiusb.virtual.target.ata import HEALTHS, AtaDisk
 from scsiusb.virtual.target.fat import Formatted
 from scsiusb.virtual.target.flawed import WRAPAROUND, Fake
@@ -122,6 +122,7 @@ def _card_reader(unit: Unit, values: Values) -> None:
 
 def _writer(unit: Unit, values: Values) -> None:
     unit.vendor, unit.product, unit.revision = "VIRTUAL", "CD-RW CRX1234U", "1.0a"
+    ata_packet.furnish(unit)
     if isinstance(unit.medium, burning.Disc):
         burning.furnish(unit, unit.medium)
 

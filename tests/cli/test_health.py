@@ -207,3 +207,26 @@ def test_what_the_disk_remembers(cli: Cli) -> None:
     assert cli("smart", failing, "--log", "self-tests", "--json").record["self_tests"][0]["passed"] is False
     assert cli("smart", "virtual:?profile=sat-ssd", "--log", "errors").text.startswith("no error is in the log")
     assert cli("smart", failing, "--log", "errors", "--power").status == 1
+
+
+@pytest.mark.parametrize(
+    ("log", "key", "words"),
+    [
+        ("errors-ext", "errors", "305419896"),
+        ("self-tests-ext", "self_tests", "305419896"),
+        ("statistics", "statistics", "spindle motor hours"),
+        ("ncq", "tag", "uncorrectable data"),
+        ("directory", "logs", "device statistics"),
+    ],
+)
+def test_logs_by_commands_of_48_bits(cli: Cli, attach: Attached, log: str, key: str, words: str) -> None:
+    attach(Stick([Unit(Memory(512 * 100), ata=AtaDisk("sat-hdd", "failing"))]))
+    assert cli("smart", "1-1", "--log", log, "--json").record[key]
+    assert words in cli("smart", "1-1", "--log", log).text
+    assert cli("smart", "1-1", "--log", log, "--via", "sat,12").failed(1, "48 bits")
+
+
+def test_a_log_without_entries_says_so(cli: Cli, attach: Attached) -> None:
+    attach(Stick([Unit(Memory(512 * 100), ata=AtaDisk())]))
+    assert "no queued command has failed" in cli("smart", "1-1", "--log", "ncq").text
+    assert "no error is in the log; 0 in its life" in cli("smart", "1-1", "--log", "errors-ext").text

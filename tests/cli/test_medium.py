@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from scsiusb.cli import ata_sanitize
 from scsiusb.scsi import operation
 from scsiusb.scsi.sense import Sense
 from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual.target.ata import AtaDisk
 from tests.cli.conftest import Attached, Cli
 
 BLOCKS = 64
@@ -158,3 +160,51 @@ def test_unmap_and_write_same(unit: Unit, medium: Memory, cli: Cli) -> None:
 )
 def test_progress_is_read_from_both_formats(raw: str, part: float | None) -> None:
     assert operation.progress_of(Sense.parse(bytes.fromhex(raw))) == part
+
+
+@pytest.fixture
+def ssd(medium: Memory, attach: Attached) -> AtaDisk:
+    """A SATA disk, by whose own commands the medium is erased."""
+    made = AtaDisk()
+    attach(Stick([Unit(medium, ata=made, removable=False)]))
+    return made
+
+
+@pytest.fixture
+def _no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ata_sanitize, "POLL", 0.0)
+
+
+@pytest.mark.parametrize("words", [["sanitize", "--method", "block"], ["unmap", "--lba", "0", "--blocks", "8"]])
+def test_nothing_is_done_to_a_sata_disk_without_a_confirmation(
+    ssd: AtaDisk, medium: Memory, cli: Cli, words: list[str]
+) -> None:
+    name, *options = words
+    assert cli(name, "1-1", "--ata", *options).failed(1, "--yes")
+    assert bytes(medium.data) == b"\xaa" * 512 * BLOCKS
+    assert ssd.sanitizer.count() == 0
+
+
+@pytest.mark.usefixtures("_no_poll")
+def test_a_sata_disk_sanitizes_itself_and_is_followed(ssd: AtaDisk, medium: Memory, cli: Cli) -> None:
+    assert cli("sanitize", "1-1", "--ata", "--wait").status == 99
+    words = ("sanitize", "1-1", "--ata", "--method", "overwrite", "--pattern", "55", "--yes")
+    assert cli(*words, "--json").record == {"done": True, "method": "overwrite"}
+    assert bytes(medium.data) == b"\x55" * 512 * BLOCKS
+    ssd.sanitizer.progress = 0
+    assert cli(*words).failed(15, "runs already")
+    ssd.sanitizer.progress = 0
+    assert cli("sanitize", "1-1", "--ata", "--wait", "--json").record == {"done": True, "method": None}
+    assert cli("sanitize", "1-1", "--ata", "--method", "exit-failure", "--yes").failed(1, "block, crypto")
+
+
+def test_a_sata_disk_trims(ssd: AtaDisk, medium: Memory, cli: Cli) -> None:
+    words = ("unmap", "1-1", "--ata", "--lba", "8", "--blocks", "4", "--yes")
+    assert cli(*words, "--json").record == {"done": True, "lba": 8, "blocks": 4}
+    assert bytes(medium.data) == b"\xaa" * 512 * 8 + bytes(512 * 4) + b"\xaa" * 512 * (BLOCKS - 12)
+
+
+def test_a_stick_has_no_ata_commands(unit: Unit, medium: Memory, cli: Cli) -> None:
+    assert cli("unmap", "1-1", "--ata", "--lba", "8", "--blocks", "4", "--yes").status == 9
+    assert cli("sanitize", "1-1", "--ata", "--method", "block", "--yes").status == 9
+    assert bytes(medium.data) == b"\xaa" * 512 * BLOCKS

@@ -301,13 +301,14 @@ def _cdb(data: bytes, device_type: int | None = None) -> Decoded:
 def _identify(data: bytes) -> Decoded:
     from scsiusb.ata.identify import IdentifyData
     from scsiusb.ata.nvme import IDENTIFY_LENGTH, NvmeIdentity
+    from scsiusb.ata.packet import PacketIdentity, is_packet_device
 
-    found: IdentifyData | NvmeIdentity
+    found: IdentifyData | PacketIdentity | NvmeIdentity
     problems: tuple[str, ...] = ()
     if len(data) == IDENTIFY_LENGTH:
         found = NvmeIdentity.parse(data)
     else:
-        found = IdentifyData.parse(data)
+        found = PacketIdentity.parse(data) if is_packet_device(data) else IdentifyData.parse(data)
         problems = ("the checksum is wrong",) if found.checksum_fits is False else ()
     record = asdict(found)
     shown = {name.replace("_", " "): value for name, value in record.items()}

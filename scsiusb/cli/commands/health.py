@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.device import device_argument, device_record, opened
+from scsiusb.cli.disk_logs import LOGS, show_log
 from scsiusb.cli.options import global_options, settings
 from scsiusb.cli.output import say, show, show_json, show_record, show_table, size_text
 from scsiusb.cli.progress import interruptible, job_progress, percent_bar
@@ -60,7 +61,7 @@ via_option = click.option(
     "--test", type=click.Choice(("short", "long", "abort")), help="Begin a self-test of the disk, or abort it."
 )
 @click.option("--wait", is_flag=True, help="Wait until the self-test has ended, with its progress.")
-@click.option("--log", type=click.Choice(("errors", "self-tests")), help="Show only what the disk remembers of these.")
+@click.option("--log", type=click.Choice(LOGS), metavar="LOG", help=f"Show only a log of the disk: {', '.join(LOGS)}.")
 @click.option("--power", is_flag=True, help="Say only the power mode, which does not wake a disk that rests.")
 @global_options
 def smart_command(
@@ -73,12 +74,18 @@ def smart_command(
     the disk, also after Ctrl-C; --wait follows it again. --power says only whether
     the disk works or rests (`scsiusb stop` lets it rest), and does not wake it.
 
+    --log: errors and self-tests of any disk; the others of ATA disks alone, by
+    commands of 48 bits, for which the bridge must speak SAT. With -ext, LBAs have
+    48 bits, and there may be more entries; statistics: what the disk counts;
+    ncq: the queued command that failed; directory: which logs the disk has.
+
     \b
     Examples:
       scsiusb smart 2-1
       scsiusb smart 2-1 --power
       scsiusb smart 2-1 --test short --wait
       scsiusb smart 2-1 --log errors
+      scsiusb smart 2-1 --log statistics
       scsiusb smart 2-1 --via sntasmedia
       scsiusb smart virtual:?profile=sat-ssd --json
       scsiusb smart virtual:?profile=nvme-bridge
@@ -95,7 +102,7 @@ def smart_command(
             _show_power(disk, via, device_of)
             return
         if log is not None:
-            _show_log(disk, via, log, device_of)
+            show_log(disk, via, log, device_of)
             return
         found = read_smart(disk.unit, via)
         if test is not None:
@@ -125,33 +132,6 @@ def _show_power(disk: Disk, via: str | None, device_of: dict[str, Any]) -> None:
         show_json({"power_mode": mode, "resting": is_resting(mode), "device": device_of})
     else:
         show(mode)
-
-
-def _show_log(disk: Disk, via: str | None, log: str, device_of: dict[str, Any]) -> None:
-    from scsiusb.ata.smart_logs import read_errors, read_self_tests
-
-    titles: tuple[str, ...]
-    rows: list[tuple[object, ...]]
-    if log == "errors":
-        found = read_errors(disk.unit, via)
-        titles, record = ("number", "hours", "error", "LBA", "command"), asdict(found)
-        rows = [(each.number, each.hours, each.what, each.lba, _code_text(each.command)) for each in found.errors]
-        none = f"no error is in the log; {found.count} in its life"
-    else:
-        tests = read_self_tests(disk.unit, via)
-        titles, record = ("hours", "test", "result", "first bad LBA"), {"self_tests": [asdict(each) for each in tests]}
-        rows = [(each.hours, each.kind, each.result, each.lba) for each in tests]
-        none = "no self-test is in the log"
-    if settings().json:
-        show_json({**record, "device": device_of})
-    elif rows:
-        show_table(titles, rows)
-    else:
-        show(none)
-
-
-def _code_text(code: int | None) -> str | None:
-    return None if code is None else f"{code:02X}h"
 
 
 def _follow(disk: Disk, via: str) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.ask import confirm, confirm_overwriting, require_terminal
+from scsiusb.cli.ata_sanitize import sanitize_ata
 from scsiusb.cli.commands.erase import parse_pattern
 from scsiusb.cli.device import device_argument, device_record, opened, refuse_optical
 from scsiusb.cli.failure import Refused
@@ -133,23 +134,33 @@ METHODS: Final[dict[str, Callable[[bytes, int], SanitizeCommand]]] = {
 @click.option("--method", type=click.Choice(tuple(METHODS)), help="What the device does; needed unless --wait.")
 @click.option("--pattern", metavar="HEX", callback=parse_pattern, help="Bytes to repeat (overwrite); default zeros.")
 @click.option("--passes", type=click.IntRange(1, 31), help="How often to overwrite; default 1.")
+@click.option("--ata", is_flag=True, help="By the command of the SATA disk behind the bridge.")
 @wait_option
 @yes_option
 @global_options
 def sanitize_command(
-    device: str | None, lun: int | None, method: str | None, pattern: bytes, passes: int | None, wait: bool, yes: bool
+    device: str | None,
+    lun: int | None,
+    method: str | None,
+    pattern: bytes,
+    passes: int | None,
+    ata: bool,
+    wait: bool,
+    yes: bool,
 ) -> int:
     """Make all former data unreadable, also in blocks that have no address.
 
     It cannot be stopped, and goes on after Ctrl-C and power loss: --wait follows
     it again, and has exit status 99 if none is in progress. exit-failure makes a
-    unit usable after a sanitize that failed.
+    unit usable after a sanitize that failed. --ata is for bridges that do not know
+    the SCSI command, in front of a SATA disk that has its own.
 
     \b
     Examples:
       scsiusb sanitize 2-1 --method block
       scsiusb sanitize 2-1 --method overwrite --pattern 55aa --yes
       scsiusb sanitize 2-1 --wait
+      scsiusb sanitize virtual:?profile=sat-ssd --ata --method crypto --yes
     """
     _check_alone(wait, {"--method": method, "--pattern": pattern, "--passes": passes, "--yes": yes})
     if method is None and not wait:
@@ -157,9 +168,14 @@ def sanitize_command(
     for name_of_option, value in (("--pattern", pattern), ("--passes", passes)):
         if value and method != "overwrite":
             raise click.UsageError(f"{name_of_option} is for --method overwrite")
+    if ata and method == "exit-failure":
+        raise click.UsageError("--ata has the methods block, crypto and overwrite")
     if not (yes or wait):
         require_terminal("the sanitize")
     with opened(device, lun) as disk:
+        if ata:
+            was_done = sanitize_ata(disk, method, pattern, passes or 1, asks=not yes)
+            return _finish_operation(was_done, "sanitized", {"method": method, "device": device_record(disk)})
         if not wait:
             refuse_optical(disk, "SANITIZE")  # PLAY AUDIO TRACK INDEX there (MMC-1)
         if not (yes or wait):
@@ -178,17 +194,20 @@ def range_options(function: Any) -> Any:
 @click.command("unmap", short_help="Let the device forget blocks (UNMAP).")
 @device_argument
 @range_options
+@click.option("--ata", is_flag=True, help="By TRIM of the SATA disk behind the bridge.")
 @yes_option
 @global_options
-def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, yes: bool) -> None:
+def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, ata: bool, yes: bool) -> None:
     """Let the device forget blocks, as TRIM does.
 
     `inquiry --page lbpv` tells whether it can, and what the blocks read as then.
+    --ata is for bridges that do not know UNMAP, in front of a SATA SSD.
 
     \b
     Examples:
       scsiusb unmap 2-1 --lba 2048 --blocks 1M
       scsiusb unmap 2-1 --lba 0 --blocks 8 --yes
+      scsiusb unmap virtual:?profile=sat-ssd --ata --lba 0 --blocks 8 --yes
     """
     if not yes:
         require_terminal("the unmap")
@@ -196,12 +215,25 @@ def unmap_command(device: str | None, lun: int | None, lba: int, blocks: int, ye
         refuse_optical(disk, "UNMAP")  # READ SUB-CHANNEL there (MMC-3)
         disk.check_range(lba, blocks)
         if not yes:
-            confirm_overwriting(disk, device, lba, blocks, ", by UNMAP")
-        most = int.from_bytes(_block_limits(disk)[20:24], "big")  # MAXIMUM UNMAP LBA COUNT
-        for at, count in _pieces(lba, blocks, most or MOST_UNMAPPED):
-            disk.execute(Unmap(at, count))
+            confirm_overwriting(disk, device, lba, blocks, ", by TRIM" if ata else ", by UNMAP")
+        if ata:
+            _trim(disk, lba, blocks)
+        else:
+            _unmap(disk, lba, blocks)
         device_of = device_record(disk)
     _finish(f"unmapped {counted(blocks, 'block')}", {"lba": lba, "blocks": blocks, "device": device_of})
+
+
+def _unmap(disk: Disk, lba: int, blocks: int) -> None:
+    most = int.from_bytes(_block_limits(disk)[20:24], "big")  # MAXIMUM UNMAP LBA COUNT
+    for at, count in _pieces(lba, blocks, most or MOST_UNMAPPED):
+        disk.execute(Unmap(at, count))
+
+
+def _trim(disk: Disk, lba: int, blocks: int) -> None:
+    from scsiusb.ata.trim import trim
+
+    trim(disk.unit, lba, blocks)
 
 
 def _pieces(lba: int, blocks: int, most: int) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from scsiusb.virtual.target import ata_extended
 from scsiusb.virtual.target.ata_security import ERASE_PREPARE, FREEZE_LOCK, SECURITY, Security
 from scsiusb.virtual.target.collecting import act_on
 from scsiusb.virtual.target.sense import INVALID_FIELD_IN_CDB, CommandFailed, Sense
@@ -24,6 +25,7 @@ _MOVING = (0x08, 0x0A, 0x28, 0x2A, 0x2E, 0x2F, 0x88, 0x8A, 0x8E, 0x8F, 0xA8, 0xA
 _WAKING = (0x28, 0x2A, 0x88, 0x8A, 0x2F, 0x8F, 0x1B)  # reads, writes, VERIFY, START STOP UNIT
 KEY, FAILING_KEY = 0xC24F00, 0x2CF400
 NON_DATA, PIO_IN, PIO_OUT = 3, 4, 5
+_EXTEND = 0x01
 
 ABORTED = Sense(0xB, 0x00, 0x00)
 LOCKED = Sense(0x7, 0x74, 0x71)
@@ -83,20 +85,27 @@ HEALTHS: Final = ("good", "worn", "failing")
 class AtaDisk:
     """The disk. `kind`: one of `KINDS`; `health`: one of `HEALTHS`. `short_only`: it knows ATA PASS-THROUGH(12) only.
 
-    `has_registers`: whether the bridge returns registers in sense data.
+    `has_registers`: whether the bridge returns registers in sense data; `describes`: always in descriptor format.
     """
 
     def __init__(
-        self, kind: str = "sat-ssd", health: str = "good", *, short_only: bool = False, has_registers: bool = True
+        self,
+        kind: str = "sat-ssd",
+        health: str = "good",
+        *,
+        short_only: bool = False,
+        has_registers: bool = True,
+        describes: bool = False,
     ) -> None:
         self.model, self.rotation, rows = KINDS[kind]
         self.attributes = rows[health]
         self.is_failing = health == "failing"
         self.short_only = short_only
-        self.has_registers = has_registers
+        self.has_registers, self.describes = has_registers, describes
         self.is_resting = False
         """Whether it was put into standby, and not woken since."""
         self.security = Security()
+        self.sanitizer = ata_extended.Sanitizer()
         self.self_test = 0x00
         """The status of the last self-test, as in READ DATA: in the high nibble Fh while it runs, in the low one tenths
         that are left."""
@@ -124,14 +133,16 @@ class AtaDisk:
         words[60], words[61] = min(blocks, 0x0FFFFFFF) & 0xFFFF, min(blocks, 0x0FFFFFFF) >> 16
         words[69] = 1 if unit.zones is not None else 0  # host-aware zones (ZAC)
         words[76], words[77], words[80] = 0x000E, 0x0006, 0x03FC
-        words[82], words[83], words[84] = 0x0023, 0x7400, 0x4003  # SMART with its logs, security, write cache, 48 bits
-        words[85], words[86], words[87] = 0x0001, 0x7400, 0x4003
+        # SMART with its logs, security, write cache, 48 bits, general purpose logs
+        words[82], words[83], words[84] = 0x0023, 0x7400, 0x4023
+        words[85], words[86], words[87] = 0x0001, 0x7400, 0x4023
+        words[59] = ata_extended.WORD_59
         words[85] |= (0x0020 if unit.modes.has_write_cache else 0) | self.security.word & 0x0002
         words[100:104] = [blocks >> shift & 0xFFFF for shift in (0, 16, 32, 48)]
         words[106] = 0x6003  # eight logical sectors in a physical one
         words[89] = words[90] = 1  # two minutes for an erase
         words[128] = self.security.word
-        words[169] = 1 if self.rotation == 1 else 0
+        words[105], words[169] = (ata_extended.MOST_TRIM_BLOCKS, 1) if self.rotation == 1 else (0, 0)
         words[217], words[222] = self.rotation, 0x107F
         data = bytearray(struct.pack("<256H", *words))
         for word, count, text in ((10, 10, unit.device_serial), (23, 4, "1.00"), (27, 20, self.model)):
@@ -205,9 +216,11 @@ def _summed(data: bytearray) -> bytes:
 
 
 def pass_through_16(unit: Unit, cdb: bytes) -> Task:
-    """Translate a command of 28 bits (SAT-3 12.2.3)."""
+    """Translate a command of 28 bits, or of 48 (SAT-3 12.2.3)."""
     if unit.ata is None or unit.ata.short_only:
         raise CommandFailed(Sense(0x5, 0x20, 0x00))
+    if cdb[1] & _EXTEND:
+        return ata_extended.run(unit, cdb)
     lba = cdb[8] | cdb[10] << 8 | cdb[12] << 16
     return run(unit, cdb[1] >> 1 & 0xF, bool(cdb[2] & 0x20), cdb[4], cdb[6], lba, cdb[14])
 
@@ -234,7 +247,7 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         data = {**data, (SMART, READ_LOG): logs[lba & 0xFF]}
     key = (command, features if command == SMART else 0)
     if command == SMART and lba & 0xFFFF00 != KEY:
-        raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
+        raise CommandFailed(_returned(disk, 0xB, ABORT, ERROR, count, lba))
     if key in data:
         if protocol != PIO_IN or count != 1:
             raise CommandFailed(INVALID_FIELD_IN_CDB)
@@ -248,16 +261,18 @@ def run(unit: Unit, protocol: int, check: bool, features: int, count: int, lba: 
         disk.is_resting = True
         return _done(disk, check, count, lba)
     if key not in ((SMART, RETURN_STATUS), (CHECK_POWER, 0)):
-        raise CommandFailed(_returned(0xB, ABORT, ERROR, count, lba))
+        raise CommandFailed(_returned(disk, 0xB, ABORT, ERROR, count, lba))
     if check and disk.has_registers:
         answer = FAILING_KEY if key[0] == SMART and disk.is_failing else lba
-        raise CommandFailed(_returned(0x1, 0, READY, disk.power_mode if command == CHECK_POWER else count, answer))
+        raise CommandFailed(
+            _returned(disk, 0x1, 0, READY, disk.power_mode if command == CHECK_POWER else count, answer)
+        )
     return Task()
 
 
 def _secure(unit: Unit, disk: AtaDisk, protocol: int, check: bool, count: int, lba: int, command: int) -> Task:
     """Run a command of the security feature set; those that fail are aborted."""
-    refusal = _returned(0xB, ABORT, ERROR, count, lba)
+    refusal = _returned(disk, 0xB, ABORT, ERROR, count, lba)
     if command in (ERASE_PREPARE, FREEZE_LOCK):
         if not disk.security.take(command, b"", unit):
             raise CommandFailed(refusal)
@@ -275,12 +290,14 @@ def _secure(unit: Unit, disk: AtaDisk, protocol: int, check: bool, count: int, l
 def _done(disk: AtaDisk, check: bool, count: int, lba: int) -> Task:
     """Return a task that is done already; with `check`, give the registers."""
     if check and disk.has_registers:
-        raise CommandFailed(_returned(0x1, 0, READY, count, lba))
+        raise CommandFailed(_returned(disk, 0x1, 0, READY, count, lba))
     return Task()
 
 
-def _returned(key: int, error: int, status: int, count: int, lba: int) -> Sense:
-    """Return sense data in fixed format with the registers (SAT-3 12.2.5)."""
+def _returned(disk: AtaDisk, key: int, error: int, status: int, count: int, lba: int) -> Sense:
+    """Return sense data with the registers (SAT-3 12.2.5)."""
+    if disk.describes:
+        return ata_extended.returned(key, error, status, count, lba)
     return Sense(key, 0x00, 0x1D, information=error << 24 | status << 16 | 0 << 8 | count, specific=_low(lba))
 
 
