@@ -13,7 +13,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict
 
 from scsiusb import ledger
-from scsiusb.base.arguments import function_or_none, integer, number_or_none, text_or_none, wrong_type
+from scsiusb.base.arguments import (
+    function,
+    function_or_none,
+    integer,
+    number_or_none,
+    text_or_none,
+    timeout_or_none,
+    wrong_type,
+)
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.finalizing import run_aside
 from scsiusb.base.logs import COMMANDS
@@ -95,8 +103,7 @@ def open_on(backend: Backend, device: str | InterfaceInfo | None = None, **optio
 
     The rest is as for `open`.
     """
-    if not hasattr(backend, "devices"):
-        raise wrong_type("backend", "a USB backend, such as a virtual.Bus", backend)
+    _check_backend(backend)
     _check_arguments(device, options)
     with ExitStack() as stack:
         return _open(backend, device, options, stack)
@@ -118,20 +125,29 @@ def aopen(
     return AsyncDisk(lambda: opener(device, **options))
 
 
+def _check_backend(backend: object) -> None:
+    if not hasattr(backend, "devices"):
+        raise wrong_type("backend", "a USB backend, such as a virtual.Bus", backend)
+
+
+def _check_match(match: object) -> None:
+    """Raise TypeError unless it selects devices: None, a text, or a function."""
+    if match is not None and not callable(match) and not isinstance(match, str):
+        raise wrong_type("device", 'a str such as "2-1", a function, or None', match)
+
+
 def _check_arguments(device: object, options: OpenOptions) -> None:
     """Raise TypeError for an unknown option or a value of the wrong type, ValueError for one that is out of range."""
     if device is not None and not isinstance(device, (str, InterfaceInfo)):
         raise wrong_type("device", 'a str such as "2-1", an InterfaceInfo, or None', device)
     for name in options.keys() - OpenOptions.__annotations__.keys():
         raise TypeError(f"unknown option {name!r}; use one of {', '.join(OpenOptions.__annotations__)}")
-    timeout, lun = options.get("timeout"), options.get("lun", 0)
-    number_or_none("timeout", timeout)
+    lun = options.get("lun", 0)
+    timeout_or_none("timeout", options.get("timeout"))
     function_or_none("on_gone", options.get("on_gone"))
     text_or_none("quirks", options.get("quirks"))
     if not isinstance(options.get("trace"), os.PathLike):
         text_or_none("trace", options.get("trace"))
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"a timeout of {timeout} seconds is not possible; give more than 0, or None")
     if not 0 <= integer("lun", lun) <= MAX_LUN:
         raise ValueError(f"LUN {lun} is not from 0 to {MAX_LUN}")
     if options.get("transport", AUTO) not in TRANSPORTS:
@@ -201,6 +217,8 @@ class Manager(Uncopyable):
     def __init__(self, backend: Backend | None = None) -> None:
         from scsiusb.manager.registry import Registry
 
+        if backend is not None:
+            _check_backend(backend)
         self._backend = real_usb() if backend is None else backend
         self._lock = threading.RLock()
         self._disks: weakref.WeakSet[Disk] = weakref.WeakSet()
@@ -249,10 +267,14 @@ class Manager(Uncopyable):
         `device`: only for interfaces that this text selects (as in `open`), or for which this function returns True.
         `cancel` of the result ends it. Raises DeviceClosed.
         """
+        function("callback", callback)
+        _check_match(device)
         return self._registry.on_attach(callback, device)
 
     def on_detach(self, callback: Callable[[InterfaceInfo], object], device: Match = None) -> Subscription:
         """Call `callback` for each interface that is detached; the rest is as for `on_attach`."""
+        function("callback", callback)
+        _check_match(device)
         return self._registry.on_detach(callback, device)
 
     def events(self, timeout: float | None = None, device: Match = None) -> Events:
@@ -261,6 +283,8 @@ class Manager(Uncopyable):
         It ends after `timeout` seconds without an event, and when the manager is closed. `device` is as in
         `on_attach`. Raises DeviceClosed; the iterator raises EventsLost if it is read too slowly.
         """
+        number_or_none("timeout", timeout)
+        _check_match(device)
         return self._registry.events(timeout, device)
 
     def open(self, device: str | InterfaceInfo | None = None, **options: Unpack[OpenOptions]) -> Disk:

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 import scsiusb
-from scsiusb import Disk, IllegalRequest, LogicalUnit, Manager, RawCommand, RetryPolicy, UnsupportedOpcode
+from scsiusb import (
+    Disk,
+    IllegalRequest,
+    LogicalUnit,
+    Manager,
+    RawCommand,
+    RetryPolicy,
+    UnsupportedOpcode,
+    imaging,
+    volume,
+)
 from scsiusb.opening import open_on
 from scsiusb.scsi.commands.spc import Inquiry
 from scsiusb.virtual import Bus, Fault, Stick, Unit
@@ -17,6 +27,8 @@ from tests.sticks import InterceptedBus, stick
 
 Call = Callable[[Any], object]
 raw: Any = RawCommand
+jobs: Any = imaging
+volumes: Any = volume
 READ_0 = bytes.fromhex("28000000000000000100")
 
 
@@ -92,6 +104,23 @@ def test_an_unknown_option_and_a_wrong_backend_or_manager() -> None:
         (lambda disk: disk.execute(READ_0), "command must be a Command, or a RawCommand with a CDB, not bytes"),
         (lambda disk: disk.execute(Inquiry), "command must be .*, not the class Inquiry"),
         (lambda disk: disk.execute(Inquiry(), timeout="5"), "timeout must be a number of seconds or None, not str"),
+        (lambda disk: disk.execute(Inquiry(), retry=3), "retry must be a RetryPolicy or None, not int"),
+        (lambda disk: disk.execute(Inquiry(), retry=RetryPolicy), "retry must be .*, not the class RetryPolicy"),
+        (lambda disk: setattr(disk, "max_blocks", "8"), "max_blocks must be an int, not str"),
+        (lambda disk: setattr(disk, "max_blocks", 1.5), "max_blocks must be an int, not float"),
+        (lambda disk: jobs.dump(disk, "x.img", progress=5), "progress must be a function, not int"),
+        (lambda disk: jobs.restore("x.img", [disk]), "each disk must be a Disk, .*, not list"),
+        (lambda disk: jobs.clone(disk, "2-1"), "each disk must be a Disk, .*, not str"),
+        (lambda disk: jobs.compare("x.img", "2-1"), "each disk must be a Disk, .*, not str"),
+        (lambda disk: jobs.erase(disk, progress="x"), "progress must be a function, not str"),
+        (lambda disk: jobs.scan(disk, lba=0.0), "lba must be an int, not float"),
+        (lambda _: jobs.scan("2-1"), "each disk must be a Disk, .*, not str"),
+        (lambda _: jobs.probe(None), "each disk must be a Disk, .*, not NoneType"),
+        (lambda _: jobs.rescue("2-1", "x.img", "x.map"), "each disk must be a Disk, .*, not str"),
+        (lambda _: volumes.partitions("2-1"), "disk must be a Disk, .*, not str"),
+        (lambda _: volumes.write_gpt(None, []), "disk must be a Disk, .*, not NoneType"),
+        (lambda _: volumes.filesystem("2-1"), "where must be a Partition or a Disk, not str"),
+        (lambda _: volumes.make_filesystem(5), "where must be a Partition or a Disk, not int"),
         (lambda _: raw("28"), "cdb must be bytes, .*, not str"),
         (lambda _: raw(READ_0, length="1"), "length must be an int, not str"),
         (lambda _: raw(READ_0, data="x"), "data must be bytes, .*, not str"),
@@ -105,6 +134,64 @@ def test_a_call_names_the_parameter_and_sends_nothing(
     with pytest.raises(TypeError, match=f"^{message}$"):
         call(disk)
     assert bus.wire.log == []
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda disk: disk.execute(Inquiry(), timeout=0), "a timeout of 0 seconds is not possible"),
+        (lambda disk: disk.execute(Inquiry(), timeout=-1.5), "a timeout of -1.5 seconds is not possible"),
+        (lambda disk: disk.execute(Inquiry(), timeout=float("nan")), "a timeout of nan seconds is not possible"),
+        (lambda _: raw(READ_0, length=1 << 32), "4294967296 bytes do not fit one command"),
+        (lambda disk: jobs.restore(__file__, disk, disk), ".* is given twice; give each disk once"),
+        (lambda disk: jobs.clone(disk, disk), ".* is given twice; give each disk once"),
+    ],
+)
+def test_a_value_that_is_not_possible_sends_nothing(bus: InterceptedBus, disk: Disk, call: Call, message: str) -> None:
+    disk.blocks  # noqa: B018 - asks for the capacity
+    bus.wire.log.clear()
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call(disk)
+    assert bus.wire.log == []
+
+
+def test_a_unit_that_is_opened_twice_is_one_disk(bus: InterceptedBus, disk: Disk) -> None:
+    """Two threads would write to it, and two journals would have one name."""
+    with open_on(bus) as again:
+        with pytest.raises(ValueError, match="is given twice"):
+            imaging.clone(disk, again)
+        with open_on(Bus(stick()), lun=0) as other:
+            assert imaging.compare(disk, other).equal
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("failures", "3"), ("failures", 1.5), ("unit_attentions", None), ("timeouts", 0.5), ("interval", "1")],
+)
+def test_a_limit_of_retries_of_a_wrong_type(limit: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"^{limit} must be .*, not {type(value).__name__}$"):
+        RetryPolicy(**{limit: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda manager: manager.on_attach(5), "callback must be a function, not int"),
+        (lambda manager: manager.on_detach(None), "callback must be a function, not NoneType"),
+        (lambda manager: manager.on_attach(print, 5), "device must be .*, not int"),
+        (lambda manager: manager.events("1"), "timeout must be a number of seconds or None, not str"),
+        (lambda manager: manager.events(1.0, b"2-1"), "device must be .*, not bytes"),
+        (lambda _: Manager("2-1"), "backend must be a USB backend, .*, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_manager_names_the_parameter(call: Call, error: str) -> None:
+    with Manager(Bus()) as manager, pytest.raises(TypeError, match=f"^{error}$"):
+        call(manager)
+
+
+def test_events_do_not_wait_for_ever_for_a_time_that_is_no_number() -> None:
+    with Manager(Bus()) as manager, pytest.raises(ValueError, match="timeout is not a number of seconds: nan"):
+        manager.events(float("nan"))
 
 
 class Whole:

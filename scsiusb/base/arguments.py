@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -21,9 +22,24 @@ def integer(name: str, value: object) -> int:
 
 
 def number_or_none(name: str, value: object) -> None:
-    """Raise TypeError unless `value` is a number or None."""
+    """Raise TypeError unless `value` is a number or None, ValueError for one that is not a number (NaN)."""
     if value is not None and not isinstance(value, (int, float)):
         raise wrong_type(name, "a number of seconds or None", value)
+    if value is not None and math.isnan(value):  # a wait for it would never end
+        raise ValueError(f"{name} is not a number of seconds: {value}")
+
+
+def timeout_or_none(name: str, value: float | None) -> None:
+    """Raise TypeError unless `value` is a number or None, ValueError for one that leaves no time, and for NaN."""
+    if value is not None and isinstance(value, (int, float)) and not value > 0:
+        raise ValueError(f"a {name} of {value} seconds is not possible; give more than 0, or None")
+    number_or_none(name, value)
+
+
+def function(name: str, value: object) -> None:
+    """Raise TypeError unless `value` can be called."""
+    if not isinstance(value, Callable):  # type: ignore[arg-type]
+        raise wrong_type(name, "a function", value)
 
 
 def text_or_none(name: str, value: object) -> None:

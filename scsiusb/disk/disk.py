@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from scsiusb.base.arguments import buffer as buffer_of
-from scsiusb.base.arguments import integer, number_or_none, wrong_type
+from scsiusb.base.arguments import integer, timeout_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.finalizing import run_aside
 from scsiusb.base.waits import long_lock
@@ -165,11 +165,13 @@ class Disk(Uncopyable):
         """Execute a command, declared here or by the caller (see `Command`), or a `RawCommand`; return its reply.
 
         `timeout` is in seconds, and `retry` says how often to send it again; None: as the disk was opened.
-        Raises CheckCondition, TransportError; TypeError if it is no command.
+        Raises CheckCondition, TransportError; TypeError if it is no command, ValueError for a timeout of 0 or less.
         """
         if not isinstance(command, Command):
             raise wrong_type("command", "a Command, or a RawCommand with a CDB", command)
-        number_or_none("timeout", timeout)
+        timeout_or_none("timeout", timeout)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise wrong_type("retry", "a RetryPolicy or None", retry)
         known = self._known
         try:
             return self.unit.execute(command, retry=retry, timeout=timeout)
@@ -326,6 +328,7 @@ class Disk(Uncopyable):
 
     @max_blocks.setter
     def max_blocks(self, blocks: int) -> None:
+        blocks = integer("max_blocks", blocks)
         if not 1 <= blocks <= MAX_BLOCKS_10:
             raise ValueError(f"{blocks} blocks in a command are not possible; give 1 to {MAX_BLOCKS_10}")
         self._most = blocks

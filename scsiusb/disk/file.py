@@ -50,6 +50,8 @@ class DiskFile(Uncopyable, io.RawIOBase):
 
         Raises ValueError for a mode other than "rb" and "r+b", OutOfRange, NoMedium, NotReady.
         """
+        if not hasattr(disk, "medium"):  # `Disk` itself imports this module
+            raise wrong_type("disk", "a Disk, as scsiusb.open returns it", disk)
         if not isinstance(mode, str):
             raise wrong_type("mode", "a str", mode)
         if mode not in MODES:

@@ -7,6 +7,7 @@ import time
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.events import COMPARING, OnProgress, Progress, ignore
 from scsiusb.imaging.readback import BlockRange, Ranges, differing
 from scsiusb.imaging.restoring import mapped
@@ -41,6 +42,7 @@ def compare(
     What the disk has after the end of the image does not count, nor what a block map leaves out. Raise OutOfRange if
     the image is larger than the disk, ImageError, OSError, and as `Disk.readinto`.
     """
+    check_job(progress, disk)
     if isinstance(source, Disk):
         return compare_with(DiskSource(source), disk, progress)
     with ImageSource(source) as image:

@@ -20,6 +20,7 @@ from scsiusb.base.files import named
 from scsiusb.base.waits import result_of
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import DeviceMismatch, ImageError
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import MapMaker, bmap_text
 from scsiusb.imaging.codecs import FRAME, Codec, codec_by_name, decompressed
@@ -89,6 +90,7 @@ def dump(
     file, and as `Disk.reading`; the journal then stays. `progress` is called in this thread; what it raises ends the
     dump in the same way.
     """
+    check_job(progress, disk)
     lba = integer("lba", lba)
     disk.check_range(lba, 0 if blocks is None else integer("blocks", blocks))
     count = disk.blocks - lba if blocks is None else blocks

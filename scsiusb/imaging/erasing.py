@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import IllegalRequest, ImageError, MediumChanged, Miscompare, ScsiUsbError, UnitAttention
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
@@ -84,6 +85,7 @@ def erase(
     DataProtect before anything is written, IllegalRequest if the unit does not support UNMAP, ImageError for the
     journal, DeviceMismatch if it is of another device, OSError, and as `Disk.write`.
     """
+    check_job(progress, disk)
     result = try_erase(
         disk, method=method, pattern=pattern, verify=verify, resume=resume, journal=journal, progress=progress
     )

@@ -13,6 +13,7 @@ from itertools import chain, pairwise
 from typing import Final
 
 from scsiusb.disk.disk import Disk
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.events import MARKING, PROBING, SAMPLING, OnProgress, Progress, ignore
 from scsiusb.imaging.looking import look
 from scsiusb.imaging.probe_result import Kind, Probe, result_of
@@ -43,6 +44,7 @@ def probe(disk: Disk, *, destructive: bool = False, progress: OnProgress = ignor
 
     Raises DataProtect, DeviceGone, MediumChanged and DeviceMismatch if another medium is put in.
     """
+    check_job(progress, disk)
     if not destructive:
         return look(disk, progress)
     began, surface = time.monotonic(), Surface(disk)

@@ -11,6 +11,7 @@ from scsiusb.base.arguments import function_or_none, integer, number_or_none
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.codecs import codec_by_name
 from scsiusb.imaging.events import OnProgress, ignore
 from scsiusb.imaging.identity import DiskIdentity
@@ -79,6 +80,7 @@ def rescue(
     image has the name of a compressed one, OSError for the files, DeviceGone and NotReady after the wait, ValueError.
     `progress` is called in this thread, with the bytes that are rescued; what it raises ends the rescue.
     """
+    check_job(progress, disk)
     range_ = _range(disk, integer("lba", lba), blocks if blocks is None else integer("blocks", blocks))
     _check_options(integer("retries", retries), timeout, wait, reopen)
     for each in (path, mapfile):

@@ -14,6 +14,7 @@ from typing import Final, Literal
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, ScsiUsbError
+from scsiusb.imaging.arguments import check_different, check_job
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
@@ -74,6 +75,7 @@ def restore(
     are several; ImageError, or OSError, if the image ended the work on all of them; OutOfRange, before anything is
     written, if it is too large for a disk.
     """
+    check_job(progress, *disks)
     with ImageSource(path) as source:
         return checked(restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=progress))
 
@@ -84,6 +86,8 @@ def clone(source: Disk, *disks: Disk, verify: Verify = "medium", progress: OnPro
     It keeps no journal, and cannot go on after an interruption: dump the source to a file and restore that instead.
     Raise the error of the source, as `Disk.reading`, if it ended the work on all disks.
     """
+    check_job(progress, source, *disks)
+    check_different([source, *disks])
     return checked(restore_each(DiskSource(source), disks, verify=verify, resume=False, progress=progress))
 
 
@@ -124,6 +128,7 @@ def restore_each(
         raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
     if not disks:
         raise ValueError("give at least one disk")
+    check_different(disks)
     began = time.monotonic()
     for disk in disks:
         _check_size(source, disk)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from scsiusb.base.arguments import integer
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.speed import Latency
@@ -24,6 +25,7 @@ from scsiusb.errors import (
     TransferStalled,
     UnitAttention,
 )
+from scsiusb.imaging.arguments import check_job
 from scsiusb.imaging.bad_blocks import move_around
 from scsiusb.imaging.events import READING, VERIFYING, WRITING, OnProgress, Progress, ignore
 from scsiusb.imaging.fills import KEY, Fill, Keyed, Repeated
@@ -97,7 +99,9 @@ def scan(
     Raise OutOfRange, ImageError for the journal, DeviceMismatch if it is of another device, OSError, and as `Disk.read`
     and `Disk.write`, but for errors that are due to blocks.
     """
-    count = disk.blocks - lba if blocks is None else blocks
+    check_job(progress, disk)
+    lba = integer("lba", lba)
+    count = disk.blocks - lba if blocks is None else integer("blocks", blocks)
     disk.check_range(lba, count)
     if destructive and not patterns:
         raise ValueError("give at least one pattern")

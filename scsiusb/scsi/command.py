@@ -15,6 +15,7 @@ R = TypeVar("R")
 
 SECOND = 1.0  # the unit of every timeout
 DEFAULT_TIMEOUT = 30 * SECOND
+LARGEST_DATA = 0xFFFF_FFFF  # bytes; a CBW has 32 bits for them (BOT 5.1)
 LONGEST_CDB = 16  # bytes; longer ones (SPC-4 4.2.6) do not fit a CBW
 
 U2 = BitsInteger(2)
@@ -135,7 +136,7 @@ class RawCommand(Command[bytes]):
 
     `length` is the number of bytes to receive, `data` is what to send; without both, there is no data phase. It is not
     sent again after a failed exchange or a change of medium. Raises TypeError; ValueError for a CDB that is not of 1 to
-    16 bytes, and if both `length` and `data` are given.
+    16 bytes, for more data than a command can move, and if both `length` and `data` are given.
     """
 
     accesses_medium = True  # not known, so assume it
@@ -158,6 +159,8 @@ class RawCommand(Command[bytes]):
         if data is not None:
             with arguments.buffer("data", data) as view:
                 self._data = bytes(view)
+        if self.length > LARGEST_DATA:
+            raise ValueError(f"{self.length} bytes do not fit one command; it moves at most {LARGEST_DATA}")
         self.direction = Direction.OUT if self._data else Direction.IN if self._length else Direction.NONE
 
     @property

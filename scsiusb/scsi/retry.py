@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from scsiusb.base.arguments import integer, wrong_type
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import (
     AbortedCommand,
@@ -23,6 +24,8 @@ from scsiusb.scsi.sense import NO_SENSE, RECOVERED_ERROR, UNIT_ATTENTION, Sense
 from scsiusb.transport.base import Direction, Story
 
 R = TypeVar("R")
+COUNTS: Final = ("unit_attentions", "failures")
+SECONDS: Final = ("becoming_ready", "interval", "failing")
 log = logging.getLogger(__name__)
 
 
@@ -49,6 +52,13 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Raise TypeError or ValueError here, rather than in the middle of a recovery."""
+        for name in COUNTS:
+            integer(name, getattr(self, name))
+        if self.timeouts is not None:
+            integer("timeouts", self.timeouts)
+        for name in SECONDS:
+            if not isinstance(getattr(self, name), (int, float)):
+                raise wrong_type(name, "a number of seconds", getattr(self, name))
         for name, value in vars(self).items():
             if value is not None and not value >= 0:
                 raise ValueError(f"{name}={value} is negative; give 0 or more")

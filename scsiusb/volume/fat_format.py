@@ -10,6 +10,7 @@ from construct import Bytes, Const, If, Int8ul, Int16ul, Int32ul, Padded, Paddin
 from scsiusb.disk.file import READ_WRITE
 from scsiusb.errors import FileSystemError
 from scsiusb.volume.content import FEWEST_FAT16, FEWEST_FAT32, HEAD_LENGTH
+from scsiusb.volume.filesystem import check_openable
 from scsiusb.volume.table import Partition
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def make_filesystem(where: Openable, *, label: str = "") -> str:
     of the device's blocks. `label`: at most 11 characters of ASCII. Raises ValueError for another label,
     FileSystemError where no FAT fits; as `Disk.write`, and then nothing that is known is on the partition.
     """
+    check_openable(where)
     name = _label(label)
     hidden = where.lba if isinstance(where, Partition) else 0
     with where.open(READ_WRITE) as file:

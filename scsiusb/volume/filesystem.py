@@ -10,6 +10,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
+from scsiusb.base.arguments import wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.disk.file import MODES, READ_WRITE, DiskFile
 from scsiusb.errors import FileSystemError
@@ -30,6 +31,12 @@ class Openable(Protocol):
 
     def open(self, mode: str = "rb") -> DiskFile:
         """Return its blocks as a file."""
+
+
+def check_openable(where: object) -> None:
+    """Raise TypeError for what is neither a partition nor a disk, such as the name of one."""
+    if not hasattr(where, "open"):
+        raise wrong_type("where", "a Partition or a Disk", where)
 
 
 def filesystem(where: Openable, mode: str = "rb") -> FileSystem:
@@ -53,6 +60,7 @@ class FileSystem(Uncopyable):
 
     def __init__(self, where: Openable, mode: str = "rb") -> None:
         """See `filesystem`."""
+        check_openable(where)
         if mode not in MODES:
             raise ValueError(f'mode {mode!r} is not possible for a file system; use "rb" or "r+b"')
         self._lock = threading.RLock()
