@@ -100,7 +100,7 @@ def dump(
     digest = work.run(resume=resume)
     if sha256_file:
         of_file = digest if codec_by_name(work.path.name) is None else _digest_of_file(work.path)
-        _write_beside(work.path, SHA256, f"{of_file}  {work.path.name}\n")
+        _write_beside(work.path, SHA256, _checksum_line(of_file, work.path.name))
     size = disk.block_size
     seconds = time.monotonic() - began
     return Dump(work.identity, lba, count, size, count * size, work.path, digest, seconds, work.resumed)
@@ -322,7 +322,14 @@ class _Work:
 def _write_beside(path: Path, suffix: str, text: str) -> None:
     place = _beside(path, suffix)
     with named(place):
-        place.write_text(text)
+        place.write_bytes(os.fsencode(text))  # a name need not be text of the system's encoding
+
+
+def _checksum_line(digest: str, name: str) -> str:
+    """Return the line as `sha256sum` writes it: a name with a backslash or a line's end is marked and escaped."""
+    escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{digest}  {escaped}\n"
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -106,6 +106,14 @@ def test_the_digest_is_written_beside_the_image_as_sha256sum_reads_it(
     subprocess.run(["sha256sum", "-c", f"{name}.sha256"], cwd=tmp_path, check=True, capture_output=True)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of files are any bytes on Linux only")
+@pytest.mark.parametrize("name", [b"no-utf8-\xff.img", b"line\nend.img", b"back\\slash.img", "\u00e4.img".encode()])
+def test_a_digest_beside_an_image_of_any_name(name: bytes, disk: scsiusb.Disk, tmp_path: Path) -> None:
+    dump(disk, tmp_path / os.fsdecode(name), blocks=8, sha256_file=True, bmap=True)
+    command = [b"sha256sum", b"-c", name + b".sha256"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+
 def test_a_file_in_the_place_of_the_journal_stays(disk: scsiusb.Disk, tmp_path: Path) -> None:
     other = tmp_path / "a.img.journal"
     other.write_text("notes")
