@@ -143,7 +143,7 @@ def wrong_size(error: ValueError, path: str, block_size: int = 512) -> Refused:
     """Return the error for a virtual file; the remedy is a size in bytes that is a multiple of the block size."""
     with suppress(OSError):
         size = os.path.getsize(path)
-        if block_size > 0 and (not size or size % block_size):
+        if os.path.isfile(path) and block_size > 0 and (not size or size % block_size):
             whole = (size // block_size + 1) * block_size
             return Refused(str(error), f"make it {whole} bytes long (`truncate -s {whole} {shlex.quote(path)}`)")
     what, mark, remedy = str(error).rpartition("; ")

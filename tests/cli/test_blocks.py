@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import sys
@@ -389,8 +390,9 @@ def test_verify_of_a_stream_names_the_range_that_differs(
     medium.lost = 4321
     attach(Stick([Unit(medium)]))
     stream(os.urandom(5000 * 512))
-    ended = cli("write", "--lba", "9", "-i", "-", "--yes", "--verify")
+    ended = cli("write", "--lba", "9", "-i", "-", "--yes", "--verify", "--json")
     assert ended.failed(14, "LBA 4105 to 5008 do not have the data that was written")
+    assert json.loads(ended.err)["error"]["lba"] == 4105
 
 
 def test_an_error_in_the_middle_of_a_write_says_what_was_written(cli: Cli, tmp_path: Path) -> None:
@@ -498,7 +500,9 @@ class LosesOneBlock(Memory):
 
 def test_verify_names_the_first_block_that_differs(cli: Cli, attach: Attached, image: Path) -> None:
     attach(Stick([Unit(LosesOneBlock(64 * 512))]))
-    assert cli("write", "--lba", "9", "-i", image, "--yes", "--verify").failed(14, "LBA 10 does not have")
+    ended = cli("write", "--lba", "9", "-i", image, "--yes", "--verify", "--json")
+    assert ended.failed(14, "LBA 10 does not have")
+    assert json.loads(ended.err)["error"]["lba"] == 10
     assert cli("write", "--lba", "9", "-i", image, "--yes").status == 0
 
 

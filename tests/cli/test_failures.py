@@ -28,6 +28,13 @@ def uas_only() -> Stick:
     return Stick([Unit()], interfaces=[uas_interface(alternate=0)])
 
 
+def test_a_serial_that_is_no_text_is_one_as_a_hostile_device_may_have_it(cli: Cli) -> None:
+    """The bytes of an argument that the system's encoding does not know become surrogates."""
+    ended = cli("capacity", "virtual:?serial=\udcff\udcfe", "--json")
+    assert ended.status == 0
+    assert ended.json["device"]["serial"] == "\ufffd\ufffd"
+
+
 def test_an_empty_removable_unit_is_not_ready_but_answers_inquiry(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit()]))
     assert cli("read").failed(2, "no medium")
@@ -445,6 +452,13 @@ def test_options_of_a_virtual_stick(cli: Cli, tmp_path: Path) -> None:
     assert cli("capacity", "virtual:?lun=2").failed(1, "virtual:?lun=2: unknown option 'lun'; did you mean luns?")
     assert cli("quirks", "virtual:?vid=0781&pid=5581").status == 0
     assert cli("read", f"virtual:{path}?luns=2", "-o", path).failed(1, "is the device itself")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has another name there")
+def test_a_special_file_as_a_virtual_stick_cannot_be_made_longer(cli: Cli) -> None:
+    ended = cli("capacity", "virtual:/dev/null")
+    assert ended.failed(1, "0 bytes are not")
+    assert "truncate" not in ended.line
 
 
 def test_an_error_under_json_is_one_object_on_stderr(cli: Cli, attach: Attached) -> None:

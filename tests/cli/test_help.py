@@ -49,6 +49,8 @@ def test_a_completion_script_for_each_shell(cli: Cli, shell: str) -> None:
     ended = cli("completion", shell)
     assert ended.status == 0
     assert re.search(f"_SCSIUSB_COMPLETE ?= ?'?{shell}_complete", ended.text)
+    as_json = cli("completion", shell, "--json").json
+    assert as_json == {"shell": shell, "script": ended.text.removesuffix("\n")}
 
 
 @pytest.mark.parametrize(

@@ -285,8 +285,7 @@ class _Written:
         if wrong is not None:
             first = self._lba + wrong * CHUNK
             last = min(first + CHUNK, self._lba + self.blocks) - 1
-            what = f"verify: LBA {first} to {last} do not have the data that was written"
-            raise Miscompare(what, MISCOMPARE)
+            raise _miscompare(f"LBA {first} to {last} do", first)
 
 
 def _read(file: Source, piece: memoryview) -> int:
@@ -325,4 +324,11 @@ class _Digests:
 def _difference(lba: int, found: memoryview, wanted: memoryview, size: int) -> Miscompare:
     starts = range(0, len(found), size)
     at = next(start for start in starts if found[start : start + size] != wanted[start : start + size])
-    return Miscompare(f"verify: LBA {lba + at // size} does not have the data that was written", MISCOMPARE)
+    first = lba + at // size
+    return _miscompare(f"LBA {first} does", first)
+
+
+def _miscompare(place: str, first: int) -> Miscompare:
+    error = Miscompare(f"verify: {place} not have the data that was written", MISCOMPARE)
+    error.lba = first
+    return error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from scsiusb.cli.options import COMPLETION_VARIABLE, global_options
-from scsiusb.cli.output import show
+from scsiusb.cli.options import COMPLETION_VARIABLE, global_options, settings
+from scsiusb.cli.output import show, show_json
 from scsiusb.cli.shells import SHELLS, register
 
 
@@ -28,4 +28,8 @@ def completion_command(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise click.UsageError(f"no completion for {shell}")
-    show(kind(root.command, {}, "scsiusb", COMPLETION_VARIABLE).source())
+    script = kind(root.command, {}, "scsiusb", COMPLETION_VARIABLE).source()
+    if settings().json:
+        show_json({"shell": shell, "script": script})
+    else:
+        show(script)

@@ -72,7 +72,7 @@ class Identity:
             if not 0 <= number <= 0xFFFF:
                 raise ValueError(f"{number:#x} does not fit into 16 bits; use 0 to 0xffff")
         for text in (self.serial, self.manufacturer, self.product):
-            if text is not None and len(text.encode("utf-16-le")) > 252:
+            if text is not None and len(text.encode("utf-16-le", "surrogatepass")) > 252:
                 raise ValueError(f"{text!r} does not fit into a string descriptor; use at most 126 characters")
 
 
@@ -216,7 +216,7 @@ class Descriptors:
         text = {1: identity.manufacturer, 2: identity.product, 3: identity.serial}.get(index)
         if text is None:
             return None
-        body = text.encode("utf-16-le")
+        body = text.encode("utf-16-le", "surrogatepass")  # as a hostile device could send them
         return bytes((2 + len(body), STRING)) + body
 
     def class_descriptor(self, interface: int, kind: int) -> bytes | None:
