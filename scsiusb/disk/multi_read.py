@@ -388,3 +388,4 @@ class _Loop:
                 self._turn(SLICE_MS)
         finally:
             releases.close()
+            self._lanes.clear()  # each refers to this loop: a cycle, which would keep the disks open

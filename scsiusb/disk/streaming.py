@@ -108,8 +108,9 @@ class _Stream(Uncopyable, ABC):
             join(thread)
 
     def _forget(self) -> None:
-        """Drop the error, whose traceback refers to the stream."""
+        """Drop what refers to the stream: the error's traceback, and a queue that many streams may share."""
         self._error = None
+        self.on_ready = _ignore
 
     def _run(self) -> None:
         self._has_begun = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -13,7 +14,7 @@ from scsiusb import Disk, ScsiUsbError, read_many
 from scsiusb.opening import open_on
 from scsiusb.scsi.commands import spc as primary
 from scsiusb.usb.backend import Code
-from scsiusb.virtual import Memory, Stick, Unit
+from scsiusb.virtual import Bus, Memory, Stick, Unit
 from tests.disk.polling import PolledBus
 from tests.sticks import Answer, InterceptedBus, Wire, csw, garbage_collector_off
 
@@ -126,3 +127,18 @@ def kept_by_cycles(kind: type[InterceptedBus], action: Callable[[Disk], None], w
                 gc.garbage.clear()
                 bus.wire.intercept = None
                 bus.wire.fail_requests.clear()
+
+
+@pytest.mark.parametrize("kind", [Bus, PolledBus])
+def test_a_loop_over_many_disks_that_is_left_early_keeps_none_open(kind: type[Bus]) -> None:
+    """Each stream refers to its disk, and a cycle of streams would keep the devices until the collector runs."""
+    bus = kind(Stick([Unit(Memory(1 << 20))]))
+    with garbage_collector_off():
+        disk = open_on(bus)
+        with read_many(disk.reading(0, 2048)) as chunks:
+            next(chunks)
+        gone = weakref.ref(disk)
+        with pytest.warns(ResourceWarning, match="not closed"):
+            del disk, chunks
+        assert gone() is None
+    bus.close()
