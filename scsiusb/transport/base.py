@@ -192,7 +192,7 @@ class Transport(Protocol):
 
     @property
     def resets(self) -> EventCounter:
-        """Resets of the device at its port, each of which may have emptied its cache."""
+        """Resets of the device at its port, and lost reports that may have been of one: its cache may be empty."""
 
     @property
     def losses(self) -> EventCounter:

@@ -57,8 +57,9 @@ log = logging.getLogger(__name__)
 class UasExchange:
     """Runs one command at a time, through its own buffers, which `releases` gives back.
 
-    The sense of a failed command comes with its status. It is kept for the REQUEST SENSE that follows in the same turn,
-    which is not sent then: the device has told it already, and would not again.
+    The sense of a failed command comes with its status. It is kept for the REQUEST SENSE that comes next for the unit,
+    which is not sent then: the device has told it already, and would not again. For the same reason nobody can ask
+    after a status that did not come: it may have been the report of a reset, and is counted as one.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class UasExchange:
         self._synchronizer = synchronizer
         self._tasks = tasks
         self._turns = turns
-        self._sense: tuple[int, bytes] | None = None
+        self._senses: dict[int, bytes] = {}
+        """By the unit, that of its last command if it failed."""
         self._lun = 0
         self._in_doubt: list[int] = []
         """Tags of commands that may still be in the device."""
@@ -97,10 +99,10 @@ class UasExchange:
         if self.successor is not None:
             return (yield from self.successor.run(lun, cdb, direction, data, timeout))
         self._check(lun, cdb, direction, data)
-        kept, self._sense = self._sense, None
-        if kept is not None and kept[0] == lun and cdb[0] == REQUEST_SENSE and len(data):
-            count = min(len(data), len(kept[1]))
-            data[:count] = kept[1][:count]
+        kept = self._senses.pop(lun, b"")
+        if kept and cdb[0] == REQUEST_SENSE and len(data):
+            count = min(len(data), len(kept))
+            data[:count] = kept[:count]
             return Completion(GOOD, len(data) - count, count)
         pack = partial(self._pack, self._iu, lun, cdb)
         task = Task(pack, data, direction is Direction.IN, min(timeout, LONGEST))
@@ -109,7 +111,8 @@ class UasExchange:
         if task.status == Status.RESERVATION_CONFLICT:
             what = f"{self._port.info}, LUN {lun}, is reserved by another host or program (RESERVATION CONFLICT)"
             raise DeviceBusy(what, "have the holder release the reservation, or clear it there")
-        self._sense = (lun, sense) if sense else None
+        if sense:
+            self._senses[lun] = sense
         return completion
 
     def run_many(
@@ -124,7 +127,7 @@ class UasExchange:
             return (yield from self._one_by_one(self.successor, lun, requests, direction, timeout))
         for cdb, data in requests:
             self._check(lun, cdb, direction, data)
-        self._sense = None
+        self._senses.pop(lun, None)
         is_in = direction is Direction.IN
         tasks = [
             Task(partial(self._pack, memoryview(bytearray(COMMAND_CODEC.length)), lun, cdb), data, is_in, timeout)
@@ -176,6 +179,7 @@ class UasExchange:
                 device.losses.count += 1  # without a call: see the exchange of BOT
                 device.doubts.count += 1
                 self._in_doubt = [task.tag for task in tasks if task.is_in_doubt]
+                self._port.resets.count += any(task.may_have_told for task in tasks)
                 if isinstance(error, TransportError):
                     yield from device.fail(cdb, timeout, error)
                 raise

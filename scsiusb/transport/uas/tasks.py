@@ -83,6 +83,11 @@ class Task:
         """Whether the device may still have it."""
         return bool(self.deadline) and not self.ended
 
+    @property
+    def may_have_told(self) -> bool:
+        """Whether its end, if that is lost, may have been the report of a reset or such: they come without data."""
+        return bool(self.deadline and (self.status if self.ended else not self.moved))
+
 
 class Tasks:
     """Sends commands, several at once, and finds for each what came for it. One thread uses it, within a turn.
@@ -394,7 +399,9 @@ class Tasks:
 
     def _cancel(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
-            for held in (task.sending, task.moving, task.listening):
+            if task.moving:
+                task.moved += self._transfers.cancel(task.moving)[1]
+            for held in (task.sending, task.listening):
                 if held:
                     self._transfers.cancel(held)
             if task.room is not None:
