@@ -58,19 +58,22 @@ IN_PROGRESS: Final = frozenset(  # additional sense of a unit that will be ready
 )
 
 # Unit attentions that leave the medium and its addresses as they are: by ASC, or by ASC and ASCQ.
-HARMLESS_PARAMETERS: Final = (0x00, *range(0x02, 0x09), *range(0x0A, 0x16))  # 2Ah: log parameters, reservations, …
-HARMLESS_CHANGES: Final = (0x01, 0x02, *range(0x06, 0x0E), *range(0x0F, 0x15))  # 3Fh: microcode, redundancy, …
+# 2Ah: log parameters, reservations, …; not the encryption of what is read and written (11h to 13h).
+HARMLESS_PARAMETERS: Final = (0x00, *range(0x02, 0x09), *range(0x0A, 0x11), 0x14, 0x15)
+# 3Fh: microcode, redundancy groups, iSCSI, …; not volume sets (0Ah to 0Dh), nor a medium that has come (10h, 11h).
+HARMLESS_CHANGES: Final = (0x01, 0x02, *range(0x06, 0x0A), 0x0F, *range(0x12, 0x15))
+HARMLESS_EVENTS: Final = (0x02, 0x06, 0x07)  # 38h: power, busy, a threshold of thin provisioning; not media (04h)
 HARMLESS: Final = frozenset(
     {
         0x0B,  # warnings: temperature, failed self-test, …
         0x29,  # power on or reset, which is counted by itself
         0x2C,  # command sequence
         0x2F,  # commands cleared by another initiator
-        0x38,  # thin provisioning thresholds
         0x55,  # system resources
         0x5D,  # failure prediction thresholds
         0x5E,  # power conditions
         *((0x2A, ascq) for ascq in HARMLESS_PARAMETERS),
+        *((0x38, ascq) for ascq in HARMLESS_EVENTS),
         *((0x3F, ascq) for ascq in HARMLESS_CHANGES),
         (0x5A, 0x02),  # the operator selected write protect
         (0x5A, 0x03),  # the operator selected write permit

@@ -298,6 +298,21 @@ def test_the_sense_says_so_too() -> None:
     assert not Sense(5, 0x2A, 9).is_medium_changed
 
 
+@pytest.mark.parametrize(
+    ("asc", "ascq"), [(0x2A, 0x12), (0x38, 4), (0x3F, 0x0A), (0x3F, 0x0D), (0x3F, 0x10), (0x3F, 0x11), (0x3F, 5)]
+)
+def test_a_word_for_what_addresses_mean_is_one_for_a_change(asc: int, ascq: int) -> None:
+    """A new encryption key, a media event, a volume set, a medium that can be loaded, another device identifier."""
+    assert Sense(6, asc, ascq).is_medium_changed
+
+
+@pytest.mark.parametrize(
+    ("asc", "ascq"), [(0x2A, 0x10), (0x2A, 0x14), (0x38, 2), (0x38, 7), (0x3F, 6), (0x3F, 0x0F), (0x3F, 0x13)]
+)
+def test_a_word_for_something_else_is_none_for_a_change(asc: int, ascq: int) -> None:
+    assert not Sense(6, asc, ascq).is_medium_changed
+
+
 # --- several users of one unit --------------------------------------------------------------------
 
 
