@@ -15,6 +15,7 @@ from operator import or_
 from typing import Any, Final
 
 import scsiusb
+from scsiusb.ata.extended import AtaExtendedRead
 from scsiusb.ata.passthrough import AtaPassThrough12, AtaPassThrough16
 from scsiusb.ata.smart import parse_attributes
 from scsiusb.cli import labels as words
@@ -115,6 +116,7 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "LogSense": LOGS,
     "AtaPassThrough16": (AtaDisk().smart_data(),),
     "AtaPassThrough12": (AtaDisk().thresholds(),),
+    "AtaExtendedRead": (AtaDisk().thresholds(),),
     "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
 }
 ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need arguments
@@ -123,6 +125,7 @@ ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need argument
     "InquiryVpdBytes": primary.InquiryVpdBytes(0x83),
     "AtaPassThrough16": AtaPassThrough16(0xB0, 0xD0),
     "AtaPassThrough12": AtaPassThrough12(0xB0, 0xD1),
+    "AtaExtendedRead": AtaExtendedRead(0x2F),
 }
 LEASE: Final = (
     b'{"in_command": 0, "pid": 5, "started": 7, "boot": "0c15-ab", "command": "python x.py",'
