@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 import click
 
 import scsiusb
-from scsiusb.ata import self_test, smart_logs
+from scsiusb.ata import general_logs, self_test, smart_logs, statistics
 from scsiusb.ata.identify import IdentifyData
 from scsiusb.ata.nvme import NvmeHealth, NvmeIdentity
+from scsiusb.ata.packet import PacketIdentity
 from scsiusb.ata.security import SecurityState
 from scsiusb.cli.commands import command
 from scsiusb.scsi.catalog import declared
@@ -25,6 +26,7 @@ from scsiusb.scsi.telling import Teller
 from scsiusb.trace.reading import read_commands
 from scsiusb.trace.uas_conversation import pipes_in
 from scsiusb.virtual import Memory, Unit
+from scsiusb.virtual.target import ata_logs, ata_packet
 from scsiusb.virtual.target.ata import AtaDisk
 from scsiusb.virtual.target.nvme import NvmeDisk
 from tests.fuzz.parser import Parser, Seeds
@@ -52,12 +54,32 @@ def _ended(disk: AtaDisk | NvmeDisk) -> Any:
 
 ATA: Final = tuple(_ended(AtaDisk("sat-hdd", health)) for health in ("good", "failing"))
 NVME: Final = tuple(_ended(NvmeDisk(health)) for health in ("good", "failing"))
+GENERAL: Final = {  # the general purpose logs of both, by their address
+    address: tuple(ata_logs.general_log(disk, address) for disk in ATA)
+    for address in (
+        ata_logs.DIRECTORY,
+        ata_logs.EXTENDED_ERRORS,
+        ata_logs.EXTENDED_SELF_TESTS,
+        ata_logs.NCQ_ERROR,
+        ata_logs.STATISTICS,
+    )
+}
+PAGES_OF_STATISTICS: Final = [
+    log[at : at + 512] for log in GENERAL[ata_logs.STATISTICS] for at in range(0, len(log), 512)
+]
 ROWS: Final = (
     Row(IdentifyData.parse, (ATA[0].identify(UNIT),), 512),
     Row(SecurityState.parse, (ATA[0].identify(UNIT),), 512),
     Row(self_test.parse_data, tuple(disk.smart_data() for disk in ATA), 512),
     Row(smart_logs.parse_errors, tuple(disk.error_log() for disk in ATA), 512),
     Row(smart_logs.parse_tests, tuple(disk.self_test_log() for disk in ATA), 512),
+    Row(general_logs.parse_directory, GENERAL[ata_logs.DIRECTORY], 512),
+    Row(general_logs.parse_extended_errors, GENERAL[ata_logs.EXTENDED_ERRORS], 512),
+    Row(general_logs.parse_extended_tests, GENERAL[ata_logs.EXTENDED_SELF_TESTS], 512),
+    Row(general_logs.parse_queue_error, GENERAL[ata_logs.NCQ_ERROR], 512),
+    Row(statistics.parse_page_list, tuple(PAGES_OF_STATISTICS[:1]), 512),
+    Row(statistics.parse_statistics, tuple(PAGES_OF_STATISTICS[1:]), 512),
+    Row(PacketIdentity.parse, (ata_packet.identify(UNIT),), 512),
     Row(NvmeIdentity.parse, (NVME[0].identify(UNIT),), 4096),
     Row(NvmeHealth.parse, tuple(disk.health() for disk in NVME), 512),
     Row(self_test.parse_log, tuple(disk.self_test_log() for disk in NVME)),
