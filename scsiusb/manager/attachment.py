@@ -240,10 +240,11 @@ class Attachment:
         self._owner.warden.hold(lease.record, lease.path)
 
     def _report_learned_quirks(self) -> None:
-        if self._port is None or self._transport is None or self.is_lost:
+        port, transport = self._port, self._transport  # a signal's handler may give back meanwhile
+        if port is None or transport is None or self.is_lost:
             return
-        quirks = self._port.quirks
-        if self._transport.ignore_residue:
+        quirks = port.quirks
+        if transport.ignore_residue:
             quirks = quirks.learning(Quirk.IGNORE_RESIDUE, BOGUS_RESIDUE)
         if quirks.learned() or quirks.signature:
             self._owner.remember(self, quirks)

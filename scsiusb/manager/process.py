@@ -161,14 +161,16 @@ class Process:
         """See `Owner.tidy`. Watchers are closed outside of the lock: their threads, which end then, may wait for it."""
         with self._lock:
             needed = {attachment.backend.identity for attachment in list(self._attachments.values())}
-            idle = [(identity, watcher) for identity, watcher in self._watchers.items() if identity not in needed]
+            # A copy, made in one step: a signal's handler that closes a device may come in between.
+            watchers = list(self._watchers.items())
+            idle = [(identity, watcher) for identity, watcher in watchers if identity not in needed]
             for _, watcher in idle:
                 watcher.retire()
         for identity, watcher in idle:
             watcher.close()
             with self._lock:  # a watcher closed by its own thread stays, as another must join it
                 if watcher.has_ended and self._watchers.get(identity) is watcher:
-                    del self._watchers[identity]
+                    self._watchers.pop(identity, None)
 
     def poke(self, attachment: Attachment) -> None:
         """See `Owner.poke`. Without the lock: it is called in the middle of a command."""

@@ -37,6 +37,8 @@ class Watcher:
         self._is_stopped = False
         self._ending = threading.RLock()
         self._joining = long_lock()
+        self._is_joining = False
+        self._has_run = False
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
         self._resources = Releases()
@@ -89,6 +91,7 @@ class Watcher:
         """Forget thread and subscription in the child of a fork: they exist only in the parent."""
         self._ending = threading.RLock()
         self._joining = long_lock()
+        self._is_joining = False
         self._resources.forget()
         self._thread = self._source = None
 
@@ -99,10 +102,24 @@ class Watcher:
             self._end()
         elif not isinstance(threading.current_thread(), _Thread):
             with self._joining:  # Python 3.11's join fails if several threads call it at once
-                join(thread, JOIN_TIMEOUT)
-                runs_on = thread.is_alive()
+                self._join(thread)
+                runs_on = not self._has_run and thread.is_alive()
             if runs_on:
                 log.warning("a callback is still running in %s; the thread ends when it returns", self._name)
+
+    def _join(self, thread: threading.Thread) -> None:
+        if self._is_joining:
+            # A signal's handler, in the middle of the join of its own thread, which may have the lock that another join
+            # would wait for.
+            deadline = time.monotonic() + JOIN_TIMEOUT
+            while not self._has_run and time.monotonic() < deadline:
+                time.sleep(STOP_INTERVAL)
+            return
+        self._is_joining = True
+        try:
+            join(thread, JOIN_TIMEOUT)
+        finally:
+            self._is_joining = False
 
     def _close_source(self) -> None:
         if self._source is not None:
@@ -123,6 +140,7 @@ class Watcher:
                     self._wait(seconds)
         finally:
             self._end()
+            self._has_run = True
 
     def _turn(self) -> float:
         try:

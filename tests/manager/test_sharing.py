@@ -12,19 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from scsiusb import DeviceBusy, DeviceClosed, DeviceGone, Disk, Manager, ScsiUsbError, ledger
 from scsiusb.base import finalizing
-from scsiusb.manager.process import PROCESS
+from scsiusb.manager import watcher as watcher_module
+from scsiusb.manager.attachment import Attachment
+from scsiusb.manager.process import PROCESS, Process
 from scsiusb.opening import open_on
 from scsiusb.transport.base import Direction
 from scsiusb.usb.backend import Code, UsbError
 from scsiusb.usb.interface import find
 from scsiusb.usb.port import Port
-from tests.interrupts import At, CtrlC, of_files
+from tests.interrupts import At, CtrlC, Selects, of_files
 from tests.sticks import (
     PATIENCE,
     InterceptedBus,
@@ -70,31 +73,66 @@ def hanging_read(bus: InterceptedBus, disk: Disk) -> Worker:
 
 # --- signal handlers --------------------------------------------------------------------------------
 
-LOCKING = ("watcher.py", "watch.py", "threading.py", "queue.py")  # what the last close of a device goes through
+# What the last close of a device goes through.
+LOCKING = of_files("watcher.py", "watch.py", "threading.py", "queue.py", "process.py", "attachment.py", "client.py")
 
 
-def close_again_at(number: int, disk: Disk) -> bool:
-    """Close the disk; a signal's handler closes it, too, on the line `number` of LOCKING. False: there is none."""
+def close_again_at(number: int, disk: Disk, selects: Selects = LOCKING) -> bool:
+    """Close the disk; a signal's handler closes it, too, on the line `number` of what is selected. False: none."""
 
     def handler() -> None:
         with suppress(DeviceBusy):  # the handler interrupted a command
             disk.close()
 
-    signal = At(of_files(*LOCKING), number, handler, event="line")
+    signal = At(selects, number, handler, event="line")
     signal.watch(disk.close)
     return signal.times > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60)
-def test_a_signal_handler_may_close_a_disk_that_is_being_closed() -> None:
-    """An Event has a plain lock: a handler that comes while its own thread holds it would wait for ever."""
+def test_a_signal_handler_may_close_a_disk_that_is_being_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """An Event has a plain lock: a handler that comes while its own thread holds it would wait for ever.
+
+    So has a thread that is joined: there the handler waited for 5 s, and logged that a callback is still running.
+    """
     number = 1
     while close_again_at(number, open_on(InterceptedBus(stick(64)))):
         number += 1
         assert PROCESS._attachments == {}
     assert number > 20
     assert threading.active_count() == 1
+    assert not caplog.records
+
+
+def test_a_signal_handler_may_close_a_disk_while_what_was_needed_for_it_is_removed() -> None:
+    def selects(frame: FrameType) -> bool:
+        return frame.f_code in (Process.tidy.__code__, Attachment._report_learned_quirks.__code__)
+
+    number = 1
+    while close_again_at(number, open_on(InterceptedBus(stick(64))), selects):
+        number += 1
+        assert PROCESS._attachments == {}
+    assert number > 10
+
+
+def test_a_signal_handler_does_not_join_a_thread_that_its_own_thread_is_joining(
+    bus: InterceptedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The join that it interrupts may have the lock that the other one would wait for."""
+    joined: list[threading.Thread] = []
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        joined.append(thread)
+        thread.join(timeout)
+        if len(joined) == 1:  # then a signal comes
+            watcher.close()
+
+    monkeypatch.setattr(watcher_module, "join", join)
+    disk = open_on(bus)
+    (watcher,) = PROCESS._watchers.values()
+    disk.close()
+    assert len(joined) == 1
 
 
 # --- sharing --------------------------------------------------------------------------------------
