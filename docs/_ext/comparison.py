@@ -166,7 +166,6 @@ NOT_COMPARED: Final = frozenset(  # with those programs, which do not read them:
         ("mode", "cd"),
         ("log", "supported"),
         ("log", "application-client"),
-        ("log", "protocol"),
         ("diagnostic", "supported pages"),
         ("diagnostic", "enclosure status"),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,8 +19,8 @@ from scsiusb.scsi.unit import LogicalUnit
 from . import oracles
 
 T = TypeVar("T")
-VPD_PAGES = (0x00, 0x80, 0x83, *range(0x85, 0x8B), 0x8D, 0x8F, *range(0xB0, 0xBA), 0xC0)
-LOG_PAGES = (0x00, 0x02, 0x03, 0x05, 0x06, 0x0C, 0x0D, 0x0E, 0x0F, 0x10, 0x11, 0x15, 0x18, 0x19, 0x1A, 0x2F, 0x30)
+UNLISTED_VPD, UNLISTED_LOGS = (0x80, 0x83, 0x8F, 0xC0), (0x0D, 0x18, 0x30)
+"""Pages that are asked for beside those of the list: a unit has them or refuses them."""
 NOT_READY, ILLEGAL, UNKNOWN_OPCODE = 2, 5, 9
 REFUSED = (NOT_READY, ILLEGAL, UNKNOWN_OPCODE)  # exit statuses of sg3_utils for what the unit does not have
 WHOLE = 0x1000  # bytes: more than any page of these units
@@ -74,8 +74,8 @@ class Ours(NamedTuple):
 
 def theirs(sg: Path) -> Theirs:
     """Ask by sg_inq, sg_vpd, sg_logs, sg_modes, sdparm, sg_opcodes, sg_luns and sg_readcap."""
-    vpd = {page: _allowed(partial(_vpd, sg, page, "--raw")) for page in VPD_PAGES}
-    logs = {page: _allowed(partial(_log, sg, page, "--raw")) for page in LOG_PAGES}
+    vpd = _pages(partial(_vpd, sg), UNLISTED_VPD)
+    logs = _pages(partial(_log, sg), UNLISTED_LOGS)
     return Theirs(
         oracles.tool("sg_inq", "--raw", sg),
         _text(oracles.tool("sg_inq", "--descriptors", sg)),
@@ -92,19 +92,32 @@ def theirs(sg: Path) -> Theirs:
     )
 
 
+def _pages(ask: Callable[[int, str], bytes], others: Iterable[int]) -> dict[int, bytes | None]:
+    """Return each page that page 00h lists, and `others`; None for those that are refused."""
+    listed = _allowed(lambda: ask(0, "--raw"))
+    asked = {0, *(listed or b"")[4:], *others}
+    return {page: _allowed(partial(ask, page, "--raw")) for page in sorted(asked)}
+
+
 def ours(unit: LogicalUnit, seen: Theirs) -> Ours:
-    """Ask by scsiusb; `seen` says how long the standard INQUIRY data are."""
+    """Ask by scsiusb for what `seen` has."""
     return Ours(
         unit.execute(spc.InquiryVpdBytes(0, len(seen.inquiry), evpd=False)),
-        {page: _granted(partial(unit.vpd_bytes, page)) for page in VPD_PAGES},
-        {page: _granted(partial(unit.execute, spc_parameters.LogSense(page))) for page in LOG_PAGES},
+        {page: _granted(partial(unit.vpd_bytes, page)) for page in seen.vpd},
+        {page: _granted(partial(unit.execute, spc_parameters.LogSense(page))) for page in seen.logs},
         _granted(lambda: unit.execute(spc.ModeSense10(length=WHOLE))),
         _granted(lambda: read_pages(unit)) or PageList(),
         _granted(lambda: _our_opcodes(unit)),
         _granted(lambda: [*unit.execute(spc.ReportLuns())]),
-        _granted(unit.read_capacity),
-        _granted(lambda: unit.execute(sbc.ReadCapacity16())),
+        _granted(lambda: _ready(unit).read_capacity()),
+        _granted(lambda: _ready(unit).execute(sbc.ReadCapacity16())),
     )
+
+
+def _ready(unit: LogicalUnit) -> LogicalUnit:
+    """Return the unit when it is ready: QEMU's sends more than it was asked for to READ CAPACITY without a medium."""
+    unit.make_ready()
+    return unit
 
 
 def _allowed(ask: Callable[[], T]) -> T | None:

@@ -8,9 +8,9 @@ import click
 
 from scsiusb.cli.device import device_argument, device_record, opened
 from scsiusb.cli.options import global_options, settings
-from scsiusb.cli.output import hex_dump, say, show, show_json, show_table
+from scsiusb.cli.output import hex_dump, say, show, show_json, show_record, show_table
 from scsiusb.scsi.commands.spc_parameters import LogSense
-from scsiusb.scsi.pages.log import SUPPORTED, LogPage, page_called, page_name
+from scsiusb.scsi.pages.log import SUPPORTED, LogPage, LogParameter, page_called, page_name
 
 
 def _page(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -59,8 +59,13 @@ def log_record(page: LogPage) -> dict[str, Any]:
     if page.code == SUPPORTED:
         rows = [{"page": code, "subpage": subpage, "name": page_name(code, subpage)} for code, subpage in page.pages]
         return {**record, "pages": rows, "problems": page.problems}
-    parameters = [{"code": each.code, "name": each.name, **each.values, "data": each.data} for each in page.parameters]
+    parameters = [_parameter_record(each) for each in page.parameters]
     return {**record, "parameters": parameters, "problems": page.problems}
+
+
+def _parameter_record(each: LogParameter) -> dict[str, Any]:
+    entries = {"entries": each.entries} if each.entries else {}
+    return {"code": each.code, "name": each.name, **each.values, **entries, "data": each.data}
 
 
 def show_log(page: LogPage) -> None:
@@ -73,6 +78,13 @@ def show_log(page: LogPage) -> None:
         for each in page.parameters:
             values = ", ".join(value if name == "value" else f"{name} {value}" for name, value in _texts(each.values))
             show(f"  {each.name}: {values}" if values else f"  {each.name}:\n{hex_dump(each.data)}")
+            for entry in each.entries:
+                show("")
+                show_record({name.replace("_", " "): _entry_text(name, value) for name, value in entry.items()})
+
+
+def _entry_text(name: str, value: int) -> str:
+    return f"{value:016x}" if name.endswith("address") else str(value)
 
 
 def _texts(values: dict[str, int]) -> list[tuple[str, str]]:

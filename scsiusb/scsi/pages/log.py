@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
-from scsiusb.scsi.pages.fields import Field, number
+from scsiusb.scsi.pages.fields import Field, flags, number, values_of
 
 HEADER_LENGTH: Final = 4  # bytes
 PARAMETER_HEADER: Final = 4
 SUPPORTED: Final = 0x00
 FIRST_VENDOR_PAGE: Final = 0x30
 ALL_SUBPAGES: Final = 0xFF
+
+
+class Digits(NamedTuple):
+    """A number in ASCII digits."""
+
+    name: str
+    byte: int
+    size: int
+    text: str
+    """What it means."""
+
+    def value(self, data: bytes) -> int | None:
+        """Return the number; None if it is cut, or no digits, as of a date that was not set."""
+        digits = data[self.byte : self.byte + self.size]
+        return int(digits) if len(digits) == self.size and digits.isdigit() else None
+
+
+class ListLayout(NamedTuple):
+    """Descriptors that follow the fields of a parameter, each with its own length."""
+
+    start: int
+    """Byte of the first."""
+    length_at: int
+    """Byte of a descriptor that counts the bytes after it."""
+    fields: tuple[Field, ...]
+
+
+class Layout(NamedTuple):
+    """A parameter: its name, and what its value is made of; without fields, the value is one number."""
+
+    name: str
+    fields: tuple[Field | Digits, ...] = ()
+    entries: ListLayout | None = None
 
 
 class LogLayout(NamedTuple):
@@ -23,12 +57,18 @@ class LogLayout(NamedTuple):
     """sg_logs' abbreviation."""
     code: int
     subpage: int
-    parameters: dict[int, tuple[str, tuple[Field, ...]]]
-    """By parameter code: the name, and fields of the value; no fields: the value is one number."""
+    parameters: Mapping[int, Layout]
+    """By parameter code."""
+    all_parameters: Layout | None = None
+    """Of each parameter whose code is not in the table."""
 
 
-def _whole(*names: str) -> dict[int, tuple[str, tuple[Field, ...]]]:
-    return {code: (name, ()) for code, name in enumerate(names) if name}
+def _whole(*names: str) -> dict[int, Layout]:
+    return {code: Layout(name) for code, name in enumerate(names) if name}
+
+
+def _numbers(**codes: int) -> dict[int, Layout]:
+    return {code: Layout(name) for name, code in codes.items()}
 
 
 _ERRORS: Final = _whole(
@@ -51,6 +91,33 @@ _SCANNED: Final = (
     number("lba", 12, 8, "the block"),
 )
 _TEMPERATURE: Final = (number("celsius", 1, 1, "degrees Celsius; 255: not known"),)
+_DATE: Final = (Digits("year", 0, 4, "of the week"), Digits("week", 4, 2, "of the year"))
+_PORT: Final = (
+    Field("protocol", 0, 3, 4, "6: Serial Attached SCSI"),
+    number("generation", 2, 1, "counts the changes of the phys; 0: not counted"),
+    number("phys", 3, 1, "number of phys"),
+)
+_PHYS: Final = ListLayout(  # of a SAS port (SPL-2 9.2.8.1)
+    4,
+    3,
+    (
+        number("phy", 1, 1, "phy identifier"),
+        Field("attached_type", 4, 6, 3, "1: a device, 2 and 3: an expander"),
+        Field("attached_reason", 4, 3, 4, "why the attached phy was reset last"),
+        Field("reason", 5, 7, 4, "why the phy was reset last"),
+        Field("link_rate", 5, 3, 4, "8: 1.5 Gb/s, 9: 3, Ah: 6, Bh: 12, Ch: 22.5"),
+        *flags(6, "- - - - attached_ssp_initiator attached_stp_initiator attached_smp_initiator", *["role"] * 3),
+        *flags(7, "- - - - attached_ssp_target attached_stp_target attached_smp_target", *["role"] * 3),
+        number("address", 8, 8, "SAS address"),
+        number("attached_address", 16, 8, "SAS address of the attached phy"),
+        number("attached_phy", 24, 1, "phy identifier of the attached phy"),
+        number("invalid_dwords", 32, 4, "invalid dwords received"),
+        number("disparity_errors", 36, 4, "dwords with a running disparity error"),
+        number("losses_of_synchronization", 40, 4, "losses of dword synchronization"),
+        number("reset_problems", 44, 4, "resets of the phy that failed"),
+    ),
+)
+_SAS: Final = 6  # PROTOCOL IDENTIFIER
 LAYOUTS: Final = (
     LogLayout("write-errors", "we", 0x02, 0, _ERRORS),
     LogLayout("read-errors", "re", 0x03, 0, _ERRORS),
@@ -62,21 +129,27 @@ LAYOUTS: Final = (
         0x0C,
         0,
         {
-            0x01: ("available", _RESOURCE),
-            0x02: ("used", _RESOURCE),
-            0x03: ("available_percentage", (number("percent", 0, 2, "of the provisioning resources"), _SCOPE)),
-            0x100: ("deduplicated", _RESOURCE),
-            0x101: ("compressed", _RESOURCE),
-            0x102: ("total_efficiency", _RESOURCE),
+            0x01: Layout("available", _RESOURCE),
+            0x02: Layout("used", _RESOURCE),
+            0x03: Layout("available_percentage", (number("percent", 0, 2, "of the provisioning resources"), _SCOPE)),
+            0x100: Layout("deduplicated", _RESOURCE),
+            0x101: Layout("compressed", _RESOURCE),
+            0x102: Layout("total_efficiency", _RESOURCE),
         },
     ),
-    LogLayout("temperature", "temp", 0x0D, 0, {0: ("current", _TEMPERATURE), 1: ("reference", _TEMPERATURE)}),
+    LogLayout(
+        "temperature", "temp", 0x0D, 0, {0: Layout("current", _TEMPERATURE), 1: Layout("reference", _TEMPERATURE)}
+    ),
     LogLayout(
         "start-stop",
         "sscc",
         0x0E,
         0,
-        {3: ("cycles_specified", ()), 4: ("cycles", ()), 5: ("load_cycles_specified", ()), 6: ("load_cycles", ())},
+        {
+            1: Layout("manufactured", _DATE),
+            2: Layout("accounting", _DATE),
+            **_numbers(cycles_specified=3, cycles=4, load_cycles_specified=5, load_cycles=6),
+        },
     ),
     LogLayout("application-client", "acl", 0x0F, 0, {}),
     LogLayout(
@@ -85,7 +158,7 @@ LAYOUTS: Final = (
         0x10,
         0,
         {
-            code: (
+            code: Layout(
                 f"test_{code}",
                 (
                     Field("kind", 0, 7, 3, "self-test code"),
@@ -106,7 +179,7 @@ LAYOUTS: Final = (
         "ssm",
         0x11,
         0,
-        {1: ("endurance", (number("percent_used", 3, 1, "percentage used of its life"),))},
+        {1: Layout("endurance", (number("percent_used", 3, 1, "percentage used of its life"),))},
     ),
     LogLayout(
         "background-scan",
@@ -114,7 +187,7 @@ LAYOUTS: Final = (
         0x15,
         0,
         {
-            0: (
+            0: Layout(
                 "status",
                 (
                     number("minutes", 0, 4, "power-on minutes"),
@@ -124,17 +197,17 @@ LAYOUTS: Final = (
                     number("medium_scans", 10, 2, "scans of the whole medium performed"),
                 ),
             ),
-            **{code: (f"error_{code}", _SCANNED) for code in range(1, 0x801)},
+            **{code: Layout(f"error_{code}", _SCANNED) for code in range(1, 0x801)},
         },
     ),
-    LogLayout("protocol", "psp", 0x18, 0, {}),
+    LogLayout("protocol", "psp", 0x18, 0, {}, Layout("port", _PORT, _PHYS)),
     LogLayout(
         "statistics",
         "gsp",
         0x19,
         0,
         {
-            1: (
+            1: Layout(
                 "commands",
                 (
                     number("reads", 0, 8, "read commands"),
@@ -147,8 +220,8 @@ LAYOUTS: Final = (
                     number("weighted_intervals", 56, 8, "time of reads and writes, weighted"),
                 ),
             ),
-            2: ("idle", (number("intervals", 0, 8, "time without a command, in time intervals"),)),
-            3: (
+            2: Layout("idle", (number("intervals", 0, 8, "time without a command, in time intervals"),)),
+            3: Layout(
                 "time_interval",
                 (
                     number("negative_exponent", 0, 4, "the interval is the integer by 10^-exponent seconds"),
@@ -163,12 +236,7 @@ LAYOUTS: Final = (
         0x1A,
         0,
         {
-            1: ("to_active", ()),
-            2: ("to_idle_a", ()),
-            3: ("to_idle_b", ()),
-            4: ("to_idle_c", ()),
-            8: ("to_standby_z", ()),
-            9: ("to_standby_y", ()),
+            **_numbers(to_active=1, to_idle_a=2, to_idle_b=3, to_idle_c=4, to_standby_z=8, to_standby_y=9),
         },
     ),
     LogLayout(
@@ -177,7 +245,7 @@ LAYOUTS: Final = (
         0x2F,
         0,
         {
-            0: (
+            0: Layout(
                 "exception",
                 (
                     number("asc", 0, 1, "additional sense code; 0: none"),
@@ -202,6 +270,8 @@ class LogParameter:
     """The fields, or `value` for one number; empty where its form is not known."""
     data: bytes
     """Its bytes, without the header."""
+    entries: tuple[dict[str, int], ...] = ()
+    """Of a SAS port: the fields of each phy."""
 
 
 @dataclass(frozen=True)
@@ -280,14 +350,36 @@ def _parameters(code: int, subpage: int, body: bytes, problems: list[str]) -> li
             problems.append(f"a parameter of {length} bytes is cut after {len(body)}: {body.hex()}")
             break
         value, body, number_ = body[PARAMETER_HEADER:length], body[length:], int.from_bytes(body[:2], "big")
-        name, fields = (layout.parameters if layout else {}).get(number_, ("", None))
-        found.append(LogParameter(number_, name or f"{number_:04x}", _values(value, fields), value))
+        found.append(_parameter(number_, layout, value, problems))
     return found
 
 
-def _values(value: bytes, fields: tuple[Field, ...] | None) -> dict[str, int]:
-    if fields is None:
-        return {}
+def _parameter(code: int, page: LogLayout | None, value: bytes, problems: list[str]) -> LogParameter:
+    layout = None if page is None else page.parameters.get(code, page.all_parameters)
+    if layout is None:
+        return LogParameter(code, f"{code:04x}", {}, value)
+    name = layout.name if page and code in page.parameters else f"{layout.name}_{code}"
+    values = _values(value, layout.fields)
+    has_entries = layout.entries is not None and values.get("protocol") == _SAS
+    entries = _entries(value, layout.entries, problems) if layout.entries is not None and has_entries else ()
+    return LogParameter(code, name, values, value, entries)
+
+
+def _entries(value: bytes, layout: ListLayout, problems: list[str]) -> tuple[dict[str, int], ...]:
+    """Return the fields of each descriptor; one that is cut is shown as far as it goes."""
+    rest, found = value[layout.start :], list[dict[str, int]]()
+    while len(rest) > layout.length_at:
+        length = layout.length_at + 1 + rest[layout.length_at]
+        if length > len(rest):
+            problems.append(f"a descriptor of {length} bytes is cut after {len(rest)}")
+        found.append(values_of(layout.fields, rest[:length]))
+        rest = rest[length:]
+    if rest:
+        problems.append(f"the last {len(rest)} bytes are no descriptor: {rest.hex()}")
+    return tuple(found)
+
+
+def _values(value: bytes, fields: tuple[Field | Digits, ...]) -> dict[str, int]:
     if not fields:
         return {"value": int.from_bytes(value, "big")} if value else {}
     found: dict[str, Any] = {field.name: field.value(value) for field in fields}
