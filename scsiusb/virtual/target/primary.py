@@ -107,7 +107,7 @@ def _mode_select_10(unit: Unit, cdb: bytes) -> Task:
 def _log_sense(unit: Unit, cdb: bytes) -> Task:
     """Report a log page with current cumulative values; parameters cannot be saved (SPC-4 6.8)."""
     page, subpage, pointer = cdb[2] & 0x3F, cdb[3], int.from_bytes(cdb[5:7], "big")
-    body = logs.page(page, pointer)
+    body = logs.page(page, pointer, unit.kept)
     if cdb[1] & 1 or subpage or body is None:
         raise CommandFailed(INVALID_FIELD_IN_CDB)
     return Parameters(struct.pack(">BBH", page, 0, len(body)) + body, int.from_bytes(cdb[7:9], "big"))

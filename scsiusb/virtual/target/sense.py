@@ -11,6 +11,7 @@ _FIXED_CURRENT = 0x70
 _DESCRIPTOR_CURRENT = 0x72
 _DEFERRED = 0x01  # added to either
 _VALID = 0x80
+_ILI = 0x20
 _INFORMATION = struct.Struct(">BBBBQ")
 
 
@@ -29,6 +30,8 @@ class Sense:
     specific: bytes = bytes(4)
     """The COMMAND-SPECIFIC INFORMATION of the fixed format."""
     progress: int | None = None
+    has_wrong_length: bool = False
+    """ILI: the block has another length than was asked for, and INFORMATION is the difference."""
     registers: bytes = b""
     """An ATA Status Return descriptor (SAT-3 12.2.5): of such sense data bridges send the descriptor format only."""
 
@@ -39,15 +42,16 @@ class Sense:
         valid = self.information is not None and self.information <= 0xFFFFFFFF
         information = self.information if valid and self.information is not None else 0
         first = _FIXED_CURRENT | (_DEFERRED if self.deferred else 0) | (_VALID if valid else 0)
-        return _FIXED.pack(
-            first, 0, self.key, information, 10, self.specific, self.asc, self.ascq, 0, *self._key_specific()
-        )
+        key = self.key | (_ILI if self.has_wrong_length else 0)
+        return _FIXED.pack(first, 0, key, information, 10, self.specific, self.asc, self.ascq, 0, *self._key_specific())
 
     def descriptors(self) -> bytes:
         """Return descriptor format sense data (SPC-4 4.5.2)."""
         tail = b"" if self.information is None else _INFORMATION.pack(0x00, 0x0A, _VALID, 0, self.information)
         if self.progress is not None:
             tail += struct.pack(">BBxxBHx", 0x02, 0x06, *self._key_specific())
+        if self.has_wrong_length:
+            tail += bytes((0x05, 0x02, 0, _ILI))
         tail += self.registers
         code = _DESCRIPTOR_CURRENT | (_DEFERRED if self.deferred else 0)
         return bytes((code, self.key, self.asc, self.ascq, 0, 0, 0, len(tail))) + tail

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from scsiusb.virtual.target import extra_blocks, reservations, whole_medium
+from scsiusb.virtual.target import diagnostics, extra_blocks, long_blocks, reservations, whole_medium
 from scsiusb.virtual.target.block import read_capacity_16
 from scsiusb.virtual.target.collecting import Collect, act_on
+from scsiusb.virtual.target.logs import MOST_SELF_TESTS
 from scsiusb.virtual.target.sense import (
     INVALID_FIELD_IN_CDB,
     INVALID_FIELD_IN_PARAMETERS,
@@ -30,6 +31,7 @@ _MOST_NAME = 64
 _NOMINAL, _RECOMMENDED = 1, 30  # seconds
 _SUPPORTED, _UNSUPPORTED = 3, 1
 _RCTD = 0x80
+_WELL = 0x32  # health of an element: within its limits
 
 
 class Kept:
@@ -42,6 +44,12 @@ class Kept:
         self.echo = b""
         self.data = bytearray(BUFFER)
         self.firmware = bytearray()
+        self.self_tests: list[int] = []
+        """Codes of the last self-tests."""
+
+    def add_self_test(self, code: int) -> None:
+        """Keep the code of a self-test that was done."""
+        self.self_tests = [*self.self_tests, code][-MOST_SELF_TESTS:]
 
     def milliseconds(self) -> tuple[int, int]:
         """Return the clock, and the origin of its time."""
@@ -185,19 +193,49 @@ def _security_in(unit: Unit, cdb: bytes) -> Task:
     return Parameters(data, int.from_bytes(cdb[6:10], "big"))
 
 
+def _media_serial(unit: Unit, cdb: bytes) -> Task:
+    """Report the unit's serial number as that of its medium, with zeros to a multiple of four (SPC-4 6.21)."""
+    unit.ready_medium()
+    serial = (unit.serial or unit.device_serial).encode("ascii", "replace")
+    serial += bytes(-len(serial) % 4)
+    return Parameters(struct.pack(">I", len(serial)) + serial, int.from_bytes(cdb[6:10], "big"))
+
+
+def _element_status(unit: Unit, cdb: bytes) -> Task:
+    """Report one element, which is well; with a filter for those that are not, none (SBC-4 5.7)."""
+    start, is_filtered = int.from_bytes(cdb[6:10], "big"), bool(cdb[14] & 0xC0)
+    if cdb[14] & 0x0F:
+        raise CommandFailed(INVALID_FIELD_IN_CDB)
+    elements = [] if is_filtered or start > 1 else [struct.pack(">4xI6xBBQ8x", 1, 1, _WELL, (1 << 64) - 1)]
+    head = struct.pack(">II24x", len(elements), len(elements))
+    return Parameters(head + b"".join(elements), int.from_bytes(cdb[10:14], "big"))
+
+
 SERVICES: Mapping[int, Mapping[int, Service]] = {
     0x48: whole_medium.SANITIZE,
     0x5E: reservations.IN,
     0x5F: reservations.OUT,
-    0x9E: {0x10: read_capacity_16, 0x12: extra_blocks.get_lba_status},
+    0x9E: {
+        0x10: read_capacity_16,
+        0x11: long_blocks.read_16,
+        0x12: extra_blocks.get_lba_status,
+        0x17: _element_status,
+    },
+    0x9F: {0x11: long_blocks.write_16},
     0xA3: {0x05: _report_name, 0x0C: _report_commands, 0x0D: _report_task_management, 0x0F: _report_timestamp},
     0xA4: {0x06: _set_name, 0x0F: _set_timestamp},
+    0xAB: {0x01: _media_serial},
 }
 COMMANDS: Mapping[int, Command] = {
     0x04: whole_medium.format_unit,
     **dict.fromkeys((0x16, 0x17, 0x56, 0x57), reservations.reserve),
+    0x1C: diagnostics.receive,
+    0x1D: diagnostics.send,
     0x3B: _write_buffer,
     0x3C: _read_buffer,
+    0x3E: long_blocks.read_10,
+    0x3F: long_blocks.write_10,
+    0x4C: diagnostics.log_select,
     0xA2: _security_in,
     **dict.fromkeys(SERVICES, lambda unit, cdb: unit.serve(cdb)),
     **extra_blocks.COMMANDS,
