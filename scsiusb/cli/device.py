@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ from scsiusb.cli.failure import wrong_quirks, wrong_size
 from scsiusb.cli.files import refuse_own_file
 from scsiusb.cli.options import F, completions, number, settings
 from scsiusb.cli.output import say
-from scsiusb.errors import DeviceNotFound, DeviceNotUnique, DeviceUnsupported
+from scsiusb.errors import DeviceMismatch, DeviceNotFound, DeviceNotUnique, DeviceUnsupported
 from scsiusb.finding import VIRTUAL, devices
 
 if TYPE_CHECKING:
@@ -81,13 +81,35 @@ def reopener(disk: Disk, device: str | None) -> Callable[[], Disk]:
     return reopen
 
 
+def replugger(disks: Sequence[Disk], words: Sequence[str | None]) -> Callable[[Disk], Disk]:
+    """Return a function that opens the device of one of the disks after it was plugged in again.
+
+    It raises DeviceMismatch if a device that was not attached now is where the disk was; else as `reopener`'s.
+    """
+    before = {_identity(each) for each in seen()}
+    ways = {id(disk): reopener(disk, word) for disk, word in zip(disks, words, strict=True)}
+
+    def reopen(disk: Disk) -> Disk:
+        try:
+            return ways[id(disk)]()
+        except DeviceNotFound:
+            address = disk.unit.transport.info.address
+            others = (each for each in seen() if each.address == address and _identity(each) not in before)
+            if (other := next(others, None)) is not None:
+                what = f"another device, with serial number {other.serial}, was plugged in at {address}"
+                raise DeviceMismatch(what) from None
+            raise
+
+    return reopen
+
+
+def _identity(info: InterfaceInfo) -> tuple[object, ...]:
+    return info.vid, info.pid, info.serial, info.interface
+
+
 def _same_device(info: InterfaceInfo) -> InterfaceInfo:
     """Return the attached interface that has the IDs and the serial number, at another address if need be."""
-
-    def identity(each: InterfaceInfo) -> tuple[object, ...]:
-        return each.vid, each.pid, each.serial, each.interface
-
-    found = [each for each in seen() if identity(each) == identity(info)]
+    found = [each for each in seen() if _identity(each) == _identity(info)]
     found = [each for each in found if each.address == info.address] or found
     if not found:
         raise DeviceNotFound(f"{info} is not attached")

@@ -74,6 +74,8 @@ class Reached:
         last = self.last
         if last is None:
             return "nothing is done"
+        if last.phase == "re-plug":
+            return f"all is written, {last.done} of {last.total} devices were plugged in again"
         total = "" if last.total is None else f" of {size_text(last.total)}"
         return f"{last.phase}: {size_text(last.done)}{total}"
 

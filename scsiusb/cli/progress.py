@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from scsiusb.cli.failure import RUN_AGAIN, Terminated
+from scsiusb.cli.target_bars import TargetBars
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-    from scsiusb.imaging.events import OnProgress, Progress
+    from scsiusb.imaging.events import OnProgress, Progress, TargetsProgress
 
 WORTH_SHOWING: Final = 4 * 1024 * 1024  # bytes
 
@@ -70,17 +71,30 @@ class _Bars:
         self._least = least
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._targets: TargetBars | None = None
 
     def show(self, progress: Progress) -> None:
         """Show how far a phase has come."""
         phase, done, total = progress
         if total is not None and total <= self._least:
             return
+        if len(getattr(progress, "targets", ())) > 1:
+            self._show_targets(cast("TargetsProgress", progress))
+            return
         if self._bars is None:
             self._bars = self._held.enter_context(_new_bars())
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(phase, total=total)
         self._bars.update(self._tasks[phase], completed=done, total=total)
+
+    def _show_targets(self, progress: TargetsProgress) -> None:
+        if self._targets is None:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._targets = TargetBars()
+            self._held.enter_context(Live(self._targets, console=Console(stderr=True), transient=True))
+        self._targets.update(progress)
 
 
 def _new_bars() -> Bars:

@@ -9,6 +9,8 @@ from scsiusb.imaging.dumping import dump as dump
 from scsiusb.imaging.erasing import Erased as Erased
 from scsiusb.imaging.erasing import erase as erase
 from scsiusb.imaging.events import Progress as Progress
+from scsiusb.imaging.events import TargetProgress as TargetProgress
+from scsiusb.imaging.events import TargetsProgress as TargetsProgress
 from scsiusb.imaging.identity import DiskIdentity as DiskIdentity
 from scsiusb.imaging.latencies import Region as Region
 from scsiusb.imaging.mapfile import Area as Area

@@ -103,5 +103,5 @@ def medium_reader(disk: Disk, known: DiskIdentity) -> tuple[Medium, Read]:
     has_fua = leave_cache(disk)
     with suppress(MediumChanged):
         disk.read(0, 1)
-    known.check(DiskIdentity.of(disk).record())
+    DiskIdentity.of(disk).check(known.record())
     return disk.medium(), disk.read_past_cache if has_fua else disk.read_from

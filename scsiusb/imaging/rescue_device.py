@@ -27,9 +27,7 @@ from scsiusb.errors import (
     TransportError,
 )
 from scsiusb.imaging.identity import DiskIdentity
-from scsiusb.quirks.model import Quirk
-from scsiusb.scsi.commands.spc import TestUnitReady
-from scsiusb.scsi.retry import RetryPolicy
+from scsiusb.imaging.presence import ask
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Direction
 
@@ -39,10 +37,8 @@ Reopen = Callable[[], Disk]
 """Opens the device again after it has left the bus; raises a TransportError while it is not there."""
 
 POLL: Final = 0.25  # seconds between two looks at a device that is waited for
-ANSWER_TIMEOUT: Final = 5.0  # seconds, for TEST UNIT READY
 MOST_ATTEMPTS: Final = 5  # to send one read that the unit has not begun
 MOST_DIFFERING: Final = 3  # so many blocks must match for each that differs
-ONE_TRY: Final = RetryPolicy(failures=0, becoming_ready=0)
 ATTACH: Final = "attach the one that the rescue began with"
 
 log = logging.getLogger(__name__)
@@ -129,25 +125,17 @@ class RescueDevice(Uncopyable):
         Without this, a device that is dead would have all its blocks marked as failed.
         """
         try:
-            self._ask()
+            ask(self._unit)
         except (DeviceGone, DeviceClosed, Cancelled):
             raise
         except TransportError:
             try:
                 self._unit.transport.reset_port()
-                self._ask()
+                ask(self._unit)
             except (DeviceGone, DeviceClosed, Cancelled):
                 raise
             except TransportError as failure:
                 raise _silent(self._unit, error) from failure
-
-    def _ask(self) -> None:
-        """Send a command that any unit answers; an error that it reports is an answer."""
-        with suppress(CheckCondition):
-            if Quirk.NO_TEST_UNIT_READY in self._unit.transport.quirks:
-                self._unit.request_sense()
-            else:
-                self._unit.execute(TestUnitReady(), timeout=ANSWER_TIMEOUT, retry=ONE_TRY)
 
     # --- whether it is still the same -------------------------------------------------------------
 
@@ -246,7 +234,7 @@ class RescueDevice(Uncopyable):
     def _adopt(self, disk: Disk) -> None:
         """Go on with `disk`, if it is the same device; else close it and raise."""
         try:
-            self._identity.check(DiskIdentity.of(disk).record())
+            DiskIdentity.of(disk).check(self._identity.record())
             self._use(disk)
             self.recognize(is_thorough=True, needs_proof=self._identity.serial is None)
         except BaseException:

@@ -11,18 +11,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal
 
+from scsiusb.base.arguments import function_or_none, number_or_none
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, ScsiUsbError
 from scsiusb.imaging.arguments import check_different, check_job
 from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
-from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, Progress, ignore
+from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, TargetProgress, TargetsProgress, ignore
 from scsiusb.imaging.journal import SUFFIX, journal_of
 from scsiusb.imaging.readback import BlockRange
+from scsiusb.imaging.replugging import WAIT, Replug, await_replug
 from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source, in_blocks, too_large
 from scsiusb.imaging.state import check_not_exchanged, state_folder
 from scsiusb.imaging.target import Target
+
+POLL: Final = 0.05  # seconds between two looks at how far the targets are
 
 Verify = Literal["none", "read", "medium"]
 VERIFICATIONS: Final[tuple[Verify, ...]] = ("none", "read", "medium")
@@ -63,6 +67,8 @@ def restore(
     verify: Verify = "medium",
     bmap: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    replug: Replug | None = None,
+    wait: float = WAIT,
     progress: OnProgress = ignore,
 ) -> list[Restored]:
     """Write the image at `path`, of any format that `dump` writes or an Android sparse image, to each disk.
@@ -71,16 +77,30 @@ def restore(
     "read" only reads back. `bmap`: a block map; by default the one beside the image, if there is one. `resume`: go on
     with a restore that was interrupted; the journals beside the image say what is done.
 
+    `replug`, with "medium": in place of the reset, wait until each device was unplugged and plugged in again, `wait`
+    seconds at most. `progress` says when to unplug it; `replug(disk)` is then called, in this thread, until it returns
+    the device of that disk, open, which `restore` closes. Another device is refused.
+
     Return a result for each disk; one that fails ends alone. Raise its error if there is one disk, SomeFailed if there
     are several; ImageError, or OSError, if the image ended the work on all of them; OutOfRange, before anything is
     written, if it is too large for a disk.
     """
     check_job(progress, *disks)
     with ImageSource(path) as source:
-        return checked(restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=progress))
+        wanted = mapped(source, bmap)
+        return checked(
+            restore_each(wanted, disks, verify=verify, resume=resume, replug=replug, wait=wait, progress=progress)
+        )
 
 
-def clone(source: Disk, *disks: Disk, verify: Verify = "medium", progress: OnProgress = ignore) -> list[Restored]:
+def clone(
+    source: Disk,
+    *disks: Disk,
+    verify: Verify = "medium",
+    replug: Replug | None = None,
+    wait: float = WAIT,
+    progress: OnProgress = ignore,
+) -> list[Restored]:
     """Write all blocks of one disk to others, which may be larger; the rest is as for `restore`.
 
     It keeps no journal, and cannot go on after an interruption: dump the source to a file and restore that instead.
@@ -88,7 +108,10 @@ def clone(source: Disk, *disks: Disk, verify: Verify = "medium", progress: OnPro
     """
     check_job(progress, source, *disks)
     check_different([source, *disks])
-    return checked(restore_each(DiskSource(source), disks, verify=verify, resume=False, progress=progress))
+    wanted = DiskSource(source)
+    return checked(
+        restore_each(wanted, disks, verify=verify, resume=False, replug=replug, wait=wait, progress=progress)
+    )
 
 
 def mapped(source: ImageSource, bmap: str | os.PathLike[str] | None) -> Source:
@@ -118,17 +141,20 @@ def checked(results: list[Restored]) -> list[Restored]:
 
 
 def restore_each(
-    source: Source, disks: Sequence[Disk], *, verify: Verify, resume: bool, progress: OnProgress
+    source: Source,
+    disks: Sequence[Disk],
+    *,
+    verify: Verify,
+    resume: bool,
+    replug: Replug | None = None,
+    wait: float = WAIT,
+    progress: OnProgress,
 ) -> list[Restored]:
     """Do as `restore`, but return errors in results only: of a disk in its own, of the source in all unfinished ones.
 
     What is known before the first write is still raised.
     """
-    if verify not in VERIFICATIONS:
-        raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
-    if not disks:
-        raise ValueError("give at least one disk")
-    check_different(disks)
+    _check_arguments(disks, verify, replug, wait)
     began = time.monotonic()
     for disk in disks:
         _check_size(source, disk)
@@ -143,12 +169,29 @@ def restore_each(
         for target, place in zip(targets, places, strict=True):  # all before anything is written to one
             target.prepare(place, resume=resume)
         _write(source, targets, progress)
+        if replug is not None:
+            await_replug(targets, replug, wait, progress)
         if verify != "none":
             _verify(source, targets, progress, past_cache=verify == "medium")
         for target in targets:
             target.finish()
     seconds = time.monotonic() - began
     return [_result(target, verify, seconds) for target in targets]
+
+
+def _check_arguments(disks: Sequence[Disk], verify: str, replug: Replug | None, wait: float) -> None:
+    """Raise ValueError, TypeError."""
+    if verify not in VERIFICATIONS:
+        raise ValueError(f"verify must be one of {', '.join(VERIFICATIONS)}, not {verify!r}")
+    function_or_none("replug", replug)
+    if replug is not None and verify != "medium":
+        raise ValueError(f"replug is for verify='medium', not {verify!r}")
+    number_or_none("wait", wait)
+    if not wait >= 0:
+        raise ValueError(f"wait={wait}: it cannot be negative")
+    if not disks:
+        raise ValueError("give at least one disk")
+    check_different(disks)
 
 
 def _check_size(source: Source, disk: Disk) -> None:
@@ -177,7 +220,16 @@ def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:
     start = min(target.done for target in targets)
     for target in targets:
         target.start_writing()
-    _give(source, start, targets, lambda done: progress(Progress(WRITING, done, source.length)))
+    _give(source, start, targets, _shown(progress, WRITING, source, targets))
+
+
+def _shown(progress: OnProgress, phase: str, source: Source, targets: Sequence[Target]) -> Callable[[int], object]:
+    """Return a function that reports how far a pass over all targets has come."""
+
+    def show(done: int) -> object:
+        return progress(TargetsProgress(phase, done, source.length, tuple(each.progress for each in targets)))
+
+    return show
 
 
 def _give(source: Source, start: int, targets: Sequence[Target], show: Callable[[int], object]) -> None:
@@ -187,6 +239,7 @@ def _give(source: Source, start: int, targets: Sequence[Target], show: Callable[
     """
     extents = in_blocks(source.extents(start), _common_size(targets))
     cause: Exception | None = None
+    given = 0
     while any(target.error is None for target in targets):
         try:
             extent = next(extents, None)
@@ -197,9 +250,28 @@ def _give(source: Source, start: int, targets: Sequence[Target], show: Callable[
             break
         for target in targets:
             target.put(extent)
-        show(extent.offset + len(extent.data))
+        given = extent.offset + len(extent.data)
+        show(given)
+    _end_pass(targets, cause, show, given)
+
+
+def _end_pass(
+    targets: Sequence[Target], cause: Exception | None, show: Callable[[int], object], given: int = 0
+) -> None:
+    """Wait until all targets have done what they were given. Report meanwhile: a flush may take long.
+
+    `cause`: why that is not all. `given`: the place in the image up to which they were given it, if it was given here.
+    """
     for target in targets:
-        target.end_pass(cause)
+        target.put(cause)
+    before: list[TargetProgress] = []
+    while any(target.is_working(POLL) for target in targets):
+        now = [target.progress for target in targets]
+        if now != before:
+            show(given or min(each.done for each in now))
+        before = now
+    for target in targets:
+        target.end_pass()
 
 
 def _common_size(targets: Sequence[Target]) -> int:
@@ -211,19 +283,17 @@ def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past
     good = [target for target in targets if target.error is None]
     for target in good:
         target.start_verifying(past_cache=past_cache)
-    if not source.is_repeatable:
-        for target in good:
-            target.end_pass()
-        return
-    start = min((target.compared for target in good), default=0)
-    _give(source, start, good, lambda done: progress(Progress(VERIFYING, done, source.length)))
+    show = _shown(progress, VERIFYING, source, targets)
+    if source.is_repeatable:
+        _give(source, min((target.compared for target in good), default=0), good, show)
+    else:
+        _end_pass(good, None, show)
 
 
 def _result(target: Target, verify: Verify, seconds: float) -> Restored:
-    info = target.disk.unit.transport.info
     return Restored(
-        address=info.address,
-        serial=info.serial,
+        address=target.info.address,
+        serial=target.info.serial,
         written=target.written,
         verified=verify if target.is_verified else "none",
         differences=tuple(target.differences),

@@ -151,7 +151,7 @@ class Surface:
         """Find the medium after a reset. Raise DeviceMismatch and MediumChanged if it is another one."""
         with suppress(MediumChanged, *OF_THE_BLOCK):
             self.disk.read(0, 1)
-        self._identity.check(DiskIdentity.of(self.disk).record())
+        DiskIdentity.of(self.disk).check(self._identity.record())
         self._medium = self.disk.medium()
         if self._proofs and not any(map(self._is_marked, self._proofs)):
             what = "none of the marked blocks is there any more: the medium is another one"

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import Final
@@ -16,6 +16,7 @@ from scsiusb.base.copying import Uncopyable
 from scsiusb.base.waits import SLICE
 from scsiusb.disk.disk import Disk
 from scsiusb.errors import ImageError, Miscompare
+from scsiusb.imaging.events import COMPLETE, FAILED, FLUSHING, VERIFYING, WAITING, WRITING, TargetProgress
 from scsiusb.imaging.identity import BEGIN_ANEW, DiskIdentity, Piece, check_contents, digest_of
 from scsiusb.imaging.journal import Journal, Record, must_be_minded, read_journal
 from scsiusb.imaging.readback import Ranges, Read, differing, medium_reader
@@ -23,7 +24,7 @@ from scsiusb.imaging.sources import Extent, Source, too_large
 from scsiusb.imaging.state import key_of
 from scsiusb.scsi.sense import MISCOMPARE
 
-WAITING: Final = 8  # extents, of a MiB at most, that may wait for a target
+MOST_WAITING: Final = 8  # extents, of a MiB at most, that may wait for a target
 PROMPT: Final = 2.0  # seconds that a stopped thread has to end its command by itself
 CHECKPOINT: Final = 7 * 1024 * 1024  # bytes; so many, and an extent, at most are written again after an interruption
 COMPARED: Final = "compared"  # in the records of the journal that are about reading back
@@ -38,6 +39,12 @@ class Target(Uncopyable):
 
     def __init__(self, disk: Disk, source: Source) -> None:
         self.disk = disk
+        self.info = disk.unit.transport.info
+        """The device as it was when the job began."""
+        self.phase = WRITING
+        """See `TargetProgress.phase`."""
+        self.at = 0
+        """The place in the image up to which this phase is done."""
         self.identity = DiskIdentity.of(disk)
         self.error: Exception | None = None
         """What ended the work on this disk."""
@@ -57,19 +64,26 @@ class Target(Uncopyable):
         self._digests: list[tuple[int, int, bytes]] | None = None if source.is_repeatable else []
         self._since = 0
         self._last: tuple[int, bytes] = 0, b""
-        self._queue: Queue[Extent | Exception | None] = Queue(WAITING)
+        self._queue: Queue[Extent | Exception | None] = Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._entry: ledger.Entry | None = None
         self._is_stopped = False
         self._cancel: Callable[[], None] = _nothing
         self._read: Read = disk.read_from
         self._is_past_cache = False
-        self._compared_before = {True: 0, False: 0}  # by an earlier run; past the device's cache or not
+        self._adopted: Disk | None = None
+        self._compared_before: dict[tuple[bool, bool], int] = {}  # by an earlier run; see `_how`
 
     @property
     def key(self) -> str:
         """A part of a file's name that tells this disk apart from others."""
         return key_of(self.disk, self.identity)
+
+    @property
+    def progress(self) -> TargetProgress:
+        """How far it has come."""
+        phase = self.phase if self.error is None else FAILED
+        return TargetProgress(self.info.address, self.info.serial, phase, self.at, self.error)
 
     # --- the journal --------------------------------------------------------------------------------
 
@@ -106,7 +120,8 @@ class Target(Uncopyable):
         pieces: list[Piece] = []
         for each in records:
             if COMPARED in each:
-                self._compared_before[bool(each["past_cache"])] = int(each[COMPARED])
+                how = bool(each["past_cache"]), bool(each.get("replugged"))
+                self._compared_before[how] = int(each[COMPARED])
             else:
                 pieces.append(Piece(int(each["lba"]), int(each["blocks"]), each["digest"], each["first"]))
                 self.written = self.resumed = int(each["written"])
@@ -116,22 +131,41 @@ class Target(Uncopyable):
 
     def finish(self) -> None:
         """Remove the journal if nothing is left to go on with: all is right, or was found to be wrong."""
+        self.phase = COMPLETE
         if self._journal is not None and (self.error is None or self.is_verified):
             self._journal.remove()
 
     def close(self) -> None:
         """End the thread and close the journal, which stays if not all is done. May be called again."""
         self._is_stopped = True
-        try:
-            self._join()
-        finally:
+        with ExitStack() as held:
             if self._journal is not None:
-                self._journal.close()
+                held.callback(self._journal.close)
+            if self._adopted is not None:
+                held.callback(self._adopted.close)
+            self._join()
+
+    # --- after a re-plug ----------------------------------------------------------------------------
+
+    def adopt(self, disk: Disk) -> None:
+        """Go on with `disk`, the same device at another opening, to read it back; `close` closes it.
+
+        If it is another device, or fails, close it and raise DeviceMismatch or its error.
+        """
+        try:
+            DiskIdentity.of(disk).check(self.identity.record())
+            self._medium, self._read = disk.medium(), disk.read_from
+        except BaseException:
+            disk.close()
+            raise
+        self.disk = self._adopted = disk
+        self.phase = WAITING
 
     # --- the thread ---------------------------------------------------------------------------------
 
     def start_writing(self) -> None:
         """Write each extent that `put` gives."""
+        self.phase, self.at = WRITING, self.done
         self._start(self._write, self._end_writing)
 
     def start_verifying(self, *, past_cache: bool) -> None:
@@ -140,11 +174,17 @@ class Target(Uncopyable):
         What an earlier run has compared in this way need not be put, and is not read again.
         """
         self._is_past_cache, self._since = past_cache, 0
-        self.compared = self._compared_before[past_cache]
-        if past_cache:
+        self.compared = self._compared_before.get(self._how, 0)
+        self.phase, self.at = VERIFYING, self.compared
+        if past_cache and self._adopted is None:
             self._start(self._verify, self._end_verifying, self._leave_cache)
         else:
             self._start(self._verify, self._end_verifying)
+
+    @property
+    def _how(self) -> tuple[bool, bool]:
+        """How it is read back: past the device's cache or not, after a re-plug or not."""
+        return self._is_past_cache, self._adopted is not None
 
     def _start(
         self, step: Callable[[Extent], None], end: Callable[[], None], begin: Callable[[], None] = _nothing
@@ -169,9 +209,14 @@ class Target(Uncopyable):
                 continue
             return
 
-    def end_pass(self, cause: Exception | None = None) -> None:
-        """Wait until the thread has done all that it was given. `cause`: why that is not all, which becomes `error`."""
-        self.put(cause)
+    def is_working(self, seconds: float) -> bool:
+        """Return whether the thread has something to do, or waits for it, after so many seconds at most."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._thread is not None and self._thread.is_alive()
+
+    def end_pass(self) -> None:
+        """Wait until the thread has done all that it was given, after `put` said that there is no more."""
         self._join()
 
     def _join(self) -> None:
@@ -218,6 +263,7 @@ class Target(Uncopyable):
             self.disk.write_to(self._medium, lba, view)
         self.written += len(data)
         self._since += len(data)
+        self.at = offset + len(data)
         self._note_digests(offset, data)
         if self._journal is not None:
             self._last = lba, data
@@ -250,9 +296,11 @@ class Target(Uncopyable):
         self.done, self._since = (last.lba + last.blocks) * self._size, 0
 
     def _end_writing(self) -> None:
+        self.phase = FLUSHING
         self.disk.flush()
         if self._journal is not None and self._since:
             self._checkpoint()
+        self.phase = WAITING
 
     # --- verifying ----------------------------------------------------------------------------------
 
@@ -270,9 +318,11 @@ class Target(Uncopyable):
         for block in differing(found, memoryview(data), self._size):
             self.differences.add(lba + block, 1)
         self._since += len(data)
+        self.at = offset + len(data)
         # Not after a difference: the run that goes on must find it again.
         if self._journal is not None and self._since >= CHECKPOINT and not self.differences:
-            self._journal.add(**{COMPARED: offset + len(data)}, past_cache=self._is_past_cache)
+            past_cache, replugged = self._how
+            self._journal.add(**{COMPARED: offset + len(data)}, past_cache=past_cache, replugged=replugged)
             self._since = 0
 
     def _end_verifying(self) -> None:
@@ -284,6 +334,7 @@ class Target(Uncopyable):
             self._read(self._medium, lba, view)
             if hashlib.sha256(view).digest() != digest:
                 self.differences.add(lba, blocks)
+            self.at = offset + length
         self.is_verified = True
         first = next(iter(self.differences), None)
         if first is not None:

@@ -369,6 +369,21 @@ def test_a_bar_for_each_phase_on_a_terminal(
     assert "verifying" in result.err
 
 
+def test_several_devices_have_a_bar_each(
+    attach: Attached, screen: Cli, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = stick(blank(), "S2")
+    bad.faults.add("sense=3/0C/00,opcode=2a,lba=100,times=always")
+    attach(stick(blank(), "S1"), bad)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("scsiusb.cli.progress.WORTH_SHOWING", 1024)
+    result = screen("restore", image, "1-1", "1-2", "--yes")
+    assert result.status == 3
+    assert "1-1 S1" in result.err
+    assert "1-2 S2" in result.err
+    assert "1 of 2 failed" in result.err
+
+
 def test_without_a_terminal_there_is_no_bar(attach: Attached, cli: Cli, image: Path) -> None:
     attach(Stick([Unit(Memory(blank()))]))
     assert "writing" not in cli("restore", image, "1-1", "--yes").err

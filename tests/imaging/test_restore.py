@@ -42,7 +42,7 @@ FORMATS: dict[str, Callable[[bytes], bytes]] = {
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "PIECE", PIECE)
     monkeypatch.setattr(target, "CHECKPOINT", PIECE)
-    monkeypatch.setattr(target, "WAITING", 2)
+    monkeypatch.setattr(target, "MOST_WAITING", 2)
     monkeypatch.setattr(target, "STREAM_PART", PIECE // 2)
 
 

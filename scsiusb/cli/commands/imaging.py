@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from scsiusb.cli.ask import confirm, require_terminal
-from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun
+from scsiusb.cli.device import complete_device, device_argument, device_record, lun_option, opened, parse_lun, replugger
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout, refuse_trace_of
 from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate, rescuing, resuming
 from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import job_progress
+from scsiusb.cli.replug import Asking, replug_options
 from scsiusb.errors import Miscompare, ScsiUsbError
+from scsiusb.finding import VIRTUAL
 from scsiusb.scsi.sense import MISCOMPARE
 
 if TYPE_CHECKING:
@@ -113,12 +115,21 @@ def dump_command(
     default="medium",
     help="Read all back: from the medium (default), or also from the device's cache.",
 )
+@replug_options
 @click.option("--bmap", metavar="FILE", type=click.Path(), help="Block map (default: the one beside the image).")
 @click.option("--resume", is_flag=True, help="Go on with a restore that was interrupted.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
 def restore_command(
-    file: str, devices: tuple[str, ...], lun: int | None, verify: Any, bmap: str | None, resume: bool, yes: bool
+    file: str,
+    devices: tuple[str, ...],
+    lun: int | None,
+    verify: Any,
+    replug: bool,
+    wait: float,
+    bmap: str | None,
+    resume: bool,
+    yes: bool,
 ) -> None:
     """Write FILE to each DEVICE from its first block on, and read it back.
 
@@ -128,6 +139,9 @@ def restore_command(
     An interrupted restore leaves a journal beside FILE; --resume goes on, and
     refuses if the device or the file is not the same any more. If one of several
     devices fails, the others are completed.
+
+    Before it is read back, a device is reset, or with --replug unplugged and
+    plugged in again, as it says: what is there then was kept without power.
 
     \b
     Examples:
@@ -139,6 +153,7 @@ def restore_command(
     from scsiusb.imaging.sources import ImageSource
 
     refuse_trace_of(len(devices))
+    _refuse_replug(devices, verify, replug)
     if not yes:
         require_terminal("the restore")
     with ExitStack() as held:
@@ -149,9 +164,17 @@ def restore_command(
             confirm(f"Overwrite {_named(disks)} with {source.name}?")
         bar = held.enter_context(job_progress())
         can_resume = source.path is not None and source.is_repeatable
-        reached = Reached(bar, resuming() if can_resume else FROM_START.format("a stream"))
+        reached = Reached(Asking(bar, wait), resuming() if can_resume else FROM_START.format("a stream"))
         with reached.said():
-            results = restore_each(mapped(source, bmap), disks, verify=verify, resume=resume, progress=reached)
+            results = restore_each(
+                mapped(source, bmap),
+                disks,
+                verify=verify,
+                resume=resume,
+                replug=replugger(disks, devices or (None,)) if replug else None,
+                wait=wait,
+                progress=reached,
+            )
     _report(results, reached)
 
 
@@ -166,10 +189,18 @@ def restore_command(
     default="medium",
     help="Read all back: from the medium (default), or also from the device's cache.",
 )
+@replug_options
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
 def clone_command(
-    source: str, devices: tuple[str, ...], lun: int | None, source_lun: int | None, verify: Any, yes: bool
+    source: str,
+    devices: tuple[str, ...],
+    lun: int | None,
+    source_lun: int | None,
+    verify: Any,
+    replug: bool,
+    wait: float,
+    yes: bool,
 ) -> None:
     """Copy all blocks of SOURCE to each DEVICE, and read them back.
 
@@ -186,6 +217,7 @@ def clone_command(
     from scsiusb.imaging.sources import DiskSource
 
     refuse_trace_of(1 + len(devices))
+    _refuse_replug(devices, verify, replug)
     if not yes:
         require_terminal("the copy")
     with ExitStack() as held:
@@ -194,10 +226,18 @@ def clone_command(
         if not yes:
             confirm(f"Overwrite {_named(disks)} with the blocks of {name(master)}?")
         bar = held.enter_context(job_progress())
-        reached = Reached(bar, FROM_START.format("a copy"), rescuing(master, source))
+        reached = Reached(Asking(bar, wait), FROM_START.format("a copy"), rescuing(master, source))
         wanted = DiskSource(master)
         with reached.said():
-            results = restore_each(wanted, disks, verify=verify, resume=False, progress=reached)
+            results = restore_each(
+                wanted,
+                disks,
+                verify=verify,
+                resume=False,
+                replug=replugger(disks, devices) if replug else None,
+                wait=wait,
+                progress=reached,
+            )
     _report(results, reached, wanted.name)
 
 
@@ -250,6 +290,15 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
     raise error
 
 
+def _refuse_replug(devices: Sequence[str], verify: str, replug: bool) -> None:
+    """Raise Refused if no device can be plugged in again, or none is read back after that."""
+    if replug and verify != "medium":
+        raise Refused(f"--replug with --verify {verify}", "give --verify medium, or leave out --replug")
+    virtual = next((device for device in devices if device.startswith(VIRTUAL)), None) if replug else None
+    if virtual is not None:
+        raise Refused(f"--replug: {virtual} has no plug", "leave it out")
+
+
 def _is_device(word: str) -> bool:
     """Return whether the word has a form of a DEVICE, and is no file that exists."""
     from pathlib import Path
@@ -268,7 +317,7 @@ def _open_targets(
         refuse_own_file(device, path)
         disk = held.enter_context(opened(device, lun))
         place = (disk.unit.transport.info.name, disk.unit.lun)
-        is_virtual = device is not None and device.startswith("virtual:")
+        is_virtual = device is not None and device.startswith(VIRTUAL)
         for other in (*others, *disks):
             if (other.unit.transport.info.name, other.unit.lun) == place and not is_virtual:
                 raise Refused(f"{device} is given twice", "name each device once")
