@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -44,6 +45,7 @@ class AsyncDisk(Uncopyable):
             raise RuntimeError("this AsyncDisk was entered already")
         PROCESS.prepare()
         self._entry = ledger.acquire("thread", "of an asynchronous disk")
+        self._process = os.getpid()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="scsiusb disk")
         try:
             await self._run(_Job(self._open))
@@ -63,7 +65,7 @@ class AsyncDisk(Uncopyable):
         if executor is None:
             return
         try:
-            if self._disk is not None:
+            if self._disk is not None and self._process == os.getpid():
                 await _result_of(asyncio.get_running_loop().run_in_executor(executor, self._disk.close))
             self._raise_untold(DeviceGone)
         finally:
@@ -126,6 +128,8 @@ class AsyncDisk(Uncopyable):
     async def _do(self, function: Callable[..., R], *arguments: Any) -> R:
         transport = self.disk.unit.transport
         self._raise_untold(MediumChanged, NoMedium, DeviceGone)
+        if self._process != os.getpid():  # a fork's child, where the thread is not
+            transport.check()
         return await self._run(_Job(function, *arguments, transport=transport))
 
     def _raise_untold(self, *kinds: type[ScsiUsbError]) -> None:

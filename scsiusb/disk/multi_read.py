@@ -105,6 +105,8 @@ class ManyReader(Uncopyable):
             raise RuntimeError("use it in a `with`, which ends what is under way")
         if self._is_broken:
             raise RuntimeError("an error ended this iteration; not everything was read")
+        for reading in self._readings[:1]:
+            reading.check_process()
         try:
             return next(self._chunks)
         except StopIteration:
@@ -186,9 +188,9 @@ class _Lane:
         self._story: Polled[None] | None = None
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether a command is under way."""
-        return self._story is not None
+    def is_awaited(self) -> bool:
+        """Whether a command is under way, of this process."""
+        return self._story is not None and not self.reading.is_of_parent
 
     @property
     def is_helped(self) -> bool:
@@ -382,9 +384,10 @@ class _Loop:
         for lane in lanes:
             lane.stop()
             releases.add(lane.forget)
-            releases.add(lane.cancel)
+            if not lane.reading.is_of_parent:  # else the command is the parent's
+                releases.add(lane.cancel)
         try:
-            while any(lane.is_under_way for lane in self._lanes.values()) and time.monotonic() < until:
+            while any(lane.is_awaited for lane in self._lanes.values()) and time.monotonic() < until:
                 self._turn(SLICE_MS)
         finally:
             releases.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -52,6 +53,7 @@ class _Stream(Uncopyable, ABC):
         self._error: BaseException | None = None
         self._has_begun = False
         self._is_stopped = False
+        self._process = os.getpid()
         self._thread: threading.Thread | None = None
         self._held = Releases()
         self.on_ready: Callable[[], object] = _ignore
@@ -79,6 +81,16 @@ class _Stream(Uncopyable, ABC):
         """Raise RuntimeError if the stream was entered before."""
         if self._thread is not None:
             raise RuntimeError("a stream can be entered only once; make another one")
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process is a fork's child, where neither the stream's thread nor its device memory is."""
+        return self._process != os.getpid()
+
+    def check_process(self) -> None:
+        """Raise DeviceClosed in a fork's child."""
+        if self.is_of_parent:
+            self.disk.unit.transport.check()
 
     def lend(self, held: Releases, count: int, most: int | None = None) -> list[memoryview]:
         """Lend `count` buffers until `held` is closed, or fewer if the stream has fewer commands.
@@ -169,6 +181,7 @@ class Reading(_Stream):
 
     def __next__(self) -> memoryview:
         """Return the next blocks. Raises BufferError if a view of the ones before is still in use: copy to keep."""
+        self.check_process()
         if self._load is not None:
             self._load.piece.release()
             self._empty.put(self._load.buffer)
@@ -267,6 +280,7 @@ class Writing(_Stream):
         """
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
+        self.check_process()
         if self._buffer is None:
             self._buffer = take(self._empty)
             if self._buffer is None:
@@ -298,6 +312,7 @@ class Writing(_Stream):
 
     def _finish(self) -> None:
         assert self._thread is not None
+        self.check_process()
         if self._count % self.block_size:
             raise ValueError(f"{self._count} bytes are left, not a multiple of the block size {self.block_size}")
         if self._buffer is not None and self._count:

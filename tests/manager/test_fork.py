@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
@@ -13,9 +14,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from scsiusb import DeviceClosed, Manager, ledger
+from scsiusb import AsyncDisk, DeviceClosed, Manager, ledger, read_many
 from scsiusb.manager.process import PROCESS
 from scsiusb.opening import open_on
+from tests.disk.polling import PolledBus
 from tests.manager.test_sharing import first, hanging_read
 from tests.sticks import PATIENCE, InterceptedBus, Worker, frequent_thread_switches, python, stick
 
@@ -191,3 +193,69 @@ def test_an_unplug_in_the_child_does_not_call_on_gone_in_the_parent(bus: Interce
         assert not done.is_set()
         bus.unplug(bus.devices()[0])
         assert done.wait(PATIENCE)
+
+
+# --- what was begun before the fork ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [InterceptedBus, PolledBus])
+def test_a_child_cannot_go_on_with_a_loop_over_many_disks_of_its_parent(kind: type[InterceptedBus]) -> None:
+    bus = kind(stick(2048))
+    with open_on(bus) as disk:
+        disk.max_blocks = 64
+        with read_many(disk.reading(0, 2048)) as chunks:
+            data = [bytes(next(chunks).piece)]
+
+            def child() -> None:
+                refused(lambda: next(chunks))
+                chunks.__exit__(None, None, None)
+
+            in_child(child)
+            data += [bytes(chunk.piece) for chunk in chunks]
+        assert b"".join(data) == disk.read(0, 2048)
+    assert not bus.handles
+    bus.close()
+
+
+def test_a_child_cannot_go_on_with_a_stream_of_its_parent(bus: InterceptedBus) -> None:
+    with open_on(bus) as disk:
+        disk.max_blocks = 8
+        with disk.reading(0, 64) as reading:
+            data = [bytes(next(reading))]
+
+            def child() -> None:
+                refused(lambda: next(reading))
+                reading.__exit__(None, None, None)
+
+            in_child(child)
+            data += [bytes(piece) for piece in reading]
+        assert b"".join(data) == disk.read(0, 64)
+
+
+def test_a_write_that_a_child_would_finish_is_no_success(bus: InterceptedBus) -> None:
+    with open_on(bus) as disk, disk.writing(0) as writing:
+        writing.write(b"\1" * 512)
+
+        def child() -> None:
+            refused(lambda: writing.write(b"\2" * 512), lambda: writing.__exit__(None, None, None))
+
+        in_child(child)
+    with open_on(bus) as disk:
+        assert disk.read(0, 1) == b"\1" * 512
+
+
+def test_a_child_cannot_go_on_with_a_disk_for_asyncio_of_its_parent(bus: InterceptedBus) -> None:
+    async def play() -> None:
+        async with AsyncDisk(lambda: open_on(bus)) as disk:
+            before = await disk.read(0, 1)
+
+            def child() -> None:
+                loop = asyncio.new_event_loop()
+                refused(lambda: loop.run_until_complete(disk.read(0, 1)))
+                loop.run_until_complete(disk.aclose())
+
+            thread = Worker(lambda: in_child(child))  # no event loop runs in that thread
+            await asyncio.to_thread(thread.result)
+            assert await disk.read(0, 1) == before
+
+    asyncio.run(play())
