@@ -45,9 +45,10 @@ class BlockMap(NamedTuple):
 
 def read_bmap(path: Path) -> BlockMap:
     """Read a block map. Raise ImageError if it is damaged, or of a version above 2; OSError."""
-    if path.stat().st_size > LARGEST:
+    with open(path, "rb") as file:
+        data = file.read(LARGEST + 1)  # of a pipe or a device the size is not known before
+    if len(data) > LARGEST:
         raise ImageError(f"{path} is too large for a block map", "give the right file")
-    data = path.read_bytes()
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:  # entities can grow without bound
         raise ImageError(f"{path} has a document type, which no block map has", "give the right file")
     try:

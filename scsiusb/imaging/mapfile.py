@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
@@ -144,9 +145,12 @@ def load(path: Path, size: int, block_size: int) -> RescueMap:
 
     A map that ends before the device does continues as not tried, as of a rescue of a part of it. A block of which
     parts have different statuses gets the least of them. Raise ImageError for anything else that ddrescue would not
-    have written, OSError.
+    have written, or for what is no regular file, which `save` would replace; OSError.
     """
-    if path.stat().st_size > LARGEST:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError(f"{path} is no regular file: it cannot be a map file", "give another file")
+    if found.st_size > LARGEST:
         raise ImageError(f"{path} is too large to be a map file", REMEDY)
     try:
         text = path.read_bytes().decode("ascii", "replace")
@@ -237,14 +241,15 @@ def _whole_blocks(areas: list[Area], block_size: int) -> list[Area]:
 
 def save(path: Path, rescue_map: RescueMap) -> None:
     """Write the file, in one step that a crash cannot divide; the file as it was stays as FILE.bak. Raise OSError."""
-    temporary = path.with_name(path.name + TEMPORARY)
+    real = path.resolve()  # a link stays one
+    temporary = real.with_name(real.name + TEMPORARY)
     with named(path, temporary), open(temporary, "w", encoding="ascii", newline="\n") as file:
         file.writelines(f"{line}\n" for line in _lines(rescue_map))
         file.flush()
         os.fsync(file.fileno())
     with suppress(OSError):  # "if possible", as ddrescue says; the map itself must be written
-        shutil.copyfile(path, path.with_name(path.name + BACKUP))
-    os.replace(temporary, path)
+        shutil.copyfile(real, real.with_name(real.name + BACKUP))
+    os.replace(temporary, real)
 
 
 def _lines(rescue_map: RescueMap) -> Iterator[str]:

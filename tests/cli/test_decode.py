@@ -245,9 +245,9 @@ def test_pages_are_read_as_sg_vpd_and_sg_inq_read_them(cli: Cli, tmp_path: Path)
 def test_logs_of_a_unit(cli: Cli, attach: Attached) -> None:
     attach(Stick([Unit(Memory(512 * 64))]))
     found = cli("logs", "1-1", "--json").record
-    assert [row["name"] for row in found["pages"]] == ["supported", "temperature", "exceptions"]
+    assert [row["name"] for row in found["pages"]] == ["supported", "temperature", "self-tests", "exceptions"]
     assert cli("logs", "1-1", "--page", "temperature", "--json").record["parameters"][0]["celsius"] == 31
-    assert list(cli("logs", "1-1", "--all", "--json").record) == ["temperature", "exceptions"]
+    assert list(cli("logs", "1-1", "--all", "--json").record) == ["temperature", "self-tests", "exceptions"]
     assert "current: celsius 31" in cli("logs", "1-1", "--page", "d").text
     assert cli("logs", "1-1", "--page", "2").failed(5, "Invalid field in CDB")
     assert cli("logs", "1-1", "--page", "nonsense").failed(1, "no log page")

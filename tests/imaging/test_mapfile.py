@@ -130,6 +130,21 @@ def test_a_map_is_as_before_if_it_cannot_be_saved(tmp_path: Path) -> None:
     assert (tmp_path / "map").read_text() == MANUALS_EXAMPLE
 
 
+def test_a_link_to_a_map_stays_a_link(tmp_path: Path) -> None:
+    found = loaded(tmp_path, MANUALS_EXAMPLE)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "map")
+    save(link, found)
+    assert link.is_symlink()
+    assert list(load(tmp_path / "map", FLOPPY, 512).areas()) == EXAMPLES_AREAS
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a device that anybody may write to")
+def test_a_device_is_no_map_and_is_not_replaced() -> None:
+    with pytest.raises(ImageError, match="/dev/null is no regular file"):
+        load(Path("/dev/null"), FLOPPY, 512)
+
+
 @pytest.mark.parametrize("text", ["", "# only a comment\n\n"])
 def test_an_empty_file_says_that_nothing_was_tried(text: str, tmp_path: Path) -> None:
     found = loaded(tmp_path, text)

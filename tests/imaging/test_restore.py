@@ -544,6 +544,12 @@ def test_a_disk_of_520_bytes_a_block_comes_back_with_its_map(tmp_path: Path) -> 
     assert copy == data
 
 
+@pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs a file without an end")
+def test_a_block_map_without_an_end_is_refused() -> None:
+    with pytest.raises(ImageError, match="too large for a block map"):
+        read_bmap(Path("/dev/zero"))
+
+
 def test_a_block_map_beside_the_image_is_used(tmp_path: Path) -> None:
     dump_with_map(tmp_path, is_foreign=True)
     data = blank()
