@@ -12,9 +12,11 @@ from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
 from scsiusb.errors import DeviceGone, MediumChanged, NoMedium, ScsiUsbError
 from scsiusb.scsi.at_once import transfer_at_once
+from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
+    from scsiusb.disk.block_mover import BlockMover
     from scsiusb.disk.disk import Disk
 
 LANE_DEPTH: Final = 8
@@ -33,13 +35,13 @@ class Piece(NamedTuple):
     view: memoryview
 
 
-def cut(disk: Disk, medium: Medium, lba: int, view: memoryview, most: int = PIECE) -> list[Piece]:
+def cut(mover: BlockMover, medium: Medium, lba: int, view: memoryview, most: int = PIECE) -> list[Piece]:
     """Return the pieces of a transfer, each of at most `most` bytes, for one command.
 
     The last block of the medium has a command of its own.
     """
     size = medium.block_size
-    step = max(1, min(disk.max_blocks, most // size))
+    step = max(1, min(mover.most or medium.max_blocks, most // size))
     pieces: list[Piece] = []
     at, end = lba, lba + len(view) // size
     while at < end:
@@ -49,48 +51,48 @@ def cut(disk: Disk, medium: Medium, lba: int, view: memoryview, most: int = PIEC
     return pieces
 
 
-def may_transfer(disk: Disk, transfer: BlockTransfer, medium: Medium) -> bool:
+def may_transfer(unit: LogicalUnit, transfer: BlockTransfer, medium: Medium) -> bool:
     """Return whether several commands may be sent at once.
 
     Not writes to a medium that can be exchanged, as a device that reports a change to one of them carries out the next
     ones on the new medium; nor where nothing may be written a second time.
     """
-    if disk.unit.transport.depth == 1:
+    if unit.transport.depth == 1:
         return False
-    return transfer is not WRITE or (not medium.is_removable and disk.unit.retry.failures > 0)
+    return transfer is not WRITE or (not medium.is_removable and unit.retry.failures > 0)
 
 
 def move_pieces(
-    disk: Disk, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], note: Note | None = None
+    mover: BlockMover, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], note: Note | None = None
 ) -> None:
     """Move the pieces, several at once; what does not succeed so is moved again, in order, one by one.
 
     `note` is called after writes. Raise as `Disk.read_from`: all pieces before the error's `lba` were moved, in the
     order of `pieces`, and later ones may be.
     """
-    disk.bind_once(medium)
+    mover.bind_once(medium)
     waiting = iter(pieces)
-    while batch := list(islice(waiting, disk.unit.transport.depth * ROUNDS)):
+    while batch := list(islice(waiting, mover.unit.transport.depth * ROUNDS)):
         try:
-            done = _try(disk, transfer, medium, batch)
+            done = _try(mover, transfer, medium, batch)
         except ScsiUsbError as error:
             error.lba = batch[0].lba  # nothing of the batch counts
             raise
         if note is not None:
             note()
         if transfer is WRITE and not all(done):
-            disk.confirm(medium, batch[done.index(False)].lba)
+            mover.confirm(medium, batch[done.index(False)].lba)
         for piece, is_done in zip(batch, done, strict=True):
             if not is_done:
-                disk.move_one(transfer, medium, piece.lba, piece.view, note)
+                mover.move_one(transfer, medium, piece.lba, piece.view, note)
 
 
-def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: memoryview) -> Story[None]:
+def reading(mover: BlockMover, stories: BlockStories, medium: Medium, lba: int, view: memoryview) -> Story[None]:
     """Story that reads blocks into memory that the transport lent, several commands at once; as `move_pieces`."""
     blocks = len(view) // medium.block_size
-    pieces = cut(disk, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
+    pieces = cut(mover, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
     try:
-        done = yield from _sending(disk, READ, medium, pieces, LANE_DEPTH)
+        done = yield from _sending(mover, READ, medium, pieces, LANE_DEPTH)
     except ScsiUsbError as error:
         error.lba = lba  # nothing of it counts
         raise
@@ -100,19 +102,19 @@ def reading(disk: Disk, stories: BlockStories, medium: Medium, lba: int, view: m
 
 
 def _sending(
-    disk: Disk, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], depth: int | None = None
+    mover: BlockMover, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], depth: int | None = None
 ) -> Story[list[bool]]:
     """Story that sends the pieces once, from or to memory that the transport lent; see `transfer_at_once`."""
     requests = [(transfer.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
-    timeout, settled = disk.unit.timeout or transfer.timeout, medium.is_removable
+    timeout, settled = mover.unit.timeout or transfer.timeout, medium.is_removable
     return transfer_at_once(
-        disk.unit, requests, transfer.direction, timeout, medium, must_be_settled=settled, depth=depth
+        mover.unit, requests, transfer.direction, timeout, medium, must_be_settled=settled, depth=depth
     )
 
 
-def _try(disk: Disk, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
+def _try(mover: BlockMover, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
     """Move a batch at once; return for each piece whether it succeeded."""
-    transport = disk.unit.transport
+    transport = mover.unit.transport
     with ExitStack() as stack:
         lent: list[Piece] = []
         for piece in batch:
@@ -123,7 +125,7 @@ def _try(disk: Disk, transfer: BlockTransfer, medium: Medium, batch: Sequence[Pi
             if transfer is WRITE:
                 buffer[:] = piece.view
             lent.append(piece._replace(view=buffer))
-        done = transport.drive(_sending(disk, transfer, medium, lent))
+        done = transport.drive(_sending(mover, transfer, medium, lent))
         for piece, copy, is_done in zip(batch, lent, done, strict=True):
             if is_done and transfer is not WRITE and copy is not piece:
                 piece.view[:] = copy.view
@@ -137,8 +139,8 @@ def read_many(disk: Disk, requests: Iterable[tuple[int, int]]) -> Iterator[tuple
     for batch in _batches(requests, medium, disk.unit.transport.depth * ROUNDS if many else 1):
         try:
             if many:
-                pieces = [piece for _, lba, data in batch for piece in cut(disk, medium, lba, memoryview(data))]
-                move_pieces(disk, READ, medium, pieces)
+                pieces = [piece for _, lba, data in batch for piece in cut(disk.mover, medium, lba, memoryview(data))]
+                move_pieces(disk.mover, READ, medium, pieces)
             else:
                 for _, lba, data in batch:
                     with memoryview(data) as view:

@@ -15,23 +15,19 @@ from scsiusb.base.arguments import integer, timeout_or_none, wrong_type
 from scsiusb.base.copying import Uncopyable
 from scsiusb.base.finalizing import run_aside
 from scsiusb.base.waits import long_lock
-from scsiusb.disk.block_stories import BlockStories, Note
+from scsiusb.disk.block_mover import BlockMover
 from scsiusb.disk.medium import (
     MAX_BLOCKS_10,
-    PIECE,
     READ,
     READ_FUA,
     WRITE,
-    BlockTransfer,
     Medium,
     check_fits,
     check_range,
     find_medium,
-    pieces,
 )
 from scsiusb.disk.other_units import name_units_with_medium
 from scsiusb.disk.unflushed import Mark, Unflushed
-from scsiusb.disk.witness import find_witness, keep_witness
 from scsiusb.errors import (
     CheckCondition,
     DeviceGone,
@@ -47,7 +43,6 @@ from scsiusb.scsi.protection import write_protected_error, write_protection
 from scsiusb.scsi.retry import RetryPolicy
 from scsiusb.scsi.sense import RESET, WRITE_AGAIN, lost_write_error
 from scsiusb.scsi.unit import LogicalUnit
-from scsiusb.transport.base import Story
 
 if TYPE_CHECKING:
     from scsiusb.disk.file import DiskFile
@@ -72,16 +67,15 @@ class Disk(Uncopyable):
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._attentions = unit.attentions
-        self._stories = BlockStories(unit)
+        self.mover = mover = BlockMover(unit)
+        """Moves the blocks; for streams, and for several commands at once."""
+        self._move = mover.move
         self._place = place
         self._is_closed = False
         self._finding = long_lock()
         self._known: Medium | None = None
-        self._bound: Medium | None = None
-        """The same, after the look for a block to know it by."""
         self._writable: Medium | None = None
         """The same, after the look at its write protection."""
-        self._most: int | None = None
         self._unflushed = Unflushed()
 
     def __enter__(self) -> Disk:
@@ -324,14 +318,14 @@ class Disk(Uncopyable):
 
         Can be set, also to more, if the caller knows that the device supports it. Raises ValueError unless 1 to 65535.
         """
-        return self._most or self._medium().max_blocks
+        return self.mover.most or self._medium().max_blocks
 
     @max_blocks.setter
     def max_blocks(self, blocks: int) -> None:
         blocks = integer("max_blocks", blocks)
         if not 1 <= blocks <= MAX_BLOCKS_10:
             raise ValueError(f"{blocks} blocks in a command are not possible; give 1 to {MAX_BLOCKS_10}")
-        self._most = blocks
+        self.mover.most = blocks
 
     def _medium(self) -> Medium:
         """Return the medium in the unit; the device is asked only the first time. Raises NoMedium, NotReady."""
@@ -352,87 +346,9 @@ class Disk(Uncopyable):
         """Return `seconds` as a timeout, or the unit's own timeout if that is shorter."""
         return min(seconds, self.unit.timeout or seconds)
 
-    def _move(
-        self,
-        transfer: BlockTransfer,
-        medium: Medium,
-        lba: int,
-        view: memoryview,
-        note: Note | None = None,
-    ) -> int:
-        """Read or write the view's blocks and return their number; call `note` after each command.
-
-        The last block is moved by a separate command, because some card readers fail or hang otherwise.
-        """
-        size, block_size = len(view), medium.block_size
-        blocks = size // block_size
-        end = lba + blocks
-        if blocks * block_size != size or lba < 0 or end > medium.blocks:
-            check_fits(medium, lba, view)
-        if medium.is_removable and medium is not self._bound and blocks:
-            self._bind(medium)
-        if size > PIECE and self.unit.transport.depth > 1 and self._move_at_once(transfer, medium, lba, view, note):
-            return blocks
-        if blocks > (self._most or medium.max_blocks) or end > medium.alone_from or not blocks:
-            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-                with piece:
-                    self._move_piece(transfer, medium, at, count, piece, note)
-        else:  # one command, as for most calls
-            self._move_piece(transfer, medium, lba, blocks, view, note)
-        return blocks
-
-    def _move_at_once(
-        self, transfer: BlockTransfer, medium: Medium, lba: int, view: memoryview, note: Note | None
-    ) -> bool:
-        """Move the blocks by several commands at once. Return False, and do nothing, if that must not be."""
-        from scsiusb.disk.at_once import cut, may_transfer, move_pieces
-
-        may = may_transfer(self, transfer, medium)
-        if may:
-            move_pieces(self, transfer, medium, cut(self, medium, lba, view), note)
-        return may
-
-    def _move_piece(
-        self,
-        transfer: BlockTransfer,
-        medium: Medium,
-        lba: int,
-        blocks: int,
-        view: memoryview,
-        note: Note | None,
-    ) -> None:
-        """Move the blocks of one command.
-
-        If `view` is not the transport's own memory, copy through one of its buffers.
-        """
-        memory = self.unit.transport.memory
-        if memory.owns(view):
-            self._send(transfer, medium, lba, blocks, view, note)
-            return
-        with memory.lend(len(view)) as buffer:
-            if transfer is WRITE:
-                buffer[:] = view
-            try:
-                self._send(transfer, medium, lba, blocks, buffer, note)
-            except ScsiUsbError as error:
-                if transfer is not WRITE and error.lba is not None:
-                    good = (error.lba - lba) * medium.block_size
-                    view[:good] = buffer[:good]
-                raise
-            if transfer is not WRITE:
-                view[:] = buffer
-
     def medium(self) -> Medium:
         """Return the medium in the unit, for a stream that must not go on over another. Raises as `blocks`."""
         return self._medium()
-
-    def _bind(self, medium: Medium) -> None:
-        """Look, before the first block command, for a block by which the medium will be known again."""
-        self.unit.transport.drive(self._binding(medium))
-
-    def _binding(self, medium: Medium) -> Story[None]:
-        yield from find_witness(self.unit, medium)
-        self._bound = medium
 
     def note_told(self, error: BaseException, medium: Medium | None) -> None:
         """Take note that the caller now gets this error of a call that meant `medium`.
@@ -447,7 +363,7 @@ class Disk(Uncopyable):
             self._forget_medium()
 
     def _forget_medium(self) -> None:
-        self._known = self._bound = self._writable = None
+        self._known = self._writable = self.mover.bound = None
 
     @property
     def write_protected(self) -> bool | None:
@@ -487,8 +403,7 @@ class Disk(Uncopyable):
 
         A removable one is read before: some devices report invalid mode pages until the medium has been accessed.
         """
-        if medium.is_removable and medium is not self._bound:
-            self._bind(medium)
+        self.mover.bind_once(medium)
         if write_protection(self.unit) and medium.changes == self.unit.medium_changes:
             error = write_protected_error(self.unit)
             error.lba = lba
@@ -526,93 +441,11 @@ class Disk(Uncopyable):
         """Do as `read_from`, for a stream's thread: an error is not told yet (`note_told`)."""
         return self._move(READ, medium, lba, view)
 
-    def bind_once(self, medium: Medium) -> None:
-        """Find a block by which the medium will be known again, if it can be exchanged, and none was found yet."""
-        if medium.is_removable and medium is not self._bound:
-            self._bind(medium)
-
-    def move_one(
-        self,
-        transfer: BlockTransfer,
-        medium: Medium,
-        lba: int,
-        view: memoryview,
-        note: Note | None = None,
-    ) -> None:
-        """Move the blocks of one command, and in smaller ones what fails; raises as `read_from`, but tells nobody."""
-        self._move_piece(transfer, medium, lba, len(view) // medium.block_size, view, note)
-
-    def confirm(self, medium: Medium, lba: int) -> None:
-        """Raise if what was written must not be written again, from `lba` on: the device or the medium is another."""
-        try:
-            self.unit.transport.drive(self._stories.confirm(medium))
-        except ScsiUsbError as error:
-            error.lba = lba
-            raise
-
-    def stream_blocks(self, transfer: BlockTransfer, medium: Medium) -> int:
-        """Return the most blocks that a stream should move at a time: one command's, or what can be sent at once."""
-        most = self._most or medium.max_blocks
-        depth = self.unit.transport.depth
-        if depth == 1:
-            return most
-        from scsiusb.disk.at_once import may_transfer
-
-        return max(most, depth * PIECE // medium.block_size) if may_transfer(self, transfer, medium) else most
-
     def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""
         if medium is not self._writable:
             self._check_protection(medium, lba)
         return self._write(medium, lba, view)
-
-    def reading_story(self, medium: Medium, lba: int, view: memoryview) -> Story[None]:
-        """Story that reads blocks into memory that `buffer` lent; raises as `readinto`.
-
-        At most `max_blocks`, or more where the device takes several commands at once.
-        """
-        blocks = len(view) // medium.block_size
-        if medium.is_removable and medium is not self._bound:
-            yield from self._binding(medium)
-        if blocks > 1 and self.unit.transport.depth > 1:
-            from scsiusb.disk.at_once import reading
-
-            yield from reading(self, self._stories, medium, lba, view)
-        elif blocks <= (self._most or medium.max_blocks):
-            yield from self._stories.reading(medium, lba, blocks, view)
-        else:  # the device was used by UAS when the stream began, and no longer is
-            for at, count, piece in pieces(medium, lba, blocks, view, self._most):
-                with piece:
-                    yield from self._stories.reading(medium, at, count, piece)
-        if medium.is_removable:
-            keep_witness(self._attentions, READ, medium, lba, blocks, view)
-
-    def _send(
-        self,
-        transfer: BlockTransfer,
-        medium: Medium,
-        lba: int,
-        blocks: int,
-        buffer: memoryview,
-        note: Note | None,
-    ) -> None:
-        """Send one command, and smaller ones if it failed and they may succeed."""
-        if transfer is WRITE and medium.is_removable and self._attentions.witness is not None:
-            keep_witness(self._attentions, WRITE, medium, lba, blocks, buffer, is_done=False)
-        drive, stories = self.unit.transport.drive, self._stories
-        try:
-            drive(stories.command(transfer, medium, lba, blocks, buffer))
-        except ScsiUsbError as error:
-            rest = stories.rest_after(error, transfer, medium, lba, buffer, note)
-            if rest is None:
-                raise
-            drive(rest)
-        if note is not None:
-            note()
-        if medium.is_removable:
-            witness = self._attentions.witness
-            if transfer is WRITE or witness is None or witness.changes != medium.changes:
-                keep_witness(self._attentions, transfer, medium, lba, blocks, buffer)
 
     def _flush(self, timeout: float | None) -> None:
         known = self._known

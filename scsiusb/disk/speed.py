@@ -296,7 +296,7 @@ def _read_together(disk: Disk, depth: int, buffer: memoryview, lbas: Sequence[in
     )
     for lba, is_read in zip(lbas, unit.transport.drive(story), strict=True):
         if not is_read:
-            disk.move_one(READING, medium, lba, buffer)
+            disk.mover.move_one(READING, medium, lba, buffer)
 
 
 def _repeat_batches(

@@ -39,7 +39,7 @@ class _Stream(Uncopyable, ABC):
     def __init__(self, disk: Disk, lba: int, blocks: int, medium: Medium, transfer: BlockTransfer) -> None:
         """Take the medium that the stream begins with: it goes on over no other."""
         disk.check_range(lba, blocks)
-        most = disk.stream_blocks(transfer, medium)
+        most = disk.mover.stream_blocks(transfer, medium)
         self.disk = disk
         self._medium = medium
         self.block_size = disk.block_size
@@ -197,7 +197,7 @@ class Reading(_Stream):
 
     def story(self, lba: int, piece: memoryview) -> Story[None]:
         """Story that reads a piece; raises as `Disk.readinto`, after the blocks before the error's `lba` were read."""
-        return self.disk.reading_story(self._medium, lba, piece)
+        return self.disk.mover.reading_story(self._medium, lba, piece)
 
     def cut(self, buffer: memoryview, lba: int) -> memoryview:
         """Return the part of `buffer` for the blocks from `lba` to the end; all of it if they are more."""

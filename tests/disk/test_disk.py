@@ -277,7 +277,7 @@ def test_a_medium_change_that_a_retry_cleared_is_reported_by_the_next_write() ->
 def test_a_write_stops_at_a_medium_change_that_another_thread_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with disk_on(stick(2048)) as (disk, bus):
         pieces: list[int] = []
-        move_piece = disk._move_piece
+        move_piece = disk.mover._move_piece
 
         def then_swap(
             access: BlockTransfer, medium: Medium, lba: int, blocks: int, view: memoryview, note: Note | None
@@ -291,7 +291,7 @@ def test_a_write_stops_at_a_medium_change_that_another_thread_noticed(monkeypatc
                 disk.read(0, 1)
             assert disk.blocks == 1024
 
-        monkeypatch.setattr(disk, "_move_piece", then_swap)
+        monkeypatch.setattr(disk.mover, "_move_piece", then_swap)
         with pytest.raises(MediumChanged):
             disk.write(0, bytes(480 * 512))
         assert pieces == [0]
