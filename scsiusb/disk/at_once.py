@@ -11,7 +11,7 @@ from scsiusb.base.arguments import integer
 from scsiusb.disk.block_stories import BlockStories, Note
 from scsiusb.disk.medium import PIECE, READ, WRITE, BlockTransfer, Medium, check_range
 from scsiusb.errors import DeviceGone, MediumChanged, NoMedium, ScsiUsbError
-from scsiusb.scsi.at_once import transfer_at_once
+from scsiusb.scsi.at_once import Batch, transfer_at_once
 from scsiusb.scsi.unit import LogicalUnit
 from scsiusb.transport.base import Story
 
@@ -92,7 +92,7 @@ def reading(mover: BlockMover, stories: BlockStories, medium: Medium, lba: int, 
     blocks = len(view) // medium.block_size
     pieces = cut(mover, medium, lba, view, -(-blocks // LANE_DEPTH) * medium.block_size)
     try:
-        done = yield from _sending(mover, READ, medium, pieces, LANE_DEPTH)
+        done = yield from sending(mover.unit, READ, medium, pieces, LANE_DEPTH)
     except ScsiUsbError as error:
         error.lba = lba  # nothing of it counts
         raise
@@ -101,15 +101,13 @@ def reading(mover: BlockMover, stories: BlockStories, medium: Medium, lba: int, 
             yield from stories.reading(medium, piece.lba, piece.blocks, piece.view)
 
 
-def _sending(
-    mover: BlockMover, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], depth: int | None = None
+def sending(
+    unit: LogicalUnit, transfer: BlockTransfer, medium: Medium, pieces: Sequence[Piece], depth: int | None = None
 ) -> Story[list[bool]]:
     """Story that sends the pieces once, from or to memory that the transport lent; see `transfer_at_once`."""
     requests = [(transfer.cdb(piece.lba, piece.blocks), piece.view) for piece in pieces]
-    timeout, settled = mover.unit.timeout or transfer.timeout, medium.is_removable
-    return transfer_at_once(
-        mover.unit, requests, transfer.direction, timeout, medium, must_be_settled=settled, depth=depth
-    )
+    batch = Batch(requests, transfer.direction, unit.timeout or transfer.timeout, depth)
+    return transfer_at_once(unit, batch, medium, must_be_settled=medium.is_removable)
 
 
 def _try(mover: BlockMover, transfer: BlockTransfer, medium: Medium, batch: Sequence[Piece]) -> list[bool]:
@@ -125,7 +123,7 @@ def _try(mover: BlockMover, transfer: BlockTransfer, medium: Medium, batch: Sequ
             if transfer is WRITE:
                 buffer[:] = piece.view
             lent.append(piece._replace(view=buffer))
-        done = transport.drive(_sending(mover, transfer, medium, lent))
+        done = transport.drive(sending(mover.unit, transfer, medium, lent))
         for piece, copy, is_done in zip(batch, lent, done, strict=True):
             if is_done and transfer is not WRITE and copy is not piece:
                 piece.view[:] = copy.view

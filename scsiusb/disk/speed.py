@@ -14,10 +14,9 @@ from functools import partial
 from itertools import islice, repeat
 from typing import Final, NamedTuple
 
-from scsiusb.disk.at_once import ROUNDS
+from scsiusb.disk.at_once import ROUNDS, Piece, sending
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.medium import READ as READING
-from scsiusb.scsi.at_once import transfer_at_once
 
 KIB: Final = 1024
 SIZES: Final = tuple(4 * KIB << power for power in range(0, 11, 2))  # 4 KiB to 4 MiB
@@ -289,11 +288,7 @@ def _read_together(disk: Disk, depth: int, buffer: memoryview, lbas: Sequence[in
     """Read these places, all into the same buffer: what is read is of no interest. Raise if one cannot be read."""
     medium, unit = disk.medium(), disk.unit
     blocks = len(buffer) // medium.block_size
-    reads = [(READING.cdb(lba, blocks), buffer) for lba in lbas]
-    timeout = unit.timeout or READING.timeout
-    story = transfer_at_once(
-        unit, reads, READING.direction, timeout, medium, must_be_settled=medium.is_removable, depth=depth
-    )
+    story = sending(unit, READING, medium, [Piece(lba, blocks, buffer) for lba in lbas], depth)
     for lba, is_read in zip(lbas, unit.transport.drive(story), strict=True):
         if not is_read:
             disk.mover.move_one(READING, medium, lba, buffer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from scsiusb.errors import Cancelled, DeviceClosed, DeviceGone, DeviceTimeout, TransportError
 from scsiusb.scsi.attentions import Bound
@@ -15,38 +16,39 @@ from scsiusb.transport.base import GOOD, Direction, Enter, Request, Story
 log = logging.getLogger(__name__)
 
 
-def transfer_at_once(
-    unit: LogicalUnit,
-    requests: Sequence[Request],
-    direction: Direction,
-    timeout: float,
-    medium: Bound,
-    *,
-    must_be_settled: bool,
-    depth: int | None = None,
-) -> Story[list[bool]]:
-    """Send commands of one direction once, as many in flight as the transport takes; return for each if it succeeded.
+class Batch(NamedTuple):
+    """Commands of one direction that are sent at once."""
+
+    requests: Sequence[Request]
+    direction: Direction
+    timeout: float
+    """Seconds for each."""
+    depth: int | None
+    """How many are in flight at a time; None: as many as the device takes."""
+
+
+def transfer_at_once(unit: LogicalUnit, batch: Batch, medium: Bound, *, must_be_settled: bool) -> Story[list[bool]]:
+    """Send commands once, as many in flight as the transport takes; return for each if it succeeded.
 
     What did not succeed is to be done again, one command at a time, by `LogicalUnit.transfer`, which knows what to do
     about an error: to do it twice must do no harm. If the unit said anything by which the medium may be another one,
     none counts: commands in flight are carried out in any order, before that and after it. Writes to a medium that can
     be exchanged must not be sent so: those that follow the report of a change would go to the new one.
-    `timeout`: seconds for each. `must_be_settled`: whether the medium can be another one after a reset, or after an
-    exchange that failed. `depth`: how many at a time, None: as many as the device takes.
+    `must_be_settled`: whether the medium can be another one after a reset, or after an exchange that failed.
     Raise DeviceGone, DeviceClosed, Cancelled; TransportError if nothing may be repeated.
     """
     turn = unit.transport.turn()
     try:
         if not turn.try_enter():
             yield Enter(turn)
-        return (yield from _transfer(unit, requests, direction, timeout, medium, must_be_settled, depth))
+        return (yield from _transfer(unit, batch, medium, must_be_settled))
     except (DeviceGone, DeviceClosed, Cancelled):
         raise
     except TransportError as error:
         if not error.may_repeat or (isinstance(error, DeviceTimeout) and unit.timeout is not None):
             raise
         log.info("LUN %d: %s; going on with one command at a time", unit.lun, error.what)
-        return [False] * len(requests)
+        return [False] * len(batch.requests)
     finally:
         try:  # as `leaving` does
             turn.leave()
@@ -55,16 +57,9 @@ def transfer_at_once(
             raise
 
 
-def _transfer(
-    unit: LogicalUnit,
-    requests: Sequence[Request],
-    direction: Direction,
-    timeout: float,
-    medium: Bound,
-    must_be_settled: bool,
-    depth: int | None,
-) -> Story[list[bool]]:
+def _transfer(unit: LogicalUnit, batch: Batch, medium: Bound, must_be_settled: bool) -> Story[list[bool]]:
     """Do it within the turn: nobody else's command comes between the commands and what is counted of them."""
+    requests, direction, timeout, depth = batch
     attentions = unit.attentions
     if attentions.losses.count != attentions.losses_seen:
         yield from ask_after_loss(unit, timeout)

@@ -19,7 +19,7 @@ import pytest
 
 import scsiusb
 from scsiusb import Disk
-from scsiusb.scsi.at_once import transfer_at_once
+from scsiusb.scsi.at_once import Batch, transfer_at_once
 from scsiusb.scsi.commands.sbc import Read10
 from scsiusb.scsi.retry import NO_RETRY
 from scsiusb.transport.base import Direction
@@ -132,7 +132,7 @@ def test_a_block_that_is_not_there_fails_alone_among_those_in_flight(device: Dev
         beyond = disk.unit.transport.memory
         with beyond.lend(BLOCK) as first, beyond.lend(BLOCK) as second:
             reads = [(bytes.fromhex("28000000000500000100"), first), (OUT_OF_RANGE, second)]
-            story = transfer_at_once(disk.unit, reads, Direction.IN, 30.0, medium, must_be_settled=False)
+            story = transfer_at_once(disk.unit, Batch(reads, Direction.IN, 30.0, None), medium, must_be_settled=False)
             assert disk.unit.transport.drive(story) == [True, False]
             assert bytes(first) == unit.backing(5, 1)
 
