@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from scsiusb.ata import dialects, nvme_bridges
 from scsiusb.ata.bridges import dialects_of
+from scsiusb.ata.identify import SSD
 from scsiusb.ata.nvme import NvmeChannel, NvmeSmart, read_nvme
 from scsiusb.ata.passthrough import DISK_TYPES, SAT, SAT_12, Ata
-from scsiusb.ata.smart import AtaChannel, Smart, read_ata
+from scsiusb.ata.smart import LIFE_LEFT, AtaChannel, Smart, read_ata
 from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, IllegalRequest, MalformedReply
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.unit import LogicalUnit
@@ -79,7 +81,24 @@ def refusals_named(what: str, names: Sequence[str]) -> Iterator[None]:
 
 
 def _read(unit: LogicalUnit, name: str) -> Smart | NvmeSmart:
-    return read_nvme(NVME[name](unit)) if name in NVME else read_ata(ATA[name](unit))
+    if name in NVME:
+        return read_nvme(NVME[name](unit))
+    found = read_ata(ATA[name](unit))
+    says_wear = any(each.name in LIFE_LEFT for each in found.attributes)
+    if found.via != SAT or found.identity.rotation_rate != SSD or says_wear:
+        return found
+    return replace(found, percent_used=_percent_used(unit))
+
+
+def _percent_used(unit: LogicalUnit) -> int | None:
+    """Return what the device statistics of an SSD say of its wear; None where it keeps none, or the bridge no logs."""
+    from scsiusb.ata.statistics import read_percent_used
+
+    try:
+        return read_percent_used(unit)
+    except (CheckCondition, MalformedReply, DeviceUnsupported, DeviceTimeout) as error:
+        log.info("%s: no device statistics: %s", unit.transport.info.name, error.what)
+        return None
 
 
 def check_disk(unit: LogicalUnit, via: str | None) -> InquiryData:

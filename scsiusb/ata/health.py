@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from scsiusb.ata.nvme import NvmeHealth, NvmeSmart
-from scsiusb.ata.smart import Smart
+from scsiusb.ata.smart import LIFE_LEFT, Smart
 from scsiusb.base.dataclass import dataclass
 
 GOOD, WORN, FAILING, UNKNOWN = "good", "worn", "failing", "unknown"
@@ -20,7 +20,6 @@ WARNINGS: Final = {  # attributes that count what should never happen
 }
 ALARMING: Final = ("pending_sectors", "offline_uncorrectable")
 MANY: Final = 100  # reallocated sectors
-LIFE_LEFT: Final = ("ssd_life_left", "percent_lifetime_left", "media_wearout", "wear_leveling_count")
 LITTLE_LIFE: Final = 10  # of the normalized value, or percent
 TEMPERATURE_BIT: Final = 1  # of the critical warning
 
@@ -56,6 +55,8 @@ def figures(smart: Smart | NvmeSmart | None) -> Figures:
     if smart is None:
         return Figures()
     left = [each.value for each in smart.attributes if each.name in LIFE_LEFT and 0 < each.value <= 100]
+    if not left and smart.percent_used is not None:
+        left = [max(0, 100 - smart.percent_used)]
     counts = (_count(smart, name) for name in ("reallocated_sectors", "pending_sectors"))
     return Figures(left[0] if left else None, None, *counts)
 
@@ -97,6 +98,8 @@ def _of_ata(smart: Smart) -> tuple[list[str], list[str]]:
             target.append(f"{each.name} is {each.value}, at or below its threshold of {each.threshold}")
         elif each.name in LIFE_LEFT and 0 < each.value <= LITTLE_LIFE:
             worn.append(f"{each.name} is {each.value} of 100")
+    if smart.percent_used is not None and smart.percent_used >= 100 - LITTLE_LIFE:
+        worn.append(f"{smart.percent_used} percent of the writes that it was made for are used")
     for name, what in WARNINGS.items():
         count = _count(smart, name)
         if count:

@@ -20,6 +20,8 @@ THRESHOLD: Final = struct.Struct("<BB10x")
 LENGTH: Final = 512
 PRE_FAILURE: Final = 0x0001
 TEMPERATURES: Final = (194, 190)
+LIFE_LEFT: Final = ("ssd_life_left", "percent_lifetime_left", "media_wearout", "wear_leveling_count")
+"""Attributes of SSDs whose values say how much of their life is left."""
 
 NAMES: Final = {  # the meanings that most makers agree on
     1: "raw_read_error_rate",
@@ -121,6 +123,8 @@ class Smart:
     attributes: tuple[Attribute, ...]
     problems: tuple[str, ...]
     """What could not be read, or does not fit together, in words."""
+    percent_used: int | None = None
+    """Of the writes that it was made for, by its device statistics; asked for where no attribute says it of an SSD."""
 
     @property
     def temperature(self) -> int | None:

@@ -26,6 +26,7 @@ class Place(NamedTuple):
     signed: bool = False
 
 
+PERCENT_USED: Final = "percent_used"
 GENERAL, FREE_FALL, ROTATING, ERRORS, TEMPERATURE, TRANSPORT, SOLID_STATE = range(1, 8)
 NAMES: Final = {
     GENERAL: "general",
@@ -76,7 +77,7 @@ STATISTICS: Final[dict[int, dict[int, Place]]] = {  # by page and offset
         104: Place("specified_minimum", 1, True),
     },
     TRANSPORT: {8: Place("hardware_resets"), 16: Place("asr_events"), 24: Place("interface_crc_errors")},
-    SOLID_STATE: {8: Place("percent_used", 1)},
+    SOLID_STATE: {8: Place(PERCENT_USED, 1)},
 }
 
 
@@ -104,6 +105,14 @@ def read_statistics(unit: LogicalUnit) -> tuple[Statistic, ...]:
     check_log(sizes_of_logs(unit), ADDRESS, "device statistics")
     numbers = [each for each in parse_page_list(read_log(unit, ADDRESS)) if each in STATISTICS]
     return tuple(found for number in numbers for found in _read_page(unit, number))
+
+
+def read_percent_used(unit: LogicalUnit) -> int | None:
+    """Return the Percentage Used Endurance Indicator; None where there is none. Raises as `read_statistics`."""
+    check_log(sizes_of_logs(unit), ADDRESS, "device statistics")
+    if SOLID_STATE not in parse_page_list(read_log(unit, ADDRESS)):
+        return None
+    return next((each.value for each in _read_page(unit, SOLID_STATE) if each.name == PERCENT_USED), None)
 
 
 def _read_page(unit: LogicalUnit, number: int) -> tuple[Statistic, ...]:

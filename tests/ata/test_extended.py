@@ -9,6 +9,7 @@ import pytest
 
 import scsiusb
 from scsiusb import DeviceUnsupported, MalformedReply
+from scsiusb.ata.device import read_smart
 from scsiusb.ata.extended import AtaExtendedPlain, AtaExtendedRead, AtaExtendedSend, extended_registers_of
 from scsiusb.ata.general_logs import (
     log_name,
@@ -21,6 +22,7 @@ from scsiusb.ata.general_logs import (
     read_queue_error,
     sizes_of_logs,
 )
+from scsiusb.ata.health import figures, judge
 from scsiusb.ata.passthrough import Ata
 from scsiusb.ata.power import power_mode
 from scsiusb.ata.sanitize import begin_sanitize, read_sanitize
@@ -213,3 +215,26 @@ def test_sense_data_of_more_than_18_bytes_are_asked_for_whole() -> None:
         assert Ata(disk.unit).registers(0xE0) is not None
     with scsiusb.open_on(Bus(Stick([disk_of(AtaDisk(describes=True))]))) as disk:
         assert Ata(disk.unit).registers(0xE0) is None, "not sent twice: it changes something"
+
+
+@pytest.mark.parametrize(("used", "verdict", "left"), [(3, "good", 97), (95, "worn", 5), (120, "worn", 0)])
+def test_the_wear_of_an_ssd_whose_attributes_do_not_say_it_is_in_its_statistics(
+    used: int, verdict: str, left: int
+) -> None:
+    ata = AtaDisk()
+    ata.attributes = tuple(row for row in ata.attributes if row[0] != 177)
+    ata.percent_used = used
+    with scsiusb.open_on(Bus(Stick([disk_of(ata)]))) as disk:
+        smart = read_smart(disk.unit)
+    assert judge(smart).verdict == verdict
+    assert figures(smart).life_left == left
+
+
+def test_an_ssd_whose_attributes_say_its_wear_is_not_asked_for_logs() -> None:
+    unit = disk_of(AtaDisk())
+    sent: list[bytes] = []
+    before = unit.execute
+    unit.execute = lambda cdb: sent.append(bytes(cdb)) or before(cdb)  # type: ignore[method-assign, func-returns-value]
+    with scsiusb.open_on(Bus(Stick([unit]))) as disk:
+        assert figures(read_smart(disk.unit)).life_left == 97
+    assert not [cdb for cdb in sent if cdb[0] == 0x85 and cdb[14] == 0x2F]

@@ -100,6 +100,7 @@ class AtaDisk:
         self.model, self.rotation, rows = KINDS[kind]
         self.attributes = rows[health]
         self.is_failing = health == "failing"
+        self.percent_used = 100 - next((value for number, _, value, *_ in self.attributes if number == 177), 100)
         self.short_only = short_only
         self.has_registers, self.describes = has_registers, describes
         self.is_resting = False

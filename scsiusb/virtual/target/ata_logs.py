@@ -78,7 +78,6 @@ def _statistics(disk: AtaDisk) -> bytes:
     is_ssd = disk.rotation == 1
     pages = [0, 1, 4, 5, 6, 7] if is_ssd else [0, 1, 3, 4, 5, 6]
     raw = {number: value for number, _, _, _, value in disk.attributes}
-    wear = 100 - next((value for number, _, value, *_ in disk.attributes if number == 177), 100)
     bad, pending, celsius = raw.get(5, 0), raw.get(197, 0), raw.get(194, 30)
     values: dict[int, dict[int, tuple[int, int, int]]] = {  # page, offset: size, value, more flags
         1: {8: (4, raw.get(12, 7), 0), 16: (4, disk.hours, 0), 24: (6, 123_456_789, 0), 40: (6, 987_654_321, 0)},
@@ -86,7 +85,7 @@ def _statistics(disk: AtaDisk) -> bytes:
         4: {8: (4, 3 if disk.is_failing else 0, 0), 16: (4, 1, 0)},
         5: {8: (1, celsius, 0), 32: (1, celsius + 9, 0), 40: (1, -3 & 0xFF, 0), 88: (1, 60, 0)},
         6: {8: (4, 70, 0), 24: (4, 0, 0)},
-        7: {8: (1, wear, _NORMALIZED)},
+        7: {8: (1, disk.percent_used, _NORMALIZED)},
     }
     data = bytearray(512 * _STATISTICS_PAGES)
     for page in pages:
