@@ -26,8 +26,9 @@ from scsiusb.scsi.telling import Teller
 from scsiusb.trace.reading import read_commands
 from scsiusb.trace.uas_conversation import pipes_in
 from scsiusb.virtual import Memory, Unit
-from scsiusb.virtual.target import ata_logs, ata_packet
+from scsiusb.virtual.target import ata_packet
 from scsiusb.virtual.target.ata import AtaDisk
+from scsiusb.virtual.target.ata_logs import general_log
 from scsiusb.virtual.target.nvme import NvmeDisk
 from tests.fuzz.parser import Parser, Seeds
 from tests.scsi import test_enclosure
@@ -54,32 +55,23 @@ def _ended(disk: AtaDisk | NvmeDisk) -> Any:
 
 ATA: Final = tuple(_ended(AtaDisk("sat-hdd", health)) for health in ("good", "failing"))
 NVME: Final = tuple(_ended(NvmeDisk(health)) for health in ("good", "failing"))
-GENERAL: Final = {  # the general purpose logs of both, by their address
-    address: tuple(ata_logs.general_log(disk, address) for disk in ATA)
-    for address in (
-        ata_logs.DIRECTORY,
-        ata_logs.EXTENDED_ERRORS,
-        ata_logs.EXTENDED_SELF_TESTS,
-        ata_logs.NCQ_ERROR,
-        ata_logs.STATISTICS,
-    )
-}
-PAGES_OF_STATISTICS: Final = [
-    log[at : at + 512] for log in GENERAL[ata_logs.STATISTICS] for at in range(0, len(log), 512)
-]
 ROWS: Final = (
     Row(IdentifyData.parse, (ATA[0].identify(UNIT),), 512),
     Row(SecurityState.parse, (ATA[0].identify(UNIT),), 512),
     Row(self_test.parse_data, tuple(disk.smart_data() for disk in ATA), 512),
     Row(smart_logs.parse_errors, tuple(disk.error_log() for disk in ATA), 512),
     Row(smart_logs.parse_tests, tuple(disk.self_test_log() for disk in ATA), 512),
-    Row(general_logs.parse_directory, GENERAL[ata_logs.DIRECTORY], 512),
-    Row(general_logs.parse_extended_errors, GENERAL[ata_logs.EXTENDED_ERRORS], 512),
-    Row(general_logs.parse_extended_tests, GENERAL[ata_logs.EXTENDED_SELF_TESTS], 512),
-    Row(general_logs.parse_queue_error, GENERAL[ata_logs.NCQ_ERROR], 512),
-    Row(statistics.parse_page_list, tuple(PAGES_OF_STATISTICS[:1]), 512),
-    Row(statistics.parse_statistics, tuple(PAGES_OF_STATISTICS[1:]), 512),
     Row(PacketIdentity.parse, (ata_packet.identify(UNIT),), 512),
+    Row(general_logs.parse_directory, (general_log(ATA[0], 0x00),), 512),
+    Row(general_logs.parse_extended_errors, tuple(general_log(disk, 0x03) for disk in ATA), 512),
+    Row(general_logs.parse_extended_tests, tuple(general_log(disk, 0x07) for disk in ATA), 512),
+    Row(general_logs.parse_queue_error, tuple(general_log(disk, 0x10) for disk in ATA), 512),
+    Row(statistics.parse_page_list, (general_log(ATA[0], 0x04)[:512],), 512),
+    Row(
+        statistics.parse_statistics,
+        tuple(general_log(ATA[0], 0x04)[512 * page : 512 * (page + 1)] for page in (1, 3, 4, 5, 6)),
+        512,
+    ),
     Row(NvmeIdentity.parse, (NVME[0].identify(UNIT),), 4096),
     Row(NvmeHealth.parse, tuple(disk.health() for disk in NVME), 512),
     Row(self_test.parse_log, tuple(disk.self_test_log() for disk in NVME)),

@@ -34,6 +34,7 @@ from scsiusb.usb.interface import InterfaceInfo, find, matches
 from scsiusb.virtual import Memory, Unit
 from scsiusb.virtual.faults.faults import Fault
 from scsiusb.virtual.target.ata import AtaDisk
+from scsiusb.virtual.target.ata_logs import general_log
 from scsiusb.virtual.usbip import wire as usbip_wire
 from scsiusb.volume import content
 from scsiusb.volume.source import Source
@@ -116,7 +117,7 @@ REPLIES: Final[dict[str, Seeds]] = {  # by the name of the command's class
     "LogSense": LOGS,
     "AtaPassThrough16": (AtaDisk().smart_data(),),
     "AtaPassThrough12": (AtaDisk().thresholds(),),
-    "AtaExtendedRead": (AtaDisk().thresholds(),),
+    "AtaExtendedRead": (general_log(AtaDisk(), 0x03),),
     "GetMediaEvent": _hex("0006045e 00020000", "0006045e 04000000", "00028000 00000000"),
 }
 ARGUMENTS: Final[dict[str, Command[Any]]] = {  # for commands that need arguments
