@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Literal
 
 from scsiusb.base.dataclass import dataclass
 from scsiusb.disk.disk import Disk
@@ -23,6 +24,8 @@ class Comparison:
     differences: tuple[BlockRange, ...]
     """In blocks of the disk."""
     seconds: float
+    left_out: int = 0
+    """Bytes of the image that were not compared, as its block map does not list them, or it has no data for them."""
 
     @property
     def equal(self) -> bool:
@@ -34,13 +37,13 @@ def compare(
     source: str | os.PathLike[str] | Disk,
     disk: Disk,
     *,
-    bmap: str | os.PathLike[str] | None = None,
+    bmap: str | os.PathLike[str] | Literal[False] | None = None,
     progress: OnProgress = ignore,
 ) -> Comparison:
     """Compare an image file of any format, or another disk, with the blocks of `disk` from LBA 0 on.
 
-    What the disk has after the end of the image does not count, nor what a block map leaves out. Raise OutOfRange if
-    the image is larger than the disk, ImageError, OSError, and as `Disk.readinto`.
+    What the disk has after the end of the image does not count, nor what a block map leaves out; `bmap` is as for
+    `restore`. Raise OutOfRange if the image is larger than the disk, ImageError, OSError, and as `Disk.readinto`.
     """
     check_job(progress, disk)
     if isinstance(source, Disk):
@@ -65,4 +68,5 @@ def compare_with(source: Source, disk: Disk, progress: OnProgress) -> Comparison
             ranges.add(first + block, 1)
         done += len(data)
         progress(Progress(COMPARING, offset + len(data), source.length))
-    return Comparison(done, tuple(ranges), time.monotonic() - began)
+    left_out = 0 if source.length is None else max(source.length - done, 0)
+    return Comparison(done, tuple(ranges), time.monotonic() - began, left_out)

@@ -49,6 +49,9 @@ class Restored:
     """Why it is not complete; a Miscompare if there are differences."""
     resumed: int
     """Bytes that earlier runs had written."""
+    left_out: int = 0
+    """Bytes of a complete image that were not written, as its block map does not list them, or a sparse image has no
+    data for them: there the disk keeps what it had."""
 
 
 class SomeFailed(ScsiUsbError):
@@ -65,7 +68,7 @@ def restore(
     path: str | os.PathLike[str],
     *disks: Disk,
     verify: Verify = "medium",
-    bmap: str | os.PathLike[str] | None = None,
+    bmap: str | os.PathLike[str] | Literal[False] | None = None,
     resume: bool = False,
     replug: Replug | None = None,
     wait: float = WAIT,
@@ -74,7 +77,8 @@ def restore(
     """Write the image at `path`, of any format that `dump` writes or an Android sparse image, to each disk.
 
     `verify`: "medium" flushes, resets the device, so that it does not answer from its cache, and reads all back;
-    "read" only reads back. `bmap`: a block map; by default the one beside the image, if there is one. `resume`: go on
+    "read" only reads back. `bmap`: a block map; by default the one beside the image, if there is one; False: none, so
+    that all is written. `resume`: go on
     with a restore that was interrupted; the journals beside the image say what is done.
 
     `replug`, with "medium": in place of the reset, wait until each device was unplugged and plugged in again, `wait`
@@ -114,10 +118,13 @@ def clone(
     )
 
 
-def mapped(source: ImageSource, bmap: str | os.PathLike[str] | None) -> Source:
-    """Return the source within its block map: the one that is given, or the one beside the image, if there is one."""
-    place = None if bmap is None else Path(bmap)
-    if place is None and source.path is not None:
+def mapped(source: ImageSource, bmap: str | os.PathLike[str] | Literal[False] | None) -> Source:
+    """Return the source within its block map: the one that is given, or the one beside the image, if there is one.
+
+    False: none.
+    """
+    place = None if bmap is None or bmap is False else Path(bmap)
+    if bmap is None and source.path is not None:
         place = next((beside for beside in _places(source.path) if beside.is_file()), None)
     return source if place is None else MappedSource(source, read_bmap(place))
 
@@ -176,7 +183,7 @@ def restore_each(
         for target in targets:
             target.finish()
     seconds = time.monotonic() - began
-    return [_result(target, verify, seconds) for target in targets]
+    return [_result(target, verify, seconds, source.length) for target in targets]
 
 
 def _check_arguments(disks: Sequence[Disk], verify: str, replug: Replug | None, wait: float) -> None:
@@ -290,7 +297,8 @@ def _verify(source: Source, targets: list[Target], progress: OnProgress, *, past
         _end_pass(good, None, show)
 
 
-def _result(target: Target, verify: Verify, seconds: float) -> Restored:
+def _result(target: Target, verify: Verify, seconds: float, length: int | None) -> Restored:
+    is_written = target.error is None or target.is_verified
     return Restored(
         address=target.info.address,
         serial=target.info.serial,
@@ -300,4 +308,5 @@ def _result(target: Target, verify: Verify, seconds: float) -> Restored:
         seconds=seconds,
         error=target.error,
         resumed=target.resumed,
+        left_out=max(length - target.written, 0) if length is not None and is_written else 0,
     )

@@ -190,6 +190,7 @@ class ImageSource(Uncopyable):
     def _unfolded(self, stream: _Bytes, start: int) -> Iterator[Extent]:
         """Yield the parts of a sparse image."""
         header = android_sparse.parse_header(stream.read(android_sparse.HEADER.size), self.name)
+        self.length = header.size
         for offset, data in android_sparse.sparse_pieces(stream.read, header, self.name):
             if offset + len(data) > start:
                 yield Extent(max(offset, start), data[max(start - offset, 0) :])

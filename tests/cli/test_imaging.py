@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,63 @@ def test_restore_to_two_devices(attach: Attached, cli: Cli, image: Path) -> None
             "differences": [],
             "error": None,
             "resumed": 0,
+            "left_out": 0,
         }
+
+
+def mapped(image: Path) -> None:
+    """Put a block map beside the image, as another program makes it, which lists its first 16 KiB only."""
+    lines = f"<ImageSize>{SIZE}</ImageSize><BlockSize>4096</BlockSize><BlockMap><Range>0-3</Range></BlockMap>"
+    image.with_name(f"{image.name}.bmap").write_text(f'<bmap version="2.0">{lines}</bmap>')
+
+
+def test_the_summary_says_what_a_block_map_left_out(attach: Attached, cli: Cli, image: Path) -> None:
+    data = blank()
+    attach(stick(data, "S1"))
+    mapped(image)
+    said = cli("restore", image, "1-1", "--yes").err
+    assert "wrote 16384 bytes (16 KiB)" in said
+    assert said.endswith("; 48 KiB were not written, as the block map does not list them (--bmap none writes all)\n")
+    assert data == IMAGE[: 16 * 1024] + b"\xaa" * (SIZE - 16 * 1024)
+    (row,) = cli("restore", image, "1-1", "--yes", "--json").json
+    assert (row["bytes"], row["left_out"]) == (16 * 1024, 48 * 1024)
+    assert "; 48 KiB of the image were not compared" in cli("compare", image, "1-1").err
+    assert cli("compare", image, "1-1", "--json").record["left_out"] == 48 * 1024
+
+
+def test_without_its_block_map_all_of_an_image_is_written(attach: Attached, cli: Cli, image: Path) -> None:
+    data = blank()
+    attach(stick(data, "S1"))
+    mapped(image)
+    assert cli("compare", image, "1-1", "--bmap", "none").status == 14
+    (row,) = cli("restore", image, "1-1", "--yes", "--bmap", "none", "--json").json
+    assert (row["bytes"], row["left_out"]) == (SIZE, 0)
+    assert bytes(data) == IMAGE
+    assert cli("compare", image, "1-1", "--bmap", "none", "--json").record["bytes"] == SIZE
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_the_summary_says_what_a_sparse_image_leaves_out(
+    is_stream: bool, attach: Attached, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = blank()
+    attach(stick(data, "S1"))
+    header = struct.pack("<IHHHHIIII", 0xED26FF3A, 1, 0, 28, 12, 4096, SIZE // 4096, 2, 0)
+    chunks = struct.pack("<HHII", 0xCAC1, 0, 1, 12 + 4096) + IMAGE[:4096] + struct.pack("<HHII", 0xCAC3, 0, 15, 12)
+    path = tmp_path / "a.simg"
+    path.write_bytes(header + chunks)
+    with path.open("rb") as file:
+
+        class Stdin:
+            buffer = io.BytesIO(file.read())
+
+            def isatty(self) -> bool:
+                return False
+
+    monkeypatch.setattr(sys, "stdin", Stdin())
+    result = cli("restore", "-" if is_stream else path, "1-1", "--yes")
+    assert result.status == 0, result.err
+    assert "; 60 KiB were not written, as the image has no data for them" in result.err
 
 
 def test_a_device_that_fails_is_named_and_the_other_is_completed(attach: Attached, cli: Cli, image: Path) -> None:
@@ -329,12 +386,22 @@ def test_clone(attach: Attached, cli: Cli) -> None:
 def test_compare_exits_with_14_and_names_the_blocks(attach: Attached, cli: Cli, image: Path) -> None:
     data = bytearray(IMAGE)
     attach(stick(data, "S1"), stick(bytearray(IMAGE), "S2"))
-    assert cli("compare", image, "serial=S1", "--json").record == {"equal": True, "bytes": SIZE, "differences": []}
+    assert cli("compare", image, "serial=S1", "--json").record == {
+        "equal": True,
+        "bytes": SIZE,
+        "differences": [],
+        "left_out": 0,
+    }
     data[5 * 512] ^= 1
     for other in (image, "serial=S2"):
         result = cli("compare", other, "serial=S1", "--json")
         assert result.status == 14
-        assert result.record == {"equal": False, "bytes": SIZE, "differences": [{"lba": 5, "blocks": 1}]}
+        assert result.record == {
+            "equal": False,
+            "bytes": SIZE,
+            "differences": [{"lba": 5, "blocks": 1}],
+            "left_out": 0,
+        }
     text = cli("compare", image, "serial=S1")
     assert text.text == "LBA 5\n"
     assert "1 block differs" in text.err

@@ -1,8 +1,8 @@
 """Disks of the zoo are copied to images and back, through the real kernel and libusb.
 
-In both labs: the first blocks of every disk, and the last ones of the huge one. Natively each disk in each format, of
-which each image has two frames; under emulation, where packing a MiB as bzip2 takes ten seconds, fewer blocks and each
-disk in one format, in turn, so that each format is met. Natively only: whole disks, and jobs that are killed.
+In both labs: the first blocks of every disk, and the last ones of the huge one. Natively each disk in each format;
+under emulation, where packing a MiB as bzip2 takes ten seconds, each in one, in turn, so that each format is met.
+Natively only: whole disks, images of many frames, and jobs that are killed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST = 64 << 20  # bytes
 UNITS = [unit for unit in units(medium=True) if unit.size <= LARGEST]
 FORMATS = ["a.img", "a.gz", "a.bz2", "a.xz", "a.zst"]
 OPENERS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}  # by the end of the image's name
-RANGE = (2 << 20 if is_native() else 128 << 10) + 5 * 4096  # bytes of a disk
+RANGE = (128 << 10) + 5 * 4096  # bytes of a disk
 WRITABLE = [unit for unit in units(medium=True) if unit.type == "disk" and not unit.read_only]
 FIXED = [unit for unit in units(medium=True) if unit not in WRITABLE]
 DIAGONAL = [(unit, FORMATS[at % len(FORMATS)]) for at, unit in enumerate(WRITABLE)]

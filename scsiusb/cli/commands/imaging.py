@@ -15,7 +15,7 @@ from scsiusb.cli.device import complete_device, device_argument, device_record, 
 from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, refuse_own_file, refuse_stdout, refuse_trace_of
 from scsiusb.cli.jobs import Reached, contents_of, name, range_records, rate, rescuing, resuming
-from scsiusb.cli.options import ALL, block_number_option, count_or_all, global_options, settings
+from scsiusb.cli.options import ALL, F, block_number_option, count_or_all, global_options, settings
 from scsiusb.cli.output import counted, say, show, show_json, size_text
 from scsiusb.cli.progress import job_progress
 from scsiusb.cli.replug import Asking, replug_options
@@ -28,7 +28,25 @@ if TYPE_CHECKING:
     from scsiusb.imaging.restoring import Restored
 
 MOST_SHOWN: Final = 20  # ranges of differing blocks
+NOT_LISTED: Final = "were not written, as the block map does not list them (--bmap none writes all)"
+NO_DATA: Final = "were not written, as the image has no data for them"
 FROM_START: Final = "run it again from the start, as {} cannot be resumed"
+
+
+def _bmap(context: click.Context, parameter: click.Parameter, value: str | None) -> str | bool | None:
+    """Return the path of the block map; False for the word none."""
+    return False if value == "none" else value
+
+
+def bmap_option(function: F) -> F:
+    """Add --bmap."""
+    option = click.option(
+        "--bmap",
+        metavar="FILE|none",
+        callback=_bmap,
+        help="Block map (default: the one beside the image); none: take all of it.",
+    )
+    return option(function)
 
 
 @click.command("dump", short_help="Copy a device to an image file.")
@@ -116,7 +134,7 @@ def dump_command(
     help="Read all back: from the medium (default), or also from the device's cache.",
 )
 @replug_options
-@click.option("--bmap", metavar="FILE", type=click.Path(), help="Block map (default: the one beside the image).")
+@bmap_option
 @click.option("--resume", is_flag=True, help="Go on with a restore that was interrupted.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @global_options
@@ -127,7 +145,7 @@ def restore_command(
     verify: Any,
     replug: bool,
     wait: float,
-    bmap: str | None,
+    bmap: Any,
     resume: bool,
     yes: bool,
 ) -> None:
@@ -166,8 +184,9 @@ def restore_command(
         can_resume = source.path is not None and source.is_repeatable
         reached = Reached(Asking(bar, wait), resuming() if can_resume else FROM_START.format("a stream"))
         with reached.said():
+            wanted = mapped(source, bmap)
             results = restore_each(
-                mapped(source, bmap),
+                wanted,
                 disks,
                 verify=verify,
                 resume=resume,
@@ -175,7 +194,7 @@ def restore_command(
                 wait=wait,
                 progress=reached,
             )
-    _report(results, reached)
+    _report(results, reached, leaving=NOT_LISTED if wanted is not source else NO_DATA)
 
 
 @click.command("clone", short_help="Copy a device to one or several others.")
@@ -245,9 +264,9 @@ def clone_command(
 @click.argument("source", metavar="FILE|DEVICE", type=click.Path())
 @click.argument("device", metavar="DEVICE", shell_complete=complete_device)
 @lun_option
-@click.option("--bmap", metavar="FILE", type=click.Path(), help="Block map (default: the one beside the image).")
+@bmap_option
 @global_options
-def compare_command(source: str, device: str, lun: int | None, bmap: str | None) -> None:
+def compare_command(source: str, device: str, lun: int | None, bmap: Any) -> None:
     """Say which blocks of DEVICE differ from FILE, or from another device.
 
     What DEVICE has after the end of the image does not count. A word that is an
@@ -275,11 +294,18 @@ def compare_command(source: str, device: str, lun: int | None, bmap: str | None)
     differences = range_records(found.differences)
     if settings().json:
         show_json(
-            {"equal": found.equal, "bytes": found.size, "differences": differences, "device": device_record(disk)}
+            {
+                "equal": found.equal,
+                "bytes": found.size,
+                "differences": differences,
+                "left_out": found.left_out,
+                "device": device_record(disk),
+            }
         )
     if found.equal:
         if not settings().json:
-            say(f"equal: {counted(found.size, 'byte')} ({size_text(found.size)})")
+            left_out = f"; {size_text(found.left_out)} of the image were not compared" if found.left_out else ""
+            say(f"equal: {counted(found.size, 'byte')} ({size_text(found.size)}){left_out}")
         return
     if not settings().json:
         _show_ranges(found.differences)
@@ -329,10 +355,11 @@ def _named(disks: Sequence[Disk]) -> str:
     return " and ".join(f"{name(disk)}, {contents_of(disk)}," for disk in disks)
 
 
-def _report(results: Sequence[Restored], reached: Reached, master: str | None = None) -> None:
+def _report(results: Sequence[Restored], reached: Reached, master: str | None = None, leaving: str = "") -> None:
     """Print each result; raise the first error, which names its device if there are several.
 
     `master`: the name of the disk that was copied, which its errors begin with. Only its bad blocks can be rescued.
+    `leaving`: why bytes were not written.
     """
 
     def advised(error: Exception | None) -> Exception | None:
@@ -344,7 +371,7 @@ def _report(results: Sequence[Restored], reached: Reached, master: str | None = 
         show_json([_record(result) for result in results])
     else:
         for result in results:
-            say(_line(result))
+            say(_line(result) + (f"; {size_text(result.left_out)} {leaving}" if result.left_out else ""))
             _show_ranges(result.differences)
     for result, error in zip(results, errors, strict=True):
         if error is not None:
@@ -363,6 +390,7 @@ def _record(result: Restored) -> dict[str, Any]:
         "seconds": round(result.seconds, 6),
         "error": None if result.error is None else str(result.error),
         "resumed": result.resumed,
+        "left_out": result.left_out,
     }
 
 
