@@ -122,8 +122,7 @@ def try_erase(
             erasure.begin(place, method or "zero", pattern)
         erasure.run()
         verified = erasure.verify(verify)
-        if erasure.error is None:
-            erasure.finish()
+        erasure.finish()
     return Erased(
         method=erasure.method,
         size=disk.size - erasure.bad.blocks * disk.block_size,
@@ -243,7 +242,7 @@ class _Erasure:
         self._done = done
 
     def finish(self) -> None:
-        """Remove the journal: the job is done."""
+        """Remove the journal: nothing is left to go on with, also where differences were found, as after a restore."""
         if self._journal is not None:
             self._journal.remove()
 

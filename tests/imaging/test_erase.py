@@ -147,11 +147,12 @@ class Forgetful(Memory):
 
 @pytest.mark.parametrize("method", ["zero", "random"])
 @pytest.mark.parametrize("verify", ["sample", "whole"])
-def test_a_write_that_was_dropped_is_found(method: Any, verify: Any) -> None:
+def test_a_write_that_was_dropped_is_found(method: Any, verify: Any, state_folder: Path) -> None:
     bus = Bus(Stick([Unit(Forgetful(b"\xaa" * SIZE))]))
     with scsiusb.open_on(bus) as disk, pytest.raises(Miscompare, match="3 blocks") as caught:
         erase(disk, method=method, verify=verify)
     assert caught.value.lba == 100
+    assert journals(state_folder) == [], "it has ended, and another device would be refused because of its journal"
 
 
 def test_a_sample_of_a_large_disk_has_its_ends() -> None:
