@@ -206,8 +206,10 @@ def _check_size(source: Source, disk: Disk) -> None:
     if source.least > disk.size:
         raise too_large(source, disk)
     if source.length is not None and source.length % disk.block_size:
-        what = f"{source.name} has {source.length} bytes, not a multiple of the block size {disk.block_size}"
-        raise ImageError(what, "give an image of whole blocks")
+        size = disk.block_size
+        what = f"{source.name} has {source.length} bytes, not a multiple of the block size {size}"
+        whole = -(-source.length // size) * size
+        raise ImageError(what, f"get the image again, or, if that is all of it, pad it with zeros to {whole} bytes")
 
 
 def _journals(source: Source, targets: Sequence[Target]) -> list[Path | None]:

@@ -115,6 +115,7 @@ class ImageSource(Uncopyable):
 
     def _look(self) -> None:
         self.is_repeatable = _can_repeat(self._file)
+        self._began = self._state()
         self._start = self._file.tell() if self.is_repeatable else 0
         self._head = _read(self._file, HEAD)
         self._codec = codec_by_content(self._head)
@@ -169,8 +170,20 @@ class ImageSource(Uncopyable):
         found = os.fstat(self._file.fileno())
         return {"bytes": found.st_size, "modified": found.st_mtime_ns}
 
+    def _state(self) -> dict[str, Any] | None:
+        """Return the record; None of what is no file, or is read once."""
+        try:
+            return self.record() if self.is_repeatable else None
+        except OSError:  # io.UnsupportedOperation: it has no descriptor
+            return None
+
     def extents(self, start: int = 0) -> Iterator[Extent]:
-        """See `Source.extents`. Raise ImageError if the file is damaged."""
+        """See `Source.extents`. Raise ImageError if the file is damaged, or was changed since it was opened."""
+        yield from self._parts(start)
+        if self._state() != self._began:
+            raise ImageError(f"{self.name} was changed while it was read", "run it again when nothing writes to it")
+
+    def _parts(self, start: int) -> Iterator[Extent]:
         at, pieces = self._from(0 if self._sparse is not None else start)
         with _Bytes(pieces) as stream:
             if self._sparse is not None or (not self.is_repeatable and stream.peek(4) == android_sparse.MAGIC):

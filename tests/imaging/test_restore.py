@@ -662,3 +662,23 @@ def test_progress_ends_at_the_total(image: Path) -> None:
         Progress("writing", SIZE, SIZE),
         Progress("verifying", SIZE, SIZE),
     ]
+
+
+@pytest.mark.parametrize("phase", ["writing", "verifying"])
+@pytest.mark.parametrize("change", ["cut off", "other bytes"])
+def test_an_image_that_is_changed_meanwhile_is_the_error_and_not_the_disk(phase: str, change: str, image: Path) -> None:
+    """A cut off image was taken for a complete one, and other bytes for a disk that does not keep them."""
+
+    def interfere(progress: Progress) -> None:
+        if progress.phase == phase and progress.done == 2 * PIECE:
+            if change == "cut off":
+                os.truncate(image, SIZE // 2)
+            else:
+                with image.open("r+b") as file:
+                    file.seek(SIZE - 512)
+                    file.write(bytes(512))
+            os.utime(image, ns=(1, 1))
+
+    with scsiusb.open_on(plug(blank())) as disk, pytest.raises(ImageError, match="was changed while it was read"):
+        restore(image, disk, progress=interfere)
+    assert os.listdir(image.parent) != [image.name], "its journal is there, which refuses the changed image"
