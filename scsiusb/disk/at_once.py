@@ -70,7 +70,9 @@ def move_pieces(
     `note` is called after writes. Raise as `Disk.read_from`: all pieces before the error's `lba` were moved, in the
     order of `pieces`, and later ones may be.
     """
-    mover.bind_once(medium)
+    if not pieces:
+        return
+    mover.bind_once(medium, pieces[0].lba, before_write=transfer is WRITE)
     waiting = iter(pieces)
     while batch := list(islice(waiting, mover.unit.transport.depth * ROUNDS)):
         try:

@@ -44,7 +44,7 @@ class BlockMover:
         if blocks * block_size != size or lba < 0 or end > medium.blocks:
             check_fits(medium, lba, view)
         if medium.is_removable and medium is not self.bound and blocks:
-            self._bind(medium)
+            self._bind(medium, lba, before_write=transfer is WRITE)
         if size > PIECE and self._transport.depth > 1 and self._move_at_once(transfer, medium, lba, view, note):
             return blocks
         if blocks > (self.most or medium.max_blocks) or end > medium.alone_from or not blocks:
@@ -161,7 +161,7 @@ class BlockMover:
         """
         blocks = len(view) // medium.block_size
         if medium.is_removable and medium is not self.bound:
-            yield from self._binding(medium)
+            yield from self._binding(medium, lba)
         if blocks > 1 and self._transport.depth > 1:
             from scsiusb.disk.at_once import reading
 
@@ -177,15 +177,22 @@ class BlockMover:
 
     # --- what the medium is known by --------------------------------------------------------------
 
-    def bind_once(self, medium: Medium) -> None:
-        """Find a block by which the medium will be known again, if it can be exchanged, and none was found yet."""
+    def bind_once(self, medium: Medium, lba: int, *, before_write: bool) -> None:
+        """Find a block by which the medium will be known again, if it can be exchanged, and none was found yet.
+
+        `lba`: where the command that comes next begins, for the errors.
+        """
         if medium.is_removable and medium is not self.bound:
-            self._bind(medium)
+            self._bind(medium, lba, before_write=before_write)
 
-    def _bind(self, medium: Medium) -> None:
+    def _bind(self, medium: Medium, lba: int, *, before_write: bool) -> None:
         """Look, before the first block command, for a block by which the medium will be known again."""
-        self._transport.drive(self._binding(medium))
+        self._transport.drive(self._binding(medium, lba, before_write=before_write))
 
-    def _binding(self, medium: Medium) -> Story[None]:
-        yield from find_witness(self.unit, medium)
+    def _binding(self, medium: Medium, lba: int, *, before_write: bool = False) -> Story[None]:
+        try:
+            yield from find_witness(self.unit, medium, before_write=before_write)
+        except ScsiUsbError as error:
+            error.lba = lba
+            raise
         self.bound = medium

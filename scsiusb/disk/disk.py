@@ -403,7 +403,7 @@ class Disk(Uncopyable):
 
         A removable one is read before: some devices report invalid mode pages until the medium has been accessed.
         """
-        self.mover.bind_once(medium)
+        self.mover.bind_once(medium, lba, before_write=True)
         if write_protection(self.unit) and medium.changes == self.unit.medium_changes:
             error = write_protected_error(self.unit)
             error.lba = lba

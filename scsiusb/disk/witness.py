@@ -13,6 +13,7 @@ from scsiusb.errors import (
     DeviceGone,
     MediumChanged,
     NotReady,
+    ScsiUsbError,
     TransportError,
     UnitAttention,
 )
@@ -30,10 +31,13 @@ ONE_TRY: Final = RetryPolicy(failures=0)
 log = logging.getLogger(__name__)
 
 
-def find_witness(unit: LogicalUnit, medium: Medium) -> Story[None]:
+def find_witness(unit: LogicalUnit, medium: Medium, *, before_write: bool) -> Story[None]:
     """Read a block by which a removable medium will be known again after a reset, unless a user has met one already.
 
     Raise NotReady, UnitAttention, DeviceGone, DeviceClosed and Cancelled; after any other error there is no such block.
+    Raise a TransportError that leaves a medium unknown of which nobody has moved a block: the next command would be
+    refused as one for another medium, and the failure that was the reason would not be seen. Before a write, raise it
+    also where another block is found: the medium may have been exchanged while the device did not answer.
     """
     attentions = unit.attentions
     known, doubts = attentions.witness, unit.doubts
@@ -42,25 +46,35 @@ def find_witness(unit: LogicalUnit, medium: Medium) -> Story[None]:
     is_used = attentions.used == medium.changes  # then the block of another medium must not be taken for this one's
     if is_used and doubts != attentions.settled:
         return
-    found = yield from _distinct_block(unit, medium)
+    found, failure = yield from _distinct_block(unit, medium)
+    if isinstance(failure, TransportError) and not is_used and not is_sure(unit) and (before_write or found is None):
+        raise failure
     if not is_used or doubts == unit.doubts:
         attentions.witness = found
     attentions.used = medium.changes
 
 
-def _distinct_block(unit: LogicalUnit, medium: Medium) -> Story[Witness | None]:
-    """Read blocks until one has a distinct content. Raise as `find_witness`."""
+def _distinct_block(unit: LogicalUnit, medium: Medium) -> Story[tuple[Witness | None, ScsiUsbError | None]]:
+    """Read blocks until one has a distinct content, or a second one fails. Return it, and the failure of the first.
+
+    Raise as `find_witness`.
+    """
+    failure: ScsiUsbError | None = None
     for lba in (lba for lba in WITNESSES if lba < medium.blocks):
+        retry = None if failure is None else ONE_TRY
         try:
-            data = bytes((yield from unit.story(Read10(lba, 1, block_size=medium.block_size))))
+            data = bytes((yield from unit.story(Read10(lba, 1, block_size=medium.block_size), retry=retry)))
         except (NotReady, UnitAttention, DeviceGone, DeviceClosed, Cancelled):
             raise
         except (CheckCondition, TransportError) as error:
             log.info("no block to know the medium by: %s", error)
-            return None
+            if failure is not None:
+                break
+            failure = error
+            continue
         if is_distinct(data):
-            return Witness(lba, (data,), medium.changes)
-    return None
+            return Witness(lba, (data,), medium.changes), failure
+    return None, failure
 
 
 def is_distinct(data: bytes) -> bool:
@@ -98,6 +112,11 @@ def verify(unit: LogicalUnit, medium: Medium) -> Story[None]:
         raise MediumChanged(what, MEDIUM_CHANGED)
 
 
+def is_sure(unit: LogicalUnit) -> bool:
+    """Return whether nothing may have hidden a change of the medium: nothing happened but failures without a reason."""
+    return unit.doubts == unit.attentions.settled + unit.attentions.reasonless
+
+
 def is_witness_there(unit: LogicalUnit, medium: Medium) -> Story[bool]:
     """Read the known block; return whether it has a content that it may have.
 
@@ -106,7 +125,7 @@ def is_witness_there(unit: LogicalUnit, medium: Medium) -> Story[bool]:
     attentions = unit.attentions
     witness = attentions.witness
     if witness is None or witness.changes != medium.changes:
-        return unit.doubts == attentions.settled + attentions.reasonless
+        return is_sure(unit)
     data: object = yield from unit.story(READ.command(medium, witness.lba, 1), retry=ONE_TRY)
     return data in witness.contents
 

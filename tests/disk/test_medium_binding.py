@@ -169,6 +169,47 @@ def test_a_timeout_leaves_the_same_medium_usable(stick: Stick, disk: scsiusb.Dis
     assert disk.read(8, 1)[4:] == b"A" * 508
 
 
+@pytest.mark.parametrize("fault", ["hang,lba=0,times=always", "phase-error,lba=0,times=always"])
+def test_a_first_block_that_ends_the_exchange_does_not_hide_the_others(
+    stick: Stick, disk: scsiusb.Disk, fault: str
+) -> None:
+    """Another block is looked for, by which the medium is known after the recovery."""
+    stick.faults.add(fault)
+    assert disk.read(8, 1)[4:] == b"A" * 508
+
+
+def test_a_medium_error_of_the_first_block_leaves_others_to_know_the_medium_by(
+    stick: Stick, disk: scsiusb.Disk
+) -> None:
+    stick.faults.add("sense=3/11/00,lba=0,times=always")
+    disk.check_range(0, 1)
+    stick.faults.add("tag,lba=8")
+    assert disk.read(8, 1)[4:] == b"A" * 508
+
+
+@pytest.mark.parametrize("call", ["read", "write"])
+def test_a_device_that_answers_no_first_read_is_a_timeout_and_not_another_medium(
+    stick: Stick, disk: scsiusb.Disk, call: str
+) -> None:
+    stick.faults.add("nak@csw,opcode=28,times=always")
+    with pytest.raises(DeviceTimeout) as caught:
+        disk.read(8, 1) if call == "read" else disk.write(8, bytes(512))
+    assert caught.value.lba == 8
+    stick.faults.clear()
+    assert disk.read(8, 1)[4:] == b"A" * 508
+
+
+def test_nothing_is_written_after_a_first_read_that_was_not_answered(
+    stick: Stick, unit: Unit, disk: scsiusb.Disk
+) -> None:
+    """The medium may have been exchanged meanwhile, and the reset that ends the wait would hide that."""
+    stick.faults.add("hang,lba=0")
+    with pytest.raises(DeviceTimeout):
+        disk.write(8, b"x" * 512)
+    assert isinstance(unit.medium, Memory)
+    assert b"xxxx" not in unit.medium.data
+
+
 def test_a_blank_removable_medium_is_not_recognized(stick: Stick) -> None:
     """Nothing distinguishes it from another blank one, so a command after a lost exchange is not sent to it."""
     blank = Stick([Unit(Memory(512 * BLOCKS))])
