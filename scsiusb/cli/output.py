@@ -24,6 +24,7 @@ UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 BETWEEN_COLUMNS: Final = 3  # characters between two columns of a table
 SHORTEST: Final = 7  # characters of a shortened cell: "ACME F…"
 LEAST_WRAPPED: Final = 24  # characters in a line of a wrapped cell
+MOST_AS_TEXT: Final = 16 * 1024 * 1024  # bytes of data as hex digits
 STDOUT: Final = "stdout"
 OUTPUT: Final = "the output"
 STDERR: Final = "stderr"

@@ -93,6 +93,17 @@ def test_ls_has_the_contracts_keys(cli: Cli, data: bytearray) -> None:
     assert [line.split()[-1] for line in text[1:]] == ["Photos/", "readme.txt"]
 
 
+def test_cat_under_json_has_the_bytes_in_hex(cli: Cli, data: bytearray, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = cli("cat", "1-1", "/Photos/1.jpg", "--json").record
+    assert record == {"path": "/Photos/1.jpg", "bytes": 3, "data": b"one".hex()}
+    monkeypatch.setattr("scsiusb.cli.commands.files.MOST_AS_TEXT", 2)
+    assert cli("cat", "1-1", "/Photos/1.jpg", "--json").failed(1, "too much for JSON", "use `scsiusb get`")
+
+
+def test_a_partition_that_is_not_there(cli: Cli, data: bytearray) -> None:
+    assert cli("ls", "1-1:7").failed(1, "there is no partition 7", "`scsiusb partitions` shows them")
+
+
 def test_cat_writes_the_bytes(cli: Cli, data: bytearray) -> None:
     assert cli("cat", "1-1", "/Photos/2.jpg").out == b"two" * 1000
     assert cli("cat", "1-1", "/nothing").failed(15, "/nothing", "no such file", "check the path")

@@ -17,14 +17,13 @@ from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, Source, refuse_own_file, sink, source
 from scsiusb.cli.jobs import rate
 from scsiusb.cli.options import block_number_option, count_or_all, global_options, settings
-from scsiusb.cli.output import counted, hex_dump, say, show, show_json, size_text
+from scsiusb.cli.output import MOST_AS_TEXT, counted, hex_dump, say, show, show_json, size_text
 from scsiusb.cli.progress import interruptible, progress
 from scsiusb.disk.disk import Disk
 from scsiusb.disk.streaming import Writing
 from scsiusb.errors import Miscompare, ScsiUsbError
 from scsiusb.scsi.sense import MISCOMPARE
 
-MOST_AS_TEXT: Final = 16 * 1024 * 1024
 HASHES: Final = ("sha256", "sha512", "sha1", "md5", "blake2b")
 CHUNK: Final = 2048  # blocks of a stream that have one digest, to verify them
 

@@ -16,10 +16,11 @@ import click
 from scsiusb.base.files import named
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_record, lun_option, opened
+from scsiusb.cli.failure import Refused
 from scsiusb.cli.files import STANDARD, STDIN, refuse_own_file
 from scsiusb.cli.jobs import contents_of, name
 from scsiusb.cli.options import F, global_options, settings
-from scsiusb.cli.output import counted, naming, say, show_bytes, show_json, show_table, size_text
+from scsiusb.cli.output import MOST_AS_TEXT, counted, naming, say, show_bytes, show_json, show_table, size_text
 from scsiusb.cli.progress import progress
 from scsiusb.errors import FileSystemError, Miscompare
 from scsiusb.scsi.sense import Sense
@@ -63,7 +64,10 @@ def place_on(disk: Disk, number: int | None, *, is_new: bool = False) -> tuple[O
     if number == WHOLE or (number is None and table.kind == "none"):
         return disk, "the whole disk"
     if number is not None:
-        return table.find(number), f"partition {number}"
+        try:
+            return table.find(number), f"partition {number}"
+        except ValueError as error:
+            raise Refused(str(error), "`scsiusb partitions` shows them") from error
     found = [each for each in table if is_new or each.content in READABLE]
     if len(found) == 1 and not is_new:
         return found[0], f"partition {found[0].number}"
@@ -138,14 +142,23 @@ def _shown(text: str) -> str:
 def cat_command(device: str, lun: int | None, path: str) -> None:
     """Write the content of a file of a device to stdout.
 
+    With --json, the JSON contains it as hex digits.
+
     \b
     Examples:
       scsiusb cat 2-1 /config.txt
       scsiusb cat 2-1:2 /var/log/syslog | tail
     """
-    with files_of(device, lun) as (_, files, _):
-        _check_size(files, files.entry(path), path)
+    with files_of(device, lun) as (disk, files, _):
+        entry = files.entry(path)
+        _check_size(files, entry, path)
+        if settings().json and entry.size > MOST_AS_TEXT:
+            raise click.UsageError(f"{size_text(entry.size)} is too much for JSON: use `scsiusb get`")
         with files.open(path) as file:
+            if settings().json:
+                data = file.read()
+                show_json({"path": _shown(path), "bytes": len(data), "data": data, "device": device_record(disk)})
+                return
             while data := file.read(PIECE):
                 show_bytes(data)
 
