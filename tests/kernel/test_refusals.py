@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,17 @@ assert sys.platform == "linux"
 
 pytestmark = pytest.mark.native("no device of QEMU's takes part: under emulation they only take longer")
 
+MAP = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+libc.mmap(None, 4096, 3, 1, descriptor, 0)  # PROT_READ | PROT_WRITE, MAP_SHARED
+os.close(descriptor)
+print("mapped", flush=True)
+sys.stdin.readline()
+"""  # not by Python's mmap, which keeps a descriptor of its own
 PARTITION = 1 << 20  # where the FAT stick's partition begins
 
 
@@ -163,6 +175,43 @@ def test_a_disk_that_a_program_has_open_for_writing_is_refused(fat: Device, whic
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    assert cli("capacity", fat.address).status == 0
+
+
+def test_a_disk_that_a_program_writes_to_by_another_name_or_by_its_memory_alone_is_refused(fat: Device) -> None:
+    """As a container does, which may have the node under any name."""
+    node, name = fat.units[0].node, Path("/var/tmp") / f"scsiusb-{os.getpid()}"  # where there may be nodes
+    os.mknod(name, 0o600 | stat.S_IFBLK, node.stat().st_rdev)
+    try:
+        descriptor = os.open(name, os.O_RDWR)
+    finally:
+        name.unlink()
+    try:
+        refused(fat, f"{name} is open for writing in pid {os.getpid()}")
+    finally:
+        os.close(descriptor)
+    other = subprocess.Popen(
+        [sys.executable, "-c", MAP, node], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mapped\n"
+        refused(fat, f"{node} is mapped for writing in pid {other.pid}")
+        other.communicate("end\n", timeout=60)
+    assert cli("capacity", fat.address).status == 0
+
+
+def test_a_disk_that_the_kernel_exports_as_a_gadgets_is_refused(fat: Device) -> None:
+    function = Path("/sys/kernel/config/usb_gadget/export/functions/mass_storage.0")
+    function.parent.parent.mkdir()
+    try:
+        function.mkdir()
+        (function / "lun.0/file").write_text(str(fat.units[0].node))
+        refused(fat, f"{fat.units[0].node} is exported by the kernel")
+        (function / "lun.0/file").write_text("\n")
+        function.rmdir()
+    finally:
+        function.parent.parent.rmdir()
     assert cli("capacity", fat.address).status == 0
 
 

@@ -10,7 +10,7 @@ A disk that is in use must not be taken from the kernel. Each kind of use shows 
 | bcache's cache device | the folder `bcache` of the disk in sysfs |
 | loop device | `loop/backing_file` in sysfs; for root, the loop device itself |
 | btrfs on several disks | /sys/fs/btrfs; mountinfo names only one of them |
-| program that writes | /proc/PID/fd and /proc/PID/fdinfo: only root sees those of other users |
+| program that writes | see `disk_writers` |
 | ZFS, file systems whose namespace has no process | only an exclusive open of the disk: see `exclusive` |
 """
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from scsiusb.usb.backend import Code, Device, UsbError
-from scsiusb.usb.system import linux
+from scsiusb.usb.system import disk_writers, linux
 from scsiusb.usb.system.linux import read_lines, read_link, read_text
 
 CLASS_BLOCK: Final = Path("/sys/class/block")
@@ -58,7 +58,7 @@ def uses(device: Device, interface: int) -> list[str]:
         return []
     found = _Stack()
     uses = [use for disk in disks for use in found.uses_of(disk)]
-    return uses or list(_writers([*found.seen, *_generic_nodes(device, interface)]))
+    return uses or list(disk_writers.writers(list(found.seen), linux.interface_path(device, interface)))
 
 
 @contextmanager
@@ -275,37 +275,3 @@ def _swaps() -> Iterator[tuple[str, str]]:
 def _unescape(text: str) -> str:
     r"""Replace the octal escapes, such as "\040" for a space, that procfs writes into paths."""
     return OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
-
-
-# --- programs that write to a disk ----------------------------------------------------------------
-
-
-def _generic_nodes(device: Device, interface: int) -> list[str]:
-    """Return the names of the interface's SCSI generic nodes, such as ["sg0"]: programs also write through those."""
-    folder = linux.interface_path(device, interface)
-    return [path.name for path in linux.matching(folder, "host*/target*/*/scsi_generic/*")]
-
-
-def _writers(names: list[str]) -> Iterator[str]:
-    """Describe the processes, this one included, that have a node of these names open for writing."""
-    wanted = {f"/dev/{name}" for name in names}
-    for process in linux.matching(linux.PROC, "[0-9]*"):
-        try:
-            descriptors = os.listdir(process / "fd")
-        except OSError:  # it has ended, or is another user's
-            continue
-        for descriptor in descriptors:
-            file = read_link(process / "fd" / descriptor)
-            # A node that was opened while the partition table was being read again is shown as deleted, yet the
-            # descriptor is the new partition's.
-            file = (file or "").removesuffix(" (deleted)")
-            if file in wanted and _is_for_writing(process / "fdinfo" / descriptor):
-                yield f"{file} is open for writing in pid {process.name} ({read_text(process / 'comm')})"
-
-
-def _is_for_writing(fdinfo: Path) -> bool:
-    """Return whether a descriptor was opened for writing (proc(5), fdinfo: "flags:" in octal)."""
-    for line in read_lines(fdinfo):
-        if line.startswith("flags:"):
-            return int(line.split()[1], 8) & (os.O_WRONLY | os.O_RDWR) != 0
-    return False

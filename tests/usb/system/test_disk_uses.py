@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from scsiusb.usb.backend import Code, UsbError
-from scsiusb.usb.system import disk_uses
+from scsiusb.usb.system import disk_uses, disk_writers
 
 from .machine import DEVICE, Machine, link
 
@@ -263,6 +263,79 @@ def test_a_program_that_writes_through_the_generic_node_is_reported(machine: Mac
     (machine.interface / "host6/target6:0:0/6:0:0:0/scsi_generic/sg2").mkdir(parents=True)
     machine.writes(12, "sg_write", "/dev/sg2", os.O_WRONLY)
     assert uses() == ["/dev/sg2 is open for writing in pid 12 (sg_write)"]
+
+
+def test_a_program_that_writes_through_the_block_layers_generic_node_is_reported(
+    machine: Machine, partition: Path
+) -> None:
+    (machine.interface / "host6/target6:0:0/6:0:0:0/bsg/6:0:0:0").mkdir(parents=True)
+    machine.writes(12, "sg_dd", "/dev/bsg/6:0:0:0")
+    assert uses() == ["/dev/bsg/6:0:0:0 is open for writing in pid 12 (sg_dd)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "is_use"),
+    [("ext4", "b 8:1", True), ("overlay", "b 8:1", True), ("ext4", "b 8:9", False), ("ext4", "c 8:1", False)],
+)
+def test_a_program_that_writes_by_a_node_of_another_name_is_reported(
+    machine: Machine, partition: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: str, is_use: bool
+) -> None:
+    """As in a container, which may have the node under any name."""
+    (partition / "dev").write_text("8:1\n")
+    machine.writes(12, "qemu", "/disks/guest")
+    (machine.proc / "12/mountinfo").write_text(f"5 1 8:9 / / rw shared:1 - {kind} /dev/root rw\n")
+    monkeypatch.setattr(disk_writers, "_number", lambda path: number)
+    assert uses() == ["/disks/guest is open for writing in pid 12 (qemu)"] * is_use
+
+
+def test_a_file_that_a_network_serves_is_not_asked_what_it_is(
+    machine: Machine, partition: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.writes(12, "qemu", "/far/file")
+    (machine.proc / "12/mountinfo").write_text("5 1 0:55 / /far rw - nfs4 host:/ rw\n")
+    monkeypatch.setattr(disk_writers, "_number", None)
+    assert uses() == []
+
+
+MAPPED = "7f00-7f01 {} 00000000 00:06 224                        {}\n"
+
+
+@pytest.mark.parametrize("count", [None, "2"])
+def test_a_program_that_has_the_disk_in_its_memory_without_a_descriptor_is_reported(
+    machine: Machine, partition: Path, count: str | None
+) -> None:
+    for pid, permissions, file in ((12, "rw-s", "/dev/sda1"), (13, "r--s", "/dev/sda"), (14, "rw-s", "/dev/sdaa")):
+        machine.process(pid, "lmdb")
+        (machine.proc / str(pid) / "maps").write_text(MAPPED.format(permissions, file))
+    if count is not None:
+        (machine.sys / "module/usb_storage").mkdir(parents=True)
+        (machine.sys / "module/usb_storage/refcnt").write_text(f"{count}\n")
+    assert uses() == ["/dev/sda1 is mapped for writing in pid 12 (lmdb)"]
+
+
+def test_memory_is_not_searched_where_the_drivers_count_says_that_nothing_is_open(
+    machine: Machine, partition: Path
+) -> None:
+    machine.process(12, "lmdb")
+    (machine.proc / "12/maps").write_text(MAPPED.format("rw-s", "/dev/sda"))
+    (machine.sys / "module/usb_storage").mkdir(parents=True)
+    (machine.sys / "module/usb_storage/refcnt").write_text("0\n")
+    assert uses() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("usb_gadget/g/functions/mass_storage.0/lun.0/file", "/dev/sda1\n"),
+        ("target/core/fileio_0/disk/info", "Status: ACTIVATED\n  TCM FILEIO ID: 0   File: /dev/sda1  Size: 5\n"),
+        ("nvmet/subsystems/n/namespaces/1/device_path", "/dev/sda1\n"),
+    ],
+)
+def test_a_disk_that_the_kernel_exports_is_reported(machine: Machine, partition: Path, path: str, text: str) -> None:
+    for each, content in ((path, text), ("usb_gadget/h/functions/mass_storage.1/lun.0/file", "/dev/sdaa\n")):
+        (machine.sys / "kernel/config" / each).parent.mkdir(parents=True)
+        (machine.sys / "kernel/config" / each).write_text(content)
+    assert uses() == [f"/dev/sda1 is exported by the kernel: {path}"]
 
 
 def test_a_descriptor_whose_flags_cannot_be_read_does_not_count(machine: Machine, partition: Path) -> None:
