@@ -227,8 +227,7 @@ class UasExchange:
 
     def _drain(self) -> None:
         with self._undisturbed():
-            for tag in self._in_doubt:
-                self._tasks.drain(tag)
+            self._tasks.drain(self._in_doubt)
         self._in_doubt = []
 
     def _manage(self, function: Function, task: int, timeout: float) -> None:

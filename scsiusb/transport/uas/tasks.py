@@ -145,25 +145,36 @@ class Tasks:
             return self._next_tag()
         return max(self.streams - list(Function).index(function), 1)
 
-    def drain(self, tag: int) -> None:
-        """Take what still comes on the stream of a command that was aborted, for a short time.
+    def drain(self, tags: Sequence[int]) -> None:
+        """Take what still comes on the streams of commands that were aborted, for a short time in all.
 
-        Its status may have been under way; a later command with the same tag must not take it for its own.
+        A status may have been under way; a later command with the same tag must not take it for its own.
         """
         if not self.streams:
             return  # tags come again after 65,534 others
-        held: list[Any] = []
-        room = self._rooms.pop() if self._rooms else self._new_room()
+        rooms: list[memoryview] = []
+        listening: list[list[Any]] = []
+        outcome = self._transfers.outcome
         try:
-            self._begin(self._status, room, held, tag)
+            for tag in tags:
+                rooms.append(self._rooms.pop() if self._rooms else self._new_room())
+                listening.append([])
+                self._begin(self._status, rooms[-1], listening[-1], tag)
             until = monotonic() + GRACE
-            while held and self._transfers.outcome(held) is None and monotonic() < until:
-                self._transfers.await_events(until - monotonic())
+            while (left := until - monotonic()) > 0 and any(held and outcome(held) is None for held in listening):
+                self._transfers.await_events(left)
         finally:
+            try:
+                self._stop(listening)
+            except BaseException:  # Ctrl-C: nothing may come into these rooms any more
+                self._stop(listening)
+                raise
+            self._rooms += [room for room in rooms if id(room.obj) not in ABANDONED]
+
+    def _stop(self, listening: Sequence[list[Any]]) -> None:
+        for held in listening:
             if held:
                 self._transfers.cancel(held)
-            if id(room.obj) not in ABANDONED:
-                self._rooms.append(room)
 
     def perform(self, tasks: Sequence[Task], depth: int | None = None) -> Generator[Await, None, None]:
         """Story that sends the tasks, `depth` at a time, or as many as there can be, and ends when each is over.

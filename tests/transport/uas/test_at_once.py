@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -246,3 +246,27 @@ def test_a_device_with_little_room_gets_fewer_commands_at_once(scene: Scene, mon
         reads = scene.unit.reads
         dict(disk.read_many(places))
         assert scene.unit.reads == reads + len(places), "none was refused any more"
+
+
+def test_after_many_commands_were_aborted_what_is_still_under_way_is_waited_for_once(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter second for each of them made a cancelled read last for seconds."""
+    drained: list[int] = []
+    drain = tasks.Tasks.drain
+
+    def counted(self: tasks.Tasks, tags: Sequence[int]) -> None:
+        drained.append(len(tags))
+        drain(self, tags)
+
+    monkeypatch.setattr(tasks.Tasks, "drain", counted)
+    with scene.open() as disk:
+        scene.stick.faults.add("nak@data,opcode=28,times=always")
+        disk.unit.timeout = 0.1
+        with pytest.raises(scsiusb.DeviceTimeout):
+            disk.read(0, BLOCKS)
+        scene.stick.faults.clear()
+        (tags,) = drained
+        assert tags > 10
+        disk.unit.timeout = None
+        assert disk.read(0, BLOCKS) == DATA
