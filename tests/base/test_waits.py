@@ -122,6 +122,7 @@ PACKAGE = Path(scsiusb.__file__).parent
 IN_A_THREAD_OF_OURS = {
     ("disk/streaming.py", "_work"),
     ("imaging/target.py", "_run"),
+    ("transport/helper.py", "_perform"),
 }  # never the main thread, which runs the handlers
 ON_LINUX_ONLY = {("leases/warden_main.py", "listen")}
 NO_WAIT = {  # they make an object, or read a variable

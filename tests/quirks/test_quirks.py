@@ -201,6 +201,9 @@ CASES = (
 )
 
 
+LEARNED = "a"  # from the first sense data that are cut, which say so; the quirk saves those
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_with_the_quirk_the_device_works(case: Case) -> None:
     with opened(case.make(), case.letters) as disk:
@@ -208,7 +211,7 @@ def test_with_the_quirk_the_device_works(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", [case for case in CASES if case.letters not in LEARNED], ids=lambda case: case.id)
 def test_without_the_quirk_it_does_not(case: Case) -> None:
     timeout = TIMEOUT if case.error is DeviceTimeout else None
     with pytest.raises(case.error), opened(case.make(), "", timeout) as disk:
