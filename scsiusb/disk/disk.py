@@ -67,9 +67,8 @@ class Disk(Uncopyable):
         """Take over the unit's transport. `place`: where it was opened, for the warning if it is not closed."""
         self.unit = unit
         self._attentions = unit.attentions
-        self.mover = mover = BlockMover(unit)
+        self.mover = BlockMover(unit)
         """Moves the blocks; for streams, and for several commands at once."""
-        self._move = mover.move
         self._place = place
         self._is_closed = False
         self._finding = long_lock()
@@ -181,7 +180,7 @@ class Disk(Uncopyable):
         data = bytearray(blocks * medium.block_size)
         try:
             with memoryview(data) as view:
-                self._move(READ, medium, lba, view)
+                self.mover.move(READ, medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
             self.note_told(error, medium)
             raise
@@ -205,9 +204,9 @@ class Disk(Uncopyable):
         medium = self._known or self._medium()
         try:
             if type(buffer) is memoryview:
-                return self._move(READ, medium, lba, buffer)
+                return self.mover.move(READ, medium, lba, buffer)
             with memoryview(buffer) as view:
-                return self._move(READ, medium, lba, view)
+                return self.mover.move(READ, medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
             self.note_told(error, medium)
             raise
@@ -289,10 +288,10 @@ class Disk(Uncopyable):
         # As `unit.cache_losses`, whose two calls would cost each write a hundredth more.
         losses = attentions.resets + attentions.port_resets.count + attentions.medium_changes
         try:
-            blocks = self._move(WRITE, medium, lba, view, partial(unflushed.note, call, (losses, lost_writes)))
+            blocks = self.mover.move(WRITE, medium, lba, view, partial(unflushed.note, call, (losses, lost_writes)))
             if losses != attentions.resets + attentions.port_resets.count + attentions.medium_changes:
                 mark = self.unit.cache_losses, lost_writes
-                self._move(WRITE, medium, lba, view, partial(unflushed.note, call, mark))
+                self.mover.move(WRITE, medium, lba, view, partial(unflushed.note, call, mark))
                 unflushed.renew(call, mark)
             return blocks
         finally:
@@ -413,7 +412,7 @@ class Disk(Uncopyable):
     def read_from(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `readinto`, with this medium and no other. Raises MediumChanged."""
         try:
-            return self._move(READ, medium, lba, view)
+            return self.mover.move(READ, medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
             self.note_told(error, medium)
             raise
@@ -424,7 +423,7 @@ class Disk(Uncopyable):
         Raises IllegalRequest if the unit does not support that.
         """
         try:
-            return self._move(READ_FUA, medium, lba, view)
+            return self.mover.move(READ_FUA, medium, lba, view)
         except (MediumChanged, NoMedium, DeviceGone) as error:
             self.note_told(error, medium)
             raise
@@ -439,7 +438,7 @@ class Disk(Uncopyable):
 
     def read_ahead(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `read_from`, for a stream's thread: an error is not told yet (`note_told`)."""
-        return self._move(READ, medium, lba, view)
+        return self.mover.move(READ, medium, lba, view)
 
     def write_in_thread(self, medium: Medium, lba: int, view: memoryview) -> int:
         """Do as `write_to`, for a stream's thread: an error is not told yet (`note_told`)."""
