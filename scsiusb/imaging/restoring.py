@@ -221,7 +221,11 @@ def _journals(source: Source, targets: Sequence[Target]) -> list[Path | None]:
     # Cheap sticks share a serial number: then their addresses tell them apart.
     addresses = [target.disk.unit.transport.info.address.replace(":", "_") for target in targets]
     named = [key if keys.count(key) == 1 else f"{key}.{at}" for key, at in zip(keys, addresses, strict=True)]
-    return [journal_of(beside, name) for name in named]
+    # Virtual sticks, each on a bus of its own, may share that, too: then their order does.
+    ordered = [
+        f"{name}.{named[:at].count(name) + 1}" if named.count(name) > 1 else name for at, name in enumerate(named)
+    ]
+    return [journal_of(beside, name) for name in ordered]
 
 
 def _write(source: Source, targets: list[Target], progress: OnProgress) -> None:

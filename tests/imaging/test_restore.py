@@ -379,6 +379,17 @@ def test_two_sticks_with_one_serial_number_are_written_at_once(image: Path) -> N
     assert os.listdir(image.parent) == [image.name]
 
 
+def test_sticks_of_one_name_on_two_buses_have_a_journal_each(image: Path) -> None:
+    """Two `virtual:` sticks: their records went to one file, by which neither could go on."""
+    data = blank(), blank()
+    with scsiusb.open_on(plug(data[0])) as one, scsiusb.open_on(plug(data[1])) as other:
+        with pytest.raises(Stop):
+            restore(image, one, other, progress=StopAt("writing", 4 * PIECE))
+        assert len(list(image.parent.glob("*.journal"))) == 2
+        assert all(result.resumed for result in restore(image, one, other, resume=True))
+    assert data[0] == data[1] == IMAGE
+
+
 def test_an_image_in_a_folder_that_cannot_be_written_to_is_restored(
     image: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
