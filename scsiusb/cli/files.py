@@ -149,11 +149,11 @@ def _has_length(file: BinaryIO, name: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISBLK(mode)
 
 
-def refuse_stdout(path: str) -> None:
-    """Raise UsageError if `path` is -: an image, which is not written from its start to its end alone, is a file."""
+def refuse_stdout(path: str | None, what: str = "an image", instead: str = "read DEVICE --blocks all") -> None:
+    """Raise UsageError if `path` is -: what is not written from its start to its end alone needs a file."""
     if path == STANDARD:
-        what = "- is stdout, which cannot have an image: give a file (./- if that is its name), or use"
-        raise click.UsageError(f"{what} `scsiusb read DEVICE --blocks all` in a pipe")
+        place = f"- is stdout, which cannot have {what}: give a file (./- if that is its name), or use"
+        raise click.UsageError(f"{place} `scsiusb {instead}` in a pipe")
 
 
 def refuse_trace_of(devices: int) -> None:

@@ -127,6 +127,8 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         # The first match is used, and the last row that was given for a device must take effect.
         rows = ",".join(reversed(",".join(map(_quirk_rows, value)).split(",")))
         kept.quirks = rows if kept.quirks is None else f"{rows},{kept.quirks}"
+    elif parameter.name == "trace" and value == "-":
+        raise click.UsageError("--trace - would write to stdout, which has the result: give a file")
     elif parameter.name == "verbosity":
         kept.verbosity += value
     elif parameter.name and value not in (None, False, ()):

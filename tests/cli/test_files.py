@@ -121,6 +121,32 @@ def test_get_copies_a_file_or_all_of_a_directory(cli: Cli, data: bytearray, here
     }
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no pipes in folders")
+def test_get_writes_into_a_pipe_and_does_not_replace_it(cli: Cli, data: bytearray, here: Path) -> None:
+    """The node of a device, such as /dev/null, was replaced by a file."""
+    assert sys.platform != "win32"  # for mypy
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert cli("get", "1-1", "/readme.txt", "-o", "pipe").failed(15, "pipe", "exists")
+    assert cli("get", "1-1", "/readme.txt", "-o", "pipe", "--force").status == 0
+    assert os.read(reader, 100) == b"hello\n"
+    os.close(reader)
+    assert (here / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no /dev/full")
+def test_get_to_a_full_device_is_an_error(cli: Cli, data: bytearray, here: Path) -> None:
+    (here / "full").symlink_to("/dev/full")  # which could be replaced without harm
+    assert cli("get", "1-1", "/readme.txt", "-o", "full", "--force").failed(15, "full", "No space left")
+    assert (here / "full").is_symlink()
+
+
+def test_a_minus_is_no_file_to_get_or_to_trace_to(cli: Cli, data: bytearray, here: Path) -> None:
+    assert cli("get", "1-1", "/readme.txt", "-o", "-").failed(1, "- is stdout", "`scsiusb cat DEVICE PATH`")
+    assert cli("capacity", "1-1", "--trace", "-").failed(1, "--trace - would write to stdout", "give a file")
+    assert list(here.iterdir()) == []
+
+
 def test_get_replaces_nothing_without_force(cli: Cli, data: bytearray, here: Path) -> None:
     (here / "readme.txt").write_bytes(b"mine")
     (here / "link").symlink_to("readme.txt")

@@ -17,10 +17,20 @@ from scsiusb.base.files import named
 from scsiusb.cli.ask import confirm, require_terminal
 from scsiusb.cli.device import complete_device, device_record, lun_option, opened
 from scsiusb.cli.failure import Refused
-from scsiusb.cli.files import STANDARD, STDIN, refuse_own_file
+from scsiusb.cli.files import STANDARD, STDIN, refuse_own_file, refuse_stdout
 from scsiusb.cli.jobs import contents_of, name
 from scsiusb.cli.options import F, global_options, settings
-from scsiusb.cli.output import MOST_AS_TEXT, counted, naming, say, show_bytes, show_json, show_table, size_text
+from scsiusb.cli.output import (
+    MOST_AS_TEXT,
+    counted,
+    naming,
+    say,
+    show_bytes,
+    show_json,
+    show_table,
+    size_text,
+    write_all,
+)
 from scsiusb.cli.progress import progress
 from scsiusb.errors import FileSystemError, Miscompare
 from scsiusb.scsi.sense import Sense
@@ -189,6 +199,7 @@ def get_command(device: str, lun: int | None, path: str, output: str | None, for
     """
     from scsiusb.volume.names import local_name
 
+    refuse_stdout(output, "a copy with its folders", "cat DEVICE PATH")
     refuse_own_file(divided(device)[0], output)
     with files_of(device, lun) as (disk, files, _):
         found = files.entry(path)
@@ -220,16 +231,22 @@ def _get_directory(files: FileSystem, path: str, target: Path, force: bool) -> t
 
 
 def _get(files: FileSystem, entry: FileEntry, path: str, target: Path, force: bool) -> int:
-    """Copy one file. What exists is replaced only when all of the new one is here. Return the number of bytes."""
+    """Copy one file. What exists is replaced only when all of the new one is here. Return the number of bytes.
+
+    A pipe or a device, as /dev/null, is written to: it must not be replaced by a file.
+    """
     _check_size(files, entry, path)
     if target.is_dir():
         target /= _shown(entry.name).replace("/", "_")
     if not force and (target.exists() or target.is_symlink()):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    if target.exists() and not target.is_file():
+        with naming(str(target)), files.open(path) as file, target.open("wb", buffering=0) as special:
+            return _copy(file, special, "copying", entry.size)
     part = target.with_name(target.name + ".part")
     with naming(str(target)), named(target, part):
         try:
-            with files.open(path) as file, part.open("xb") as out:
+            with files.open(path) as file, part.open("xb", buffering=0) as out:
                 size = _copy(file, out, "copying", entry.size)
             part.replace(target)
         except BaseException as error:
@@ -243,7 +260,7 @@ def _copy(source: IO[bytes], target: IO[bytes], doing: str, total: int | None) -
     size = 0
     with progress(doing, total) as advance:
         while data := source.read(PIECE):
-            target.write(data)
+            write_all(target.fileno(), data)
             size += len(data)
             advance(len(data))
     return size
