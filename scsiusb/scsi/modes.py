@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 from scsiusb.base.dataclass import dataclass
-from scsiusb.errors import IllegalRequest, MalformedReply, Miscompare, UnsupportedOpcode
+from scsiusb.errors import IllegalRequest, MalformedReply, Miscompare, NotReady, UnsupportedOpcode
 from scsiusb.scsi.commands.spc import ALL_PAGES, ModeSense6, ModeSense10
 from scsiusb.scsi.commands.spc_parameters import ModeSelect6, ModeSelect10
 from scsiusb.scsi.pages.mode import ModePage, ModeParameters
@@ -184,10 +184,10 @@ def _same(page: ModePage, parameters: ModeParameters | None) -> bytes:
 
 
 def _others(unit: LogicalUnit, code: int, subpage: int, values: Values) -> ModeParameters | None:
-    """Return other values than the current ones; None where the unit does not give them."""
+    """Return other values than the current ones; None where the unit does not give them, or not without a medium."""
     try:
         return _sense(unit, code, subpage, values)
-    except IllegalRequest:
+    except (IllegalRequest, NotReady):
         return None
 
 
