@@ -131,6 +131,8 @@ def _threaded(readings: Sequence[Reading], held: Releases) -> Iterator[Chunk]:
 
 def _as_they_come(readings: Sequence[Reading], ready: SimpleQueue[Reading]) -> Iterator[Chunk]:
     """Yield what is ready, of each stream in its turn, so that a quick one does not starve another."""
+    for reading in readings:
+        reading.start()
     counts: Counter[Reading] = Counter()
     left = deque(readings)
     while left:

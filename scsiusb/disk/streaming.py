@@ -55,16 +55,18 @@ class _Stream(Uncopyable, ABC):
         self._is_stopped = False
         self._process = os.getpid()
         self._thread: threading.Thread | None = None
+        self._is_started = False
+        self._entry = ledger.entry("thread", f"that moves blocks of {disk.unit.transport}")
         self._held = Releases()
         self.on_ready: Callable[[], object] = _ignore
         """Called from the stream's thread when there is a piece to take, or the end."""
 
     def _begin(self) -> None:
         self.check_new()
-        transport, held = self.disk.unit.transport, self._held
-        self._scope = transport.scope()
+        held = self._held
+        self._scope = self.disk.unit.transport.scope()
         try:
-            held.hold(ledger.entry("thread", f"that moves blocks of {transport}"))
+            held.add(self._entry.release)
             for buffer in self.lend(held, BUFFERS):
                 self._empty.put(buffer)
             arguments = (self._run,)
@@ -72,10 +74,22 @@ class _Stream(Uncopyable, ABC):
             self._thread = thread
             held.add(self._forget)
             held.add(self._join, thread)
-            thread.start()
         except BaseException:
             held.close()
             raise
+
+    def start(self) -> None:
+        """Start the thread, unless it was started: within the `with`, so that Ctrl-C cannot come before its end counts.
+
+        Raise RuntimeError outside of the `with`, or if there is no thread to be had.
+        """
+        if self._is_started:
+            return
+        if self._thread is None:
+            raise RuntimeError("use the stream in a `with`, which ends its thread")
+        self._entry.hold()
+        self._thread.start()
+        self._is_started = True
 
     def check_new(self) -> None:
         """Raise RuntimeError if the stream was entered before."""
@@ -181,6 +195,7 @@ class Reading(_Stream):
 
     def __next__(self) -> memoryview:
         """Return the next blocks. Raises BufferError if a view of the ones before is still in use: copy to keep."""
+        self.start()
         self.check_process()
         if self._load is not None:
             self._load.piece.release()
@@ -278,8 +293,7 @@ class Writing(_Stream):
 
         After filling it, or a part of it, call `advance(count)`.
         """
-        if self._thread is None:
-            raise RuntimeError("use the stream in a `with`, which ends its thread")
+        self.start()
         self.check_process()
         if self._buffer is None:
             self._buffer = take(self._empty)
@@ -311,8 +325,10 @@ class Writing(_Stream):
         self._buffer, self._count = None, 0
 
     def _finish(self) -> None:
-        assert self._thread is not None
         self.check_process()
+        if not self._is_started:  # nothing was written
+            return
+        assert self._thread is not None
         if self._count % self.block_size:
             raise ValueError(f"{self._count} bytes are left, not a multiple of the block size {self.block_size}")
         if self._buffer is not None and self._count:
