@@ -34,6 +34,13 @@ def test_all_pages_by_name_with_all_their_values(cli: Cli, unit: Unit) -> None:
     assert found["recovery"]["RRC"]["current"] == 3
 
 
+def test_other_values_than_the_current_ones_may_need_a_medium(cli: Cli, attach: Attached) -> None:
+    """As of QEMU's empty CD drive, which says NO MEDIUM where it does not save pages."""
+    attach(Stick([Unit(Memory(512 * 64))], faults=["sense=2/3A/00,cdb=1A08FF,times=always"]))
+    found = cli("modes", "1-1", "--json").record
+    assert found["caching"]["WCE"] == {"current": 1, "changeable": True, "default": 1, "saved": None}
+
+
 @pytest.mark.parametrize("page", ["caching", "CA", "8", "0x08", "08"])
 def test_a_page_has_several_names(cli: Cli, unit: Unit, page: str) -> None:
     assert list(cli("modes", "1-1", "--page", page, "--json").record) == ["caching"]
