@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -14,8 +13,10 @@ from scsiusb.ata.bridges import dialects_of
 from scsiusb.ata.identify import SSD
 from scsiusb.ata.nvme import NvmeChannel, NvmeSmart, read_nvme
 from scsiusb.ata.passthrough import DISK_TYPES, SAT, SAT_12, Ata
+from scsiusb.ata.refusals import refusals_named
 from scsiusb.ata.smart import LIFE_LEFT, AtaChannel, Smart, read_ata
-from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, IllegalRequest, MalformedReply
+from scsiusb.ata.statistics import read_percent_used
+from scsiusb.errors import CheckCondition, DeviceTimeout, DeviceUnsupported, MalformedReply
 from scsiusb.scsi.pages.inquiry import InquiryData
 from scsiusb.scsi.unit import LogicalUnit
 
@@ -36,7 +37,6 @@ NVME: Final[Mapping[str, Callable[[LogicalUnit], NvmeChannel]]] = {
     "sntjmicron": nvme_bridges.Jmicron,
     "sntrealtek": nvme_bridges.Realtek,
 }
-OTHER_WAYS: Final = "--via names another dialect of its bridge; `scsiusb health` says what can be seen without"
 DIALECTS: Final = (*ATA, *NVME)
 """How a bridge can be asked: names as smartctl's `-d` has them."""
 
@@ -69,17 +69,6 @@ def read_smart(unit: LogicalUnit, via: str | None = None) -> Smart | NvmeSmart:
             raise
 
 
-@contextmanager
-def refusals_named(what: str, names: Sequence[str]) -> Iterator[None]:
-    """Say in the error of a unit that knows no such command what it does not have, and by which dialects."""
-    try:
-        yield
-    except IllegalRequest as error:
-        error.what = f"the device has no {what} (asked by {' and '.join(names)}): {error.sense}"
-        error.remedy = OTHER_WAYS
-        raise
-
-
 def _read(unit: LogicalUnit, name: str) -> Smart | NvmeSmart:
     if name in NVME:
         return read_nvme(NVME[name](unit))
@@ -92,8 +81,6 @@ def _read(unit: LogicalUnit, name: str) -> Smart | NvmeSmart:
 
 def _percent_used(unit: LogicalUnit) -> int | None:
     """Return what the device statistics of an SSD say of its wear; None where it keeps none, or the bridge no logs."""
-    from scsiusb.ata.statistics import read_percent_used
-
     try:
         return read_percent_used(unit)
     except (CheckCondition, MalformedReply, DeviceUnsupported, DeviceTimeout) as error:

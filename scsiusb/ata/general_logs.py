@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from scsiusb.ata.device import refusals_named
 from scsiusb.ata.extended import GENERAL_LOGS_BIT, GENERAL_LOGS_WORD, read_log
 from scsiusb.ata.identify import IDENTIFY_DEVICE
 from scsiusb.ata.passthrough import SAT, SECTOR, Ata
+from scsiusb.ata.refusals import refusals_named
 from scsiusb.ata.self_test import ATA_RESULTS, FIRST_FAILURE
 from scsiusb.ata.smart_logs import CAPTIVE, ERROR_BITS, KINDS, ErrorLog, LoggedError, PastTest
 from scsiusb.base.dataclass import dataclass

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from scsiusb.ata.bridges import dialects_of
-from scsiusb.ata.device import ATA, check_disk, refusals_named
+from scsiusb.ata.device import ATA, check_disk
 from scsiusb.ata.passthrough import SAT
+from scsiusb.ata.refusals import refusals_named
 from scsiusb.ata.smart import AtaChannel
 from scsiusb.errors import DeviceUnsupported, MalformedReply
 from scsiusb.scsi.unit import LogicalUnit
