@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from scsiusb.ata.extended import read_log
-from scsiusb.ata.general_logs import check_log, sizes_of_logs
+from scsiusb.ata.log_directory import check_log, sizes_of_logs
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import CheckCondition, MalformedReply
 from scsiusb.scsi.unit import LogicalUnit

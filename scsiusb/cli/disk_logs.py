@@ -88,7 +88,7 @@ def _queue_error(disk: Disk, via: str | None) -> Shown:
 
 
 def _directory(disk: Disk, via: str | None) -> Shown:
-    from scsiusb.ata.general_logs import log_name, sizes_of_logs
+    from scsiusb.ata.log_directory import log_name, sizes_of_logs
 
     found = sizes_of_logs(disk.unit)
     logs = [{"address": address, "name": log_name(address), "pages": pages} for address, pages in found.items()]

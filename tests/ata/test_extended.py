@@ -12,17 +12,15 @@ from scsiusb import DeviceUnsupported, MalformedReply
 from scsiusb.ata.device import read_smart
 from scsiusb.ata.extended import AtaExtendedPlain, AtaExtendedRead, AtaExtendedSend, extended_registers_of
 from scsiusb.ata.general_logs import (
-    log_name,
-    parse_directory,
     parse_extended_errors,
     parse_extended_tests,
     parse_queue_error,
     read_extended_errors,
     read_extended_tests,
     read_queue_error,
-    sizes_of_logs,
 )
 from scsiusb.ata.health import figures, judge
+from scsiusb.ata.log_directory import log_name, parse_directory, sizes_of_logs
 from scsiusb.ata.passthrough import Ata
 from scsiusb.ata.power import power_mode
 from scsiusb.ata.sanitize import begin_sanitize, read_sanitize

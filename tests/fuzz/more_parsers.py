@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 import scsiusb
-from scsiusb.ata import general_logs, self_test, smart_logs, statistics
+from scsiusb.ata import general_logs, log_directory, self_test, smart_logs, statistics
 from scsiusb.ata.identify import IdentifyData
 from scsiusb.ata.nvme import NvmeHealth, NvmeIdentity
 from scsiusb.ata.packet import PacketIdentity
@@ -62,7 +62,7 @@ ROWS: Final = (
     Row(smart_logs.parse_errors, tuple(disk.error_log() for disk in ATA), 512),
     Row(smart_logs.parse_tests, tuple(disk.self_test_log() for disk in ATA), 512),
     Row(PacketIdentity.parse, (ata_packet.identify(UNIT),), 512),
-    Row(general_logs.parse_directory, (general_log(ATA[0], 0x00),), 512),
+    Row(log_directory.parse_directory, (general_log(ATA[0], 0x00),), 512),
     Row(general_logs.parse_extended_errors, tuple(general_log(disk, 0x03) for disk in ATA), 512),
     Row(general_logs.parse_extended_tests, tuple(general_log(disk, 0x07) for disk in ATA), 512),
     Row(general_logs.parse_queue_error, tuple(general_log(disk, 0x10) for disk in ATA), 512),
