@@ -100,8 +100,9 @@ class Journal(Uncopyable):
             _check_not_foreign(path)
         try:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-            os.ftruncate(self._descriptor, length)
-            os.lseek(self._descriptor, length, os.SEEK_SET)
+            with named(path):
+                os.ftruncate(self._descriptor, length)
+                os.lseek(self._descriptor, length, os.SEEK_SET)
         except BaseException:
             self.close()
             raise

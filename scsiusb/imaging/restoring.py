@@ -20,9 +20,10 @@ from scsiusb.imaging.bmap import SUFFIX as BMAP
 from scsiusb.imaging.bmap import read_bmap
 from scsiusb.imaging.events import VERIFYING, WRITING, OnProgress, TargetProgress, TargetsProgress, ignore
 from scsiusb.imaging.journal import SUFFIX, journal_of
+from scsiusb.imaging.mapped_source import MappedSource
 from scsiusb.imaging.readback import BlockRange
 from scsiusb.imaging.replugging import WAIT, Replug, await_replug
-from scsiusb.imaging.sources import DiskSource, ImageSource, MappedSource, Source, in_blocks, too_large
+from scsiusb.imaging.sources import DiskSource, ImageSource, Source, in_blocks, too_large
 from scsiusb.imaging.state import check_not_exchanged, state_folder
 from scsiusb.imaging.target import Target
 

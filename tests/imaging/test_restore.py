@@ -19,6 +19,7 @@ from scsiusb.errors import DeviceMismatch, ImageError, MediumError, Miscompare, 
 from scsiusb.imaging import BlockRange, Progress, SomeFailed, clone, compare, dump, restore, sources, target
 from scsiusb.imaging.bmap import ZEROS_MARK, read_bmap
 from scsiusb.imaging.codecs import ZST, least_of_gzip
+from scsiusb.imaging.journal import Journal
 from scsiusb.imaging.restoring import Verify, checked, restore_each
 from scsiusb.transport.port_transport import PortTransport
 from scsiusb.virtual import Bus, Flawed, Memory, Stick, Unit
@@ -553,6 +554,20 @@ def test_a_disk_of_520_bytes_a_block_comes_back_with_its_map(tmp_path: Path) -> 
     with scsiusb.open_on(Bus(Stick([Unit(Memory(copy, block_size=520))]))) as disk:
         restore(tmp_path / "a.img", disk)
     assert copy == data
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").is_file(), reason="needs a file that cannot be read")
+def test_an_error_of_the_image_names_the_image() -> None:
+    with pytest.raises(OSError, match="Input/output error") as caught, scsiusb.open_on(plug(blank())) as disk:
+        restore("/proc/self/mem", disk)
+    assert caught.value.filename == "/proc/self/mem"
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="needs a file that cannot be cut off")
+def test_an_error_of_the_journal_names_the_journal() -> None:
+    with pytest.raises(OSError, match="Invalid argument") as caught:
+        Journal(Path("/dev/null"))
+    assert caught.value.filename == "/dev/null"
 
 
 @pytest.mark.skipif(not Path("/dev/zero").is_char_device(), reason="needs a file without an end")

@@ -105,9 +105,9 @@ def _number(path: Path) -> str | None:
 
 
 def _may_be_open() -> bool:
-    """Return whether any USB disk may be open: an open disk holds its driver's module, if that is one."""
-    counts = [read_text(MODULE / name / "refcnt") for name in DRIVERS]
-    return all(count is None for count in counts) or any(count not in (None, "0") for count in counts)
+    """Return whether a USB disk may be open: it holds its driver's module then; one that is built in has no count."""
+    counts = [read_text(MODULE / name / "refcnt") for name in DRIVERS if (MODULE / name).is_dir()]
+    return not counts or any(count != "0" for count in counts)
 
 
 def _mapped_nodes(process: Path, nodes: set[str]) -> Iterator[str]:

@@ -313,6 +313,15 @@ def test_a_program_that_has_the_disk_in_its_memory_without_a_descriptor_is_repor
     assert uses() == ["/dev/sda1 is mapped for writing in pid 12 (lmdb)"]
 
 
+def test_a_driver_that_is_built_in_says_nothing_of_what_is_open(machine: Machine, partition: Path) -> None:
+    machine.process(12, "lmdb")
+    (machine.proc / "12/maps").write_text(MAPPED.format("rw-s", "/dev/sda"))
+    (machine.sys / "module/usb_storage/parameters").mkdir(parents=True)
+    (machine.sys / "module/uas").mkdir()
+    (machine.sys / "module/uas/refcnt").write_text("0\n")
+    assert uses() == ["/dev/sda is mapped for writing in pid 12 (lmdb)"]
+
+
 def test_memory_is_not_searched_where_the_drivers_count_says_that_nothing_is_open(
     machine: Machine, partition: Path
 ) -> None:
