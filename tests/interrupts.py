@@ -14,6 +14,8 @@ import scsiusb
 R = TypeVar("R")
 RESUME = dis.opmap.get("RESUME", -1)
 """The entry of a function, left out: there, it comes before any `try` of the function, as in `__exit__`."""
+NOP = dis.opmap["NOP"]
+"""What `try:` begins with, left out: the interpreter looks for signals after calls and jumps, and it raises nothing."""
 ALLOCATES_NOTHING = frozenset(
     dis.opmap[name] for name in ("LOAD_CONST", "LOAD_FAST", "NOP", "POP_TOP", "RETURN_VALUE", "STORE_FAST")
 ) | {RESUME}
@@ -68,7 +70,7 @@ class At:
     """Calls `act` before the `count`th instruction (or line) that runs in the selected frames; 0: before each."""
 
     def __init__(self, selects: Selects, count: int, act: Callable[[], object], *, event: str = "opcode") -> None:
-        self.left_out = frozenset((RESUME,))
+        self.left_out = frozenset((RESUME, NOP))
         """Opcodes before which it never acts."""
         self._selects = selects
         self._left = count

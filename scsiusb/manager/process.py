@@ -185,12 +185,15 @@ class Process:
         held = self._watchers.get(identity)
         if held is not None and not held.is_retired and not held.has_ended:
             return
+        watcher = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
+        self._watchers[identity] = watcher  # before it holds anything
         try:
-            self._watchers[identity] = Watcher(backend, partial(self._look, backend), "scsiusb unplug watch")
+            watcher.subscribe()
         except ScsiUsbError as error:
             log.warning("an unplug will be noticed only by the next command: %s", error)
+            del self._watchers[identity]
             return
-        self._watchers[identity].start()
+        watcher.start()
 
     def _look(self, backend: Backend) -> None:
         """End attachments whose device is gone: first all their commands, then handles, then call the callbacks."""

@@ -79,6 +79,7 @@ class Registry:
         try:
             if releases is not None:
                 releases.add(self.close)
+            self._watcher.subscribe()
             self._update(settle_time=0)
             self._watcher.start()
         except BaseException:

@@ -31,6 +31,7 @@ class Watcher:
     """
 
     def __init__(self, backend: Backend, look: Callable[[], float | None], name: str) -> None:
+        self._backend = backend
         self._look = look
         self._name = name
         # Not an Event: a signal's handler that closes a device could wait for its lock.
@@ -42,10 +43,13 @@ class Watcher:
         self._thread: _Thread | None = None
         self._source: Hotplug | None = None
         self._resources = Releases()
+
+    def subscribe(self) -> None:
+        """Subscribe to the notifications. Call once, when `close` is registered. Raises TransportError."""
         try:
-            self._resources.hold(ledger.entry("hotplug", f"for {name}"))
+            self._resources.hold(ledger.entry("hotplug", f"for {self._name}"))
             self._resources.add(self._close_source)
-            self._source = _watch(backend)
+            self._source = _watch(self._backend)
         except BaseException:
             self._resources.close()
             raise

@@ -84,7 +84,8 @@ def test_a_stream_that_is_left_early_does_not_end_a_read_of_another_thread(bus: 
     worker = hang.read(disk)
     other = Worker(lambda: read_all(disk))
     waiting = disk.unit.transport._turns.waiting  # type: ignore[attr-defined]
-    with disk.reading(0, BLOCKS):
+    with disk.reading(0, BLOCKS) as pieces:
+        pieces.start()
         wait_until(lambda: len(waiting) == 2)
     assert worker.is_alive()
     hang.goes_on.set()
