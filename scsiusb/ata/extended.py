@@ -13,11 +13,10 @@ from scsiusb.ata.passthrough import (
     REGISTERS_RETURNED,
     SECTOR,
     SECTOR_COUNT_HAS_LENGTH,
-    STATUS_DESCRIPTOR,
-    STATUS_DESCRIPTOR_LENGTH,
     WholeData,
     execute_shortly,
     send_for_registers,
+    status_descriptor_in,
 )
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import DeviceUnsupported
@@ -154,18 +153,11 @@ class AtaExtendedPlain(Command[None]):
 
 def extended_registers_of(sense: Sense) -> ExtendedRegisters | None:
     """Return the registers of 48 bits in the sense data; None in fixed format, which has the low bytes only."""
-    raw, at = sense.raw, 8
-    if len(raw) < at or raw[0] & 0x7F not in (0x72, 0x73) or (sense.asc, sense.ascq) != REGISTERS_RETURNED:
+    found = status_descriptor_in(sense.raw)
+    if found is None or (sense.asc, sense.ascq) != REGISTERS_RETURNED:
         return None
-    while at + 2 <= len(raw):
-        found = raw[at : at + raw[at + 1] + 2]
-        if found[0] == STATUS_DESCRIPTOR and len(found) == STATUS_DESCRIPTOR_LENGTH:
-            low, high = found[7:12:2], found[6:11:2]
-            return ExtendedRegisters(
-                found[3], found[13], found[4] << 8 | found[5], int.from_bytes(low + high, "little")
-            )
-        at += len(found)
-    return None
+    low, high = found[7:12:2], found[6:11:2]
+    return ExtendedRegisters(found[3], found[13], found[4] << 8 | found[5], int.from_bytes(low + high, "little"))
 
 
 def read_log(unit: LogicalUnit, address: int, page: int = 0, count: int = 1) -> bytes:

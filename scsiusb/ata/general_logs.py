@@ -7,8 +7,7 @@ from typing import Final
 from scsiusb.ata.extended import read_log
 from scsiusb.ata.log_directory import NAMES, check_log, sizes_of_logs
 from scsiusb.ata.passthrough import SECTOR
-from scsiusb.ata.self_test import ATA_RESULTS, FIRST_FAILURE
-from scsiusb.ata.smart_logs import CAPTIVE, ERROR_BITS, KINDS, ErrorLog, LoggedError, PastTest
+from scsiusb.ata.smart_logs import ErrorLog, LoggedError, PastTest, error_words, past_test
 from scsiusb.base.dataclass import dataclass
 from scsiusb.errors import MalformedReply
 from scsiusb.scsi.unit import LogicalUnit
@@ -65,11 +64,7 @@ def parse_extended_errors(data: bytes) -> ErrorLog:
 def _error(number: int, entry: bytes) -> LoggedError:
     command, error = entry[ERROR_AT - COMMAND_SIZE + 12], entry[ERROR_AT:]
     hours = int.from_bytes(error[32:34], "little")
-    return LoggedError(number, _words(error[1]), _lba(error[4:10]), hours, command)
-
-
-def _words(error: int) -> str:
-    return ", ".join(text for bit, text in ERROR_BITS.items() if error & bit) or f"error {error:02X}h"
+    return LoggedError(number, error_words(error[1]), _lba(error[4:10]), hours, command)
 
 
 def _lba(field: bytes) -> int:
@@ -88,12 +83,8 @@ def parse_extended_tests(data: bytes) -> tuple[PastTest, ...]:
 
 
 def _test(entry: bytes) -> PastTest:
-    kind, code = entry[0], entry[1] >> 4
     hours, lba = int.from_bytes(entry[2:4], "little"), int.from_bytes(entry[5:11], "little")
-    result = ATA_RESULTS[code] if code < len(ATA_RESULTS) else f"code {code:X}h"
-    passed = True if not code else False if FIRST_FAILURE <= code < len(ATA_RESULTS) else None
-    name = KINDS.get(kind & ~CAPTIVE, f"kind {kind & ~CAPTIVE:02X}h") + (", captive" if kind & CAPTIVE else "")
-    return PastTest(name, result, passed, hours, None if passed is not False or lba == NO_LBA else lba)
+    return past_test(entry[0], entry[1], hours, None if lba == NO_LBA else lba)
 
 
 def parse_queue_error(data: bytes) -> QueueError:
@@ -101,7 +92,7 @@ def parse_queue_error(data: bytes) -> QueueError:
     if len(data) != SECTOR or sum(data) & 0xFF:
         raise MalformedReply(f"NCQ command error log: the {len(data)} bytes received are none")
     lba = int.from_bytes(data[4:7] + data[8:11], "little")
-    return QueueError(None if data[0] & 0x80 else data[0] & 0x1F, data[2], data[3], lba, _words(data[3]))
+    return QueueError(None if data[0] & 0x80 else data[0] & 0x1F, data[2], data[3], lba, error_words(data[3]))
 
 
 def _pages(data: bytes, what: str) -> list[bytes]:

@@ -27,6 +27,7 @@ DISK_TYPES: Final = (0x00, 0x0E, 0x14)  # peripheral device types: disk, simplif
 UNIT_ATTENTIONS: Final = 5  # that may be pending
 ABORTED: Final = Sense(0xB, 0x00, 0x00)  # of a command that the disk refused, where the bridge does not say so
 ERROR_BIT: Final = 0x01  # of the status register
+DESCRIPTOR_FORMAT: Final = (0x72, 0x73)  # response codes
 QUERIES: Final = ((0xB0, 0xDA), (0xE5, 0x00))  # command and features of SMART RETURN STATUS, CHECK POWER MODE
 
 
@@ -193,16 +194,25 @@ class AtaPassThrough12(AtaPassThrough):
 def registers_of(sense: Sense) -> Registers | None:
     """Return the registers that sense data have, in either format (SAT-3 12.2.5); None if there are none."""
     raw = sense.raw
-    if len(raw) >= 8 and raw[0] & 0x7F in (0x72, 0x73):
-        at = 8
-        while at + 2 <= len(raw):
-            kind, length = raw[at], raw[at + 1] + 2
-            if kind == STATUS_DESCRIPTOR and length == STATUS_DESCRIPTOR_LENGTH and at + length <= len(raw):
-                found = raw[at : at + length]
-                return Registers(found[3], found[13], found[5], found[7] | found[9] << 8 | found[11] << 16)
-            at += length
-    elif len(raw) >= 12 and (sense.asc, sense.ascq) == REGISTERS_RETURNED:
+    found = status_descriptor_in(raw)
+    if found is not None:
+        return Registers(found[3], found[13], found[5], found[7] | found[9] << 8 | found[11] << 16)
+    is_fixed = len(raw) >= 12 and raw[0] & 0x7F not in DESCRIPTOR_FORMAT
+    if is_fixed and (sense.asc, sense.ascq) == REGISTERS_RETURNED:
         return Registers(raw[3], raw[4], raw[6], raw[9] | raw[10] << 8 | raw[11] << 16)
+    return None
+
+
+def status_descriptor_in(raw: bytes) -> bytes | None:
+    """Return the ATA Status Return descriptor of sense data in descriptor format (SAT-3 12.2.6); None without one."""
+    if len(raw) < 8 or raw[0] & 0x7F not in DESCRIPTOR_FORMAT:
+        return None
+    at = 8
+    while at + 2 <= len(raw):
+        found = raw[at : at + raw[at + 1] + 2]
+        if found[0] == STATUS_DESCRIPTOR and len(found) == STATUS_DESCRIPTOR_LENGTH:
+            return found
+        at += len(found)
     return None
 
 

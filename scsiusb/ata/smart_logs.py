@@ -106,10 +106,14 @@ def parse_errors(data: bytes) -> ErrorLog:
 def _error(number: int, entry: bytes) -> LoggedError:
     command = entry[ERROR_AT - COMMAND_SIZE + 7]
     error = entry[ERROR_AT:]
-    what = [text for bit, text in ERROR_BITS.items() if error[1] & bit]
     lba = error[3] | error[4] << 8 | error[5] << 16 | (error[6] & 0xF) << 24
     hours = int.from_bytes(error[28:30], "little")
-    return LoggedError(number, ", ".join(what) or f"error {error[1]:02X}h", lba, hours, command)
+    return LoggedError(number, error_words(error[1]), lba, hours, command)
+
+
+def error_words(error: int) -> str:
+    """Return what the bits of the ERROR register mean."""
+    return ", ".join(text for bit, text in ERROR_BITS.items() if error & bit) or f"error {error:02X}h"
 
 
 def parse_tests(data: bytes) -> tuple[PastTest, ...]:
@@ -125,11 +129,16 @@ def parse_tests(data: bytes) -> tuple[PastTest, ...]:
 
 def _test(entry: bytes) -> PastTest:
     kind, status, hours, _, lba = struct.unpack_from("<BBHBI", entry)
+    return past_test(kind, status, hours, None if lba >= NO_LBA else lba)
+
+
+def past_test(kind: int, status: int, hours: int, lba: int | None) -> PastTest:
+    """Return a self-test of an ATA disk, by the kind and status bytes of its log; only a failed one has an LBA."""
     code = status >> 4
     result = ATA_RESULTS[code] if code < len(ATA_RESULTS) else f"code {code:X}h"
     passed = True if not code else False if FIRST_FAILURE <= code < len(ATA_RESULTS) else None
     name = KINDS.get(kind & ~CAPTIVE, f"kind {kind & ~CAPTIVE:02X}h") + (", captive" if kind & CAPTIVE else "")
-    return PastTest(name, result, passed, hours, None if passed is not False or lba >= NO_LBA else lba)
+    return PastTest(name, result, passed, hours, lba if passed is False else None)
 
 
 def parse_nvme_errors(data: bytes) -> ErrorLog:
