@@ -81,12 +81,13 @@ class _Stream(Uncopyable, ABC):
     def start(self) -> None:
         """Start the thread, unless it was started: within the `with`, so that Ctrl-C cannot come before its end counts.
 
-        Raise RuntimeError outside of the `with`, or if there is no thread to be had.
+        Raise RuntimeError outside of the `with`, or if there is no thread to be had; DeviceClosed in a fork's child.
         """
-        if self._is_started:
-            return
         if self._thread is None:
             raise RuntimeError("use the stream in a `with`, which ends its thread")
+        self.check_process()
+        if self._is_started:
+            return
         self._entry.hold()
         self._thread.start()
         self._is_started = True
@@ -196,7 +197,6 @@ class Reading(_Stream):
     def __next__(self) -> memoryview:
         """Return the next blocks. Raises BufferError if a view of the ones before is still in use: copy to keep."""
         self.start()
-        self.check_process()
         if self._load is not None:
             self._load.piece.release()
             self._empty.put(self._load.buffer)
@@ -294,7 +294,6 @@ class Writing(_Stream):
         After filling it, or a part of it, call `advance(count)`.
         """
         self.start()
-        self.check_process()
         if self._buffer is None:
             self._buffer = take(self._empty)
             if self._buffer is None:
