@@ -12,6 +12,7 @@ from scsiusb.cli.failure import UnfinishedJob
 from scsiusb.cli.options import settings
 from scsiusb.cli.output import counted, size_text
 from scsiusb.cli.progress import interruptible
+from scsiusb.cli.replug import REPLUG
 from scsiusb.errors import DeviceGone, HardwareError, MediumError, NotReady, ScsiUsbError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Reached:
         last = self.last
         if last is None:
             return "nothing is done"
-        if last.phase == "re-plug":
+        if last.phase == REPLUG:
             return f"all is written, {last.done} of {last.total} devices were plugged in again"
         total = "" if last.total is None else f" of {size_text(last.total)}"
         return f"{last.phase}: {size_text(last.done)}{total}"
